@@ -1,0 +1,1 @@
+"""Use cases: the only package that awaits more than one port."""

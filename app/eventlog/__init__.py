@@ -1,0 +1,1 @@
+"""The event-log port and its backends: the frames of live runs."""

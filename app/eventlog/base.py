@@ -1,0 +1,45 @@
+"""The event-log port: the frames of runs that are under way.
+
+A run appends, readers read; a reader that attaches late sees everything from the start, then follows. What remains of a run
+after its end is its record in the store, from which the same events can be replayed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import msgspec
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Consecutive whole SSE frames: one read of the upstream, or several joined."""
+
+    first: int
+    """Sequence number of the first frame."""
+    frames: tuple[bytes, ...]
+    final: bool = False
+    """The last frame is the terminal event; nothing follows."""
+
+
+class EventLog(Protocol):
+    """Frames of live runs, by project and response id."""
+
+    async def append(self, project_id: str, response_id: str, batch: Batch) -> None:
+        """Add the next batch. Batches of one run are contiguous and arrive in order."""
+        ...
+
+    def read(self, project_id: str, response_id: str, after: int = -1) -> AsyncIterator[tuple[bytes, ...]]:
+        """Frames with a sequence number above `after`: those logged, then new ones until the final batch. No gap, no duplicate.
+
+        Ends at once when the run is unknown. Ends without a final batch when the run's owner vanished (its entries expired).
+        """
+        ...
+
+    async def exists(self, project_id: str, response_id: str) -> bool:
+        """Whether there is such a run in the log."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release connections; readers end."""
+        ...

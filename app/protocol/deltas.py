@@ -1,0 +1,81 @@
+"""What an upstream can say, whatever its wire format: a closed union of small records."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+
+
+class Logprob(msgspec.Struct, frozen=True, gc=False):
+    """One alternative for a token."""
+
+    token: str
+    logprob: float
+    bytes: tuple[int, ...] = ()
+
+
+class TokenLogprob(msgspec.Struct, frozen=True):
+    """One token of the answer with its alternatives, as `logprobs` carries it."""
+
+    token: str
+    logprob: float
+    bytes: tuple[int, ...] = ()
+    top_logprobs: tuple[Logprob, ...] = ()
+
+
+class Text(msgspec.Struct, frozen=True, gc=False):
+    """A piece of the visible answer."""
+
+    text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class Refusal(msgspec.Struct, frozen=True, gc=False):
+    """A piece of a refusal."""
+
+    text: str
+
+
+class Reasoning(msgspec.Struct, frozen=True, gc=False):
+    """A piece of the model's thinking."""
+
+    text: str
+
+
+class CallOpened(msgspec.Struct, frozen=True, gc=False):
+    """The model begins a function call. `index` is the upstream's number of the call inside the turn."""
+
+    index: int
+    call_id: str
+    """Empty when the upstream gave none; the assembler then makes one."""
+    name: str
+
+
+class CallArguments(msgspec.Struct, frozen=True, gc=False):
+    """A piece of a call's arguments (JSON text)."""
+
+    index: int
+    fragment: str
+
+
+class TokenUsage(msgspec.Struct, frozen=True, gc=False):
+    """What one model turn cost, in tokens, as the upstream reports it."""
+
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+class TurnFinished(msgspec.Struct, frozen=True, gc=False):
+    """The model ended its turn. A stream that ends without this record failed."""
+
+    reason: FinishReason
+
+
+Delta = Text | Refusal | Reasoning | CallOpened | CallArguments | TokenUsage | TurnFinished

@@ -1,0 +1,142 @@
+"""Errors a client can see, in the OpenAI envelope.
+
+The tree:
+
+    ApiError
+    ├── InvalidRequest      400  the caller's mistake; names the parameter
+    ├── Unauthorized        401
+    ├── Forbidden           403
+    ├── NotFound            404
+    ├── Conflict            409  never worth an automatic retry
+    ├── PayloadTooLarge     413
+    ├── RateLimited         429
+    └── Unavailable         502, 503, 504: the upstream's or ours, may pass
+
+Shapes and sentences follow the original API, since clients match on them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+ErrorType = Literal[
+    "invalid_request_error",
+    "authentication_error",
+    "permission_error",
+    "not_found_error",
+    "rate_limit_error",
+    "server_error",
+]
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """The inner object of the OpenAI error envelope."""
+
+    message: str
+    type: ErrorType
+    param: str | None
+    code: str | None
+
+
+class ErrorEnvelope(msgspec.Struct, frozen=True):
+    """`{"error": {...}}`, the body of every failed request."""
+
+    error: ErrorBody
+
+
+class ApiError(Exception):
+    """Base of every error whose message may be shown to a client."""
+
+    status: int = 500
+    type: ErrorType = "server_error"
+    retryable: bool | None = None
+    """What `x-should-retry` says; None leaves it to the client's own rule for the status."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.param = param
+        self.retry_after = retry_after
+        """Seconds after which the client may try again."""
+
+    def envelope(self) -> ErrorEnvelope:
+        """The body to answer with."""
+        return ErrorEnvelope(ErrorBody(self.message, self.type, self.param, self.code))
+
+
+class InvalidRequest(ApiError):
+    """The request cannot be served as it is; `param` says which part."""
+
+    status = 400
+    type: ErrorType = "invalid_request_error"
+
+
+class Unauthorized(ApiError):
+    """No key, or one that is unknown, expired or revoked."""
+
+    status = 401
+    type: ErrorType = "authentication_error"
+
+
+class Forbidden(ApiError):
+    """The key is good, the act is not allowed."""
+
+    status = 403
+    type: ErrorType = "permission_error"
+
+
+class NotFound(ApiError):
+    """Unknown, expired, deleted or another project's: deliberately the same answer."""
+
+    status = 404
+    type: ErrorType = "invalid_request_error"
+
+
+class Conflict(ApiError):
+    """The object is in a state that does not allow the act. SDKs retry 409 by themselves; this one never helps."""
+
+    status = 409
+    type: ErrorType = "invalid_request_error"
+    retryable = False
+
+
+class PayloadTooLarge(ApiError):
+    """The body is over the configured limit."""
+
+    status = 413
+    type: ErrorType = "invalid_request_error"
+
+
+class RateLimited(ApiError):
+    """Too many requests, here or upstream."""
+
+    status = 429
+    type: ErrorType = "rate_limit_error"
+
+
+class Unavailable(ApiError):
+    """The upstream failed or cannot be reached (502, 503, 504), or this server is full (503)."""
+
+    status = 503
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 503,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, code=code, param=param, retry_after=retry_after)
+        self.status = status

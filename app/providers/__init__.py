@@ -1,0 +1,1 @@
+"""The upstream port and one file per vendor."""

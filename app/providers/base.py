@@ -1,0 +1,189 @@
+"""The upstream port: what the engine asks of a Qwen server, and what it gets back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from app.protocol.deltas import Delta
+from app.protocol.messages import Message
+
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+
+class FunctionTool(msgspec.Struct, frozen=True):
+    """A function as the upstream shall see it; `name` is already safe for every upstream."""
+
+    name: str
+    description: str | None = None
+    parameters: msgspec.Raw = msgspec.Raw(b'{"type":"object","properties":{}}')
+    strict: bool | None = None
+
+
+class ForcedCall(msgspec.Struct, frozen=True, gc=False):
+    """The model must call: a named function, or any when `name` is None."""
+
+    name: str | None = None
+
+
+class JsonSchema(msgspec.Struct, frozen=True):
+    """`text.format` of type json_schema."""
+
+    name: str
+    schema: msgspec.Raw
+    description: str | None = None
+    strict: bool | None = None
+
+
+class JsonObject(msgspec.Struct, frozen=True, gc=False):
+    """`text.format` of type json_object."""
+
+
+class Sampling(msgspec.Struct, frozen=True, gc=False):
+    """Sampling parameters; None means the upstream's own default and is not sent."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_output_tokens: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    top_logprobs: int | None = None
+    """None: no log probabilities wanted."""
+
+
+class Thinking(msgspec.Struct, frozen=True, gc=False):
+    """What the model shall do about thinking; the provider says it in its own way.
+
+    `enabled` None: nothing was asked, the model's default holds and nothing is sent.
+    """
+
+    enabled: bool | None = None
+    effort: Effort | None = None
+    budget: int | None = None
+    """Tokens; from the effort by `models.toml`, where the family takes a budget."""
+
+
+class ModelCall(msgspec.Struct, frozen=True, kw_only=True):
+    """One turn of the model: everything a provider needs to write its request."""
+
+    model: str
+    """The name the upstream knows."""
+    system: str | None = None
+    """The one leading system message."""
+    prefix: bytes = b""
+    """Earlier messages, as `Provider.encode_messages` wrote them; goes before `messages`."""
+    messages: Sequence[Message] = ()
+    tools: Sequence[FunctionTool] = ()
+    forced_call: ForcedCall | None = None
+    """Set only where the upstream can force (`Capabilities.forced_calls`); the engine enforces it elsewhere."""
+    parallel_tool_calls: bool = True
+    format: JsonSchema | JsonObject | None = None
+    sampling: Sampling = Sampling()
+    thinking: Thinking = Thinking()
+    stream: bool = True
+    """False: the caller wants the whole answer; the provider may then ask for it whole."""
+    user: str | None = None
+    prompt_cache_key: str | None = None
+
+
+class Capabilities(msgspec.Struct, frozen=True):
+    """What one model can do on one upstream; data from the dialect and `models.toml`."""
+
+    forced_calls: frozenset[Literal["named", "required"]] = frozenset({"named", "required"})
+    forced_calls_while_thinking: bool = True
+    formats: frozenset[Literal["json_object", "json_schema"]] = frozenset({"json_object", "json_schema"})
+    """Formats the upstream's decoder really enforces."""
+    formats_while_thinking: bool = False
+    images: bool = True
+    files: bool = False
+    thinks: bool | None = None
+    """The model thinks unless told otherwise; None: not known."""
+    can_think: bool | None = None
+    """Whether thinking exists at all; None: not known."""
+    can_stop_thinking: bool = True
+    preserves_thinking: bool = False
+    """The family wants earlier turns' thinking replayed, not only that of the running tool loop."""
+    reasoning_field: bool = True
+    """The upstream separates thinking from the answer by itself, always. False: it may come as `<think>` text."""
+    context_window: int | None = None
+    max_output_tokens: int | None = None
+
+
+class UpstreamModel(msgspec.Struct, frozen=True):
+    """A model as an upstream lists it."""
+
+    id: str
+    created: int = 0
+    owned_by: str = ""
+
+
+class Provider(Protocol):
+    """One upstream. Immutable after construction but for its connection pool."""
+
+    name: str
+    dialect: str
+
+    def capabilities(self, model: str) -> Capabilities:
+        """What `model` (the upstream's name) can do here."""
+        ...
+
+    def encode_messages(self, messages: Sequence[Message], *, reasoning: bool) -> bytes:
+        """The messages in the upstream's own JSON, comma-separated, without brackets; `reasoning` keeps the thinking in."""
+        ...
+
+    def stream(self, call: ModelCall) -> AsyncIterator[Sequence[Delta]]:
+        """Run one turn. Each batch is what one read of the socket brought; closing the iterator closes the request.
+
+        Raises UpstreamError (also for an error inside a 200 stream) and UpstreamProtocolError.
+        """
+        ...
+
+    async def models(self) -> Sequence[UpstreamModel]:
+        """The models the upstream serves. Raises UpstreamError."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        ...
+
+
+class UpstreamError(Exception):
+    """The upstream refused, failed, or could not be reached.
+
+    `status` is the HTTP status to answer with, already mapped: 400 and 404 keep their meaning; an upstream's 401/403 is our 502,
+    since our client's key is not at fault; time-outs are 504, unreachable 503.
+    """
+
+    def __init__(  # noqa: PLR0913 - the fields of one record
+        self,
+        message: str,
+        *,
+        status: int,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after: float | None = None,
+        retryable: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.code = code
+        self.param = param
+        self.retry_after = retry_after
+        self.retryable = retryable
+        """Worth another attempt, as long as nothing has reached the client."""
+
+
+class UpstreamProtocolError(UpstreamError):
+    """The upstream broke its own protocol: malformed chunk, cut stream, no finish reason."""
+
+    def __init__(self, message: str, *, retryable: bool = True) -> None:
+        super().__init__(message, status=502, code="upstream_protocol_error", retryable=retryable)
+
+
+Headers = Mapping[str, str]

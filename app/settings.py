@@ -1,0 +1,206 @@
+"""Every setting, in one typed and frozen object: environment (`GATEWAY_…`) over `gateway.toml` over the defaults here.
+
+Each field's description is its documentation; `docs/configuration.md` is generated from them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+Dialect = Literal["auto", "dashscope", "dashscope-responses", "vllm", "sglang", "ollama", "llamacpp", "openai", "demo"]
+
+_MIN_ADMIN_KEY = 20
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Timeouts(_Section):
+    """Time limits of one upstream request, in seconds."""
+
+    connect: float = Field(5.0, gt=0, description="To open a connection, TLS included.")
+    first_token: float = Field(120.0, gt=0, description="From the request to the first byte of the answer.")
+    idle: float = Field(60.0, gt=0, description="Between two reads of an answer that has begun (the stall timer).")
+    total: float = Field(1800.0, gt=0, description="For the whole answer.")
+
+
+class Upstream(_Section):
+    """One upstream Qwen server."""
+
+    name: str = Field("default", min_length=1, description="Its name in logs, metrics and `/v1/models`.")
+    base_url: str = Field(description="Up to and including `/v1`, for example `http://127.0.0.1:8001/v1`.")
+    api_key: SecretStr | None = Field(None, description="Sent as a bearer token.")
+    dialect: Dialect = Field("auto", description="`auto` asks the server's model list and its address.")
+    models: tuple[str, ...] = Field((), description="Models it serves; empty: whatever its model list says, or anything when it has none.")
+    weight: int = Field(1, ge=1, le=1000, description="Share of the requests among upstreams that serve the same model.")
+    timeouts: Timeouts = Field(default_factory=Timeouts, description="Time limits, in seconds.")
+    headers: dict[str, str] = Field(default_factory=dict, description="Extra request headers.")
+    verify_tls: bool = Field(True, description="Check the server's certificate.")
+    ca_file: Path | None = Field(None, description="A certificate bundle to trust instead of the system's.")
+    attempts: int = Field(3, ge=1, le=10, description="Tries before the first byte, the first one included.")
+
+
+class ModelFacts(_Section):
+    """Overrides of the built-in facts about one model."""
+
+    context_window: int | None = Field(None, gt=0, description="Tokens the model can see.")
+    max_output_tokens: int | None = Field(None, gt=0, description="Tokens it can write.")
+    thinking: Literal["on", "off", "never", "always"] | None = Field(None, description="Thinks by default, or not, or cannot, or cannot stop.")
+    images: bool | None = Field(None, description="Takes images.")
+    preserves_thinking: bool | None = Field(None, description="Wants earlier turns' thinking replayed.")
+
+
+class Limits(_Section):
+    """Sizes beyond which a request is refused."""
+
+    body_bytes: int = Field(32 * 1024 * 1024, ge=1024, description="Request body; larger ones get 413.")
+    input_items: int = Field(10_000, ge=1, description="Items in `input`.")
+    tools: int = Field(256, ge=1, description="Tools in one request.")
+    concurrent_responses: int = Field(2000, ge=1, description="Responses being generated at once in one process; beyond it: 503.")
+    context_cache_bytes: int = Field(16 * 1024 * 1024, ge=0, description="Memory for the contexts of recent chains.")
+
+
+class Settings(BaseSettings):
+    """The gateway's configuration. Construct with `load()`, which turns mistakes into one readable error."""
+
+    model_config = SettingsConfigDict(env_prefix="GATEWAY_", env_nested_delimiter="__", frozen=True, extra="forbid", populate_by_name=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    workers: int = Field(1, ge=1, le=256, description="Processes.")
+    database_url: str = Field("sqlite+aiosqlite:///data/gateway.db", description="`sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`.")
+    redis_url: SecretStr | None = Field(None, description="`redis://…`: cache of responses and event log shared by replicas.")
+    admin_key: SecretStr | None = Field(None, description="A key that is always accepted, for project `admin`; at least 20 characters.")
+    authentication: bool = Field(True, description="False: every request is accepted, as project `default`. Only for a trusted network.")
+
+    upstream_base_url: str | None = Field(None, description="The one upstream's address; for several use `[[upstreams]]` in the file.")
+    upstream_api_key: SecretStr | None = Field(None, description="Its key.")
+    upstream_dialect: Dialect = Field("auto", description="Its dialect.")
+    upstreams: tuple[Upstream, ...] = Field((), description="Upstreams, in the file: `[[upstreams]]`.")
+    aliases: dict[str, str] = Field(default_factory=dict, description="Model names that stand for others: `alias = \"real\"`.")
+    models: dict[str, ModelFacts] = Field(default_factory=dict, description="Facts about models that differ from the built-in ones.")
+
+    retention_days: float = Field(7, gt=0, le=3650, description="How long a stored response lives.")
+    event_log: Literal["auto", "memory", "database", "redis"] = Field(
+        "auto", description="Where live streams can be followed from: this process, or all replicas. `auto`: Redis when set, else memory on SQLite with one worker, else the database."
+    )
+    sqlite_synchronous: Literal["NORMAL", "FULL"] = Field(
+        "NORMAL", description="NORMAL survives a crash of the gateway; FULL also a power cut, at the price of one fsync a group of writes."
+    )
+    response_id_prefix: Literal["", "resp_"] = Field("", description="Put before the UUID of response ids; look-ups accept both.")
+    reasoning_events: Literal["summary", "text"] = Field("summary", description="Stream thinking as `reasoning_summary_text` or as `reasoning_text` events.")
+    done_marker: bool = Field(False, description="End streams with `data: [DONE]`, after the terminal event.")
+    estimate_usage: bool = Field(False, description="Where the upstream reports no usage, estimate it and say so (`usage.x_estimated`).")
+    heartbeat_seconds: float = Field(15.0, gt=0, description="A comment is sent on a stream that was silent this long.")
+    lenient_user_agents: tuple[str, ...] = Field(
+        ("codex*", "*codex_*"), description="Clients (User-Agent patterns) that always send tools nobody asked for: unserved ones are left out with a Warning, not refused."
+    )
+    discover: bool = Field(True, description="With no upstream set, look for llama.cpp, Ollama, vLLM and SGLang on their usual local ports.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Verbosity of the log on standard error.")
+    limits: Limits = Field(default_factory=Limits, description="Sizes beyond which a request is refused.")
+
+    dashscope_api_key: SecretStr | None = Field(None, validation_alias="DASHSCOPE_API_KEY", description="`DASHSCOPE_API_KEY`: used when no upstream is set.")
+
+    @field_validator("admin_key")
+    @classmethod
+    def _strong_admin_key(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None:
+            value = key.get_secret_value()
+            if len(value) < _MIN_ADMIN_KEY or len(set(value)) < _MIN_ADMIN_KEY // 2:
+                raise ValueError(f"is too weak: use at least {_MIN_ADMIN_KEY} varied characters, for example from `openssl rand -hex 24`")
+        return key
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        names = [u.name for u in self.upstreams]
+        if len(names) != len(set(names)):
+            raise ValueError("upstreams: names must differ")
+        if self.event_log == "redis" and self.redis_url is None:
+            raise ValueError("event_log: `redis` needs redis_url")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Explicit arguments, then the environment, then the file."""
+        del dotenv_settings, file_secret_settings
+        path = config_path()
+        file = (TomlConfigSettingsSource(settings_cls, toml_file=path),) if path else ()
+        return (init_settings, env_settings, *file)
+
+
+class ConfigurationError(Exception):
+    """The configuration cannot be used; the message is a list of mistakes with their cures."""
+
+
+def config_path() -> Path | None:
+    """The configuration file: `GATEWAY_CONFIG`, else `gateway.toml` here when there is one."""
+    named = os.environ.get("GATEWAY_CONFIG")
+    if named:
+        return Path(named)
+    default = Path("gateway.toml")
+    return default if default.is_file() else None
+
+
+def load(**overrides: Any) -> Settings:
+    """Read the configuration. Raises ConfigurationError with every mistake in it."""
+    mistakes = [*_unknown_variables(), *_unreadable_file()]
+    if not mistakes:
+        try:
+            return Settings(**overrides)
+        except ValidationError as error:
+            mistakes = [_explain(".".join(str(part) for part in e["loc"]), e["type"], e["msg"]) for e in error.errors()]
+        except ValueError as error:
+            mistakes = [str(error)]
+    raise ConfigurationError("\n".join(mistakes))
+
+
+def _unknown_variables() -> list[str]:
+    known = {f"GATEWAY_{name.upper()}" for name in Settings.model_fields} | {"GATEWAY_CONFIG"}
+    unknown = [n for n in os.environ if n.startswith("GATEWAY_") and n.split("__")[0] not in known]
+    return [f"{name}: no such setting{_nearest(name, known)}" for name in sorted(unknown)]
+
+
+def _unreadable_file() -> list[str]:
+    path = config_path()
+    if path is None:
+        return []
+    try:
+        tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        return [f"{path}: cannot be read: {error}"]
+    except tomllib.TOMLDecodeError as error:
+        return [f"{path}: not valid TOML: {error}"]
+    return []
+
+
+def _explain(where: str, kind: str, message: str) -> str:
+    if kind == "extra_forbidden":
+        *parents, leaf = where.split(".")
+        return f"{where}: no such setting{_nearest(leaf, _names_in(parents))}"
+    return f"{where or 'configuration'}: {message.removeprefix('Value error, ')}"
+
+
+def _names_in(parents: list[str]) -> set[str]:
+    sections: dict[str, type[BaseModel]] = {"upstreams": Upstream, "timeouts": Timeouts, "limits": Limits, "models": ModelFacts}
+    named = [p for p in parents if p in sections]
+    return set((sections[named[-1]] if named else Settings).model_fields)
+
+
+def _nearest(name: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -1,0 +1,136 @@
+"""The store port: finished responses with their items, and API keys.
+
+One turn is one record holding only its own items. Bytes are kept as they were sent: the response object is stored as the very
+JSON the client got. Every read takes the owner; a foreign id is an unknown id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+
+class ResponseRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One stored turn. Times are integer Unix seconds."""
+
+    id: str
+    """Canonical UUID text, never prefixed."""
+    project_id: str
+    previous_id: str | None
+    created_at: int
+    expires_at: int
+    status: str
+    model: str
+    response: bytes
+    """The response object, JSON, as answered."""
+    input: bytes
+    """This turn's input items, a JSON array; every item has an id."""
+    cuts: bytes | None = None
+    """Where a streamed response's deltas were cut (msgpack), so that its events can be replayed; None: it was not streamed."""
+    inherited: bytes | None = None
+    """Items of ancestors that have expired meanwhile (JSON array), moved here when they were purged."""
+    foreign_item_ids: Sequence[str] = ()
+    """Ids in `input` that the client made up itself; kept in an index, all other ids say where they are."""
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """What a later turn needs of an earlier one."""
+
+    id: str
+    input: bytes
+    response: bytes
+    inherited: bytes | None
+
+
+class AncestorDeleted(Exception):
+    """A response further up the chain was deleted, so its descendants cannot be continued."""
+
+    def __init__(self, response_id: str) -> None:
+        super().__init__(response_id)
+        self.response_id = response_id
+
+
+class ResponseStore(Protocol):
+    """Responses of all projects. Safe to call concurrently."""
+
+    async def save(self, record: ResponseRecord) -> None:
+        """Keep the record; durable when this returns. Writes of concurrent callers share one transaction."""
+        ...
+
+    async def get(self, project_id: str, response_id: str, now: int) -> ResponseRecord | None:
+        """The record, or None when unknown, expired, deleted or another project's."""
+        ...
+
+    async def chain(self, project_id: str, response_id: str, now: int) -> Sequence[Turn] | None:
+        """The turns from the root to `response_id`, in one read.
+
+        None when the tip is unknown, expired, deleted or foreign. Ancestors may be past their expiry: only the tip's counts.
+        Raises AncestorDeleted when one was deleted.
+        """
+        ...
+
+    async def locate_item(self, project_id: str, item_id: str, now: int) -> str | None:
+        """The response whose input holds the client-made item id; the newest one, None when unknown."""
+        ...
+
+    async def delete(self, project_id: str, response_id: str, now: int) -> bool:
+        """Erase the bytes and leave a tombstone that outlives every descendant; False when there was nothing to delete."""
+        ...
+
+    async def purge(self, now: int, limit: int) -> int:
+        """Remove up to `limit` expired records and return how many went.
+
+        Items of a removed record move into its living children (`inherited`), so that no context becomes shorter.
+        Only one replica at a time does the work; the others get 0.
+        """
+        ...
+
+    async def count_expired(self, now: int) -> int:
+        """How many records are past their time and still there."""
+        ...
+
+
+class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key without its secret. Times are integer Unix seconds."""
+
+    id: str
+    project_id: str
+    project: str
+    """The project's name."""
+    name: str
+    prefix: str
+    """The first characters, for people to recognise the key by."""
+    created_at: int
+    expires_at: int | None = None
+    revoked_at: int | None = None
+    last_used_at: int | None = None
+
+
+class KeyStore(Protocol):
+    """Projects and their API keys. Only SHA-256 digests of keys are kept."""
+
+    async def find(self, digest: bytes) -> ApiKey | None:
+        """The key with this SHA-256 digest, revoked and expired ones included; the caller judges."""
+        ...
+
+    async def create(self, key: ApiKey, digest: bytes) -> ApiKey:
+        """Add a key; the project is made when there is none of that name, else reused (the answer holds the real project_id)."""
+        ...
+
+    async def list(self) -> Sequence[ApiKey]:
+        """All keys, newest first."""
+        ...
+
+    async def revoke(self, key_id: str, now: int) -> bool:
+        """Revoke by id or by prefix; False when unknown."""
+        ...
+
+    async def touch(self, used: Mapping[str, int]) -> None:
+        """Note when keys were last used: key id -> time."""
+        ...
+
+    async def secret(self, name: str, fallback: bytes) -> bytes:
+        """The installation's secret of that name; `fallback` (fresh random bytes) becomes it when there is none yet."""
+        ...
