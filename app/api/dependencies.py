@@ -1,0 +1,42 @@
+"""What routes ask for: the services, and who is asking."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
+
+from app.engine.access import Access
+from app.engine.access import Principal as Caller
+from app.engine.metering import Metrics
+from app.engine.responses import Responses
+from app.engine.routing import Router
+from app.stores.base import ResponseStore
+
+_scheme = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer sk-…`.")
+
+
+class Services(msgspec.Struct, frozen=True):
+    """What the routes use; the composition root puts it into `app.state.services`."""
+
+    responses: Responses
+    access: Access
+    router: Router
+    metrics: Metrics
+    store: ResponseStore
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+async def _principal(request: Request, _documented: Annotated[object, Depends(_scheme)]) -> Caller:
+    value = request.headers.get("authorization")
+    return await _services(request).access.principal(value.encode("latin-1") if value is not None else None)
+
+
+Wired = Annotated[Services, Depends(_services)]
+Principal = Annotated[Caller, Depends(_principal)]

@@ -1,0 +1,76 @@
+"""ApiError to the OpenAI error envelope; the only place that renders errors."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import msgspec
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from app.protocol.errors import ApiError, ErrorBody, ErrorEnvelope, InvalidRequest, Unavailable
+from app.stores.base import StoreUnavailable
+
+_log = logging.getLogger(__name__)
+_encode = msgspec.json.Encoder().encode
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+
+def render(error: ApiError) -> tuple[int, RawHeaders, bytes]:
+    """Status, headers and body that answer with the error."""
+    headers: RawHeaders = [(b"content-type", b"application/json")]
+    if error.retry_after is not None:
+        headers.append((b"retry-after", str(math.ceil(error.retry_after)).encode()))
+        headers.append((b"retry-after-ms", str(math.ceil(error.retry_after * 1000)).encode()))
+    if error.retryable is not None:
+        headers.append((b"x-should-retry", b"true" if error.retryable else b"false"))
+    return error.status, headers, _encode(error.envelope())
+
+
+def internal(request_id: str) -> ApiError:
+    """What a client hears of a mistake of ours: nothing but where to look for it in the log."""
+    return ApiError(f"The server had an error while processing your request (request id {request_id}).", code="internal_error")
+
+
+def store_unavailable() -> ApiError:
+    """The database is away; reading and storing wait for it."""
+    return Unavailable("The database is unavailable.", code="store_unavailable", retry_after=1.0)
+
+
+def install(app: FastAPI) -> None:
+    """Make every route answer errors in the envelope."""
+
+    async def on_api_error(_request: Request, error: Exception) -> Response:
+        return _answer(error if isinstance(error, ApiError) else internal("-"))
+
+    async def on_store(_request: Request, error: Exception) -> Response:
+        _log.error("store unavailable: %s", error)
+        return _answer(store_unavailable())
+
+    async def on_validation(_request: Request, error: Exception) -> Response:
+        problem = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": (), "msg": "invalid"}
+        name = str(problem["loc"][-1]) if problem["loc"] else None
+        return _answer(InvalidRequest(f"Invalid '{name}': {problem['msg']}.", code="invalid_value", param=name))
+
+    async def on_http(_request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        message = "Unknown request URL or method." if status in (404, 405) else "The request could not be served."
+        code = {404: "unknown_url", 405: "method_not_allowed"}.get(status)
+        body = _encode(ErrorEnvelope(ErrorBody(message, "invalid_request_error", None, code)))
+        return Response(body, status, dict(getattr(error, "headers", None) or {}), "application/json")
+
+    app.add_exception_handler(ApiError, on_api_error)
+    app.add_exception_handler(StoreUnavailable, on_store)
+    app.add_exception_handler(RequestValidationError, on_validation)
+    app.add_exception_handler(HTTPException, on_http)
+
+
+def _answer(error: ApiError) -> Response:
+    status, headers, body = render(error)
+    response = Response(body, status)
+    response.raw_headers.extend(headers)
+    return response

@@ -1,0 +1,87 @@
+"""The outermost ASGI application: request ids, path aliases, and the short way to the hot endpoint."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.errors import render
+from app.engine.metering import Metrics
+from app.protocol.errors import ApiError
+
+_CREATE = "/v1/responses"
+_CREATE_ALIASES = frozenset({_CREATE, "/responses", "/openai/v1/responses"})
+_API = ("/responses", "/models")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
+_ROUTES = re.compile(r"^/v1/(responses|models)(/[^/]+)?(/input_items)?")
+
+
+class Gateway:
+    """Serves `/v1/…`, and the same under `/…` and `/openai/v1/…`."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._create = app
+        self._metrics = metrics
+
+    def serve(self, create: ASGIApp) -> None:
+        """The endpoint of `POST /v1/responses` is ready."""
+        self._create = create
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Dispatch."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        scope["state"] = {**scope.get("state", {}), "request_id": _request_id(scope)}
+        path: str = scope["path"]
+        if path in _CREATE_ALIASES and scope["method"] == "POST":
+            await self._create(scope, receive, send)
+            return
+        await self._cold(scope, path, receive, send)
+
+    async def _cold(self, scope: Scope, path: str, receive: Receive, send: Send) -> None:
+        path = _canonical(path)
+        scope["path"], scope["raw_path"] = path, path.encode()
+        if path == _CREATE and _wants_websocket(scope):
+            await _refuse_websocket(send)
+            return
+        request_id = (b"x-request-id", scope["state"]["request_id"].encode())
+        route = _ROUTES.sub(lambda match: f"/v1/{match[1]}{'/{id}' if match[2] else ''}{match[3] or ''}", path) if path.startswith("/v1/") else "other"
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), request_id]
+                self._metrics.answered(route if _ROUTES.match(path) else "other", scope["method"], message["status"])
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+def _request_id(scope: Scope) -> str:
+    """The client's `x-request-id` when it is harmless, else a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _REQUEST_ID.match(value):
+            return str(value, "ascii")
+    return f"req_{secrets.token_hex(16)}"
+
+
+def _canonical(path: str) -> str:
+    path = path.removeprefix("/openai")
+    return f"/v1{path}" if path.startswith(_API) else path
+
+
+def _wants_websocket(scope: Scope) -> bool:
+    return any(name == b"upgrade" and value.lower() == b"websocket" for name, value in scope["headers"])
+
+
+async def _refuse_websocket(send: Send) -> None:
+    """426 is the one answer after which Codex falls back to SSE at once and in silence."""
+    error = ApiError("WebSocket mode is not served; use HTTP with 'stream': true.", code="websocket_not_served")
+    _, headers, body = render(error)
+    start: dict[str, Any] = {"type": "http.response.start", "status": 426, "headers": [*headers, (b"upgrade", b"HTTP/1.1")]}
+    await send(start)
+    await send({"type": "http.response.body", "body": body})

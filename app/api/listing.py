@@ -1,0 +1,44 @@
+"""Input items as they are listed: complete in the fields that typed clients require, whatever short form was sent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+_TEXT_PARTS = {"assistant": "output_text"}
+
+
+def shown(raw: msgspec.Raw) -> dict[str, Any]:
+    """The stored item with the API's defaults filled in (openai SDK type `ResponseItem`)."""
+    item: dict[str, Any] = msgspec.json.decode(raw)
+    kind = item.setdefault("type", "message")
+    if kind == "message":
+        return _message(item)
+    if kind == "reasoning":
+        item["summary"] = item.get("summary") or []
+    if kind != "reasoning" and not item.get("status"):
+        item["status"] = "completed"
+    return {key: value for key, value in item.items() if value is not None}
+
+
+def _message(item: dict[str, Any]) -> dict[str, Any]:
+    item["status"] = item.get("status") or "completed"
+    role = item.get("role")
+    part_type = _TEXT_PARTS.get(str(role), "input_text")
+    content = item.get("content")
+    parts: list[dict[str, Any]] = [{"type": part_type, "text": content}] if isinstance(content, str) else list(content or [])
+    item["content"] = [_part(part, part_type) for part in parts]
+    return item
+
+
+def _part(part: dict[str, Any], part_type: str) -> dict[str, Any]:
+    part = {key: value for key, value in part.items() if value is not None}
+    if part.get("type") == "text":
+        part["type"] = part_type
+    if part["type"] == "output_text":
+        part.setdefault("annotations", [])
+        part.setdefault("logprobs", [])
+    elif part["type"] == "input_image":
+        part.setdefault("detail", "auto")
+    return part

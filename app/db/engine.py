@@ -1,0 +1,146 @@
+"""One database: a URL becomes reads, transactions and the group writer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Executable, RowMapping, Text, column, event, select, table
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from app.db.sqlite import SqliteSink, Synchronous, pragmas
+from app.db.writer import DatabaseUnavailable, GroupWriter, RowRefused, Sink
+
+Dialect = Literal["sqlite", "postgresql"]
+
+_DRIVERS: Mapping[str, str] = {
+    "sqlite": "sqlite+aiosqlite",
+    "sqlite+aiosqlite": "sqlite+aiosqlite",
+    "postgres": "postgresql+asyncpg",
+    "postgresql": "postgresql+asyncpg",
+    "postgresql+asyncpg": "postgresql+asyncpg",
+}
+
+# What SQLAlchemy's adapter takes for itself out of the options; everything else is asyncpg's.
+_ADAPTER_OPTIONS = ("prepared_statement_cache_size", "prepared_statement_name_func", "async_creator_fn")
+
+_VERSION = select(column("version_num", Text)).select_from(table("alembic_version"))
+
+
+class Database:
+    """Safe to use concurrently. Connections are opened when first needed."""
+
+    def __init__(self, url: str, *, synchronous: Synchronous = "NORMAL") -> None:
+        """Raises ValueError for a URL that is neither a SQLite file nor Postgres."""
+        self.url = parse_url(url)
+        self.dialect: Dialect = "sqlite" if self.url.drivername.startswith("sqlite") else "postgresql"
+        self._engine = _engine(self.url, self.dialect, synchronous)
+        level = "SERIALIZABLE" if self.dialect == "sqlite" else "READ COMMITTED"
+        self._transactions = self._engine.execution_options(isolation_level=level)
+        self.writer = GroupWriter(_sink(self.url, self._engine, synchronous))
+
+    async def fetch(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> Sequence[RowMapping]:
+        """All rows of a read, in autocommit; tried again when a pooled connection turns out to be dead.
+
+        A text with a NUL in it, which Postgres cannot hold, matches nothing. Raises DatabaseUnavailable.
+        """
+        if parameters is not None and any(isinstance(value, str) and "\0" in value for value in parameters.values()):
+            return ()
+        with _failures():
+            try:
+                return await self._fetch(statement, parameters)
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+            return await self._fetch(statement, parameters)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[AsyncConnection]:
+        """A transaction, committed at the end of the block. On SQLite it holds the write lock from its start.
+
+        Raises DatabaseUnavailable, and RowRefused for a key that is used already.
+        """
+        with _failures():
+            async with self._transactions.begin() as connection:
+                yield connection
+
+    async def revision(self) -> str | None:
+        """The migration the database is at; None when it has no schema. Raises DatabaseUnavailable."""
+        with _failures():
+            async with self._engine.connect() as connection:
+                return await connection.run_sync(_revision)
+
+    async def aclose(self) -> None:
+        """Write what waits, then close every connection."""
+        await self.writer.aclose()
+        await self._engine.dispose()
+
+    async def _fetch(self, statement: Executable, parameters: Mapping[str, Any] | None) -> Sequence[RowMapping]:
+        async with self._engine.connect() as connection:
+            return (await connection.execute(statement, parameters)).mappings().all()
+
+
+def parse_url(url: str) -> URL:
+    """The URL with the driver we use. Raises ValueError."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ValueError("the database URL is not of the form `sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`") from error
+    driver = _DRIVERS.get(parsed.drivername)
+    if driver is None:
+        raise ValueError(f"no such database: {parsed.drivername}; use `sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`")
+    if driver.startswith("sqlite") and parsed.database in {None, "", ":memory:"}:
+        raise ValueError("SQLite needs a file: its connections share nothing else")
+    return parsed.set(drivername=driver)
+
+
+def _engine(url: URL, dialect: Dialect, synchronous: Synchronous) -> AsyncEngine:
+    engine = create_async_engine(url, isolation_level="AUTOCOMMIT", skip_autocommit_rollback=True, hide_parameters=True, max_overflow=15)
+    if dialect == "sqlite":
+
+        def set_pragmas(connection: DBAPIConnection, _: object) -> None:
+            cursor = connection.cursor()
+            for pragma in pragmas(synchronous):
+                cursor.execute(pragma)
+            cursor.close()
+
+        event.listen(engine.sync_engine, "connect", set_pragmas)
+        event.listen(engine.sync_engine, "begin", _lock_at_begin)
+    return engine
+
+
+def _lock_at_begin(connection: Connection) -> None:
+    """Take SQLite's write lock first: a reader that turns writer later would fail instead of waiting. Autocommit reads pass."""
+    if "isolation_level" in connection.get_execution_options():
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _revision(connection: Connection) -> str | None:
+    known = connection.dialect.has_table(connection, "alembic_version")
+    return connection.execute(_VERSION).scalar() if known else None
+
+
+@contextmanager
+def _failures() -> Generator[None]:
+    """One name for all that can go wrong with a database; without the statement, whose values are our clients'."""
+    try:
+        yield
+    except IntegrityError as error:
+        raise RowRefused(str(error.orig)) from error
+    except DBAPIError as error:
+        raise DatabaseUnavailable(str(error.orig)) from error
+    except (SQLAlchemyError, OSError) as error:
+        raise DatabaseUnavailable(str(error)) from error
+
+
+def _sink(url: URL, engine: AsyncEngine, synchronous: Synchronous) -> Sink:
+    if url.drivername.startswith("sqlite"):
+        return SqliteSink(str(url.database), synchronous)
+    from app.db.postgres import PostgresSink  # noqa: PLC0415 - asyncpg takes memory; only where it is used
+
+    options = engine.dialect.create_connect_args(url)[1]
+    return PostgresSink({name: value for name, value in options.items() if name not in _ADAPTER_OPTIONS})

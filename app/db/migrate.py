@@ -1,0 +1,62 @@
+"""Bring a database to the current schema: `python -m app.db.migrate` (the URL comes from the settings).
+
+A server runs it as a process of its own, since Alembic and its templates would stay in memory for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app.db.engine import parse_url
+from app.settings import ConfigurationError, load
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+_HERE = Path(__file__).resolve().parent
+
+# In a wheel the migrations lie beside this file, in the repository at its root.
+_PLACES = (_HERE / "migrations", _HERE.parents[1] / "migrations")
+
+
+class MigrationFailed(Exception):
+    """The database could not be brought to the current schema; the message says why."""
+
+
+def configuration(url: str) -> Config:
+    """Alembic's configuration for one database."""
+    from alembic.config import Config  # noqa: PLC0415 - see the module's docstring
+
+    config = Config()
+    config.set_main_option("script_location", str(next(place for place in _PLACES if place.is_dir())))
+    config.attributes["url"] = url
+    return config
+
+
+def upgrade(url: str) -> None:
+    """Run every migration that is missing; several processes may call it at once. Must not be called from a running event loop."""
+    from alembic import command  # noqa: PLC0415 - see the module's docstring
+
+    parsed = parse_url(url)
+    if parsed.drivername.startswith("sqlite") and parsed.database:
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    command.upgrade(configuration(url), "head")
+
+
+def upgrade_apart(url: str) -> None:
+    """`upgrade` in a process of its own, which blocks until it ends. Raises MigrationFailed."""
+    environment = {**os.environ, "GATEWAY_DATABASE_URL": url}
+    done = subprocess.run([sys.executable, "-m", "app.db.migrate"], env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise MigrationFailed(done.stderr.strip().rpartition("\n")[2] or f"exit status {done.returncode}")
+
+
+if __name__ == "__main__":
+    try:
+        upgrade(load().database_url)
+    except (ConfigurationError, ValueError) as mistake:
+        sys.exit(str(mistake))

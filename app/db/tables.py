@@ -1,0 +1,90 @@
+"""The whole schema. `migrations/` brings a database to it; a test checks that both say the same.
+
+JSON is kept as bytes: nothing is ever asked of its inside, and `jsonb` doubles the server's CPU per row. Times are Unix seconds.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, LargeBinary, MetaData, String, Table, Text
+
+REVISION = "0001"
+"""The migration that makes this schema; the serving process compares it with the database's without loading Alembic."""
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, ForeignKey("projects.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("prefix", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("revoked_at", BigInteger),
+    Column("last_used_at", BigInteger),
+)
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+)
+
+# One row a turn, with only that turn's own items. A deleted response stays as a tombstone: `deleted_at` set, bytes gone.
+# `previous_id` is no foreign key: an expired ancestor goes before its descendants do.
+responses = Table(
+    "responses",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("previous_id", String(36), index=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False, index=True),
+    Column("deleted_at", BigInteger),
+    Column("status", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("response", LargeBinary, nullable=False),
+    Column("input", LargeBinary, nullable=False),
+    Column("cuts", LargeBinary),
+    Column("inherited", LargeBinary),
+)
+
+# Where the items are whose ids the client made up; every other id names its response.
+foreign_items = Table(
+    "foreign_items",
+    metadata,
+    Column("project_id", Text, primary_key=True),
+    Column("item_id", Text, primary_key=True),
+    Column("response_id", String(36), ForeignKey(responses.c.id, ondelete="CASCADE"), primary_key=True, index=True),
+)
+
+# Frames of live runs, a batch a row; `frames` is a msgpack array of byte strings. No foreign key: the response's row comes last.
+event_batches = Table(
+    "event_batches",
+    metadata,
+    Column("response_id", String(36), primary_key=True),
+    Column("first_sequence", BigInteger, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("frames", LargeBinary, nullable=False),
+    Column("final", Boolean, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Index(None, "expires_at"),
+)

@@ -1,0 +1,127 @@
+"""One writer per database: the rows of all waiting callers go in one transaction, and nobody waits for a timer.
+
+While a group is being written the next one gathers, so the group grows with the load and a lone row is written at once.
+See `docs/adr/0004-group-writer.md` for the figures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from sqlalchemy import Table
+
+Row = tuple[Table, tuple[Any, ...]]
+"""A table and the values of all its columns, in the table's order."""
+
+Rows = Mapping[Table, Sequence[tuple[Any, ...]]]
+"""The rows of a group, parents before children."""
+
+
+class DatabaseUnavailable(Exception):
+    """The database cannot be reached or cannot work; the same call may succeed later."""
+
+
+class RowRefused(Exception):
+    """The database will never take this row: its key is used already, or it holds a value no column can."""
+
+
+class Sink(Protocol):
+    """One connection that only inserts."""
+
+    async def write(self, rows: Rows) -> None:
+        """Insert all rows in one transaction, or none. Raises RowRefused and DatabaseUnavailable."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        ...
+
+
+class _Waiting:
+    """Rows that belong together and the caller who waits for them."""
+
+    __slots__ = ("done", "rows")
+
+    def __init__(self, rows: Sequence[Row], done: asyncio.Future[None]) -> None:
+        self.rows = rows
+        self.done = done
+
+    def settle(self, error: Exception | None = None) -> None:
+        if self.done.done():  # the caller was cancelled
+            return
+        if error is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(error)
+
+
+class GroupWriter:
+    """Gathers rows into groups and hands them to the sink, one group at a time."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._gathering: list[_Waiting] = []
+        self._flusher: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def insert(self, *rows: Row) -> None:
+        """Insert the rows, all or none; committed when this returns.
+
+        Raises RowRefused, and DatabaseUnavailable. A cancelled caller's rows may or may not be written.
+        """
+        if self._closed:
+            raise DatabaseUnavailable("the database is closed")
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._gathering.append(_Waiting(rows, done))
+        if self._flusher is None:
+            # A task, since a group belongs to many callers: driven by one of them it would be torn down with that one.
+            self._flusher = asyncio.create_task(self._flush())  # noqa: TID251 - the reason is above
+        await done
+
+    async def aclose(self) -> None:
+        """Write what waits, then close."""
+        self._closed = True
+        if self._flusher is not None:
+            await self._flusher
+        await self._sink.aclose()
+
+    async def _flush(self) -> None:
+        group: list[_Waiting] = []
+        try:
+            while self._gathering:
+                group, self._gathering = self._gathering, []
+                await self._write(group)
+        finally:
+            self._flusher = None
+            for one in (*group, *self._gathering):  # none but when this task was cancelled or failed
+                one.settle(DatabaseUnavailable("the writer was stopped"))
+            self._gathering = []
+
+    async def _write(self, group: Sequence[_Waiting]) -> None:
+        try:
+            await self._sink.write(_by_table(group))
+        except RowRefused as refusal:
+            if len(group) == 1:
+                group[0].settle(refusal)
+                return
+            for one in group:  # one row is bad: each for itself, so that its neighbours are kept
+                await self._write([one])
+        except DatabaseUnavailable as error:
+            for one in group:
+                one.settle(DatabaseUnavailable(str(error)))
+        else:
+            for one in group:
+                one.settle()
+
+
+def _by_table(group: Sequence[_Waiting]) -> Rows:
+    rows: dict[Table, list[tuple[Any, ...]]] = {}
+    for one in group:
+        for table, values in one.rows:
+            if table in rows:
+                rows[table].append(values)
+            else:
+                rows[table] = [values]
+    return rows

@@ -1,0 +1,181 @@
+"""Everything that can be refused is refused here, before anything is sent or stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from app.engine import toolset
+from app.engine.structured import Validator
+from app.engine.toolset import Toolset
+from app.protocol.errors import InvalidRequest
+from app.protocol.requests import CreateResponse, InputItem, TextFormat, parse_item
+from app.providers.base import JsonObject, JsonSchema, Sampling
+from app.settings import Limits
+
+_MIN_OUTPUT_TOKENS = 16
+_MAX_TOP_LOGPROBS = 20
+_MAX_METADATA = 16
+_MAX_METADATA_KEY = 64
+_MAX_METADATA_VALUE = 512
+_MAX_INT = 2**31 - 1
+_MAX_NAME = 256
+
+_NOT_SERVED: dict[str, str] = {
+    "background_options": "background mode is not served",
+    "conversation": "the Conversations API is not served; use 'previous_response_id'",
+    "context_management": "server-side compaction is not served",
+    "prompt": "prompt templates are not served; send 'instructions' and 'input'",
+    "moderation": "moderation is not served",
+    "access_programs": "access programs are not served",
+    "image": "image options are not served",
+    "prompt_cache_options": "cache options are not served; 'prompt_cache_key' is",
+}
+
+
+class Item(msgspec.Struct, frozen=True):
+    """One input item: as sent, as read, and where it stood in the request."""
+
+    raw: msgspec.Raw
+    fields: InputItem
+    place: str
+
+
+class Admitted(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that can be served, as far as the request alone can tell."""
+
+    request: CreateResponse
+    model: str
+    items: tuple[Item, ...]
+    tools: Toolset
+    sampling: Sampling
+    format: JsonSchema | JsonObject | None
+    stream: bool
+    store: bool
+    seals: bool
+    """`include` asks for `reasoning.encrypted_content`."""
+
+
+def admit(request: CreateResponse, limits: Limits, validator: Validator, *, lenient: bool) -> Admitted:
+    """Check the request. Raises InvalidRequest naming the parameter.
+
+    `lenient`: the client is known to send tools nobody asked for; unserved ones are left out instead of refused.
+    """
+    if not request.model:
+        raise InvalidRequest("Missing required parameter: 'model'.", code="missing_required_parameter", param="model")
+    if len(request.model) > _MAX_NAME or not request.model.isprintable():
+        raise InvalidRequest(f"Invalid 'model': expected printable text of at most {_MAX_NAME} characters.", code="invalid_value", param="model")
+    _refuse_unserved(request)
+    _check_ranges(request)
+    _check_metadata(request.metadata or {})
+    _limit("tools", len(request.tools or ()), limits.tools)
+    include = request.include or ()
+    return Admitted(
+        request=request,
+        model=request.model,
+        items=_items(request, limits),
+        tools=toolset.build(request.tools or (), request.tool_choice, lenient=lenient),
+        sampling=_sampling(request, wants_logprobs="message.output_text.logprobs" in include),
+        format=_format(request.text.format if request.text else None, validator),
+        stream=bool(request.stream),
+        store=request.store is not False,
+        seals="reasoning.encrypted_content" in include,
+    )
+
+
+def _refuse_unserved(request: CreateResponse) -> None:
+    for name, why in _NOT_SERVED.items():
+        if getattr(request, name) is not None:
+            raise InvalidRequest(f"Unsupported parameter: '{name}': {why}.", code="unsupported_parameter", param=name)
+    if request.background:
+        raise InvalidRequest("Unsupported value: 'background' true: background mode is not served.", code="unsupported_value", param="background")
+    if request.reasoning and request.reasoning.mode not in (None, "standard"):
+        message = f"Unsupported value: 'reasoning.mode' '{request.reasoning.mode}'; only 'standard' is served."
+        raise InvalidRequest(message, code="unsupported_value", param="reasoning.mode")
+
+
+def _check_ranges(request: CreateResponse) -> None:
+    tokens = request.max_output_tokens
+    if tokens is not None and tokens < _MIN_OUTPUT_TOKENS:
+        message = f"integer below minimum value. Expected a value >= {_MIN_OUTPUT_TOKENS}, but got {tokens} instead."
+        raise InvalidRequest(f"Invalid 'max_output_tokens': {message}", code="integer_below_min_value", param="max_output_tokens")
+    checks: tuple[tuple[str, float | None, Callable[[float], bool], str], ...] = (
+        ("temperature", request.temperature, lambda v: 0 <= v < 2, "between [0,2)"),  # noqa: PLR2004 - the page's range
+        ("top_p", request.top_p, lambda v: 0 < v <= 1, "between (0,1]"),
+        ("presence_penalty", request.presence_penalty, lambda v: -2 <= v <= 2, "between [-2,2]"),  # noqa: PLR2004 - OpenAI's range
+        ("frequency_penalty", request.frequency_penalty, lambda v: -2 <= v <= 2, "between [-2,2]"),  # noqa: PLR2004 - OpenAI's range
+        ("repetition_penalty", request.repetition_penalty, lambda v: 0 < v <= 10, "between (0,10]"),  # noqa: PLR2004 - no upstream takes more
+        ("top_logprobs", request.top_logprobs, lambda v: 0 <= v <= _MAX_TOP_LOGPROBS, f"between [0,{_MAX_TOP_LOGPROBS}]"),
+        ("max_output_tokens", tokens, lambda v: v <= _MAX_INT, f"of at most {_MAX_INT}"),
+        ("max_tool_calls", request.max_tool_calls, lambda v: 1 <= v <= _MAX_INT, f"between [1,{_MAX_INT}]"),
+        ("top_k", request.top_k, lambda v: 0 <= v <= _MAX_INT, f"between [0,{_MAX_INT}]"),
+        ("seed", request.seed, lambda v: 0 <= v <= 2**63 - 1, "between [0,2^63-1]"),
+    )
+    for name, value, holds, expected in checks:
+        if value is not None and not holds(value):
+            raise InvalidRequest(f"Invalid '{name}': {value}. Expected a value {expected}, but got {value} instead.", code="invalid_value", param=name)
+    for name in ("user", "safety_identifier", "prompt_cache_key"):
+        _limit(name, len(getattr(request, name) or ""), 1024)
+
+
+def _check_metadata(metadata: dict[str, str]) -> None:
+    _limit("metadata", len(metadata), _MAX_METADATA)
+    for key, value in metadata.items():
+        if len(key) > _MAX_METADATA_KEY or len(value) > _MAX_METADATA_VALUE:
+            message = f"keys have at most {_MAX_METADATA_KEY} characters, values at most {_MAX_METADATA_VALUE}"
+            raise InvalidRequest(f"Invalid 'metadata': {message}.", code="string_above_max_length", param="metadata")
+
+
+def _limit(name: str, size: int, most: int) -> None:
+    if size > most:
+        raise InvalidRequest(f"Invalid '{name}': too large. Expected at most {most}, but got {size}.", code="too_large", param=name)
+
+
+def _items(request: CreateResponse, limits: Limits) -> tuple[Item, ...]:
+    given = request.input
+    if given is None:
+        raise InvalidRequest("Missing required parameter: 'input'.", code="missing_required_parameter", param="input")
+    if isinstance(given, str):
+        raw = msgspec.Raw(b'{"type":"message","role":"user","content":[{"type":"input_text","text":%b}]}' % msgspec.json.encode(given))
+        return (Item(raw, InputItem(type="message", role="user", content=given), "input"),)
+    if not given:
+        raise InvalidRequest("Invalid 'input': expected at least one item.", code="empty_array", param="input")
+    _limit("input", len(given), limits.input_items)
+    return tuple(_item(raw, f"input[{i}]") for i, raw in enumerate(given))
+
+
+def _item(raw: msgspec.Raw, place: str) -> Item:
+    fields = parse_item(raw, place)
+    if fields.type is None and fields.role is None and fields.content is None and fields.id:
+        fields = msgspec.structs.replace(fields, type="item_reference")
+    return Item(raw, fields, place)
+
+
+def _sampling(request: CreateResponse, *, wants_logprobs: bool) -> Sampling:
+    return Sampling(
+        temperature=request.temperature,
+        top_p=request.top_p,
+        max_output_tokens=request.max_output_tokens,
+        presence_penalty=request.presence_penalty,
+        frequency_penalty=request.frequency_penalty,
+        repetition_penalty=request.repetition_penalty,
+        top_k=request.top_k,
+        seed=request.seed,
+        top_logprobs=(request.top_logprobs or 0) if wants_logprobs or request.top_logprobs else None,
+    )
+
+
+def _format(wanted: TextFormat | None, validator: Validator) -> JsonSchema | JsonObject | None:
+    kind: Literal["text", "json_object", "json_schema"] = wanted.type if wanted else "text"
+    if wanted is None or kind == "text":
+        return None
+    if kind == "json_object":
+        return JsonObject()
+    if not wanted.name:
+        raise InvalidRequest("Missing required parameter: 'text.format.name'.", code="missing_required_parameter", param="text.format.name")
+    if wanted.schema is None:
+        raise InvalidRequest("Missing required parameter: 'text.format.schema'.", code="missing_required_parameter", param="text.format.schema")
+    validator.check_schema(bytes(wanted.schema))
+    return JsonSchema(wanted.name, wanted.schema, wanted.description, wanted.strict)

@@ -1,0 +1,42 @@
+"""The upstream's failures, as the client hears of them: before the first byte as an HTTP error, after it inside the response."""
+
+from __future__ import annotations
+
+from app.protocol.errors import ApiError, InvalidRequest, NotFound, RateLimited, Unavailable
+from app.protocol.response import ResponseError
+from app.providers.base import UpstreamError
+
+
+def to_api(error: UpstreamError) -> ApiError:
+    """The HTTP error for a failure before anything was sent."""
+    code, param, retry_after = error.code, error.param, error.retry_after
+    match error.status:
+        case 404:
+            return NotFound(error.message, code=code or "model_not_found", param=param)
+        case 429:
+            wait = retry_after or 1.0
+            return RateLimited(f"{error.message} Please try again in {wait:g}s.", code=code, param=param, retry_after=wait)
+        case status if 400 <= status < 500:  # noqa: PLR2004 - the class of client errors
+            return InvalidRequest(error.message, code=code, param=param)
+        case status:
+            return Unavailable(error.message, status=status, code=code, param=param, retry_after=retry_after)
+
+
+def response_code(error: UpstreamError) -> str:
+    """The `error.code` of a failed response: one of those the SDKs list."""
+    match error.status:
+        case 429:
+            return "rate_limit_exceeded"
+        case 400:
+            return "invalid_prompt"
+        case _:
+            return "server_error"
+
+
+def plain(error: ResponseError) -> ApiError:
+    """The HTTP error for a plain request whose response failed."""
+    if error.code == "rate_limit_exceeded":
+        return RateLimited(error.message, code=error.code, retry_after=1.0)
+    if error.code == "invalid_prompt":
+        return InvalidRequest(error.message, code=error.code)
+    return Unavailable(error.message, status=502, code=error.code)

@@ -1,0 +1,157 @@
+"""What came before: `previous_response_id` and `item_reference` to a context.
+
+The contexts of recent chains are kept ready in a bounded cache, with their messages already encoded for the upstream; so turn
+fifty costs what turn two costs, plus the bytes forwarded.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from app.engine import records
+from app.engine.admission import Item
+from app.engine.toolset import upstream_name
+from app.engine.transcript import Context, Transcript, last_user
+from app.protocol import ids
+from app.protocol.errors import InvalidRequest
+from app.protocol.messages import Message
+from app.protocol.requests import InputItem, parse_item
+from app.stores.base import AncestorDeleted, ResponseStore, Turn
+
+_JOIN = b","
+_Key = tuple[str, str, str, bool]
+"""Project, response, dialect, whether earlier thinking is kept."""
+
+
+class MessageEncoder(Protocol):
+    """The part of a provider that history needs."""
+
+    dialect: str
+
+    def encode_messages(self, messages: Sequence[Message], *, reasoning: bool) -> bytes:
+        """See Provider."""
+        ...
+
+
+class View(msgspec.Struct, frozen=True):
+    """For whom a context is made: one project, one upstream dialect, one family's wish about earlier thinking."""
+
+    project_id: str
+    encoder: MessageEncoder
+    preserves_thinking: bool
+    unseal: Callable[[str], str | None]
+
+    def transcript(self, context: Context) -> Transcript:
+        """A transcript that continues the context."""
+        return Transcript(context, upstream_name, self.unseal)
+
+    def settle(self, transcript: Transcript, turns: frozenset[str], prefix: bytes, expires_at: int = 0) -> Context:
+        """The context after the transcript: what no later turn changes is encoded."""
+        messages = transcript.messages
+        closed = len(messages) if self.preserves_thinking and not transcript.open_calls else last_user(messages)
+        prefix = join(prefix, self.encoder.encode_messages(messages[:closed], reasoning=self.preserves_thinking)) if closed else prefix
+        return Context(turns, tuple(transcript.system), prefix, tuple(messages[closed:]), frozenset(transcript.answered), expires_at)
+
+
+def join(*encoded: bytes) -> bytes:
+    """Encoded message lists, one after the other."""
+    return _JOIN.join(part for part in encoded if part)
+
+
+class History:
+    """Contexts of stored chains."""
+
+    def __init__(self, store: ResponseStore, cache_bytes: int, *, shared: bool) -> None:
+        """`shared`: other processes use the same store, so a cached context is checked against it."""
+        self._store = store
+        self._shared = shared
+        self._capacity = cache_bytes
+        self._size = 0
+        self._contexts: OrderedDict[_Key, Context] = OrderedDict()
+
+    async def context(self, view: View, previous_id: str | None, now: int) -> Context:
+        """Everything up to and including the response `previous_id`. Raises InvalidRequest."""
+        if previous_id is None:
+            return Context()
+        response_id = ids.normalize_response_id(previous_id)
+        key = (view.project_id, response_id or "", view.encoder.dialect, view.preserves_thinking)
+        cached = self._contexts.get(key)
+        if cached is not None and cached.expires_at > now and (not self._shared or await self._store.continuable(*key[:2], now)):
+            if key in self._contexts:
+                self._contexts.move_to_end(key)
+            return cached
+        turns = await self._chain(view.project_id, response_id, previous_id, now)
+        transcript = view.transcript(Context())
+        for turn in turns:
+            transcript.add(("", item) for item in _turn_items(turn))
+        transcript.flush_open()
+        return view.settle(transcript, frozenset(turn.id for turn in turns), b"")
+
+    def remember(self, view: View, response_id: str, context: Context, *, after: str | None) -> None:
+        """Keep the context of a response that was just stored; that of its parent is seldom needed again."""
+        if after is not None:
+            self._drop(key for key in list(self._contexts) if key[:2] == (view.project_id, after))
+        self._contexts[view.project_id, response_id, view.encoder.dialect, view.preserves_thinking] = context
+        self._size += context.size
+        while self._size > self._capacity and self._contexts:
+            self._size -= self._contexts.popitem(last=False)[1].size
+
+    def forget(self, response_id: str) -> None:
+        """Drop every context that holds the response: it was deleted."""
+        self._drop(key for key, context in list(self._contexts.items()) if response_id in context.turns)
+
+    def _drop(self, keys: Iterable[_Key]) -> None:
+        for key in keys:
+            self._size -= self._contexts.pop(key).size
+
+    async def resolve(self, project_id: str, items: Sequence[Item], now: int) -> Sequence[Item]:
+        """Replace every `item_reference` by the item, in place. Raises InvalidRequest for one that is not there."""
+        if not any(item.fields.type == "item_reference" for item in items):
+            return items
+        found: dict[str, dict[str, msgspec.Raw]] = {}
+        return [await self._resolve_one(project_id, item, found, now) if item.fields.type == "item_reference" else item for item in items]
+
+    async def _resolve_one(self, project_id: str, item: Item, found: dict[str, dict[str, msgspec.Raw]], now: int) -> Item:
+        item_id = item.fields.id or ""
+        location = ids.locate(item_id)
+        response_id = location.response_id if location else await self._store.locate_item(project_id, item_id, now)
+        if response_id is not None and response_id not in found:
+            record = await self._store.get(project_id, response_id, now)
+            found[response_id] = _by_id(record.input, record.response) if record else {}
+        raw = found.get(response_id or "", {}).get(item_id)
+        if raw is None:
+            raise InvalidRequest(
+                f"Item with id '{item_id}' not found. Items are not persisted when `store` is set to false. "
+                "Try again with `store` set to true, or remove this item from your input.",
+                param="input",
+            )
+        return Item(raw, parse_item(raw, item.place), item.place)
+
+    async def _chain(self, project_id: str, response_id: str | None, given: str, now: int) -> Sequence[Turn]:
+        try:
+            turns = await self._store.chain(project_id, response_id, now) if response_id else None
+        except AncestorDeleted as error:
+            raise InvalidRequest(
+                f"Previous response with id '{given}' cannot be continued: '{error.response_id}', an earlier response of its conversation, was deleted.",
+                code="previous_response_not_found",
+                param="previous_response_id",
+            ) from error
+        if turns is None:
+            raise InvalidRequest(
+                f"Previous response with id '{given}' not found.", code="previous_response_not_found", param="previous_response_id"
+            )
+        return turns
+
+
+def _turn_items(turn: Turn) -> Sequence[InputItem]:
+    inherited = records.raws(turn.inherited) if turn.inherited else ()
+    return [parse_item(raw, "") for raw in (*inherited, *records.raws(turn.input), *records.output_raws(turn.response))]
+
+
+def _by_id(input_items: bytes, response: bytes) -> dict[str, msgspec.Raw]:
+    raws = (*records.raws(input_items), *records.output_raws(response))
+    return {fields.id: raw for raw in raws if (fields := parse_item(raw, "")).id}

@@ -1,0 +1,148 @@
+"""A request made ready for one upstream: context, thinking, and what the gateway must see to itself there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from app.engine import thinking
+from app.engine.admission import Admitted, Item
+from app.engine.history import History, View, join
+from app.engine.reading import Reader
+from app.engine.sealing import Sealer
+from app.engine.thinking import Decision
+from app.engine.transcript import Context, Transcript, last_user
+from app.protocol import ids
+from app.protocol.errors import InvalidRequest
+from app.protocol.messages import ImagePart, Message, User
+from app.providers.base import Capabilities, ForcedCall, JsonObject, JsonSchema, ModelCall, Provider
+
+
+class Duties(msgspec.Struct, frozen=True):
+    """What the upstream does not ensure by itself, so the gateway checks it."""
+
+    forced: ForcedCall | None = None
+    """A call that was demanded of the model in words only."""
+    format: JsonSchema | JsonObject | None = None
+    """The answer's format; always checked, wherever it was enforced."""
+    holds_text: bool = False
+    """Text waits until it has been checked, so that a second try is possible."""
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """Everything about the request that depends on the upstream."""
+
+    call: ModelCall
+    decision: Decision
+    duties: Duties
+    view: View
+    context: Context
+    transcript: Transcript
+    can: Capabilities
+    warnings: tuple[str, ...]
+
+    def reader(self, *, parses_thinking: bool) -> Reader:
+        """What cleans a turn of this call. `parses_thinking`: the upstream was seen to separate the thinking of this model."""
+        may_think = self.decision.enabled is not False and self.can.can_think is not False
+        splits = not (self.can.reasoning_field or parses_thinking)
+        names = [tool.name for tool in self.call.tools]
+        return Reader(splits_thinking=splits, expects_unopened=splits and may_think and self.decision.enabled is True, call_names=names)
+
+
+class Preparation:
+    """Prepares one admitted request, for as many upstreams as it takes."""
+
+    def __init__(self, admitted: Admitted, items: Sequence[Item], project_id: str, history: History, sealer: Sealer) -> None:
+        self._admitted = admitted
+        self._items = items
+        self._project_id = project_id
+        self._history = history
+        self._sealer = sealer
+
+    async def prepare(self, provider: Provider, model: str, now: int) -> Prepared:
+        """The request for `provider`, which knows the model as `model`. Raises InvalidRequest."""
+        admitted = self._admitted
+        can = provider.capabilities(model)
+        decision = thinking.decide(admitted.request, can, excluded=self._excludes_thinking(can))
+        view = View(self._project_id, provider, can.preserves_thinking, self._unseal)
+        context = await self._history.context(view, admitted.request.previous_response_id, now)
+        transcript = view.transcript(context)
+        transcript.add((item.place, item.fields) for item in self._items if not _repeated(item, context))
+        transcript.close()
+        messages = transcript.messages
+        _check_images(messages, can, admitted.model)
+        closed = last_user(messages)
+        earlier = provider.encode_messages(messages[:closed], reasoning=can.preserves_thinking) if closed else b""
+        forced, duties = self._duties(can, thinks=decision.enabled is True)
+        native = admitted.format if admitted.format and self._enforces_format(can, thinks=decision.enabled is True) else None
+        call = ModelCall(
+            model=model,
+            system=self._system(transcript, duties.forced, in_words=admitted.format is not None and native is None),
+            prefix=join(context.prefix, earlier),
+            messages=messages[closed:],
+            tools=admitted.tools.functions,
+            forced_call=forced,
+            parallel_tool_calls=admitted.request.parallel_tool_calls is not False,
+            format=native,
+            sampling=admitted.sampling,
+            thinking=decision.thinking,
+            stream=admitted.stream,
+            user=admitted.request.user or admitted.request.safety_identifier,
+            prompt_cache_key=admitted.request.prompt_cache_key,
+        )
+        return Prepared(call, decision, duties, view, context, transcript, can, self._warnings(transcript))
+
+    def _unseal(self, blob: str) -> str | None:
+        return self._sealer.open(blob, project_id=self._project_id, model=self._admitted.model)
+
+    def _excludes_thinking(self, can: Capabilities) -> bool:
+        forced = self._admitted.tools.forced is not None and not can.forced_calls_while_thinking
+        return forced or (self._admitted.format is not None and not can.formats_while_thinking)
+
+    def _enforces_format(self, can: Capabilities, *, thinks: bool) -> bool:
+        kind = "json_schema" if isinstance(self._admitted.format, JsonSchema) else "json_object"
+        return kind in can.formats and (can.formats_while_thinking or not thinks)
+
+    def _duties(self, can: Capabilities, *, thinks: bool) -> tuple[ForcedCall | None, Duties]:
+        wanted, tools = self._admitted.tools.forced, self._admitted.tools.functions
+        if wanted is not None and wanted.name is None and len(tools) == 1 and "required" not in can.forced_calls:
+            wanted = ForcedCall(tools[0].name)
+        kind = "named" if wanted and wanted.name else "required"
+        native = wanted is not None and kind in can.forced_calls and (can.forced_calls_while_thinking or not thinks)
+        answer = self._admitted.format
+        holds = wanted is not None or (answer is not None and (not self._admitted.stream or not self._enforces_format(can, thinks=thinks)))
+        return wanted if native else None, Duties(wanted, answer, holds)
+
+    def _system(self, transcript: Transcript, forced: ForcedCall | None, *, in_words: bool) -> str | None:
+        parts = [self._admitted.request.instructions or "", *transcript.system]
+        if in_words:
+            parts.append(_format_in_words(self._admitted.format))
+        if forced is not None:
+            parts.append(f"You must call the function '{forced.name}'." if forced.name else "You must call at least one of the functions.")
+        return "\n\n".join(part for part in parts if part) or None
+
+    def _warnings(self, transcript: Transcript) -> tuple[str, ...]:
+        left_out = tuple(f"tool '{kind}' is not served and was left out" for kind in self._admitted.tools.left_out)
+        return (*left_out, "encrypted reasoning of another server or model was left out") if transcript.dropped_thinking else left_out
+
+
+def _format_in_words(wanted: JsonSchema | JsonObject | None) -> str:
+    if isinstance(wanted, JsonSchema):
+        description = f" ({wanted.description})" if wanted.description else ""
+        return f"Answer with one JSON value and nothing else. It must match this JSON Schema{description}:\n{bytes(wanted.schema).decode()}"
+    return "Answer with one JSON object and nothing else."
+
+
+def _repeated(item: Item, context: Context) -> bool:
+    """The client sends an item again that the chain holds already."""
+    location = ids.locate(item.fields.id) if item.fields.id and context.turns else None
+    return location is not None and location.response_id in context.turns
+
+
+def _check_images(messages: Sequence[Message], can: Capabilities, model: str) -> None:
+    if can.images:
+        return
+    for message in messages:
+        if isinstance(message, User) and not isinstance(message.content, str) and any(isinstance(part, ImagePart) for part in message.content):
+            raise InvalidRequest(f"The model '{model}' does not take images.", code="unsupported_value", param="input")

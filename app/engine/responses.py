@@ -1,0 +1,162 @@
+"""The use cases of `/v1/responses`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import Literal
+
+import msgspec
+
+from app.engine import records
+from app.engine.access import Principal
+from app.engine.admission import admit
+from app.engine.run import Ports, Run
+from app.engine.runs import Runs
+from app.protocol import ids
+from app.protocol.errors import Conflict, InvalidRequest, NotFound
+from app.protocol.projection import fold, parse_frame
+from app.protocol.replay import replay
+from app.protocol.requests import parse
+from app.protocol.response import encode
+from app.settings import Limits
+from app.stores.base import AncestorDeleted, ResponseRecord, Turn
+
+
+class ItemPage(msgspec.Struct, frozen=True):
+    """One page of a response's input items."""
+
+    items: tuple[msgspec.Raw, ...]
+    has_more: bool
+
+
+class PageQuery(msgspec.Struct, frozen=True):
+    """How to page: `after` and `before` are item ids."""
+
+    limit: int = 20
+    order: Literal["asc", "desc"] = "desc"
+    after: str | None = None
+    before: str | None = None
+
+
+class Responses:
+    """Create, read, follow, list, delete."""
+
+    def __init__(self, ports: Ports, runs: Runs, limits: Limits) -> None:
+        self._ports = ports
+        self._runs = runs
+        self._limits = limits
+
+    async def create(self, principal: Principal, body: bytes, *, lenient: bool) -> Run:
+        """Check the request and make its run, which is not open yet. Raises ApiError."""
+        admitted = admit(parse(body), self._limits, self._ports.validator, lenient=lenient)
+        items = await self._ports.history.resolve(principal.project_id, admitted.items, self._now())
+        return Run(self._ports, principal.project_id, admitted, tuple(items))
+
+    async def get(self, principal: Principal, response_id: str) -> bytes:
+        """The response as JSON. Raises NotFound."""
+        found = ids.normalize_response_id(response_id)
+        if found is None:
+            raise not_found(response_id)
+        run = self._runs.find(principal.project_id, found)
+        if run is not None and run.admitted.store:
+            return run.snapshot()
+        record = await self._ports.store.get(principal.project_id, found, self._now())
+        if record is not None:
+            return record.response
+        return await self._snapshot_elsewhere(principal, found, response_id)
+
+    async def follow(self, principal: Principal, response_id: str, after: int) -> AsyncIterator[Sequence[bytes]]:
+        """The response's frames with a number above `after`; of a live one also those to come. Raises NotFound at once."""
+        found = ids.normalize_response_id(response_id)
+        if found is None:
+            raise not_found(response_id)
+        for log in (self._ports.live, self._ports.shared):
+            if log is not None and await log.exists(principal.project_id, found):
+                return log.read(principal.project_id, found, after)
+        record = await self._record(principal, response_id)
+        return _once(replay(record.response, record.cuts)[after + 1 :])
+
+    async def input_items(self, principal: Principal, response_id: str, query: PageQuery) -> ItemPage:
+        """A page of what the model was given: the chain's earlier items and this turn's. Raises NotFound and InvalidRequest."""
+        found = ids.normalize_response_id(response_id)
+        try:
+            turns = await self._ports.store.chain(principal.project_id, found, self._now()) if found else None
+        except AncestorDeleted:
+            record = await self._record(principal, response_id)
+            turns = [Turn(record.id, record.input, record.response, record.inherited)]
+        if turns is None:
+            raise not_found(response_id)
+        items: list[msgspec.Raw] = []
+        for turn in turns:
+            items += (*records.raws(turn.inherited or b"[]"), *records.raws(turn.input), *records.output_raws(turn.response))
+        return _page(items[: len(items) - len(records.output_raws(turns[-1].response))], query)
+
+    async def delete(self, principal: Principal, response_id: str) -> str:
+        """Delete the response and return its id as stored. Raises NotFound, and Conflict while it is being generated."""
+        found = ids.normalize_response_id(response_id)
+        if found is not None and self._runs.find(principal.project_id, found):
+            raise Conflict(f"Response with id '{response_id}' is still being generated.", code="response_in_progress")
+        if found is None or not await self._ports.store.delete(principal.project_id, found, self._now()):
+            raise not_found(response_id)
+        self._ports.history.forget(found)
+        return self._ports.id_prefix + found
+
+    async def _record(self, principal: Principal, response_id: str) -> ResponseRecord:
+        found = ids.normalize_response_id(response_id)
+        record = await self._ports.store.get(principal.project_id, found, self._now()) if found else None
+        if record is None:
+            raise not_found(response_id)
+        return record
+
+    async def _snapshot_elsewhere(self, principal: Principal, found: str, response_id: str) -> bytes:
+        """The response as far as another replica has shared it."""
+        if self._ports.shared is not None and await self._ports.shared.exists(principal.project_id, found):
+            async with aclosing(self._ports.shared.read(principal.project_id, found)) as batches:
+                async for frames in batches:
+                    response = fold(event for frame in frames if (event := parse_frame(frame)))
+                    if response is not None:
+                        return encode(response)
+        raise not_found(response_id)
+
+    def _now(self) -> int:
+        return int(self._ports.clock())
+
+
+def not_found(response_id: str) -> NotFound:
+    """The same for unknown, expired, deleted and foreign ids."""
+    return NotFound(f"Response with id '{response_id}' not found.", code="response_not_found", param="response_id")
+
+
+async def _once(frames: Sequence[bytes]) -> AsyncIterator[Sequence[bytes]]:
+    if frames:
+        yield frames
+
+
+def _page(items: list[msgspec.Raw], query: PageQuery) -> ItemPage:
+    ordered = items if query.order == "asc" else items[::-1]
+    item_ids = [_ItemId.id_of(raw) for raw in ordered]
+    start, end = 0, len(ordered)
+    if query.after is not None:
+        start = _index(item_ids, query.after, "after") + 1
+    if query.before is not None:
+        end = _index(item_ids, query.before, "before")
+    if query.before is not None and query.after is None:
+        start = max(start, end - query.limit)
+    page = ordered[start : min(end, start + query.limit)]
+    return ItemPage(tuple(page), has_more=start + len(page) < end if query.before is None or query.after is not None else start > 0)
+
+
+def _index(item_ids: list[str], wanted: str, param: str) -> int:
+    try:
+        return item_ids.index(wanted)
+    except ValueError as error:
+        raise InvalidRequest(f"Invalid '{param}': no input item has the id '{wanted}'.", code="invalid_value", param=param) from error
+
+
+class _ItemId(msgspec.Struct, frozen=True):
+    id: str = ""
+
+    @staticmethod
+    def id_of(raw: msgspec.Raw) -> str:
+        return msgspec.json.decode(raw, type=_ItemId).id

@@ -1,0 +1,130 @@
+"""Model name to upstream: aliases, weights, retry and failover before the first byte."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+
+import msgspec
+
+from app.protocol.deltas import Delta
+from app.protocol.errors import NotFound
+from app.providers.base import ModelCall, Provider, UpstreamError, UpstreamModel
+
+_BACKOFF = 0.25
+_LONGEST_WAIT = 5.0
+_REST_AFTER_FAILURE = 5.0
+
+
+class Route(msgspec.Struct):
+    """One upstream and what is known of it."""
+
+    provider: Provider
+    weight: int = 1
+    attempts: int = 3
+    models: tuple[UpstreamModel, ...] = ()
+    """What it lists."""
+    exclusive: bool = False
+    """It serves only what it lists."""
+    fixed: bool = False
+    """The settings name its models; its own list does not matter."""
+    resting_until: float = 0.0
+    """Loop time before which others are preferred: it just failed."""
+
+
+class Target(msgspec.Struct, frozen=True):
+    """Where a request may go, the preferred upstream first."""
+
+    model: str
+    """The name the upstream knows."""
+    routes: tuple[Route, ...]
+
+
+Started = tuple[Route, Sequence[Delta], AsyncGenerator[Sequence[Delta], None]]
+"""The route that accepted, its first batch, and the rest."""
+
+
+class Router:
+    """Chooses upstreams."""
+
+    def __init__(self, routes: Sequence[Route], aliases: Mapping[str, str], on_failure: Callable[[str], None]) -> None:
+        self._routes = list(routes)
+        self._aliases = dict(aliases)
+        self._on_failure = on_failure
+
+    def target(self, model: str) -> Target:
+        """The routes for a model, in the order to try them. Raises NotFound when no upstream serves it."""
+        name = self._aliases.get(model, model)
+        listed = [route for route in self._routes if any(entry.id == name for entry in route.models)]
+        routes = listed or [route for route in self._routes if not route.exclusive]
+        if not routes:
+            known = sorted({entry.id for route in self._routes for entry in route.models} | set(self._aliases))
+            hint = f" Available: {', '.join(known[:20])}." if known else ""
+            raise NotFound(f"The requested model '{model}' does not exist.{hint}", code="model_not_found", param="model")
+        return Target(name, tuple(self._order(routes)))
+
+    def models(self) -> Sequence[UpstreamModel]:
+        """Everything the upstreams list, and the aliases; each name once."""
+        models = {entry.id: entry for route in self._routes for entry in route.models}
+        for alias, name in self._aliases.items():
+            entry = models.get(name, UpstreamModel(name))
+            models.setdefault(alias, UpstreamModel(alias, entry.created, entry.owned_by))
+        return list(models.values())
+
+    async def refresh(self) -> None:
+        """Ask the upstreams for their lists again; what was known stays where one does not answer."""
+        for route in self._routes:
+            if not route.fixed:
+                try:
+                    route.models = tuple(await route.provider.models())
+                except UpstreamError:
+                    self._on_failure(route.provider.name)
+
+    async def open(self, target: Target, build: Callable[[Route], Awaitable[ModelCall]]) -> Started:
+        """Send the call and wait until an upstream has accepted it. The caller closes the iterator, which closes the request.
+
+        Retries with jitter and goes on to the next upstream, as long as nothing came back. Raises UpstreamError.
+        """
+        failure: UpstreamError | None = None
+        for number, route in enumerate(_tries(target.routes)):
+            if failure is not None and not await _may_retry(failure, number):
+                break
+            batches = route.provider.stream(await build(route))
+            try:
+                return route, await anext(batches), batches
+            except UpstreamError as error:
+                failure = error
+                self._note_failure(route, error)
+            except StopAsyncIteration:
+                failure = UpstreamError("The upstream answered nothing.", status=502, code="upstream_protocol_error", retryable=True)
+            except BaseException:
+                await batches.aclose()
+                raise
+        raise failure or UpstreamError("No upstream is configured.", status=503, code="no_upstream")
+
+    def _note_failure(self, route: Route, error: UpstreamError) -> None:
+        self._on_failure(route.provider.name)
+        if error.retryable:
+            route.resting_until = asyncio.get_running_loop().time() + _REST_AFTER_FAILURE
+
+    def _order(self, routes: Sequence[Route]) -> Sequence[Route]:
+        if len(routes) == 1:
+            return routes
+        now = asyncio.get_running_loop().time()
+        # Weighted shuffle (Efraimidis-Spirakis): each key is uniform^(1/weight).
+        return sorted(routes, key=lambda route: (route.resting_until > now, -(random.random() ** (1 / route.weight))))  # noqa: S311 - load balancing
+
+
+def _tries(routes: Sequence[Route]) -> Sequence[Route]:
+    """Each route once, round after round, until its attempts are used up."""
+    rounds = max((route.attempts for route in routes), default=0)
+    return [route for turn in range(rounds) for route in routes if turn < route.attempts]
+
+
+async def _may_retry(failure: UpstreamError, number: int) -> bool:
+    if not failure.retryable or (failure.retry_after or 0) > _LONGEST_WAIT:
+        return False
+    wait = failure.retry_after or _BACKOFF * 2 ** (number - 1)
+    await asyncio.sleep(min(wait, _LONGEST_WAIT) * (0.75 + random.random() / 2))  # noqa: S311 - jitter
+    return True

@@ -1,0 +1,282 @@
+"""One response, from the accepted request to the stored record."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+import msgspec
+
+from app.engine import failures, records, turn
+from app.engine.admission import Admitted, Item
+from app.engine.echo import begin
+from app.engine.history import History
+from app.engine.metering import Metrics
+from app.engine.preparation import Preparation, Prepared
+from app.engine.routing import Route, Router, Started, Target
+from app.engine.sealing import Sealer
+from app.engine.structured import Validator
+from app.engine.turn import ModelFailure, Parsers
+from app.eventlog.base import Batch, EventLog
+from app.protocol import ids
+from app.protocol.assembler import Assembler, Options
+from app.protocol.replay import encode_cuts
+from app.protocol.response import Response, ResponseError, encode
+from app.protocol.writers import InvalidArguments
+from app.providers.base import ModelCall, UpstreamError
+from app.stores.base import ResponseRecord, ResponseStore, StoreUnavailable
+
+_log = logging.getLogger(__name__)
+
+
+class Ports(msgspec.Struct, frozen=True):
+    """What a run works with."""
+
+    store: ResponseStore
+    history: History
+    router: Router
+    sealer: Sealer
+    validator: Validator
+    parsers: Parsers
+    metrics: Metrics
+    live: EventLog
+    """Frames of this process's streams."""
+    shared: EventLog | None
+    """Where other replicas can follow them."""
+    clock: Callable[[], float]
+    retention_seconds: int
+    id_prefix: str
+    raw_reasoning: bool
+    estimates_usage: bool
+
+
+class Run:
+    """One response. `open` first, then `frames` or `whole`; at last `remember`."""
+
+    def __init__(self, ports: Ports, project_id: str, admitted: Admitted, items: tuple[Item, ...]) -> None:
+        now = ports.clock()
+        self.id = ids.response_id(int(now * 1000), os.urandom(10))
+        self.project_id = project_id
+        self.admitted = admitted
+        self.warnings: tuple[str, ...] = ()
+        self._ports = ports
+        self._items = items
+        self._began = now
+        self._preparation = Preparation(admitted, items, project_id, ports.history, ports.sealer)
+        self._prepared: Prepared | None = None
+        self._started: Started | None = None
+        self._assembler: Assembler | None = None
+        self._target: Target | None = None
+        self._logged = 0
+        self._unshared: list[bytes] = []
+
+    async def open(self) -> None:
+        """Get an upstream to accept the request. Raises ApiError: nothing has been sent to the client yet."""
+        self._target = self._ports.router.target(self.admitted.model)
+        try:
+            self._started = await self._open(None)
+        except UpstreamError as error:
+            raise failures.to_api(error) from error
+        prepared = self._ready
+        self.warnings = prepared.warnings
+        self._ports.metrics.first_token(self._ports.clock() - self._began)
+        seal = self._seal if self.admitted.seals else None
+        options = Options(
+            quiet=not self.admitted.stream,
+            raw_reasoning=self._ports.raw_reasoning,
+            parallel_calls=prepared.call.parallel_tool_calls,
+            targets=self.admitted.tools.targets,
+            seal=seal,
+        )
+        seed = begin(self.admitted, prepared.decision, self._ports.id_prefix + self.id, int(self._began))
+        self._assembler = Assembler(seed, self._new_id, options)
+
+    async def frames(self) -> AsyncGenerator[list[bytes], None]:
+        """The stream, some whole frames at a time. Ends with the terminal event on every path; the record is stored before it.
+
+        Closing the generator, or cancelling its task, cancels the run: the upstream request is closed and the record settles.
+        """
+        assembler = self._built
+        assembler.start()
+        try:
+            async with aclosing(self._drive()) as steps:
+                async for _ in steps:
+                    frames = assembler.take()
+                    if frames:
+                        await self._publish(frames, final=False)
+                        yield frames
+        except (asyncio.CancelledError, GeneratorExit):
+            await self._cancelled()
+            raise
+        await self._settle()
+        frames = self._end()
+        await self._publish(frames, final=True)
+        yield frames
+
+    async def whole(self) -> bytes:
+        """The plain answer, as JSON; the record is stored when this returns. Raises ApiError."""
+        try:
+            async with aclosing(self._drive()) as steps:
+                async for _ in steps:
+                    pass
+        except asyncio.CancelledError:
+            await self._cancelled()
+            raise
+        response = self._response
+        if response.error is not None:
+            self._count()
+            raise failures.plain(response.error)
+        await self._settle()
+        self._count()
+        if self._response.error is not None:
+            raise failures.plain(self._response.error)
+        return self._built.body
+
+    def snapshot(self) -> bytes:
+        """The response as it is now."""
+        assembler = self._built
+        return assembler.body or encode(msgspec.structs.replace(assembler.seed, output=tuple(assembler.output)))
+
+    def remember(self) -> None:
+        """Keep the context ready for the next turn. Called when the client has its answer."""
+        assembler, prepared = self._assembler, self._prepared
+        if not self.admitted.store or assembler is None or prepared is None or self._response.status not in ("completed", "incomplete"):
+            return
+        transcript = prepared.transcript
+        transcript.add(("", item) for item in records.output_items(assembler.body))
+        transcript.flush_open()
+        previous = self.admitted.request.previous_response_id
+        parent = ids.normalize_response_id(previous) if previous else None
+        expires_at = int(self._began) + self._ports.retention_seconds
+        context = prepared.view.settle(transcript, prepared.context.turns | {self.id}, prepared.context.prefix, expires_at)
+        self._ports.history.remember(prepared.view, self.id, context, after=parent)
+
+    async def _drive(self) -> AsyncGenerator[None, None]:
+        """The model's turn, with every failure made part of the response."""
+        assembler = self._built
+        started = self._started
+        if started is None:
+            raise RuntimeError("open() comes first")
+        try:
+            async with aclosing(turn.run(self._ready, started, assembler, self._ports.validator, (self._ports.parsers, self._open))) as steps:
+                async for _ in steps:
+                    yield
+            assembler.finish(int(self._ports.clock()))
+        except UpstreamError as error:
+            _log.warning("upstream failed during response %s: %s", self.id, error.message)
+            assembler.fail(ResponseError(failures.response_code(error), error.message))
+        except (ModelFailure, InvalidArguments) as error:
+            assembler.fail(ResponseError("server_error", str(error)))
+        except Exception:
+            _log.exception("response %s failed", self.id)
+            assembler.fail(ResponseError("server_error", "The gateway failed while generating the response."))
+
+    async def _open(self, call: ModelCall | None) -> Started:
+        """Send the prepared request, or `call` in its stead."""
+        target = self._target
+        if target is None:
+            raise RuntimeError("open() comes first")
+
+        async def build(route: Route) -> ModelCall:
+            if call is not None:
+                return call
+            self._prepared = await self._preparation.prepare(route.provider, target.model, int(self._began))
+            return self._prepared.call
+
+        if call is not None and self._started is not None:
+            target = Target(target.model, (self._started[0],))
+        return await self._ports.router.open(target, build)
+
+    async def _settle(self) -> None:
+        """Store the record; without it the response is a failure, since it could not be continued."""
+        if not self.admitted.store:
+            return
+        try:
+            await self._ports.store.save(self._record())
+        except StoreUnavailable:
+            _log.exception("response %s could not be stored", self.id)
+            self._built.fail(ResponseError("server_error", "The response could not be stored. Try again, or send 'store': false."))
+
+    async def _cancelled(self) -> None:
+        self._built.cancel()
+        await self._settle()
+        frames = self._end()
+        await self._publish(frames, final=True)
+
+    def _end(self) -> list[bytes]:
+        assembler = self._built
+        assembler.emit_end(self._response, assembler.body)
+        self._count()
+        return assembler.take()
+
+    def _count(self) -> None:
+        response = self._response
+        seconds = self._ports.clock() - self._began
+        self._ports.metrics.responded(response.model, response.status, stream=self.admitted.stream, seconds=seconds, usage=response.usage)
+
+    async def _publish(self, frames: list[bytes], *, final: bool) -> None:
+        """Put frames where readers besides the client can follow them."""
+        if not self.admitted.store:
+            return
+        batch = Batch(self._logged, tuple(frames), final)
+        self._logged += len(frames)
+        await self._ports.live.append(self.project_id, self.id, batch)
+        if self._ports.shared is not None:
+            self._unshared.extend(frames)
+            if final:
+                await self.share(final=True)
+
+    async def share(self, *, final: bool = False) -> None:
+        """Copy what is new to the shared log."""
+        frames, self._unshared = self._unshared, []
+        if frames and self._ports.shared is not None:
+            batch = Batch(self._logged - len(frames), tuple(frames), final)
+            await self._ports.shared.append(self.project_id, self.id, batch)
+
+    def _record(self) -> ResponseRecord:
+        response, created = self._response, int(self._began)
+        stored, foreign = records.input_array(self._items, self.id)
+        previous = self.admitted.request.previous_response_id
+        return ResponseRecord(
+            id=self.id,
+            project_id=self.project_id,
+            previous_id=ids.normalize_response_id(previous) if previous else None,
+            created_at=created,
+            expires_at=created + self._ports.retention_seconds,
+            status=response.status,
+            model=response.model,
+            response=self._built.body,
+            input=stored,
+            cuts=encode_cuts(self._built.cuts) if self.admitted.stream else None,
+            foreign_item_ids=foreign,
+        )
+
+    def _new_id(self, prefix: str, position: int) -> str:
+        if prefix == "call":
+            return ids.call_id(self.id, position)
+        return ids.item_id(prefix, self.id, position, output=True)
+
+    def _seal(self, text: str) -> str:
+        return self._ports.sealer.seal(text, project_id=self.project_id, model=self.admitted.model)
+
+    @property
+    def _built(self) -> Assembler:
+        if self._assembler is None:
+            raise RuntimeError("open() comes first")
+        return self._assembler
+
+    @property
+    def _ready(self) -> Prepared:
+        if self._prepared is None:
+            raise RuntimeError("open() comes first")
+        return self._prepared
+
+    @property
+    def _response(self) -> Response:
+        response = self._built.response
+        if response is None:
+            raise RuntimeError("the run has not ended")
+        return response

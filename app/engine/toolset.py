@@ -1,0 +1,201 @@
+"""The request's tools: checked, renamed for the upstream, and narrowed by `tool_choice`."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from app.protocol.errors import InvalidRequest
+from app.protocol.requests import Tool, parse_tool
+from app.protocol.writers import CallTarget
+from app.providers.base import ForcedCall, FunctionTool
+
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}\Z")
+_MAX_UPSTREAM_NAME = 64
+_CUSTOM_PARAMETERS = msgspec.Raw(
+    b'{"type":"object","properties":{"input":{"type":"string","description":"The tool\'s whole input, as free text."}},"required":["input"]}'
+)
+_NO_PARAMETERS = msgspec.Raw(b'{"type":"object","properties":{}}')
+RESERVED = frozenset(
+    {"search", "file_search", "web_search", "web_extractor", "code_interpreter", "web_search_image", "image_search", "mcp"},
+)
+"""Names that an upstream forbids or takes for its own tool; a client's function of that name is renamed on the way."""
+
+
+class _Function(msgspec.Struct, frozen=True):
+    type: Literal["function"] = "function"
+    name: str = ""
+    description: str | None = None
+    parameters: msgspec.Raw | None = None
+    strict: bool | None = None
+
+
+class _ChoiceTool(msgspec.Struct, frozen=True):
+    type: str
+    name: str | None = None
+    namespace: str | None = None
+
+
+class _ChoiceObject(msgspec.Struct, frozen=True):
+    type: str
+    name: str | None = None
+    namespace: str | None = None
+    mode: Literal["auto", "required"] = "auto"
+    tools: tuple[_ChoiceTool, ...] = ()
+
+
+class Toolset(msgspec.Struct, frozen=True):
+    """What the model may call, and what it must."""
+
+    functions: tuple[FunctionTool, ...] = ()
+    targets: dict[str, CallTarget] = {}
+    echo: tuple[msgspec.Raw, ...] = ()
+    """`tools` of the response object: what is in effect."""
+    forced: ForcedCall | None = None
+    left_out: tuple[str, ...] = ()
+    """Types of tools that were left out for a lenient client."""
+
+
+def upstream_name(name: str, namespace: str | None) -> str:
+    """The name the upstream sees; the same for a call in the history as for a tool on offer."""
+    full = f"{namespace}__{name}" if namespace else name
+    if full in RESERVED:
+        full = f"fn_{full}"
+    if len(full) > _MAX_UPSTREAM_NAME:
+        digest = f"{zlib.crc32(full.encode()):08x}"
+        full = f"{full[: _MAX_UPSTREAM_NAME - 9]}_{digest}"
+    return full
+
+
+def build(raw_tools: Sequence[msgspec.Raw], choice: msgspec.Raw | None, *, lenient: bool) -> Toolset:
+    """Check the tools and the choice. Raises InvalidRequest.
+
+    `lenient`: tool types that are not served are left out instead of refused, unless `tool_choice` needs them.
+    """
+    collector = _Collector(lenient=lenient)
+    for i, raw in enumerate(raw_tools):
+        collector.add(parse_tool(raw, f"tools[{i}]"), raw, f"tools[{i}]")
+    functions, forced = _choose(choice, tuple(collector.functions), collector)
+    return Toolset(functions, collector.targets, tuple(collector.echo), forced, tuple(collector.left_out))
+
+
+class _Collector:
+    def __init__(self, *, lenient: bool) -> None:
+        self.functions: list[FunctionTool] = []
+        self.targets: dict[str, CallTarget] = {}
+        self.echo: list[msgspec.Raw] = []
+        self.left_out: list[str] = []
+        self._lenient = lenient
+
+    def add(self, tool: Tool, raw: msgspec.Raw, place: str) -> None:
+        match tool.type:
+            case "function":
+                self._add_function(tool, None, place)
+                self.echo.append(msgspec.Raw(msgspec.json.encode(_Function("function", tool.name or "", tool.description, tool.parameters, tool.strict))))
+            case "custom":
+                self._add_custom(tool, None, place)
+                self.echo.append(raw)
+            case "namespace":
+                self._add_namespace(tool, place)
+                self.echo.append(raw)
+            case other if self._lenient:
+                self.left_out.append(other)
+            case other:
+                raise InvalidRequest(
+                    f"The tool type '{other}' is not served by this gateway. Served are: function, custom, namespace.",
+                    code="unsupported_tool",
+                    param=f"{place}.type",
+                )
+
+    def _add_namespace(self, tool: Tool, place: str) -> None:
+        namespace = self._name(tool, place)
+        for i, raw in enumerate(tool.tools or ()):
+            inner_place = f"{place}.tools[{i}]"
+            inner = parse_tool(raw, inner_place)
+            match inner.type:
+                case "function":
+                    self._add_function(inner, namespace, inner_place)
+                case "custom":
+                    self._add_custom(inner, namespace, inner_place)
+                case other:
+                    raise InvalidRequest(f"A namespace cannot hold a tool of type '{other}'.", code="invalid_value", param=f"{inner_place}.type")
+
+    def _add_function(self, tool: Tool, namespace: str | None, place: str) -> None:
+        if tool.function is not None:
+            raise InvalidRequest(
+                f"'{place}.function' is the Chat Completions form; in the Responses API 'name', 'description' and 'parameters' stand beside 'type'.",
+                code="unknown_parameter",
+                param=f"{place}.function",
+            )
+        name = self._name(tool, place)
+        parameters = tool.parameters if tool.parameters is not None and bytes(tool.parameters) not in (b"null", b"{}") else _NO_PARAMETERS
+        if not bytes(parameters).lstrip().startswith(b"{"):
+            raise InvalidRequest(f"Invalid '{place}.parameters': expected a JSON Schema object.", code="invalid_type", param=f"{place}.parameters")
+        self._register(CallTarget(name, namespace), FunctionTool(upstream_name(name, namespace), tool.description, parameters, tool.strict), place)
+
+    def _add_custom(self, tool: Tool, namespace: str | None, place: str) -> None:
+        name = self._name(tool, place)
+        grammar = f"\nThe input must follow this format: {bytes(tool.format).decode()}" if tool.format and b'"grammar"' in bytes(tool.format) else ""
+        description = (tool.description or "") + grammar
+        function = FunctionTool(upstream_name(name, namespace), description or None, _CUSTOM_PARAMETERS)
+        self._register(CallTarget(name, namespace, custom=True), function, place)
+
+    def _register(self, target: CallTarget, function: FunctionTool, place: str) -> None:
+        if function.name in self.targets:
+            raise InvalidRequest(f"Two tools are named '{target.name}'; names must differ.", code="invalid_value", param=f"{place}.name")
+        self.targets[function.name] = target
+        self.functions.append(function)
+
+    def _name(self, tool: Tool, place: str) -> str:
+        if not tool.name:
+            raise InvalidRequest(f"Missing required parameter: '{place}.name'.", code="missing_required_parameter", param=f"{place}.name")
+        if not _NAME.match(tool.name):
+            message = f"Invalid '{place}.name': expected letters, digits, '_' and '-', at most 128."
+            raise InvalidRequest(message, code="invalid_value", param=f"{place}.name")
+        return tool.name
+
+
+def _choose(raw: msgspec.Raw | None, functions: tuple[FunctionTool, ...], tools: _Collector) -> tuple[tuple[FunctionTool, ...], ForcedCall | None]:
+    choice = _parse_choice(raw)
+    if isinstance(choice, str):
+        if choice == "none":
+            return (), None
+        if choice == "required" and not functions:
+            raise InvalidRequest("'tool_choice' is 'required' but there are no tools to call.", code="invalid_value", param="tool_choice")
+        return functions, ForcedCall() if choice == "required" else None
+    if choice.type == "allowed_tools":
+        allowed = {_named(tool.type, tool.name, tool.namespace, tools) for tool in choice.tools}
+        kept = tuple(function for function in functions if function.name in allowed)
+        return kept, ForcedCall() if choice.mode == "required" else None
+    name = _named(choice.type, choice.name, choice.namespace, tools)
+    return tuple(function for function in functions if function.name == name), ForcedCall(name)
+
+
+def _parse_choice(raw: msgspec.Raw | None) -> str | _ChoiceObject:
+    try:
+        value: Any = msgspec.json.decode(raw) if raw is not None else None
+        if value is None:
+            return "auto"
+        if isinstance(value, str) and value in ("auto", "none", "required"):
+            return value
+        if isinstance(value, dict):
+            return msgspec.convert(value, _ChoiceObject)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise InvalidRequest(f"Invalid 'tool_choice': {error}.", code="invalid_value", param="tool_choice") from error
+    expected = "'auto', 'none', 'required' or an object naming a tool"
+    raise InvalidRequest(f"Invalid 'tool_choice': expected {expected}.", code="invalid_value", param="tool_choice")
+
+
+def _named(kind: str, name: str | None, namespace: str | None, tools: _Collector) -> str:
+    if kind not in ("function", "custom"):
+        raise InvalidRequest(f"'tool_choice' needs the tool type '{kind}', which is not served by this gateway.", code="unsupported_tool", param="tool_choice")
+    candidates = [
+        upstream for upstream, target in tools.targets.items() if target.name == name and (namespace is None or target.namespace == namespace)
+    ]
+    if not candidates:
+        raise InvalidRequest(f"Tool choice '{name}' not found in 'tools' parameter.", code="invalid_value", param="tool_choice")
+    return candidates[0]

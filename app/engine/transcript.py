@@ -1,0 +1,269 @@
+"""Items to messages: what the model reads of a conversation. Pure.
+
+Qwen's templates take one leading system message, and a call's result right after the call; clients put items in any order.
+So system and developer items are collected, an assistant's thinking, text and calls become one message, and what stands between
+a call and its result is moved behind the result.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from app.protocol.errors import InvalidRequest
+from app.protocol.messages import Assistant, Call, FilePart, ImagePart, Message, Part, TextPart, ToolResult, User
+from app.protocol.requests import InputItem
+from app.protocol.requests import Part as ItemPart
+
+UpstreamName = Callable[[str, str | None], str]
+"""(function name, namespace) -> the name the upstream knows it by."""
+
+_THINK = re.compile(r"^\s*<think>\n?(?P<thought>.*?)\n?</think>\s*", re.DOTALL)
+"""pydantic-ai replays thinking as text in this form."""
+
+
+class Context(msgspec.Struct, frozen=True):
+    """Everything said so far, ready to be continued. `prefix` is encoded for one upstream dialect."""
+
+    turns: frozenset[str] = frozenset()
+    """Ids of the responses in it."""
+    system: tuple[str, ...] = ()
+    prefix: bytes = b""
+    tail: tuple[Message, ...] = ()
+    """Messages not in `prefix` yet: since the last thing the user said."""
+    answered: frozenset[str] = frozenset()
+    """Ids of calls that have their result."""
+    expires_at: int = 0
+    """When the tip expires, Unix seconds."""
+
+    @property
+    def size(self) -> int:
+        """About how many bytes of memory it takes."""
+        return len(self.prefix) + sum(map(len, self.system)) + sum(_weight(message) for message in self.tail) + 128 * (len(self.turns) + len(self.answered))
+
+
+def _weight(message: Message) -> int:
+    match message:
+        case User():
+            return 200 + (len(message.content) if isinstance(message.content, str) else sum(len(msgspec.json.encode(p)) for p in message.content))
+        case Assistant():
+            return 200 + len(message.text) + len(message.reasoning) + sum(len(call.arguments) + 100 for call in message.calls)
+        case ToolResult():
+            return 200 + len(message.content)
+
+
+class Transcript:
+    """Collects items into messages, continuing a context."""
+
+    def __init__(self, context: Context, upstream_name: UpstreamName, unseal: Callable[[str], str | None]) -> None:
+        self.system = list(context.system)
+        self.messages: list[Message] = list(context.tail)
+        self.answered = set(context.answered)
+        self.dropped_thinking = False
+        """A sealed reasoning item was not ours to open (another server, tenant or model)."""
+        self._upstream_name = upstream_name
+        self._unseal = unseal
+        self._reasoning = ""
+        self._text = ""
+        self._calls: dict[str, Call] = {}
+        self._results: dict[str, ToolResult] = {}
+        self._deferred: list[Message] = []
+        self._resume_open_calls()
+
+    def add(self, items: Iterable[tuple[str, InputItem]]) -> None:
+        """Add items; each comes with its place in the request (`input[3]`, or "" for stored ones). Raises InvalidRequest."""
+        for place, item in items:
+            self._add(item, place)
+
+    def close(self) -> None:
+        """Everything has been said. Raises InvalidRequest when a call has no result."""
+        for call_id in self._calls:
+            if call_id not in self._results:
+                raise InvalidRequest(f"No tool output found for function call {call_id}.", param="input")
+        self._flush()
+
+    def flush_open(self) -> None:
+        """As `close`, but calls may stay unanswered: the result is expected in the next turn."""
+        self._flush()
+
+    @property
+    def open_calls(self) -> bool:
+        """The last thing the model did was to call, and the results are not there yet."""
+        last = self.messages[-1] if self.messages else None
+        return isinstance(last, Assistant) and bool(last.calls)
+
+    def _resume_open_calls(self) -> None:
+        last = self.messages[-1] if self.messages else None
+        if isinstance(last, Assistant) and last.calls:
+            self.messages.pop()
+            self._text, self._reasoning = last.text, last.reasoning
+            self._calls = {call.call_id: call for call in last.calls}
+
+    def _add(self, item: InputItem, place: str) -> None:
+        match item.type or "message":
+            case "message":
+                self._add_message(item, place)
+            case "reasoning":
+                self._begin_assistant()
+                self._reasoning += self._thinking(item)
+            case "function_call":
+                self._add_call(item, item.arguments, place)
+            case "custom_tool_call":
+                self._add_call(item, msgspec.json.encode({"input": item.input or ""}).decode(), place)
+            case "function_call_output" | "custom_tool_call_output":
+                self._add_result(item, place)
+            case other:
+                raise InvalidRequest(
+                    f"Input items of type '{other}' are not supported by this gateway.", code="unsupported_value", param=_at(place, "type")
+                )
+
+    def _add_message(self, item: InputItem, place: str) -> None:
+        match item.role:
+            case "system" | "developer":
+                self.system.append(_plain(item.content, _at(place, "content")))
+            case "user":
+                message = User(_user_content(item.content, _at(place, "content")))
+                if self._calls:
+                    self._deferred.append(message)
+                else:
+                    self._flush()
+                    self.messages.append(message)
+            case "assistant":
+                self._begin_assistant()
+                text = _plain(item.content, _at(place, "content"))
+                thought = _THINK.match(text)
+                if thought:
+                    self._reasoning += thought["thought"]
+                    text = text[thought.end() :]
+                self._text += text
+            case _:
+                known = "'user', 'assistant', 'system' and 'developer'"
+                raise InvalidRequest(f"Invalid role: '{item.role}'. Supported values are: {known}.", code="invalid_value", param=_at(place, "role"))
+
+    def _thinking(self, item: InputItem) -> str:
+        if item.encrypted_content:
+            opened = self._unseal(item.encrypted_content)
+            if opened is not None:
+                return opened
+        shown = [part.text or "" for part in (*(item.summary or ()), *(item.content if isinstance(item.content, tuple) else ()))]
+        if item.encrypted_content and not any(shown):
+            self.dropped_thinking = True
+        return "\n".join(shown)
+
+    def _add_call(self, item: InputItem, arguments: str | None, place: str) -> None:
+        if not item.call_id or not item.name:
+            missing = "name" if item.call_id else "call_id"
+            raise InvalidRequest(f"Missing required parameter: '{_at(place, missing)}'.", code="missing_required_parameter", param=_at(place, missing))
+        if item.call_id in self._calls or item.call_id in self.answered:
+            return  # the client repeats what the chain holds already
+        if self._results:
+            self._begin_assistant()
+        self._calls[item.call_id] = Call(item.call_id, self._upstream_name(item.name, item.namespace), arguments or "{}")
+
+    def _add_result(self, item: InputItem, place: str) -> None:
+        if not item.call_id:
+            raise InvalidRequest(f"Missing required parameter: '{_at(place, 'call_id')}'.", code="missing_required_parameter", param=_at(place, "call_id"))
+        if item.call_id in self.answered or item.call_id in self._results:
+            return  # repeated, as above
+        if item.call_id not in self._calls:
+            raise InvalidRequest(f"No tool call found for function call output with call_id {item.call_id}.", param="input")
+        text, images = _result_content(item.output, _at(place, "output"))
+        self._results[item.call_id] = ToolResult(item.call_id, text)
+        if images:
+            self._deferred.append(User((TextPart(f"Images of the result of call {item.call_id}:"), *images)))
+
+    def _begin_assistant(self) -> None:
+        """The assistant speaks (again): what it said before its calls were answered is one message of its own."""
+        if self._calls and len(self._results) == len(self._calls):
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._text or self._reasoning or self._calls:
+            self.messages.append(Assistant(self._text, self._reasoning, tuple(self._calls.values())))
+            self.messages.extend(self._results[call_id] for call_id in self._calls if call_id in self._results)
+            self.answered.update(self._results)
+        self.messages.extend(self._deferred)
+        self._text = self._reasoning = ""
+        self._calls, self._results, self._deferred = {}, {}, []
+
+
+def last_user(messages: Sequence[Message]) -> int:
+    """Index of the last user message; 0 when there is none. What follows it is the running tool loop."""
+    return max((i for i, message in enumerate(messages) if isinstance(message, User)), default=0)
+
+
+def _at(place: str, field: str) -> str:
+    return f"{place}.{field}" if place else field
+
+
+def _plain(content: str | tuple[ItemPart, ...] | None, place: str) -> str:
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    texts: list[str] = []
+    for part in content:
+        match part.type:
+            case "input_text" | "output_text" | "text" | "summary_text" | "reasoning_text":
+                texts.append(part.text or "")
+            case "refusal":
+                texts.append(part.refusal or "")
+            case _:
+                raise InvalidRequest(f"Invalid content type '{part.type}': this role takes text only.", code="invalid_value", param=place)
+    return "".join(texts)
+
+
+def _user_content(content: str | tuple[ItemPart, ...] | None, place: str) -> str | tuple[Part, ...]:
+    if content is None:
+        raise InvalidRequest(f"Missing required parameter: '{place}'.", code="missing_required_parameter", param=place)
+    if isinstance(content, str):
+        return content
+    parts = tuple(_part(part, f"{place}[{i}]") for i, part in enumerate(content))
+    if len(parts) == 1 and isinstance(parts[0], TextPart):
+        return parts[0].text
+    return parts
+
+
+def _part(part: ItemPart, place: str) -> Part:
+    match part.type:
+        case "input_text" | "text" | "output_text":
+            if part.text is None:
+                raise InvalidRequest(f"Missing required parameter: '{place}.text'.", code="missing_required_parameter", param=f"{place}.text")
+            return TextPart(part.text)
+        case "input_image" | "image_url":
+            return _image(part, place)
+        case "input_file":
+            return _file(part, place)
+        case other:
+            raise InvalidRequest(f"Content parts of type '{other}' are not supported.", code="unsupported_value", param=f"{place}.type")
+
+
+def _image(part: ItemPart, place: str) -> ImagePart:
+    url = part.image_url.get("url") if isinstance(part.image_url, dict) else part.image_url
+    if part.file_id:
+        raise InvalidRequest("Images by 'file_id' are not supported; send 'image_url'.", code="unsupported_value", param=f"{place}.file_id")
+    if not isinstance(url, str) or not url.startswith(("http://", "https://", "data:image/")):
+        message = "Expected 'image_url' to be an http(s) URL or a base64 data URI of an image."
+        raise InvalidRequest(f"Invalid '{place}.image_url'. {message}", code="invalid_image_url", param=f"{place}.image_url")
+    return ImagePart(url, part.detail or "auto")
+
+
+def _file(part: ItemPart, place: str) -> FilePart:
+    if part.file_id:
+        raise InvalidRequest("Files by 'file_id' are not supported; send 'file_data' or 'file_url'.", code="unsupported_value", param=f"{place}.file_id")
+    if not part.file_url and not part.file_data:
+        raise InvalidRequest(f"'{place}' needs 'file_data' or 'file_url'.", code="missing_required_parameter", param=f"{place}.file_data")
+    return FilePart(part.filename, part.file_url, part.file_data)
+
+
+def _result_content(output: str | tuple[ItemPart, ...] | None, place: str) -> tuple[str, list[Part]]:
+    if output is None:
+        raise InvalidRequest(f"Missing required parameter: '{place}'.", code="missing_required_parameter", param=place)
+    if isinstance(output, str):
+        return output, []
+    parts = [_part(part, f"{place}[{i}]") for i, part in enumerate(output)]
+    text = "\n".join(part.text for part in parts if isinstance(part, TextPart))
+    others = [part for part in parts if not isinstance(part, TextPart)]
+    return text or "(see the attached content)", others

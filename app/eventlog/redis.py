@@ -1,0 +1,121 @@
+"""Live runs in Redis Streams: an entry a batch, readers on any replica blocked until there is more.
+
+An entry's id is the sequence number of its last frame plus one (Redis knows no id 0). So "after this frame" is an id, and an
+append that was sent twice, because the first answer was lost, is refused by Redis itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import msgspec
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from app.eventlog.base import Batch, EventLogUnavailable
+
+BLOCK_SECONDS = 1.0
+"""How long a reader waits inside Redis before it looks whether the run is still there."""
+
+TIMEOUT_SECONDS = 2.0
+
+_FRAMES = msgspec.msgpack.Decoder(tuple[bytes, ...])
+
+_Entry = tuple[bytes, dict[bytes, bytes]]
+
+
+class RedisEventLog:
+    """The log of replicas that share a Redis. Entries vanish when a run is silent for the lease, finished or not."""
+
+    def __init__(self, url: str, *, lease_seconds: float = 180) -> None:
+        """`lease_seconds`: a run that is silent this long has lost its owner."""
+        self._lease_ms = math.ceil(lease_seconds * 1000)
+        self._writing = _connect(url, TIMEOUT_SECONDS, retries=3)
+        # Blocked reads need connections of their own; they try again, about once a second, for as long as a run may be silent.
+        self._reading = _connect(url, BLOCK_SECONDS + TIMEOUT_SECONDS, retries=math.ceil(lease_seconds))
+        self._closed = False
+
+    async def append(self, project_id: str, response_id: str, batch: Batch) -> None:
+        """Add the batch and renew the lease, in one round trip."""
+        key = _key(project_id, response_id)
+        fields: dict[str, bytes] = {"frames": msgspec.msgpack.encode(batch.frames)}
+        if batch.final:
+            fields["final"] = b"1"
+        with _log_errors():
+            pipeline: Any = self._writing.pipeline(transaction=False)
+            pipeline.xadd(key, fields, id=f"{batch.first + len(batch.frames)}-0")
+            pipeline.pexpire(key, self._lease_ms)
+            added, _ = await pipeline.execute(raise_on_error=False)
+            if isinstance(added, Exception) and not _is_repeated(added):
+                raise added
+
+    async def read(self, project_id: str, response_id: str, after: int = -1) -> AsyncGenerator[tuple[bytes, ...]]:
+        """Frames above `after`, a batch at a time."""
+        key = _key(project_id, response_id)
+        position = after + 1
+        while not await self._is_over(key, position):
+            while entries := await self._next(key, position):
+                for entry in entries:
+                    frames = _FRAMES.decode(entry[1][b"frames"])
+                    fresh = frames[max(position - _end(entry) + len(frames), 0) :]
+                    position += len(fresh)
+                    yield fresh
+                    if b"final" in entry[1]:
+                        return
+
+    async def exists(self, project_id: str, response_id: str) -> bool:
+        """Whether the run has entries."""
+        with _log_errors():
+            return bool(await self._writing.exists(_key(project_id, response_id)))
+
+    async def aclose(self) -> None:
+        """Close the connections; readers end within `BLOCK_SECONDS`."""
+        self._closed = True
+        await self._writing.aclose()
+        await self._reading.aclose()
+
+    async def _is_over(self, key: str, position: int) -> bool:
+        """Whether nothing can come at `position` any more: the run is unknown, or final before it."""
+        with _log_errors():
+            entries = cast("Sequence[_Entry]", await self._reading.xrevrange(key, count=1))
+        return self._closed or not entries or (b"final" in entries[0][1] and _end(entries[0]) <= position)
+
+    async def _next(self, key: str, position: int) -> Sequence[_Entry]:
+        """Entries with frames from `position` on; waits for them for a while, then answers with none."""
+        with _log_errors():
+            streams = await self._reading.xread({key: f"{position}-0"}, block=int(BLOCK_SECONDS * 1000))
+        return cast("Sequence[tuple[bytes, Sequence[_Entry]]]", streams)[0][1] if streams else ()
+
+
+def _connect(url: str, timeout: float, *, retries: int) -> Redis:
+    retry = Retry(ExponentialBackoff(cap=1, base=0.05), retries)
+    return Redis.from_url(  # pyright: ignore[reportUnknownMemberType] - its options are not annotated
+        url, protocol=2, socket_timeout=timeout, socket_connect_timeout=TIMEOUT_SECONDS, retry=retry
+    )
+
+
+def _key(project_id: str, response_id: str) -> str:
+    return f"gw:log:{project_id}:{response_id}"
+
+
+def _end(entry: _Entry) -> int:
+    """The sequence number after the entry's last frame."""
+    return int(entry[0].partition(b"-")[0])
+
+
+def _is_repeated(error: Exception) -> bool:
+    return isinstance(error, ResponseError) and "equal or smaller" in str(error)
+
+
+@contextmanager
+def _log_errors() -> Generator[None]:
+    """Redis' errors as the port names them."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise EventLogUnavailable(f"{type(error).__name__}: {error}") from error

@@ -1,0 +1,205 @@
+"""The streamed events this gateway emits, typed; names and fields are those of the openai SDK's `ResponseStreamEvent`.
+
+Every event has `type` (the struct's tag) and `sequence_number` first. Decoding `Event` from JSON also reads other servers' streams.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from app.protocol.deltas import TokenLogprob
+from app.protocol.items import ContentPart, OutputItem, SummaryText
+
+
+class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    sequence_number: int
+
+
+class _Lifecycle(_Event, frozen=True, kw_only=True):
+    response: msgspec.Raw
+
+
+class Created(_Lifecycle, frozen=True, kw_only=True, tag="response.created"):
+    """The first event."""
+
+
+class InProgress(_Lifecycle, frozen=True, kw_only=True, tag="response.in_progress"):
+    """The second event."""
+
+
+class Completed(_Lifecycle, frozen=True, kw_only=True, tag="response.completed"):
+    """The end, with the whole response."""
+
+
+class Failed(_Lifecycle, frozen=True, kw_only=True, tag="response.failed"):
+    """The end after an error."""
+
+
+class Incomplete(_Lifecycle, frozen=True, kw_only=True, tag="response.incomplete"):
+    """The end before the model was done: a limit, a filter, or a cancellation (see the response's status)."""
+
+
+class ItemAdded(_Event, frozen=True, kw_only=True, tag="response.output_item.added"):
+    """An item begins."""
+
+    output_index: int
+    item: OutputItem
+
+
+class ItemDone(_Event, frozen=True, kw_only=True, tag="response.output_item.done"):
+    """An item is as it will stay."""
+
+    output_index: int
+    item: OutputItem
+
+
+class _InItem(_Event, frozen=True, kw_only=True):
+    item_id: str
+    output_index: int
+
+
+class _InContent(_InItem, frozen=True, kw_only=True):
+    content_index: int = 0
+
+
+class _InSummary(_InItem, frozen=True, kw_only=True):
+    summary_index: int = 0
+
+
+class PartAdded(_InContent, frozen=True, kw_only=True, tag="response.content_part.added"):
+    """A content part begins."""
+
+    part: ContentPart
+
+
+class PartDone(_InContent, frozen=True, kw_only=True, tag="response.content_part.done"):
+    """A content part is whole."""
+
+    part: ContentPart
+
+
+class TextDelta(_InContent, frozen=True, kw_only=True, tag="response.output_text.delta"):
+    """A piece of the answer."""
+
+    delta: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class TextDone(_InContent, frozen=True, kw_only=True, tag="response.output_text.done"):
+    """The whole text."""
+
+    text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class RefusalDelta(_InContent, frozen=True, kw_only=True, tag="response.refusal.delta"):
+    """A piece of a refusal."""
+
+    delta: str
+
+
+class RefusalDone(_InContent, frozen=True, kw_only=True, tag="response.refusal.done"):
+    """The whole refusal."""
+
+    refusal: str
+
+
+class ReasoningTextDelta(_InContent, frozen=True, kw_only=True, tag="response.reasoning_text.delta"):
+    """A piece of raw thinking."""
+
+    delta: str
+
+
+class ReasoningTextDone(_InContent, frozen=True, kw_only=True, tag="response.reasoning_text.done"):
+    """The whole raw thinking."""
+
+    text: str
+
+
+class SummaryPartAdded(_InSummary, frozen=True, kw_only=True, tag="response.reasoning_summary_part.added"):
+    """A summary part begins."""
+
+    part: SummaryText
+
+
+class SummaryPartDone(_InSummary, frozen=True, kw_only=True, tag="response.reasoning_summary_part.done"):
+    """A summary part is whole."""
+
+    part: SummaryText
+
+
+class SummaryTextDelta(_InSummary, frozen=True, kw_only=True, tag="response.reasoning_summary_text.delta"):
+    """A piece of thinking."""
+
+    delta: str
+
+
+class SummaryTextDone(_InSummary, frozen=True, kw_only=True, tag="response.reasoning_summary_text.done"):
+    """The whole thinking."""
+
+    text: str
+
+
+class ArgumentsDelta(_InItem, frozen=True, kw_only=True, tag="response.function_call_arguments.delta"):
+    """A piece of a call's arguments."""
+
+    delta: str
+
+
+class ArgumentsDone(_InItem, frozen=True, kw_only=True, tag="response.function_call_arguments.done"):
+    """The whole arguments, valid JSON."""
+
+    arguments: str
+
+
+class CustomInputDelta(_InItem, frozen=True, kw_only=True, tag="response.custom_tool_call_input.delta"):
+    """A piece of a custom tool's input."""
+
+    delta: str
+
+
+class CustomInputDone(_InItem, frozen=True, kw_only=True, tag="response.custom_tool_call_input.done"):
+    """The whole input."""
+
+    input: str
+
+
+class NestedError(msgspec.Struct, frozen=True):
+    """The live API's shape of an error event, beside the documented flat one."""
+
+    type: str
+    code: str | None
+    message: str
+    param: str | None
+
+
+class ErrorEvent(_Event, frozen=True, kw_only=True, tag="error"):
+    """Something broke after the first byte; `response.failed` follows. Flat and nested fields, since clients read either."""
+
+    code: str | None
+    message: str
+    param: str | None
+    error: NestedError
+
+
+TextualDelta = TextDelta | RefusalDelta | ReasoningTextDelta | SummaryTextDelta | ArgumentsDelta | CustomInputDelta
+Terminal = Completed | Failed | Incomplete
+Event = (
+    Created
+    | InProgress
+    | Terminal
+    | ItemAdded
+    | ItemDone
+    | PartAdded
+    | PartDone
+    | TextualDelta
+    | TextDone
+    | RefusalDone
+    | ReasoningTextDone
+    | SummaryPartAdded
+    | SummaryPartDone
+    | SummaryTextDone
+    | ArgumentsDone
+    | CustomInputDone
+    | ErrorEvent
+)

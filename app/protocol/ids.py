@@ -1,0 +1,93 @@
+"""Identifiers: UUID version 7 responses, items whose ids say where they are stored, and calls.
+
+An item id is its type's prefix and 48 hex digits: 32 of the response's UUID, 8 of the position, 8 that hold the direction (the top
+bit: 1 for output) and a 31-bit checksum of the rest. So an item is found without an index, and an id of another maker, such as the
+48 digits of the original API, is not taken for one of ours.
+"""
+
+from __future__ import annotations
+
+import re
+from zlib import crc32
+
+import msgspec
+
+_RANDOM_BYTES = 10
+_TIME_BITS = 48
+_POSITION_BITS = 32
+_OUTPUT = 1 << 31
+_CHECKSUM = _OUTPUT - 1
+
+_PREFIXES = {
+    "message": "msg",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "reasoning": "rs",
+    "custom_tool_call": "ctc",
+    "custom_tool_call_output": "ctco",
+    "web_search_call": "ws",
+    "file_search_call": "fs",
+    "code_interpreter_call": "ci",
+    "mcp_call": "mcp",
+    "compaction": "cmp",
+}
+
+_UUID = re.compile(r"(?:resp_)?([0-9a-f]{8})(-?)([0-9a-f]{4})\2([0-9a-f]{4})\2([0-9a-f]{4})\2([0-9a-f]{12})", re.ASCII | re.IGNORECASE)
+_ITEM = re.compile(r"[a-z]+_(([0-9a-f]{8})([0-9a-f]{4})(7[0-9a-f]{3})([89ab][0-9a-f]{3})([0-9a-f]{12})([0-9a-f]{8}))([0-9a-f]{8})")
+
+
+class ItemLocation(msgspec.Struct, frozen=True, gc=False):
+    """Where an item is: the response, its input or its output, and the place in that list, from 0."""
+
+    response_id: str
+    output: bool
+    position: int
+
+
+def response_id(now_ms: int, random: bytes) -> str:
+    """A UUID version 7 (RFC 9562, 5.7) in canonical text, from the Unix time in milliseconds and ten random bytes."""
+    if len(random) != _RANDOM_BYTES or now_ms >> _TIME_BITS:
+        raise ValueError("a response id takes 48 bits of time and 10 random bytes")
+    bits = int.from_bytes(random)
+    digits = f"{now_ms:012x}{0x7000 | bits >> 64 & 0xFFF:x}{1 << 63 | bits & (1 << 62) - 1:x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def normalize_response_id(text: str) -> str | None:
+    """The canonical id for any way a client may write it (with or without hyphens, `resp_`, capitals); None when it is no id."""
+    match = _UUID.fullmatch(text)
+    return "-".join(match.group(1, 3, 4, 5, 6)).lower() if match else None
+
+
+def item_prefix(item_type: str) -> str:
+    """What the ids of items of this type begin with; types without a prefix of their own share `item`."""
+    return _PREFIXES.get(item_type, "item")
+
+
+def item_id(prefix: str, response_id: str, position: int, *, output: bool) -> str:
+    """The id of the item at `position` of the response's output, or of its input. Takes a canonical response id."""
+    if position >> _POSITION_BITS:
+        raise ValueError("the position of an item has 32 bits")
+    place = f"{response_id.replace('-', '')}{position:08x}"
+    mark = crc32(place.encode()) & _CHECKSUM
+    return f"{prefix}_{place}{mark | _OUTPUT if output else mark:08x}"
+
+
+def locate(item_id: str) -> ItemLocation | None:
+    """Where the item of this id is; None for an id that `item_id` did not make."""
+    match = _ITEM.fullmatch(item_id)
+    if match is None:
+        return None
+    place, *uuid, position, mark = match.groups()
+    bits = int(mark, 16)
+    if crc32(place.encode()) & _CHECKSUM != bits & _CHECKSUM:
+        return None
+    return ItemLocation("-".join(uuid), output=bits >= _OUTPUT, position=int(position, 16))
+
+
+def call_id(response_id: str, position: int) -> str:
+    """The id of the call at `position` of the response: `call_` and 32 hex digits, unique since the UUID's tail is.
+
+    Only the slowest 16 bits of the UUID's time, 49 days each, make room for the position.
+    """
+    return f"call_{response_id.replace('-', '')[4:]}{position:04x}"

@@ -1,0 +1,92 @@
+"""The events of a stored response, again.
+
+A stream is its response and the places where its deltas were cut; everything else about its events follows from the items. So a
+stored stream costs two bytes a delta, and its events come back byte for byte. A response that was not streamed replays with one
+delta a field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from app.protocol import deltas as d
+from app.protocol.assembler import Assembler, Options
+from app.protocol.items import CustomToolCallItem, FunctionCallItem, MessageItem, OutputItem, OutputText, ReasoningItem
+from app.protocol.response import Response, decode, seed
+from app.protocol.writers import CallTarget, Cut
+
+_cuts_encoder = msgspec.msgpack.Encoder()
+_cuts_decoder = msgspec.msgpack.Decoder(list[list[int | tuple[int, int]]])
+
+
+def encode_cuts(cuts: Sequence[Sequence[Cut]]) -> bytes:
+    """What the store keeps beside the response."""
+    return _cuts_encoder.encode(cuts)
+
+
+def replay(body: bytes, cuts: bytes | None) -> list[bytes]:
+    """Every frame of the response, from `response.created` to the terminal event."""
+    response = decode(body)
+    remaining = iter(_cuts_decoder.decode(cuts) if cuts else ())
+    calls = {item.call_id: _target(item) for item in response.output if isinstance(item, FunctionCallItem | CustomToolCallItem)}
+    sealed = iter([item.encrypted_content for item in response.output if isinstance(item, ReasoningItem)])
+    options = Options(
+        raw_reasoning=any(isinstance(item, ReasoningItem) and item.content is not msgspec.UNSET for item in response.output),
+        targets=calls,
+        seal=lambda _text: next(sealed),  # type: ignore[arg-type,return-value]  # UNSET where there was none
+    )
+    assembler = Assembler(seed(response), lambda _prefix, position: response.output[position].id, options)
+    assembler.start()
+    for position, item in enumerate(response.output):
+        assembler.receive(list(_deltas(item, position, remaining)))
+        assembler.close_item(getattr(item, "status", "completed"))
+    assembler.emit_end(response, body)
+    return assembler.take()
+
+
+def _target(item: FunctionCallItem | CustomToolCallItem) -> CallTarget:
+    return CallTarget(item.name, item.namespace or None, isinstance(item, CustomToolCallItem))
+
+
+def _deltas(item: OutputItem, position: int, cuts: Iterator[Sequence[Cut]]) -> Iterator[d.Delta]:
+    match item:
+        case MessageItem():
+            for part in item.content:
+                if isinstance(part, OutputText):
+                    yield from _text(part, next(cuts, None))
+                else:
+                    yield from (d.Refusal(piece) for piece in _pieces(part.refusal, next(cuts, None)))
+        case ReasoningItem():
+            text = item.content[0].text if item.content else "".join(part.text for part in item.summary)
+            yield from (d.Reasoning(piece) for piece in _pieces(text, next(cuts, None)))
+        case FunctionCallItem():
+            yield d.CallOpened(position, item.call_id, item.call_id)
+            yield from (d.CallArguments(position, piece) for piece in _pieces(item.arguments, next(cuts, None)))
+        case CustomToolCallItem():
+            next(cuts, None)
+            yield d.CallOpened(position, item.call_id, item.call_id)
+            yield d.CallArguments(position, msgspec.json.encode({"input": item.input}).decode())
+
+
+def _pieces(text: str, cuts: Sequence[Cut] | None) -> Iterator[str]:
+    if cuts is None:
+        yield from (text,) if text else ()
+        return
+    start = 0
+    for cut in cuts:
+        length = cut if isinstance(cut, int) else cut[0]
+        yield text[start : start + length]
+        start += length
+
+
+def _text(part: OutputText, cuts: Sequence[Cut] | None) -> Iterator[d.Delta]:
+    if not part.logprobs:
+        yield from (d.Text(piece) for piece in _pieces(part.text, cuts))
+        return
+    start = 0
+    for cut, piece in zip(cuts or [(len(part.text), len(part.logprobs))], _pieces(part.text, cuts), strict=True):
+        count = 0 if isinstance(cut, int) else cut[1]
+        yield d.Text(piece, part.logprobs[start : start + count])
+        start += count

@@ -1,0 +1,207 @@
+"""`POST /v1/responses`: the request as clients send it, typed; unknown fields are refused by name.
+
+Explicit nulls mean absence (llama-index and others send them for every optional field). Input items keep their JSON as it was
+sent: what the gateway does not read, it still stores and lists.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+import msgspec
+
+from app.protocol.errors import InvalidRequest
+
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Includable = Literal[
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "message.input_image.image_url",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+    "reasoning.encrypted_content",
+    "message.output_text.logprobs",
+]
+
+
+class Reasoning(msgspec.Struct, frozen=True):
+    """`reasoning`; `generate_summary` is the deprecated name of `summary`."""
+
+    effort: Effort | None = None
+    summary: Literal["auto", "concise", "detailed"] | None = None
+    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+    context: Literal["auto", "current_turn", "all_turns"] | None = None
+    mode: str | None = None
+
+
+class TextFormat(msgspec.Struct, frozen=True):
+    """`text.format`; which fields it needs depends on `type`."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: str | None = None
+    schema: msgspec.Raw | None = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+class TextConfig(msgspec.Struct, frozen=True):
+    """`text`."""
+
+    format: TextFormat | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+
+
+class StreamOptions(msgspec.Struct, frozen=True):
+    """`stream_options`; obfuscation padding is never sent, so either value is honoured."""
+
+    include_obfuscation: bool | None = None
+
+
+class Tool(msgspec.Struct, frozen=True):
+    """A tool as the client declared it; the fields of functions, custom tools and namespaces."""
+
+    type: str
+    name: str | None = None
+    description: str | None = None
+    parameters: msgspec.Raw | None = None
+    strict: bool | None = None
+    format: msgspec.Raw | None = None
+    tools: tuple[msgspec.Raw, ...] | None = None
+    function: msgspec.Raw | None = None
+    """Chat Completions' nested form, which is refused with a hint."""
+
+
+class CreateResponse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /v1/responses`: OpenAI's parameters, Open Responses' penalties and the Qwen extras."""
+
+    model: str | None = None
+    input: str | tuple[msgspec.Raw, ...] | None = None
+    instructions: str | None = None
+    previous_response_id: str | None = None
+    stream: bool | None = None
+    store: bool | None = None
+    tools: tuple[msgspec.Raw, ...] | None = None
+    tool_choice: msgspec.Raw | None = None
+    parallel_tool_calls: bool | None = None
+    max_tool_calls: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_logprobs: int | None = None
+    max_output_tokens: int | None = None
+    enable_thinking: bool | None = None
+    reasoning: Reasoning | None = None
+    text: TextConfig | None = None
+    include: tuple[Includable, ...] | None = None
+    metadata: dict[str, str] | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = None
+    prompt_cache_options: msgspec.Raw | None = None
+    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None = None
+    stream_options: StreamOptions | None = None
+    client_metadata: msgspec.Raw | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    background: bool | None = None
+    background_options: msgspec.Raw | None = None
+    conversation: msgspec.Raw | None = None
+    context_management: msgspec.Raw | None = None
+    prompt: msgspec.Raw | None = None
+    moderation: msgspec.Raw | None = None
+    access_programs: msgspec.Raw | None = None
+    image: msgspec.Raw | None = None
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A content part of an input item; which fields it needs depends on `type`."""
+
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+    image_url: str | dict[str, Any] | None = None
+    detail: str | None = None
+    file_id: str | None = None
+    file_url: str | None = None
+    file_data: str | None = None
+    filename: str | None = None
+
+
+class InputItem(msgspec.Struct, frozen=True):
+    """An input item; which fields it needs depends on `type`. A missing type is a message, or a reference when only `id` is there."""
+
+    type: str | None = None
+    id: str | None = None
+    role: str | None = None
+    content: str | tuple[Part, ...] | None = None
+    status: str | None = None
+    call_id: str | None = None
+    name: str | None = None
+    namespace: str | None = None
+    arguments: str | None = None
+    input: str | None = None
+    output: str | tuple[Part, ...] | None = None
+    summary: tuple[Part, ...] | None = None
+    encrypted_content: str | None = None
+
+
+_request_decoder = msgspec.json.Decoder(CreateResponse)
+_item_decoder = msgspec.json.Decoder(InputItem)
+_tool_decoder = msgspec.json.Decoder(Tool)
+_AT = re.compile(r" - at `\$\.?(?P<path>.*)`$")
+_UNKNOWN = re.compile(r"unknown field `(?P<name>.*)`")
+
+
+def parse(body: bytes) -> CreateResponse:
+    """The request in `body`. Raises InvalidRequest naming the offending parameter."""
+    try:
+        return _request_decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _explain(error, "") from error
+
+
+def parse_item(raw: msgspec.Raw, place: str) -> InputItem:
+    """One item of `input`; `place` is where it stands, like `input[3]`."""
+    try:
+        return _item_decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _explain(error, place) from error
+
+
+def parse_tool(raw: msgspec.Raw, place: str) -> Tool:
+    """One entry of `tools`; `place` is where it stands, like `tools[0]`."""
+    try:
+        return _tool_decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _explain(error, place) from error
+
+
+def _explain(error: Exception, place: str) -> InvalidRequest:
+    message = str(error)
+    if isinstance(error, RecursionError):
+        return InvalidRequest("The request body is nested too deeply.", code="json_parse_error", param=place or None)
+    if not isinstance(error, msgspec.ValidationError):
+        return InvalidRequest(f"We could not parse the JSON body of your request: {message}.", code="json_parse_error", param=place or None)
+    at = _AT.search(message)
+    path = at["path"] if at else ""
+    message = _AT.sub("", message)
+    unknown = _UNKNOWN.search(message)
+    if unknown:
+        param = _join(place, path, unknown["name"])
+        return InvalidRequest(f"Unknown parameter: '{param}'.", code="unknown_parameter", param=param)
+    param = _join(place, path)
+    code = "invalid_value" if "Invalid enum value" in message else "invalid_type"
+    return InvalidRequest(f"Invalid '{param or 'body'}': {message}.", code=code, param=param or None)
+
+
+def _join(*parts: str) -> str:
+    joined = ""
+    for part in parts:
+        joined += part if not joined or not part or part.startswith("[") else f".{part}"
+    return joined

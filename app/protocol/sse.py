@@ -1,0 +1,41 @@
+"""Events to Server-Sent-Events frames.
+
+One frame is one `bytes`, since some clients lose a frame whose lines arrive in different reads. No `id:` lines: together with
+comment heartbeats they make the openai SDK dispatch an empty event.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from app.protocol.events import Event, TextualDelta
+
+HEARTBEAT = b": ping\n\n"
+DONE = b"data: [DONE]\n\n"
+
+_encoder = msgspec.json.Encoder()
+_encode = _encoder.encode
+
+
+def frame(event: Event) -> bytes:
+    """The event's whole frame."""
+    return b"event: %b\ndata: %b\n\n" % (event.__struct_config__.tag.encode(), _encode(event))  # type: ignore[union-attr]
+
+
+class DeltaFrames:
+    """Frames of one run of deltas, which differ only in their number and text.
+
+    The fixed parts come from encoding the typed event once, so template and type cannot drift apart; a delta then costs a
+    string encoding and one formatting, about a third of building and encoding the event.
+    """
+
+    __slots__ = ("_between", "_head", "_tail")
+
+    def __init__(self, sample: TextualDelta) -> None:
+        """`sample`: the run's event with sequence_number 0 and an empty delta."""
+        self._head, rest = frame(sample).split(b'"sequence_number":0,', 1)
+        self._between, self._tail = rest.split(b'"delta":""', 1)
+
+    def frame(self, number: int, text: str) -> bytes:
+        """The frame of the delta `text`."""
+        return b'%b"sequence_number":%d,%b"delta":%b%b' % (self._head, number, self._between, _encode(text), self._tail)

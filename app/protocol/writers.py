@@ -1,0 +1,330 @@
+"""One writer per kind of output item: it emits the item's events from `added` to `done`.
+
+Text is kept as the fragments it came in, joined once at the end; the fragments' lengths are what a replay needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from app.protocol import events as e
+from app.protocol.deltas import TokenLogprob
+from app.protocol.items import (
+    ContentPart,
+    CustomToolCallItem,
+    FunctionCallItem,
+    ItemStatus,
+    MessageItem,
+    OutputItem,
+    OutputText,
+    ReasoningItem,
+    ReasoningText,
+    RefusalPart,
+    SummaryText,
+)
+from app.protocol.lifecycle import Lifecycle
+from app.protocol.response import Response
+from app.protocol.sse import DeltaFrames, frame
+
+Cut = int | tuple[int, int]
+"""Length of a delta's text, with the number of its log probabilities when there are any."""
+
+
+class Emitter:
+    """Numbers events, holds them against the lifecycle table, and encodes each once.
+
+    Deltas skip the table: a writer with an open field exists only between the field's `added` and `done`, which did pass it.
+    """
+
+    __slots__ = ("_lifecycle", "_quiet", "frames")
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.frames: list[bytes] = []
+        self._lifecycle = Lifecycle()
+        self._quiet = quiet
+
+    @property
+    def last(self) -> int:
+        """Number of the last event."""
+        return self._lifecycle.sequence_number
+
+    def emit(self, kind: Callable[..., e.Event], **fields: object) -> None:
+        """Emit a structural event. Without a reader (a plain answer) nothing is built."""
+        if self._quiet:
+            return
+        event = kind(sequence_number=self._lifecycle.sequence_number + 1, **fields)
+        self._lifecycle.advance(event)
+        self.frames.append(frame(event))
+
+    def emit_end(self, response: Response, body: bytes) -> None:
+        """Emit the terminal event that fits the response's status; before a failure the error, flat and nested, since clients read either."""
+        kind: Callable[..., e.Event] = e.Incomplete
+        if response.status == "completed":
+            kind = e.Completed
+        elif response.error is not None:
+            kind = e.Failed
+            code, message = response.error.code, response.error.message
+            category = "rate_limit_error" if code == "rate_limit_exceeded" else "server_error"
+            self.emit(e.ErrorEvent, code=code, message=message, param=None, error=e.NestedError(category, code, message, None))
+        self.emit(kind, response=msgspec.Raw(body))
+
+    def delta(self, template: DeltaFrames, text: str) -> None:
+        """Emit a delta of the open field."""
+        if self._quiet:
+            return
+        lifecycle = self._lifecycle
+        number = lifecycle.sequence_number + 1
+        lifecycle.sequence_number = number
+        self.frames.append(template.frame(number, text))
+
+
+class InvalidArguments(Exception):
+    """The model ended a call whose arguments are not JSON."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The model wrote arguments for '{name}' that are not valid JSON.")
+
+
+class ItemWriter(Protocol):
+    """The item being written."""
+
+    def close(self, status: ItemStatus) -> OutputItem:
+        """Emit what is missing up to `output_item.done`; the finished item. Raises InvalidArguments."""
+        ...
+
+    def cuts(self) -> Sequence[Sequence[Cut]]:
+        """Where the deltas of each of the item's fields were cut."""
+        ...
+
+
+class MessageWriter:
+    """Writes a message: text and refusal parts."""
+
+    def __init__(self, out: Emitter, item_id: str, index: int) -> None:
+        self._out = out
+        self._at = {"item_id": item_id, "output_index": index}
+        self._id = item_id
+        self._index = index
+        self._parts: list[OutputText | RefusalPart] = []
+        self._cuts: list[list[Cut]] = []
+        self._fragments: list[str] = []
+        self._logprobs: list[TokenLogprob] = []
+        self._counts: list[int] = []
+        self._refusing: bool | None = None
+        self._template: DeltaFrames | None = None
+        out.emit(e.ItemAdded, output_index=index, item=MessageItem(item_id, "in_progress"))
+
+    def write(self, text: str) -> None:
+        """Add to the answer; the per-token path."""
+        if self._refusing is not False:
+            self._open_part(refusing=False)
+        self._fragments.append(text)
+        self._out.delta(self._template, text)  # type: ignore[arg-type]  # set with the part
+
+    def write_scored(self, text: str, logprobs: Sequence[TokenLogprob]) -> None:
+        """Add text with log probabilities."""
+        if self._refusing is not False:
+            self._open_part(refusing=False)
+        self._fragments.append(text)
+        self._logprobs.extend(logprobs)
+        self._counts.append(len(logprobs))
+        self._out.emit(e.TextDelta, **self._place(), delta=text, logprobs=tuple(logprobs))
+
+    def refuse(self, text: str) -> None:
+        """Add to a refusal."""
+        if self._refusing is not True:
+            self._open_part(refusing=True)
+        self._fragments.append(text)
+        self._out.delta(self._template, text)  # type: ignore[arg-type]  # set with the part
+
+    def close(self, status: ItemStatus) -> MessageItem:
+        """See ItemWriter."""
+        self._close_part()
+        item = MessageItem(self._id, status, tuple(self._parts))
+        self._out.emit(e.ItemDone, output_index=self._index, item=item)
+        return item
+
+    def cuts(self) -> Sequence[Sequence[Cut]]:
+        """See ItemWriter."""
+        return self._cuts
+
+    def _place(self) -> dict[str, object]:
+        return {**self._at, "content_index": len(self._parts)}
+
+    def _open_part(self, *, refusing: bool) -> None:
+        self._close_part()
+        self._refusing = refusing
+        place = self._place()
+        part: ContentPart = RefusalPart("") if refusing else OutputText("")
+        self._out.emit(e.PartAdded, **place, part=part)
+        kind: Callable[..., e.TextualDelta] = e.RefusalDelta if refusing else e.TextDelta
+        self._template = DeltaFrames(kind(sequence_number=0, delta="", **place))
+
+    def _close_part(self) -> None:
+        if self._refusing is None:
+            return
+        place, text = self._place(), "".join(self._fragments)
+        part: OutputText | RefusalPart
+        if self._refusing:
+            part = RefusalPart(text)
+            self._out.emit(e.RefusalDone, **place, refusal=text)
+        else:
+            part = OutputText(text, logprobs=tuple(self._logprobs))
+            self._out.emit(e.TextDone, **place, text=text, logprobs=part.logprobs)
+        self._out.emit(e.PartDone, **place, part=part)
+        lengths = [len(fragment) for fragment in self._fragments]
+        self._cuts.append(list(zip(lengths, self._counts, strict=True)) if len(self._counts) == len(lengths) else [*lengths])
+        self._parts.append(part)
+        self._fragments, self._logprobs, self._counts, self._refusing = [], [], [], None
+
+
+class ReasoningWriter:
+    """Writes a reasoning item, as one summary part or (`raw`) as one content part."""
+
+    def __init__(self, out: Emitter, item_id: str, index: int, *, raw: bool, seal: Callable[[str], str] | None) -> None:
+        self._out = out
+        self._id = item_id
+        self._index = index
+        self._raw = raw
+        self._seal = seal
+        self._fragments: list[str] = []
+        out.emit(e.ItemAdded, output_index=index, item=ReasoningItem(item_id, "in_progress"))
+        place: dict[str, object] = {"item_id": item_id, "output_index": index}
+        self._place = {**place, "content_index": 0} if raw else {**place, "summary_index": 0}
+        kind: Callable[..., e.TextualDelta]
+        if raw:
+            out.emit(e.PartAdded, **self._place, part=ReasoningText(""))
+            kind = e.ReasoningTextDelta
+        else:
+            out.emit(e.SummaryPartAdded, **self._place, part=SummaryText(""))
+            kind = e.SummaryTextDelta
+        self._template = DeltaFrames(kind(sequence_number=0, delta="", **self._place))
+
+    def write(self, text: str) -> None:
+        """Add to the thinking; the per-token path."""
+        self._fragments.append(text)
+        self._out.delta(self._template, text)
+
+    def close(self, status: ItemStatus) -> ReasoningItem:
+        """See ItemWriter."""
+        text = "".join(self._fragments)
+        sealed = self._seal(text) if self._seal else msgspec.UNSET
+        if self._raw:
+            self._out.emit(e.ReasoningTextDone, **self._place, text=text)
+            self._out.emit(e.PartDone, **self._place, part=ReasoningText(text))
+            item = ReasoningItem(self._id, status, content=(ReasoningText(text),), encrypted_content=sealed)
+        else:
+            self._out.emit(e.SummaryTextDone, **self._place, text=text)
+            self._out.emit(e.SummaryPartDone, **self._place, part=SummaryText(text))
+            item = ReasoningItem(self._id, status, summary=(SummaryText(text),), encrypted_content=sealed)
+        self._out.emit(e.ItemDone, output_index=self._index, item=item)
+        return item
+
+    def cuts(self) -> Sequence[Sequence[Cut]]:
+        """See ItemWriter."""
+        return [[len(fragment) for fragment in self._fragments]]
+
+
+class CallTarget(msgspec.Struct, frozen=True):
+    """The client's tool behind the name the model used."""
+
+    name: str
+    namespace: str | None = None
+    custom: bool = False
+
+
+class CallWriter:
+    """Writes a function call. Its arguments are checked to be JSON before `done` says so."""
+
+    def __init__(self, out: Emitter, item: FunctionCallItem, index: int) -> None:
+        self._out = out
+        self._index = index
+        self._item = item
+        self._fragments: list[str] = []
+        self._at = {"item_id": item.id, "output_index": index}
+        out.emit(e.ItemAdded, output_index=index, item=item)
+        self._template = DeltaFrames(e.ArgumentsDelta(sequence_number=0, item_id=item.id, output_index=index, delta=""))
+
+    def write(self, fragment: str) -> None:
+        """Add to the arguments."""
+        self._fragments.append(fragment)
+        self._out.delta(self._template, fragment)
+
+    def complete(self) -> bool:
+        """Whether the arguments are whole already."""
+        return is_json("".join(self._fragments))
+
+    def close(self, status: ItemStatus) -> FunctionCallItem:
+        """See ItemWriter."""
+        if status == "completed":
+            if not "".join(self._fragments).strip():
+                self.write("{}")
+            elif not self.complete():
+                raise InvalidArguments(self._item.name)
+        arguments = "".join(self._fragments)
+        item = msgspec.structs.replace(self._item, status=status, arguments=arguments)
+        self._out.emit(e.ArgumentsDone, **self._at, arguments=arguments)
+        self._out.emit(e.ItemDone, output_index=self._index, item=item)
+        return item
+
+    def cuts(self) -> Sequence[Sequence[Cut]]:
+        """See ItemWriter."""
+        return [[len(fragment) for fragment in self._fragments]]
+
+
+class _CustomArguments(msgspec.Struct, frozen=True):
+    input: str
+
+
+class CustomCallWriter:
+    """Writes a custom tool call. The model writes `{"input": "…"}`; the client gets the string, in one delta."""
+
+    def __init__(self, out: Emitter, item: CustomToolCallItem, index: int) -> None:
+        self._out = out
+        self._index = index
+        self._item = item
+        self._fragments: list[str] = []
+        self._at = {"item_id": item.id, "output_index": index}
+        out.emit(e.ItemAdded, output_index=index, item=item)
+
+    def write(self, fragment: str) -> None:
+        """Add to the arguments, which are not shown before they are whole."""
+        self._fragments.append(fragment)
+
+    def complete(self) -> bool:
+        """Whether the arguments are whole already."""
+        return is_json("".join(self._fragments))
+
+    def close(self, status: ItemStatus) -> CustomToolCallItem:
+        """See ItemWriter."""
+        text = self._text(status)
+        if text:
+            self._out.emit(e.CustomInputDelta, **self._at, delta=text)
+        self._out.emit(e.CustomInputDone, **self._at, input=text)
+        item = msgspec.structs.replace(self._item, status=status, input=text)
+        self._out.emit(e.ItemDone, output_index=self._index, item=item)
+        return item
+
+    def cuts(self) -> Sequence[Sequence[Cut]]:
+        """See ItemWriter."""
+        return [[]]
+
+    def _text(self, status: ItemStatus) -> str:
+        try:
+            return msgspec.json.decode("".join(self._fragments), type=_CustomArguments).input
+        except msgspec.DecodeError as error:
+            if status == "completed":
+                raise InvalidArguments(self._item.name) from error
+            return ""
+
+
+def is_json(text: str) -> bool:
+    """Whether the text is one JSON value."""
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True

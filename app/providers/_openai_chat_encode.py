@@ -1,0 +1,208 @@
+"""The Chat Completions dialect, outward: a call to the body of `POST /chat/completions`, and what vendors differ in, as data. Sans-io."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal
+
+import msgspec
+
+from app.protocol.messages import Assistant, FilePart, ImagePart, Message, Part, TextPart, ToolResult, User
+from app.providers.base import FunctionTool, JsonObject, JsonSchema, ModelCall, Sampling, Thinking, UpstreamError
+from app.providers.facts import ModelFacts
+
+Force = Literal["named", "required"]
+Format = Literal["json_object", "json_schema"]
+
+_encode = msgspec.json.encode
+
+COMMON_SAMPLING: Mapping[str, str] = MappingProxyType(
+    {
+        "temperature": "temperature",
+        "top_p": "top_p",
+        "max_output_tokens": "max_tokens",
+        "presence_penalty": "presence_penalty",
+        "frequency_penalty": "frequency_penalty",
+        "seed": "seed",
+        "top_logprobs": "top_logprobs",
+    }
+)
+"""Names every server knows, but for `max_tokens`, which OpenAI has renamed."""
+
+
+def _every_format(_: ModelFacts) -> frozenset[Format]:
+    return frozenset({"json_object", "json_schema"})
+
+
+class Dialect(msgspec.Struct, frozen=True, kw_only=True):
+    """What one kind of server does its own way."""
+
+    name: str
+    think: Callable[[Thinking, ModelFacts], dict[str, Any]]
+    """The parameters about thinking, for a model that can think. `enabled` is set whenever effort or budget are; no effort is "none"."""
+    reasoning_field: str | None
+    """Where an assistant message carries its thinking; None: nowhere."""
+    separates_thinking: bool = False
+    """Thinking always comes apart from the answer; elsewhere a parser has to be configured for it."""
+    sampling: Mapping[str, str] = COMMON_SAMPLING
+    """Field of `Sampling` -> name on the wire; what is not in it is not sent."""
+    whole_answers: bool = True
+    """A plain answer may be asked for whole."""
+    forced_calls: frozenset[Force] = frozenset({"named", "required"})
+    forced_calls_while_thinking: bool = True
+    formats: Callable[[ModelFacts], frozenset[Format]] = _every_format
+    """What is enforced for a model."""
+    formats_while_thinking: bool = False
+    files: Literal["never", "by_model", "always"] = "never"
+    file_urls: bool = False
+    strict_tools: bool = False
+    """`strict` of a function means something."""
+    identifiers: frozenset[Literal["user", "prompt_cache_key"]] = frozenset()
+    """Which of these it takes."""
+
+
+# --- Messages ------------------------------------------------------------------------------------------------------------------
+
+
+def encode_messages(messages: Sequence[Message], dialect: Dialect, *, reasoning: bool) -> bytes:
+    """The messages, comma-separated, without brackets. Raises UpstreamError 400 for a file the dialect cannot carry."""
+    field = dialect.reasoning_field if reasoning else None
+    return _encode([wire for message in messages for wire in _message(message, dialect, field)])[1:-1]
+
+
+def _message(message: Message, dialect: Dialect, reasoning_field: str | None) -> Iterable[dict[str, Any]]:
+    match message:
+        case User(content):
+            yield {"role": "user", "content": content if isinstance(content, str) else _content(content, dialect)}
+        case ToolResult(call_id, content):
+            yield {"role": "tool", "tool_call_id": call_id, "content": content}
+        case Assistant(text, thought, calls):
+            # Empty rather than null beside calls: every server takes that, and templates that concatenate do, too.
+            wire: dict[str, Any] = {"role": "assistant", "content": text}
+            if thought and reasoning_field:
+                wire[reasoning_field] = thought
+            if calls:
+                wire["tool_calls"] = [
+                    {"id": call.call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}} for call in calls
+                ]
+            if text or len(wire) > len(("role", "content")):  # a turn that only thought leaves nothing where thinking is left out
+                yield wire
+
+
+def _content(parts: Sequence[Part], dialect: Dialect) -> str | list[dict[str, Any]]:
+    """Text alone as one string, since text models and older templates take nothing else."""
+    texts = [part.text for part in parts if isinstance(part, TextPart)]
+    return "\n".join(texts) if len(texts) == len(parts) else [_part(part, dialect) for part in parts]
+
+
+def _part(part: Part, dialect: Dialect) -> dict[str, Any]:
+    match part:
+        case TextPart(text):
+            return {"type": "text", "text": text}
+        case ImagePart(url, detail):
+            image = {"url": url} if detail == "auto" else {"url": url, "detail": detail}
+            return {"type": "image_url", "image_url": image}
+        case FilePart():
+            return {"type": "file", "file": _file(part, dialect)}
+
+
+def _file(part: FilePart, dialect: Dialect) -> dict[str, str]:
+    if dialect.files == "never" or (part.file_data is None and not (part.file_url and dialect.file_urls)):
+        means = "files" if dialect.files == "never" else "files by URL"
+        raise UpstreamError(f"The upstream cannot take {means}.", status=400, code="unsupported_file", param="input")
+    given = {"filename": part.filename, "file_data": part.file_data, "file_url": part.file_url if part.file_data is None else None}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+# --- The request ---------------------------------------------------------------------------------------------------------------
+
+
+def encode_call(call: ModelCall, dialect: Dialect, facts: ModelFacts, *, stream: bool) -> bytes:
+    """The request's body: the one system message, the prefix as it is, the messages, then the parameters.
+
+    Raises UpstreamError 400 for what the dialect cannot carry.
+    """
+    system, answer_format = _formatted(call, dialect, facts)
+    head = () if system is None else (_encode({"role": "system", "content": system}),)
+    messages = (*head, call.prefix, encode_messages(call.messages, dialect, reasoning=True))
+    parameters = _parameters(call, dialect, facts) | answer_format | _streaming(stream=stream)
+    return b'{"model":%b,"messages":[%b],%b' % (_encode(call.model), b",".join(filter(None, messages)), _encode(parameters)[1:])
+
+
+def _parameters(call: ModelCall, dialect: Dialect, facts: ModelFacts) -> dict[str, Any]:
+    sent = _sampling(call.sampling, dialect.sampling)
+    if call.tools:
+        sent["tools"] = [_tool(tool, dialect) for tool in call.tools]
+        sent["parallel_tool_calls"] = call.parallel_tool_calls
+        if call.forced_call is not None:
+            name = call.forced_call.name
+            sent["tool_choice"] = "required" if name is None else {"type": "function", "function": {"name": name}}
+    for name in dialect.identifiers:
+        value = getattr(call, name)
+        if value is not None:
+            sent[name] = value
+    return sent | _thinking(call.thinking, dialect, facts)
+
+
+def _streaming(*, stream: bool) -> dict[str, Any]:
+    # Without the option usage never arrives, and clients see zeros.
+    return {"stream": True, "stream_options": {"include_usage": True}} if stream else {"stream": False}
+
+
+def _sampling(sampling: Sampling, names: Mapping[str, str]) -> dict[str, Any]:
+    sent = {wire: value for field, wire in names.items() if (value := getattr(sampling, field)) is not None}
+    if sampling.top_logprobs is not None and "top_logprobs" in names:
+        sent["logprobs"] = True
+    return sent
+
+
+def _tool(tool: FunctionTool, dialect: Dialect) -> dict[str, Any]:
+    function: dict[str, Any] = {"name": tool.name, "parameters": tool.parameters}
+    if tool.description is not None:
+        function["description"] = tool.description
+    if tool.strict is not None and dialect.strict_tools:
+        function["strict"] = tool.strict
+    return {"type": "function", "function": function}
+
+
+def _thinking(thinking: Thinking, dialect: Dialect, facts: ModelFacts) -> dict[str, Any]:
+    """What was asked, said the dialect's way; what the model cannot do is left out, since servers refuse it."""
+    if facts.thinking == "never":
+        return {}
+    if thinking.enabled is False or thinking.effort == "none":
+        thinking = Thinking(enabled=None if facts.thinking == "always" else False)
+    elif thinking != Thinking():
+        thinking = Thinking(enabled=True, effort=thinking.effort, budget=thinking.budget)
+    return dialect.think(thinking, facts)
+
+
+def think_by_template(thinking: Thinking, facts: ModelFacts) -> dict[str, Any]:
+    """The switches of Qwen's own chat template, which vLLM, SGLang and llama.cpp pass on; it knows neither effort nor budget."""
+    switches: dict[str, bool] = {}
+    if thinking.enabled is not None:
+        switches["enable_thinking"] = thinking.enabled
+    if facts.preserves_thinking and thinking.enabled is not False:
+        switches["preserve_thinking"] = True
+    return {"chat_template_kwargs": switches} if switches else {}
+
+
+def _formatted(call: ModelCall, dialect: Dialect, facts: ModelFacts) -> tuple[str | None, dict[str, Any]]:
+    """The system message and `response_format`. Where a schema is not enforced it is told, and JSON is: servers refuse the format, or
+    models fill it with blanks, when the prompt does not speak of JSON."""
+    match call.format:
+        case None:
+            return call.system, {}
+        case JsonSchema() as wanted if "json_schema" in dialect.formats(facts):
+            return call.system, {"response_format": {"type": "json_schema", "json_schema": _schema(wanted)}}
+        case JsonSchema(schema=schema):
+            told = f"Answer with one JSON object that follows this JSON schema: {bytes(schema).decode()}"
+        case JsonObject():
+            told = "" if "json" in (call.system or "").lower() else "Answer with one JSON object."
+    system = "\n\n".join(filter(None, (call.system, told)))
+    return system, {"response_format": {"type": "json_object"}}
+
+
+def _schema(wanted: JsonSchema) -> dict[str, Any]:
+    given = {"name": wanted.name, "description": wanted.description, "schema": wanted.schema, "strict": wanted.strict}
+    return {name: value for name, value in given.items() if value is not None}

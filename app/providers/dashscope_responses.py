@@ -1,0 +1,104 @@
+"""Alibaba Cloud Model Studio (DashScope, Bailian) by its own Responses face, `/compatible-mode/v1/responses`.
+
+For models and accounts that are served better there; `dashscope` speaks Chat Completions. Nothing is kept at the vendor: `store` is
+off and the whole context goes with every call. This face enforces no output format and takes no thinking budget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
+
+import msgspec
+
+from app.protocol.deltas import Delta
+from app.protocol.messages import Message
+from app.providers._client import ERROR_LIMIT, OK, client_for, list_models
+from app.providers._http import UpstreamReply
+from app.providers._responses import encode_call, encode_messages
+from app.providers._responses_decode import ResponsesDecoder
+from app.providers.base import Capabilities, ModelCall, Thinking, UpstreamError, UpstreamModel
+from app.providers.errors import error_from_reply, error_in_stream
+from app.providers.facts import FactsLookup
+from app.providers.spec import ProviderSpec
+from app.settings import Upstream
+
+DIALECT = "dashscope-responses"
+
+_EVENTS = "text/event-stream"
+_DRAIN_SECONDS = 0.1
+
+
+class ResponsesProvider:
+    """An upstream. Raises ConfigurationError when the settings name no usable address."""
+
+    dialect = DIALECT
+
+    def __init__(self, upstream: Upstream, facts: FactsLookup) -> None:
+        self.name = upstream.name
+        self._facts = facts
+        self._client = client_for(upstream)
+
+    def capabilities(self, model: str) -> Capabilities:
+        """What this face and the facts about the model come to."""
+        facts = self._facts(model)
+        known = facts.thinking is not None
+        return Capabilities(
+            # `required` is only taken with one function: a named one is forced by offering it alone, "any of several" cannot be.
+            forced_calls=frozenset({"named"}),
+            forced_calls_while_thinking=False,
+            formats=frozenset(),
+            images=facts.images is not False,
+            thinks=facts.thinking in {"on", "always"} if known else None,
+            can_think=facts.thinking != "never" if known else None,
+            can_stop_thinking=facts.thinking != "always",
+            preserves_thinking=facts.preserves_thinking,
+            context_window=facts.context_window,
+            max_output_tokens=facts.max_output_tokens,
+        )
+
+    def encode_messages(self, messages: Sequence[Message], *, reasoning: bool) -> bytes:
+        """As the port says: input items."""
+        return encode_messages(messages, reasoning=reasoning)
+
+    async def stream(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta]]:
+        """As the port says. The last batch holds usage, where reported, and TurnFinished."""
+        if self._facts(call.model).thinking == "never":
+            call = msgspec.structs.replace(call, thinking=Thinking())
+        reply = await self._client.post("/responses", encode_call(call), accept=_EVENTS)
+        try:
+            if reply.status != OK:
+                raise error_from_reply(reply.status, reply.headers, await reply.read(ERROR_LIMIT))
+            if not reply.headers.get("content-type", _EVENTS).startswith(_EVENTS):
+                raise error_in_stream(await reply.read(ERROR_LIMIT))
+            decoder = ResponsesDecoder()
+            while not decoder.done and (piece := await reply.read_some()):
+                if deltas := decoder.feed(piece):
+                    yield deltas
+                if decoder.failure is not None:
+                    raise decoder.failure
+            if deltas := decoder.end():
+                yield deltas
+            await _drain(reply)
+        finally:
+            reply.close()
+
+    async def models(self) -> Sequence[UpstreamModel]:
+        """As the port says."""
+        return await list_models(self._client)
+
+    async def aclose(self) -> None:
+        """As the port says."""
+        await self._client.aclose()
+
+
+async def _drain(reply: UpstreamReply) -> None:
+    """Read the end of the body, so that the connection can be used again; the answer is complete, whatever happens here."""
+    with suppress(TimeoutError, UpstreamError):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            while await reply.read_some():
+                pass
+
+
+PROVIDER = ProviderSpec(DIALECT, ResponsesProvider)

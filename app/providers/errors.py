@@ -1,0 +1,202 @@
+"""What an upstream's refusal means for our client: one table over the vendors' codes, types and sentences.
+
+Sources: the error table of DashScope (nested and flat envelopes, throttles under four names, `insufficient_quota` for a limit that
+passes within a minute), and the bodies vLLM, SGLang, Ollama and llama.cpp send.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, cast
+
+import msgspec
+
+from app.providers.base import Headers, UpstreamError
+
+_RETRY_AFTER = 1.0
+"""Seconds; DashScope enforces its limits per second, too, and names no time."""
+_LONGEST = 2000
+
+
+class _Report(msgspec.Struct, frozen=True):
+    """What a body says, whichever envelope it came in. `code` holds the names (code and type), lower case, for the table."""
+
+    status: int
+    code: str
+    names: str
+    message: str
+
+
+class _Rule(msgspec.Struct, frozen=True):
+    """What to answer when the names, or the sentence, match. None: any."""
+
+    status: int
+    code: str
+    names: re.Pattern[str] | None = None
+    sentence: re.Pattern[str] | None = None
+    param: str | None = None
+    retryable: bool = False
+
+    def matches(self, report: _Report) -> bool:
+        return bool((self.names and self.names.search(report.names)) or (self.sentence and self.sentence.search(report.message)))
+
+
+def _any(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.IGNORECASE)
+
+
+_RULES = (
+    _Rule(
+        400,
+        "content_policy_violation",
+        _any("data_?inspection_?failed|customroleblocked|faqruleblocked|ipinfringementsuspect|content_policy"),
+        _any("may contain inappropriate content"),
+        param="input",
+    ),
+    _Rule(
+        502,
+        "upstream_billing",
+        _any("arrearage|unpurchased|notpurchased|overdue|freetieronly"),
+        _any("free allocated quota exceeded|account is in good standing"),
+    ),
+    _Rule(
+        503, "server_is_overloaded", _any("serviceunavailable|modelunavailable|overloaded"), _any("system capacity limits"), retryable=True
+    ),
+    _Rule(
+        429,
+        "rate_limit_exceeded",
+        _any("throttling|limit_requests|limitrequests|limit_burst_rate|insufficient_quota|resourceexhausted|rate_?limit"),
+        retryable=True,
+    ),
+    _Rule(
+        400,
+        "invalid_value",
+        sentence=_any(r"range of max_tokens|max_(completion_)?tokens\W.{0,60}too large"),
+        param="max_output_tokens",
+    ),
+    _Rule(
+        400,
+        "context_length_exceeded",
+        _any("exceed_context_size|context_length_exceeded"),
+        _any(
+            "range of input length|maximum (context|model) length|exceeds the available context"
+            "|(longer than|exceeds?) the model's .{0,20}(context|length)"
+        ),
+        param="input",
+    ),
+    _Rule(400, "unsupported_image", sentence=_any("image input is not supported|mmproj"), param="input"),
+    _Rule(
+        404,
+        "model_not_found",
+        _any("model_?not_?found"),
+        _any(r"unsupported model|model not exist|\bmodel\b.{0,200}(does not exist|not found|is not supported)"),
+        param="model",
+    ),
+    _Rule(504, "upstream_timeout", _any("requesttimeout|request_timeout"), retryable=True),
+)
+
+_BY_STATUS = {
+    401: _Rule(502, "upstream_authentication"),
+    403: _Rule(502, "upstream_authentication"),
+    408: _Rule(504, "upstream_timeout", retryable=True),
+    429: _Rule(429, "rate_limit_exceeded", retryable=True),
+    503: _Rule(503, "server_is_overloaded", retryable=True),
+    504: _Rule(504, "upstream_timeout", retryable=True),
+    529: _Rule(503, "server_is_overloaded", retryable=True),
+}
+_CLIENT_ERROR, _SERVER_ERROR = 400, 500
+_REJECTED = frozenset({400, 413, 422})
+_FAILED = _Rule(502, "upstream_error", retryable=True)
+_MISDIRECTED = _Rule(502, "upstream_error")
+
+_NAMED_STATUS = (
+    (401, _any("invalid_?api_?key|not authorized|unauthorized|authentication")),
+    (403, _any("access_?denied|permission|forbidden")),
+    (400, _any("invalid_?(parameter|request|value)|bad_?request|validation")),
+)
+"""For errors inside a stream, which have no status but sometimes a telling name."""
+
+_LAYER = re.compile(r"^<(\d{3})> *InternalError[\w.]*: *")
+_LINK = re.compile(
+    r"\s*(?:(?:for (?:more )?(?:details|information)|please (?:see|visit|refer to)|see)[^.\n]{0,60}?)?https?://\S+", re.IGNORECASE
+)
+_KEY = re.compile(r"\b(?:sk|Bearer)[-_ ][\w*.-]{6,}")
+_REQUEST_ID = re.compile(r"\s*[(\[]?\brequest[ _-]?id\b\W{0,4}[\w-]{8,}[)\]]?", re.IGNORECASE)
+
+
+def error_from_reply(status: int, headers: Headers, body: bytes) -> UpstreamError:
+    """The error for an answer whose status is not 200. `headers` has lower-case names."""
+    report = _read(body, status)
+    return _judge(report, _seconds(headers))
+
+
+def error_in_stream(body: bytes, status: int | None = None) -> UpstreamError:
+    """The error for a body inside a 200 stream; `status` where the vendor sent one beside it, that of a success says nothing."""
+    return _judge(_read(body, status if status and status >= _CLIENT_ERROR else None), None)
+
+
+def _judge(report: _Report, retry_after: float | None) -> UpstreamError:
+    rule = next((rule for rule in _RULES if rule.matches(report)), None) or _by_status(report)
+    message = report.message or f"The upstream answered with status {report.status}."
+    if rule.code == "upstream_authentication":
+        # Without the prefix a client would look for the fault in its own key.
+        message = f"The upstream refused the gateway's credentials: {message}"
+    if rule.status == _BY_STATUS[429].status and retry_after is None:
+        retry_after = _RETRY_AFTER
+    return UpstreamError(
+        message,
+        status=rule.status,
+        code=rule.code,
+        param=rule.param,
+        retry_after=retry_after if rule.retryable else None,
+        retryable=rule.retryable,
+    )
+
+
+def _by_status(report: _Report) -> _Rule:
+    if report.status in _REJECTED:
+        return _Rule(400, report.code or "upstream_rejected")
+    if report.status in _BY_STATUS:
+        return _BY_STATUS[report.status]
+    return _FAILED if report.status >= _SERVER_ERROR else _MISDIRECTED
+
+
+def _read(body: bytes, status: int | None) -> _Report:
+    """Find the fields in `{"error": {…}}`, `{"error": "…"}`, flat bodies, and FastAPI's `{"detail": …}`."""
+    outer = _object(body)
+    error: Any = outer.get("error")
+    fields = cast("dict[str, Any]", error) if isinstance(error, dict) else outer
+    told: Any = error if isinstance(error, str) else fields.get("message") or fields.get("detail")
+    message = told[:_LONGEST] if isinstance(told, str) else ""
+    code, kind = fields.get("code"), fields.get("type")
+    names = " ".join(name for name in (code, kind) if isinstance(name, str)).lower()
+    layer = _LAYER.match(message)
+    # The algorithm layer's own status, inside the sentence, is the nearest to the cause.
+    known = int(layer[1]) if layer else status or (code if isinstance(code, int) else None)
+    if known is None:
+        known = next((guess for guess, pattern in _NAMED_STATUS if pattern.search(names)), 500)
+    return _Report(known, code if isinstance(code, str) else "", names, _cleaned(message[layer.end() :] if layer else message))
+
+
+def _object(body: bytes) -> Mapping[str, Any]:
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # A proxy's HTML page or a bare sentence: the status has to tell.
+        return {}
+
+
+def _cleaned(message: str) -> str:
+    """The vendor's sentence without its links, keys and request ids, which are the operator's business."""
+    for pattern in (_LINK, _REQUEST_ID):
+        message = pattern.sub("", message)
+    return _KEY.sub("[key]", message).strip(" \n,;:")
+
+
+def _seconds(headers: Headers) -> float | None:
+    for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        value = headers.get(name, "")
+        if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value):
+            return float(value) / scale
+    return None

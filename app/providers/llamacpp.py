@@ -1,0 +1,16 @@
+"""llama.cpp's server. Calls and thinking need it started with `--jinja`."""
+
+from __future__ import annotations
+
+from app.providers._openai_chat import provider_spec
+from app.providers._openai_chat_encode import COMMON_SAMPLING, Dialect, think_by_template
+
+PROVIDER = provider_spec(
+    Dialect(
+        name="llamacpp",
+        think=think_by_template,
+        reasoning_field="reasoning_content",
+        sampling={**COMMON_SAMPLING, "top_k": "top_k", "repetition_penalty": "repeat_penalty"},
+        forced_calls=frozenset({"required"}),  # a named function silently becomes "auto"
+    )
+)

@@ -1,0 +1,34 @@
+"""Ollama, by its OpenAI-compatible endpoint. It cuts what exceeds its context from the front, silently; `OLLAMA_CONTEXT_LENGTH` sets it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.providers._openai_chat import provider_spec
+from app.providers._openai_chat_encode import Dialect
+from app.providers.base import Effort, Thinking
+from app.providers.facts import ModelFacts
+
+_LEVELS: dict[Effort, str] = {"minimal": "low", "low": "low", "high": "high", "xhigh": "high", "max": "high"}
+"""Older versions refuse any other level; to Qwen they are all the same."""
+
+
+def _think(thinking: Thinking, facts: ModelFacts) -> dict[str, Any]:
+    del facts
+    match thinking.enabled:
+        case None:
+            return {}
+        case False:
+            return {"reasoning_effort": "none"}
+        case True:
+            return {"reasoning_effort": _LEVELS.get(thinking.effort or "medium", "medium")}
+
+
+PROVIDER = provider_spec(
+    Dialect(
+        name="ollama",
+        think=_think,
+        reasoning_field="reasoning",
+        forced_calls=frozenset(),
+    )
+)

@@ -1,0 +1,17 @@
+"""SGLang. Takes thinking apart only when started with `--reasoning-parser`, and calls with `--tool-call-parser`."""
+
+from __future__ import annotations
+
+from app.providers._openai_chat import provider_spec
+from app.providers._openai_chat_encode import COMMON_SAMPLING, Dialect, think_by_template
+
+PROVIDER = provider_spec(
+    Dialect(
+        name="sglang",
+        think=think_by_template,
+        reasoning_field="reasoning_content",
+        sampling={**COMMON_SAMPLING, "top_k": "top_k", "repetition_penalty": "repetition_penalty"},
+        strict_tools=True,
+        identifiers=frozenset({"user"}),
+    )
+)

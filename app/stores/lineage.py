@@ -1,0 +1,40 @@
+"""What happens to a chain when its oldest turns go: pure functions that the stores share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from app.stores.base import Turn
+
+
+class _Answer(msgspec.Struct):
+    output: msgspec.Raw = msgspec.Raw(b"[]")
+
+
+_ANSWER = msgspec.json.Decoder(_Answer)
+
+
+def purged_above(parent: str | None, purged: Mapping[str, str | None]) -> tuple[list[str], str | None]:
+    """The turns above a child that are going, root first, and the turn the child follows afterwards.
+
+    `purged`: id of each turn that goes -> the turn before it.
+    """
+    path: list[str] = []
+    while parent is not None and parent in purged:
+        path.append(parent)
+        parent = purged[parent]
+    path.reverse()
+    return path, parent
+
+
+def items_of(turn: Turn) -> bytes:
+    """All items a turn stands for, as a JSON array: those it inherited, its input, its output."""
+    return concatenate(turn.inherited, turn.input, bytes(_ANSWER.decode(turn.response).output))
+
+
+def concatenate(*arrays: bytes | None) -> bytes:
+    """One JSON array with the elements of all; their bytes stay as they are."""
+    insides = (array.strip()[1:-1].strip() for array in arrays if array)
+    return b"[" + b",".join(inside for inside in insides if inside) + b"]"

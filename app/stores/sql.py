@@ -1,0 +1,224 @@
+"""Responses in SQLite or Postgres: one row a turn, written in groups, read with Core statements that are built once."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from operator import itemgetter
+from typing import Any
+
+from sqlalchemy import CTE, ColumnElement, Integer, RowMapping, bindparam, delete, func, literal, or_, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.db.engine import Database
+from app.db.tables import event_batches, foreign_items, responses
+from app.db.writer import DatabaseUnavailable, RowRefused
+from app.stores.base import AncestorDeleted, RecordRefused, ResponseRecord, StoreUnavailable, Turn
+from app.stores.lineage import concatenate, items_of, purged_above
+
+# An id beyond this does not fit Postgres' index and is not worth one; such an item just cannot be referred to.
+_MAX_ITEM_ID = 512
+
+# Any number no one else uses: one replica purges at a time.
+_PURGE_LOCK = 7_305_112_905
+
+_r = responses.c
+_OWN = (_r.id == bindparam("wanted"), _r.project_id == bindparam("owner"))
+_ALIVE = (_r.expires_at > bindparam("now"), _r.deleted_at.is_(None))
+
+_GET = select(
+    _r.id,
+    _r.project_id,
+    _r.previous_id,
+    _r.created_at,
+    _r.expires_at,
+    _r.status,
+    _r.model,
+    _r.response,
+    _r.input,
+    _r.cuts,
+    _r.inherited,
+).where(*_OWN, *_ALIVE)
+
+
+def _chain_with(*columns: ColumnElement[Any]) -> CTE:
+    """The turns from a living tip up to the root or to the first tombstone, with these columns of each."""
+    link = (_r.id, _r.previous_id, _r.project_id, _r.deleted_at, *columns)
+    tip = select(*link, literal(0).label("depth")).where(*_OWN, *_ALIVE).cte("chain", recursive=True)
+    above = select(*link, tip.c.depth + 1).join_from(responses, tip, _r.id == tip.c.previous_id)
+    return tip.union_all(above.where(_r.project_id == tip.c.project_id, tip.c.deleted_at.is_(None)))
+
+
+_CHAIN = select(_chain_with(_r.input, _r.response, _r.inherited))
+_links = _chain_with()
+_CONTINUABLE = select(func.count().label("turns"), func.count(_links.c.deleted_at).label("tombstones")).select_from(_links)
+
+_LOCATE = (
+    select(_r.id)
+    .join_from(foreign_items, responses, foreign_items.c.response_id == _r.id)
+    .where(foreign_items.c.project_id == bindparam("owner"), foreign_items.c.item_id == bindparam("item"), *_ALIVE)
+    .order_by(_r.created_at.desc(), _r.id.desc())
+    .limit(1)
+)
+
+_BURY = (
+    update(responses)
+    .where(*_OWN, *_ALIVE)
+    .values(deleted_at=bindparam("now"), expires_at=bindparam("until"), response=b"", input=b"", cuts=None, inherited=None)
+)
+
+_COUNT_EXPIRED = select(func.count().label("expired")).where(_r.expires_at <= bindparam("now"))
+
+# A tombstone stays as long as anything follows it, whatever the times say.
+_child = responses.alias("child")
+_EXPIRED = (
+    select(_r.id, _r.previous_id)
+    .where(
+        _r.expires_at <= bindparam("now"),
+        or_(_r.deleted_at.is_(None), ~select(_child.c.id).where(_child.c.previous_id == _r.id).exists()),
+    )
+    .order_by(_r.expires_at)
+    .limit(bindparam("limit", type_=Integer))
+)
+_CHILDREN = select(_r.id, _r.previous_id, _r.inherited).where(
+    _r.previous_id.in_(bindparam("parents", expanding=True)), _r.deleted_at.is_(None)
+)
+_TURNS = select(_r.id, _r.input, _r.response, _r.inherited).where(_r.id.in_(bindparam("ids", expanding=True)))
+_ADOPT = (
+    update(responses)
+    .where(_r.id == bindparam("wanted"), _r.deleted_at.is_(None))
+    .values(previous_id=bindparam("above"), inherited=bindparam("items"))
+)
+_REMOVE = delete(responses).where(_r.id.in_(bindparam("ids", expanding=True)))
+
+_e = event_batches.c
+_REMOVE_FRAMES = delete(event_batches).where(
+    tuple_(_e.response_id, _e.first_sequence).in_(
+        select(_e.response_id, _e.first_sequence).where(_e.expires_at <= bindparam("now")).order_by(_e.expires_at).limit(bindparam("limit", type_=Integer))
+    )
+)
+
+
+class SqlResponseStore:
+    """The store that outlives the process."""
+
+    def __init__(self, database: Database, *, retention_seconds: int, grace_seconds: int = 0) -> None:
+        """`retention_seconds`: how long a tombstone stays; at least the longest life a record is given.
+
+        `grace_seconds`: how long an expired record (which nobody can see any more) is kept for a run that began
+        while it was alive and is going to be its child; at least the longest time a run takes.
+        """
+        self._database = database
+        self._retention = retention_seconds
+        self._grace = grace_seconds
+
+    async def save(self, record: ResponseRecord) -> None:
+        """Keep the record: one row, and one for each id its client made up."""
+        row = (
+            record.id,
+            record.project_id,
+            record.previous_id,
+            record.created_at,
+            record.expires_at,
+            None,
+            record.status,
+            record.model,
+            record.response,
+            record.input,
+            record.cuts,
+            record.inherited,
+        )
+        items = dict.fromkeys(item for item in record.foreign_item_ids if len(item) <= _MAX_ITEM_ID and "\0" not in item)
+        with store_errors():
+            await self._database.writer.insert((responses, row), *((foreign_items, (record.project_id, item, record.id)) for item in items))
+
+    async def get(self, project_id: str, response_id: str, now: int) -> ResponseRecord | None:
+        """The record, when it is there for this project."""
+        rows = await self._fetch(_GET, {"wanted": response_id, "owner": project_id, "now": now})
+        return ResponseRecord(**rows[0]) if rows else None
+
+    async def chain(self, project_id: str, response_id: str, now: int) -> Sequence[Turn] | None:
+        """The turns from the root to `response_id`, found from the tip upwards by one recursive query."""
+        rows = await self._fetch(_CHAIN, {"wanted": response_id, "owner": project_id, "now": now})
+        turns: list[Turn] = []
+        for row in sorted(rows, key=itemgetter("depth"), reverse=True):
+            if row["deleted_at"] is not None:
+                raise AncestorDeleted(row["id"])
+            turns.append(Turn(row["id"], row["input"], row["response"], row["inherited"]))
+        return turns or None
+
+    async def continuable(self, project_id: str, response_id: str, now: int) -> bool:
+        """Whether the chain can be read, by the ids alone."""
+        rows = await self._fetch(_CONTINUABLE, {"wanted": response_id, "owner": project_id, "now": now})
+        return bool(rows) and rows[0]["turns"] > 0 and rows[0]["tombstones"] == 0
+
+    async def locate_item(self, project_id: str, item_id: str, now: int) -> str | None:
+        """The newest response that holds the item."""
+        rows = await self._fetch(_LOCATE, {"owner": project_id, "item": item_id, "now": now})
+        return rows[0]["id"] if rows else None
+
+    async def delete(self, project_id: str, response_id: str, now: int) -> bool:
+        """Leave a tombstone; what the response's log still holds goes with the bytes."""
+        parameters = {"wanted": response_id, "owner": project_id, "now": now, "until": now + self._retention}
+        with store_errors():
+            async with self._database.transaction() as connection:
+                if (await connection.execute(_BURY, parameters)).rowcount == 0:
+                    return False
+                for table in (foreign_items, event_batches):
+                    await connection.execute(delete(table).where(table.c.response_id == response_id))
+        return True
+
+    async def purge(self, now: int, limit: int) -> int:
+        """Remove the oldest expired records, and as many expired batches of frames."""
+        with store_errors():
+            async with self._database.transaction() as connection:
+                if not await self._only_one(connection):
+                    return 0
+                await connection.execute(_REMOVE_FRAMES, {"now": now, "limit": limit})
+                expired = await connection.execute(_EXPIRED, {"now": now - self._grace, "limit": limit})
+                going: dict[str, str | None] = {row.id: row.previous_id for row in expired}
+                if going:
+                    await _bequeath(connection, going)
+                    await connection.execute(_REMOVE, {"ids": list(going)})
+                return len(going)
+
+    async def count_expired(self, now: int) -> int:
+        """How many records are past their time."""
+        return (await self._fetch(_COUNT_EXPIRED, {"now": now}))[0]["expired"]
+
+    async def _fetch(self, statement: Any, parameters: Mapping[str, Any]) -> Sequence[RowMapping]:
+        with store_errors():
+            return await self._database.fetch(statement, parameters)
+
+    async def _only_one(self, connection: AsyncConnection) -> bool:
+        """Whether no other replica purges; on SQLite the transaction itself holds the write lock."""
+        if self._database.dialect == "sqlite":
+            return True
+        return bool((await connection.execute(select(func.pg_try_advisory_xact_lock(_PURGE_LOCK)))).scalar())
+
+
+async def _bequeath(connection: AsyncConnection, going: Mapping[str, str | None]) -> None:
+    """Move the items of the turns that go into the children that stay."""
+    children = [row for row in await connection.execute(_CHILDREN, {"parents": list(going)}) if row.id not in going]
+    paths = {child.id: purged_above(child.previous_id, going) for child in children}
+    needed = list({one for path, _ in paths.values() for one in path})
+    if not needed:
+        return
+    turns = {row.id: Turn(row.id, row.input, row.response, row.inherited) for row in await connection.execute(_TURNS, {"ids": needed})}
+    adoptions: list[dict[str, Any]] = []
+    for child in children:
+        path, above = paths[child.id]
+        items = concatenate(*(items_of(turns[one]) for one in path), child.inherited)
+        adoptions.append({"wanted": child.id, "above": above, "items": items})
+    await connection.execute(_ADOPT, adoptions)
+
+
+@contextmanager
+def store_errors() -> Generator[None]:
+    """The database's errors as the port names them."""
+    try:
+        yield
+    except DatabaseUnavailable as error:
+        raise StoreUnavailable(str(error)) from error
+    except RowRefused as error:
+        raise RecordRefused(str(error)) from error

@@ -1,0 +1,95 @@
+"""Which upstreams to use: those the settings name, else DashScope by its key, else a Qwen server on this machine, else the demo model."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from app import discovery
+from app.engine.routing import Route
+from app.providers.base import Provider, UpstreamError, UpstreamModel
+from app.providers.detect import dialect_of
+from app.providers.facts import facts_with
+from app.providers.spec import ProviderSpec
+from app.settings import ConfigurationError, Settings, Timeouts, Upstream
+
+_log = logging.getLogger(__name__)
+_DASHSCOPE = "https://dashscope.aliyuncs.com/compatible-mode/v1"
+_LOCAL_SERVERS = (("llama.cpp", 8080), ("ollama", 11434), ("vllm", 8001), ("sglang", 30000))
+"""Usual local ports; vLLM's own default is the gateway's, so its documented second choice is asked."""
+_PROBE_SECONDS = 0.3
+_EXCLUSIVE = frozenset({"llamacpp", "ollama", "demo"})
+"""Dialects whose servers answer under any model name, so that their list decides what exists."""
+
+
+async def connect(settings: Settings) -> Sequence[Route]:
+    """The routes, each with what its upstream lists now. Raises ConfigurationError."""
+    chosen = configured(settings)
+    if not chosen and settings.discover:
+        chosen = await _discover(settings)
+    if not chosen:
+        _log.warning("no upstream is configured: serving the built-in demo model, a simulation; set GATEWAY_UPSTREAM_BASE_URL or DASHSCOPE_API_KEY")
+        chosen = [Upstream(name="demo", base_url="demo:", dialect="demo")]
+    return await asyncio.gather(*(_route(upstream, settings) for upstream in chosen))
+
+
+def configured(settings: Settings) -> Sequence[Upstream]:
+    """The upstreams the settings name; none: something has to be found."""
+    chosen = list(settings.upstreams)
+    if settings.upstream_base_url:
+        chosen.append(
+            Upstream(name="default", base_url=settings.upstream_base_url, api_key=settings.upstream_api_key, dialect=settings.upstream_dialect)
+        )
+    elif settings.upstream_dialect == "demo":
+        chosen.append(Upstream(name="demo", base_url="demo:", dialect="demo"))
+    if not chosen and settings.dashscope_api_key:
+        chosen.append(Upstream(name="dashscope", base_url=_DASHSCOPE, api_key=settings.dashscope_api_key, dialect="dashscope"))
+    return chosen
+
+
+async def ask(upstream: Upstream, settings: Settings) -> Sequence[UpstreamModel]:
+    """The upstream's model list. Raises UpstreamError and ConfigurationError."""
+    provider = _build(upstream, "openai" if upstream.dialect == "auto" else upstream.dialect, settings)
+    try:
+        return await provider.models()
+    finally:
+        await provider.aclose()
+
+
+async def _route(upstream: Upstream, settings: Settings) -> Route:
+    try:
+        listed: Sequence[UpstreamModel] = await ask(upstream, settings)
+    except UpstreamError as error:
+        _log.warning("upstream %s does not list its models: %s", upstream.name, error.message)
+        listed = ()
+    dialect = dialect_of(upstream.base_url, listed) if upstream.dialect == "auto" else upstream.dialect
+    _log.info("upstream %s: %s (%s), %d models listed", upstream.name, upstream.base_url, dialect, len(listed))
+    models = tuple(UpstreamModel(name, owned_by=upstream.name) for name in upstream.models) or tuple(listed)
+    exclusive = bool(upstream.models) or (dialect in _EXCLUSIVE and bool(listed))
+    return Route(_build(upstream, dialect, settings), upstream.weight, upstream.attempts, models, exclusive, fixed=bool(upstream.models))
+
+
+def _build(upstream: Upstream, dialect: str, settings: Settings) -> Provider:
+    specs = {spec.dialect: spec for spec in discovery.constants("app.providers", "PROVIDER", ProviderSpec).values()}
+    if dialect not in specs:
+        raise ConfigurationError(f"upstream {upstream.name}: no dialect '{dialect}'; there are {', '.join(sorted(specs))}")
+    return specs[dialect].build(upstream, facts_with(settings.models))
+
+
+async def _discover(settings: Settings) -> list[Upstream]:
+    found = await asyncio.gather(*(_probe(name, port, settings) for name, port in _LOCAL_SERVERS))
+    return [upstream for upstream in found if upstream is not None]
+
+
+async def _probe(name: str, port: int, settings: Settings) -> Upstream | None:
+    if port == settings.port:
+        return None
+    base_url = f"http://127.0.0.1:{port}/v1"
+    limits = Timeouts(connect=_PROBE_SECONDS, first_token=_PROBE_SECONDS, idle=_PROBE_SECONDS, total=_PROBE_SECONDS)
+    try:
+        models = await ask(Upstream(name=name, base_url=base_url, timeouts=limits), settings)
+    except UpstreamError:
+        return None
+    _log.info("found a server on port %d (%s), using it as the upstream", port, name)
+    return Upstream(name=name, base_url=base_url, dialect=dialect_of(base_url, models))

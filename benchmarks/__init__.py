@@ -1,0 +1,1 @@
+"""Side-by-side measurements of the gateway; see docs/benchmarks.md."""

@@ -1,0 +1,201 @@
+"""Measure this gateway beside nginx and others; prints Markdown, and keeps every figure in benchmarks/results.
+
+Runs are interleaved (round by round, case by case, server by server), so that a busy machine hurts all alike, and every answer
+is checked whole. See docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks import databases, servers, table
+from benchmarks.cases import CASES, MODELS, LoadFailed, Measurement, Subject
+from benchmarks.processes import NotReady, Running
+from benchmarks.servers import HERE, Server
+
+GATEWAYS = ("nginx", "nostore", "sqlite", "postgres", "litellm")
+ALONE = ("startup", "memory")
+ALL_CASES = (*CASES, *ALONE, "chain")
+RESULTS = HERE / "results"
+
+
+class Session:
+    """One session of measuring: its options, its files, and what was found."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self.options, self.folder = options, folder
+        self.direct = servers.upstream(MODELS)
+        self.found: list[Measurement] = []
+        self.troubles: list[str] = []
+
+    def run(self) -> None:
+        """Measure each server alone in a fresh process, then all of them together."""
+        with ExitStack() as stack:
+            direct = self._start(stack, self.direct)
+            chosen = self._chosen(stack)
+            if direct is None:
+                return
+            if not set(ALONE).isdisjoint(self.options.cases):
+                self._alone(chosen)
+            if not set(ALONE).issuperset(self.options.cases):
+                self._together(stack, direct, chosen)
+
+    def _chosen(self, stack: ExitStack) -> list[Server]:
+        """The servers to measure, besides the simulator; the databases are started for them."""
+        make: dict[str, Callable[[], Server]] = {
+            "nginx": lambda: servers.nginx(self.direct, self.folder),
+            "nostore": lambda: servers.gateway("nostore", self.direct, self.folder),
+            "sqlite": lambda: servers.gateway("sqlite", self.direct, self.folder),
+            "postgres": lambda: servers.gateway("postgres", self.direct, self.folder, stack.enter_context(databases.started())),
+            "litellm": lambda: servers.litellm(os.environ["LITELLM"], self.direct, self.folder, MODELS),
+        }
+        return [make[name]() for name in self.options.gateways if name in make]
+
+    def _alone(self, chosen: Sequence[Server]) -> None:
+        for number in range(self.options.rounds):
+            for server in chosen:
+                with ExitStack() as stack:
+                    if subject := self._start(stack, server):
+                        self._keep(lambda s=subject, n=number: s.measure_alone(n, streams="memory" in self.options.cases))
+
+    def _together(self, stack: ExitStack, direct: Subject, chosen: Sequence[Server]) -> None:
+        subjects = [subject for server in chosen if (subject := self._start(stack, server))]
+        for subject in subjects:
+            subject.warm_up(1)
+        if "direct" in self.options.gateways:
+            subjects.insert(0, direct)
+        for number in range(self.options.rounds):
+            for case in self.options.cases:
+                for subject in self._for_case(case, direct, subjects):
+                    self._keep(lambda s=subject, c=case, n=number: self._measure(s, c, n))
+
+    def _for_case(self, case: str, direct: Subject, subjects: list[Subject]) -> list[Subject]:
+        """The added time to the first token needs the time of the simulator itself."""
+        if case in ALONE:
+            return []
+        return subjects if case != "first" or direct in subjects else [direct, *subjects]
+
+    def _measure(self, subject: Subject, case: str, number: int) -> Measurement:
+        if case == "chain":
+            return subject.measure_chain(number, self.options.chains, self.folder)
+        return subject.measure(case, number, self.options.seconds)
+
+    def _keep(self, measure: Callable[[], Measurement]) -> None:
+        try:
+            found = measure()
+        except LoadFailed as error:
+            self._trouble(str(error))
+            return
+        self.found.append(found)
+        _say(f"{found.case:6} {found.server:9} round {found.round + 1}  " + "  ".join(f"{k} {v:.3g}" for k, v in found.values.items()))
+        for reason, count in found.errors.items():
+            self._trouble(f"{found.case} {found.server}: {count} answers failed: {reason}")
+
+    def _start(self, stack: ExitStack, server: Server) -> Subject | None:
+        """Start a server for as long as the stack lives; none when it does not start."""
+        try:
+            running = server.start(self.folder)
+        except (NotReady, OSError) as error:
+            self._trouble(f"{server.name} did not start: {error}")
+            return None
+        stack.callback(Running.stop, running)
+        return Subject(server, running)
+
+    def _trouble(self, text: str) -> None:
+        self.troubles.append(text)
+        _say(text)
+
+
+def main() -> int:
+    """Measure, print the tables, keep the figures; 1 when anything went wrong."""
+    options = _options()
+    _build()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 8192)), hard))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # unwinds like Ctrl-C, so that every server is stopped
+    RESULTS.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        session = Session(options, Path(folder))
+        session.run()
+    facts = _facts(options)
+    report = f"{facts}\n\n{table.render(options.gateways, session.found)}"
+    name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    (RESULTS / f"{name}.md").write_text(report)
+    (RESULTS / f"{name}.json").write_text(json.dumps([asdict(m) for m in session.found], indent=1))
+    sys.stdout.write(f"\n{report}")
+    _say(f"\nkept in benchmarks/results/{name}.md and .json")
+    return 1 if session.troubles else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks/run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gateways", default=",".join(GATEWAYS), help="from: direct, %(default)s (litellm needs the variable LITELLM)")
+    parser.add_argument("--cases", default=",".join(ALL_CASES), help="from: %(default)s")
+    parser.add_argument("--rounds", type=int, default=3, help="medians are over this many (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=3, help="length of a closed-loop run (%(default)s)")
+    parser.add_argument("--chains", type=int, default=200, help="conversations of the case chain (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="one short round: does it work, and roughly how fast")
+    options = parser.parse_args()
+    options.gateways = _names(parser, options.gateways, ("direct", *GATEWAYS))
+    options.cases = _names(parser, options.cases, ALL_CASES)
+    if options.quick:
+        options.rounds, options.seconds, options.chains = 1, 1, 60
+    if "litellm" in options.gateways and not os.environ.get("LITELLM"):
+        options.gateways.remove("litellm")
+        _say("litellm is left out: set LITELLM to its program (pip install 'litellm[proxy]' in an environment of its own)")
+    return options
+
+
+def _build() -> None:
+    """Compile the simulator and the load generator."""
+    for program, package in (("go", "golang-go"), ("nginx", "nginx-light")):
+        if shutil.which(program) is None:
+            sys.exit(f"The benchmarks need {program}; on Debian: apt-get install -y {package}")
+    subprocess.run(["go", "build", "-o", "bin/", "./upstream", "./load"], cwd=HERE, check=True)  # noqa: S607 - wherever Go is
+
+
+def _names(parser: argparse.ArgumentParser, given: str, known: Sequence[str]) -> list[str]:
+    names = given.split(",")
+    if unknown := set(names).difference(known):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(known)}")
+    return names
+
+
+def _facts(options: argparse.Namespace) -> str:
+    """What the figures were measured on."""
+    cpu = next(
+        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "unknown CPU"
+    )
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d}, commit {_answer('git', '-C', str(HERE), 'describe', '--always', '--dirty')}, "
+        f"{os.cpu_count()} cores ({cpu}), Python {platform.python_version()}, {_answer('nginx', '-v').removeprefix('nginx version: ')}, "
+        f"{options.rounds} round(s) of {options.seconds:g} s, load {os.getloadavg()[0]:.1f}."
+    )
+
+
+def _answer(*command: str) -> str:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)  # noqa: S603 - constant commands
+    return done.stdout.strip() if done.returncode == 0 else "unknown"
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""What is measured of one server, and how."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import processes
+from benchmarks.processes import Running
+from benchmarks.servers import HERE, Server
+
+LOAD = HERE / "bin/load"
+_MEMORY_EVERY = 0.25
+_HUNG_AFTER = 180
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind of load. A paced case is a fixed number of streams; the others ask again as soon as they are answered."""
+
+    model: str
+    flags: tuple[str, ...] = ()
+    paced: bool = False
+    per_token: bool = False
+
+
+_STREAMED = ("-stream", "-workers", "8")
+_HELD = ("-stream", "-each", "1")
+CASES = {
+    "n": Case("sim-t50"),
+    "n40k": Case("sim-t50", ("-turn", "50")),
+    "s10": Case("sim-t10-w10", _STREAMED),
+    "s400": Case("sim-t400-w20", _STREAMED, per_token=True),
+    "p100": Case("sim-t200-p20-stamp", (*_HELD, "-workers", "100", "-ramp", "500ms"), paced=True, per_token=True),
+    "p400": Case("sim-t200-p20-stamp", (*_HELD, "-workers", "400", "-ramp", "2s"), paced=True, per_token=True),
+    "first": Case("sim-t5-f5-p5", ("-stream", "-workers", "1")),
+}
+MODELS = sorted({case.model for case in CASES.values()})
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one run of one case found. `values` are named as in the table; `errors` counts failed answers by reason."""
+
+    server: str
+    case: str
+    round: int
+    values: dict[str, float]
+    errors: dict[str, int]
+
+
+class LoadFailed(Exception):
+    """The load generator itself did not work, or a server hung."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A running server, ready to be measured."""
+
+    server: Server
+    running: Running
+
+    def measure(self, name: str, number: int, seconds: float) -> Measurement:
+        """Run one of CASES. Closed loops last about `seconds`."""
+        case = CASES[name]
+        limit = () if case.paced else ("-seconds", f"{seconds}s")
+        report, spent = self._load(["-model", case.model, *case.flags, *limit])
+        done = report["tokens"] * 1e-6 if case.per_token else report["ok"] * 1e-3
+        values = {"cpu": spent.own / done, "database": spent.database / done} if done else {}
+        values |= {"cores": spent.own / spent.seconds, "rps": report["rps"]}
+        for kind in ("total_ms", "first_ms", "delay_ms"):
+            values |= {f"{kind[:-3]}_{share}": ms for share, ms in report.get(kind, {}).items()}
+        return Measurement(self.server.name, name, number, values, report["errors"])
+
+    def measure_alone(self, number: int, *, streams: bool) -> Measurement:
+        """A fresh process: time to ready, memory before its first request, and the most while it holds 400 streams."""
+        values = {"ready": self.running.ready_after, "idle": processes.memory_mib(self.running.pid)}
+        errors: dict[str, int] = {}
+        if streams:
+            case = CASES["p400"]
+            command = _command(self.server, ["-model", case.model, *case.flags])
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:  # noqa: S603 - our own program
+                while load.poll() is None:
+                    values["loaded"] = max(values.get("loaded", 0), processes.memory_mib(self.running.pid))
+                    time.sleep(_MEMORY_EVERY)
+                errors = json.loads(load.communicate()[0])["errors"]
+        return Measurement(self.server.name, "alone", number, values, errors)
+
+    def measure_chain(self, number: int, chains: int, folder: Path) -> Measurement:
+        """CPU of a request early and late in a conversation: turns 2-4 and 48-50.
+
+        Where responses are stored each turn names the one before; elsewhere the whole conversation is sent again.
+        """
+        if not self.server.chains:
+            windows = [self._load(["-model", "sim-t50", "-turn", turn, "-seconds", "1s"]) for turn in ("3", "49")]
+            return self._window_costs(number, windows)
+        ids = folder / f"{self.server.name}-chains.json"
+        ids.unlink(missing_ok=True)
+        common = ["-model", "sim-t50", "-chains", str(ids), "-count", str(chains), "-to"]
+        _, early, _, late = [self._load([*common, turn]) for turn in ("1", "4", "47", "50")]
+        return self._window_costs(number, [early, late])
+
+    def _window_costs(self, number: int, windows: Sequence[tuple[dict[str, Any], Spent]]) -> Measurement:
+        costs = [spent.own / report["ok"] * 1e3 if report["ok"] else 0.0 for report, spent in windows]
+        errors = windows[0][0]["errors"] | windows[1][0]["errors"]
+        return Measurement(self.server.name, "chain", number, {"early": costs[0], "late": costs[1]}, errors)
+
+    def warm_up(self, seconds: float) -> None:
+        """Fill caches and pools; what goes wrong here goes wrong in the measured runs too."""
+        for name in ("n", "s10"):
+            self.measure(name, -1, seconds)
+
+    def _load(self, arguments: Sequence[str]) -> tuple[dict[str, Any], Spent]:
+        before, begin = self._cpu(), time.monotonic()
+        try:
+            done = subprocess.run(  # noqa: S603 - our own program
+                _command(self.server, arguments), capture_output=True, text=True, timeout=_HUNG_AFTER, check=True
+            )
+        except subprocess.CalledProcessError as error:
+            raise LoadFailed(error.stderr) from error
+        except subprocess.TimeoutExpired as error:
+            raise LoadFailed(f"{self.server.name} hung") from error
+        after = self._cpu()
+        return json.loads(done.stdout), Spent(after[0] - before[0], after[1] - before[1], time.monotonic() - begin)
+
+    def _cpu(self) -> tuple[float, float]:
+        return processes.cpu_seconds([self.running.pid]), processes.cpu_seconds(self.server.database_pids)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a run took: CPU seconds of the server and of its databases, and wall-clock seconds."""
+
+    own: float
+    database: float
+    seconds: float
+
+
+def _command(server: Server, arguments: Sequence[str]) -> list[str]:
+    return [str(LOAD), "-url", server.url, *server.load, *arguments]

@@ -1,0 +1,3 @@
+module responses-gateway/benchmarks
+
+go 1.19

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"responses-gateway/benchmarks/script"
+)
+
+// answer is one checked answer. first is the time to the first token, or to the header of a whole answer.
+type answer struct {
+	err          error
+	id           string
+	tokens       int
+	first, total time.Duration
+	delays       []time.Duration // of stamped tokens, from the upstream's write to here
+}
+
+// final is what ends an answer: the whole response object, or what a chat completion says of itself.
+type final struct {
+	id, text, status string
+	input, output    int
+}
+
+// ask sends one question, reads the answer to its end and checks it.
+func (t *target) ask(body []byte, turn int) (a answer) {
+	begin := time.Now()
+	f, err := t.exchange(body, &a, begin)
+	a.total, a.id, a.tokens = time.Since(begin), f.id, t.script.Tokens
+	if err == nil {
+		err = t.check(f, a, turn)
+	}
+	a.err = err
+	return a
+}
+
+func (t *target) exchange(body []byte, a *answer, begin time.Time) (final, error) {
+	request, err := http.NewRequest(http.MethodPost, t.url, bytes.NewReader(body))
+	if err != nil {
+		return final{}, err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Authorization", "Bearer "+t.key)
+	response, err := t.client.Do(request)
+	if err != nil {
+		return final{}, errors.Unwrap(err) // without the address, so that like errors are counted together
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		said, _ := io.ReadAll(io.LimitReader(response.Body, 200))
+		return final{}, fmt.Errorf("status %d: %s", response.StatusCode, said)
+	}
+	if t.stream {
+		r := reader{target: t, answer: a, begin: begin}
+		return r.read(response.Body)
+	}
+	a.first = time.Since(begin)
+	whole, err := io.ReadAll(response.Body)
+	if err != nil {
+		return final{}, err
+	}
+	if t.chat {
+		return parseCompletion(whole)
+	}
+	return parseResponse(whole)
+}
+
+// check compares the answer with its script.
+func (t *target) check(f final, a answer, turn int) error {
+	switch {
+	case f.status != "completed":
+		return fmt.Errorf("status is %q", f.status)
+	case t.script.Stamp && len(a.delays) != t.script.Tokens:
+		return fmt.Errorf("%d tokens, want %d", len(a.delays), t.script.Tokens)
+	case !t.script.Stamp && f.text != script.Text(t.script.Tokens):
+		return fmt.Errorf("the text differs: %d bytes, want %d", len(f.text), len(script.Text(t.script.Tokens)))
+	case t.strict && f.input != 2*turn-1:
+		return fmt.Errorf("the upstream got %d messages, want %d", f.input, 2*turn-1)
+	case t.strict && f.output != t.script.Tokens+t.script.Reasoning:
+		return fmt.Errorf("usage says %d tokens, want %d", f.output, t.script.Tokens+t.script.Reasoning)
+	}
+	return nil
+}
+
+func parseResponse(data []byte) (final, error) {
+	var v struct {
+		ID, Status string
+		Output     []struct {
+			Type    string
+			Content []struct{ Text string }
+		}
+		Usage struct {
+			Input  int `json:"input_tokens"`
+			Output int `json:"output_tokens"`
+		}
+	}
+	err := json.Unmarshal(data, &v)
+	f := final{id: v.ID, status: v.Status, input: v.Usage.Input, output: v.Usage.Output}
+	for _, item := range v.Output {
+		if item.Type == "message" && len(item.Content) == 1 {
+			f.text += item.Content[0].Text
+		}
+	}
+	return f, err
+}
+
+func parseCompletion(data []byte) (final, error) {
+	var v struct {
+		Choices []struct {
+			Message struct{ Content string }
+			Finish  string `json:"finish_reason"`
+		}
+		Usage struct {
+			Input  int `json:"prompt_tokens"`
+			Output int `json:"completion_tokens"`
+		}
+	}
+	err := json.Unmarshal(data, &v)
+	f := final{input: v.Usage.Input, output: v.Usage.Output}
+	if len(v.Choices) == 1 && v.Choices[0].Finish == "stop" {
+		f.status, f.text = "completed", v.Choices[0].Message.Content
+	}
+	return f, err
+}

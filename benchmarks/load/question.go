@@ -1,0 +1,65 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+
+	"responses-gateway/benchmarks/script"
+)
+
+// target is what is asked: the server, the model, and how.
+type target struct {
+	url, key, model       string
+	chat                  bool
+	stream, store, strict bool
+	script                script.Script
+	client                *http.Client
+}
+
+type message struct {
+	Role    string `json:"role"`
+	Content string `json:"content"`
+}
+
+// prompt is about 600 bytes; with an answer of 50 tokens a turn is about 800 bytes, so 50 turns are 40 KB.
+var prompt = strings.Repeat("Tell me \"once more\" how a token travels from the model to me.\n", 10)
+
+// body is the request of the given turn (from 1): on top of the response before it, or, with no
+// response given, as the whole conversation.
+func (t *target) body(turn int, previous string) []byte {
+	request := map[string]any{"model": t.model}
+	switch {
+	case t.chat:
+		request["messages"] = t.conversation(turn)
+	case turn == 1 || previous != "":
+		request["input"] = prompt
+	default:
+		request["input"] = t.conversation(turn)
+	}
+	if previous != "" {
+		request["previous_response_id"] = previous
+	}
+	if t.stream {
+		request["stream"] = true
+	}
+	if t.stream && t.chat {
+		request["stream_options"] = map[string]bool{"include_usage": true}
+	}
+	if !t.store {
+		request["store"] = false
+	}
+	encoded, err := json.Marshal(request)
+	if err != nil {
+		panic(err) // strings and numbers always encode
+	}
+	return encoded
+}
+
+func (t *target) conversation(turn int) (messages []message) {
+	reply := script.Text(t.script.Tokens)
+	for i := 1; i < turn; i++ {
+		messages = append(messages, message{"user", prompt}, message{"assistant", reply})
+	}
+	return append(messages, message{"user", prompt})
+}

@@ -1,0 +1,130 @@
+"""Measurements as Markdown: medians over the rounds, and how many times nginx's figure each is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from benchmarks.cases import Measurement
+
+RULER = "nginx"
+
+
+class Figures:
+    """All measurements of a session."""
+
+    def __init__(self, measurements: Sequence[Measurement]) -> None:
+        self._rows = measurements
+
+    def values(self, server: str, case: str, key: str) -> dict[int, float]:
+        """The figure by round."""
+        return {m.round: m.values[key] for m in self._rows if (m.server, m.case) == (server, case) and key in m.values}
+
+    def failed(self, server: str, case: str) -> str:
+        """Why answers of this case were wrong; empty when all were right."""
+        reasons = [reason for m in self._rows if (m.server, m.case) == (server, case) for reason in m.errors]
+        return max(reasons, key=reasons.count) if reasons else ""
+
+    def median(self, server: str, case: str, key: str) -> float | None:
+        found = self.values(server, case, key)
+        return median(found.values()) if found else None
+
+    def ratio(self, server: str, case: str, key: str) -> float | None:
+        """Median of the ratios to nginx, each taken inside one round."""
+        own, ruler = self.values(server, case, key), self.values(RULER, case, key)
+        ratios = [own[number] / ruler[number] for number in own if ruler.get(number)]
+        return median(ratios) if ratios and server != RULER else None
+
+    def added(self, server: str, case: str, key: str) -> float | None:
+        """Median of the differences to the simulator asked directly, each taken inside one round."""
+        own, direct = self.values(server, case, key), self.values("direct", case, key)
+        found = [own[number] - direct[number] for number in own if number in direct]
+        return median(found) if found else None
+
+    def chain_ratio(self, server: str) -> float | None:
+        """A late turn against an early one, less what nginx needs to pass on the additional bytes."""
+        early, late = self.median(server, "chain", "early"), self.median(server, "chain", "late")
+        nginx_early, nginx_late = self.median(RULER, "chain", "early"), self.median(RULER, "chain", "late")
+        if not early or late is None or server == RULER:
+            return None
+        return (late - ((nginx_late or 0) - (nginx_early or 0))) / early
+
+
+@dataclass(frozen=True)
+class Column:
+    title: str
+    case: str
+    cell: Callable[[Figures, str], str]
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _cost(title: str, case: str, digits: int) -> Column:
+    def cell(f: Figures, server: str) -> str:
+        ratio = f.ratio(server, case, "cpu")
+        return _number(f.median(server, case, "cpu"), digits) + (f" ({ratio:.1f}x)" if ratio else "")
+
+    return Column(title, case, cell)
+
+
+def _plain(title: str, case: str, keys: Sequence[str], digits: int) -> Column:
+    def cell(f: Figures, server: str) -> str:
+        return " / ".join(_number(f.median(server, case, key), digits) for key in keys).strip(" /")
+
+    return Column(title, case, cell)
+
+
+def _database(f: Figures, server: str) -> str:
+    costs = [f.median(server, case, "database") for case in ("n", "n40k", "s10")]
+    return " / ".join(_number(cost, 3) for cost in costs) if any(costs) else ""
+
+
+_TABLES = {
+    "CPU of the server (user and system)": [
+        _cost("n: whole answer, ms a request", "n", 3),
+        _cost("n40k: 40 KB history, ms a request", "n40k", 3),
+        _cost("s10: stream of 10 tokens, ms a request", "s10", 3),
+        _cost("s400: bulk, us a token", "s400", 2),
+        _cost("p100: 100 paced streams, us a token", "p100", 1),
+        _cost("p400: 400 paced streams, us a token", "p400", 1),
+        _plain("p400: cores", "p400", ["cores"], 2),
+        Column("databases besides: n / n40k / s10, ms a request", "n", _database),
+    ],
+    "Time": [
+        Column("first token alone, added ms", "first", lambda f, server: _number(f.added(server, "first", "first_p50"), 2)),
+        _plain("p100: delay of a token, p50 / p99 ms", "p100", ["delay_p50", "delay_p99"], 1),
+        _plain("p400: delay of a token, p50 / p99 ms", "p400", ["delay_p50", "delay_p99"], 1),
+        _plain("n: p50 / p99 ms", "n", ["total_p50", "total_p99"], 1),
+        _plain("n: requests a second", "n", ["rps"], 0),
+    ],
+    "Memory, start, conversations": [
+        _plain("ready after, s", "alone", ["ready"], 2),
+        _plain("idle / 400 streams, MiB", "alone", ["idle", "loaded"], 0),
+        _plain("conversation: turns 2-4 / 48-50, ms a request", "chain", ["early", "late"], 3),
+        Column("late / early, beyond the bytes", "chain", lambda f, server: _number(f.chain_ratio(server), 2)),
+    ],
+}
+
+
+def render(servers: Sequence[str], measurements: Sequence[Measurement]) -> str:
+    """Every table that has a figure, a row for each server, without empty columns."""
+    figures = Figures(measurements)
+    return "\n".join(part for title, columns in _TABLES.items() if (part := _render(title, columns, servers, figures)))
+
+
+def _render(title: str, columns: Sequence[Column], servers: Sequence[str], figures: Figures) -> str:
+    cells = {c.title: [_checked(c, figures, server) for server in servers] for c in columns}
+    cells = {heading: column for heading, column in cells.items() if any(column)}
+    if not cells:
+        return ""
+    rows = [f"| {server} | " + " | ".join(row) + " |" for server, *row in zip(servers, *cells.values(), strict=True)]
+    head = ["| " + title + " | " + " | ".join(cells) + " |", "|---" * (len(cells) + 1) + "|"]
+    return "\n".join([*head, *rows, ""])
+
+
+def _checked(column: Column, figures: Figures, server: str) -> str:
+    failed = figures.failed(server, column.case)
+    return "fails: " + " ".join(failed[:60].replace("|", " ").split()) if failed else column.cell(figures, server)

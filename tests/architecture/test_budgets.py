@@ -1,0 +1,40 @@
+"""Small files, small functions, few parameters."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from tests.architecture.sources import MODULES, ROOT, parse
+
+FILE_LINES = 400
+FUNCTION_LINES = 40
+PARAMETERS = 6
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_file_is_small(module: str) -> None:
+    lines = len((ROOT / module).read_text(encoding="utf-8").splitlines())
+
+    assert lines <= FILE_LINES, f"{module}: {lines} lines, at most {FILE_LINES}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_functions_are_small(module: str) -> None:
+    functions = [node for node in ast.walk(parse(module)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+    too_large = [complaint for function in functions for complaint in _complaints(module, function)]
+
+    assert not too_large, "\n".join(too_large)
+
+
+def _complaints(module: str, function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    where = f"{module}:{function.lineno} {function.name}"
+    lines = (function.end_lineno or function.lineno) - function.lineno + 1
+    named = [a.arg for a in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs) if a.arg not in {"self", "cls"}]
+    return [
+        f"{where}: {size} {what}, at most {limit}"
+        for size, what, limit in ((lines, "lines", FUNCTION_LINES), (len(named), "parameters", PARAMETERS))
+        if size > limit
+    ]

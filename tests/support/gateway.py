@@ -1,0 +1,120 @@
+"""The real gateway as a process of its own, and the official client that talks to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import msgspec
+import openai
+
+ADMIN_KEY = "test-key-4f9a1c7e2b8d6053"
+
+_START_SECONDS = 30.0
+_STOP_SECONDS = 20.0
+
+
+class Gateway(msgspec.Struct, frozen=True):
+    """A running gateway."""
+
+    process: subprocess.Popen[bytes]
+    base_url: str
+    """Without `/v1`."""
+    log_file: Path
+    key: str = ADMIN_KEY
+
+    def sync_client(self) -> openai.OpenAI:
+        """The official client: it validates what it gets, and an error is seen at once."""
+        return openai.OpenAI(base_url=f"{self.base_url}/v1", api_key=self.key, max_retries=0, _strict_response_validation=True)
+
+    def client(self) -> openai.AsyncOpenAI:
+        """The same, asynchronous."""
+        return openai.AsyncOpenAI(base_url=f"{self.base_url}/v1", api_key=self.key, max_retries=0, _strict_response_validation=True)
+
+    def http(self) -> httpx.AsyncClient:
+        """A plain client with the key, for what the official one cannot send or hides."""
+        return httpx.AsyncClient(base_url=self.base_url, headers={"authorization": f"Bearer {self.key}"}, timeout=30)
+
+    def log(self, start: int = 0) -> str:
+        """What the gateway has logged from byte `start` on."""
+        return self.log_file.read_bytes()[start:].decode(errors="replace")
+
+
+@contextmanager
+def running_gateway(directory: Path, upstream_url: str, **settings: str) -> Generator[Gateway]:
+    """Serve from `directory`, which holds database and log, while the block runs.
+
+    Settings are named as in the environment, without the prefix: `retention_days="1"`. Used again with the same directory,
+    the gateway finds its data.
+    """
+    port = _free_port()
+    log_file = directory / "gateway.log"
+    with log_file.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app.cli", "serve"],
+            cwd=directory,
+            env=_environment(directory, upstream_url, port, settings),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    gateway = Gateway(process, f"http://127.0.0.1:{port}", log_file)
+    try:
+        _wait_until_healthy(gateway)
+        yield gateway
+    finally:
+        _stop(gateway)
+
+
+def _environment(directory: Path, upstream_url: str, port: int, settings: Mapping[str, str]) -> dict[str, str]:
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("GATEWAY_") and k != "DASHSCOPE_API_KEY"}
+    chosen = {
+        "host": "127.0.0.1",
+        "port": str(port),
+        "database_url": f"sqlite+aiosqlite:///{directory / 'gateway.db'}",
+        "upstream_base_url": upstream_url,
+        "upstream_dialect": "vllm",
+        "admin_key": ADMIN_KEY,
+        **settings,
+    }
+    return inherited | {f"GATEWAY_{name.upper()}": value for name, value in chosen.items()}
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def _wait_until_healthy(gateway: Gateway) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if gateway.process.poll() is not None:
+            break
+        try:
+            if httpx.get(f"{gateway.base_url}/healthz").is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.02)  # between two looks; nothing depends on its length
+    raise AssertionError(f"the gateway did not start:\n{gateway.log()}")
+
+
+def _stop(gateway: Gateway) -> None:
+    """Ask it to stop, as an init system would; a test may have killed it already."""
+    if gateway.process.poll() is not None:
+        return
+    gateway.process.send_signal(signal.SIGTERM)
+    try:
+        gateway.process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        gateway.process.kill()
+        gateway.process.wait()
+        raise AssertionError(f"the gateway did not stop within {_STOP_SECONDS} s:\n{gateway.log()}") from None
