@@ -56,7 +56,9 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
             gateway.serve(create)
             yield
 
-    app = FastAPI(title="Responses gateway", version=__version__, lifespan=lifespan, description="The OpenAI Responses API in front of Qwen.")
+    app = FastAPI(
+        title="Responses gateway", version=__version__, lifespan=lifespan, description="The OpenAI Responses API in front of Qwen."
+    )
     for router in (responses.router, models.router, health.router):
         app.include_router(router)
     errors.install(app)

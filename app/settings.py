@@ -26,46 +26,50 @@ class _Section(BaseModel):
 class Timeouts(_Section):
     """Time limits of one upstream request, in seconds."""
 
-    connect: float = Field(5.0, gt=0, description="To open a connection, TLS included.")
-    first_token: float = Field(120.0, gt=0, description="From the request to the first byte of the answer.")
-    idle: float = Field(60.0, gt=0, description="Between two reads of an answer that has begun (the stall timer).")
-    total: float = Field(1800.0, gt=0, description="For the whole answer.")
+    connect: float = Field(default=5.0, gt=0, description="To open a connection, TLS included.")
+    first_token: float = Field(default=120.0, gt=0, description="From the request to the first byte of the answer.")
+    idle: float = Field(default=60.0, gt=0, description="Between two reads of an answer that has begun (the stall timer).")
+    total: float = Field(default=1800.0, gt=0, description="For the whole answer.")
 
 
 class Upstream(_Section):
     """One upstream Qwen server."""
 
-    name: str = Field("default", min_length=1, description="Its name in logs, metrics and `/v1/models`.")
+    name: str = Field(default="default", min_length=1, description="Its name in logs, metrics and `/v1/models`.")
     base_url: str = Field(description="Up to and including `/v1`, for example `http://127.0.0.1:8001/v1`.")
-    api_key: SecretStr | None = Field(None, description="Sent as a bearer token.")
-    dialect: Dialect = Field("auto", description="`auto` asks the server's model list and its address.")
-    models: tuple[str, ...] = Field((), description="Models it serves; empty: whatever its model list says, or anything when it has none.")
-    weight: int = Field(1, ge=1, le=1000, description="Share of the requests among upstreams that serve the same model.")
+    api_key: SecretStr | None = Field(default=None, description="Sent as a bearer token.")
+    dialect: Dialect = Field(default="auto", description="`auto` asks the server's model list and its address.")
+    models: tuple[str, ...] = Field(
+        default=(), description="Models it serves; empty: whatever its model list says, or anything when it has none."
+    )
+    weight: int = Field(default=1, ge=1, le=1000, description="Share of the requests among upstreams that serve the same model.")
     timeouts: Timeouts = Field(default_factory=Timeouts, description="Time limits, in seconds.")
     headers: dict[str, str] = Field(default_factory=dict, description="Extra request headers.")
-    verify_tls: bool = Field(True, description="Check the server's certificate.")
-    ca_file: Path | None = Field(None, description="A certificate bundle to trust instead of the system's.")
-    attempts: int = Field(3, ge=1, le=10, description="Tries before the first byte, the first one included.")
+    verify_tls: bool = Field(default=True, description="Check the server's certificate.")
+    ca_file: Path | None = Field(default=None, description="A certificate bundle to trust instead of the system's.")
+    attempts: int = Field(default=3, ge=1, le=10, description="Tries before the first byte, the first one included.")
 
 
 class ModelFacts(_Section):
     """Overrides of the built-in facts about one model."""
 
-    context_window: int | None = Field(None, gt=0, description="Tokens the model can see.")
-    max_output_tokens: int | None = Field(None, gt=0, description="Tokens it can write.")
-    thinking: Literal["on", "off", "never", "always"] | None = Field(None, description="Thinks by default, or not, or cannot, or cannot stop.")
-    images: bool | None = Field(None, description="Takes images.")
-    preserves_thinking: bool | None = Field(None, description="Wants earlier turns' thinking replayed.")
+    context_window: int | None = Field(default=None, gt=0, description="Tokens the model can see.")
+    max_output_tokens: int | None = Field(default=None, gt=0, description="Tokens it can write.")
+    thinking: Literal["on", "off", "never", "always"] | None = Field(
+        default=None, description="Thinks by default, or not, or cannot, or cannot stop."
+    )
+    images: bool | None = Field(default=None, description="Takes images.")
+    preserves_thinking: bool | None = Field(default=None, description="Wants earlier turns' thinking replayed.")
 
 
 class Limits(_Section):
     """Sizes beyond which a request is refused."""
 
-    body_bytes: int = Field(32 * 1024 * 1024, ge=1024, description="Request body; larger ones get 413.")
-    input_items: int = Field(10_000, ge=1, description="Items in `input`.")
-    tools: int = Field(256, ge=1, description="Tools in one request.")
-    concurrent_responses: int = Field(2000, ge=1, description="Responses being generated at once in one process; beyond it: 503.")
-    context_cache_bytes: int = Field(16 * 1024 * 1024, ge=0, description="Memory for the contexts of recent chains.")
+    body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024, description="Request body; larger ones get 413.")
+    input_items: int = Field(default=10_000, ge=1, description="Items in `input`.")
+    tools: int = Field(default=256, ge=1, description="Tools in one request.")
+    concurrent_responses: int = Field(default=2000, ge=1, description="Responses being generated at once in one process; beyond it: 503.")
+    context_cache_bytes: int = Field(default=16 * 1024 * 1024, ge=0, description="Memory for the contexts of recent chains.")
 
 
 class Settings(BaseSettings):
@@ -73,41 +77,62 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="GATEWAY_", env_nested_delimiter="__", frozen=True, extra="forbid", populate_by_name=True)
 
-    host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
-    workers: int = Field(1, ge=1, le=256, description="Processes.")
-    database_url: str = Field("sqlite+aiosqlite:///data/gateway.db", description="`sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`.")
-    redis_url: SecretStr | None = Field(None, description="`redis://…`: cache of responses and event log shared by replicas.")
-    admin_key: SecretStr | None = Field(None, description="A key that is always accepted, for project `admin`; at least 20 characters.")
-    authentication: bool = Field(True, description="False: every request is accepted, as project `default`. Only for a trusted network.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    workers: int = Field(default=1, ge=1, le=256, description="Processes.")
+    database_url: str = Field(
+        default="sqlite+aiosqlite:///data/gateway.db", description="`sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`."
+    )
+    redis_url: SecretStr | None = Field(default=None, description="`redis://…`: cache of responses and event log shared by replicas.")
+    admin_key: SecretStr | None = Field(
+        default=None, description="A key that is always accepted, for project `admin`; at least 20 characters."
+    )
+    authentication: bool = Field(
+        default=True, description="False: every request is accepted, as project `default`. Only for a trusted network."
+    )
 
-    upstream_base_url: str | None = Field(None, description="The one upstream's address; for several use `[[upstreams]]` in the file.")
-    upstream_api_key: SecretStr | None = Field(None, description="Its key.")
-    upstream_dialect: Dialect = Field("auto", description="Its dialect.")
-    upstreams: tuple[Upstream, ...] = Field((), description="Upstreams, in the file: `[[upstreams]]`.")
-    aliases: dict[str, str] = Field(default_factory=dict, description="Model names that stand for others: `alias = \"real\"`.")
+    upstream_base_url: str | None = Field(
+        default=None, description="The one upstream's address; for several use `[[upstreams]]` in the file."
+    )
+    upstream_api_key: SecretStr | None = Field(default=None, description="Its key.")
+    upstream_dialect: Dialect = Field(default="auto", description="Its dialect.")
+    upstreams: tuple[Upstream, ...] = Field(default=(), description="Upstreams, in the file: `[[upstreams]]`.")
+    aliases: dict[str, str] = Field(default_factory=dict, description='Model names that stand for others: `alias = "real"`.')
     models: dict[str, ModelFacts] = Field(default_factory=dict, description="Facts about models that differ from the built-in ones.")
 
-    retention_days: float = Field(7, gt=0, le=3650, description="How long a stored response lives.")
+    retention_days: float = Field(default=7, gt=0, le=3650, description="How long a stored response lives.")
     event_log: Literal["auto", "memory", "database", "redis"] = Field(
-        "auto", description="Where live streams can be followed from: this process, or all replicas. `auto`: Redis when set, else memory on SQLite with one worker, else the database."
+        default="auto",
+        description="Where live streams can be followed from: this process, or all replicas. "
+        "`auto`: Redis when set, else memory on SQLite with one worker, else the database.",
     )
     sqlite_synchronous: Literal["NORMAL", "FULL"] = Field(
-        "NORMAL", description="NORMAL survives a crash of the gateway; FULL also a power cut, at the price of one fsync a group of writes."
+        default="NORMAL",
+        description="NORMAL survives a crash of the gateway; FULL also a power cut, at the price of one fsync a group of writes.",
     )
-    response_id_prefix: Literal["", "resp_"] = Field("", description="Put before the UUID of response ids; look-ups accept both.")
-    reasoning_events: Literal["summary", "text"] = Field("summary", description="Stream thinking as `reasoning_summary_text` or as `reasoning_text` events.")
-    done_marker: bool = Field(False, description="End streams with `data: [DONE]`, after the terminal event.")
-    estimate_usage: bool = Field(False, description="Where the upstream reports no usage, estimate it and say so (`usage.x_estimated`).")
-    heartbeat_seconds: float = Field(15.0, gt=0, description="A comment is sent on a stream that was silent this long.")
+    response_id_prefix: Literal["", "resp_"] = Field(default="", description="Put before the UUID of response ids; look-ups accept both.")
+    reasoning_events: Literal["summary", "text"] = Field(
+        default="summary", description="Stream thinking as `reasoning_summary_text` or as `reasoning_text` events."
+    )
+    done_marker: bool = Field(default=False, description="End streams with `data: [DONE]`, after the terminal event.")
+    estimate_usage: bool = Field(
+        default=False, description="Where the upstream reports no usage, estimate it and say so (`usage.x_estimated`)."
+    )
+    heartbeat_seconds: float = Field(default=15.0, gt=0, description="A comment is sent on a stream that was silent this long.")
     lenient_user_agents: tuple[str, ...] = Field(
-        ("codex*", "*codex_*"), description="Clients (User-Agent patterns) that always send tools nobody asked for: unserved ones are left out with a Warning, not refused."
+        default=("codex*", "*codex_*"),
+        description="Clients (User-Agent patterns) that always send tools nobody asked for: "
+        "unserved ones are left out with a Warning, not refused.",
     )
-    discover: bool = Field(True, description="With no upstream set, look for llama.cpp, Ollama, vLLM and SGLang on their usual local ports.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Verbosity of the log on standard error.")
+    discover: bool = Field(
+        default=True, description="With no upstream set, look for llama.cpp, Ollama, vLLM and SGLang on their usual local ports."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Verbosity of the log on standard error.")
     limits: Limits = Field(default_factory=Limits, description="Sizes beyond which a request is refused.")
 
-    dashscope_api_key: SecretStr | None = Field(None, validation_alias="DASHSCOPE_API_KEY", description="`DASHSCOPE_API_KEY`: used when no upstream is set.")
+    dashscope_api_key: SecretStr | None = Field(
+        default=None, validation_alias="DASHSCOPE_API_KEY", description="`DASHSCOPE_API_KEY`: used when no upstream is set."
+    )
 
     @field_validator("admin_key")
     @classmethod

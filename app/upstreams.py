@@ -29,7 +29,9 @@ async def connect(settings: Settings) -> Sequence[Route]:
     if not chosen and settings.discover:
         chosen = await _discover(settings)
     if not chosen:
-        _log.warning("no upstream is configured: serving the built-in demo model, a simulation; set GATEWAY_UPSTREAM_BASE_URL or DASHSCOPE_API_KEY")
+        _log.warning(
+            "no upstream is configured: serving the built-in demo model, a simulation; set GATEWAY_UPSTREAM_BASE_URL or DASHSCOPE_API_KEY"
+        )
         chosen = [Upstream(name="demo", base_url="demo:", dialect="demo")]
     return await asyncio.gather(*(_route(upstream, settings) for upstream in chosen))
 
@@ -39,13 +41,21 @@ def configured(settings: Settings) -> Sequence[Upstream]:
     chosen = list(settings.upstreams)
     if settings.upstream_base_url:
         chosen.append(
-            Upstream(name="default", base_url=settings.upstream_base_url, api_key=settings.upstream_api_key, dialect=settings.upstream_dialect)
+            Upstream(
+                name="default", base_url=settings.upstream_base_url, api_key=settings.upstream_api_key, dialect=settings.upstream_dialect
+            )
         )
     elif settings.upstream_dialect == "demo":
         chosen.append(Upstream(name="demo", base_url="demo:", dialect="demo"))
     if not chosen and settings.dashscope_api_key:
         chosen.append(Upstream(name="dashscope", base_url=_DASHSCOPE, api_key=settings.dashscope_api_key, dialect="dashscope"))
     return chosen
+
+
+def check(settings: Settings) -> None:
+    """Build every configured upstream without connecting. Raises ConfigurationError."""
+    for upstream in configured(settings):
+        _build(upstream, "openai" if upstream.dialect == "auto" else upstream.dialect, settings)
 
 
 async def ask(upstream: Upstream, settings: Settings) -> Sequence[UpstreamModel]:

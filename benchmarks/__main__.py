@@ -1,4 +1,4 @@
-"""Measure this gateway beside nginx and others; prints Markdown, and keeps every figure in benchmarks/results.
+"""Measure this gateway beside nginx and others; prints Markdown, and keeps every figure and log in benchmarks/results.
 
 Runs are interleaved (round by round, case by case, server by server), so that a busy machine hurts all alike, and every answer
 is checked whole. See docs/benchmarks.md.
@@ -15,12 +15,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from benchmarks import databases, servers, table
 from benchmarks.cases import CASES, MODELS, LoadFailed, Measurement, Subject
@@ -31,6 +31,7 @@ GATEWAYS = ("nginx", "nostore", "sqlite", "postgres", "litellm")
 ALONE = ("startup", "memory")
 ALL_CASES = (*CASES, *ALONE, "chain")
 RESULTS = HERE / "results"
+_Found = TypeVar("_Found")
 
 
 class Session:
@@ -75,7 +76,7 @@ class Session:
     def _together(self, stack: ExitStack, direct: Subject, chosen: Sequence[Server]) -> None:
         subjects = [subject for server in chosen if (subject := self._start(stack, server))]
         for subject in subjects:
-            subject.warm_up(1)
+            self._attempt(lambda s=subject: s.warm_up(1))
         if "direct" in self.options.gateways:
             subjects.insert(0, direct)
         for number in range(self.options.rounds):
@@ -95,15 +96,20 @@ class Session:
         return subject.measure(case, number, self.options.seconds)
 
     def _keep(self, measure: Callable[[], Measurement]) -> None:
-        try:
-            found = measure()
-        except LoadFailed as error:
-            self._trouble(str(error))
+        found = self._attempt(measure)
+        if found is None:
             return
         self.found.append(found)
         _say(f"{found.case:6} {found.server:9} round {found.round + 1}  " + "  ".join(f"{k} {v:.3g}" for k, v in found.values.items()))
         for reason, count in found.errors.items():
             self._trouble(f"{found.case} {found.server}: {count} answers failed: {reason}")
+
+    def _attempt(self, measure: Callable[[], _Found]) -> _Found | None:
+        try:
+            return measure()
+        except LoadFailed as error:
+            self._trouble(str(error))
+            return None
 
     def _start(self, stack: ExitStack, server: Server) -> Subject | None:
         """Start a server for as long as the stack lives; none when it does not start."""
@@ -127,22 +133,22 @@ def main() -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 8192)), hard))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # unwinds like Ctrl-C, so that every server is stopped
-    RESULTS.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        session = Session(options, Path(folder))
-        session.run()
-    facts = _facts(options)
-    report = f"{facts}\n\n{table.render(options.gateways, session.found)}"
-    name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    (RESULTS / f"{name}.md").write_text(report)
-    (RESULTS / f"{name}.json").write_text(json.dumps([asdict(m) for m in session.found], indent=1))
+    folder = RESULTS / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    folder.mkdir(parents=True)
+    session = Session(options, folder)
+    session.run()
+    report = "\n".join([_facts(options), "", table.render(options.gateways, session.found), *session.troubles])
+    (folder / "report.md").write_text(report)
+    (folder / "runs.json").write_text(json.dumps([asdict(m) for m in session.found], indent=1))
+    for data in folder.glob("*.db*"):
+        data.unlink()
     sys.stdout.write(f"\n{report}")
-    _say(f"\nkept in benchmarks/results/{name}.md and .json")
+    _say(f"\nkept with the servers' logs in {folder.relative_to(HERE.parent)}")
     return 1 if session.troubles else 0
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="benchmarks/run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gateways", default=",".join(GATEWAYS), help="from: direct, %(default)s (litellm needs the variable LITELLM)")
     parser.add_argument("--cases", default=",".join(ALL_CASES), help="from: %(default)s")
     parser.add_argument("--rounds", type=int, default=3, help="medians are over this many (%(default)s)")

@@ -88,7 +88,10 @@ class Subject:
                 while load.poll() is None:
                     values["loaded"] = max(values.get("loaded", 0), processes.memory_mib(self.running.pid))
                     time.sleep(_MEMORY_EVERY)
-                errors = json.loads(load.communicate()[0])["errors"]
+                report, _ = load.communicate()
+            if load.returncode:
+                raise LoadFailed(f"{self.server.name}: the load generator failed")
+            errors = json.loads(report)["errors"]
         return Measurement(self.server.name, "alone", number, values, errors)
 
     def measure_chain(self, number: int, chains: int, folder: Path) -> Measurement:
@@ -96,19 +99,18 @@ class Subject:
 
         Where responses are stored each turn names the one before; elsewhere the whole conversation is sent again.
         """
-        if not self.server.chains:
-            windows = [self._load(["-model", "sim-t50", "-turn", turn, "-seconds", "1s"]) for turn in ("3", "49")]
-            return self._window_costs(number, windows)
-        ids = folder / f"{self.server.name}-chains.json"
-        ids.unlink(missing_ok=True)
-        common = ["-model", "sim-t50", "-chains", str(ids), "-count", str(chains), "-to"]
-        _, early, _, late = [self._load([*common, turn]) for turn in ("1", "4", "47", "50")]
-        return self._window_costs(number, [early, late])
-
-    def _window_costs(self, number: int, windows: Sequence[tuple[dict[str, Any], Spent]]) -> Measurement:
-        costs = [spent.own / report["ok"] * 1e3 if report["ok"] else 0.0 for report, spent in windows]
-        errors = windows[0][0]["errors"] | windows[1][0]["errors"]
-        return Measurement(self.server.name, "chain", number, {"early": costs[0], "late": costs[1]}, errors)
+        if self.server.chains:
+            ids = folder / f"{self.server.name}-chains.json"
+            ids.unlink(missing_ok=True)
+            common = ["-model", "sim-t50", "-chains", str(ids), "-count", str(chains), "-to"]
+            first, early, middle, late = (self._load([*common, turn]) for turn in ("1", "4", "47", "50"))
+            runs = [first, early, middle, late]
+        else:
+            early, late = (self._load(["-model", "sim-t50", "-turn", turn, "-seconds", "1s"]) for turn in ("3", "49"))
+            runs = [early, late]
+        errors = {reason: count for report, _ in runs for reason, count in report["errors"].items()}
+        costs = (spent.own / report["ok"] * 1e3 if report["ok"] else 0.0 for report, spent in (early, late))
+        return Measurement(self.server.name, "chain", number, dict(zip(("early", "late"), costs, strict=True)), errors)
 
     def warm_up(self, seconds: float) -> None:
         """Fill caches and pools; what goes wrong here goes wrong in the measured runs too."""

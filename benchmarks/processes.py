@@ -50,7 +50,7 @@ def start(command: Sequence[str], env: Mapping[str, str], *, log: Path, ready_ur
     begin = time.monotonic()
     with log.open("ab") as output:
         process = subprocess.Popen(  # noqa: S603 - the commands are this program's own
-            command, env={**_clean_environment(), **env}, cwd=log.parent, stdout=output, stderr=output, start_new_session=True
+            command, env=environment(env), cwd=log.parent, stdout=output, stderr=output, start_new_session=True
         )
     while not _answers(ready_url):
         if process.poll() is not None or time.monotonic() - begin > _READY_WITHIN:
@@ -58,6 +58,12 @@ def start(command: Sequence[str], env: Mapping[str, str], *, log: Path, ready_ur
             raise NotReady(f"{command[0]} is not ready:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-15:]))
         time.sleep(0.01)
     return Running(process, time.monotonic() - begin)
+
+
+def environment(env: Mapping[str, str]) -> dict[str, str]:
+    """`env` on top of ours without proxies, and without settings that would change a gateway."""
+    unwanted = ("GATEWAY_", "DASHSCOPE_", "LITELLM")
+    return {k: v for k, v in os.environ.items() if not k.startswith(unwanted) and not k.lower().endswith("_proxy")} | dict(env)
 
 
 def free_port() -> int:
@@ -128,12 +134,6 @@ def _cpu_of(pid: int) -> float:
         return time.clock_gettime((~pid << 3) | 2) + ended_children
     except OSError:  # it has just ended: its parent has its time now
         return 0
-
-
-def _clean_environment() -> dict[str, str]:
-    """Ours, without proxies, and without settings that would change a gateway."""
-    unwanted = ("GATEWAY_", "DASHSCOPE_", "LITELLM")
-    return {k: v for k, v in os.environ.items() if not k.startswith(unwanted) and not k.lower().endswith("_proxy")}
 
 
 def _answers(url: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -72,13 +73,15 @@ def gateway(name: str, upstream: Server, folder: Path, database: Databases | Non
         "GATEWAY_UPSTREAM_BASE_URL": f"http://127.0.0.1:{upstream.port}/v1",
         "GATEWAY_UPSTREAM_DIALECT": "vllm",
     }
+    program = [sys.executable, "-m", "app.cli"]
     if database:
         env["GATEWAY_REDIS_URL"] = database.redis_url
+        subprocess.run([*program, "migrate"], env=processes.environment(env), cwd=folder, stdout=sys.stderr, check=True)  # noqa: S603 - our own program
     stored = name != "nostore"
     return Server(
         name,
         port,
-        [sys.executable, "-m", "app.cli", "serve"],
+        [*program, "serve"],
         RESPONSES,
         env=env,
         load=("-strict", "-key", key, f"-store={str(stored).lower()}"),

@@ -1,4 +1,4 @@
-"""Fixtures for every test: the scripted upstream, the real gateway in front of it, and the official client."""
+"""Fixtures for every test: the scripted upstream, the real gateway in front of it, the official client; databases are a plugin."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from hypothesis import settings
 
 from tests.support.gateway import Gateway, running_gateway
 from tests.support.upstream import ScriptedUpstream, serving
+
+pytest_plugins = ["tests.support.backends"]
 
 # No deadline: how fast an example runs says more about the machine than about the code. Derandomised: the same commit, the same verdict.
 settings.register_profile("steady", deadline=None, derandomize=True)

@@ -40,7 +40,7 @@ class Policy(msgspec.Struct, frozen=True):
 class CreateResponse:
     """The endpoint."""
 
-    def __init__(self, responses: Responses, access: Access, runs: Runs, metrics: Metrics, heartbeats: Heartbeats, policy: Policy) -> None:  # noqa: PLR0913, PLR0917 - the composition root's one call
+    def __init__(self, responses: Responses, access: Access, runs: Runs, metrics: Metrics, heartbeats: Heartbeats, policy: Policy) -> None:
         self._responses = responses
         self._access = access
         self._runs = runs
@@ -59,7 +59,7 @@ class CreateResponse:
         except StoreUnavailable:
             _log.exception("request %s: store unavailable", request_id)
             await reply.fail(errors.store_unavailable())
-        except Exception:
+        except Exception:  # noqa: BLE001 - the last resort: a mistake of ours is an answer too
             _log.exception("request %s failed", request_id)
             await reply.fail(errors.internal(request_id))
         self._metrics.answered(_ROUTE, "POST", reply.status)
@@ -167,5 +167,3 @@ def _too_large(limit: int) -> PayloadTooLarge:
 
 def _warning_headers(warnings: tuple[str, ...]) -> errors.RawHeaders:
     return [(b"warning", b'299 - "%b"' % text.encode("ascii", "replace").replace(b'"', b"'")) for text in warnings]
-
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from typing import Any
 
 import msgspec
 from fastapi import FastAPI, Request
@@ -52,9 +53,9 @@ def install(app: FastAPI) -> None:
         return _answer(store_unavailable())
 
     async def on_validation(_request: Request, error: Exception) -> Response:
-        problem = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": (), "msg": "invalid"}
-        name = str(problem["loc"][-1]) if problem["loc"] else None
-        return _answer(InvalidRequest(f"Invalid '{name}': {problem['msg']}.", code="invalid_value", param=name))
+        problem: dict[str, Any] = error.errors()[0] if isinstance(error, RequestValidationError) else {}
+        name = str([*problem.get("loc", ()), "request"][-2 if problem.get("loc") else -1])
+        return _answer(InvalidRequest(f"Invalid '{name}': {problem.get('msg', 'invalid')}.", code="invalid_value", param=name))
 
     async def on_http(_request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500

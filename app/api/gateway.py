@@ -50,7 +50,11 @@ class Gateway:
             await _refuse_websocket(send)
             return
         request_id = (b"x-request-id", scope["state"]["request_id"].encode())
-        route = _ROUTES.sub(lambda match: f"/v1/{match[1]}{'/{id}' if match[2] else ''}{match[3] or ''}", path) if path.startswith("/v1/") else "other"
+        route = (
+            _ROUTES.sub(lambda match: f"/v1/{match[1]}{'/{id}' if match[2] else ''}{match[3] or ''}", path)
+            if path.startswith("/v1/")
+            else "other"
+        )
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -73,7 +73,7 @@ class ModelList(BaseModel):
     """All models."""
 
     object: Literal["list"] = "list"
-    data: list[Model] = Field(default_factory=list)
+    data: list[Model] = Field(default_factory=list[Model])
 
 
 ERRORS: dict[int | str, dict[str, Any]] = {

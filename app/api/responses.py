@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 from fastapi import APIRouter, Path, Query
+from pydantic import BaseModel, Field
 from sse_starlette import EventSourceResponse
 from starlette.responses import Response
 
@@ -18,25 +19,34 @@ from app.engine.responses import PageQuery
 router = APIRouter(tags=["Responses"], responses=ERRORS)
 
 ResponseId = Annotated[str, Path(max_length=128, description="The response's id: its UUID, with or without `resp_`.")]
-Include = Annotated[list[str] | None, Query(alias="include[]", description="Accepted; nothing it could add is left out.")]
+
+
+class GetQuery(BaseModel):
+    """How to read a response."""
+
+    stream: bool = Field(default=False, description="Answer with the response's events.")
+    starting_after: int = Field(default=-1, ge=-1, le=2**31 - 1, description="Leave out events up to this sequence number.")
+    include: list[str] = Field(default=[], alias="include[]", description="Accepted; nothing it could add is left out.")
+    include_obfuscation: bool | None = Field(default=None, description="Accepted; padding is never sent.")
+
+
+class ItemsQuery(BaseModel):
+    """Which page of the items."""
+
+    limit: int = Field(default=20, ge=1, le=100, description="Items a page.")
+    order: Literal["asc", "desc"] = Field(default="desc", description="Oldest or newest first.")
+    after: str | None = Field(default=None, max_length=256, description="The item after which the page begins.")
+    before: str | None = Field(default=None, max_length=256, description="The item before which the page ends.")
+    include: list[str] = Field(default=[], alias="include[]", description="Accepted; nothing it could add is left out.")
 
 
 @router.get("/v1/responses/{response_id}", response_model=ResponseObject, summary="Get a stored response, or follow its events")
-async def get(  # noqa: PLR0913, PLR0917 - the query parameters of the endpoint
-    response_id: ResponseId,
-    principal: Principal,
-    services: Wired,
-    stream: Annotated[bool, Query(description="Answer with the response's events.")] = False,  # noqa: FBT002 - a query parameter
-    starting_after: Annotated[int, Query(ge=-1, le=2**31 - 1, description="Leave out events up to this sequence number.")] = -1,
-    include: Include = None,
-    include_obfuscation: Annotated[bool | None, Query(description="Accepted; padding is never sent.")] = None,
-) -> Response:
+async def get(response_id: ResponseId, query: Annotated[GetQuery, Query()], principal: Principal, services: Wired) -> Response:
     """The response as it was answered; with `stream=true` its events, the same frames as when it was made."""
-    del include, include_obfuscation
-    if not stream:
+    if not query.stream:
         return Response(await services.responses.get(principal, response_id), media_type="application/json")
-    frames = await services.responses.follow(principal, response_id, starting_after)
-    return EventSourceResponse(_raw(frames), sep="\n", headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+    frames = await services.responses.follow(principal, response_id, query.starting_after)
+    return EventSourceResponse(_whole(frames), sep="\n", headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
 
 
 @router.delete("/v1/responses/{response_id}", response_model=ResponseDeleted, summary="Delete a stored response")
@@ -46,19 +56,9 @@ async def delete(response_id: ResponseId, principal: Principal, services: Wired)
 
 
 @router.get("/v1/responses/{response_id}/input_items", response_model=InputItemList, summary="List what a response was made from")
-async def input_items(  # noqa: PLR0913, PLR0917 - the query parameters of the endpoint
-    response_id: ResponseId,
-    principal: Principal,
-    services: Wired,
-    limit: Annotated[int, Query(ge=1, le=100, description="Items a page.")] = 20,
-    order: Annotated[Literal["asc", "desc"], Query(description="Oldest or newest first.")] = "desc",
-    after: Annotated[str | None, Query(max_length=256, description="The item after which the page begins.")] = None,
-    before: Annotated[str | None, Query(max_length=256, description="The item before which the page ends.")] = None,
-    include: Include = None,
-) -> Response:
+async def input_items(response_id: ResponseId, query: Annotated[ItemsQuery, Query()], principal: Principal, services: Wired) -> Response:
     """The conversation so far and this turn's input, a page at a time."""
-    del include
-    page = await services.responses.input_items(principal, response_id, PageQuery(limit, order, after, before))
+    page = await services.responses.input_items(principal, response_id, PageQuery(query.limit, query.order, query.after, query.before))
     items = [shown(raw) for raw in page.items]
     body = {
         "object": "list",
@@ -70,7 +70,8 @@ async def input_items(  # noqa: PLR0913, PLR0917 - the query parameters of the e
     return Response(msgspec.json.encode(body), media_type="application/json")
 
 
-async def _raw(batches: AsyncIterator[Sequence[bytes]]) -> AsyncIterator[bytes]:
+async def _whole(batches: AsyncIterator[Sequence[bytes]]) -> AsyncIterator[bytes]:
+    """One event a write, as this kind of response wants it; a replay is no hot path."""
     async for frames in batches:
         for frame in frames:
             yield frame

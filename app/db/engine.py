@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Literal
@@ -68,8 +69,15 @@ class Database:
             async with self._transactions.begin() as connection:
                 yield connection
 
+    @property
+    def embedded(self) -> bool:
+        """A file of this process, not a server."""
+        return self.dialect == "sqlite"
+
     async def revision(self) -> str | None:
         """The migration the database is at; None when it has no schema. Raises DatabaseUnavailable."""
+        if self.embedded and not os.path.exists(self.url.database or ""):  # noqa: ASYNC240, PTH110 - a look, before there is any load
+            return None
         with _failures():
             async with self._engine.connect() as connection:
                 return await connection.run_sync(_revision)

@@ -66,7 +66,9 @@ def admit(request: CreateResponse, limits: Limits, validator: Validator, *, leni
     if not request.model:
         raise InvalidRequest("Missing required parameter: 'model'.", code="missing_required_parameter", param="model")
     if len(request.model) > _MAX_NAME or not request.model.isprintable():
-        raise InvalidRequest(f"Invalid 'model': expected printable text of at most {_MAX_NAME} characters.", code="invalid_value", param="model")
+        raise InvalidRequest(
+            f"Invalid 'model': expected printable text of at most {_MAX_NAME} characters.", code="invalid_value", param="model"
+        )
     _refuse_unserved(request)
     _check_ranges(request)
     _check_metadata(request.metadata or {})
@@ -90,7 +92,9 @@ def _refuse_unserved(request: CreateResponse) -> None:
         if getattr(request, name) is not None:
             raise InvalidRequest(f"Unsupported parameter: '{name}': {why}.", code="unsupported_parameter", param=name)
     if request.background:
-        raise InvalidRequest("Unsupported value: 'background' true: background mode is not served.", code="unsupported_value", param="background")
+        raise InvalidRequest(
+            "Unsupported value: 'background' true: background mode is not served.", code="unsupported_value", param="background"
+        )
     if request.reasoning and request.reasoning.mode not in (None, "standard"):
         message = f"Unsupported value: 'reasoning.mode' '{request.reasoning.mode}'; only 'standard' is served."
         raise InvalidRequest(message, code="unsupported_value", param="reasoning.mode")
@@ -115,7 +119,9 @@ def _check_ranges(request: CreateResponse) -> None:
     )
     for name, value, holds, expected in checks:
         if value is not None and not holds(value):
-            raise InvalidRequest(f"Invalid '{name}': {value}. Expected a value {expected}, but got {value} instead.", code="invalid_value", param=name)
+            raise InvalidRequest(
+                f"Invalid '{name}': {value}. Expected a value {expected}, but got {value} instead.", code="invalid_value", param=name
+            )
     for name in ("user", "safety_identifier", "prompt_cache_key"):
         _limit(name, len(getattr(request, name) or ""), 1024)
 
@@ -176,6 +182,8 @@ def _format(wanted: TextFormat | None, validator: Validator) -> JsonSchema | Jso
     if not wanted.name:
         raise InvalidRequest("Missing required parameter: 'text.format.name'.", code="missing_required_parameter", param="text.format.name")
     if wanted.schema is None:
-        raise InvalidRequest("Missing required parameter: 'text.format.schema'.", code="missing_required_parameter", param="text.format.schema")
+        raise InvalidRequest(
+            "Missing required parameter: 'text.format.schema'.", code="missing_required_parameter", param="text.format.schema"
+        )
     validator.check_schema(bytes(wanted.schema))
     return JsonSchema(wanted.name, wanted.schema, wanted.description, wanted.strict)

@@ -33,7 +33,9 @@ def begin(admitted: Admitted, decision: Decision, response_id: str, now: int) ->
         store=admitted.store,
         temperature=1.0 if request.temperature is None else request.temperature,
         text=_text(admitted),
-        tool_choice=request.tool_choice if request.tool_choice is not None and bytes(request.tool_choice) != b"null" else msgspec.Raw(b'"auto"'),
+        tool_choice=request.tool_choice
+        if request.tool_choice is not None and bytes(request.tool_choice) != b"null"
+        else msgspec.Raw(b'"auto"'),
         tools=admitted.tools.echo,
         top_logprobs=request.top_logprobs or 0,
         top_p=1.0 if request.top_p is None else request.top_p,
@@ -52,7 +54,13 @@ def _text(admitted: Admitted) -> msgspec.Raw:
     wanted = config.format
     shown: dict[str, object] = {"type": "text"}
     if wanted is not None and wanted.type == "json_schema":
-        shown = {"type": wanted.type, "name": wanted.name, "description": wanted.description, "schema": wanted.schema, "strict": bool(wanted.strict)}
+        shown = {
+            "type": wanted.type,
+            "name": wanted.name,
+            "description": wanted.description,
+            "schema": wanted.schema,
+            "strict": bool(wanted.strict),
+        }
     elif wanted is not None:
         shown = {"type": wanted.type}
     echo: dict[str, object] = {"format": shown}

@@ -136,7 +136,8 @@ class History:
             turns = await self._store.chain(project_id, response_id, now) if response_id else None
         except AncestorDeleted as error:
             raise InvalidRequest(
-                f"Previous response with id '{given}' cannot be continued: '{error.response_id}', an earlier response of its conversation, was deleted.",
+                f"Previous response with id '{given}' cannot be continued: "
+                f"'{error.response_id}', an earlier response of its conversation, was deleted.",
                 code="previous_response_not_found",
                 param="previous_response_id",
             ) from error

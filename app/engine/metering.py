@@ -16,11 +16,21 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self._responses = Counter("gateway_responses", "Responses by model, status and kind of answer.", ("model", "status", "stream"), registry=registry)
-        self._tokens = Counter("gateway_tokens", "Tokens by model and direction, as upstreams reported them.", ("model", "direction"), registry=registry)
-        self._seconds = Histogram("gateway_response_seconds", "From request to the end of the answer.", ("stream",), buckets=_SECONDS, registry=registry)
-        self._first = Histogram("gateway_first_token_seconds", "From request to the upstream's first answer.", buckets=_SECONDS, registry=registry)
-        self.requests = Counter("gateway_http_requests", "HTTP requests by route, method and status.", ("route", "method", "status"), registry=registry)
+        self._responses = Counter(
+            "gateway_responses", "Responses by model, status and kind of answer.", ("model", "status", "stream"), registry=registry
+        )
+        self._tokens = Counter(
+            "gateway_tokens", "Tokens by model and direction, as upstreams reported them.", ("model", "direction"), registry=registry
+        )
+        self._seconds = Histogram(
+            "gateway_response_seconds", "From request to the end of the answer.", ("stream",), buckets=_SECONDS, registry=registry
+        )
+        self._first = Histogram(
+            "gateway_first_token_seconds", "From request to the upstream's first answer.", buckets=_SECONDS, registry=registry
+        )
+        self.requests = Counter(
+            "gateway_http_requests", "HTTP requests by route, method and status.", ("route", "method", "status"), registry=registry
+        )
         self.upstream_failures = Counter("gateway_upstream_failures", "Failed upstream attempts.", ("upstream",), registry=registry)
         self.running = Gauge("gateway_responses_running", "Responses being generated now.", registry=registry)
         self.expired = Gauge("gateway_expired_responses", "Stored responses past their time that are not purged yet.", registry=registry)
@@ -28,7 +38,7 @@ class Metrics:
         self.cache_failures = Gauge("gateway_cache_failures", "Failed operations on Redis since the start.", registry=registry)
         Gauge("gateway_build_info", "Always 1; the version is in the label.", ("version",), registry=registry).labels(__version__).set(1)
         self._models: set[str] = set()
-        self._children: dict[tuple[str, ...], Counter] = {}
+        self._children: dict[tuple[int | str, ...], Counter] = {}
         self._durations = {stream: self._seconds.labels(str(stream).lower()) for stream in (True, False)}
         self._http: dict[tuple[str, str, int], Counter] = {}
 
@@ -61,7 +71,7 @@ class Metrics:
         return generate_latest(self.registry)
 
     def _child(self, counter: Counter, *labels: str) -> Counter:
-        key = (counter._name, *labels)  # type: ignore[attr-defined]  # noqa: SLF001 - the name has no public accessor
+        key = (id(counter), *labels)
         child = self._children.get(key)
         if child is None:
             child = self._children[key] = counter.labels(*labels)

@@ -144,5 +144,9 @@ def _check_images(messages: Sequence[Message], can: Capabilities, model: str) ->
     if can.images:
         return
     for message in messages:
-        if isinstance(message, User) and not isinstance(message.content, str) and any(isinstance(part, ImagePart) for part in message.content):
+        if (
+            isinstance(message, User)
+            and not isinstance(message.content, str)
+            and any(isinstance(part, ImagePart) for part in message.content)
+        ):
             raise InvalidRequest(f"The model '{model}' does not take images.", code="unsupported_value", param="input")

@@ -20,7 +20,7 @@ from app.engine.routing import Route, Router, Started, Target
 from app.engine.sealing import Sealer
 from app.engine.structured import Validator
 from app.engine.turn import ModelFailure, Parsers
-from app.eventlog.base import Batch, EventLog
+from app.eventlog.base import Batch, EventLog, EventLogUnavailable
 from app.protocol import ids
 from app.protocol.assembler import Assembler, Options
 from app.protocol.replay import encode_cuts
@@ -75,7 +75,6 @@ class Run:
 
     async def open(self) -> None:
         """Get an upstream to accept the request. Raises ApiError: nothing has been sent to the client yet."""
-        self._target = self._ports.router.target(self.admitted.model)
         try:
             self._started = await self._open(None)
         except UpstreamError as error:
@@ -161,7 +160,9 @@ class Run:
         if started is None:
             raise RuntimeError("open() comes first")
         try:
-            async with aclosing(turn.run(self._ready, started, assembler, self._ports.validator, (self._ports.parsers, self._open))) as steps:
+            async with aclosing(
+                turn.run(self._ready, started, assembler, self._ports.validator, (self._ports.parsers, self._open))
+            ) as steps:
                 async for _ in steps:
                     yield
             assembler.finish(int(self._ports.clock()))
@@ -170,15 +171,16 @@ class Run:
             assembler.fail(ResponseError(failures.response_code(error), error.message))
         except (ModelFailure, InvalidArguments) as error:
             assembler.fail(ResponseError("server_error", str(error)))
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever happens, the stream ends with a terminal event
             _log.exception("response %s failed", self.id)
             assembler.fail(ResponseError("server_error", "The gateway failed while generating the response."))
 
     async def _open(self, call: ModelCall | None) -> Started:
         """Send the prepared request, or `call` in its stead."""
-        target = self._target
-        if target is None:
-            raise RuntimeError("open() comes first")
+        target = self._target or self._ports.router.target(self.admitted.model)
+        self._target = target
+        if call is not None and self._started is not None:
+            target = Target(target.model, (self._started[0],))
 
         async def build(route: Route) -> ModelCall:
             if call is not None:
@@ -186,8 +188,6 @@ class Run:
             self._prepared = await self._preparation.prepare(route.provider, target.model, int(self._began))
             return self._prepared.call
 
-        if call is not None and self._started is not None:
-            target = Target(target.model, (self._started[0],))
         return await self._ports.router.open(target, build)
 
     async def _settle(self) -> None:
@@ -232,9 +232,13 @@ class Run:
     async def share(self, *, final: bool = False) -> None:
         """Copy what is new to the shared log."""
         frames, self._unshared = self._unshared, []
-        if frames and self._ports.shared is not None:
-            batch = Batch(self._logged - len(frames), tuple(frames), final)
+        if not frames or self._ports.shared is None:
+            return
+        batch = Batch(self._logged - len(frames), tuple(frames), final)
+        try:
             await self._ports.shared.append(self.project_id, self.id, batch)
+        except EventLogUnavailable as error:
+            _log.warning("response %s cannot be followed elsewhere: %s", self.id, error)
 
     def _record(self) -> ResponseRecord:
         response, created = self._response, int(self._began)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,7 +26,7 @@ class Runs:
         self._loops: list[asyncio.Task[None]] = []
 
     @contextmanager
-    def track(self, run: Run) -> Iterator[None]:
+    def track(self, run: Run) -> Generator[None]:
         """Count the run as live. Raises Unavailable when there are too many."""
         if len(self._live) >= self._limit:
             raise Unavailable("The server is at its limit of concurrent responses.", code="server_is_overloaded", retry_after=1.0)
@@ -93,5 +93,5 @@ async def _repeat(seconds: float, work: Callable[[], Awaitable[object]]) -> None
         await asyncio.sleep(seconds)
         try:
             await work()
-        except Exception:
+        except Exception:  # noqa: BLE001 - one failure must not end the work
             _log.exception("background work failed; it will be tried again")

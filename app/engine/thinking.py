@@ -34,10 +34,14 @@ def decide(request: CreateResponse, can: Capabilities, *, excluded: bool) -> Dec
     wanted = request.enable_thinking if effort is None else effort != "none"
     param = "enable_thinking" if effort is None else "reasoning.effort"
     if wanted and can.can_think is False:
-        raise InvalidRequest(f"Unsupported parameter: '{param}': the model '{request.model}' cannot think.", code="unsupported_parameter", param=param)
+        raise InvalidRequest(
+            f"Unsupported parameter: '{param}': the model '{request.model}' cannot think.", code="unsupported_parameter", param=param
+        )
     if wanted is False and not can.can_stop_thinking:
         raise InvalidRequest(
-            f"Unsupported value: '{param}': the model '{request.model}' cannot answer without thinking.", code="unsupported_value", param=param
+            f"Unsupported value: '{param}': the model '{request.model}' cannot answer without thinking.",
+            code="unsupported_value",
+            param=param,
         )
     if wanted is None and excluded and can.thinks is not False and can.can_stop_thinking and can.can_think is not False:
         return Decision(Thinking(enabled=False), "none", enabled=False, explicit=False)

@@ -17,7 +17,7 @@ from app.providers.base import ForcedCall, FunctionTool
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}\Z")
 _MAX_UPSTREAM_NAME = 64
 _CUSTOM_PARAMETERS = msgspec.Raw(
-    b'{"type":"object","properties":{"input":{"type":"string","description":"The tool\'s whole input, as free text."}},"required":["input"]}'
+    b'{"type":"object","properties":{"input":{"type":"string","description":"The whole input, as free text."}},"required":["input"]}'
 )
 _NO_PARAMETERS = msgspec.Raw(b'{"type":"object","properties":{}}')
 RESERVED = frozenset(
@@ -95,7 +95,9 @@ class _Collector:
         match tool.type:
             case "function":
                 self._add_function(tool, None, place)
-                self.echo.append(msgspec.Raw(msgspec.json.encode(_Function("function", tool.name or "", tool.description, tool.parameters, tool.strict))))
+                self.echo.append(
+                    msgspec.Raw(msgspec.json.encode(_Function("function", tool.name or "", tool.description, tool.parameters, tool.strict)))
+                )
             case "custom":
                 self._add_custom(tool, None, place)
                 self.echo.append(raw)
@@ -122,24 +124,35 @@ class _Collector:
                 case "custom":
                     self._add_custom(inner, namespace, inner_place)
                 case other:
-                    raise InvalidRequest(f"A namespace cannot hold a tool of type '{other}'.", code="invalid_value", param=f"{inner_place}.type")
+                    raise InvalidRequest(
+                        f"A namespace cannot hold a tool of type '{other}'.", code="invalid_value", param=f"{inner_place}.type"
+                    )
 
     def _add_function(self, tool: Tool, namespace: str | None, place: str) -> None:
         if tool.function is not None:
             raise InvalidRequest(
-                f"'{place}.function' is the Chat Completions form; in the Responses API 'name', 'description' and 'parameters' stand beside 'type'.",
+                f"'{place}.function' is the Chat Completions form; "
+                "in the Responses API 'name', 'description' and 'parameters' stand beside 'type'.",
                 code="unknown_parameter",
                 param=f"{place}.function",
             )
         name = self._name(tool, place)
         parameters = tool.parameters if tool.parameters is not None and bytes(tool.parameters) not in (b"null", b"{}") else _NO_PARAMETERS
         if not bytes(parameters).lstrip().startswith(b"{"):
-            raise InvalidRequest(f"Invalid '{place}.parameters': expected a JSON Schema object.", code="invalid_type", param=f"{place}.parameters")
-        self._register(CallTarget(name, namespace), FunctionTool(upstream_name(name, namespace), tool.description, parameters, tool.strict), place)
+            raise InvalidRequest(
+                f"Invalid '{place}.parameters': expected a JSON Schema object.", code="invalid_type", param=f"{place}.parameters"
+            )
+        self._register(
+            CallTarget(name, namespace), FunctionTool(upstream_name(name, namespace), tool.description, parameters, tool.strict), place
+        )
 
     def _add_custom(self, tool: Tool, namespace: str | None, place: str) -> None:
         name = self._name(tool, place)
-        grammar = f"\nThe input must follow this format: {bytes(tool.format).decode()}" if tool.format and b'"grammar"' in bytes(tool.format) else ""
+        grammar = (
+            f"\nThe input must follow this format: {bytes(tool.format).decode()}"
+            if tool.format and b'"grammar"' in bytes(tool.format)
+            else ""
+        )
         description = (tool.description or "") + grammar
         function = FunctionTool(upstream_name(name, namespace), description or None, _CUSTOM_PARAMETERS)
         self._register(CallTarget(name, namespace, custom=True), function, place)
@@ -159,7 +172,9 @@ class _Collector:
         return tool.name
 
 
-def _choose(raw: msgspec.Raw | None, functions: tuple[FunctionTool, ...], tools: _Collector) -> tuple[tuple[FunctionTool, ...], ForcedCall | None]:
+def _choose(
+    raw: msgspec.Raw | None, functions: tuple[FunctionTool, ...], tools: _Collector
+) -> tuple[tuple[FunctionTool, ...], ForcedCall | None]:
     choice = _parse_choice(raw)
     if isinstance(choice, str):
         if choice == "none":
@@ -192,9 +207,15 @@ def _parse_choice(raw: msgspec.Raw | None) -> str | _ChoiceObject:
 
 def _named(kind: str, name: str | None, namespace: str | None, tools: _Collector) -> str:
     if kind not in ("function", "custom"):
-        raise InvalidRequest(f"'tool_choice' needs the tool type '{kind}', which is not served by this gateway.", code="unsupported_tool", param="tool_choice")
+        raise InvalidRequest(
+            f"'tool_choice' needs the tool type '{kind}', which is not served by this gateway.",
+            code="unsupported_tool",
+            param="tool_choice",
+        )
     candidates = [
-        upstream for upstream, target in tools.targets.items() if target.name == name and (namespace is None or target.namespace == namespace)
+        upstream
+        for upstream, target in tools.targets.items()
+        if target.name == name and (namespace is None or target.namespace == namespace)
     ]
     if not candidates:
         raise InvalidRequest(f"Tool choice '{name}' not found in 'tools' parameter.", code="invalid_value", param="tool_choice")

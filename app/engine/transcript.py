@@ -41,13 +41,20 @@ class Context(msgspec.Struct, frozen=True):
     @property
     def size(self) -> int:
         """About how many bytes of memory it takes."""
-        return len(self.prefix) + sum(map(len, self.system)) + sum(_weight(message) for message in self.tail) + 128 * (len(self.turns) + len(self.answered))
+        return (
+            len(self.prefix)
+            + sum(map(len, self.system))
+            + sum(_weight(message) for message in self.tail)
+            + 128 * (len(self.turns) + len(self.answered))
+        )
 
 
 def _weight(message: Message) -> int:
     match message:
         case User():
-            return 200 + (len(message.content) if isinstance(message.content, str) else sum(len(msgspec.json.encode(p)) for p in message.content))
+            return 200 + (
+                len(message.content) if isinstance(message.content, str) else sum(len(msgspec.json.encode(p)) for p in message.content)
+            )
         case Assistant():
             return 200 + len(message.text) + len(message.reasoning) + sum(len(call.arguments) + 100 for call in message.calls)
         case ToolResult():
@@ -140,7 +147,9 @@ class Transcript:
                 self._text += text
             case _:
                 known = "'user', 'assistant', 'system' and 'developer'"
-                raise InvalidRequest(f"Invalid role: '{item.role}'. Supported values are: {known}.", code="invalid_value", param=_at(place, "role"))
+                raise InvalidRequest(
+                    f"Invalid role: '{item.role}'. Supported values are: {known}.", code="invalid_value", param=_at(place, "role")
+                )
 
     def _thinking(self, item: InputItem) -> str:
         if item.encrypted_content:
@@ -155,7 +164,9 @@ class Transcript:
     def _add_call(self, item: InputItem, arguments: str | None, place: str) -> None:
         if not item.call_id or not item.name:
             missing = "name" if item.call_id else "call_id"
-            raise InvalidRequest(f"Missing required parameter: '{_at(place, missing)}'.", code="missing_required_parameter", param=_at(place, missing))
+            raise InvalidRequest(
+                f"Missing required parameter: '{_at(place, missing)}'.", code="missing_required_parameter", param=_at(place, missing)
+            )
         if item.call_id in self._calls or item.call_id in self.answered:
             return  # the client repeats what the chain holds already
         if self._results:
@@ -164,7 +175,9 @@ class Transcript:
 
     def _add_result(self, item: InputItem, place: str) -> None:
         if not item.call_id:
-            raise InvalidRequest(f"Missing required parameter: '{_at(place, 'call_id')}'.", code="missing_required_parameter", param=_at(place, "call_id"))
+            raise InvalidRequest(
+                f"Missing required parameter: '{_at(place, 'call_id')}'.", code="missing_required_parameter", param=_at(place, "call_id")
+            )
         if item.call_id in self.answered or item.call_id in self._results:
             return  # repeated, as above
         if item.call_id not in self._calls:
@@ -230,7 +243,9 @@ def _part(part: ItemPart, place: str) -> Part:
     match part.type:
         case "input_text" | "text" | "output_text":
             if part.text is None:
-                raise InvalidRequest(f"Missing required parameter: '{place}.text'.", code="missing_required_parameter", param=f"{place}.text")
+                raise InvalidRequest(
+                    f"Missing required parameter: '{place}.text'.", code="missing_required_parameter", param=f"{place}.text"
+                )
             return TextPart(part.text)
         case "input_image" | "image_url":
             return _image(part, place)
@@ -252,13 +267,15 @@ def _image(part: ItemPart, place: str) -> ImagePart:
 
 def _file(part: ItemPart, place: str) -> FilePart:
     if part.file_id:
-        raise InvalidRequest("Files by 'file_id' are not supported; send 'file_data' or 'file_url'.", code="unsupported_value", param=f"{place}.file_id")
+        raise InvalidRequest(
+            "Files by 'file_id' are not supported; send 'file_data' or 'file_url'.", code="unsupported_value", param=f"{place}.file_id"
+        )
     if not part.file_url and not part.file_data:
         raise InvalidRequest(f"'{place}' needs 'file_data' or 'file_url'.", code="missing_required_parameter", param=f"{place}.file_data")
     return FilePart(part.filename, part.file_url, part.file_data)
 
 
-def _result_content(output: str | tuple[ItemPart, ...] | None, place: str) -> tuple[str, list[Part]]:
+def _result_content(output: str | tuple[ItemPart, ...] | None, place: str) -> tuple[str, Sequence[Part]]:
     if output is None:
         raise InvalidRequest(f"Missing required parameter: '{place}'.", code="missing_required_parameter", param=place)
     if isinstance(output, str):

@@ -93,7 +93,9 @@ class Gate:
         return f"The model's answer does not match 'text.format': {violation}" if violation else None
 
 
-async def run(prepared: Prepared, started: Started, assembler: Assembler, validator: Validator, tools: tuple[Parsers, Reopen]) -> AsyncGenerator[None, None]:
+async def run(
+    prepared: Prepared, started: Started, assembler: Assembler, validator: Validator, tools: tuple[Parsers, Reopen]
+) -> AsyncGenerator[None, None]:
     """Feed the turn into the assembler; yields whenever there may be something to send.
 
     Raises UpstreamError, ModelFailure and InvalidArguments.

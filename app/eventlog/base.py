@@ -6,7 +6,7 @@ after its end is its record in the store, from which the same events can be repl
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 import msgspec
@@ -33,7 +33,7 @@ class EventLog(Protocol):
         """Add the next batch. Batches of one run are contiguous and arrive in order."""
         ...
 
-    def read(self, project_id: str, response_id: str, after: int = -1) -> AsyncIterator[tuple[bytes, ...]]:
+    def read(self, project_id: str, response_id: str, after: int = -1) -> AsyncGenerator[tuple[bytes, ...]]:
         """Frames with a sequence number above `after`: those logged, then new ones until the final batch. No gap, no duplicate.
 
         Ends at once when the run is unknown. Ends without a final batch when the run's owner vanished (its entries expired).

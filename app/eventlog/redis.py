@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import msgspec
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError, ResponseError
@@ -35,9 +35,9 @@ class RedisEventLog:
     def __init__(self, url: str, *, lease_seconds: float = 180) -> None:
         """`lease_seconds`: a run that is silent this long has lost its owner."""
         self._lease_ms = math.ceil(lease_seconds * 1000)
-        self._writing = _connect(url, TIMEOUT_SECONDS, retries=3)
+        self._writing = _connect(url, BlockingConnectionPool, TIMEOUT_SECONDS, retries=3, max_connections=16, timeout=TIMEOUT_SECONDS)
         # Blocked reads need connections of their own; they try again, about once a second, for as long as a run may be silent.
-        self._reading = _connect(url, BLOCK_SECONDS + TIMEOUT_SECONDS, retries=math.ceil(lease_seconds))
+        self._reading = _connect(url, ConnectionPool, BLOCK_SECONDS + TIMEOUT_SECONDS, retries=math.ceil(lease_seconds))
         self._closed = False
 
     async def append(self, project_id: str, response_id: str, batch: Batch) -> None:
@@ -92,11 +92,16 @@ class RedisEventLog:
         return cast("Sequence[tuple[bytes, Sequence[_Entry]]]", streams)[0][1] if streams else ()
 
 
-def _connect(url: str, timeout: float, *, retries: int) -> Redis:
-    retry = Retry(ExponentialBackoff(cap=1, base=0.05), retries)
-    return Redis.from_url(  # pyright: ignore[reportUnknownMemberType] - its options are not annotated
-        url, protocol=2, socket_timeout=timeout, socket_connect_timeout=TIMEOUT_SECONDS, retry=retry
+def _connect(url: str, pool: type[ConnectionPool], seconds: float, *, retries: int, **limits: float) -> Redis:
+    connections = pool.from_url(  # pyright: ignore[reportUnknownMemberType] - its options are not annotated
+        url,
+        protocol=2,
+        socket_timeout=seconds,
+        socket_connect_timeout=TIMEOUT_SECONDS,
+        retry=Retry(ExponentialBackoff(cap=1, base=0.05), retries),
+        **limits,
     )
+    return Redis.from_pool(connections)
 
 
 def _key(project_id: str, response_id: str) -> str:

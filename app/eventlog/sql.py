@@ -76,7 +76,7 @@ class SqlEventLog:
                     yield fresh
                 if row["final"]:
                     return
-            if not self._is_owned(newest):
+            if not rows and not self._is_owned(newest):
                 return
             start = position
             await asyncio.sleep(self._poll)

@@ -99,7 +99,7 @@ class Assembler:
         """Take what one read of the upstream brought. Raises InvalidArguments."""
         for delta in deltas:
             writer = self._writer
-            if type(delta) is d.Text and type(writer) is MessageWriter and not delta.logprobs:
+            if type(delta) is d.Text and type(writer) is MessageWriter and not delta.logprobs:  # noqa: SIM114 - joined it is unreadable
                 writer.write(delta.text)
             elif type(delta) is d.Reasoning and type(writer) is ReasoningWriter:
                 writer.write(delta.text)

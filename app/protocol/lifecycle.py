@@ -11,6 +11,8 @@ The order is the one observed in recorded streams of the original API: created, 
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from app.protocol import events as e
 from app.protocol.items import CustomToolCallItem, FunctionCallItem, MessageItem, ReasoningItem
 
@@ -97,6 +99,6 @@ class Lifecycle:
                 if (event.output_index, event.item_id) != (self.output_index, self._item_id):
                     self._refuse(event, "not in the open item")
 
-    def _refuse(self, event: e.Event, why: str) -> None:
+    def _refuse(self, event: e.Event, why: str) -> NoReturn:
         self.state = "end"
         raise IllegalEvent(f"{event.__struct_config__.tag}: {why}")

@@ -14,7 +14,7 @@ import msgspec
 from app.protocol import deltas as d
 from app.protocol.assembler import Assembler, Options
 from app.protocol.items import CustomToolCallItem, FunctionCallItem, MessageItem, OutputItem, OutputText, ReasoningItem
-from app.protocol.response import Response, decode, seed
+from app.protocol.response import decode, seed
 from app.protocol.writers import CallTarget, Cut
 
 _cuts_encoder = msgspec.msgpack.Encoder()

@@ -113,5 +113,12 @@ def decode(data: bytes) -> Response:
 
 def seed(response: Response) -> Response:
     """The response as it was when it began: what `response.created` showed."""
-    changes: dict[str, Any] = {"status": "in_progress", "completed_at": None, "error": None, "incomplete_details": None, "output": (), "usage": None}
+    changes: dict[str, Any] = {
+        "status": "in_progress",
+        "completed_at": None,
+        "error": None,
+        "incomplete_details": None,
+        "output": (),
+        "usage": None,
+    }
     return msgspec.structs.replace(response, **changes)

@@ -6,7 +6,7 @@ Text is kept as the fragments it came in, joined once at the end; the fragments'
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -60,7 +60,7 @@ class Emitter:
         self.frames.append(frame(event))
 
     def emit_end(self, response: Response, body: bytes) -> None:
-        """Emit the terminal event that fits the response's status; before a failure the error, flat and nested, since clients read either."""
+        """Emit the terminal event that fits the status; before a failure the error, flat and nested, since clients read either."""
         kind: Callable[..., e.Event] = e.Incomplete
         if response.status == "completed":
             kind = e.Completed
@@ -122,12 +122,15 @@ class MessageWriter:
         if self._refusing is not False:
             self._open_part(refusing=False)
         self._fragments.append(text)
+        if self._counts:
+            self._counts.append(0)
         self._out.delta(self._template, text)  # type: ignore[arg-type]  # set with the part
 
     def write_scored(self, text: str, logprobs: Sequence[TokenLogprob]) -> None:
         """Add text with log probabilities."""
         if self._refusing is not False:
             self._open_part(refusing=False)
+        self._counts.extend([0] * (len(self._fragments) - len(self._counts)))
         self._fragments.append(text)
         self._logprobs.extend(logprobs)
         self._counts.append(len(logprobs))
@@ -151,7 +154,7 @@ class MessageWriter:
         """See ItemWriter."""
         return self._cuts
 
-    def _place(self) -> dict[str, object]:
+    def _place(self) -> dict[str, Any]:
         return {**self._at, "content_index": len(self._parts)}
 
     def _open_part(self, *, refusing: bool) -> None:
@@ -176,7 +179,7 @@ class MessageWriter:
             self._out.emit(e.TextDone, **place, text=text, logprobs=part.logprobs)
         self._out.emit(e.PartDone, **place, part=part)
         lengths = [len(fragment) for fragment in self._fragments]
-        self._cuts.append(list(zip(lengths, self._counts, strict=True)) if len(self._counts) == len(lengths) else [*lengths])
+        self._cuts.append(list(zip(lengths, self._counts, strict=True)) if self._counts else [*lengths])
         self._parts.append(part)
         self._fragments, self._logprobs, self._counts, self._refusing = [], [], [], None
 
@@ -192,8 +195,7 @@ class ReasoningWriter:
         self._seal = seal
         self._fragments: list[str] = []
         out.emit(e.ItemAdded, output_index=index, item=ReasoningItem(item_id, "in_progress"))
-        place: dict[str, object] = {"item_id": item_id, "output_index": index}
-        self._place = {**place, "content_index": 0} if raw else {**place, "summary_index": 0}
+        self._place: dict[str, Any] = {"item_id": item_id, "output_index": index, ("content_index" if raw else "summary_index"): 0}
         kind: Callable[..., e.TextualDelta]
         if raw:
             out.emit(e.PartAdded, **self._place, part=ReasoningText(""))

@@ -1,14 +1,16 @@
-"""What every dialect asks of the HTTP client alike: to be made from the settings, and the list of models."""
+"""What every dialect asks of the HTTP client alike: to be made from the settings, the list of models, the end of a stream."""
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 
-from app.providers._http import ClientTimeouts, UpstreamClient
-from app.providers.base import UpstreamModel, UpstreamProtocolError
+from app.providers._http import ClientTimeouts, UpstreamClient, UpstreamReply
+from app.providers.base import UpstreamError, UpstreamModel, UpstreamProtocolError
 from app.providers.errors import error_from_reply
 from app.settings import ConfigurationError, Upstream
 
@@ -16,6 +18,7 @@ OK = 200
 ERROR_LIMIT = 1024 * 1024
 """Bytes of an error's body."""
 _LIST_LIMIT = 16 * 1024 * 1024
+_DRAIN_SECONDS = 0.1
 
 
 class _Model(msgspec.Struct):
@@ -71,3 +74,12 @@ async def list_models(client: UpstreamClient) -> Sequence[UpstreamModel]:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UpstreamProtocolError("The upstream's list of models cannot be read.", retryable=False) from error
     return tuple(UpstreamModel(model.id, int(model.created or 0), model.owned_by or "") for model in listed)
+
+
+async def drain(reply: UpstreamReply) -> None:
+    """Wait a moment for the end of a body whose last event has come: mostly it is in the same packet, and with it read the connection
+    can be used again. The answer is whole, so whatever goes wrong here only costs the connection."""
+    with suppress(TimeoutError, UpstreamError):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            while await reply.read_some():
+                pass

@@ -156,8 +156,7 @@ class UpstreamClient:
             raise UpstreamError(message, status=504, code="upstream_timeout", retryable=True) from error
         except OSError as error:
             raise _unreachable(error) from error
-        if not connection.lost.done():
-            self._connections.add(connection)
+        self._connections.add(connection)
         if self._closed:
             connection.fail(abandoned())
         return connection

@@ -71,7 +71,9 @@ class Connection(asyncio.Protocol):
     @property
     def reusable(self) -> bool:
         """The last response was read off the socket to its end, and another request may follow."""
-        return self._response.complete and not self._transport.is_closing() and self._transport.get_write_buffer_size() == 0
+        if not self._response.complete or self._paused or self._transport.is_closing():
+            return False
+        return self._transport.get_write_buffer_size() == 0
 
     @property
     def answered(self) -> bool:
@@ -80,8 +82,6 @@ class Connection(asyncio.Protocol):
 
     async def send(self, request: bytes) -> Response:
         """Write a whole request and wait for the head of its response. Raises UpstreamError; the connection is then closed."""
-        if self._error is not None:
-            raise self._error
         self._response = response = Response()
         self._since = self._loop.time()
         self._ends = self._since + self._timeouts.total
@@ -106,8 +106,7 @@ class Connection(asyncio.Protocol):
         """Close the socket at once; whoever reads an unfinished response gets `error`."""
         if self._error is None:
             self._error = error
-        self._transport.abort()
-        self._wake()
+        self._transport.abort()  # the loop calls `connection_lost` next
 
     # What the event loop calls.
 

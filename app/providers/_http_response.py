@@ -9,7 +9,6 @@ from app.providers.base import UpstreamProtocolError
 _OVERHEAD_LIMIT = 64 * 1024
 """Bytes that may come in a row without any of the body among them: head, interim responses, trailers."""
 
-_SWITCHING_PROTOCOLS = 101
 _FIRST_FINAL_STATUS = 200
 
 
@@ -102,8 +101,6 @@ class Response:
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
-        if self.status == _SWITCHING_PROTOCOLS:
-            raise ValueError("nobody asked for an upgrade")
         self.head_complete = self.status >= _FIRST_FINAL_STATUS
         if not self.head_complete:
             self.headers.clear()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import suppress
 
 from app.protocol.deltas import Delta
 from app.protocol.messages import Message
-from app.providers._client import ERROR_LIMIT, OK, client_for, list_models
+from app.providers._client import ERROR_LIMIT, OK, client_for, drain, list_models
 from app.providers._http import UpstreamReply
 from app.providers._openai_chat_decode import ChatDecoder
 from app.providers._openai_chat_encode import Dialect, encode_call, encode_messages
@@ -21,7 +19,6 @@ from app.settings import Upstream
 _PATH = "/chat/completions"
 _JSON, _EVENTS = "application/json", "text/event-stream"
 _ANSWER_LIMIT = 64 * 1024 * 1024
-_DRAIN_SECONDS = 0.1
 
 
 class ChatProvider:
@@ -81,11 +78,7 @@ def provider_spec(dialect: Dialect) -> ProviderSpec:
 async def _read(reply: UpstreamReply, decoder: ChatDecoder) -> bytes:
     """The next piece; empty when the answer is over. What goes wrong after the finish reason costs the usage, not the answer."""
     if decoder.done:
-        # The end of the body mostly is in the same packet as the marker. With it read, the connection can be used again.
-        with suppress(TimeoutError, UpstreamError):
-            async with asyncio.timeout(_DRAIN_SECONDS):
-                while await reply.read_some():
-                    pass
+        await drain(reply)
         return b""
     try:
         return await reply.read_some()

@@ -159,7 +159,7 @@ class UpstreamError(Exception):
     since our client's key is not at fault; time-outs are 504, unreachable 503.
     """
 
-    def __init__(  # noqa: PLR0913 - the fields of one record
+    def __init__(
         self,
         message: str,
         *,

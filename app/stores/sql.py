@@ -94,7 +94,10 @@ _REMOVE = delete(responses).where(_r.id.in_(bindparam("ids", expanding=True)))
 _e = event_batches.c
 _REMOVE_FRAMES = delete(event_batches).where(
     tuple_(_e.response_id, _e.first_sequence).in_(
-        select(_e.response_id, _e.first_sequence).where(_e.expires_at <= bindparam("now")).order_by(_e.expires_at).limit(bindparam("limit", type_=Integer))
+        select(_e.response_id, _e.first_sequence)
+        .where(_e.expires_at <= bindparam("now"))
+        .order_by(_e.expires_at)
+        .limit(bindparam("limit", type_=Integer))
     )
 )
 

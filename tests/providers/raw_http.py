@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
+import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, closing
 
 from app.providers._http import ClientTimeouts, UpstreamClient, UpstreamReply
 
-LIMITS = ClientTimeouts(connect=5, first_token=5, idle=5, total=10)
+LIMITS = ClientTimeouts(connect=60, first_token=60, idle=60, total=60)
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 HELLO = OK + b"Content-Length: 5\r\n\r\nhello"
@@ -37,6 +39,10 @@ class Peer:
             await self.writer.drain()
             for _ in range(3):  # turns of the loop: the client's socket becomes readable, is read, and its task runs
                 await asyncio.sleep(0)
+
+    def reset(self) -> None:
+        """Close with a reset, as the script ends."""
+        self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     async def gone(self) -> None:
         """Until the client has closed the connection."""

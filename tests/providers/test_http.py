@@ -45,6 +45,7 @@ async def test_every_framing_of_a_body(answer: bytes, *, one_by_one: bool) -> No
             assert "link" not in reply.headers
             assert await reply.read(5) == b"hello"
             assert await reply.read_some() == b""
+            assert "x-late" not in reply.headers
 
 
 @pytest.mark.parametrize("head", [OK + b"Content-Length: 0\r\n\r\n", b"HTTP/1.1 204 No Content\r\n\r\n", CHUNKED + b"0\r\n\r\n"])
@@ -232,6 +233,17 @@ async def test_what_came_before_the_cut_is_still_read() -> None:
                 await reply.read_some()
 
 
+async def test_a_broken_connection_is_not_the_end_of_a_body() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(OK + b"\r\nhalf")
+        peer.reset()
+
+    async with serve(script) as server, connect(server) as client:
+        with pytest.raises(UpstreamProtocolError, match="broke"):
+            await ask_whole(client)
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -250,6 +262,13 @@ async def test_a_malformed_answer_is_an_error_and_closes_the_connection(answer: 
         with pytest.raises(UpstreamProtocolError):
             await ask_whole(client)
         await server.saw_departure()
+
+
+async def test_what_surrounds_a_body_is_limited_each_by_itself() -> None:
+    hints = b"HTTP/1.1 103 Early Hints\r\n\r\n" * 2000
+    trailers = b"0\r\nX: " + b"x" * 60_000
+    async with serve(answering_once(hints, CHUNKED + b"5\r\nhello\r\n", trailers, b"\r\n\r\n")) as server, connect(server) as client:
+        assert await ask_whole(client) == b"hello"
 
 
 async def test_a_body_over_the_limit_is_an_error() -> None:

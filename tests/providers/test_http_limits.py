@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import errno
 import ipaddress
 import socket
 import ssl
@@ -32,6 +33,12 @@ def limited(**seconds: float) -> ClientTimeouts:
     return msgspec.structs.replace(LIMITS, **seconds)
 
 
+async def failure(call: Awaitable[object]) -> UpstreamError:
+    with pytest.raises(UpstreamError) as caught:
+        await call
+    return caught.value
+
+
 @pytest.mark.parametrize(
     ("answer", "limits", "code"),
     [
@@ -45,9 +52,9 @@ def limited(**seconds: float) -> ClientTimeouts:
 )
 async def test_an_answer_that_takes_too_long(answer: bytes, limits: ClientTimeouts, code: str) -> None:
     async with serve(then_silent(answer)) as server, connect(server, timeouts=limits) as client:
-        with pytest.raises(UpstreamError) as caught:
-            await ask_whole(client)
-        assert (caught.value.status, caught.value.code, caught.value.retryable) == (504, code, False)
+        async with asyncio.timeout(30):  # the other limits are further away
+            error = await failure(ask_whole(client))
+        assert (error.status, error.code, error.retryable) == (504, code, False)
         await server.saw_departure()
 
 
@@ -80,6 +87,19 @@ async def test_every_read_moves_the_idle_limit() -> None:
         assert await ask_whole(client) == b"a" * 10
 
 
+async def test_no_read_moves_the_total_limit() -> None:
+    async def drip(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(CHUNKED)
+        while not peer.writer.is_closing():
+            await peer.say(A_CHUNK)
+            await asyncio.sleep(SOON / 10)
+
+    async with serve(drip) as server, connect(server, timeouts=limited(total=3 * SOON)) as client:
+        async with asyncio.timeout(30):
+            assert (await failure(ask_whole(client))).code == "upstream_timeout"
+
+
 async def test_a_connection_that_takes_too_long_to_open() -> None:
     async with serve(Peer.gone) as server:  # it accepts, and never begins the TLS handshake
         client = UpstreamClient(f"https://127.0.0.1:{server.port}", headers={}, timeouts=limited(connect=SOON))
@@ -98,6 +118,21 @@ async def test_an_upstream_that_is_not_there() -> None:
     assert "127.0.0.1" not in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("cause", "reason"),
+    [(socket.gaierror(socket.EAI_NONAME, "host.test"), "host name"), (OSError(errno.ENETUNREACH, "host.test"), "connection failed")],
+)
+async def test_an_upstream_that_cannot_be_found(cause: OSError, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def getaddrinfo(*_: object, **__: object) -> object:
+        raise cause
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)  # no name server is asked in a test
+    error = await failure(ask(UpstreamClient("http://host.test", headers={}, timeouts=LIMITS)))
+    assert (error.status, error.code, error.retryable) == (503, "upstream_unreachable", True)
+    assert reason in error.message
+    assert "host.test" not in error.message
+
+
 async def test_closing_in_the_middle_reaches_the_upstream() -> None:
     async with serve(then_silent(CHUNKED + A_CHUNK)) as server, connect(server) as client:
         reply = await ask(client)
@@ -113,16 +148,10 @@ async def test_closing_ends_a_read_under_way() -> None:
     async with serve(then_silent(CHUNKED)) as server, connect(server) as client:
         reply = await ask(client)
         async with asyncio.TaskGroup() as group:
-            reading = group.create_task(_failure(reply.read_some()))
+            reading = group.create_task(failure(reply.read_some()))
             await asyncio.sleep(0)
             reply.close()
         assert "abandoned" in reading.result().message
-
-
-async def _failure(call: Awaitable[object]) -> UpstreamError:
-    with pytest.raises(UpstreamError) as caught:
-        await call
-    return caught.value
 
 
 @pytest.mark.parametrize("answer", [b"", CHUNKED], ids=["before the head", "in the body"])
@@ -187,7 +216,7 @@ async def test_closing_the_client_closes_everything() -> None:
             await server.saw_departure()
         assert await replies[1].read_some() == b"a"  # it had arrived
         for call in (replies[0].read_some(), replies[1].read_some(), ask(client)):
-            assert (await _failure(call)).status == 503
+            assert (await failure(call)).status == 503
 
 
 async def test_closing_the_client_closes_unused_connections() -> None:
@@ -234,12 +263,24 @@ async def test_tls(tmp_path: Path) -> None:
 
     async with serve(script, tls=for_server) as server:
         url = f"https://127.0.0.1:{server.port}"
-        async with aclosing(UpstreamClient(url, headers={}, timeouts=LIMITS, tls=for_client)) as client:
+        async with aclosing(UpstreamClient(url, headers={}, timeouts=limited(idle=SOON), tls=for_client)) as client:
             assert await ask_whole(client) == b"hello"
             with closing(await ask(client)) as reply:
                 assert await reply.read_some() == b"a"
+                assert (await failure(reply.read_some())).code == "upstream_stalled"
             await server.saw_departure()
             assert server.connections == 1
+
+
+async def test_https_where_plain_http_is_spoken() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.say(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await peer.gone()
+
+    async with serve(script) as server:
+        error = await failure(ask(UpstreamClient(f"https://127.0.0.1:{server.port}", headers={}, timeouts=LIMITS)))
+    assert (error.status, error.code) == (503, "upstream_unreachable")
+    assert "TLS handshake" in error.message
 
 
 @pytest.mark.parametrize(("name", "trusted"), [("127.0.0.1", False), ("127.0.0.2", True)], ids=["not trusted", "another's"])
@@ -291,6 +332,7 @@ async def test_a_path_cannot_carry_another_request() -> None:
         test_every_read_moves_the_idle_limit,
         test_a_connection_that_takes_too_long_to_open,
         test_an_upstream_that_is_not_there,
+        test_https_where_plain_http_is_spoken,
         test_closing_in_the_middle_reaches_the_upstream,
         test_a_cancelled_read_does_not_look_like_the_end,
         test_a_slow_reader_holds_the_upstream_back,

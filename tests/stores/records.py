@@ -11,7 +11,9 @@ LIFE = 1000
 """Seconds a test's record lives."""
 
 
-def turn(said: str, *, after: ResponseRecord | None = None, at: int = 0, project: str = PROJECT, items: tuple[str, ...] = ()) -> ResponseRecord:
+def turn(
+    said: str, *, after: ResponseRecord | None = None, at: int = 0, project: str = PROJECT, items: tuple[str, ...] = ()
+) -> ResponseRecord:
     """A turn whose input and output are easy to find again."""
     return ResponseRecord(
         id=str(uuid4()),

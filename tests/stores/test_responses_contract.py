@@ -40,7 +40,11 @@ def _said(turns: Sequence[Turn] | None) -> list[str]:
     assert turns is not None
     said: list[str] = []
     for one in turns:
-        items = [*msgspec.json.decode(one.inherited or b"[]"), *msgspec.json.decode(one.input), *msgspec.json.decode(one.response)["output"]]
+        items = [
+            *msgspec.json.decode(one.inherited or b"[]"),
+            *msgspec.json.decode(one.input),
+            *msgspec.json.decode(one.response)["output"],
+        ]
         said += [value for item in items for value in item.values()]
     return said
 

@@ -21,25 +21,17 @@ _numbers = itertools.count(1)
 @pytest.fixture(scope="session")
 def postgres() -> Generator[Postgres]:
     """The session's Postgres, with a migrated database to copy from."""
-    server = Postgres()
-    try:
-        server.start()
+    with Postgres() as server:
         server.execute(f"CREATE DATABASE {_TEMPLATE}")
         upgrade_apart(server.url(_TEMPLATE))
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture(scope="session")
 def valkey() -> Generator[Valkey]:
     """The session's Valkey."""
-    server = Valkey()
-    try:
-        server.start()
+    with Valkey() as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture(scope="session")

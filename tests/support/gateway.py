@@ -18,6 +18,7 @@ import openai
 
 ADMIN_KEY = "test-key-4f9a1c7e2b8d6053"
 
+_ROOT = Path(__file__).parents[2]
 _START_SECONDS = 30.0
 _STOP_SECONDS = 20.0
 
@@ -85,7 +86,8 @@ def _environment(directory: Path, upstream_url: str, port: int, settings: Mappin
         "admin_key": ADMIN_KEY,
         **settings,
     }
-    return inherited | {f"GATEWAY_{name.upper()}": value for name, value in chosen.items()}
+    # It runs in a directory of its own, yet it is this tree's code that is tested, installed or not.
+    return inherited | {"PYTHONPATH": str(_ROOT)} | {f"GATEWAY_{name.upper()}": value for name, value in chosen.items()}
 
 
 def _free_port() -> int:

@@ -18,6 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Self
 
 _START_SECONDS = 60
 _STOP_SECONDS = 20
@@ -34,7 +35,7 @@ _POSTGRES_OPTIONS = {
 
 
 class Service(ABC):
-    """A server process with a directory of its own. `crash` and `start` again keep its port and its files."""
+    """A server process with a directory of its own. `crash` and `start` again keep its port and its files; `with` ends it."""
 
     def __init__(self, owner: pwd.struct_passwd | None = None) -> None:
         self.port = _free_port()
@@ -43,6 +44,17 @@ class Service(ABC):
         if owner is not None:
             os.chown(self._directory, owner.pw_uid, owner.pw_gid)
         self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
 
     @abstractmethod
     def start(self) -> None:

@@ -1,0 +1,128 @@
+"""The console script `responses-gateway`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from app import __version__
+from app.settings import ConfigurationError, load
+
+
+class Commands(Protocol):
+    """What `add_subparsers` returns; argparse has no public name for it."""
+
+    def add_parser(self, name: str, *, help: str, description: str) -> argparse.ArgumentParser:
+        """Add a command."""
+        ...
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit status is 0, or 1 with the reason on standard error."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except ConfigurationError as error:
+        print(f"configuration:\n{error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        return 130
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="responses-gateway", description="The OpenAI Responses API in front of Qwen.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _command(commands, "serve", _serve, "migrate an embedded database, then serve")
+    _command(commands, "demo", _demo, "serve the built-in demo model, whatever upstream is configured")
+    _command(commands, "migrate", _migrate, "bring the database to the current schema")
+    _command(commands, "validate", _validate, "check the configuration")
+    _command(commands, "doctor", _doctor, "check database, Redis, upstreams, clock: a line each, with the cure")
+    keys = commands.add_parser("keys", help="create, list and revoke API keys").add_subparsers(required=True, metavar="ACTION")
+    create = _command(keys, "create", _create_key, "make a key and print it, once")
+    create.add_argument("--project", required=True, help="the project it belongs to; made when it does not exist")
+    create.add_argument("--name", default="", help="what it is for")
+    create.add_argument("--days", type=float, help="after how many days it expires")
+    _command(keys, "list", _list_keys, "list keys, without their secrets")
+    revoke = _command(keys, "revoke", _revoke_key, "make a key invalid")
+    revoke.add_argument("key", help="its id or prefix, as `keys list` shows them")
+    return parser
+
+
+def _command(
+    commands: Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    what: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=what, description=what)
+    parser.set_defaults(command=run)
+    return parser
+
+
+def _serve(_options: argparse.Namespace) -> int:
+    from app import serving  # noqa: PLC0415 - the other commands start faster without the server
+
+    return serving.serve(load())
+
+
+def _demo(_options: argparse.Namespace) -> int:
+    os.environ["GATEWAY_UPSTREAM_DIALECT"] = "demo"
+    os.environ.pop("GATEWAY_UPSTREAM_BASE_URL", None)
+    return _serve(_options)
+
+
+def _migrate(_options: argparse.Namespace) -> int:
+    from app.db.migrate import upgrade  # noqa: PLC0415 - alembic is heavy
+
+    settings = load()
+    upgrade(settings.database_url)
+    print("The database is at the current schema.")
+    return 0
+
+
+def _validate(_options: argparse.Namespace) -> int:
+    from app import upstreams  # noqa: PLC0415 - imports every provider
+
+    settings = load()
+    upstreams.check(settings)
+    print("The configuration is valid.")
+    return 0
+
+
+def _doctor(_options: argparse.Namespace) -> int:
+    from app import doctor  # noqa: PLC0415 - imports every adapter
+
+    findings = asyncio.run(doctor.examine(load()))
+    for finding in findings:
+        print(f"{'ok  ' if finding.ok else 'FAIL'} {finding.subject}: {finding.message}")
+    return 0 if all(finding.ok for finding in findings) else 1
+
+
+def _create_key(options: argparse.Namespace) -> int:
+    from app import administration  # noqa: PLC0415 - as above
+
+    asyncio.run(administration.create(load(), options.project, options.name, options.days))
+    return 0
+
+
+def _list_keys(_options: argparse.Namespace) -> int:
+    from app import administration  # noqa: PLC0415 - as above
+
+    asyncio.run(administration.show(load()))
+    return 0
+
+
+def _revoke_key(options: argparse.Namespace) -> int:
+    from app import administration  # noqa: PLC0415 - as above
+
+    return 0 if asyncio.run(administration.revoke(load(), options.key)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""The `doctor` command: what is wrong with this installation, and what to do about it."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import time
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, cast
+
+import httpx
+import msgspec
+
+from app import __version__, upstreams
+from app.db.engine import Database
+from app.db.tables import REVISION
+from app.db.writer import DatabaseUnavailable
+from app.providers.base import UpstreamError
+from app.settings import ConfigurationError, Settings, Upstream
+
+_LEAST_SQLITE = (3, 35)
+_MOST_SKEW = 60
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that was looked at."""
+
+    subject: str
+    ok: bool
+    message: str
+    """What is there; when it is not ok, the cure."""
+
+
+async def examine(settings: Settings) -> Sequence[Finding]:
+    """Look at everything; nothing is changed."""
+    findings = [_versions()]
+    findings.append(await _database(settings))
+    if settings.redis_url is not None:
+        findings.append(await _redis(settings.redis_url.get_secret_value()))
+    findings += [finding async for finding in _upstreams(settings)]
+    return findings
+
+
+def _versions() -> Finding:
+    python = ".".join(map(str, sys.version_info[:3]))
+    ok = sqlite3.sqlite_version_info >= _LEAST_SQLITE
+    cure = "" if ok else "; SQLite 3.35 or newer is needed: use a newer Python"
+    return Finding("versions", ok, f"gateway {__version__}, Python {python}, SQLite {sqlite3.sqlite_version}{cure}")
+
+
+async def _database(settings: Settings) -> Finding:
+    try:
+        database = Database(settings.database_url)
+    except ValueError as error:
+        return Finding("database", ok=False, message=f"{error}; set GATEWAY_DATABASE_URL")
+    try:
+        revision = await database.revision()
+    except DatabaseUnavailable as error:
+        return Finding("database", ok=False, message=f"cannot be reached ({error}): is it running, and is GATEWAY_DATABASE_URL right?")
+    finally:
+        await database.aclose()
+    if revision != REVISION:
+        return Finding(
+            "database", ok=False, message=f"schema {revision or 'missing'}, {REVISION} is needed: run `responses-gateway migrate`"
+        )
+    return Finding("database", ok=True, message=f"{database.dialect}, schema {revision}")
+
+
+async def _redis(url: str) -> Finding:
+    from redis.asyncio import Redis  # noqa: PLC0415 - only where it is configured
+    from redis.exceptions import RedisError  # noqa: PLC0415 - as above
+
+    client: Any = cast("Any", Redis).from_url(url, socket_connect_timeout=2, socket_timeout=2)  # redis-py leaves these untyped
+    try:
+        info: dict[str, Any] = await client.info("server")
+    except (RedisError, OSError) as error:
+        return Finding(
+            "redis",
+            ok=False,
+            message=f"cannot be reached ({error}): responses are served from the database meanwhile; check GATEWAY_REDIS_URL",
+        )
+    finally:
+        await client.aclose()
+    return Finding("redis", ok=True, message=f"version {info.get('valkey_version') or info.get('redis_version')}")
+
+
+async def _upstreams(settings: Settings) -> AsyncGenerator[Finding]:
+    chosen = upstreams.configured(settings)
+    if not chosen:
+        yield Finding("upstream", ok=True, message="none configured: local servers are looked for, else the demo model serves")
+    for upstream in chosen:
+        yield await _upstream(upstream, settings)
+        if upstream.base_url.startswith("http"):
+            yield await _clock(upstream)
+
+
+async def _upstream(upstream: Upstream, settings: Settings) -> Finding:
+    subject = f"upstream {upstream.name}"
+    try:
+        models = await upstreams.ask(upstream, settings)
+    except (UpstreamError, ConfigurationError) as error:
+        return Finding(subject, ok=False, message=f"{upstream.base_url}: {error}; check its address and key")
+    return Finding(subject, ok=True, message=f"{upstream.base_url}: {len(models)} models")
+
+
+async def _clock(upstream: Upstream) -> Finding:
+    """Expiry and TLS depend on the clock; the upstream's `Date` header is what there is to compare with."""
+    subject = f"clock (against {upstream.name})"
+    try:
+        async with httpx.AsyncClient(timeout=5, verify=upstream.verify_tls) as client:
+            answer = await client.get(upstream.base_url)
+        date = answer.headers.get("date")
+        skew = time.time() - time.mktime(time.strptime(date, "%a, %d %b %Y %H:%M:%S GMT")) + time.timezone if date else 0.0
+    except (httpx.HTTPError, ValueError) as error:
+        return Finding(subject, ok=True, message=f"cannot be compared ({error})")
+    if abs(skew) > _MOST_SKEW:
+        return Finding(subject, ok=False, message=f"{skew:+.0f} s off: synchronise it (NTP)")
+    return Finding(subject, ok=True, message="in step" if date else "the upstream sends no date")

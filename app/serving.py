@@ -1,0 +1,116 @@
+"""The `serve` command: migrate an embedded database, make the first key, run the server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from app.administration import key_store
+from app.db import migrate
+from app.db.engine import Database
+from app.db.tables import REVISION
+from app.db.writer import DatabaseUnavailable
+from app.engine.access import create_key
+from app.main import create_app
+from app.settings import ConfigurationError, Settings, load
+
+_log = logging.getLogger(__name__)
+_DRAIN_SECONDS = 20
+
+
+def serve(settings: Settings) -> int:
+    """Serve until told to stop."""
+    _configure_logging(settings.log_level)
+    try:
+        secret = asyncio.run(_prepare(settings))
+    except migrate.MigrationFailed as error:
+        raise ConfigurationError(f"database_url: the database cannot be migrated: {error}") from error
+    except (DatabaseUnavailable, OSError) as error:
+        raise ConfigurationError(f"database_url: the database cannot be reached: {error}") from error
+    _welcome(settings, secret)
+    several = settings.workers > 1
+    config = uvicorn.Config(
+        "app.serving:worker" if several else create_app(settings),
+        factory=several,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        loop="uvloop" if sys.platform != "win32" else "asyncio",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=_DRAIN_SECONDS,
+    )
+    if several:
+        from uvicorn.supervisors import Multiprocess  # noqa: PLC0415 - one worker needs no supervisor
+
+        Multiprocess(config, sockets=[config.bind_socket()]).run()
+        return 0
+    server = uvicorn.Server(config)
+    server.run()
+    return 0 if server.started else 1
+
+
+def worker() -> ASGIApp:
+    """The application in one of several worker processes."""
+    settings = load()
+    _configure_logging(settings.log_level)
+    return create_app(settings)
+
+
+async def _prepare(settings: Settings) -> str | None:
+    """Bring an embedded database up to date; the secret of the first key, when it was just made."""
+    database = Database(settings.database_url)
+    try:
+        revision = await database.revision()
+    finally:
+        await database.aclose()
+    if revision != REVISION:
+        if not database.embedded:
+            raise ConfigurationError("database_url: the schema is not current; run `responses-gateway migrate`")
+        migrate.upgrade_apart(settings.database_url)
+    if not settings.authentication or settings.admin_key is not None:
+        return None
+    async with key_store(settings) as keys:
+        if await keys.list():
+            return None
+        return (await create_key(keys, project="default", name="first key")).secret
+
+
+def _welcome(settings: Settings, secret: str | None) -> None:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    base_url = f"http://{host}:{settings.port}/v1"
+    if secret is None:
+        print(f"Serving {base_url}", file=sys.stderr)
+        return
+    print(
+        f"""
+A first API key was made. It is shown this once; only its hash is stored.
+
+  key       {secret}
+  base URL  {base_url}
+
+Try it:
+
+  curl {base_url}/responses \\
+    -H "Authorization: Bearer {secret}" \\
+    -H "Content-Type: application/json" \\
+    -d '{{"model": "demo", "input": "Hello!"}}'
+
+`curl {base_url}/models -H "Authorization: Bearer {secret}"` lists the models.
+""",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _configure_logging(level: str) -> None:
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    logging.getLogger("uvicorn.error").setLevel(max(logging.INFO, logging.getLevelNamesMapping()[level.upper()]))

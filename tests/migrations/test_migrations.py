@@ -1,0 +1,84 @@
+"""The migrations make exactly the schema of `app/db/tables.py`, on both engines, forwards and backwards."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from app.db.engine import Database
+from app.db.migrate import MigrationFailed, upgrade_apart
+from app.db.tables import REVISION, metadata
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database without a schema."""
+    if request.param == "sqlite":
+        return f"sqlite+aiosqlite:///{tmp_path}/made/on/the/way/gateway.db"
+    url: str = request.getfixturevalue("postgres_url")
+    _alembic(url, "downgrade", "base")
+    return url
+
+
+def _alembic(url: str, *arguments: str) -> str:
+    """Run the command line as a developer does."""
+    environment = {**os.environ, "GATEWAY_DATABASE_URL": url}
+    done = subprocess.run(
+        [sys.executable, "-m", "alembic", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+async def _revision(url: str) -> str | None:
+    database = Database(url)
+    try:
+        return await database.revision()
+    finally:
+        await database.aclose()
+
+
+async def test_up_down_up(empty_url: str) -> None:
+    upgrade_apart(empty_url)
+    assert await _revision(empty_url) == REVISION
+    assert "No new upgrade operations" in _alembic(empty_url, "check")
+    _alembic(empty_url, "downgrade", "base")
+    assert await _revision(empty_url) is None
+    upgrade_apart(empty_url)
+    upgrade_apart(empty_url)
+    assert await _revision(empty_url) == REVISION
+    assert "No new upgrade operations" in _alembic(empty_url, "check")
+
+
+async def test_replicas_that_start_together_migrate_once(empty_url: str) -> None:
+    with ThreadPoolExecutor(3) as replicas:
+        list(replicas.map(upgrade_apart, [empty_url] * 3))
+    assert await _revision(empty_url) == REVISION
+
+
+async def test_a_database_that_is_not_there_is_explained() -> None:
+    with pytest.raises(MigrationFailed, match=r"refused|Connect"):
+        upgrade_apart("postgresql+asyncpg://nobody@127.0.0.1:1/none")
+
+
+def test_the_revision_the_server_expects_is_the_newest() -> None:
+    assert _alembic("sqlite+aiosqlite:///unused.db", "heads").split()[0] == REVISION
+
+
+def test_the_serving_process_never_loads_alembic() -> None:
+    code = (
+        "import app.db.engine, app.db.migrate, app.stores.sql, sys; assert not {'alembic', 'mako', 'asyncpg', 'redis'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_json_is_kept_as_bytes() -> None:
+    kinds = {str(column.type) for table in metadata.tables.values() for column in table.columns}
+    assert kinds == {"BIGINT", "BLOB", "BOOLEAN", "TEXT", "VARCHAR(36)"}
