@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 
@@ -15,7 +16,7 @@ from app.engine.thinking import Decision
 from app.engine.transcript import Context, Transcript, last_user
 from app.protocol import ids
 from app.protocol.errors import InvalidRequest
-from app.protocol.messages import ImagePart, Message, User
+from app.protocol.messages import FilePart, ImagePart, Message, User
 from app.providers.base import Capabilities, ForcedCall, JsonObject, JsonSchema, ModelCall, Provider
 
 
@@ -33,6 +34,7 @@ class Duties(msgspec.Struct, frozen=True):
 class Prepared(msgspec.Struct, frozen=True):
     """Everything about the request that depends on the upstream."""
 
+    provider: Provider
     call: ModelCall
     decision: Decision
     duties: Duties
@@ -71,27 +73,27 @@ class Preparation:
         transcript.add((item.place, item.fields) for item in self._items if not _repeated(item, context))
         transcript.close()
         messages = transcript.messages
-        _check_images(messages, can, admitted.model)
+        _check_parts(messages, can, admitted.model)
         closed = last_user(messages)
         earlier = provider.encode_messages(messages[:closed], reasoning=can.preserves_thinking) if closed else b""
-        forced, duties = self._duties(can, thinks=decision.enabled is True)
-        native = admitted.format if admitted.format and self._enforces_format(can, thinks=decision.enabled is True) else None
+        enforced = self._enforced_format(can, thinks=decision.enabled is True)
+        forced, duties = self._duties(can, enforced, thinks=decision.enabled is True)
         call = ModelCall(
             model=model,
-            system=self._system(transcript, duties.forced, in_words=admitted.format is not None and native is None),
+            system=self._system(transcript, duties.forced, in_words=admitted.format is not None and enforced != "whole"),
             prefix=join(context.prefix, earlier),
             messages=messages[closed:],
             tools=admitted.tools.functions,
             forced_call=forced,
             parallel_tool_calls=admitted.request.parallel_tool_calls is not False,
-            format=native,
+            format=admitted.format if enforced else None,
             sampling=admitted.sampling,
             thinking=decision.thinking,
             stream=admitted.stream,
             user=admitted.request.user or admitted.request.safety_identifier,
             prompt_cache_key=admitted.request.prompt_cache_key,
         )
-        return Prepared(call, decision, duties, view, context, transcript, can, self._warnings(transcript))
+        return Prepared(provider, call, decision, duties, view, context, transcript, can, self._warnings(transcript))
 
     def _unseal(self, blob: str) -> str | None:
         return self._sealer.open(blob, project_id=self._project_id, model=self._admitted.model)
@@ -100,19 +102,27 @@ class Preparation:
         forced = self._admitted.tools.forced is not None and not can.forced_calls_while_thinking
         return forced or (self._admitted.format is not None and not can.formats_while_thinking)
 
-    def _enforces_format(self, can: Capabilities, *, thinks: bool) -> bool:
+    def _enforced_format(self, can: Capabilities, *, thinks: bool) -> Literal["whole", "json", None]:
+        """How much of the format the upstream's decoder sees to: all of it, only that it is JSON, or nothing."""
+        if self._admitted.format is None or (thinks and not can.formats_while_thinking):
+            return None
         kind = "json_schema" if isinstance(self._admitted.format, JsonSchema) else "json_object"
-        return kind in can.formats and (can.formats_while_thinking or not thinks)
+        if kind in can.formats:
+            return "whole"
+        return "json" if "json_object" in can.formats else None
 
-    def _duties(self, can: Capabilities, *, thinks: bool) -> tuple[ForcedCall | None, Duties]:
+    def _duties(self, can: Capabilities, enforced: str | None, *, thinks: bool) -> tuple[ForcedCall | None, Duties]:
         wanted, tools = self._admitted.tools.forced, self._admitted.tools.functions
-        if wanted is not None and wanted.name is None and len(tools) == 1 and "required" not in can.forced_calls:
-            wanted = ForcedCall(tools[0].name)
-        kind = "named" if wanted and wanted.name else "required"
-        native = wanted is not None and kind in can.forced_calls and (can.forced_calls_while_thinking or not thinks)
         answer = self._admitted.format
-        holds = wanted is not None or (answer is not None and (not self._admitted.stream or not self._enforces_format(can, thinks=thinks)))
-        return wanted if native else None, Duties(wanted, answer, holds)
+        holds = wanted is not None or (answer is not None and not (self._admitted.stream and enforced == "whole"))
+        duties = Duties(wanted, answer, holds)
+        if wanted is None or (thinks and not can.forced_calls_while_thinking):
+            return None, duties
+        kind = "named" if wanted.name else "required"
+        if kind not in can.forced_calls and len(tools) == 1:
+            # With one function on offer, to call it and to call any are the same demand.
+            wanted, kind = (ForcedCall(), "required") if wanted.name else (ForcedCall(tools[0].name), "named")
+        return wanted if kind in can.forced_calls else None, duties
 
     def _system(self, transcript: Transcript, forced: ForcedCall | None, *, in_words: bool) -> str | None:
         parts = [self._admitted.request.instructions or "", *transcript.system]
@@ -140,13 +150,40 @@ def _repeated(item: Item, context: Context) -> bool:
     return location is not None and location.response_id in context.turns
 
 
-def _check_images(messages: Sequence[Message], can: Capabilities, model: str) -> None:
-    if can.images:
-        return
+def _check_parts(messages: Sequence[Message], can: Capabilities, model: str) -> None:
     for message in messages:
-        if (
-            isinstance(message, User)
-            and not isinstance(message.content, str)
-            and any(isinstance(part, ImagePart) for part in message.content)
-        ):
-            raise InvalidRequest(f"The model '{model}' does not take images.", code="unsupported_value", param="input")
+        if not isinstance(message, User) or isinstance(message.content, str):
+            continue
+        for part in message.content:
+            refused = (
+                "images"
+                if isinstance(part, ImagePart) and not can.images
+                else "files"
+                if isinstance(part, FilePart) and not can.files
+                else None
+            )
+            if refused:
+                raise InvalidRequest(f"The model '{model}' does not take {refused} here.", code="unsupported_value", param="input")
+
+
+def estimated_size(call: ModelCall) -> int:
+    """Bytes of text the model reads, about."""
+    return len(call.prefix) + len(msgspec.json.encode(call.messages)) + len(call.system or "")
+
+
+class _Role(msgspec.Struct, frozen=True):
+    role: str | None = None
+
+
+def shortened(call: ModelCall, provider: Provider) -> ModelCall | None:
+    """The call with the older half of its conversation left out (`truncation: auto`); None when only the last question is left.
+
+    It is cut before something the user said, so that no call loses its result.
+    """
+    encoded = join(call.prefix, provider.encode_messages(call.messages, reasoning=True))
+    messages = msgspec.json.decode(b"[%b]" % encoded, type=list[msgspec.Raw])
+    questions = [i for i, raw in enumerate(messages) if i and msgspec.json.decode(raw, type=_Role).role == "user"]
+    if not questions:
+        return None
+    cut = next((i for i in questions if i >= len(messages) // 2), questions[-1])
+    return msgspec.structs.replace(call, prefix=join(*map(bytes, messages[cut:])), messages=())

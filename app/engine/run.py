@@ -15,7 +15,7 @@ from app.engine.admission import Admitted, Item
 from app.engine.echo import begin
 from app.engine.history import History
 from app.engine.metering import Metrics
-from app.engine.preparation import Preparation, Prepared
+from app.engine.preparation import Preparation, Prepared, estimated_size, shortened
 from app.engine.routing import Route, Router, Started, Target
 from app.engine.sealing import Sealer
 from app.engine.structured import Validator
@@ -76,7 +76,7 @@ class Run:
     async def open(self) -> None:
         """Get an upstream to accept the request. Raises ApiError: nothing has been sent to the client yet."""
         try:
-            self._started = await self._open(None)
+            self._started = await self._open_fitting()
         except UpstreamError as error:
             raise failures.to_api(error) from error
         prepared = self._ready
@@ -165,6 +165,8 @@ class Run:
             ) as steps:
                 async for _ in steps:
                     yield
+            if self._ports.estimates_usage:
+                assembler.estimate_usage(read=estimated_size(self._ready.call))
             assembler.finish(int(self._ports.clock()))
         except UpstreamError as error:
             _log.warning("upstream failed during response %s: %s", self.id, error.message)
@@ -174,6 +176,20 @@ class Run:
         except Exception:  # noqa: BLE001 - whatever happens, the stream ends with a terminal event
             _log.exception("response %s failed", self.id)
             assembler.fail(ResponseError("server_error", "The gateway failed while generating the response."))
+
+    async def _open_fitting(self) -> Started:
+        """Send the request; with `truncation: auto` shorter and shorter until it fits the model's window. Raises UpstreamError."""
+        call: ModelCall | None = None
+        while True:
+            try:
+                return await self._open(call)
+            except UpstreamError as error:
+                prepared = self._prepared
+                if error.code != "context_length_exceeded" or self.admitted.request.truncation != "auto" or prepared is None:
+                    raise
+                call = shortened(call or prepared.call, prepared.provider)
+                if call is None:
+                    raise
 
     async def _open(self, call: ModelCall | None) -> Started:
         """Send the prepared request, or `call` in its stead."""
