@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import time
@@ -37,6 +38,8 @@ from app.stores.keys import SqlKeyStore
 from app.stores.sql import SqlResponseStore
 
 _log = logging.getLogger(__name__)
+_GC_YOUNG = 10_000
+"""Objects made before the youngest generation is looked through; the interpreter's default is 700."""
 _PURGE_SECONDS = 30.0
 _PURGE_BATCH = 200
 _PURGE_PAUSE = 0.05
@@ -54,6 +57,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
         async with AsyncExitStack() as stack:
             create, app.state.services = await _compose(settings, metrics, stack)
             gateway.serve(create)
+            _settle_garbage_collector()
             yield
 
     app = FastAPI(
@@ -65,6 +69,16 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     openapi.install(app)
     gateway = Gateway(app, metrics)
     return gateway
+
+
+def _settle_garbage_collector() -> None:
+    """What exists now stays: leave it out of every collection, and collect the short-lived rest less often.
+
+    With the defaults, collections are a third of a request's CPU at sixteen requests at once.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_YOUNG, 20, 20)
 
 
 async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> tuple[ASGIApp, Services]:
@@ -92,7 +106,8 @@ async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
         raw_reasoning=settings.reasoning_events == "text",
         estimates_usage=settings.estimate_usage,
     )
-    runs = Runs(settings.limits.concurrent_responses, metrics.running.set)
+    runs = Runs(settings.limits.concurrent_responses)
+    metrics.running.set_function(lambda: len(runs))
     stack.push_async_callback(runs.aclose)
     admin = settings.admin_key.get_secret_value() if settings.admin_key else None
     access = Access(keys, admin_key=admin, required=settings.authentication)
@@ -106,7 +121,8 @@ async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
 
 
 def _store(settings: Settings, database: Database, stack: AsyncExitStack) -> ResponseStore:
-    store = SqlResponseStore(database, retention_seconds=int(settings.retention_days * 86400))
+    grace = max((int(upstream.timeouts.total) for upstream in upstreams.configured(settings)), default=0)
+    store = SqlResponseStore(database, retention_seconds=int(settings.retention_days * 86400), grace_seconds=grace)
     if settings.redis_url is None:
         return store
     from app.stores.redis import RedisCachedStore  # noqa: PLC0415 - costs memory only where it is used

@@ -46,6 +46,7 @@ def serve(settings: Settings) -> int:
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
     if several:

@@ -11,7 +11,7 @@ from hypothesis import settings
 from tests.support.gateway import Gateway, running_gateway
 from tests.support.upstream import ScriptedUpstream, serving
 
-pytest_plugins = ["tests.support.backends"]
+pytest_plugins = ["tests.support.backends", "tests.support.e2e_dialects"]
 
 # No deadline: how fast an example runs says more about the machine than about the code. Derandomised: the same commit, the same verdict.
 settings.register_profile("steady", deadline=None, derandomize=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import aclosing
 from fnmatch import fnmatchcase
+from functools import lru_cache, partial
 
 import msgspec
 from starlette.types import Receive, Scope, Send
@@ -27,6 +27,8 @@ from app.stores.base import StoreUnavailable
 
 _log = logging.getLogger(__name__)
 _ROUTE = "/v1/responses"
+_CLIENT_CLOSED = 499
+"""Never sent: what the metrics say of a client that hung up (nginx's number for it)."""
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -67,18 +69,21 @@ class CreateResponse:
     async def _serve(self, scope: Scope, receive: Receive, reply: _Reply) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         principal = await self._access.principal(headers.get(b"authorization"))
+        if b"json" not in (headers.get(b"content-type") or b"json").lower():
+            raise InvalidRequest("Unsupported content type: send 'Content-Type: application/json'.", code="unsupported_content_type")
         body = await self._read(headers, receive)
         run = await self._responses.create(principal, body, lenient=self._is_lenient(headers))
-        with self._runs.track(run):
-            end_watch = self._runs.watch(_gone(receive))
-            try:
-                await self._answer(run, reply)
-            except asyncio.CancelledError:
-                if not end_watch():
-                    raise
-                reply.status = 499
-            finally:
-                end_watch()
+        self._runs.add(run)
+        watch = self._runs.watch(partial(_hung_up, receive))
+        try:
+            await self._answer(run, reply)
+        except asyncio.CancelledError:
+            if not watch.end():
+                raise
+            reply.status = _CLIENT_CLOSED
+        finally:
+            watch.end()
+            self._runs.discard(run)
         run.remember()
 
     async def _answer(self, run: Run, reply: _Reply) -> None:
@@ -89,9 +94,7 @@ class CreateResponse:
         writer = await reply.stream(run.warnings)
         self._heartbeats.add(writer)
         try:
-            async with aclosing(run.frames()) as batches:
-                async for frames in batches:
-                    await writer.write(frames)
+            await run.stream(writer.write)
         finally:
             self._heartbeats.discard(writer)
         if self._policy.done_marker:
@@ -118,8 +121,7 @@ class CreateResponse:
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _is_lenient(self, headers: dict[bytes, bytes]) -> bool:
-        agent = headers.get(b"user-agent", b"").decode("latin-1").lower()
-        return any(fnmatchcase(agent, pattern.lower()) for pattern in self._policy.lenient_user_agents)
+        return _matches(headers.get(b"user-agent", b""), self._policy.lenient_user_agents)
 
 
 class _Reply:
@@ -156,9 +158,14 @@ class _Reply:
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-async def _gone(receive: Receive) -> None:
+async def _hung_up(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+@lru_cache(maxsize=256)
+def _matches(agent: bytes, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(agent.decode("latin-1").lower(), pattern.lower()) for pattern in patterns)
 
 
 def _too_large(limit: int) -> PayloadTooLarge:

@@ -64,6 +64,10 @@ def install(app: FastAPI) -> None:
         body = _encode(ErrorEnvelope(ErrorBody(message, "invalid_request_error", None, code)))
         return Response(body, status, dict(getattr(error, "headers", None) or {}), "application/json")
 
+    async def on_mistake(request: Request, _error: Exception) -> Response:
+        return _answer(internal(request.scope["state"]["request_id"]))  # the framework raises the error again, for the server's log
+
+    app.add_exception_handler(Exception, on_mistake)
     app.add_exception_handler(ApiError, on_api_error)
     app.add_exception_handler(StoreUnavailable, on_store)
     app.add_exception_handler(RequestValidationError, on_validation)

@@ -11,7 +11,7 @@ from app.engine import toolset
 from app.engine.structured import Validator
 from app.engine.toolset import Toolset
 from app.protocol.errors import InvalidRequest
-from app.protocol.requests import CreateResponse, InputItem, TextFormat, parse_item
+from app.protocol.requests import CreateResponse, InputItem, TextFormat, given, parse_item
 from app.providers.base import JsonObject, JsonSchema, Sampling
 from app.settings import Limits
 
@@ -33,6 +33,20 @@ _NOT_SERVED: dict[str, str] = {
     "image": "image options are not served",
     "prompt_cache_options": "cache options are not served; 'prompt_cache_key' is",
 }
+
+
+_RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
+    ("temperature", lambda v: 0 <= v < 2, "between [0,2)"),  # noqa: PLR2004 - the page's range
+    ("top_p", lambda v: 0 < v <= 1, "between (0,1]"),
+    ("presence_penalty", lambda v: -2 <= v <= 2, "between [-2,2]"),  # noqa: PLR2004 - OpenAI's range
+    ("frequency_penalty", lambda v: -2 <= v <= 2, "between [-2,2]"),  # noqa: PLR2004 - OpenAI's range
+    ("repetition_penalty", lambda v: 0 < v <= 10, "between (0,10]"),  # noqa: PLR2004 - no upstream takes more
+    ("top_logprobs", lambda v: 0 <= v <= _MAX_TOP_LOGPROBS, f"between [0,{_MAX_TOP_LOGPROBS}]"),
+    ("max_output_tokens", lambda v: v <= _MAX_INT, f"of at most {_MAX_INT}"),
+    ("max_tool_calls", lambda v: 1 <= v <= _MAX_INT, f"between [1,{_MAX_INT}]"),
+    ("top_k", lambda v: 0 <= v <= _MAX_INT, f"between [0,{_MAX_INT}]"),
+    ("seed", lambda v: 0 <= v <= 2**63 - 1, "between [0,2^63-1]"),
+)
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -78,7 +92,7 @@ def admit(request: CreateResponse, limits: Limits, validator: Validator, *, leni
         request=request,
         model=request.model,
         items=_items(request, limits),
-        tools=toolset.build(request.tools or (), request.tool_choice, lenient=lenient),
+        tools=toolset.build(request.tools or (), given(request.tool_choice), lenient=lenient),
         sampling=_sampling(request, wants_logprobs="message.output_text.logprobs" in include),
         format=_format(request.text.format if request.text else None, validator),
         stream=bool(request.stream),
@@ -89,7 +103,7 @@ def admit(request: CreateResponse, limits: Limits, validator: Validator, *, leni
 
 def _refuse_unserved(request: CreateResponse) -> None:
     for name, why in _NOT_SERVED.items():
-        if getattr(request, name) is not None:
+        if given(getattr(request, name)) is not None:
             raise InvalidRequest(f"Unsupported parameter: '{name}': {why}.", code="unsupported_parameter", param=name)
     if request.background:
         raise InvalidRequest(
@@ -98,6 +112,9 @@ def _refuse_unserved(request: CreateResponse) -> None:
     if request.reasoning and request.reasoning.mode not in (None, "standard"):
         message = f"Unsupported value: 'reasoning.mode' '{request.reasoning.mode}'; only 'standard' is served."
         raise InvalidRequest(message, code="unsupported_value", param="reasoning.mode")
+    if request.reasoning and request.reasoning.context not in (None, "auto"):
+        message = f"Unsupported value: 'reasoning.context' '{request.reasoning.context}'; only 'auto' is served."
+        raise InvalidRequest(message, code="unsupported_value", param="reasoning.context")
 
 
 def _check_ranges(request: CreateResponse) -> None:
@@ -105,19 +122,8 @@ def _check_ranges(request: CreateResponse) -> None:
     if tokens is not None and tokens < _MIN_OUTPUT_TOKENS:
         message = f"integer below minimum value. Expected a value >= {_MIN_OUTPUT_TOKENS}, but got {tokens} instead."
         raise InvalidRequest(f"Invalid 'max_output_tokens': {message}", code="integer_below_min_value", param="max_output_tokens")
-    checks: tuple[tuple[str, float | None, Callable[[float], bool], str], ...] = (
-        ("temperature", request.temperature, lambda v: 0 <= v < 2, "between [0,2)"),  # noqa: PLR2004 - the page's range
-        ("top_p", request.top_p, lambda v: 0 < v <= 1, "between (0,1]"),
-        ("presence_penalty", request.presence_penalty, lambda v: -2 <= v <= 2, "between [-2,2]"),  # noqa: PLR2004 - OpenAI's range
-        ("frequency_penalty", request.frequency_penalty, lambda v: -2 <= v <= 2, "between [-2,2]"),  # noqa: PLR2004 - OpenAI's range
-        ("repetition_penalty", request.repetition_penalty, lambda v: 0 < v <= 10, "between (0,10]"),  # noqa: PLR2004 - no upstream takes more
-        ("top_logprobs", request.top_logprobs, lambda v: 0 <= v <= _MAX_TOP_LOGPROBS, f"between [0,{_MAX_TOP_LOGPROBS}]"),
-        ("max_output_tokens", tokens, lambda v: v <= _MAX_INT, f"of at most {_MAX_INT}"),
-        ("max_tool_calls", request.max_tool_calls, lambda v: 1 <= v <= _MAX_INT, f"between [1,{_MAX_INT}]"),
-        ("top_k", request.top_k, lambda v: 0 <= v <= _MAX_INT, f"between [0,{_MAX_INT}]"),
-        ("seed", request.seed, lambda v: 0 <= v <= 2**63 - 1, "between [0,2^63-1]"),
-    )
-    for name, value, holds, expected in checks:
+    for name, holds, expected in _RANGES:
+        value = getattr(request, name)
         if value is not None and not holds(value):
             raise InvalidRequest(
                 f"Invalid '{name}': {value}. Expected a value {expected}, but got {value} instead.", code="invalid_value", param=name
@@ -181,9 +187,10 @@ def _format(wanted: TextFormat | None, validator: Validator) -> JsonSchema | Jso
         return JsonObject()
     if not wanted.name:
         raise InvalidRequest("Missing required parameter: 'text.format.name'.", code="missing_required_parameter", param="text.format.name")
-    if wanted.schema is None:
+    schema = given(wanted.schema)
+    if schema is None:
         raise InvalidRequest(
             "Missing required parameter: 'text.format.schema'.", code="missing_required_parameter", param="text.format.schema"
         )
-    validator.check_schema(bytes(wanted.schema))
-    return JsonSchema(wanted.name, wanted.schema, wanted.description, wanted.strict)
+    validator.check_schema(bytes(schema))
+    return JsonSchema(wanted.name, schema, wanted.description, wanted.strict)

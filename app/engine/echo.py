@@ -6,8 +6,10 @@ import msgspec
 
 from app.engine.admission import Admitted
 from app.engine.thinking import Decision
+from app.protocol.requests import given
 from app.protocol.response import ReasoningEcho, Response
 
+_AUTO = msgspec.Raw(b'"auto"')
 _PLAIN_TEXT = msgspec.Raw(b'{"format":{"type":"text"}}')
 
 
@@ -33,9 +35,7 @@ def begin(admitted: Admitted, decision: Decision, response_id: str, now: int) ->
         store=admitted.store,
         temperature=1.0 if request.temperature is None else request.temperature,
         text=_text(admitted),
-        tool_choice=request.tool_choice
-        if request.tool_choice is not None and bytes(request.tool_choice) != b"null"
-        else msgspec.Raw(b'"auto"'),
+        tool_choice=given(request.tool_choice) or _AUTO,
         tools=admitted.tools.echo,
         top_logprobs=request.top_logprobs or 0,
         top_p=1.0 if request.top_p is None else request.top_p,

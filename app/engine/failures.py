@@ -33,10 +33,6 @@ def response_code(error: UpstreamError) -> str:
             return "server_error"
 
 
-def plain(error: ResponseError) -> ApiError:
-    """The HTTP error for a plain request whose response failed."""
-    if error.code == "rate_limit_exceeded":
-        return RateLimited(error.message, code=error.code, retry_after=1.0)
-    if error.code == "invalid_prompt":
-        return InvalidRequest(error.message, code=error.code)
-    return Unavailable(error.message, status=502, code=error.code)
+def plain(error: ResponseError, cause: UpstreamError | None) -> ApiError:
+    """The HTTP error for a plain request whose response failed; `cause`: it was the upstream that failed."""
+    return to_api(cause) if cause is not None else Unavailable(error.message, status=502, code=error.code)

@@ -27,6 +27,8 @@ class Duties(msgspec.Struct, frozen=True):
     """A call that was demanded of the model in words only."""
     format: JsonSchema | JsonObject | None = None
     """The answer's format; always checked, wherever it was enforced."""
+    withheld: frozenset[str] = frozenset()
+    """Functions of the client that `tool_choice` does not allow, by the names the upstream knows."""
     holds_text: bool = False
     """Text waits until it has been checked, so that a second try is possible."""
 
@@ -44,12 +46,12 @@ class Prepared(msgspec.Struct, frozen=True):
     can: Capabilities
     warnings: tuple[str, ...]
 
-    def reader(self, *, parses_thinking: bool) -> Reader:
-        """What cleans a turn of this call. `parses_thinking`: the upstream was seen to separate the thinking of this model."""
-        may_think = self.decision.enabled is not False and self.can.can_think is not False
-        splits = not (self.can.reasoning_field or parses_thinking)
-        names = [tool.name for tool in self.call.tools]
-        return Reader(splits_thinking=splits, expects_unopened=splits and may_think and self.decision.enabled is True, call_names=names)
+    def reader(self, *, apart: bool, tagged: bool) -> Reader:
+        """What cleans a turn of this call. What was seen of the upstream with this model: `apart`: it separates thinking by itself;
+        `tagged`: its answers do not begin inside the thinking, unless that was asked for."""
+        splits = not (self.can.reasoning_field or apart)
+        unopened = splits and self.decision.enabled is True and (self.decision.explicit or not tagged)
+        return Reader(splits_thinking=splits, expects_unopened=unopened, call_names=[tool.name for tool in self.call.tools])
 
 
 class Preparation:
@@ -115,7 +117,7 @@ class Preparation:
         wanted, tools = self._admitted.tools.forced, self._admitted.tools.functions
         answer = self._admitted.format
         holds = wanted is not None or (answer is not None and not (self._admitted.stream and enforced == "whole"))
-        duties = Duties(wanted, answer, holds)
+        duties = Duties(wanted, answer, self._admitted.tools.withheld, holds)
         if wanted is None or (thinks and not can.forced_calls_while_thinking):
             return None, duties
         kind = "named" if wanted.name else "required"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Literal
 
@@ -13,6 +14,7 @@ from app.engine.access import Principal
 from app.engine.admission import admit
 from app.engine.run import Ports, Run
 from app.engine.runs import Runs
+from app.eventlog.base import EventLog, EventLogUnavailable
 from app.protocol import ids
 from app.protocol.errors import Conflict, InvalidRequest, NotFound
 from app.protocol.projection import fold, parse_frame
@@ -21,6 +23,8 @@ from app.protocol.requests import parse
 from app.protocol.response import encode
 from app.settings import Limits
 from app.stores.base import AncestorDeleted, ResponseRecord, Turn
+
+_log = logging.getLogger(__name__)
 
 
 class ItemPage(msgspec.Struct, frozen=True):
@@ -71,11 +75,14 @@ class Responses:
         found = ids.normalize_response_id(response_id)
         if found is None:
             raise not_found(response_id)
-        for log in (self._ports.live, self._ports.shared):
-            if log is not None and await log.exists(principal.project_id, found):
-                return log.read(principal.project_id, found, after)
-        record = await self._record(principal, response_id)
-        return _once(replay(record.response, record.cuts)[after + 1 :])
+        if await self._ports.live.exists(principal.project_id, found):
+            return self._follow(self._ports.live, principal, found, after)
+        record = await self._ports.store.get(principal.project_id, found, self._now())
+        if record is not None:
+            return _once(replay(record.response, record.cuts)[after + 1 :])
+        if self._ports.shared is not None and await self._is_elsewhere(self._ports.shared, principal, found):
+            return self._follow(self._ports.shared, principal, found, after)
+        raise not_found(response_id)
 
     async def input_items(self, principal: Principal, response_id: str, query: PageQuery) -> ItemPage:
         """A page of what the model was given: the chain's earlier items and this turn's. Raises NotFound and InvalidRequest."""
@@ -100,6 +107,11 @@ class Responses:
         if found is None or not await self._ports.store.delete(principal.project_id, found, self._now()):
             raise not_found(response_id)
         self._ports.history.forget(found)
+        if self._ports.shared is not None:
+            try:
+                await self._ports.shared.erase(principal.project_id, found)
+            except EventLogUnavailable as error:
+                _log.warning("the frames of deleted response %s stay in the event log until they expire: %s", found, error)
         return self._ports.id_prefix + found
 
     async def _record(self, principal: Principal, response_id: str) -> ResponseRecord:
@@ -111,13 +123,35 @@ class Responses:
 
     async def _snapshot_elsewhere(self, principal: Principal, found: str, response_id: str) -> bytes:
         """The response as far as another replica has shared it."""
-        if self._ports.shared is not None and await self._ports.shared.exists(principal.project_id, found):
+        if self._ports.shared is not None and await self._is_elsewhere(self._ports.shared, principal, found):
             async with aclosing(self._ports.shared.read(principal.project_id, found)) as batches:
                 async for frames in batches:
                     response = fold(event for frame in frames if (event := parse_frame(frame)))
                     if response is not None:
                         return encode(response)
         raise not_found(response_id)
+
+    async def _is_elsewhere(self, shared: EventLog, principal: Principal, found: str) -> bool:
+        """Whether another replica makes the response now, as far as can be known."""
+        try:
+            return await shared.exists(principal.project_id, found)
+        except EventLogUnavailable as error:
+            _log.warning("live responses of other replicas cannot be seen: %s", error)
+            return False
+
+    async def _follow(self, log: EventLog, principal: Principal, found: str, after: int) -> AsyncGenerator[Sequence[bytes], None]:
+        """The log's frames; what it does not have, because the run ended meanwhile or the log broke, comes from the record."""
+        try:
+            async with aclosing(log.read(principal.project_id, found, after)) as batches:
+                async for frames in batches:
+                    after += len(frames)
+                    yield frames
+        except EventLogUnavailable as error:
+            _log.warning("response %s cannot be followed further: %s", found, error)
+        record = await self._ports.store.get(principal.project_id, found, self._now())
+        rest = replay(record.response, record.cuts)[after + 1 :] if record is not None else []
+        if rest:
+            yield rest
 
     def _now(self) -> int:
         return int(self._ports.clock())

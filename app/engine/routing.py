@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -50,14 +50,16 @@ class Router:
 
     def __init__(self, routes: Sequence[Route], aliases: Mapping[str, str], on_failure: Callable[[str], None]) -> None:
         self._routes = list(routes)
+        self._open_routes = [route for route in routes if not route.exclusive]
+        self._listed: dict[str, list[Route]] = {}
         self._aliases = dict(aliases)
         self._on_failure = on_failure
+        self._index()
 
     def target(self, model: str) -> Target:
         """The routes for a model, in the order to try them. Raises NotFound when no upstream serves it."""
         name = self._aliases.get(model, model)
-        listed = [route for route in self._routes if any(entry.id == name for entry in route.models)]
-        routes = listed or [route for route in self._routes if not route.exclusive]
+        routes = self._listed.get(name) or self._open_routes
         if not routes:
             known = sorted({entry.id for route in self._routes for entry in route.models} | set(self._aliases))
             hint = f" Available: {', '.join(known[:20])}." if known else ""
@@ -80,6 +82,13 @@ class Router:
                     route.models = tuple(await route.provider.models())
                 except UpstreamError:
                     self._on_failure(route.provider.name)
+        self._index()
+
+    def _index(self) -> None:
+        self._listed = {}
+        for route in self._routes:
+            for entry in route.models:
+                self._listed.setdefault(entry.id, []).append(route)
 
     async def open(self, target: Target, build: Callable[[Route], Awaitable[ModelCall]]) -> Started:
         """Send the call and wait until an upstream has accepted it. The caller closes the iterator, which closes the request.
@@ -116,10 +125,12 @@ class Router:
         return sorted(routes, key=lambda route: (route.resting_until > now, -(random.random() ** (1 / route.weight))))  # noqa: S311 - load balancing
 
 
-def _tries(routes: Sequence[Route]) -> Sequence[Route]:
+def _tries(routes: Sequence[Route]) -> Iterator[Route]:
     """Each route once, round after round, until its attempts are used up."""
-    rounds = max((route.attempts for route in routes), default=0)
-    return [route for turn in range(rounds) for route in routes if turn < route.attempts]
+    turn = 0
+    while any(turn < route.attempts for route in routes):
+        yield from (route for route in routes if turn < route.attempts)
+        turn += 1
 
 
 async def _may_retry(failure: UpstreamError, number: int) -> bool:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -19,7 +18,7 @@ from app.engine.preparation import Preparation, Prepared, estimated_size, shorte
 from app.engine.routing import Route, Router, Started, Target
 from app.engine.sealing import Sealer
 from app.engine.structured import Validator
-from app.engine.turn import ModelFailure, Parsers
+from app.engine.turn import ModelFailure, Parsers, Surroundings
 from app.eventlog.base import Batch, EventLog, EventLogUnavailable
 from app.protocol import ids
 from app.protocol.assembler import Assembler, Options
@@ -30,6 +29,14 @@ from app.providers.base import ModelCall, UpstreamError
 from app.stores.base import ResponseRecord, ResponseStore, StoreUnavailable
 
 _log = logging.getLogger(__name__)
+
+
+Send = Callable[[list[bytes]], Awaitable[None]]
+"""Takes some whole frames to the client."""
+
+
+async def _nothing() -> None:
+    """A plain answer has nobody to send events to."""
 
 
 class Ports(msgspec.Struct, frozen=True):
@@ -54,7 +61,7 @@ class Ports(msgspec.Struct, frozen=True):
 
 
 class Run:
-    """One response. `open` first, then `frames` or `whole`; at last `remember`."""
+    """One response. `open` first, then `stream` or `whole`; at last `remember`."""
 
     def __init__(self, ports: Ports, project_id: str, admitted: Admitted, items: tuple[Item, ...]) -> None:
         now = ports.clock()
@@ -69,6 +76,7 @@ class Run:
         self._prepared: Prepared | None = None
         self._started: Started | None = None
         self._assembler: Assembler | None = None
+        self._failure: UpstreamError | None = None
         self._target: Target | None = None
         self._logged = 0
         self._unshared: list[bytes] = []
@@ -93,45 +101,37 @@ class Run:
         seed = begin(self.admitted, prepared.decision, self._ports.id_prefix + self.id, int(self._began))
         self._assembler = Assembler(seed, self._new_id, options)
 
-    async def frames(self) -> AsyncGenerator[list[bytes], None]:
-        """The stream, some whole frames at a time. Ends with the terminal event on every path; the record is stored before it.
+    async def stream(self, send: Send) -> None:
+        """Send the stream, some whole frames at a time. It ends with the terminal event on every path; the record is stored before it.
 
-        Closing the generator, or cancelling its task, cancels the run: the upstream request is closed and the record settles.
+        Cancelling the task cancels the run: the upstream request is closed and the record settles.
         """
         assembler = self._built
         assembler.start()
-        try:
-            async with aclosing(self._drive()) as steps:
-                async for _ in steps:
-                    frames = assembler.take()
-                    if frames:
-                        await self._publish(frames, final=False)
-                        yield frames
-        except (asyncio.CancelledError, GeneratorExit):
-            await self._cancelled()
-            raise
+
+        async def publish() -> None:
+            frames = assembler.take()
+            if frames:
+                await self._log_frames(frames, final=False)
+                await send(frames)
+
+        await self._generate(publish)
         await self._settle()
         frames = self._end()
-        await self._publish(frames, final=True)
-        yield frames
+        await self._log_frames(frames, final=True)
+        await send(frames)
 
     async def whole(self) -> bytes:
         """The plain answer, as JSON; the record is stored when this returns. Raises ApiError."""
-        try:
-            async with aclosing(self._drive()) as steps:
-                async for _ in steps:
-                    pass
-        except asyncio.CancelledError:
-            await self._cancelled()
-            raise
+        await self._generate(_nothing)
         response = self._response
         if response.error is not None:
             self._count()
-            raise failures.plain(response.error)
+            raise failures.plain(response.error, self._failure)
         await self._settle()
         self._count()
         if self._response.error is not None:
-            raise failures.plain(self._response.error)
+            raise failures.plain(self._response.error, None)
         return self._built.body
 
     def snapshot(self) -> bytes:
@@ -153,23 +153,22 @@ class Run:
         context = prepared.view.settle(transcript, prepared.context.turns | {self.id}, prepared.context.prefix, expires_at)
         self._ports.history.remember(prepared.view, self.id, context, after=parent)
 
-    async def _drive(self) -> AsyncGenerator[None, None]:
+    async def _generate(self, publish: Callable[[], Awaitable[None]]) -> None:
         """The model's turn, with every failure made part of the response."""
-        assembler = self._built
-        started = self._started
+        assembler, ports, started = self._built, self._ports, self._started
         if started is None:
             raise RuntimeError("open() comes first")
         try:
-            async with aclosing(
-                turn.run(self._ready, started, assembler, self._ports.validator, (self._ports.parsers, self._open))
-            ) as steps:
-                async for _ in steps:
-                    yield
-            if self._ports.estimates_usage:
+            await turn.run(self._ready, started, assembler, Surroundings(ports.validator, ports.parsers, self._open, publish))
+            if ports.estimates_usage:
                 assembler.estimate_usage(read=estimated_size(self._ready.call))
-            assembler.finish(int(self._ports.clock()))
+            assembler.finish(int(ports.clock()))
+        except asyncio.CancelledError:
+            await self._cancelled()
+            raise
         except UpstreamError as error:
             _log.warning("upstream failed during response %s: %s", self.id, error.message)
+            self._failure = error
             assembler.fail(ResponseError(failures.response_code(error), error.message))
         except (ModelFailure, InvalidArguments) as error:
             assembler.fail(ResponseError("server_error", str(error)))
@@ -220,7 +219,7 @@ class Run:
         self._built.cancel()
         await self._settle()
         frames = self._end()
-        await self._publish(frames, final=True)
+        await self._log_frames(frames, final=True)
 
     def _end(self) -> list[bytes]:
         assembler = self._built
@@ -233,7 +232,7 @@ class Run:
         seconds = self._ports.clock() - self._began
         self._ports.metrics.responded(response.model, response.status, stream=self.admitted.stream, seconds=seconds, usage=response.usage)
 
-    async def _publish(self, frames: list[bytes], *, final: bool) -> None:
+    async def _log_frames(self, frames: list[bytes], *, final: bool) -> None:
         """Put frames where readers besides the client can follow them."""
         if not self.admitted.store:
             return

@@ -4,70 +4,83 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from app.engine.run import Run
 from app.protocol.errors import Unavailable
 
 _log = logging.getLogger(__name__)
+_QUICK_SECONDS = 0.05
 _SHARE_SECONDS = 0.1
 """How far a follower on another replica may lag behind."""
+
+
+class HangupWatch:
+    """Cancels the task that made it when the client hangs up.
+
+    The task that waits for that is made only for answers that take their time: a quick one is over before it would matter.
+    """
+
+    __slots__ = ("_ended", "_fired", "_starter", "_task", "_wait", "_watcher")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, wait_for_hangup: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._task = asyncio.current_task(loop)
+        self._wait = wait_for_hangup
+        self._watcher: asyncio.Task[None] | None = None
+        self._fired = self._ended = False
+        self._starter = loop.call_later(_QUICK_SECONDS, self._start, loop)
+
+    def end(self) -> bool:
+        """Stop watching; whether the client has hung up. The cancellation is taken back, so that the task can end in order."""
+        if not self._ended:
+            self._ended = True
+            self._starter.cancel()
+            if self._watcher is not None:
+                self._watcher.cancel()
+            if self._fired and self._task is not None:
+                self._task.uncancel()
+        return self._fired
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._watcher = loop.create_task(self._wait())
+        self._watcher.add_done_callback(self._on_hangup)
+
+    def _on_hangup(self, watcher: asyncio.Task[None]) -> None:
+        if self._task is not None and not watcher.cancelled() and not self._ended:
+            self._fired = True
+            self._task.cancel()
 
 
 class Runs:
     """The runs of this process."""
 
-    def __init__(self, limit: int, on_count: Callable[[int], None]) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._on_count = on_count
         self._live: dict[tuple[str, str], Run] = {}
         self._loops: list[asyncio.Task[None]] = []
 
-    @contextmanager
-    def track(self, run: Run) -> Generator[None]:
-        """Count the run as live. Raises Unavailable when there are too many."""
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._live)
+
+    def add(self, run: Run) -> None:
+        """The run begins; whoever adds it discards it. Raises Unavailable when there are too many."""
         if len(self._live) >= self._limit:
             raise Unavailable("The server is at its limit of concurrent responses.", code="server_is_overloaded", retry_after=1.0)
-        key = (run.project_id, run.id)
-        self._live[key] = run
-        self._on_count(len(self._live))
-        try:
-            yield
-        finally:
-            del self._live[key]
-            self._on_count(len(self._live))
+        self._live[run.project_id, run.id] = run
+
+    def discard(self, run: Run) -> None:
+        """The run is over."""
+        self._live.pop((run.project_id, run.id), None)
 
     def find(self, project_id: str, response_id: str) -> Run | None:
         """The live run of that id."""
         return self._live.get((project_id, response_id))
 
-    def watch(self, gone: Coroutine[Any, Any, None]) -> Callable[[], bool]:
-        """Cancel the current task as soon as `gone` returns (the client hung up). Returns what ends the watch: whether it had fired."""
-        task = asyncio.current_task()
-        fired = False
-
-        def on_gone(watcher: asyncio.Task[None]) -> None:
-            nonlocal fired
-            if task is not None and not watcher.cancelled() and not ended:
-                fired = True
-                task.cancel()
-
-        ended = False
-        watcher = asyncio.get_running_loop().create_task(gone)
-        watcher.add_done_callback(on_gone)
-
-        def end() -> bool:
-            nonlocal ended
-            if not ended:
-                ended = True
-                watcher.cancel()
-                if fired and task is not None:
-                    task.uncancel()
-            return fired
-
-        return end
+    def watch(self, wait_for_hangup: Callable[[], Coroutine[Any, Any, None]]) -> HangupWatch:
+        """Cancel the current task when its client hangs up."""
+        return HangupWatch(asyncio.get_running_loop(), wait_for_hangup)
 
     def every(self, seconds: float, work: Callable[[], Awaitable[object]]) -> None:
         """Do the work again and again until `aclose`; a failure is logged and does not end it."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from app.protocol.errors import InvalidRequest
-from app.protocol.requests import Tool, parse_tool
+from app.protocol.requests import Tool, given, parse_tool
 from app.protocol.writers import CallTarget
 from app.providers.base import ForcedCall, FunctionTool
 
@@ -20,10 +20,9 @@ _CUSTOM_PARAMETERS = msgspec.Raw(
     b'{"type":"object","properties":{"input":{"type":"string","description":"The whole input, as free text."}},"required":["input"]}'
 )
 _NO_PARAMETERS = msgspec.Raw(b'{"type":"object","properties":{}}')
-RESERVED = frozenset(
-    {"search", "file_search", "web_search", "web_extractor", "code_interpreter", "web_search_image", "image_search", "mcp"},
-)
-"""Names that an upstream forbids or takes for its own tool; a client's function of that name is renamed on the way."""
+_RESERVED = re.compile(r"(fn_)*(search|file_search|web_search|web_extractor|code_interpreter|web_search_image|image_search|mcp)\Z")
+"""Names that an upstream forbids or takes for its own tool; a client's function of that name is renamed on the way. So are those that
+would meet a renamed one."""
 
 
 class _Function(msgspec.Struct, frozen=True):
@@ -56,6 +55,8 @@ class Toolset(msgspec.Struct, frozen=True):
     echo: tuple[msgspec.Raw, ...] = ()
     """`tools` of the response object: what is in effect."""
     forced: ForcedCall | None = None
+    withheld: frozenset[str] = frozenset()
+    """Upstream names of functions that `tool_choice` does not allow."""
     left_out: tuple[str, ...] = ()
     """Types of tools that were left out for a lenient client."""
 
@@ -63,7 +64,7 @@ class Toolset(msgspec.Struct, frozen=True):
 def upstream_name(name: str, namespace: str | None) -> str:
     """The name the upstream sees; the same for a call in the history as for a tool on offer."""
     full = f"{namespace}__{name}" if namespace else name
-    if full in RESERVED:
+    if _RESERVED.match(full):
         full = f"fn_{full}"
     if len(full) > _MAX_UPSTREAM_NAME:
         digest = f"{zlib.crc32(full.encode()):08x}"
@@ -80,7 +81,8 @@ def build(raw_tools: Sequence[msgspec.Raw], choice: msgspec.Raw | None, *, lenie
     for i, raw in enumerate(raw_tools):
         collector.add(parse_tool(raw, f"tools[{i}]"), raw, f"tools[{i}]")
     functions, forced = _choose(choice, tuple(collector.functions), collector)
-    return Toolset(functions, collector.targets, tuple(collector.echo), forced, tuple(collector.left_out))
+    withheld = frozenset(collector.targets) - {function.name for function in functions}
+    return Toolset(functions, collector.targets, tuple(collector.echo), forced, withheld, tuple(collector.left_out))
 
 
 class _Collector:
@@ -95,9 +97,8 @@ class _Collector:
         match tool.type:
             case "function":
                 self._add_function(tool, None, place)
-                self.echo.append(
-                    msgspec.Raw(msgspec.json.encode(_Function("function", tool.name or "", tool.description, tool.parameters, tool.strict)))
-                )
+                shown = _Function("function", tool.name or "", tool.description, given(tool.parameters), tool.strict)
+                self.echo.append(msgspec.Raw(msgspec.json.encode(shown)))
             case "custom":
                 self._add_custom(tool, None, place)
                 self.echo.append(raw)
@@ -129,7 +130,7 @@ class _Collector:
                     )
 
     def _add_function(self, tool: Tool, namespace: str | None, place: str) -> None:
-        if tool.function is not None:
+        if given(tool.function) is not None:
             raise InvalidRequest(
                 f"'{place}.function' is the Chat Completions form; "
                 "in the Responses API 'name', 'description' and 'parameters' stand beside 'type'.",
@@ -137,7 +138,9 @@ class _Collector:
                 param=f"{place}.function",
             )
         name = self._name(tool, place)
-        parameters = tool.parameters if tool.parameters is not None and bytes(tool.parameters) not in (b"null", b"{}") else _NO_PARAMETERS
+        parameters = given(tool.parameters) or _NO_PARAMETERS
+        if bytes(parameters) == b"{}":
+            parameters = _NO_PARAMETERS
         if not bytes(parameters).lstrip().startswith(b"{"):
             raise InvalidRequest(
                 f"Invalid '{place}.parameters': expected a JSON Schema object.", code="invalid_type", param=f"{place}.parameters"
@@ -148,11 +151,8 @@ class _Collector:
 
     def _add_custom(self, tool: Tool, namespace: str | None, place: str) -> None:
         name = self._name(tool, place)
-        grammar = (
-            f"\nThe input must follow this format: {bytes(tool.format).decode()}"
-            if tool.format and b'"grammar"' in bytes(tool.format)
-            else ""
-        )
+        wanted = bytes(given(tool.format) or b"").decode()
+        grammar = f"\nThe input must follow this format: {wanted}" if '"grammar"' in wanted else ""
         description = (tool.description or "") + grammar
         function = FunctionTool(upstream_name(name, namespace), description or None, _CUSTOM_PARAMETERS)
         self._register(CallTarget(name, namespace, custom=True), function, place)
@@ -185,6 +185,8 @@ def _choose(
     if choice.type == "allowed_tools":
         allowed = {_named(tool.type, tool.name, tool.namespace, tools) for tool in choice.tools}
         kept = tuple(function for function in functions if function.name in allowed)
+        if choice.mode == "required" and not kept:
+            raise InvalidRequest("'tool_choice' requires a call but allows no tool.", code="invalid_value", param="tool_choice")
         return kept, ForcedCall() if choice.mode == "required" else None
     name = _named(choice.type, choice.name, choice.namespace, tools)
     return tuple(function for function in functions if function.name == name), ForcedCall(name)

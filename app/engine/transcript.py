@@ -133,7 +133,8 @@ class Transcript:
             case "user":
                 message = User(_user_content(item.content, _at(place, "content")))
                 if self._calls:
-                    self._deferred.append(message)
+                    if self.messages[last_user(self.messages) :][:1] != [message]:  # Semantic Kernel repeats the question beside its results
+                        self._deferred.append(message)
                 else:
                     self._flush()
                     self.messages.append(message)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 
 import msgspec
 
 from app.engine.preparation import Prepared
+from app.engine.reading import Reader
 from app.engine.routing import Started
 from app.engine.structured import Validator, extract_json
 from app.protocol.assembler import Assembler
-from app.protocol.deltas import CallOpened, Delta, Text
+from app.protocol.deltas import CallArguments, CallOpened, Delta, Refusal, Text
 from app.protocol.items import MessageItem, OutputText, ReasoningItem
 from app.providers.base import JsonSchema, ModelCall
 
@@ -23,18 +24,26 @@ class ModelFailure(Exception):
 
 
 class Parsers:
-    """Which upstreams were seen to separate thinking from the answer, by upstream and model."""
+    """What was seen of upstreams' thinking, by upstream and model."""
 
     def __init__(self) -> None:
-        self._seen: set[tuple[str, str]] = set()
+        self._apart: set[tuple[str, str]] = set()
+        self._tagged: set[tuple[str, str]] = set()
 
-    def known(self, upstream: str, model: str) -> bool:
-        """Whether this one does."""
-        return (upstream, model) in self._seen
+    def apart(self, upstream: str, model: str) -> bool:
+        """This one separates thinking from the answer."""
+        return (upstream, model) in self._apart
 
-    def note(self, upstream: str, model: str) -> None:
-        """It does."""
-        self._seen.add((upstream, model))
+    def tagged(self, upstream: str, model: str) -> bool:
+        """This one's answers do not begin inside a block of thinking, unless thinking is asked for."""
+        return (upstream, model) in self._tagged
+
+    def note(self, upstream: str, model: str, reader: Reader) -> None:
+        """What reading a turn has shown."""
+        if reader.reasoned:
+            self._apart.add((upstream, model))
+        elif reader.held_in_vain:
+            self._tagged.add((upstream, model))
 
 
 class Gate:
@@ -44,24 +53,32 @@ class Gate:
         self._duties = prepared.duties
         self._validator = validator
         self._holding = prepared.duties.holds_text
+        self._idle = not (self._holding or prepared.duties.format or prepared.duties.withheld)
         self._held: list[Delta] = []
+        self._withheld: dict[int, str] = {}
+        """Calls that `tool_choice` does not allow, by their number."""
+        self._shown = False
 
     def let(self, batch: Sequence[Delta]) -> Sequence[Delta]:
         """What may go on now."""
-        if not self._holding:
+        if self._idle:
             return batch
         through: list[Delta] = []
         for delta in batch:
-            if isinstance(delta, CallOpened):
-                # With a call the text is only what goes before it.
-                self._holding = False
-                through.extend(self._held)
-                self._held = []
-            (self._held if self._holding and isinstance(delta, Text) else through).append(delta)
+            if isinstance(delta, CallOpened) and delta.name in self._duties.withheld:
+                self._withheld[delta.index] = delta.name
+            elif isinstance(delta, CallArguments) and delta.index in self._withheld:
+                continue
+            elif isinstance(delta, Text) and self._holding:
+                self._held.append(delta)
+            else:
+                self._pass(delta, through)
         return through
 
     def verdict(self, assembler: Assembler) -> tuple[str | None, Sequence[Delta]]:
         """What is wrong with the turn (None: nothing), and the held text to let go on."""
+        for name in self._withheld.values():
+            return f"The model called the function '{name}', although 'tool_choice' does not allow it.", ()
         if assembler.finish_reason in ("length", "content_filter"):
             return None, self._held
         if self._duties.forced is not None:
@@ -72,15 +89,23 @@ class Gate:
 
     @property
     def may_retry(self) -> bool:
-        """No text of this turn has gone out."""
-        return self._holding
+        """Nothing but thinking has gone out."""
+        return not self._shown
+
+    def _pass(self, delta: Delta, through: list[Delta]) -> None:
+        if isinstance(delta, CallOpened):
+            # With a call the text is only what goes before it.
+            self._holding = False
+            through.extend(self._held)
+            self._held = []
+        self._shown = self._shown or isinstance(delta, Text | CallOpened | Refusal)
+        through.append(delta)
 
     def _check_format(self, assembler: Assembler) -> tuple[str | None, Sequence[Delta]]:
         schema = bytes(self._duties.format.schema) if isinstance(self._duties.format, JsonSchema) else None
-        if not self._holding:
-            assembler.close_item("completed")
-            return self._violation(_said(assembler), schema), ()
-        text = "".join(delta.text for delta in self._held if isinstance(delta, Text))
+        text = "".join(delta.text for delta in self._held if isinstance(delta, Text)) if self._holding else _said(assembler)
+        if text.strip() and not self._holding:
+            return self._violation(text, schema), ()
         # Some servers put the JSON into the thinking, and models like to wrap it.
         candidates = (text, extract_json(text), None if text.strip() else extract_json(_thought(assembler)))
         for candidate in candidates:
@@ -93,46 +118,47 @@ class Gate:
         return f"The model's answer does not match 'text.format': {violation}" if violation else None
 
 
-async def run(
-    prepared: Prepared, started: Started, assembler: Assembler, validator: Validator, tools: tuple[Parsers, Reopen]
-) -> AsyncGenerator[None, None]:
-    """Feed the turn into the assembler; yields whenever there may be something to send.
+class Surroundings(msgspec.Struct, frozen=True):
+    """What a turn works with besides its call."""
 
-    Raises UpstreamError, ModelFailure and InvalidArguments.
-    """
-    parsers, reopen = tools
+    validator: Validator
+    parsers: Parsers
+    reopen: Reopen
+    publish: Callable[[], Awaitable[None]]
+    """Called whenever the assembler may have something to send."""
+
+
+async def run(prepared: Prepared, started: Started, assembler: Assembler, around: Surroundings) -> None:
+    """Feed the turn into the assembler. Raises UpstreamError, ModelFailure and InvalidArguments."""
     complaint: str | None = None
     while True:
-        gate = Gate(prepared, validator)
-        async with aclosing(_read(prepared, started, parsers)) as batches:
-            async for batch in batches:
-                assembler.receive(gate.let(batch))
-                yield
+        gate = Gate(prepared, around.validator)
+        await _read(prepared, started, gate, assembler, around)
         problem, released = gate.verdict(assembler)
         if problem is None:
             assembler.receive(released)
             assembler.end_turn()
-            yield
             return
         if complaint is not None or not gate.may_retry:
             raise ModelFailure(problem)
         complaint = problem
         assembler.abandon_turn()
-        yield
-        started = await reopen(_again(prepared.call, complaint))
+        started = await around.reopen(_again(prepared.call, complaint))
 
 
-async def _read(prepared: Prepared, started: Started, parsers: Parsers) -> AsyncGenerator[Sequence[Delta], None]:
+async def _read(prepared: Prepared, started: Started, gate: Gate, assembler: Assembler, around: Surroundings) -> None:
+    """One answer of the upstream; the per-token path."""
     route, batch, rest = started
-    upstream, model = route.provider.name, prepared.call.model
-    reader = prepared.reader(parses_thinking=parsers.known(upstream, model))
+    upstream, model, parsers = route.provider.name, prepared.call.model, around.parsers
+    reader = prepared.reader(apart=parsers.apart(upstream, model), tagged=parsers.tagged(upstream, model))
     async with aclosing(rest):
-        yield reader.read(batch)
+        assembler.receive(gate.let(reader.read(batch)))
+        await around.publish()
         async for batch in rest:
-            yield reader.read(batch)
-    yield reader.flush()
-    if reader.reasoned:
-        parsers.note(upstream, model)
+            assembler.receive(gate.let(reader.read(batch)))
+            await around.publish()
+    assembler.receive(gate.let(reader.flush()))
+    parsers.note(upstream, model, reader)
 
 
 def _again(call: ModelCall, complaint: str) -> ModelCall:
@@ -141,6 +167,7 @@ def _again(call: ModelCall, complaint: str) -> ModelCall:
 
 
 def _said(assembler: Assembler) -> str:
+    assembler.close_item("completed")
     message = next((item for item in reversed(assembler.output) if isinstance(item, MessageItem)), None)
     return "".join(part.text for part in message.content if isinstance(part, OutputText)) if message else ""
 

@@ -44,6 +44,10 @@ class EventLog(Protocol):
         """Whether there is such a run in the log."""
         ...
 
+    async def erase(self, project_id: str, response_id: str) -> None:
+        """Drop what is there of the run; its readers get what there was, and end."""
+        ...
+
     async def aclose(self) -> None:
         """Release connections; readers end."""
         ...

@@ -37,7 +37,7 @@ class _Run:
 
 
 class MemoryEventLog:
-    """A finished run goes with its last reader. One that nobody has read stays until `forget`, or until `unread` others came after it."""
+    """A finished run goes with its last reader. One that nobody has read stays until `erase`, or until `unread` others came after it."""
 
     def __init__(self, *, unread: int = 256) -> None:
         """`unread`: how many finished runs are kept for readers who are still to come."""
@@ -87,8 +87,8 @@ class MemoryEventLog:
         """Whether the run is here."""
         return (project_id, response_id) in self._runs
 
-    def forget(self, project_id: str, response_id: str) -> None:
-        """Drop the run, finished or not; its readers get what there was, and end."""
+    async def erase(self, project_id: str, response_id: str) -> None:
+        """Drop the run, finished or not, and wake its readers."""
         key = (project_id, response_id)
         self._unread.pop(key, None)
         run = self._runs.pop(key, None)
@@ -98,7 +98,7 @@ class MemoryEventLog:
     async def aclose(self) -> None:
         """Drop every run."""
         for project_id, response_id in list(self._runs):
-            self.forget(project_id, response_id)
+            await self.erase(project_id, response_id)
 
     def _keep_unread(self, key: _Key) -> None:
         self._unread[key] = None

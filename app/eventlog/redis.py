@@ -73,6 +73,11 @@ class RedisEventLog:
         with _log_errors():
             return bool(await self._writing.exists(_key(project_id, response_id)))
 
+    async def erase(self, project_id: str, response_id: str) -> None:
+        """Drop the run's entries."""
+        with _log_errors():
+            await self._writing.delete(_key(project_id, response_id))
+
     async def aclose(self) -> None:
         """Close the connections; readers end within `BLOCK_SECONDS`."""
         self._closed = True

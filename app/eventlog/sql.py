@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import msgspec
-from sqlalchemy import Select, bindparam, func, select
+from sqlalchemy import Select, bindparam, delete, func, select
 
 from app.db.engine import Database
 from app.db.tables import event_batches
@@ -25,6 +25,7 @@ _BATCHES = (
     .where(*_OF_RUN, _e.first_sequence >= bindparam("start"))
     .order_by(_e.first_sequence)
 )
+_ERASE = delete(event_batches).where(*_OF_RUN)
 
 _FRAMES = msgspec.msgpack.Decoder(tuple[bytes, ...])
 
@@ -85,6 +86,12 @@ class SqlEventLog:
         """Whether the run has batches and the newest one is within the lease."""
         newest = await self._number(_NEWEST, {"run": response_id, "owner": project_id})
         return newest is not None and self._is_owned(newest)
+
+    async def erase(self, project_id: str, response_id: str) -> None:
+        """Drop the run's batches."""
+        with _log_errors():
+            async with self._database.transaction() as connection:
+                await connection.execute(_ERASE, {"run": response_id, "owner": project_id})
 
     async def aclose(self) -> None:
         """Readers end at their next look; the database belongs to someone else."""

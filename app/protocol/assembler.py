@@ -15,7 +15,7 @@ from app.protocol.events import Created, InProgress
 from app.protocol.ids import item_prefix
 from app.protocol.items import CustomToolCallItem, FunctionCallItem, ItemStatus, OutputItem, ReasoningItem
 from app.protocol.response import IncompleteDetails, InputTokensDetails, OutputTokensDetails, Response, ResponseError, Usage, encode
-from app.protocol.writers import CallTarget, CallWriter, CustomCallWriter, Cut, Emitter, MessageWriter, ReasoningWriter
+from app.protocol.writers import CallTarget, CallWriter, CustomCallWriter, Cut, Emitter, InvalidArguments, MessageWriter, ReasoningWriter
 
 _BYTES_PER_TOKEN = 4
 
@@ -56,7 +56,7 @@ class Assembler:
         self._writer: MessageWriter | ReasoningWriter | CallWriter | CustomCallWriter | None = None
         self._calls: dict[int, _PendingCall] = {}
         self._waiting: list[_PendingCall] = []
-        self._lead = ""
+        self._lead: list[d.Text] = []
         self._usage: d.TokenUsage | None = None
         self._estimated = False
         self.output: list[OutputItem] = []
@@ -101,9 +101,9 @@ class Assembler:
         """Take what one read of the upstream brought. Raises InvalidArguments."""
         for delta in deltas:
             writer = self._writer
-            if type(delta) is d.Text and type(writer) is MessageWriter and not delta.logprobs:  # noqa: SIM114 - joined it is unreadable
+            if type(delta) is d.Text and type(writer) is MessageWriter and delta.text and not delta.logprobs:  # noqa: SIM114 - joined it is unreadable
                 writer.write(delta.text)
-            elif type(delta) is d.Reasoning and type(writer) is ReasoningWriter:
+            elif type(delta) is d.Reasoning and type(writer) is ReasoningWriter and delta.text:
                 writer.write(delta.text)
             else:
                 self._receive_other(delta)
@@ -117,13 +117,13 @@ class Assembler:
             self._write_call(call)
             self.close_item("incomplete" if truncated else "completed")
         self._calls.clear()
-        self._lead = ""
+        self._lead.clear()
 
     def abandon_turn(self) -> None:
         """The turn will be tried again: what was shown stays, the rest is forgotten. Its usage still counts."""
         self.close_item("completed")
         self._calls.clear()
-        self._lead = ""
+        self._lead.clear()
         self.finish_reason = None
 
     def add_usage(self, usage: d.TokenUsage) -> None:
@@ -168,9 +168,9 @@ class Assembler:
             case d.Text():
                 self._write_text(delta)
             case d.Reasoning():
-                self._lead = ""
                 if delta.text:
-                    self._open_reasoning().write(delta.text)
+                    self._lead.clear()
+                    self._begin_reasoning().write(delta.text)
             case d.Refusal():
                 if delta.text:
                     self._open_message().refuse(delta.text)
@@ -186,12 +186,11 @@ class Assembler:
     def _write_text(self, delta: d.Text) -> None:
         if not isinstance(self._writer, MessageWriter):
             # White space before the first word is no message yet: models write it between thinking and a call.
-            lead = self._lead + delta.text
-            if not lead.strip():
-                self._lead = lead
+            self._lead.append(delta)
+            if not delta.text.strip():
                 return
-            self._lead = ""
-            delta = d.Text(lead, delta.logprobs)
+            lead, self._lead = self._lead, []
+            delta = d.Text("".join(piece.text for piece in lead), tuple(entry for piece in lead for entry in piece.logprobs))
         if delta.logprobs:
             self._open_message().write_scored(delta.text, delta.logprobs)
         elif delta.text:
@@ -203,12 +202,11 @@ class Assembler:
             self._writer = MessageWriter(self._out, self._next_id("message"), len(self.output))
         return self._writer
 
-    def _open_reasoning(self) -> ReasoningWriter:
-        if not isinstance(self._writer, ReasoningWriter):
-            self.close_item("completed")
-            item_id, index, options = self._next_id("reasoning"), len(self.output), self._options
-            self._writer = ReasoningWriter(self._out, item_id, index, raw=options.raw_reasoning, seal=options.seal)
-        return self._writer
+    def _begin_reasoning(self) -> ReasoningWriter:
+        self.close_item("completed")
+        item_id, index, options = self._next_id("reasoning"), len(self.output), self._options
+        self._writer = writer = ReasoningWriter(self._out, item_id, index, raw=options.raw_reasoning, seal=options.seal)
+        return writer
 
     def _open_call(self, delta: d.CallOpened) -> None:
         if delta.index in self._calls:
@@ -218,10 +216,9 @@ class Assembler:
         self._calls[delta.index] = call
         if call.ignored:
             return
-        if isinstance(self._writer, CallWriter | CustomCallWriter) and not self._writer.complete():
-            self._waiting.append(call)
-        else:
-            self._write_call(call)
+        self._waiting.append(call)
+        while self._waiting and not (isinstance(self._writer, CallWriter | CustomCallWriter) and not self._writer.complete()):
+            self._write_call(self._waiting.pop(0))
 
     def _write_arguments(self, delta: d.CallArguments) -> None:
         call = self._calls[delta.index]
@@ -231,10 +228,12 @@ class Assembler:
             call.fragments.append(delta.fragment)
         elif call.writer is self._writer:
             call.writer.write(delta.fragment)
+        elif delta.fragment.strip():
+            raise InvalidArguments(call.name)
 
     def _write_call(self, call: _PendingCall) -> None:
         self.close_item("completed")
-        self._lead = ""
+        self._lead.clear()
         index = len(self.output)
         target = self._options.targets.get(call.name) or CallTarget(call.name)
         call_id = call.call_id or self._new_id("call", index)
@@ -254,8 +253,8 @@ class Assembler:
         writer = self._writer
         if writer is None:
             return
-        self._writer = None
         self.output.append(writer.close(status))
+        self._writer = None  # not before: an item that cannot be completed stays open until `fail` ends it
         self.cuts.extend(writer.cuts())
 
     def _abandon(self) -> None:

@@ -30,7 +30,7 @@ def replay(body: bytes, cuts: bytes | None) -> list[bytes]:
     """Every frame of the response, from `response.created` to the terminal event."""
     response = decode(body)
     remaining = iter(_cuts_decoder.decode(cuts) if cuts else ())
-    calls = {item.call_id: _target(item) for item in response.output if isinstance(item, FunctionCallItem | CustomToolCallItem)}
+    calls = {item.id: _target(item) for item in response.output if isinstance(item, FunctionCallItem | CustomToolCallItem)}
     sealed = iter([item.encrypted_content for item in response.output if isinstance(item, ReasoningItem)])
     options = Options(
         raw_reasoning=any(isinstance(item, ReasoningItem) and item.content is not msgspec.UNSET for item in response.output),
@@ -62,11 +62,11 @@ def _deltas(item: OutputItem, position: int, cuts: Iterator[Sequence[Cut]]) -> I
             text = item.content[0].text if item.content else "".join(part.text for part in item.summary)
             yield from (d.Reasoning(piece) for piece in _pieces(text, next(cuts, None)))
         case FunctionCallItem():
-            yield d.CallOpened(position, item.call_id, item.call_id)
+            yield d.CallOpened(position, item.call_id, item.id)
             yield from (d.CallArguments(position, piece) for piece in _pieces(item.arguments, next(cuts, None)))
         case CustomToolCallItem():
             next(cuts, None)
-            yield d.CallOpened(position, item.call_id, item.call_id)
+            yield d.CallOpened(position, item.call_id, item.id)
             yield d.CallArguments(position, msgspec.json.encode({"input": item.input}).decode())
 
 

@@ -7,11 +7,13 @@ sent: what the gateway does not read, it still stores and lists.
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from app.protocol.errors import InvalidRequest
+
+_NULL = msgspec.Raw(b"null")
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Includable = Literal[
@@ -24,6 +26,15 @@ Includable = Literal[
     "reasoning.encrypted_content",
     "message.output_text.logprobs",
 ]
+
+
+Json: TypeAlias = msgspec.Raw | msgspec.UnsetType
+"""A field of any JSON, kept as it was sent; read it with `given`. Of `Raw | None` msgspec would take null alone."""
+
+
+def given(value: Json) -> msgspec.Raw | None:
+    """What a client sent; None for a field that is absent or null."""
+    return value if isinstance(value, msgspec.Raw) and value != _NULL else None
 
 
 class Reasoning(msgspec.Struct, frozen=True):
@@ -41,7 +52,7 @@ class TextFormat(msgspec.Struct, frozen=True):
 
     type: Literal["text", "json_object", "json_schema"]
     name: str | None = None
-    schema: msgspec.Raw | None = None
+    schema: Json = msgspec.UNSET
     description: str | None = None
     strict: bool | None = None
 
@@ -65,11 +76,11 @@ class Tool(msgspec.Struct, frozen=True):
     type: str
     name: str | None = None
     description: str | None = None
-    parameters: msgspec.Raw | None = None
+    parameters: Json = msgspec.UNSET
     strict: bool | None = None
-    format: msgspec.Raw | None = None
+    format: Json = msgspec.UNSET
     tools: tuple[msgspec.Raw, ...] | None = None
-    function: msgspec.Raw | None = None
+    function: Json = msgspec.UNSET
     """Chat Completions' nested form, which is refused with a hint."""
 
 
@@ -83,7 +94,7 @@ class CreateResponse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stream: bool | None = None
     store: bool | None = None
     tools: tuple[msgspec.Raw, ...] | None = None
-    tool_choice: msgspec.Raw | None = None
+    tool_choice: Json = msgspec.UNSET
     parallel_tool_calls: bool | None = None
     max_tool_calls: int | None = None
     temperature: float | None = None
@@ -100,23 +111,23 @@ class CreateResponse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = None
-    prompt_cache_options: msgspec.Raw | None = None
+    prompt_cache_options: Json = msgspec.UNSET
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None = None
     stream_options: StreamOptions | None = None
-    client_metadata: msgspec.Raw | None = None
+    client_metadata: Json = msgspec.UNSET
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
     top_k: int | None = None
     seed: int | None = None
     background: bool | None = None
-    background_options: msgspec.Raw | None = None
-    conversation: msgspec.Raw | None = None
-    context_management: msgspec.Raw | None = None
-    prompt: msgspec.Raw | None = None
-    moderation: msgspec.Raw | None = None
-    access_programs: msgspec.Raw | None = None
-    image: msgspec.Raw | None = None
+    background_options: Json = msgspec.UNSET
+    conversation: Json = msgspec.UNSET
+    context_management: Json = msgspec.UNSET
+    prompt: Json = msgspec.UNSET
+    moderation: Json = msgspec.UNSET
+    access_programs: Json = msgspec.UNSET
+    image: Json = msgspec.UNSET
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -161,6 +172,8 @@ _UNKNOWN = re.compile(r"unknown field `(?P<name>.*)`")
 def parse(body: bytes) -> CreateResponse:
     """The request in `body`. Raises InvalidRequest naming the offending parameter."""
     try:
+        if not body.isascii():
+            body.decode()  # what the decoder passes over or keeps as it is, it does not look at
         return _request_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _explain(error, "") from error

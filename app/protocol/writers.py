@@ -12,6 +12,7 @@ import msgspec
 
 from app.protocol import events as e
 from app.protocol.deltas import TokenLogprob
+from app.protocol.errors import ErrorType
 from app.protocol.items import (
     ContentPart,
     CustomToolCallItem,
@@ -28,6 +29,8 @@ from app.protocol.items import (
 from app.protocol.lifecycle import Lifecycle
 from app.protocol.response import Response
 from app.protocol.sse import DeltaFrames, frame
+
+_CATEGORIES: dict[str, ErrorType] = {"rate_limit_exceeded": "rate_limit_error", "invalid_prompt": "invalid_request_error"}
 
 Cut = int | tuple[int, int]
 """Length of a delta's text, with the number of its log probabilities when there are any."""
@@ -67,18 +70,26 @@ class Emitter:
         elif response.error is not None:
             kind = e.Failed
             code, message = response.error.code, response.error.message
-            category = "rate_limit_error" if code == "rate_limit_exceeded" else "server_error"
+            category = _CATEGORIES.get(code, "server_error")
             self.emit(e.ErrorEvent, code=code, message=message, param=None, error=e.NestedError(category, code, message, None))
         self.emit(kind, response=msgspec.Raw(body))
 
-    def delta(self, template: DeltaFrames, text: str) -> None:
-        """Emit a delta of the open field."""
+    def field(self, kind: Callable[..., e.TextualDelta], **place: Any) -> Callable[[str], None]:
+        """What emits the deltas of a field that is open from now on; the per-token path."""
         if self._quiet:
-            return
+            return _say_nothing
+        template = DeltaFrames(kind(sequence_number=0, delta="", **place))
         lifecycle = self._lifecycle
-        number = lifecycle.sequence_number + 1
-        lifecycle.sequence_number = number
-        self.frames.append(template.frame(number, text))
+
+        def say(text: str) -> None:
+            lifecycle.sequence_number = number = lifecycle.sequence_number + 1
+            self.frames.append(template.frame(number, text))
+
+        return say
+
+
+def _say_nothing(_text: str) -> None:
+    pass
 
 
 class InvalidArguments(Exception):
@@ -114,7 +125,7 @@ class MessageWriter:
         self._logprobs: list[TokenLogprob] = []
         self._counts: list[int] = []
         self._refusing: bool | None = None
-        self._template: DeltaFrames | None = None
+        self._say = _say_nothing
         out.emit(e.ItemAdded, output_index=index, item=MessageItem(item_id, "in_progress"))
 
     def write(self, text: str) -> None:
@@ -124,7 +135,7 @@ class MessageWriter:
         self._fragments.append(text)
         if self._counts:
             self._counts.append(0)
-        self._out.delta(self._template, text)  # type: ignore[arg-type]  # set with the part
+        self._say(text)
 
     def write_scored(self, text: str, logprobs: Sequence[TokenLogprob]) -> None:
         """Add text with log probabilities."""
@@ -141,7 +152,7 @@ class MessageWriter:
         if self._refusing is not True:
             self._open_part(refusing=True)
         self._fragments.append(text)
-        self._out.delta(self._template, text)  # type: ignore[arg-type]  # set with the part
+        self._say(text)
 
     def close(self, status: ItemStatus) -> MessageItem:
         """See ItemWriter."""
@@ -163,8 +174,7 @@ class MessageWriter:
         place = self._place()
         part: ContentPart = RefusalPart("") if refusing else OutputText("")
         self._out.emit(e.PartAdded, **place, part=part)
-        kind: Callable[..., e.TextualDelta] = e.RefusalDelta if refusing else e.TextDelta
-        self._template = DeltaFrames(kind(sequence_number=0, delta="", **place))
+        self._say = self._out.field(e.RefusalDelta if refusing else e.TextDelta, **place)
 
     def _close_part(self) -> None:
         if self._refusing is None:
@@ -196,19 +206,17 @@ class ReasoningWriter:
         self._fragments: list[str] = []
         out.emit(e.ItemAdded, output_index=index, item=ReasoningItem(item_id, "in_progress"))
         self._place: dict[str, Any] = {"item_id": item_id, "output_index": index, ("content_index" if raw else "summary_index"): 0}
-        kind: Callable[..., e.TextualDelta]
         if raw:
             out.emit(e.PartAdded, **self._place, part=ReasoningText(""))
-            kind = e.ReasoningTextDelta
+            self._say = out.field(e.ReasoningTextDelta, **self._place)
         else:
             out.emit(e.SummaryPartAdded, **self._place, part=SummaryText(""))
-            kind = e.SummaryTextDelta
-        self._template = DeltaFrames(kind(sequence_number=0, delta="", **self._place))
+            self._say = out.field(e.SummaryTextDelta, **self._place)
 
     def write(self, text: str) -> None:
         """Add to the thinking; the per-token path."""
         self._fragments.append(text)
-        self._out.delta(self._template, text)
+        self._say(text)
 
     def close(self, status: ItemStatus) -> ReasoningItem:
         """See ItemWriter."""
@@ -246,14 +254,14 @@ class CallWriter:
         self._index = index
         self._item = item
         self._fragments: list[str] = []
-        self._at = {"item_id": item.id, "output_index": index}
+        self._at: dict[str, Any] = {"item_id": item.id, "output_index": index}
         out.emit(e.ItemAdded, output_index=index, item=item)
-        self._template = DeltaFrames(e.ArgumentsDelta(sequence_number=0, item_id=item.id, output_index=index, delta=""))
+        self._say = out.field(e.ArgumentsDelta, **self._at)
 
     def write(self, fragment: str) -> None:
         """Add to the arguments."""
         self._fragments.append(fragment)
-        self._out.delta(self._template, fragment)
+        self._say(fragment)
 
     def complete(self) -> bool:
         """Whether the arguments are whole already."""
@@ -289,7 +297,7 @@ class CustomCallWriter:
         self._index = index
         self._item = item
         self._fragments: list[str] = []
-        self._at = {"item_id": item.id, "output_index": index}
+        self._at: dict[str, Any] = {"item_id": item.id, "output_index": index}
         out.emit(e.ItemAdded, output_index=index, item=item)
 
     def write(self, fragment: str) -> None:

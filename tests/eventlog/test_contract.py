@@ -114,6 +114,7 @@ async def test_a_reader_that_leaves_harms_no_other(log: EventLog) -> None:
     leaving.cancel()
     await log.append(PROJECT, RUN, _batch(1, 1, final=True))
     assert await staying == [_frame(0), _frame(1)]
+    await asyncio.wait([leaving])
     assert leaving.cancelled()
 
 
@@ -123,3 +124,13 @@ async def test_closing_ends_the_readers(log: EventLog) -> None:
     await asyncio.sleep(0.05)
     await log.aclose()
     assert await reader == [_frame(0)]
+
+
+async def test_an_erased_run_is_gone(log: EventLog) -> None:
+    await log.append(PROJECT, RUN, _batch(0, 2))
+    await log.append("another project", "another run", _batch(0, 1))
+    await log.erase(PROJECT, RUN)
+    await log.erase(PROJECT, RUN)
+    assert not await log.exists(PROJECT, RUN)
+    assert await _read(log) == []
+    assert await log.exists("another project", "another run")

@@ -44,7 +44,7 @@ async def test_a_forgotten_run_ends_its_readers() -> None:
         assert await anext(reader) == (b"a",)
         waiting = asyncio.ensure_future(anext(reader, None))  # noqa: TID251 - a test's own task
         await asyncio.sleep(0)
-        log.forget("p", "r")
+        await log.erase("p", "r")
         assert await waiting is None
     assert not await log.exists("p", "r")
-    log.forget("p", "r")
+    await log.erase("p", "r")

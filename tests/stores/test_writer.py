@@ -91,6 +91,7 @@ async def test_a_caller_who_leaves_takes_no_one_along(database: Database, store:
     await asyncio.sleep(0)
     leaving.cancel()
     await asyncio.gather(*staying)
+    await asyncio.wait([leaving])
     assert leaving.cancelled()
     assert await _rows(database) >= 4
 

@@ -6,6 +6,7 @@ Postgres refuses to run as root, so for root it runs as `nobody`; where that use
 
 from __future__ import annotations
 
+import atexit
 import os
 import pwd
 import shutil
@@ -44,6 +45,7 @@ class Service(ABC):
         if owner is not None:
             os.chown(self._directory, owner.pw_uid, owner.pw_gid)
         self._process: subprocess.Popen[bytes] | None = None
+        atexit.register(self.stop)  # for whoever fails before the end of a `with`
 
     def __enter__(self) -> Self:
         try:
@@ -93,6 +95,7 @@ class Service(ABC):
             process.wait()
 
     def _remove(self) -> None:
+        atexit.unregister(self.stop)
         shutil.rmtree(self._directory, ignore_errors=True)
 
     @property

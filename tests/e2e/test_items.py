@@ -1,0 +1,170 @@
+"""Input items: listed in pages, referred to by id, sent again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import openai
+import pytest
+from openai.types.responses import ResponseInputItemParam, ResponseInputParam
+
+from tests.e2e.streams import MODEL, Json, sent
+from tests.support.gateway import Gateway
+from tests.support.script import Call, Reply, Text, Thought
+from tests.support.upstream import ScriptedUpstream
+
+SEVEN: ResponseInputParam = [{"role": "user", "content": f"item {number}"} for number in range(7)]
+
+
+async def test_pages_in_both_orders(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+    async with gateway.http() as http:
+        made = (await http.post("/v1/responses", json={"model": MODEL, "input": SEVEN})).json()["id"]
+
+        async def page(**query: str | int) -> Json:
+            answer = await http.get(f"/v1/responses/{made}/input_items", params=query)
+            assert answer.status_code == 200, answer.text
+            body: Json = answer.json()
+            assert body["object"] == "list"
+            assert [body["first_id"], body["last_id"]] == [entry["id"] for entry in (body["data"] or [{"id": None}])][
+                :: len(body["data"]) - 1 or 1
+            ][:2]
+            return body
+
+        newest_first = await page()
+        everything = (await page(order="asc"))["data"]
+        ids = [entry["id"] for entry in everything]
+        pages: list[tuple[dict[str, str | int], list[int], bool]] = [
+            ({"order": "asc", "limit": 3}, [0, 1, 2], True),
+            ({"order": "asc", "limit": 3, "after": ids[2]}, [3, 4, 5], True),
+            ({"order": "asc", "limit": 3, "after": ids[5]}, [6], False),
+            ({"order": "asc", "after": ids[6]}, [], False),
+            ({"order": "asc", "limit": 2, "before": ids[5]}, [3, 4], True),
+            ({"order": "asc", "before": ids[2]}, [0, 1], False),
+            ({"order": "asc", "after": ids[1], "before": ids[4]}, [2, 3], False),
+            ({"limit": 2}, [6, 5], True),
+            ({"limit": 2, "after": ids[5]}, [4, 3], True),
+            ({"limit": 5, "after": ids[4]}, [3, 2, 1, 0], False),
+            ({"limit": 2, "before": ids[1]}, [3, 2], True),
+            ({"order": "asc", "limit": 7}, [0, 1, 2, 3, 4, 5, 6], False),
+        ]
+
+        assert newest_first["data"] == everything[::-1]
+        assert [entry["content"][0]["text"] for entry in everything] == [f"item {number}" for number in range(7)]
+        for query, expected, has_more in pages:
+            body = await page(**query)
+            assert ([ids.index(entry["id"]) for entry in body["data"]], body["has_more"]) == (expected, has_more), query
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("query", [{"limit": 0}, {"limit": 101}, {"order": "up"}, {"after": "msg_unknown"}, {"before": "msg_unknown"}])
+async def test_impossible_pages(gateway: Gateway, upstream: ScriptedUpstream, query: dict[str, Any]) -> None:
+    async with gateway.http() as http:
+        made = (await http.post("/v1/responses", json={"model": MODEL, "input": SEVEN})).json()["id"]
+        refused = await http.get(f"/v1/responses/{made}/input_items", params=query)
+
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == next(iter(query))
+    assert len(upstream.requests) == 1
+
+
+async def test_the_pager_gets_the_whole_conversation(client: openai.AsyncOpenAI, upstream: ScriptedUpstream) -> None:
+    upstream.script(Reply(pieces=[Thought("Hm."), Text("Hello.")]))
+    first = await client.responses.create(model=MODEL, input=SEVEN)
+    second = await client.responses.create(model=MODEL, input="last", previous_response_id=first.id)
+
+    asked = await client.responses.input_items.list(second.id, limit=2, order="asc")
+    items = [item async for item in asked]
+
+    assert [item.type for item in items] == ["message"] * 7 + ["reasoning", "message", "message"]
+    assert [item.id for item in items[7:9]] == [item.id for item in first.output]
+    assert len({item.id for item in items}) == 10
+    assert len(upstream.requests) == 2
+
+
+async def test_items_are_listed_in_full(client: openai.AsyncOpenAI, upstream: ScriptedUpstream) -> None:
+    items: ResponseInputParam = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "input_image", "image_url": "https://example.com/a.png", "detail": "low"}]},
+        {"type": "function_call", "call_id": "call_1", "name": "add", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "call_1", "output": "3"},
+        {"role": "assistant", "content": "Three."},
+        {"role": "user", "content": "Sure?"},
+    ]
+    made = await client.responses.create(model="qwen3.7-plus", input=items)
+
+    # The client validates each against the SDK's type.
+    listed = [item async for item in client.responses.input_items.list(made.id, order="asc")]
+
+    assert [item.type for item in listed] == ["message", "message", "function_call", "function_call_output", "message", "message"]
+    assert len(upstream.requests) == 1
+
+
+async def test_references_are_resolved_in_place(client: openai.AsyncOpenAI, upstream: ScriptedUpstream) -> None:
+    upstream.script(Reply(pieces=[Thought("Hm."), Text("A haiku.")]))
+    first = await client.responses.create(model=MODEL, input="Write.")
+    asked = (await client.responses.input_items.list(first.id)).data[0].id
+    answered = first.output[1].id
+    assert asked is not None
+    assert answered is not None
+    without_type: Any = {"id": answered}
+    items: ResponseInputParam = [
+        {"type": "item_reference", "id": asked},
+        {"type": "item_reference", "id": answered},
+        {"role": "user", "content": "Shorter."},
+    ]
+
+    for reference in (items[1], without_type):
+        await client.responses.create(model=MODEL, input=[items[0], reference, items[2]])
+
+        assert [message["content"] for message in sent(upstream)] == ["Write.", "A haiku.", "Shorter."]
+
+
+async def test_an_id_of_the_clients_own_making_can_be_referred_to(client: openai.AsyncOpenAI, upstream: ScriptedUpstream) -> None:
+    own: ResponseInputItemParam = {
+        "type": "message",
+        "role": "user",
+        "id": "msg_client-made 中",
+        "content": [{"type": "input_text", "text": "Remember me."}],
+    }  # pyright: ignore[reportAssignmentType] - the SDK's type has no id, yet Codex sends one
+    await client.responses.create(model=MODEL, input=[own])
+    await client.responses.create(
+        model=MODEL, input=[{"type": "item_reference", "id": "msg_client-made 中"}, {"role": "user", "content": "Well?"}]
+    )
+
+    assert [message["content"] for message in sent(upstream)] == ["Remember me.", "Well?"]
+
+
+@pytest.mark.parametrize("store", [True, False])
+async def test_an_unknown_reference_is_refused(client: openai.AsyncOpenAI, upstream: ScriptedUpstream, store: bool) -> None:
+    item_id = "msg_68a1b2c3"
+    if not store:
+        unstored = await client.responses.create(model=MODEL, input="Hi", store=False)
+        item_id = str(unstored.output[0].id)
+
+    with pytest.raises(openai.BadRequestError) as refused:
+        await client.responses.create(model=MODEL, input=[{"type": "item_reference", "id": item_id}, {"role": "user", "content": "?"}])
+
+    assert refused.value.response.json()["error"] == {
+        "message": f"Item with id '{item_id}' not found. Items are not persisted when `store` is set to false. "
+        "Try again with `store` set to true, or remove this item from your input.",
+        "type": "invalid_request_error",
+        "param": "input",
+        "code": None,
+    }
+    assert len(upstream.requests) == (not store)
+
+
+async def test_items_sent_again_are_not_said_twice(client: openai.AsyncOpenAI, upstream: ScriptedUpstream) -> None:
+    upstream.script(Reply(pieces=[Text("I will add."), Call("add", id="call_a")]))
+    first = await client.responses.create(
+        model=MODEL, input="1+2?", tools=[{"type": "function", "name": "add", "parameters": {}, "strict": False}]
+    )
+    echoed: Any = [item.to_dict() for item in first.output]
+    asked: Any = [item.to_dict() for item in (await client.responses.input_items.list(first.id)).data]
+    result: ResponseInputItemParam = {"type": "function_call_output", "call_id": "call_a", "output": "3"}
+
+    second = await client.responses.create(model=MODEL, input=[*asked, *echoed, result], previous_response_id=first.id)
+
+    assert [message["role"] for message in sent(upstream)] == ["user", "assistant", "tool"]
+    items = [item async for item in client.responses.input_items.list(second.id, order="asc")]
+    assert len({item.id for item in items}) == len(items) == 4

@@ -1,0 +1,188 @@
+"""The order of events, over every state and every event."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import msgspec
+import pytest
+
+from app.protocol import events as e
+from app.protocol.items import (
+    CustomToolCallItem,
+    FunctionCallItem,
+    MessageItem,
+    OutputText,
+    ReasoningItem,
+    ReasoningText,
+    RefusalPart,
+    SummaryText,
+)
+from app.protocol.lifecycle import TRANSITIONS, IllegalEvent, Lifecycle
+
+ITEMS = {
+    "message": MessageItem("x", "in_progress"),
+    "reasoning": ReasoningItem("x", "in_progress"),
+    "function_call": FunctionCallItem("x", "in_progress", "c", "f"),
+    "custom_tool_call": CustomToolCallItem("x", "in_progress", "c", "f"),
+}
+PARTS = {"output_text": OutputText(""), "refusal": RefusalPart(""), "reasoning_text": ReasoningText("")}
+ENDS = {"response.completed": "end", "response.failed": "end", "response.incomplete": "end"}
+OPENINGS = {f"response.output_item.added:{item}": item for item in ITEMS}
+PART_OPENINGS = {f"response.content_part.added:{part}": part for part in PARTS}
+
+BEGUN = ("response.created", "response.in_progress")
+MESSAGE = (*BEGUN, "response.output_item.added:message")
+REASONING = (*BEGUN, "response.output_item.added:reasoning")
+SUMMARY = (*REASONING, "response.reasoning_summary_part.added")
+CALL = (*BEGUN, "response.output_item.added:function_call")
+CUSTOM = (*BEGUN, "response.output_item.added:custom_tool_call")
+
+PATHS: dict[str, tuple[Sequence[str], dict[str, str]]] = {
+    "start": ((), {"response.created": "created"}),
+    "created": (BEGUN[:1], {"response.in_progress": "between items"}),
+    "between items": (BEGUN, {**OPENINGS, **ENDS, "error": "error"}),
+    "error": ((*BEGUN, "error"), {"response.failed": "end"}),
+    "end": ((*BEGUN, "response.completed"), {}),
+    "message": (MESSAGE, {**PART_OPENINGS, "response.output_item.done": "between items"}),
+    "output_text": (
+        (*MESSAGE, "response.content_part.added:output_text"),
+        {"response.output_text.delta": "output_text", "response.output_text.done": "part done"},
+    ),
+    "refusal": (
+        (*MESSAGE, "response.content_part.added:refusal"),
+        {"response.refusal.delta": "refusal", "response.refusal.done": "part done"},
+    ),
+    "part done": (
+        (*MESSAGE, "response.content_part.added:output_text", "response.output_text.done"),
+        {"response.content_part.done": "message"},
+    ),
+    "reasoning": (
+        REASONING,
+        {**PART_OPENINGS, "response.reasoning_summary_part.added": "summary", "response.output_item.done": "between items"},
+    ),
+    "reasoning_text": (
+        (*REASONING, "response.content_part.added:reasoning_text"),
+        {"response.reasoning_text.delta": "reasoning_text", "response.reasoning_text.done": "part done"},
+    ),
+    "summary": (
+        SUMMARY,
+        {"response.reasoning_summary_text.delta": "summary", "response.reasoning_summary_text.done": "summary done"},
+    ),
+    "summary done": ((*SUMMARY, "response.reasoning_summary_text.done"), {"response.reasoning_summary_part.done": "reasoning"}),
+    "function_call": (
+        CALL,
+        {"response.function_call_arguments.delta": "function_call", "response.function_call_arguments.done": "call done"},
+    ),
+    "custom_tool_call": (
+        CUSTOM,
+        {"response.custom_tool_call_input.delta": "custom_tool_call", "response.custom_tool_call_input.done": "call done"},
+    ),
+    "call done": ((*CALL, "response.function_call_arguments.done"), {"response.output_item.done": "between items"}),
+}
+"""State -> how to get there, and what may follow. The states are the table's, the rules are written down a second time."""
+
+KINDS: dict[str, type[Any]] = {kind.__struct_config__.tag: kind for kind in get_args(e.Event)}
+NAMES = sorted({*KINDS, *OPENINGS, *PART_OPENINGS} - {"response.output_item.added", "response.content_part.added"})
+
+
+def event(name: str, number: int, index: int = 0, item_id: str = "x") -> e.Event:
+    """An event of that name, in place."""
+    name, _, variant = name.partition(":")
+    kind = KINDS[name]
+    values: dict[str, Any] = {
+        "response": msgspec.Raw(b"{}"),
+        "output_index": index,
+        "item_id": item_id,
+        "item": msgspec.structs.replace(ITEMS.get(variant, ITEMS["message"]), id=item_id),
+        "part": SummaryText("") if "summary" in name else PARTS.get(variant, PARTS["output_text"]),
+        "code": None,
+        "param": None,
+        "error": e.NestedError("server_error", None, "", None),
+    }
+    names = [field for field in kind.__struct_fields__ if field not in ("sequence_number", "content_index", "summary_index", "logprobs")]
+    return kind(sequence_number=number, **{field: values.get(field, "") for field in names})
+
+
+def at(path: Sequence[str]) -> Lifecycle:
+    """A machine that has seen these events."""
+    machine = Lifecycle()
+    for number, name in enumerate(path):
+        machine.advance(event(name, number))
+    return machine
+
+
+def test_every_state_of_the_table_is_reached() -> None:
+    assert PATHS.keys() == TRANSITIONS.keys()
+
+
+@pytest.mark.parametrize("state", PATHS)
+def test_what_may_follow(state: str) -> None:
+    path, legal = PATHS[state]
+    for name in NAMES:
+        machine = at(path)
+        assert machine.state == state
+        following = event(name, len(path), max(machine.output_index, 0))
+        if name in legal:
+            machine.advance(following)
+            assert machine.state == legal[name], name
+        else:
+            with pytest.raises(IllegalEvent, match=name.partition(":")[0]):
+                machine.advance(following)
+
+
+@pytest.mark.parametrize("number", [0, 2, 3])
+def test_numbers_are_contiguous(number: int) -> None:
+    with pytest.raises(IllegalEvent, match=f"number {number} after 0"):
+        at(BEGUN[:1]).advance(event("response.in_progress", number))
+
+
+def test_deltas_that_were_not_shown_to_the_machine_still_count() -> None:
+    machine = at(PATHS["output_text"][0])
+    machine.skip(3)
+    machine.advance(event("response.output_text.done", len(PATHS["output_text"][0]) + 3))
+    assert machine.state == "part done"
+
+
+def test_numbers_start_at_zero() -> None:
+    with pytest.raises(IllegalEvent, match="number 1 after -1"):
+        Lifecycle().advance(event("response.created", 1))
+
+
+def test_nothing_follows_a_refused_event() -> None:
+    machine = at(BEGUN)
+    with pytest.raises(IllegalEvent):
+        machine.advance(event("response.created", 2))
+    with pytest.raises(IllegalEvent):
+        machine.advance(event("response.completed", 2))
+
+
+@pytest.mark.parametrize("index", [1, 2])
+def test_the_first_item_has_index_zero(index: int) -> None:
+    with pytest.raises(IllegalEvent, match=f"output_index {index} after -1"):
+        at(BEGUN).advance(event("response.output_item.added:message", 2, index))
+
+
+def test_indexes_of_items_count_up() -> None:
+    machine = at((*MESSAGE, "response.output_item.done"))
+    with pytest.raises(IllegalEvent, match="output_index 0 after 0"):
+        machine.advance(event("response.output_item.added:message", 4, 0))
+
+
+@pytest.mark.parametrize(("index", "item_id"), [(1, "x"), (0, "y")])
+@pytest.mark.parametrize("name", ["response.output_item.done", "response.content_part.added:output_text"])
+def test_events_belong_to_the_open_item(name: str, index: int, item_id: str) -> None:
+    with pytest.raises(IllegalEvent, match="the open item"):
+        at(MESSAGE).advance(event(name, 3, index, item_id))
+
+
+def test_a_second_part_may_follow_the_first() -> None:
+    machine = at((*PATHS["part done"][0], "response.content_part.done"))
+    machine.advance(event("response.content_part.added:refusal", machine.sequence_number + 1))
+    assert machine.state == "refusal"
+
+
+def test_a_part_done_leads_back_to_its_own_item() -> None:
+    machine = at((*PATHS["reasoning_text"][0], "response.reasoning_text.done", "response.content_part.done"))
+    assert machine.state == "reasoning"

@@ -1,0 +1,162 @@
+"""The request as clients send it; every refusal names the parameter."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+from app.protocol.errors import InvalidRequest
+from app.protocol.requests import CreateResponse, InputItem, Part, parse, parse_item, parse_tool
+
+
+def refusal(body: bytes) -> InvalidRequest:
+    """How this body is refused."""
+    with pytest.raises(InvalidRequest) as raised:
+        parse(body)
+    assert raised.value.status == 400
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"temperatur": 1}, "temperatur"),
+        ({"n": 1}, "n"),
+        ({"messages": []}, "messages"),
+        ({"": 1}, ""),
+    ],
+)
+def test_an_unknown_parameter_is_named(body: dict[str, object], param: str) -> None:
+    error = refusal(json.dumps(body).encode())
+    assert (error.code, error.param) == ("unknown_parameter", param)
+    assert error.message == f"Unknown parameter: '{param}'."
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "param"),
+    [
+        ({"model": 5}, "invalid_type", "model"),
+        ({"input": 5}, "invalid_type", "input"),
+        ({"input": {}}, "invalid_type", "input"),
+        ({"stream": "yes"}, "invalid_type", "stream"),
+        ({"store": 1}, "invalid_type", "store"),
+        ({"temperature": "hot"}, "invalid_type", "temperature"),
+        ({"temperature": True}, "invalid_type", "temperature"),
+        ({"max_output_tokens": 1.5}, "invalid_type", "max_output_tokens"),
+        ({"tools": {}}, "invalid_type", "tools"),
+        ({"metadata": {"a": 1}}, "invalid_type", "metadata[...]"),
+        ({"include": ["everything"]}, "invalid_value", "include[0]"),
+        ({"include": "reasoning.encrypted_content"}, "invalid_type", "include"),
+        ({"reasoning": "high"}, "invalid_type", "reasoning"),
+        ({"reasoning": {"effort": "huge"}}, "invalid_value", "reasoning.effort"),
+        ({"reasoning": {"summary": "long"}}, "invalid_value", "reasoning.summary"),
+        ({"text": {"format": {"type": "xml"}}}, "invalid_value", "text.format.type"),
+        ({"text": {"format": {}}}, "invalid_type", "text.format"),
+        ({"text": {"verbosity": "loud"}}, "invalid_value", "text.verbosity"),
+        ({"truncation": "yes"}, "invalid_value", "truncation"),
+        ({"service_tier": "slow"}, "invalid_value", "service_tier"),
+        ({"stream_options": {"include_obfuscation": 1}}, "invalid_type", "stream_options.include_obfuscation"),
+    ],
+)
+def test_a_wrong_type_or_value_is_named(body: dict[str, object], code: str, param: str) -> None:
+    error = refusal(json.dumps(body).encode())
+    assert (error.code, error.param) == (code, param)
+    assert f"'{param}'" in error.message
+
+
+@pytest.mark.parametrize("body", [b"[]", b"5", b'"text"', b"null", b"true"])
+def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
+    error = refusal(body)
+    assert (error.code, error.param) == ("invalid_type", None)
+    assert "'body'" in error.message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b'{"model": }', b'{"model": "a"} x', b"\xff", b'{"model": "\xff"}', b"{'model': 1}", b"\x00", b"NaN"],
+)
+def test_a_body_that_is_no_json_is_refused(body: bytes) -> None:
+    assert refusal(body).code == "json_parse_error"
+
+
+@pytest.mark.parametrize("field", ["input", "tool_choice", "tools", "metadata"])
+def test_a_deep_body_is_refused(field: str) -> None:
+    error = refusal(f'{{"{field}": {"[" * 100_000}{"]" * 100_000}}}'.encode())
+    assert error.code in ("json_parse_error", "invalid_type")
+
+
+def test_null_is_absence_for_every_parameter() -> None:
+    names = CreateResponse.__struct_fields__
+    assert parse(json.dumps(dict.fromkeys(names)).encode()).model is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"text": {}},
+        {"tools": [], "include": []},
+        {"metadata": {}},
+        {"text": {"format": {"type": "json_schema", "name": "n", "schema": {}, "description": None, "strict": True}}},
+        {"reasoning": {"effort": None, "summary": "auto", "later_addition": 1}},
+        {"client_metadata": {"x-codex": 1}},
+        {"tool_choice": "none"},
+        {"top_k": 20, "seed": 7, "repetition_penalty": 1.05, "enable_thinking": False},
+    ],
+)
+def test_what_real_clients_send_is_read(body: dict[str, object]) -> None:
+    assert isinstance(parse(json.dumps(body).encode()), CreateResponse)
+
+
+ITEMS: list[tuple[dict[str, object], InputItem]] = [
+        ({"role": "user", "content": "hi"}, InputItem(role="user", content="hi")),
+        ({"id": "msg_1"}, InputItem(id="msg_1")),
+        ({"type": "reasoning", "summary": [], "content": None}, InputItem(type="reasoning", summary=())),
+        (
+            {"role": "assistant", "content": [{"type": "output_text", "text": "a", "annotations": []}], "phase": "final_answer"},
+            InputItem(role="assistant", content=(Part("output_text", "a"),)),
+        ),
+        (
+            {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_image", "image_url": "data:,"}]},
+            InputItem(type="function_call_output", call_id="c", output=(Part("input_image", image_url="data:,"),)),
+        ),
+    ],
+)
+def test_an_input_item_is_read_and_unknown_fields_are_left_alone(raw: dict[str, object], item: InputItem) -> None:
+    assert parse_item(msgspec.Raw(json.dumps(raw).encode()), "input[0]") == item
+
+
+@pytest.mark.parametrize(
+    ("raw", "param"),
+    [
+        (b"5", "input[3]"),
+        (b'{"content": 5}', "input[3].content"),
+        (b'{"content": [{"text": "a"}]}', "input[3].content[0]"),
+        (b'{"content": [{"type": "input_text", "text": 5}]}', "input[3].content[0].text"),
+        (b'{"arguments": {"a": 1}}', "input[3].arguments"),
+    ],
+)
+def test_a_wrong_item_is_named_with_its_place(raw: bytes, param: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        parse_item(msgspec.Raw(raw), "input[3]")
+    assert (raised.value.param, raised.value.code) == (param, "invalid_type")
+
+
+@pytest.mark.parametrize(("raw", "param"), [(b"5", "tools[1]"), (b"{}", "tools[1]"), (b'{"type": "function", "name": 5}', "tools[1].name")])
+def test_a_wrong_tool_is_named_with_its_place(raw: bytes, param: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        parse_tool(msgspec.Raw(raw), "tools[1]")
+    assert raised.value.param == param
+
+
+def test_a_refusal_has_the_envelope_of_the_api() -> None:
+    envelope = json.loads(msgspec.json.encode(refusal(b'{"stream": 1}').envelope()))
+    assert envelope == {
+        "error": {
+            "message": "Invalid 'stream': Expected `bool | null`, got `int`.",
+            "type": "invalid_request_error",
+            "param": "stream",
+            "code": "invalid_type",
+        }
+    }

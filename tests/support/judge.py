@@ -1,0 +1,240 @@
+"""Holds a stream of the gateway against everything its clients rely on.
+
+Three judges, each independent of the code that wrote the stream: the grammar (`app.protocol.lifecycle`), the official SDK's own types
+in pydantic's strict mode, and a bookkeeper who knows what pieces, whole texts, items and the final response have to do with each other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+import msgspec
+from openai import BaseModel
+from openai.types.responses import ResponseStreamEvent
+
+from app.protocol import ids
+from app.protocol.events import Event
+from app.protocol.lifecycle import Lifecycle
+from app.protocol.response import Response, decode
+
+Json = dict[str, Any]
+
+_NOT_NULL = frozenset(
+    {
+        "id",
+        "object",
+        "created_at",
+        "status",
+        "model",
+        "output",
+        "tools",
+        "tool_choice",
+        "truncation",
+        "parallel_tool_calls",
+        "text",
+        "top_p",
+    }
+    | {"presence_penalty", "frequency_penalty", "top_logprobs", "temperature", "store", "background", "service_tier", "metadata"}
+)
+_NULLABLE = frozenset(
+    {"completed_at", "incomplete_details", "previous_response_id", "instructions", "error", "reasoning", "usage"}
+    | {"max_output_tokens", "max_tool_calls", "safety_identifier", "prompt_cache_key"}
+)
+REQUIRED = _NOT_NULL | _NULLABLE
+"""The 31 fields that Open Responses requires of every response object."""
+
+_OUTCOME = frozenset({"status", "completed_at", "error", "incomplete_details", "output", "usage"})
+"""The fields that may differ between the first and the last snapshot."""
+
+_ENDS: Mapping[str, frozenset[str]] = {
+    "response.completed": frozenset({"completed"}),
+    "response.failed": frozenset({"failed"}),
+    "response.incomplete": frozenset({"incomplete", "cancelled"}),
+}
+_WHOLE = {
+    "response.output_text": "text",
+    "response.refusal": "refusal",
+    "response.reasoning_text": "text",
+    "response.reasoning_summary_text": "text",
+    "response.function_call_arguments": "arguments",
+    "response.custom_tool_call_input": "input",
+}
+"""Family of events -> the field that holds the whole text in its `done` event."""
+
+_SDK: Mapping[str, type[BaseModel]] = {
+    get_args(kind.model_fields["type"].annotation)[0]: kind for kind in get_args(get_args(ResponseStreamEvent)[0])
+}
+_event = msgspec.json.Decoder(Event)
+
+
+class Judged(msgspec.Struct, frozen=True):
+    """A stream that was found right."""
+
+    events: tuple[Json, ...]
+    response: Response
+    """As the terminal event has it."""
+    comments: int
+    """Heartbeats."""
+    marked: bool
+    """It ended with `[DONE]`."""
+
+    @property
+    def types(self) -> Sequence[str]:
+        """The types of the events, in order."""
+        return [event["type"] for event in self.events]
+
+    @property
+    def text(self) -> str:
+        """What the deltas of the answer add up to."""
+        return "".join(event["delta"] for event in self.events if event["type"] == "response.output_text.delta")
+
+
+def judge(stream: bytes) -> Judged:
+    """The whole body of a streamed answer, from `response.created` to the end. Raises AssertionError (or the SDK's ValidationError)."""
+    assert stream.endswith(b"\n\n"), "the last frame is cut"
+    events: list[Json] = []
+    comments, marked = 0, False
+    grammar = Lifecycle()
+    for frame in stream[:-2].split(b"\n\n"):
+        assert not marked, "[DONE] is the last frame"
+        if frame.startswith(b":"):
+            comments += 1
+        elif frame == b"data: [DONE]":
+            marked = True
+        else:
+            name, data = _lines(frame)
+            event = json.loads(data)
+            assert event["type"] == name, "the `event:` line and `type` differ"
+            _SDK[name].model_validate_json(data, strict=True)
+            grammar.advance(_event.decode(data))
+            events.append(event)
+    assert grammar.state == "end", f"the stream breaks off in state {grammar.state!r}"
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    _check_snapshots(events)
+    items = _check_items(events)
+    final = events[-1]["response"]
+    assert final["output"] == items, "the final output differs from the items that were done"
+    return Judged(tuple(events), decode(msgspec.json.encode(final)), comments, marked)
+
+
+def judge_response(response: Json) -> None:
+    """A response object in any state, as a plain answer, a look-up or an event shows it."""
+    assert response.keys() >= REQUIRED, f"missing: {REQUIRED - response.keys()}"
+    nulls = {name for name in REQUIRED if response[name] is None}
+    assert nulls <= _NULLABLE, f"null: {nulls - _NULLABLE}"
+    assert response["object"] == "response"
+    response_id = ids.normalize_response_id(response["id"])
+    assert response_id, "the id is no UUID"
+    assert (response["completed_at"] is not None) == (response["status"] == "completed")
+    assert (response["error"] is not None) == (response["status"] == "failed")
+    assert (response["incomplete_details"] is not None) == (response["status"] == "incomplete")
+    for position, item in enumerate(response["output"]):
+        _judge_item(item)
+        assert ids.locate(item["id"]) == ids.ItemLocation(response_id, output=True, position=position), "an item's id says where it is"
+    call_ids = [item["call_id"] for item in response["output"] if "call_id" in item]
+    assert len(set(call_ids)) == len(call_ids), "a call id occurs twice"
+
+
+def _lines(frame: bytes) -> tuple[str, bytes]:
+    lines = frame.split(b"\n")
+    assert len(lines) == 2, f"not one `event:` and one `data:` line: {frame!r}"
+    assert lines[0].startswith(b"event: ")
+    assert lines[1].startswith(b"data: ")
+    return lines[0][7:].decode(), lines[1][6:]
+
+
+def _judge_item(item: Json) -> None:
+    assert item["id"].startswith(f"{ids.item_prefix(item['type'])}_")
+    assert item["status"] in ("completed", "incomplete")
+    match item["type"]:
+        case "message":
+            assert item["role"] == "assistant"
+            assert item["content"], "a message says something"
+            for part in item["content"]:
+                assert part.get("annotations", []) == []
+        case "reasoning":
+            assert isinstance(item["summary"], list)
+        case "function_call":
+            assert item["call_id"]
+            assert item["status"] == "incomplete" or json.loads(item["arguments"]) is not None
+        case "custom_tool_call":
+            assert item["call_id"]
+            assert isinstance(item["input"], str)
+        case other:
+            raise AssertionError(f"an item of an unknown type: {other}")
+
+
+def _check_snapshots(events: Sequence[Json]) -> None:
+    created, started, *others, last = events
+    assert created["response"] == started["response"]
+    assert not any("response" in event for event in others)
+    begun, ended = created["response"], last["response"]
+    assert (begun["status"], begun["output"], begun["usage"]) == ("in_progress", [], None)
+    judge_response(begun)
+    judge_response(ended)
+    assert ended["status"] in _ENDS[last["type"]]
+    differing = {name for name in begun.keys() | ended.keys() if begun.get(name) != ended.get(name)}
+    assert differing <= _OUTCOME, f"the response changed on the way: {differing - _OUTCOME}"
+    errors = [event for event in others if event["type"] == "error"]
+    assert len(errors) == (ended["status"] == "failed")
+    for error in errors:
+        assert ended["error"] == {"code": error["code"], "message": error["message"]}
+        assert {name: error["error"][name] for name in ("code", "message", "param")} == {n: error[n] for n in ("code", "message", "param")}
+
+
+def _check_items(events: Sequence[Json]) -> Sequence[Json]:
+    """The items as `output_item.done` had them, each checked against the events that led to it."""
+    done: list[Json] = []
+    inside: list[Json] = []
+    for event in events:
+        if event["type"] == "response.output_item.added":
+            inside = [event]
+        elif event["type"] == "response.output_item.done":
+            _check_item(inside[0]["item"], event["item"], inside[1:])
+            done.append(event["item"])
+        elif "output_index" in event:
+            inside.append(event)
+    return done
+
+
+def _check_item(added: Json, done: Json, inside: Sequence[Json]) -> None:
+    changing = {"status", "content", "summary", "arguments", "input", "encrypted_content"}
+    assert {k: v for k, v in added.items() if k not in changing} == {k: v for k, v in done.items() if k not in changing}
+    assert added["status"] == "in_progress"
+    assert not any(added.get(name) for name in ("content", "summary", "arguments", "input"))
+    if "call_id" in done:
+        field = "arguments" if done["type"] == "function_call" else "input"
+        assert _whole(inside)[0] == done[field]
+        return
+    parts = [*done.get("summary", []), *done.get("content", [])]
+    sections = _sections(inside)
+    assert len(sections) == len(parts), "parts and the item's content differ"
+    for index, (section, part) in enumerate(zip(sections, parts, strict=True)):
+        opening, *middle, closing = section
+        assert {event.get("content_index", event.get("summary_index")) for event in section} == {index}
+        assert opening["part"]["type"] == closing["part"]["type"]
+        assert closing["part"] == part
+        text, logprobs = _whole(middle)
+        assert text == part.get("text", part.get("refusal"))
+        assert logprobs == part.get("logprobs", [])
+
+
+def _sections(inside: Sequence[Json]) -> Sequence[Sequence[Json]]:
+    """Events of an item, cut where a part begins."""
+    starts = [i for i, event in enumerate(inside) if event["type"].endswith("part.added")]
+    return [inside[start:end] for start, end in zip(starts, [*starts[1:], len(inside)], strict=True)]
+
+
+def _whole(events: Sequence[Json]) -> tuple[str, list[Json]]:
+    """The text and log probabilities of one run of deltas, which add up to what `done` says."""
+    *deltas, done = events
+    family = done["type"].removesuffix(".done")
+    assert all(event["type"] == f"{family}.delta" for event in deltas), "a delta of another kind"
+    assert all(event["delta"] or event.get("logprobs") for event in deltas), "an empty delta"
+    whole: str = done[_WHOLE[family]]
+    assert "".join(event["delta"] for event in deltas) == whole, "the deltas do not add up"
+    logprobs: list[Json] = [entry for event in deltas for entry in event.get("logprobs", [])]
+    assert logprobs == done.get("logprobs", [])
+    return whole, logprobs
