@@ -166,7 +166,7 @@ def _start_background(runs: Runs, ports: Ports, access: Access, heartbeats: Hear
         ports.metrics.expired.set(await ports.store.count_expired(int(time.time())))
         ports.metrics.cache_failures.set(getattr(ports.store, "failures", 0))
 
-    runs.every(_PURGE_SECONDS, purge)
+    runs.every(min(_PURGE_SECONDS, max(1.0, ports.retention_seconds)), purge)
     runs.every(_USAGE_SECONDS, access.flush)
     runs.every(_MODELS_SECONDS, ports.router.refresh)
     runs.every(settings.heartbeat_seconds, heartbeats.beat)

@@ -94,7 +94,8 @@ class History:
     def remember(self, view: View, response_id: str, context: Context, *, after: str | None) -> None:
         """Keep the context of a response that was just stored; that of its parent is seldom needed again."""
         if after is not None:
-            self._drop(key for key in list(self._contexts) if key[:2] == (view.project_id, after))
+            parent = (view.project_id, after, view.encoder.dialect, view.preserves_thinking)
+            self._drop([parent] if parent in self._contexts else [])
         self._contexts[view.project_id, response_id, view.encoder.dialect, view.preserves_thinking] = context
         self._size += context.size
         while self._size > self._capacity and self._contexts:

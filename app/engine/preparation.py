@@ -42,6 +42,8 @@ class Prepared(msgspec.Struct, frozen=True):
     duties: Duties
     view: View
     context: Context
+    items: Sequence[Item]
+    """The request's items, without those the context holds already."""
     transcript: Transcript
     can: Capabilities
     warnings: tuple[str, ...]
@@ -72,7 +74,8 @@ class Preparation:
         view = View(self._project_id, provider, can.preserves_thinking, self._unseal)
         context = await self._history.context(view, admitted.request.previous_response_id, now)
         transcript = view.transcript(context)
-        transcript.add((item.place, item.fields) for item in self._items if not _repeated(item, context))
+        items = tuple(item for item in self._items if not _repeated(item, context)) if context.turns else self._items
+        transcript.add([(item.place, item.fields) for item in items])
         transcript.close()
         messages = transcript.messages
         _check_parts(messages, can, admitted.model)
@@ -95,7 +98,7 @@ class Preparation:
             user=admitted.request.user or admitted.request.safety_identifier,
             prompt_cache_key=admitted.request.prompt_cache_key,
         )
-        return Prepared(provider, call, decision, duties, view, context, transcript, can, self._warnings(transcript))
+        return Prepared(provider, call, decision, duties, view, context, items, transcript, can, self._warnings(transcript))
 
     def _unseal(self, blob: str) -> str | None:
         return self._sealer.open(blob, project_id=self._project_id, model=self._admitted.model)

@@ -54,19 +54,23 @@ class Reader:
 
     def flush(self) -> Sequence[Delta]:
         """What was held back, once the turn is over; calls found in the thinking when none came otherwise."""
-        clean: list[Delta] = []
-        for delta in self._splitter.flush() if self._splitter else ():
-            self._held_in_vain = self._expects_unopened and self._finished and type(delta) is Text
-            self._recover(delta, clean)
-        if self._recovery:
-            clean.extend(self._recovery.flush())
-        clean = self._scored(clean)
+        clean = self._release()
         if self._recovery:
             self._called = self._called or any(isinstance(delta, CallOpened) for delta in clean)
             if not self._called and self._thought:
                 _, calls = self._recovery.recover_from_reasoning("".join(self._thought))
                 clean.extend(calls)
         return clean
+
+    def _release(self) -> list[Delta]:
+        """What was held back."""
+        held: list[Delta] = []
+        for delta in self._splitter.flush() if self._splitter else ():
+            self._held_in_vain = self._expects_unopened and self._finished and type(delta) is Text
+            self._recover(delta, held)
+        if self._recovery:
+            held.extend(self._recovery.flush())
+        return self._scored(held)
 
     def _read_text(self, delta: Text, clean: list[Delta]) -> None:
         if delta.logprobs:
@@ -125,5 +129,6 @@ class Reader:
                 self._thought.append(delta.text)
         elif type(delta) is CallOpened:
             self._called = True
+            clean.extend(self._release())  # it was said before the call
         elif type(delta) is TurnFinished:
             self._finished = delta.reason in ("stop", "tool_calls")

@@ -97,7 +97,9 @@ class Responses:
         items: list[msgspec.Raw] = []
         for turn in turns:
             items += (*records.raws(turn.inherited or b"[]"), *records.raws(turn.input), *records.output_raws(turn.response))
-        return _page(items[: len(items) - len(records.output_raws(turns[-1].response))], query)
+        del items[len(items) - len(records.output_raws(turns[-1].response)) :]
+        # An item that was referred to twice is listed once, since its id is what a page begins after.
+        return _page(list({_ItemId.id_of(raw): raw for raw in items}.values()), query)
 
     async def delete(self, principal: Principal, response_id: str) -> str:
         """Delete the response and return its id as stored. Raises NotFound, and Conflict while it is being generated."""

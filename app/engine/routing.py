@@ -97,7 +97,7 @@ class Router:
         """
         failure: UpstreamError | None = None
         for number, route in enumerate(_tries(target.routes)):
-            if failure is not None and not await _may_retry(failure, number):
+            if failure is not None and not await _may_retry(failure, number - len(target.routes)):
                 break
             batches = route.provider.stream(await build(route))
             try:
@@ -133,9 +133,15 @@ def _tries(routes: Sequence[Route]) -> Iterator[Route]:
         turn += 1
 
 
-async def _may_retry(failure: UpstreamError, number: int) -> bool:
-    if not failure.retryable or (failure.retry_after or 0) > _LONGEST_WAIT:
+async def _may_retry(failure: UpstreamError, retry: int) -> bool:
+    """Wait until the next try is due; False when there is to be none. `retry`: its number, negative where the next upstream is a fresh one."""
+    if not failure.retryable:
         return False
-    wait = failure.retry_after or _BACKOFF * 2 ** (number - 1)
-    await asyncio.sleep(min(wait, _LONGEST_WAIT) * (0.75 + random.random() / 2))  # noqa: S311 - jitter
+    if retry < 0:
+        return True
+    asked = failure.retry_after or 0.0
+    if asked > _LONGEST_WAIT:
+        return False
+    jittered = min(_BACKOFF * 2**retry, _LONGEST_WAIT) * (0.75 + random.random() / 2)  # noqa: S311 - jitter
+    await asyncio.sleep(max(asked, jittered))
     return True

@@ -22,6 +22,7 @@ UpstreamName = Callable[[str, str | None], str]
 
 _THINK = re.compile(r"^\s*<think>\n?(?P<thought>.*?)\n?</think>\s*", re.DOTALL)
 """pydantic-ai replays thinking as text in this form."""
+_TAG_WITHIN = 64
 
 
 class Context(msgspec.Struct, frozen=True):
@@ -109,11 +110,13 @@ class Transcript:
             self._calls = {call.call_id: call for call in last.calls}
 
     def _add(self, item: InputItem, place: str) -> None:
-        match item.type or "message":
-            case "message":
+        match item.type:
+            case "message" | None:
                 self._add_message(item, place)
             case "reasoning":
                 self._begin_assistant()
+                if self._text:
+                    self._flush()
                 self._reasoning += self._thinking(item)
             case "function_call":
                 self._add_call(item, item.arguments, place)
@@ -129,19 +132,20 @@ class Transcript:
     def _add_message(self, item: InputItem, place: str) -> None:
         match item.role:
             case "system" | "developer":
-                self.system.append(_plain(item.content, _at(place, "content")))
+                self.system.append(_plain(item.content, place))
             case "user":
-                message = User(_user_content(item.content, _at(place, "content")))
-                if self._calls:
-                    if self.messages[last_user(self.messages) :][:1] != [message]:  # Semantic Kernel repeats the question beside its results
-                        self._deferred.append(message)
-                else:
+                message = User(item.content if isinstance(item.content, str) else _user_content(item.content, _at(place, "content")))
+                if len(self._results) == len(self._calls):
                     self._flush()
                     self.messages.append(message)
+                elif self.messages[last_user(self.messages) :][:1] != [message]:  # Semantic Kernel repeats the question with its results
+                    self._deferred.append(message)
             case "assistant":
                 self._begin_assistant()
-                text = _plain(item.content, _at(place, "content"))
-                thought = _THINK.match(text)
+                if self._text and not self._calls:
+                    self._flush()
+                text = _plain(item.content, place)
+                thought = _THINK.match(text) if "<think>" in text[:_TAG_WITHIN] else None
                 if thought:
                     self._reasoning += thought["thought"]
                     text = text[thought.end() :]
@@ -194,13 +198,15 @@ class Transcript:
             self._flush()
 
     def _flush(self) -> None:
-        if self._text or self._reasoning or self._calls:
+        if self._calls:
             self.messages.append(Assistant(self._text, self._reasoning, tuple(self._calls.values())))
             self.messages.extend(self._results[call_id] for call_id in self._calls if call_id in self._results)
+            self.messages.extend(self._deferred)
             self.answered.update(self._results)
-        self.messages.extend(self._deferred)
+            self._calls, self._results, self._deferred = {}, {}, []
+        elif self._text or self._reasoning:
+            self.messages.append(Assistant(self._text, self._reasoning))
         self._text = self._reasoning = ""
-        self._calls, self._results, self._deferred = {}, {}, []
 
 
 def last_user(messages: Sequence[Message]) -> int:
@@ -213,10 +219,10 @@ def _at(place: str, field: str) -> str:
 
 
 def _plain(content: str | tuple[ItemPart, ...] | None, place: str) -> str:
-    if content is None:
-        return ""
     if isinstance(content, str):
         return content
+    if content is None:
+        return ""
     texts: list[str] = []
     for part in content:
         match part.type:
@@ -225,7 +231,8 @@ def _plain(content: str | tuple[ItemPart, ...] | None, place: str) -> str:
             case "refusal":
                 texts.append(part.refusal or "")
             case _:
-                raise InvalidRequest(f"Invalid content type '{part.type}': this role takes text only.", code="invalid_value", param=place)
+                message = f"Invalid content type '{part.type}': this role takes text only."
+                raise InvalidRequest(message, code="invalid_value", param=_at(place, "content"))
     return "".join(texts)
 
 

@@ -6,7 +6,19 @@ from typing import Any
 
 import pytest
 
-from tests.support.e2e_dialects import CHAT_DIALECTS, DIALECTS, ask, calls_of, function, refused, sent, streamed, text_of, vendor_calls, vendor_says
+from tests.support.e2e_dialects import (
+    CHAT_DIALECTS,
+    DIALECTS,
+    ask,
+    calls_of,
+    function,
+    refused,
+    sent,
+    streamed,
+    text_of,
+    vendor_calls,
+    vendor_says,
+)
 from tests.support.gateway import Gateway
 from tests.support.script import Call, Reply, Text, Thought
 from tests.support.upstream import ScriptedUpstream
@@ -63,7 +75,9 @@ async def test_none_offers_no_functions(dialects: Gateway, upstream: ScriptedUps
     [("dashscope", None), ("dashscope-responses", None), ("vllm", "required"), ("sglang", "required"), ("ollama", None)]
     + [("llamacpp", "required"), ("openai", "required")],
 )
-async def test_required_is_said_where_it_is_understood(dialects: Gateway, upstream: ScriptedUpstream, dialect: str, told: str | None) -> None:
+async def test_required_is_said_where_it_is_understood(
+    dialects: Gateway, upstream: ScriptedUpstream, dialect: str, told: str | None
+) -> None:
     upstream.script(calls(dialect, "clock"))
 
     response = await ask(dialects, model=f"{dialect}/qwen-plus", tools=TOOLS, tool_choice="required")
@@ -105,7 +119,9 @@ async def test_allowed_tools_are_the_only_ones_on_offer(dialects: Gateway, upstr
 async def test_one_of_the_allowed_tools_can_be_required(dialects: Gateway, upstream: ScriptedUpstream) -> None:
     upstream.script(Reply.say("No."), Reply(pieces=[Call("clock")]))
 
-    response = await ask(dialects, model="ollama/qwen-plus", tools=[*TOOLS, function("map")], tool_choice=allowed("required", "clock", "map"))
+    response = await ask(
+        dialects, model="ollama/qwen-plus", tools=[*TOOLS, function("map")], tool_choice=allowed("required", "clock", "map")
+    )
 
     assert calls_of(response) == [("clock", {})]
     assert offered(upstream) == ["clock", "map"]

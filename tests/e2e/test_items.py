@@ -25,9 +25,8 @@ async def test_pages_in_both_orders(gateway: Gateway, upstream: ScriptedUpstream
             assert answer.status_code == 200, answer.text
             body: Json = answer.json()
             assert body["object"] == "list"
-            assert [body["first_id"], body["last_id"]] == [entry["id"] for entry in (body["data"] or [{"id": None}])][
-                :: len(body["data"]) - 1 or 1
-            ][:2]
+            listed = [entry["id"] for entry in body["data"]] or [None]
+            assert (body["first_id"], body["last_id"]) == (listed[0], listed[-1])
             return body
 
         newest_first = await page()
@@ -127,9 +126,8 @@ async def test_an_id_of_the_clients_own_making_can_be_referred_to(client: openai
         "content": [{"type": "input_text", "text": "Remember me."}],
     }  # pyright: ignore[reportAssignmentType] - the SDK's type has no id, yet Codex sends one
     await client.responses.create(model=MODEL, input=[own])
-    await client.responses.create(
-        model=MODEL, input=[{"type": "item_reference", "id": "msg_client-made 中"}, {"role": "user", "content": "Well?"}]
-    )
+    reference: ResponseInputItemParam = {"type": "item_reference", "id": "msg_client-made 中"}
+    await client.responses.create(model=MODEL, input=[reference, {"role": "user", "content": "Well?"}])
 
     assert [message["content"] for message in sent(upstream)] == ["Remember me.", "Well?"]
 
@@ -166,5 +164,17 @@ async def test_items_sent_again_are_not_said_twice(client: openai.AsyncOpenAI, u
     second = await client.responses.create(model=MODEL, input=[*asked, *echoed, result], previous_response_id=first.id)
 
     assert [message["role"] for message in sent(upstream)] == ["user", "assistant", "tool"]
-    items = [item async for item in client.responses.input_items.list(second.id, order="asc")]
+    items = [item async for item in client.responses.input_items.list(second.id, order="asc", limit=1)]
+    assert [item.id for item in items[:3]] == [item["id"] for item in (*asked, *echoed)]
     assert len({item.id for item in items}) == len(items) == 4
+
+
+async def test_an_item_referred_to_twice_is_listed_once(client: openai.AsyncOpenAI, upstream: ScriptedUpstream) -> None:
+    first = await client.responses.create(model=MODEL, input="Write.")
+    reference: ResponseInputItemParam = {"type": "item_reference", "id": str(first.output[0].id)}
+    second = await client.responses.create(model=MODEL, input=[reference, {"role": "user", "content": "Again."}, reference])
+
+    items = [item.id async for item in client.responses.input_items.list(second.id, order="asc", limit=1)]
+
+    assert len(items) == len(set(items)) == 2
+    assert [message["role"] for message in sent(upstream)] == ["assistant", "user", "assistant"]

@@ -110,19 +110,21 @@ def test_what_real_clients_send_is_read(body: dict[str, object]) -> None:
 
 
 ITEMS: list[tuple[dict[str, object], InputItem]] = [
-        ({"role": "user", "content": "hi"}, InputItem(role="user", content="hi")),
-        ({"id": "msg_1"}, InputItem(id="msg_1")),
-        ({"type": "reasoning", "summary": [], "content": None}, InputItem(type="reasoning", summary=())),
-        (
-            {"role": "assistant", "content": [{"type": "output_text", "text": "a", "annotations": []}], "phase": "final_answer"},
-            InputItem(role="assistant", content=(Part("output_text", "a"),)),
-        ),
-        (
-            {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_image", "image_url": "data:,"}]},
-            InputItem(type="function_call_output", call_id="c", output=(Part("input_image", image_url="data:,"),)),
-        ),
-    ],
-)
+    ({"role": "user", "content": "hi"}, InputItem(role="user", content="hi")),
+    ({"id": "msg_1"}, InputItem(id="msg_1")),
+    ({"type": "reasoning", "summary": [], "content": None}, InputItem(type="reasoning", summary=())),
+    (
+        {"role": "assistant", "content": [{"type": "output_text", "text": "a", "annotations": []}], "phase": "final_answer"},
+        InputItem(role="assistant", content=(Part("output_text", "a"),)),
+    ),
+    (
+        {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_image", "image_url": "data:,"}]},
+        InputItem(type="function_call_output", call_id="c", output=(Part("input_image", image_url="data:,"),)),
+    ),
+]
+
+
+@pytest.mark.parametrize(("raw", "item"), ITEMS)
 def test_an_input_item_is_read_and_unknown_fields_are_left_alone(raw: dict[str, object], item: InputItem) -> None:
     assert parse_item(msgspec.Raw(json.dumps(raw).encode()), "input[0]") == item
 

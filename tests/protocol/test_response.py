@@ -20,9 +20,22 @@ def test_what_the_request_left_out_has_the_defaults_of_the_api() -> None:
     shown = json.loads(encode(BARE))
     judge_response(shown)
     assert shown.keys() == {*REQUIRED, "user"}
-    defaults: dict[str, object] = {"temperature": 1.0, "top_p": 1.0, "tool_choice": "auto", "tools": [], "truncation": "disabled", "store": True}
+    defaults: dict[str, object] = {
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "tool_choice": "auto",
+        "tools": [],
+        "truncation": "disabled",
+        "store": True,
+    }
     assert defaults.items() <= shown.items()
-    more: dict[str, object] = {"parallel_tool_calls": True, "service_tier": "default", "background": False, "metadata": {}, "top_logprobs": 0}
+    more: dict[str, object] = {
+        "parallel_tool_calls": True,
+        "service_tier": "default",
+        "background": False,
+        "metadata": {},
+        "top_logprobs": 0,
+    }
     assert more.items() <= shown.items()
     assert shown["text"] == {"format": {"type": "text"}}
     assert shown["reasoning"] == {"effort": None, "summary": None}

@@ -21,7 +21,7 @@ Json = dict[str, Any]
 
 DIALECTS = ("dashscope", "dashscope-responses", "vllm", "sglang", "ollama", "llamacpp", "openai")
 CHAT_DIALECTS = tuple(dialect for dialect in DIALECTS if dialect != "dashscope-responses")
-_MODELS = ("qwen3.7-plus", "qwen3.6-plus", "qwen-plus", "qwen3.8-max", "qwen3-coder-plus", "qwen3-235b-thinking", "qwen3-8b", "other")
+_MODELS = ("qwen3.7-plus", "qwen3.6-plus", "qwen-plus", "qwen3.8-max", "qwen3-coder-plus", "qwen3-235b-thinking", "qwen3-8b", "tagging", "other")
 _SHORT = "{connect = 2.0, first_token = 0.5, idle = 0.5, total = 5.0}"
 
 

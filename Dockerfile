@@ -1,0 +1,42 @@
+# The gateway on a small image: no compiler, no pip, no root. Build it with `docker build -t responses-gateway .`
+#
+# What changes seldom comes first: a change of the code rebuilds, and a registry stores, nothing but the last layer.
+# No `syntax` line and no cache mounts, so that every builder reads it.
+
+ARG PYTHON_IMAGE=python:3.12-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS dependencies
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+RUN python -m venv --without-pip /opt/gateway
+COPY requirements/run.lock /build/
+RUN pip --python /opt/gateway/bin/python install --require-hashes --requirement /build/run.lock
+
+# The gateway alone, laid out as it will lie in the image.
+FROM dependencies AS package
+COPY pyproject.toml README.md LICENSE /build/
+COPY migrations /build/migrations
+COPY app /build/app
+RUN pip --python /opt/gateway/bin/python install --no-deps --no-build-isolation --no-index --root /package /build
+
+# The lock also holds what the package is built with; it ends here.
+FROM dependencies AS runtime
+RUN pip --python /opt/gateway/bin/python uninstall --yes editables hatchling packaging pathspec pluggy tomlkit trove-classifiers \
+    && pip --python /opt/gateway/bin/python check
+
+FROM ${PYTHON_IMAGE}
+# The standard library comes without bytecode, and a read-only container could never keep it: every start would compile it again.
+RUN groupadd --gid 10001 gateway \
+    && useradd --uid 10001 --gid gateway --no-create-home --home-dir /var/lib/gateway --shell /usr/sbin/nologin gateway \
+    && install --directory --owner gateway --group gateway /var/lib/gateway /var/lib/gateway/data \
+    && python -m pip uninstall --yes --quiet --root-user-action ignore pip \
+    && python -m compileall -q -x '/(ensurepip|idlelib|lib2to3|test|tkinter|turtledemo)/' \
+        "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
+COPY --from=runtime /opt/gateway /opt/gateway
+COPY --from=package /package/ /
+ENV PATH=/opt/gateway/bin:$PATH PYTHONDONTWRITEBYTECODE=1 GATEWAY_HOST=0.0.0.0 GATEWAY_PORT=8000
+WORKDIR /var/lib/gateway
+USER 10001:10001
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["python", "-Ic", "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ[\"GATEWAY_PORT\"]}/healthz', timeout=4)"]
+CMD ["responses-gateway", "serve"]

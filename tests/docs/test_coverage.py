@@ -1,0 +1,308 @@
+"""docs/coverage.md, held against the installed SDK, the gateway's own types, the test files and a running gateway."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import httpx
+import msgspec
+import pytest
+from openai.resources.models import Models
+from openai.resources.responses import InputItems, InputTokens, Responses
+from openai.types.responses import (
+    ResponseIncludable,
+    ResponseInputContentParam,
+    ResponseInputItemParam,
+    ResponseOutputItem,
+    ResponseStatus,
+    ResponseStreamEvent,
+    ToolParam,
+)
+from openai.types.responses.response_create_params import ResponseCreateParamsStreaming, ToolChoice
+from pydantic import BaseModel
+
+from app.protocol import events, items
+from app.protocol.requests import CreateResponse
+from app.settings import Dialect
+from tests.support.gateway import Gateway
+from tests.support.upstream import ScriptedUpstream
+
+ROOT = Path(__file__).parents[2]
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One line of a table."""
+
+    name: str
+    state: Literal["served", "refused", "not yet"]
+    code: str
+    """What a refusal says."""
+    tests: tuple[str, ...]
+
+
+_COLUMN = re.compile(r"(?<!\\)\|")
+_STATE = re.compile(r"(served|not yet|refused)(?: `(\w+)`)?")
+_TEST = re.compile(r"`(tests/[\w/]+\.py::\w+)`")
+
+
+def _row(line: str) -> Row:
+    _, name, state, shown_by, *_ = (cell.strip() for cell in _COLUMN.split(line))
+    match = _STATE.fullmatch(state)
+    assert match is not None, f"no such state: {line}"
+    found: Any = match[1]
+    return Row(name.strip("`"), found, match[2] or "", tuple(_TEST.findall(shown_by)))
+
+
+def _tables() -> Mapping[str, list[Row]]:
+    tables: dict[str, list[Row]] = {}
+    section = ""
+    for line in (ROOT / "docs" / "coverage.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith("## "):
+            section = line.removeprefix("## ")
+            tables[section] = []
+        elif line.startswith("| ") and not line.startswith(("| What |", "| --- |")):
+            tables[section].append(_row(line))
+    return tables
+
+
+TABLES = _tables()
+
+
+def _refused(section: str) -> list[Row]:
+    return [row for row in TABLES[section] if row.state == "refused"]
+
+
+def _served(section: str) -> set[str]:
+    return {row.name for row in TABLES[section] if row.state == "served"}
+
+
+def _named(section: str) -> list[str]:
+    return sorted(row.name for row in TABLES[section])
+
+
+# --- Nothing is missing -------------------------------------------------------------------------------------------------------------
+
+
+def _strings(annotation: Any) -> Iterator[str]:
+    """The strings of a Literal, also inside Optional and Required."""
+    for argument in get_args(annotation):
+        if isinstance(argument, str):
+            yield argument
+        else:
+            yield from _strings(argument)
+
+
+def _types(union: Any) -> set[str]:
+    """The `type` of every member of a union of the SDK: models, typed dictionaries, plain words."""
+    if get_origin(union) is Annotated:
+        union = get_args(union)[0]
+    found: set[str] = set()
+    for member in get_args(union):
+        if not inspect.isclass(member):
+            found.update(get_args(member))
+        elif issubclass(member, BaseModel):
+            found.update(_strings(member.model_fields["type"].annotation))
+        else:
+            found.update(_strings(get_type_hints(member)["type"]))
+    return found
+
+
+def _methods() -> Iterator[str]:
+    resources = {"responses": Responses, "responses.input_items": InputItems, "responses.input_tokens": InputTokens, "models": Models}
+    for path, resource in resources.items():
+        for name, _ in inspect.getmembers(resource, inspect.isfunction):
+            if not name.startswith("_"):
+                yield f"{path}.{name}"
+
+
+def _tags(union: Any) -> set[str]:
+    return {str(member.__struct_config__.tag) for member in get_args(union)}
+
+
+EXPECTED: Mapping[str, Iterable[str]] = {
+    "SDK methods": _methods(),
+    "Request parameters": get_type_hints(ResponseCreateParamsStreaming).keys() | set(CreateResponse.__struct_fields__),
+    "Input items": _types(ResponseInputItemParam),
+    "Content parts": _types(ResponseInputContentParam),
+    "Output items": _types(ResponseOutputItem),
+    "Tools": _types(ToolParam),
+    "Tool choice": _types(ToolChoice),
+    "Streamed events": _types(ResponseStreamEvent),
+    "Values of `include`": set(get_args(ResponseIncludable)),
+    "Values of `status`": set(get_args(ResponseStatus)),
+    "Upstream dialects": set(get_args(Dialect)) - {"auto"},
+}
+
+
+@pytest.mark.parametrize("section", EXPECTED)
+def test_every_name_of_the_sdk_has_its_row(section: str) -> None:
+    missing = set(EXPECTED[section]) - set(_named(section))
+
+    assert not missing, f"{section}: {', '.join(sorted(missing))}"
+
+
+@pytest.mark.parametrize("section", TABLES)
+def test_no_row_stands_twice(section: str) -> None:
+    assert len(_named(section)) == len(set(_named(section)))
+
+
+# --- What is said to be shown is shown -----------------------------------------------------------------------------------------------
+
+
+@cache
+def _test_names(file: str) -> frozenset[str]:
+    path = ROOT / file
+    if not path.is_file():
+        return frozenset()
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=file)
+    return frozenset(node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+@pytest.mark.parametrize("section", TABLES)
+def test_every_test_named_exists(section: str) -> None:
+    named = {test for row in TABLES[section] for test in row.tests}
+    gone = [test for test in sorted(named) if test.split("::")[1] not in _test_names(test.split("::")[0])]
+
+    assert not gone, "\n".join(gone)
+
+
+@pytest.mark.parametrize("section", TABLES)
+def test_what_is_served_or_refused_names_a_test(section: str) -> None:
+    assert not [row.name for row in TABLES[section] if row.state != "not yet" and not row.tests]
+
+
+@pytest.mark.parametrize("section", TABLES)
+def test_a_refusal_has_its_code(section: str) -> None:
+    assert not [row.name for row in TABLES[section] if (row.state == "refused") != bool(row.code)]
+
+
+# --- What is said to be served can be ------------------------------------------------------------------------------------------------
+
+
+def test_the_events_served_are_those_the_gateway_has() -> None:
+    assert _served("Streamed events") == _tags(events.Event)
+
+
+def test_the_output_items_served_are_those_the_gateway_has() -> None:
+    assert _served("Output items") == _tags(items.OutputItem)
+
+
+_FUNCTION = {"type": "function", "name": "f", "parameters": {"type": "object"}}
+ACCEPTED: Mapping[str, Any] = {
+    "client_metadata": {"a": "b"},
+    "enable_thinking": False,
+    "frequency_penalty": 0.5,
+    "include": ["message.output_text.logprobs"],
+    "input": [{"role": "user", "content": "Hi"}],
+    "instructions": "Be brief.",
+    "max_output_tokens": 16,
+    "max_tool_calls": 1,
+    "metadata": {"a": "b"},
+    "model": "qwen3-8b",
+    "parallel_tool_calls": False,
+    "presence_penalty": 0.5,
+    "prompt_cache_key": "k",
+    "prompt_cache_retention": "24h",
+    "reasoning": {"effort": "none"},
+    "repetition_penalty": 1.1,
+    "safety_identifier": "u",
+    "seed": 1,
+    "service_tier": "auto",
+    "store": False,
+    "stream": True,
+    "stream_options": {"include_obfuscation": False},
+    "temperature": 0.5,
+    "text": {"format": {"type": "text"}},
+    "tool_choice": "none",
+    "tools": [_FUNCTION],
+    "top_k": 20,
+    "top_logprobs": 2,
+    "top_p": 0.9,
+    "truncation": "auto",
+    "user": "u",
+}
+
+
+@pytest.mark.usefixtures("upstream")
+async def test_parameters_that_are_served_are_accepted(gateway: Gateway) -> None:
+    async with gateway.http() as http:
+        first = (await http.post("/v1/responses", json={"model": "qwen3-8b", "input": "Hi"})).json()
+        accepted = {**ACCEPTED, "previous_response_id": first["id"]}
+        assert _served("Request parameters") == accepted.keys()
+        for name, value in accepted.items():
+            answer = await http.post("/v1/responses", json={"model": "qwen3-8b", "input": "Hi", name: value})
+            assert answer.status_code == 200, f"{name}: {answer.text}"
+
+
+# --- What is said to be refused is, with that code -----------------------------------------------------------------------------------
+
+REFUSED: Mapping[str, Any] = {
+    "access_programs": [],
+    "background": True,
+    "background_options": {"completion_window": "soonest"},
+    "context_management": [{"type": "compaction"}],
+    "conversation": "conv_1",
+    "image": {},
+    "moderation": {"model": "m"},
+    "prompt": {"id": "pmpt_1"},
+    "prompt_cache_options": {"mode": "auto"},
+}
+
+METHODS: Mapping[str, tuple[str, str]] = {
+    "models.delete": ("DELETE", "/v1/models/qwen3-8b"),
+    "responses.cancel": ("POST", "/v1/responses/resp_1/cancel"),
+    "responses.compact": ("POST", "/v1/responses/compact"),
+    "responses.connect": ("GET", "/v1/responses"),
+    "responses.input_tokens.count": ("POST", "/v1/responses/input_tokens"),
+}
+
+_UPGRADE = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==", "sec-websocket-version": "13"}
+
+
+async def _refusal(http: httpx.AsyncClient, **fields: Any) -> tuple[str, str]:
+    answer = await http.post("/v1/responses", json={"model": "qwen3-8b", "input": "Hi", **fields})
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    return error["code"], error["param"]
+
+
+async def test_parameters_that_are_refused_are_named(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+    async with gateway.http() as http:
+        for row in _refused("Request parameters"):
+            assert await _refusal(http, **{row.name: REFUSED[row.name]}) == (row.code, row.name)
+    assert not upstream.requests
+
+
+async def test_tools_that_are_refused_are_named(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+    async with gateway.http() as http:
+        for row in _refused("Tools"):
+            assert await _refusal(http, tools=[{"type": row.name}]) == (row.code, "tools[0].type"), row.name
+    assert not upstream.requests
+
+
+async def test_choices_that_are_refused_are_named(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+    async with gateway.http() as http:
+        for row in _refused("Tool choice"):
+            assert await _refusal(http, tools=[_FUNCTION], tool_choice={"type": row.name}) == (row.code, "tool_choice"), row.name
+    assert not upstream.requests
+
+
+async def test_items_that_are_refused_are_named(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+    async with gateway.http() as http:
+        for row in _refused("Input items"):
+            assert await _refusal(http, input=[{"type": row.name}]) == (row.code, "input[0].type"), row.name
+    assert not upstream.requests
+
+
+async def test_methods_that_are_refused_answer_in_the_envelope(gateway: Gateway) -> None:
+    async with gateway.http() as http:
+        for row in _refused("SDK methods"):
+            method, path = METHODS[row.name]
+            answer = await http.request(method, path, headers=_UPGRADE if row.name == "responses.connect" else None)
+            assert (answer.is_client_error, answer.json()["error"]["code"]) == (True, row.code), row.name

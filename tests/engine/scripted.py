@@ -1,0 +1,74 @@
+"""A provider that says what a test wrote down, and admitted requests for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import msgspec
+
+from app.engine.admission import Admitted, admit
+from app.engine.structured import Validator
+from app.protocol.deltas import Delta
+from app.protocol.messages import Assistant, Message
+from app.protocol.requests import parse
+from app.providers.base import Capabilities, ModelCall, UpstreamError, UpstreamModel
+from app.settings import Limits
+
+VALIDATOR = Validator()
+Turn = Sequence[Sequence[Delta]] | UpstreamError
+"""The batches of one answer, or the failure before the first."""
+
+
+class ScriptedProvider:
+    """Implements the upstream port. Each request takes the next turn of the script."""
+
+    def __init__(self, *script: Turn, name: str = "one", can: Capabilities | None = None, listed: Sequence[str] = ()) -> None:
+        self.name = name
+        self.dialect = "scripted"
+        self.calls: list[ModelCall] = []
+        self.encoded = 0
+        """Messages encoded so far."""
+        self.closed = 0
+        self.listed: Sequence[str] | UpstreamError = listed
+        self._script = list(script)
+        self._can = can or Capabilities()
+
+    def capabilities(self, model: str) -> Capabilities:
+        """The same for every model."""
+        del model
+        return self._can
+
+    def encode_messages(self, messages: Sequence[Message], *, reasoning: bool) -> bytes:
+        """Neutral JSON, without the thinking unless it is wanted."""
+        self.encoded += len(messages)
+        kept = [m if reasoning or not isinstance(m, Assistant) else msgspec.structs.replace(m, reasoning="") for m in messages]
+        return b",".join(msgspec.json.encode(message) for message in kept)
+
+    async def stream(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]:
+        """The next turn."""
+        self.calls.append(call)
+        turn = self._script.pop(0)
+        if isinstance(turn, UpstreamError):
+            raise turn
+        try:
+            for batch in turn:
+                yield batch
+        finally:
+            self.closed += 1
+
+    async def models(self) -> Sequence[UpstreamModel]:
+        """What it lists."""
+        if isinstance(self.listed, UpstreamError):
+            raise self.listed
+        return [UpstreamModel(name) for name in self.listed]
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+
+def admitted(*, lenient: bool = False, limits: Limits | None = None, **fields: Any) -> Admitted:
+    """The request with these fields, admitted; model and input have defaults."""
+    body = json.dumps({"model": "m", "input": "hi", **fields}).encode()
+    return admit(parse(body), limits or Limits(), VALIDATOR, lenient=lenient)

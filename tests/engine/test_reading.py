@@ -1,0 +1,111 @@
+"""Thinking and calls written into the answer are taken out of it, nothing else is touched, and the order stays."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.engine.reading import Reader
+from app.protocol.deltas import CallArguments, CallOpened, Delta, Reasoning, Text, TokenLogprob, TokenUsage, TurnFinished
+
+STOP = TurnFinished("stop")
+BLOCK = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'
+CALL = [CallOpened(10_000, "", "f"), CallArguments(10_000, '{"a": 1}')]
+
+
+def reader(*names: str, splits: bool = False, unopened: bool = False) -> Reader:
+    return Reader(splits_thinking=splits, expects_unopened=unopened, call_names=names)
+
+
+def read(reading: Reader, *deltas: Delta) -> list[Delta]:
+    """One delta a batch, then the end; neighbouring texts joined."""
+    clean = [piece for delta in deltas for piece in reading.read([delta])]
+    joined: list[Delta] = []
+    for delta in [*clean, *reading.flush()]:
+        last = joined[-1] if joined else None
+        if isinstance(delta, Text | Reasoning) and type(last) is type(delta) and not getattr(delta, "logprobs", ()):
+            joined[-1] = type(delta)(last.text + delta.text)
+        else:
+            joined.append(delta)
+    return joined
+
+
+def test_a_turn_that_needs_nothing_passes_through_as_it_is() -> None:
+    batch = [Text("<think>a</think><tool_call>"), STOP]
+    assert reader().read(batch) is batch
+    assert list(reader().flush()) == []
+
+
+@pytest.mark.parametrize("names", [(), ("f",)])
+def test_thinking_in_tags_is_split_off(names: tuple[str, ...]) -> None:
+    assert read(reader(*names, splits=True), Text("<thi"), Text("nk>hm</think>\n\n"), Text("so"), STOP) == [
+        Reasoning("hm"),
+        Text("so"),
+        STOP,
+    ]
+
+
+def test_thinking_that_was_opened_in_the_prompt_is_split_off() -> None:
+    assert read(reader(splits=True, unopened=True), Text("hm"), Text("</think>so"), STOP) == [Reasoning("hm"), Text("so"), STOP]
+
+
+def test_once_the_server_separates_thinking_its_text_is_the_answer() -> None:
+    reading = reader(splits=True)
+    assert read(reading, Text("<"), Reasoning("hm"), Text("<think>is a tag</think>"), STOP) == [
+        Text("<"),
+        Reasoning("hm"),
+        Text("<think>is a tag</think>"),
+        STOP,
+    ]
+    assert reading.reasoned
+
+
+@pytest.mark.parametrize(
+    ("deltas", "in_vain"),
+    [
+        ([Text("so"), STOP], True),
+        ([Text("hm</think>so"), STOP], False),
+        ([Text("so"), TurnFinished("length")], False),
+        ([Reasoning("hm"), Text("so"), STOP], False),
+    ],
+)
+def test_it_is_known_when_an_answer_was_held_in_vain(deltas: list[Delta], *, in_vain: bool) -> None:
+    reading = reader(splits=True, unopened=True)
+    read(reading, *deltas)
+    assert reading.held_in_vain is in_vain
+
+
+def test_a_call_written_into_the_text_becomes_a_call() -> None:
+    assert read(reader("f"), Text("Look: "), Text(BLOCK), STOP) == [Text("Look: "), *CALL, STOP]
+
+
+def test_a_call_of_something_that_is_no_function_stays_text() -> None:
+    assert read(reader("g"), Text(BLOCK), STOP) == [Text(BLOCK), STOP]
+
+
+@pytest.mark.parametrize("separated", [True, False])
+def test_a_call_written_into_the_thinking_becomes_a_call_at_the_end(*, separated: bool) -> None:
+    thought = [Reasoning(f"hm {BLOCK}")] if separated else [Text(f"<think>hm {BLOCK}</think>")]
+    assert read(reader("f", splits=True), *thought, STOP)[-2:] == CALL
+
+
+def test_calls_in_the_thinking_do_not_count_when_a_real_one_came() -> None:
+    real = CallOpened(0, "c", "f")
+    assert read(reader("f"), Reasoning(BLOCK), real, STOP) == [Reasoning(BLOCK), real, STOP]
+    assert read(reader("f"), Reasoning(BLOCK), Text(BLOCK), STOP) == [Reasoning(BLOCK), *CALL, STOP]
+
+
+@pytest.mark.parametrize("text", ["a <", "a <tool_call>{", '{"name": "f", "argum', "a <tool_ca"])
+def test_text_held_back_goes_before_the_call_that_follows_it(text: str) -> None:
+    real = CallOpened(0, "c", "f")
+    assert read(reader("f", splits=True), Text(text), real, STOP) == [Text(text), real, STOP]
+
+
+def test_other_deltas_are_not_touched() -> None:
+    usage = TokenUsage(1, 2, 3)
+    assert read(reader("f", splits=True), Text("a"), usage, STOP) == [Text("a"), usage, STOP]
+
+
+def test_log_probabilities_stay_with_the_tokens_of_the_answer() -> None:
+    tokens = {text: TokenLogprob(text, -1.0) for text in ("<think>", "hm", "</think>", "so", "!")}
+    clean = read(reader(splits=True), *[Text(text, (token,)) for text, token in tokens.items()], STOP)
+    assert clean == [Reasoning("hm"), Text("so", (tokens["so"],)), Text("!", (tokens["!"],)), STOP]
