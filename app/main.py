@@ -47,7 +47,7 @@ _USAGE_SECONDS = 30.0
 _MODELS_SECONDS = 60.0
 
 
-def create_app(settings: Settings | None = None) -> ASGIApp:
+def create_app(settings: Settings | None = None) -> Gateway:
     """The application; connections open when its lifespan begins."""
     settings = settings or load()
     metrics = Metrics()
@@ -55,8 +55,9 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         async with AsyncExitStack() as stack:
-            create, app.state.services = await _compose(settings, metrics, stack)
-            gateway.serve(create)
+            create, services = await _compose(settings, metrics, stack)
+            app.state.services = services
+            gateway.serve(create, [model.id for model in services.router.models()])
             _settle_garbage_collector()
             yield
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import sys
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from app import upstreams
 from app.administration import key_store
+from app.api.gateway import Gateway
 from app.db import migrate
 from app.db.engine import Database
 from app.db.tables import REVISION
@@ -20,21 +23,23 @@ from app.settings import ConfigurationError, Settings, load
 
 _log = logging.getLogger(__name__)
 _DRAIN_SECONDS = 20
+_USUAL_MODEL = "qwen3.7-plus"
 
 
 def serve(settings: Settings) -> int:
     """Serve until told to stop."""
     _configure_logging(settings.log_level)
+    upstreams.check(settings)
     try:
         secret = asyncio.run(_prepare(settings))
     except migrate.MigrationFailed as error:
         raise ConfigurationError(f"database_url: the database cannot be migrated: {error}") from error
     except (DatabaseUnavailable, OSError) as error:
         raise ConfigurationError(f"database_url: the database cannot be reached: {error}") from error
-    _welcome(settings, secret)
     several = settings.workers > 1
+    app = None if several else create_app(settings)
     config = uvicorn.Config(
-        "app.serving:worker" if several else create_app(settings),
+        app or "app.serving:worker",
         factory=several,
         host=settings.host,
         port=settings.port,
@@ -49,14 +54,32 @@ def serve(settings: Settings) -> int:
         proxy_headers=False,
         timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
-    if several:
+    if app is None:
         from uvicorn.supervisors import Multiprocess  # noqa: PLC0415 - one worker needs no supervisor
 
+        _announce(settings.host, settings.port, secret, _USUAL_MODEL)
         Multiprocess(config, sockets=[config.bind_socket()]).run()
         return 0
-    server = uvicorn.Server(config)
+    server = _Server(config, app, secret)
     server.run()
     return 0 if server.started else 1
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens once it does: only then are the port and the models known."""
+
+    def __init__(self, config: uvicorn.Config, app: Gateway, secret: str | None) -> None:
+        super().__init__(config)
+        self._gateway = app
+        self._secret = secret
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then announce."""
+        await super().startup(sockets)
+        if self.started:
+            host, port, *_ = self.servers[0].sockets[0].getsockname()
+            models = self._gateway.models
+            _announce(host, port, self._secret, models[0] if models and _USUAL_MODEL not in models else _USUAL_MODEL)
 
 
 def worker() -> ASGIApp:
@@ -85,11 +108,10 @@ async def _prepare(settings: Settings) -> str | None:
         return (await create_key(keys, project="default", name="first key")).secret
 
 
-def _welcome(settings: Settings, secret: str | None) -> None:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    base_url = f"http://{host}:{settings.port}/v1"
+def _announce(host: str, port: int, secret: str | None, model: str) -> None:
+    base_url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
     if secret is None:
-        print(f"Serving {base_url}", file=sys.stderr)
+        print(f"Serving {base_url}", file=sys.stderr, flush=True)
         return
     print(
         f"""
@@ -103,7 +125,7 @@ Try it:
   curl {base_url}/responses \\
     -H "Authorization: Bearer {secret}" \\
     -H "Content-Type: application/json" \\
-    -d '{{"model": "demo", "input": "Hello!"}}'
+    -d '{{"model": "{model}", "input": "Hello!"}}'
 
 `curl {base_url}/models -H "Authorization: Bearer {secret}"` lists the models.
 """,

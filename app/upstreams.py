@@ -19,6 +19,8 @@ _DASHSCOPE = "https://dashscope.aliyuncs.com/compatible-mode/v1"
 _LOCAL_SERVERS = (("llama.cpp", 8080), ("ollama", 11434), ("vllm", 8001), ("sglang", 30000))
 """Usual local ports; vLLM's own default is the gateway's, so its documented second choice is asked."""
 _PROBE_SECONDS = 0.3
+_LIST_SECONDS = 1.0
+"""Longest wait for a model list at the start; the server comes up without it."""
 _EXCLUSIVE = frozenset({"llamacpp", "ollama", "demo"})
 """Dialects whose servers answer under any model name, so that their list decides what exists."""
 
@@ -68,11 +70,12 @@ async def ask(upstream: Upstream, settings: Settings) -> Sequence[UpstreamModel]
 
 
 async def _route(upstream: Upstream, settings: Settings) -> Route:
+    listed: Sequence[UpstreamModel] = ()
     try:
-        listed: Sequence[UpstreamModel] = await ask(upstream, settings)
-    except UpstreamError as error:
-        _log.warning("upstream %s does not list its models: %s", upstream.name, error.message)
-        listed = ()
+        async with asyncio.timeout(_LIST_SECONDS):
+            listed = await ask(upstream, settings)
+    except (UpstreamError, TimeoutError) as error:
+        _log.warning("upstream %s does not list its models: %s", upstream.name, error or "it takes too long")
     dialect = dialect_of(upstream.base_url, listed) if upstream.dialect == "auto" else upstream.dialect
     _log.info("upstream %s: %s (%s), %d models listed", upstream.name, upstream.base_url, dialect, len(listed))
     models = tuple(UpstreamModel(name, owned_by=upstream.name) for name in upstream.models) or tuple(listed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,10 +27,13 @@ class Gateway:
         self._app = app
         self._create = app
         self._metrics = metrics
+        self.models: Sequence[str] = ()
+        """What can be asked for, as far as it was known at the start."""
 
-    def serve(self, create: ASGIApp) -> None:
+    def serve(self, create: ASGIApp, models: Sequence[str]) -> None:
         """The endpoint of `POST /v1/responses` is ready."""
         self._create = create
+        self.models = models
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Dispatch."""

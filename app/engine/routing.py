@@ -122,7 +122,8 @@ class Router:
             return routes
         now = asyncio.get_running_loop().time()
         # Weighted shuffle (Efraimidis-Spirakis): each key is uniform^(1/weight).
-        return sorted(routes, key=lambda route: (route.resting_until > now, -(random.random() ** (1 / route.weight))))  # noqa: S311 - load balancing
+        draws = {id(route): random.random() ** (1 / route.weight) for route in routes}  # noqa: S311 - to balance, not to guard
+        return sorted(routes, key=lambda route: (route.resting_until > now, -draws[id(route)]))
 
 
 def _tries(routes: Sequence[Route]) -> Iterator[Route]:

@@ -26,7 +26,7 @@ from app.protocol.replay import encode_cuts
 from app.protocol.response import Response, ResponseError, encode
 from app.protocol.writers import InvalidArguments
 from app.providers.base import ModelCall, UpstreamError
-from app.stores.base import ResponseRecord, ResponseStore, StoreUnavailable
+from app.stores.base import RecordRefused, ResponseRecord, ResponseStore, StoreUnavailable
 
 _log = logging.getLogger(__name__)
 
@@ -89,6 +89,8 @@ class Run:
             raise failures.to_api(error) from error
         prepared = self._ready
         self.warnings = prepared.warnings
+        for warning in self.warnings:
+            _log.warning("response %s: %s", self.id, warning)
         self._ports.metrics.first_token(self._ports.clock() - self._began)
         seal = self._seal if self.admitted.seals else None
         options = Options(
@@ -211,7 +213,7 @@ class Run:
             return
         try:
             await self._ports.store.save(self._record())
-        except StoreUnavailable:
+        except (StoreUnavailable, RecordRefused):
             _log.exception("response %s could not be stored", self.id)
             self._built.fail(ResponseError("server_error", "The response could not be stored. Try again, or send 'store': false."))
 

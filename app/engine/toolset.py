@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import zlib
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from app.protocol.requests import Tool, given, parse_tool
 from app.protocol.writers import CallTarget
 from app.providers.base import ForcedCall, FunctionTool
 
+_log = logging.getLogger(__name__)
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}\Z")
 _MAX_UPSTREAM_NAME = 64
 _CUSTOM_PARAMETERS = msgspec.Raw(
@@ -81,6 +83,8 @@ def build(raw_tools: Sequence[msgspec.Raw], choice: msgspec.Raw | None, *, lenie
     for i, raw in enumerate(raw_tools):
         collector.add(parse_tool(raw, f"tools[{i}]"), raw, f"tools[{i}]")
     functions, forced = _choose(choice, tuple(collector.functions), collector)
+    if collector.left_out:
+        _log.info("left out tools that are not served, for a client that always sends them: %s", ", ".join(collector.left_out))
     withheld = frozenset(collector.targets) - {function.name for function in functions}
     return Toolset(functions, collector.targets, tuple(collector.echo), forced, withheld, tuple(collector.left_out))
 
@@ -105,7 +109,7 @@ class _Collector:
             case "namespace":
                 self._add_namespace(tool, place)
                 self.echo.append(raw)
-            case other if self._lenient:
+            case other if self._lenient and _NAME.match(other):  # it goes into a header and the log
                 self.left_out.append(other)
             case other:
                 raise InvalidRequest(

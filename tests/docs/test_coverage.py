@@ -152,6 +152,14 @@ def test_no_row_stands_twice(section: str) -> None:
     assert len(_named(section)) == len(set(_named(section)))
 
 
+async def test_every_endpoint_has_its_row(gateway: Gateway) -> None:
+    async with gateway.http() as http:
+        paths: dict[str, dict[str, Any]] = (await http.get("/openapi.json")).json()["paths"]
+
+    described = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+    assert described | {"GET /openapi.json", "GET /docs"} == _served("Endpoints")
+
+
 # --- What is said to be shown is shown -----------------------------------------------------------------------------------------------
 
 

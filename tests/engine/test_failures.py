@@ -1,0 +1,60 @@
+"""An upstream's failure, before the first byte and after it."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+from openai.types.responses import ResponseError as SdkError
+
+from app.engine import failures
+from app.protocol.errors import ApiError, InvalidRequest, NotFound, RateLimited, Unavailable
+from app.protocol.response import ResponseError
+from app.providers.base import UpstreamError, UpstreamProtocolError
+
+CASES: list[tuple[UpstreamError, type[ApiError], int, str | None, str]] = [
+    (
+        UpstreamError("m", status=400, code="context_length_exceeded", param="input"),
+        InvalidRequest,
+        400,
+        "context_length_exceeded",
+        "invalid_prompt",
+    ),
+    (UpstreamError("m", status=404), NotFound, 404, "model_not_found", "server_error"),
+    (UpstreamError("m", status=429, code="rate_limit_exceeded"), RateLimited, 429, "rate_limit_exceeded", "rate_limit_exceeded"),
+    (UpstreamError("m", status=502, code="upstream_error"), Unavailable, 502, "upstream_error", "server_error"),
+    (UpstreamError("m", status=503, retry_after=7), Unavailable, 503, None, "server_error"),
+    (UpstreamError("m", status=504), Unavailable, 504, None, "server_error"),
+    (UpstreamProtocolError("m"), Unavailable, 502, "upstream_protocol_error", "server_error"),
+]
+
+
+@pytest.mark.parametrize(("error", "kind", "status", "code", "inside"), CASES)
+def test_a_failure_becomes_an_http_error_or_part_of_the_response(
+    error: UpstreamError, kind: type[ApiError], status: int, code: str | None, inside: str
+) -> None:
+    answer = failures.to_api(error)
+    assert type(answer) is kind
+    assert (answer.status, answer.code, answer.param) == (status, code, error.param)
+    assert error.message in answer.message
+    assert failures.response_code(error) == inside
+    annotation: Any = SdkError.model_fields["code"].annotation
+    assert inside in get_args(annotation)
+
+
+@pytest.mark.parametrize(("asked", "told"), [(None, 1.0), (2.5, 2.5)])
+def test_a_throttle_says_when_to_come_back(asked: float | None, told: float) -> None:
+    answer = failures.to_api(UpstreamError("Slow down.", status=429, retry_after=asked))
+    assert answer.retry_after == told
+    assert answer.message == f"Slow down. Please try again in {told:g}s."
+
+
+def test_a_wait_that_the_upstream_asks_for_is_passed_on() -> None:
+    assert failures.to_api(CASES[4][0]).retry_after == 7
+
+
+def test_a_plain_answer_that_failed_is_an_http_error() -> None:
+    cause = UpstreamError("Slow down.", status=429)
+    assert failures.plain(ResponseError("rate_limit_exceeded", "Slow down."), cause).status == 429
+    ours = failures.plain(ResponseError("server_error", "The model did not call."), None)
+    assert (ours.status, ours.code, ours.message) == (502, "server_error", "The model did not call.")

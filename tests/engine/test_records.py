@@ -1,0 +1,78 @@
+"""Items to the JSON that is stored: every item has an id, and nothing else changes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from app.engine import records
+from app.engine.admission import Item
+from app.protocol import ids
+from app.protocol.requests import parse_item
+from tests.engine.scripted import admitted
+
+RID = ids.response_id(1, bytes(10))
+
+
+def items(*raws: bytes) -> list[Item]:
+    return [Item(msgspec.Raw(raw), parse_item(msgspec.Raw(raw), ""), "") for raw in raws]
+
+
+def stored(*raws: bytes) -> tuple[list[dict[str, Any]], list[str]]:
+    array, foreign = records.input_array(items(*raws), RID)
+    return json.loads(array), list(foreign)
+
+
+def test_an_item_without_an_id_gets_one_that_says_where_it_is() -> None:
+    array, foreign = stored(b'{"role":"user","content":"a"}', b'{"type":"function_call_output","call_id":"c","output":"x"}')
+    assert [ids.locate(item["id"]) for item in array] == [ids.ItemLocation(RID, output=False, position=i) for i in range(2)]
+    assert [item["id"].split("_")[0] for item in array] == ["msg", "fco"]
+    assert foreign == []
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"role":"user","content":"a"}',
+        b' { "role" : "user", "content":"a" } ',
+        b'{"id":null,"role":"user","content":"a"}',
+        b'{"role":"user","content":"a", "id": null}',
+        b'{"role":"user","content":"say \\"id\\""}',
+        b'{"role":"user","content":"a","metadata":{"id":"x"}}',
+        b"{}",
+    ],
+)
+def test_the_rest_of_the_item_stays(raw: bytes) -> None:
+    ((item,), _) = stored(raw)
+    assert item == {**json.loads(raw), "id": ids.item_id("msg", RID, 0, output=False)}
+
+
+def test_ids_of_the_client_stay_and_those_of_its_own_making_are_noted() -> None:
+    ours = ids.item_id("msg", RID, 3, output=True)
+    array, foreign = stored(b'{"id":"msg_codex","role":"user","content":"a"}', b'{"id":"%b","role":"user","content":"a"}' % ours.encode())
+    assert [item["id"] for item in array] == ["msg_codex", ours]
+    assert foreign == ["msg_codex"]
+
+
+def test_bytes_are_kept_as_they_were_sent() -> None:
+    raw = b'{"id":"x", "role":"user",  "content":"\\u00e9 1.0"}'
+    array, _ = records.input_array(items(raw), RID)
+    assert array == b"[%b]" % raw
+    assert records.raws(array) == (msgspec.Raw(raw),)
+
+
+def test_a_string_is_stored_as_the_message_it_is() -> None:
+    array, _ = records.input_array(admitted(input="hi").items, RID)
+    (item,) = json.loads(array)
+    assert item["content"] == [{"type": "input_text", "text": "hi"}]
+    assert item["id"].startswith("msg_")
+
+
+def test_the_output_is_read_as_the_input_it_becomes() -> None:
+    body = b'{"id":"r","output":[{"type":"message","role":"assistant","content":[{"type":"output_text","text":"a"}]}],"x":1}'
+    (item,) = records.output_items(body)
+    assert (item.type, item.role) == ("message", "assistant")
+    assert len(records.output_raws(body)) == 1

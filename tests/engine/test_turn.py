@@ -1,0 +1,224 @@
+"""One turn of the model: what is held back, checked, tried again and let go."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+import pytest
+
+from app.engine import turn
+from app.engine.history import History
+from app.engine.preparation import Preparation
+from app.engine.routing import Route, Started
+from app.engine.sealing import Sealer
+from app.engine.turn import ModelFailure, Parsers, Surroundings
+from app.protocol.assembler import Assembler
+from app.protocol.deltas import CallArguments, CallOpened, Delta, Reasoning, Text, TokenUsage, TurnFinished
+from app.protocol.items import FunctionCallItem, MessageItem, OutputItem, OutputText, ReasoningItem
+from app.providers.base import Capabilities, ModelCall, UpstreamError
+from app.stores.memory import MemoryResponseStore
+from tests.engine.scripted import VALIDATOR, ScriptedProvider, Turn, admitted
+from tests.protocol.assembling import new_assembler
+from tests.support.judge import judge
+
+STOP = TurnFinished("stop")
+TEXT_ONLY = Capabilities(forced_calls=frozenset(), formats=frozenset(), reasoning_field=True)
+ENFORCES = Capabilities(formats_while_thinking=True)
+TOOLS = [{"type": "function", "name": "f"}, {"type": "function", "name": "g"}]
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}
+FORMAT = {"format": {"type": "json_schema", "name": "n", "schema": SCHEMA}}
+JSON_MODE = {"format": {"type": "json_object"}}
+
+
+def spoken(*deltas: Delta) -> Turn:
+    """An answer, one delta a batch."""
+    return [[delta] for delta in (*deltas, STOP)]
+
+
+def called(name: str = "f", arguments: str = "{}") -> Sequence[Delta]:
+    return CallOpened(0, "c", name), CallArguments(0, arguments)
+
+
+class Played:
+    """A turn of a scripted model, and what came of it."""
+
+    def __init__(self, *script: Turn, can: Capabilities = TEXT_ONLY) -> None:
+        self.provider = ScriptedProvider(*script, can=can)
+        self.parsers = Parsers()
+        self.shown: list[bytes] = []
+        self.sightings: list[str] = []
+        """What a client had seen of the answer's text after each step."""
+
+    async def play(self, **fields: Any) -> Sequence[OutputItem]:
+        """Run the turn and finish the response; its items."""
+        self.shown = []
+        request = admitted(**fields)
+        history = History(MemoryResponseStore(retention_seconds=1), 0, shared=False)
+        preparation = Preparation(request, request.items, "p", history, Sealer(bytes(32)))
+        prepared = await preparation.prepare(self.provider, "m", 0)
+        assembler = new_assembler(parallel_calls=prepared.call.parallel_tool_calls)
+        assembler.start()
+
+        async def publish() -> None:
+            self._take(assembler)
+
+        around = Surroundings(VALIDATOR, self.parsers, self._open, publish)
+        await turn.run(prepared, await self._open(prepared.call), assembler, around)
+        assembler.finish(9)
+        assert assembler.response is not None
+        assembler.emit_end(assembler.response, assembler.body)
+        self._take(assembler)
+        judge(b"".join(self.shown))
+        return assembler.response.output
+
+    @property
+    def systems(self) -> list[str | None]:
+        """The system messages of the requests."""
+        return [call.system for call in self.provider.calls]
+
+    def _take(self, assembler: Assembler) -> None:
+        self.shown += assembler.take()
+        events = [json.loads(frame.split(b"data: ", 1)[1]) for frame in self.shown]
+        self.sightings.append("".join(e["delta"] for e in events if e["type"] == "response.output_text.delta"))
+
+    async def _open(self, call: ModelCall) -> Started:
+        batches = self.provider.stream(call)
+        return Route(self.provider), await anext(batches), batches
+
+
+def texts(output: Sequence[OutputItem]) -> list[str]:
+    return ["".join(part.text for part in item.content if isinstance(part, OutputText)) for item in output if isinstance(item, MessageItem)]
+
+
+def calls(output: Sequence[OutputItem]) -> list[str]:
+    return [item.name for item in output if isinstance(item, FunctionCallItem)]
+
+
+async def test_plain_text_goes_out_as_it_comes() -> None:
+    played = Played(spoken(Text("a"), Text("b")))
+    assert texts(await played.play(stream=True)) == ["ab"]
+    assert played.sightings[:2] == ["a", "ab"]
+    assert played.provider.closed == 1
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "name": "f"}])
+async def test_a_demanded_call_is_demanded_again_and_the_words_are_not_shown(choice: object) -> None:
+    played = Played(spoken(Text("I'd rather talk.")), spoken(*called()))
+    output = await played.play(stream=True, tools=TOOLS, tool_choice=choice)
+    assert (calls(output), texts(output)) == (["f"], [])
+    assert set(played.sightings) == {""}
+    first, second = played.systems
+    assert first is not None
+    assert second is not None
+    assert second.startswith(first)
+    assert "did not call a function" in second
+
+
+async def test_a_model_that_does_not_call_when_told_twice_has_failed() -> None:
+    played = Played(spoken(Text("no")), spoken(Text("no")))
+    with pytest.raises(ModelFailure, match="did not call a function"):
+        await played.play(tools=TOOLS, tool_choice="required")
+
+
+async def test_text_before_a_demanded_call_is_let_go_with_it_in_order() -> None:
+    played = Played(spoken(Text("Look: "), *called()))
+    output = await played.play(stream=True, tools=TOOLS, tool_choice="required")
+    assert [type(item) for item in output] == [MessageItem, FunctionCallItem]
+    assert texts(output) == ["Look: "]
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [{"type": "function", "name": "f"}, {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "f"}]}],
+)
+async def test_a_call_of_a_function_that_is_not_allowed_is_not_shown(choice: object) -> None:
+    played = Played(spoken(*called("g", '{"secret": 1}')), spoken(*called("f")))
+    assert calls(await played.play(stream=True, tools=TOOLS, tool_choice=choice)) == ["f"]
+    assert not any(b"secret" in frame for frame in played.shown)
+
+
+async def test_an_answer_in_the_demanded_format_is_held_until_it_was_checked() -> None:
+    played = Played(spoken(Text('{"a"'), Text(": 1}")))
+    assert texts(await played.play(stream=True, text=FORMAT)) == ['{"a": 1}']
+    assert played.sightings[:3] == ["", "", ""]
+    assert len(played.provider.calls) == 1
+
+
+@pytest.mark.parametrize(
+    "said", ['```json\n{"a": 1}\n```', 'Here you are: {"a": 1} I hope it helps.', ' \n{"a": 1}\n'], ids=["fence", "prose", "space"]
+)
+async def test_json_is_taken_out_of_what_surrounds_it(said: str) -> None:
+    (text,) = texts(await Played(spoken(Text(said))).play(text=FORMAT))
+    assert json.loads(text) == {"a": 1}
+
+
+async def test_json_that_went_into_the_thinking_becomes_the_answer() -> None:
+    output = await Played(spoken(Reasoning('So: {"a": 1}'))).play(text=FORMAT)
+    assert isinstance(output[0], ReasoningItem)
+    assert texts(output) == ['{"a": 1}']
+
+
+@pytest.mark.parametrize("said", ["no JSON", '{"a": "1"}', "{}", '{"a": 1, "b": 2}', ""])
+async def test_a_wrong_answer_is_asked_for_again_with_the_reason(said: str) -> None:
+    played = Played(spoken(Text(said), TokenUsage(1, 1, 2)), spoken(Text('{"a": 1}'), TokenUsage(1, 1, 2)))
+    assert texts(await played.play(stream=True, text=FORMAT)) == ['{"a": 1}']
+    assert played.sightings[-1] == '{"a": 1}'
+    assert "does not match 'text.format'" in (played.systems[1] or "")
+
+
+async def test_a_model_that_answers_wrong_twice_has_failed() -> None:
+    with pytest.raises(ModelFailure, match=r"text\.format"):
+        await Played(spoken(Text("no")), spoken(Text("no"))).play(text=JSON_MODE)
+
+
+async def test_a_call_instead_of_an_answer_needs_no_format() -> None:
+    assert calls(await Played(spoken(*called())).play(text=FORMAT, tools=TOOLS)) == ["f"]
+
+
+async def test_where_the_upstream_enforces_the_format_text_is_streamed_and_still_checked() -> None:
+    played = Played(spoken(Text('{"a"'), Text(": 1}")), can=ENFORCES)
+    assert texts(await played.play(stream=True, text=FORMAT)) == ['{"a": 1}']
+    assert played.sightings[0] == '{"a"'
+    broken = Played(spoken(Text("no")), can=ENFORCES)
+    with pytest.raises(ModelFailure, match=r"text\.format"):
+        await broken.play(stream=True, text=FORMAT)
+    assert len(broken.provider.calls) == 1
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+async def test_an_answer_cut_off_is_let_go_as_it_is(reason: Any) -> None:
+    played = Played([[Text('{"a": ')], [TurnFinished(reason)]])
+    assert texts(await played.play(text=FORMAT)) == ['{"a": ']
+
+
+async def test_thinking_goes_out_while_text_is_held() -> None:
+    played = Played(spoken(Reasoning("hm"), Text('{"a": 1}')))
+    await played.play(stream=True, text=FORMAT)
+    assert any(b"reasoning_summary_text.delta" in frame for frame in played.shown)
+
+
+async def test_a_failure_in_the_middle_is_passed_on_and_the_request_closed() -> None:
+    class Breaking(ScriptedProvider):
+        async def stream(self, call: ModelCall) -> Any:
+            async with aclosing(super().stream(call)) as batches:
+                async for batch in batches:
+                    yield batch
+            raise UpstreamError("Cut.", status=502)
+
+    played = Played()
+    played.provider = Breaking([[Text("a")]])
+    with pytest.raises(UpstreamError, match="Cut"):
+        await played.play(stream=True)
+    assert played.provider.closed == 1
+
+
+async def test_what_was_learned_about_an_upstream_is_used_for_the_next_turn() -> None:
+    can = msgspec.structs.replace(TEXT_ONLY, reasoning_field=False)
+    played = Played(spoken(Reasoning("hm"), Text("so")), spoken(Text("<think>is a tag</think>")), can=can)
+    await played.play()
+    assert played.parsers.apart("one", "m")
+    assert texts(await played.play()) == ["<think>is a tag</think>"]
