@@ -118,7 +118,7 @@ async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
     _start_background(runs, ports, access, heartbeats, settings)
     policy = Policy(settings.limits.body_bytes, settings.done_marker, settings.lenient_user_agents)
     create = CreateResponse(service, access, runs, metrics, heartbeats, policy)
-    return create, Services(service, access, router, metrics, store)
+    return create, Services(service, access, router, metrics, store, settings.heartbeat_seconds, settings.done_marker)
 
 
 def _store(settings: Settings, database: Database, stack: AsyncExitStack) -> ResponseStore:

@@ -26,6 +26,8 @@ class Services(msgspec.Struct, frozen=True):
     router: Router
     metrics: Metrics
     store: ResponseStore
+    heartbeat_seconds: float
+    done_marker: bool
 
 
 def _services(request: Request) -> Services:

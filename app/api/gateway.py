@@ -50,9 +50,6 @@ class Gateway:
     async def _cold(self, scope: Scope, path: str, receive: Receive, send: Send) -> None:
         path = _canonical(path)
         scope["path"], scope["raw_path"] = path, path.encode()
-        if path == _CREATE and _wants_websocket(scope):
-            await _refuse_websocket(send)
-            return
         request_id = (b"x-request-id", scope["state"]["request_id"].encode())
         route = (
             _ROUTES.sub(lambda match: f"/v1/{match[1]}{'/{id}' if match[2] else ''}{match[3] or ''}", path)
@@ -66,7 +63,10 @@ class Gateway:
                 self._metrics.answered(route if _ROUTES.match(path) else "other", scope["method"], message["status"])
             await send(message)
 
-        await self._app(scope, receive, send_with_id)
+        if path == _CREATE and _wants_websocket(scope):
+            await _refuse_websocket(send_with_id)
+        else:
+            await self._app(scope, receive, send_with_id)
 
 
 def _request_id(scope: Scope) -> str:

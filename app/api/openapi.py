@@ -92,6 +92,11 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         504: "The upstream took too long.",
     }.items()
 }
+EVENTS: dict[str, Any] = {
+    "description": "The response, or its events.",
+    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+}
+"""Beside the JSON of a successful answer, what `stream` makes of it."""
 _CREATE_ERRORS = ("400", "401", "404", "413", "429", "500", "502", "503", "504")
 
 
@@ -121,10 +126,7 @@ def _add_create(schema: dict[str, Any]) -> None:
         "security": [{"HTTPBearer": []}],
         "requestBody": {"required": True, "content": {"application/json": {"schema": reference}}},
         "responses": {
-            "200": {
-                "description": "The response, or its events.",
-                "content": {**_json("ResponseObject"), "text/event-stream": {"schema": {"type": "string"}}},
-            },
+            "200": {**EVENTS, "content": {**_json("ResponseObject"), **EVENTS["content"]}},
             **errors,
         },
     }

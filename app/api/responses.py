@@ -13,8 +13,9 @@ from starlette.responses import Response
 
 from app.api.dependencies import Principal, Wired
 from app.api.listing import shown
-from app.api.openapi import ERRORS, InputItemList, ResponseDeleted, ResponseObject
+from app.api.openapi import ERRORS, EVENTS, InputItemList, ResponseDeleted, ResponseObject
 from app.engine.responses import PageQuery
+from app.protocol.sse import DONE
 
 router = APIRouter(tags=["Responses"], responses=ERRORS)
 
@@ -40,13 +41,23 @@ class ItemsQuery(BaseModel):
     include: list[str] = Field(default=[], alias="include[]", description="Accepted; nothing it could add is left out.")
 
 
-@router.get("/v1/responses/{response_id}", response_model=ResponseObject, summary="Get a stored response, or follow its events")
+@router.get(
+    "/v1/responses/{response_id}",
+    response_model=ResponseObject,
+    responses={200: EVENTS},
+    summary="Get a stored response, or follow its events",
+)
 async def get(response_id: ResponseId, query: Annotated[GetQuery, Query()], principal: Principal, services: Wired) -> Response:
     """The response as it was answered; with `stream=true` its events, the same frames as when it was made."""
     if not query.stream:
         return Response(await services.responses.get(principal, response_id), media_type="application/json")
     frames = await services.responses.follow(principal, response_id, query.starting_after)
-    return EventSourceResponse(_whole(frames), sep="\n", headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+    return EventSourceResponse(
+        _whole(frames, marked=services.done_marker),
+        ping=services.heartbeat_seconds,
+        sep="\n",
+        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+    )
 
 
 @router.delete("/v1/responses/{response_id}", response_model=ResponseDeleted, summary="Delete a stored response")
@@ -70,8 +81,10 @@ async def input_items(response_id: ResponseId, query: Annotated[ItemsQuery, Quer
     return Response(msgspec.json.encode(body), media_type="application/json")
 
 
-async def _whole(batches: AsyncIterator[Sequence[bytes]]) -> AsyncIterator[bytes]:
+async def _whole(batches: AsyncIterator[Sequence[bytes]], *, marked: bool) -> AsyncIterator[bytes]:
     """One event a write, as this kind of response wants it; a replay is no hot path."""
     async for frames in batches:
         for frame in frames:
             yield frame
+    if marked:
+        yield DONE

@@ -106,6 +106,7 @@ class Reader:
                 if at == len(text):
                     self._tokens = tokens[end + 1 :]
                     return tuple(tokens[start : end + 1])
+        self._tokens = []  # kept, they would be searched again for every piece to come
         return ()
 
     def _recover(self, delta: Delta, clean: list[Delta]) -> None:

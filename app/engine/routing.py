@@ -135,7 +135,7 @@ def _tries(routes: Sequence[Route]) -> Iterator[Route]:
 
 
 async def _may_retry(failure: UpstreamError, retry: int) -> bool:
-    """Wait until the next try is due; False when there is to be none. `retry`: its number, negative where the next upstream is a fresh one."""
+    """Wait until the next try is due; False when there is to be none. `retry`: its number, negative on the way to a fresh upstream."""
     if not failure.retryable:
         return False
     if retry < 0:

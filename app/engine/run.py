@@ -108,13 +108,14 @@ class Run:
 
         Cancelling the task cancels the run: the upstream request is closed and the record settles.
         """
-        assembler = self._built
+        assembler, stored = self._built, self.admitted.store
         assembler.start()
 
         async def publish() -> None:
             frames = assembler.take()
             if frames:
-                await self._log_frames(frames, final=False)
+                if stored:
+                    await self._log_frames(frames, final=False)
                 await send(frames)
 
         await self._generate(publish)

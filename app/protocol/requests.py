@@ -14,6 +14,8 @@ import msgspec
 from app.protocol.errors import InvalidRequest
 
 _NULL = msgspec.Raw(b"null")
+_MARGIN = 100
+"""Levels of nesting, which are frames of the stack, that are kept free: what is stored is read again, from deeper down."""
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Includable = Literal[
@@ -174,9 +176,15 @@ def parse(body: bytes) -> CreateResponse:
     try:
         if not body.isascii():
             body.decode()  # what the decoder passes over or keeps as it is, it does not look at
-        return _request_decoder.decode(body)
+        nested = body.count(b"[") + body.count(b"{") > _MARGIN
+        return _decode_below(body, _MARGIN) if nested else _request_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _explain(error, "") from error
+
+
+def _decode_below(body: bytes, frames: int) -> CreateResponse:
+    """Decode it so many frames further down, where less of the stack is left to its nesting."""
+    return _decode_below(body, frames - 1) if frames else _request_decoder.decode(body)
 
 
 def parse_item(raw: msgspec.Raw, place: str) -> InputItem:
@@ -207,7 +215,7 @@ def _explain(error: Exception, place: str) -> InvalidRequest:
     unknown = _UNKNOWN.search(message)
     if unknown:
         param = _join(place, path, unknown["name"])
-        return InvalidRequest(f"Unknown parameter: '{param}'.", code="unknown_parameter", param=param)
+        return InvalidRequest(f"Unknown parameter: '{param}'.", code="unknown_parameter", param=param or None)
     param = _join(place, path)
     code = "invalid_value" if "Invalid enum value" in message else "invalid_type"
     return InvalidRequest(f"Invalid '{param or 'body'}': {message}.", code=code, param=param or None)

@@ -9,7 +9,7 @@ import asyncio
 import re
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import urlsplit
 
 from app.providers._http_connection import ClientTimeouts, Connection, abandoned
@@ -40,14 +40,14 @@ class UpstreamReply:
         self._connection: Connection | None = connection
         self._release = release
 
-    async def read_some(self) -> bytes:
+    def read_some(self) -> Awaitable[bytes]:
         """All bytes of the body that arrived since the last call; `b""` at its end.
 
         Raises UpstreamError when a time limit passes, UpstreamProtocolError when the body is cut or malformed.
         """
         if self._connection is None:
             raise RuntimeError("this reply has been closed")
-        return await self._connection.read()
+        return self._connection.read()
 
     async def read(self, limit: int) -> bytes:
         """The rest of the body. Raises UpstreamProtocolError when it is longer than `limit` bytes, else as `read_some`."""

@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Sequence
 from app.protocol.deltas import Delta
 from app.protocol.messages import Message
 from app.providers._client import ERROR_LIMIT, OK, client_for, drain, list_models
-from app.providers._http import UpstreamReply
 from app.providers._openai_chat_decode import ChatDecoder
 from app.providers._openai_chat_encode import Dialect, encode_call, encode_messages
 from app.providers.base import Capabilities, ModelCall, UpstreamError, UpstreamModel
@@ -52,11 +51,21 @@ class ChatProvider:
             if not reply.headers.get("content-type", _EVENTS if streamed else _JSON).startswith(_EVENTS):
                 yield decoder.whole(await reply.read(_ANSWER_LIMIT))
                 return
-            while piece := await _read(reply, decoder):
+            while not decoder.done:
+                try:
+                    piece = await reply.read_some()
+                except UpstreamError:
+                    if decoder.answered:
+                        break  # what goes wrong after the finish reason costs the usage, not the answer
+                    raise
+                if not piece:
+                    break
                 if deltas := decoder.feed(piece):
                     yield deltas
                 if decoder.failure is not None:
                     raise decoder.failure
+            else:
+                await drain(reply)
             yield decoder.end()
         finally:
             reply.close()
@@ -73,19 +82,6 @@ class ChatProvider:
 def provider_spec(dialect: Dialect) -> ProviderSpec:
     """The `PROVIDER` of a vendor's module."""
     return ProviderSpec(dialect.name, lambda upstream, facts: ChatProvider(upstream, dialect, facts))
-
-
-async def _read(reply: UpstreamReply, decoder: ChatDecoder) -> bytes:
-    """The next piece; empty when the answer is over. What goes wrong after the finish reason costs the usage, not the answer."""
-    if decoder.done:
-        await drain(reply)
-        return b""
-    try:
-        return await reply.read_some()
-    except UpstreamError:
-        if decoder.answered:
-            return b""
-        raise
 
 
 def _capabilities(dialect: Dialect, facts: ModelFacts) -> Capabilities:

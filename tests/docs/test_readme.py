@@ -152,7 +152,7 @@ def _first_start(directory: Path, **chosen: str) -> Generator[str]:
         printed: list[str] = []
         for line in process.stderr:
             printed.append(line)
-            if "Uvicorn running" in line:
+            if "lists the models" in line:  # the welcome's last line; the server serves by then
                 break
         try:
             yield "".join(printed)

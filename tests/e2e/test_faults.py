@@ -28,7 +28,13 @@ REFUSALS: list[tuple[int, Json, int, str, str]] = [
     (400, {"code": "InvalidParameter", "message": "Bad thing.", "request_id": "1"}, 400, "invalid_request_error", "InvalidParameter"),
     (400, failure("Input data may contain inappropriate content."), 400, "invalid_request_error", "content_policy_violation"),
     (400, failure("Range of input length should be [1, 100]"), 400, "invalid_request_error", "context_length_exceeded"),
-    (400, {"object": "error", "message": "Bad.", "type": "BadRequestError", "code": 400}, 400, "invalid_request_error", "upstream_rejected"),
+    (
+        400,
+        {"object": "error", "message": "Bad.", "type": "BadRequestError", "code": 400},
+        400,
+        "invalid_request_error",
+        "upstream_rejected",
+    ),
     (422, {"detail": "Bad thing."}, 400, "invalid_request_error", "upstream_rejected"),
     (401, failure("Incorrect API key provided: sk-1234567890abcdef."), 502, "server_error", "upstream_authentication"),
     (403, failure("Access denied."), 502, "server_error", "upstream_authentication"),
@@ -171,9 +177,7 @@ BEGUN: dict[str, tuple[list[Piece], list[str]]] = {
 
 @pytest.mark.parametrize("begun", BEGUN)
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_fault_after_the_first_byte_ends_the_stream(
-    dialects: Gateway, upstream: ScriptedUpstream, fault: str, begun: str
-) -> None:
+async def test_a_fault_after_the_first_byte_ends_the_stream(dialects: Gateway, upstream: ScriptedUpstream, fault: str, begun: str) -> None:
     pieces, _, _, code = FAULTS[fault]
     before, items = BEGUN[begun]
     upstream.script(Reply(pieces=[*before, *pieces], finish_reason=None, done=False))
@@ -228,7 +232,9 @@ async def test_without_a_finish_reason_an_answer_is_none(dialects: Gateway, upst
         assert (await refused(dialects, 502, model=HASTY_STREAMED))["code"] == "upstream_protocol_error"
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"oops", b'{"choices": []}', b'{"choices": [{"message": {"content": "Hi"}}]}', b"\xff"])
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b"[]", b"oops", b'{"choices": []}', b'{"choices": [{"message": {"content": "Hi"}}]}', b"\xff"]
+)
 async def test_a_whole_answer_that_is_none(dialects: Gateway, upstream: ScriptedUpstream, body: bytes) -> None:
     upstream.script(Reply(body=body))
 

@@ -34,7 +34,9 @@ def instructions(upstream: ScriptedUpstream) -> str:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("dialect", ["dashscope", "vllm", "sglang", "ollama", "llamacpp", "openai"])
-async def test_a_schema_goes_to_servers_that_enforce_it(dialects: Gateway, upstream: ScriptedUpstream, dialect: str, *, stream: bool) -> None:
+async def test_a_schema_goes_to_servers_that_enforce_it(
+    dialects: Gateway, upstream: ScriptedUpstream, dialect: str, *, stream: bool
+) -> None:
     upstream.script(Reply.say('{"city":', '"Rome"}'))
 
     response = await ask(dialects, model=f"{dialect}/qwen3.7-plus", stream=stream, text=AS_SCHEMA)
@@ -102,7 +104,9 @@ async def test_wrapped_json_is_unwrapped(dialects: Gateway, upstream: ScriptedUp
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", EMULATED)
 @pytest.mark.parametrize("wrong", [WRONG, "I do not know.", '{"city":', ""])
-async def test_a_wrong_answer_is_asked_for_again(dialects: Gateway, upstream: ScriptedUpstream, model: str, wrong: str, *, stream: bool) -> None:
+async def test_a_wrong_answer_is_asked_for_again(
+    dialects: Gateway, upstream: ScriptedUpstream, model: str, wrong: str, *, stream: bool
+) -> None:
     upstream.script(says(model, wrong) if wrong or model.startswith(VENDOR) else Reply(pieces=[Text("")]), says(model, GOOD))
 
     response = await ask(dialects, model=model, stream=stream, text=AS_SCHEMA)

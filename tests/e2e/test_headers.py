@@ -23,7 +23,7 @@ CODEX = "codex_cli_rs/0.169.0 (Debian 13; x86_64) xterm"
         ("POST", "/v1/responses", 400),
         ("GET", "/v1/responses/unknown", 404),
         ("DELETE", "/v1/responses/unknown", 404),
-        ("PUT", "/v1/responses", 405),
+        ("PUT", "/v1/models", 405),
         ("GET", "/v1/models", 200),
         ("GET", "/nowhere", 404),
         ("GET", "/healthz", 200),

@@ -15,7 +15,16 @@ from tests.support.script import Reply
 from tests.support.upstream import ScriptedUpstream
 
 Json = dict[str, Any]
-UNSERVED = ["web_search", "web_extractor", "code_interpreter", "web_search_image", "image_search", "file_search", "mcp", "computer_use_preview"]
+UNSERVED = [
+    "web_search",
+    "web_extractor",
+    "code_interpreter",
+    "web_search_image",
+    "image_search",
+    "file_search",
+    "mcp",
+    "computer_use_preview",
+]
 CODEX = {"user-agent": "codex_cli_rs/0.169.0 (Linux; x86_64)"}
 TOOLS = [function("shell"), {"type": "web_search", "external_web_access": True}]
 

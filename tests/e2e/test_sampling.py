@@ -200,7 +200,19 @@ async def test_what_is_not_served_is_refused_by_name(dialects: Gateway, upstream
 
 
 async def test_nulls_are_absence(dialects: Gateway, upstream: ScriptedUpstream) -> None:
-    names = [*WISHES, *LABELS, "tools", "tool_choice", "text", "reasoning", "include", "stream", "store", "previous_response_id", "background"]
+    names = [
+        *WISHES,
+        *LABELS,
+        "tools",
+        "tool_choice",
+        "text",
+        "reasoning",
+        "include",
+        "stream",
+        "store",
+        "previous_response_id",
+        "background",
+    ]
     names += ["conversation", "prompt", "context_management", "top_logprobs", "parallel_tool_calls", "service_tier", "stream_options"]
 
     response = await ask(dialects, **dict.fromkeys(names))

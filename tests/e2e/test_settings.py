@@ -16,6 +16,8 @@ from tests.support.script import Gate, Reply, Text, Thought
 from tests.support.upstream import ScriptedUpstream
 
 STREAMED: Json = {"model": MODEL, "input": "Hi", "stream": True}
+PROMPT: Json = {**STREAMED, "enable_thinking": False}
+"""Nothing is held back until it is known to be no thinking."""
 BODY_LIMIT = 2048
 
 
@@ -48,7 +50,7 @@ async def http(gateway: Gateway) -> AsyncGenerator[httpx.AsyncClient]:
 async def test_a_silent_stream_is_kept_alive(http: httpx.AsyncClient, upstream: ScriptedUpstream) -> None:
     stall = Gate()
     upstream.script(Reply(pieces=[Text("Wait "), stall, Text("for it.")]))
-    async with http.stream("POST", "/v1/responses", json=STREAMED) as answer:
+    async with http.stream("POST", "/v1/responses", json=PROMPT) as answer:
         frames = Frames(answer)
         begun = await frames.until("response.output_text.delta")
         beats = [await frames.take(), await frames.take()]
@@ -63,7 +65,7 @@ async def test_a_silent_stream_is_kept_alive(http: httpx.AsyncClient, upstream: 
 async def test_a_silent_stream_is_kept_alive_for_its_followers(http: httpx.AsyncClient, upstream: ScriptedUpstream) -> None:
     stall = Gate()
     upstream.script(Reply(pieces=[Text("Wait "), stall, Text("for it.")]))
-    async with http.stream("POST", "/v1/responses", json=STREAMED) as answer:
+    async with http.stream("POST", "/v1/responses", json=PROMPT) as answer:
         frames = Frames(answer)
         response_id = id_in(await frames.take())
         await stall.reached()
@@ -146,10 +148,7 @@ async def test_a_body_over_the_limit_is_refused(http: httpx.AsyncClient, upstrea
 
 @pytest.mark.parametrize(
     ("param", "value"),
-    [
-        ("input", [{"role": "user", "content": "x"}] * 4),
-        ("tools", [{"type": "function", "name": f"f{i}", "parameters": {}} for i in range(2)]),
-    ],
+    [("input", [{"role": "user", "content": "x"}] * 4), ("tools", [{"type": "function", "name": name} for name in ("f", "g")])],
 )
 async def test_too_many_are_refused(http: httpx.AsyncClient, upstream: ScriptedUpstream, param: str, value: list[Json]) -> None:
     refused = await http.post("/v1/responses", json={"model": MODEL, "input": "Hi", param: value})

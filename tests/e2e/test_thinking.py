@@ -60,7 +60,9 @@ TOLD: list[tuple[str, Json, Json]] = [
 
 
 @pytest.mark.parametrize(("model", "wish", "told"), TOLD)
-async def test_each_upstream_is_told_in_its_own_way(dialects: Gateway, upstream: ScriptedUpstream, model: str, wish: Json, told: Json) -> None:
+async def test_each_upstream_is_told_in_its_own_way(
+    dialects: Gateway, upstream: ScriptedUpstream, model: str, wish: Json, told: Json
+) -> None:
     upstream.script(vendor_says("Because.") if model.startswith("dashscope-responses") else Reply.say("Because."))
 
     await ask(dialects, model=model, **wish)
@@ -145,9 +147,7 @@ async def test_log_probabilities_stay_with_the_answer(dialects: Gateway, upstrea
     pieces = [Text(token, [{"token": token, "logprob": -0.5, "bytes": None, "top_logprobs": []}]) for token in tokens]
     upstream.script(Reply(pieces=pieces))
 
-    response = await ask(
-        dialects, model="llamacpp/tagging", stream=True, enable_thinking=True, include=["message.output_text.logprobs"]
-    )
+    response = await ask(dialects, model="llamacpp/tagging", stream=True, enable_thinking=True, include=["message.output_text.logprobs"])
 
     assert (thought_of(response), text_of(response)) == ("First this.", "So it is.")
 
@@ -274,7 +274,9 @@ async def test_without_the_wish_nothing_is_sealed(dialects: Gateway, upstream: S
 async def test_a_foreign_seal_is_left_out_with_a_warning(dialects: Gateway, upstream: ScriptedUpstream, blob: str) -> None:
     item = {"type": "reasoning", "id": "rs_1", "summary": [], "content": None, "encrypted_content": blob}
 
-    answer = await post(dialects, model="dashscope/qwen3.7-plus", input=[QUESTION, item, {"role": "assistant", "content": "Yes."}, QUESTION])
+    answer = await post(
+        dialects, model="dashscope/qwen3.7-plus", input=[QUESTION, item, {"role": "assistant", "content": "Yes."}, QUESTION]
+    )
 
     assert answer.status_code == 200, answer.text
     assert ("warning" in answer.headers) == bool(blob)
@@ -284,7 +286,9 @@ async def test_a_foreign_seal_is_left_out_with_a_warning(dialects: Gateway, upst
 async def test_a_seal_opens_for_its_own_model_only(dialects: Gateway, upstream: ScriptedUpstream) -> None:
     item = await sealed(dialects, upstream, stream=False)
 
-    answer = await post(dialects, model="dashscope/qwen3.6-plus", input=[QUESTION, item, {"role": "assistant", "content": "Yes."}, QUESTION])
+    answer = await post(
+        dialects, model="dashscope/qwen3.6-plus", input=[QUESTION, item, {"role": "assistant", "content": "Yes."}, QUESTION]
+    )
 
     assert answer.status_code == 200
     assert "encrypted reasoning" in answer.headers["warning"]

@@ -35,12 +35,12 @@ def refusal(*, limits: Limits | None = None, **fields: Any) -> InvalidRequest:
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, inside, _ in BOUNDS for value in inside])
-def test_what_is_in_range_is_admitted(name: str, value: float) -> None:
+def test_what_is_in_range_is_admitted(name: str, value: Any) -> None:
     assert getattr(admitted(**{name: value}).request, name) == value
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, _, outside in BOUNDS for value in outside])
-def test_what_is_out_of_range_is_refused_by_name(name: str, value: float) -> None:
+def test_what_is_out_of_range_is_refused_by_name(name: str, value: Any) -> None:
     error = refusal(**{name: value})
     assert error.param == name
     assert f"'{name}'" in error.message
@@ -66,11 +66,13 @@ def test_too_few_output_tokens_are_refused_in_the_words_of_the_api() -> None:
     ],
 )
 def test_parameters_that_are_not_served_are_refused_by_name(name: str) -> None:
-    for value in ({"id": "x"}, "x", [], 0, False):
+    values: tuple[Any, ...] = ({"id": "x"}, "x", [], 0, False)
+    for value in values:
         error = refusal(**{name: value})
         assert (error.param, error.code) == (name, "unsupported_parameter")
         assert f"'{name}'" in error.message
-    assert isinstance(admitted(**{name: None}), Admitted)
+    nothing: dict[str, Any] = {name: None}
+    assert isinstance(admitted(**nothing), Admitted)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +109,8 @@ def test_what_asks_for_nothing_special_is_admitted(fields: dict[str, Any]) -> No
 
 @pytest.mark.parametrize("name", ["model", "input"])
 def test_model_and_input_are_demanded(name: str) -> None:
-    error = refusal(**{name: None})
+    nothing: dict[str, Any] = {name: None}
+    error = refusal(**nothing)
     assert (error.message, error.code) == (f"Missing required parameter: '{name}'.", "missing_required_parameter")
 
 

@@ -53,7 +53,7 @@ def test_a_bare_request_shows_the_defaults() -> None:
         ("tool_choice", "none"),
     ],
 )
-def test_what_was_sent_is_shown(name: str, value: object) -> None:
+def test_what_was_sent_is_shown(name: str, value: Any) -> None:
     assert shown(**{name: value})[name] == value
 
 

@@ -22,10 +22,13 @@ def read(reading: Reader, *deltas: Delta) -> list[Delta]:
     joined: list[Delta] = []
     for delta in [*clean, *reading.flush()]:
         last = joined[-1] if joined else None
-        if isinstance(delta, Text | Reasoning) and type(last) is type(delta) and not getattr(delta, "logprobs", ()):
-            joined[-1] = type(delta)(last.text + delta.text)
-        else:
-            joined.append(delta)
+        match last, delta:
+            case Text(before, ()), Text(text, ()):
+                joined[-1] = Text(before + text)
+            case Reasoning(before), Reasoning(text):
+                joined[-1] = Reasoning(before + text)
+            case _:
+                joined.append(delta)
     return joined
 
 
@@ -109,3 +112,12 @@ def test_log_probabilities_stay_with_the_tokens_of_the_answer() -> None:
     tokens = {text: TokenLogprob(text, -1.0) for text in ("<think>", "hm", "</think>", "so", "!")}
     clean = read(reader(splits=True), *[Text(text, (token,)) for text, token in tokens.items()], STOP)
     assert clean == [Reasoning("hm"), Text("so", (tokens["so"],)), Text("!", (tokens["!"],)), STOP]
+
+
+def test_tokens_that_are_not_those_of_the_text_are_left_out_and_cost_nothing() -> None:
+    """Some servers write token numbers in place of tokens. Searched for again with every piece, these would take minutes."""
+    count = 10_000
+    pieces = [Text(text, (TokenLogprob("token_id:7", -1.0),)) for text in ("<think>", *["w "] * count, "</think>", *["x"] * count)]
+    clean = read(reader(splits=True), *pieces, STOP)
+    assert clean[-1] == STOP
+    assert sum(len(delta.text) for delta in clean if isinstance(delta, Text)) == count

@@ -262,31 +262,31 @@ def test_the_chains_call_without_its_result_is_refused_too() -> None:
     assert refusal(USER, context=chain).message == "No tool output found for function call c9."
 
 
-@pytest.mark.parametrize(
-    ("item", "param", "code"),
-    [
-        ({"role": "user"}, "input[0].content", "missing_required_parameter"),
-        ({"role": "wizard", "content": "a"}, "input[0].role", "invalid_value"),
-        ({"content": "a"}, "input[0].role", "invalid_value"),
-        ({"type": "web_search_call", "id": "ws_1"}, "input[0].type", "unsupported_value"),
-        ({"type": "function_call", "name": "f"}, "input[0].call_id", "missing_required_parameter"),
-        ({"type": "function_call", "call_id": "c"}, "input[0].name", "missing_required_parameter"),
-        ({"type": "function_call_output", "output": "a"}, "input[0].call_id", "missing_required_parameter"),
-        ({"role": "user", "content": [{"type": "input_text"}]}, "input[0].content[0].text", "missing_required_parameter"),
-        ({"role": "user", "content": [{"type": "input_audio"}]}, "input[0].content[0].type", "unsupported_value"),
-        ({"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}, "input[0].content[0].file_id", "unsupported_value"),
-        ({"role": "user", "content": [{"type": "input_image"}]}, "input[0].content[0].image_url", "invalid_image_url"),
-        (
-            {"role": "user", "content": [{"type": "input_image", "image_url": "file:///etc/passwd"}]},
-            "input[0].content[0].image_url",
-            "invalid_image_url",
-        ),
-        ({"role": "user", "content": [{"type": "input_image", "image_url": {}}]}, "input[0].content[0].image_url", "invalid_image_url"),
-        ({"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}, "input[0].content[0].file_id", "unsupported_value"),
-        ({"role": "user", "content": [{"type": "input_file"}]}, "input[0].content[0].file_data", "missing_required_parameter"),
-        ({"role": "system", "content": [{"type": "input_image", "image_url": IMAGE}]}, "input[0].content", "invalid_value"),
-    ],
-)
+UNREADABLE: list[tuple[Json, str, str]] = [
+    ({"role": "user"}, "input[0].content", "missing_required_parameter"),
+    ({"role": "wizard", "content": "a"}, "input[0].role", "invalid_value"),
+    ({"content": "a"}, "input[0].role", "invalid_value"),
+    ({"type": "web_search_call", "id": "ws_1"}, "input[0].type", "unsupported_value"),
+    ({"type": "function_call", "name": "f"}, "input[0].call_id", "missing_required_parameter"),
+    ({"type": "function_call", "call_id": "c"}, "input[0].name", "missing_required_parameter"),
+    ({"type": "function_call_output", "output": "a"}, "input[0].call_id", "missing_required_parameter"),
+    ({"role": "user", "content": [{"type": "input_text"}]}, "input[0].content[0].text", "missing_required_parameter"),
+    ({"role": "user", "content": [{"type": "input_audio"}]}, "input[0].content[0].type", "unsupported_value"),
+    ({"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}, "input[0].content[0].file_id", "unsupported_value"),
+    ({"role": "user", "content": [{"type": "input_image"}]}, "input[0].content[0].image_url", "invalid_image_url"),
+    (
+        {"role": "user", "content": [{"type": "input_image", "image_url": "file:///etc/passwd"}]},
+        "input[0].content[0].image_url",
+        "invalid_image_url",
+    ),
+    ({"role": "user", "content": [{"type": "input_image", "image_url": {}}]}, "input[0].content[0].image_url", "invalid_image_url"),
+    ({"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}, "input[0].content[0].file_id", "unsupported_value"),
+    ({"role": "user", "content": [{"type": "input_file"}]}, "input[0].content[0].file_data", "missing_required_parameter"),
+    ({"role": "system", "content": [{"type": "input_image", "image_url": IMAGE}]}, "input[0].content", "invalid_value"),
+]
+
+
+@pytest.mark.parametrize(("item", "param", "code"), UNREADABLE)
 def test_what_cannot_be_read_is_refused_by_name(item: Json, param: str, code: str) -> None:
     error = refusal(item)
     assert (error.param, error.code) == (param, code)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -203,7 +203,7 @@ async def test_thinking_goes_out_while_text_is_held() -> None:
 
 async def test_a_failure_in_the_middle_is_passed_on_and_the_request_closed() -> None:
     class Breaking(ScriptedProvider):
-        async def stream(self, call: ModelCall) -> Any:
+        async def stream(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]:
             async with aclosing(super().stream(call)) as batches:
                 async for batch in batches:
                     yield batch

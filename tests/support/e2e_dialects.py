@@ -21,7 +21,17 @@ Json = dict[str, Any]
 
 DIALECTS = ("dashscope", "dashscope-responses", "vllm", "sglang", "ollama", "llamacpp", "openai")
 CHAT_DIALECTS = tuple(dialect for dialect in DIALECTS if dialect != "dashscope-responses")
-_MODELS = ("qwen3.7-plus", "qwen3.6-plus", "qwen-plus", "qwen3.8-max", "qwen3-coder-plus", "qwen3-235b-thinking", "qwen3-8b", "tagging", "other")
+_MODELS = (
+    "qwen3.7-plus",
+    "qwen3.6-plus",
+    "qwen-plus",
+    "qwen3.8-max",
+    "qwen3-coder-plus",
+    "qwen3-235b-thinking",
+    "qwen3-8b",
+    "tagging",
+    "other",
+)
 _SHORT = "{connect = 2.0, first_token = 0.5, idle = 0.5, total = 5.0}"
 
 
@@ -90,9 +100,7 @@ def sent(upstream: ScriptedUpstream, at: int = -1) -> Json:
 
 def text_of(response: Mapping[str, Any]) -> str:
     """The visible answer."""
-    return "".join(
-        part.get("text", "") for item in response["output"] if item["type"] == "message" for part in item["content"]
-    )
+    return "".join(part.get("text", "") for item in response["output"] if item["type"] == "message" for part in item["content"])
 
 
 def thought_of(response: Mapping[str, Any]) -> str:
@@ -120,7 +128,9 @@ def vendor_says(*texts: str) -> Reply:
 def vendor_calls(name: str, arguments: str) -> Reply:
     """A function call of the vendor's Responses face."""
     item = {"type": "function_call", "id": "msg_1", "call_id": "call_1", "name": name, "arguments": arguments, "status": "completed"}
-    return _vendor([{"type": "response.output_item.added", **_AT, "item": item}, {"type": "response.output_item.done", **_AT, "item": item}])
+    return _vendor(
+        [{"type": "response.output_item.added", **_AT, "item": item}, {"type": "response.output_item.done", **_AT, "item": item}]
+    )
 
 
 _AT: Json = {"output_index": 0, "content_index": 0}

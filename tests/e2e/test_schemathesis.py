@@ -1,0 +1,70 @@
+"""Requests made from the gateway's own description: no mistake of the gateway, and nothing the description does not know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
+
+from tests.support.e2e_dialects import ask
+from tests.support.gateway import Gateway
+from tests.support.script import Reply
+from tests.support.upstream import ScriptedUpstream
+
+_CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+_BUDGET = settings(
+    max_examples=100, derandomize=True, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck), database=None
+)
+
+
+@pytest.fixture(scope="session")
+def description(dialects: Gateway) -> schemathesis.BaseSchema:
+    """What `/openapi.json` says."""
+    return schemathesis.openapi.from_url(f"{dialects.base_url}/openapi.json")
+
+
+def _operations(description: schemathesis.BaseSchema) -> dict[str, Any]:
+    return {f"{found.ok().method.upper()} {found.ok().path}": found.ok() for found in description.get_all_operations()}
+
+
+OPERATIONS = (
+    "POST /v1/responses",
+    "GET /v1/responses/{response_id}",
+    "DELETE /v1/responses/{response_id}",
+    "GET /v1/responses/{response_id}/input_items",
+    "GET /v1/models",
+    "GET /v1/models/{model}",
+)
+
+
+def test_these_are_the_operations(description: schemathesis.BaseSchema) -> None:
+    assert set(OPERATIONS) <= set(_operations(description))
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("mode", ["positive", "negative"])
+async def test_the_description_holds(
+    dialects: Gateway, upstream: ScriptedUpstream, description: schemathesis.BaseSchema, operation: str, mode: str
+) -> None:
+    upstream.default = Reply.say("Yes.")
+    stored = (await ask(dialects))["id"]
+    found = _operations(description)[operation]
+    cases = found.as_strategy(generation_mode=schemathesis.GenerationMode(mode))
+
+    @_BUDGET
+    @given(case=cases, real=st.booleans())
+    def check(case: Any, *, real: bool) -> None:
+        if real and case.path_parameters and "response_id" in case.path_parameters and case.method != "DELETE":
+            case.path_parameters["response_id"] = stored
+        if real and operation.startswith("POST") and isinstance(case.body, dict):
+            case.body = {**case.body, "model": "vllm/other", "input": "Hi"}
+        case.call_and_validate(headers={"authorization": f"Bearer {dialects.key}"}, checks=_CHECKS, timeout=10)
+
+    check()
+    assert httpx.get(f"{dialects.base_url}/readyz").status_code == 200
