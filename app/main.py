@@ -31,7 +31,6 @@ from app.engine.sealing import Sealer
 from app.engine.structured import Validator
 from app.engine.turn import Parsers
 from app.eventlog.base import EventLog
-from app.eventlog.memory import MemoryEventLog
 from app.settings import Settings, load
 from app.stores.base import ResponseStore
 from app.stores.keys import SqlKeyStore
@@ -99,7 +98,6 @@ async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
         validator=Validator(),
         parsers=Parsers(),
         metrics=metrics,
-        live=MemoryEventLog(unread=0),
         shared=_shared_log(settings, database, stack),
         clock=time.time,
         retention_seconds=int(settings.retention_days * 86400),

@@ -94,7 +94,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 EVENTS: dict[str, Any] = {
     "description": "The response, or its events.",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    "content": {"text/event-stream": {}},
 }
 """Beside the JSON of a successful answer, what `stream` makes of it."""
 _CREATE_ERRORS = ("400", "401", "404", "413", "429", "500", "502", "503", "504")

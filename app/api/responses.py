@@ -9,12 +9,14 @@ import msgspec
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 from sse_starlette import EventSourceResponse
+from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.dependencies import Principal, Wired
 from app.api.listing import shown
 from app.api.openapi import ERRORS, EVENTS, InputItemList, ResponseDeleted, ResponseObject
 from app.engine.responses import PageQuery
+from app.protocol.errors import InvalidRequest
 from app.protocol.sse import DONE
 
 router = APIRouter(tags=["Responses"], responses=ERRORS)
@@ -58,6 +60,20 @@ async def get(response_id: ResponseId, query: Annotated[GetQuery, Query()], prin
         sep="\n",
         headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
+
+
+@router.post("/v1/responses/compact", include_in_schema=False)
+@router.post("/v1/responses/input_tokens", include_in_schema=False)
+async def refuse(request: Request, _principal: Principal) -> Response:
+    """Of the SDK's methods, but not served: said in so many words."""
+    raise InvalidRequest(f"POST {request.url.path} is not served by this gateway.", code="unsupported_endpoint")
+
+
+@router.post("/v1/responses/{response_id}/cancel", include_in_schema=False)
+async def cancel(response_id: ResponseId, principal: Principal, services: Wired) -> Response:
+    """Only background responses can be cancelled, and there are none; the sentence is the original API's."""
+    await services.responses.get(principal, response_id)
+    raise InvalidRequest("Cannot cancel a synchronous response.", param="response_id")
 
 
 @router.delete("/v1/responses/{response_id}", response_model=ResponseDeleted, summary="Delete a stored response")

@@ -29,6 +29,8 @@ _DRIVERS: Mapping[str, str] = {
 # What SQLAlchemy's adapter takes for itself out of the options; everything else is asyncpg's.
 _ADAPTER_OPTIONS = ("prepared_statement_cache_size", "prepared_statement_name_func", "async_creator_fn")
 
+_CONNECT_SECONDS = 5
+_COMMAND_SECONDS = 15
 _VERSION = select(column("version_num", Text)).select_from(table("alembic_version"))
 
 
@@ -107,7 +109,17 @@ def parse_url(url: str) -> URL:
 
 
 def _engine(url: URL, dialect: Dialect, synchronous: Synchronous) -> AsyncEngine:
-    engine = create_async_engine(url, isolation_level="AUTOCOMMIT", skip_autocommit_rollback=True, hide_parameters=True, max_overflow=15)
+    # A server that hangs must cost an error, not a request that waits for ever.
+    limits = {} if dialect == "sqlite" else {"timeout": _CONNECT_SECONDS, "command_timeout": _COMMAND_SECONDS}
+    engine = create_async_engine(
+        url,
+        isolation_level="AUTOCOMMIT",
+        skip_autocommit_rollback=True,
+        hide_parameters=True,
+        max_overflow=15,
+        pool_timeout=_CONNECT_SECONDS,
+        connect_args=limits,
+    )
     if dialect == "sqlite":
 
         def set_pragmas(connection: DBAPIConnection, _: object) -> None:

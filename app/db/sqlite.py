@@ -30,6 +30,7 @@ def pragmas(synchronous: Synchronous) -> tuple[str, ...]:
         "PRAGMA journal_mode = WAL",
         f"PRAGMA synchronous = {synchronous}",
         "PRAGMA foreign_keys = ON",
+        "PRAGMA secure_delete = ON",  # what is deleted is overwritten, however the library was built
     )
 
 

@@ -13,8 +13,8 @@ _AUTO = msgspec.Raw(b'"auto"')
 _PLAIN_TEXT = msgspec.Raw(b'{"format":{"type":"text"}}')
 
 
-def begin(admitted: Admitted, decision: Decision, response_id: str, now: int) -> Response:
-    """The response in progress. Values that are in effect are shown, not values that were merely sent."""
+def begin(admitted: Admitted, decision: Decision, model: str, response_id: str, now: int) -> Response:
+    """The response in progress. What is in effect is shown, not what was merely sent: `model` is the real one behind an alias."""
     request = admitted.request
     reasoning = request.reasoning
     summary = (reasoning.summary or reasoning.generate_summary) if reasoning else None
@@ -22,7 +22,7 @@ def begin(admitted: Admitted, decision: Decision, response_id: str, now: int) ->
         id=response_id,
         created_at=now,
         status="in_progress",
-        model=admitted.model,
+        model=model,
         instructions=request.instructions,
         max_output_tokens=request.max_output_tokens,
         max_tool_calls=request.max_tool_calls,

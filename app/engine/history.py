@@ -23,6 +23,7 @@ from app.protocol.requests import InputItem, parse_item
 from app.stores.base import AncestorDeleted, ResponseStore, Turn
 
 _JOIN = b","
+_DELETIONS_KEPT = 10_000
 _Key = tuple[str, str, str, bool]
 """Project, response, dialect, whether earlier thinking is kept."""
 
@@ -72,6 +73,8 @@ class History:
         self._capacity = cache_bytes
         self._size = 0
         self._contexts: OrderedDict[_Key, Context] = OrderedDict()
+        self._deleted: OrderedDict[str, None] = OrderedDict()
+        """Recently deleted: a turn that was under way must not bring their content back."""
 
     async def context(self, view: View, previous_id: str | None, now: int) -> Context:
         """Everything up to and including the response `previous_id`. Raises InvalidRequest."""
@@ -93,6 +96,8 @@ class History:
 
     def remember(self, view: View, response_id: str, context: Context, *, after: str | None) -> None:
         """Keep the context of a response that was just stored; that of its parent is seldom needed again."""
+        if not context.turns.isdisjoint(self._deleted):
+            return
         if after is not None:
             parent = (view.project_id, after, view.encoder.dialect, view.preserves_thinking)
             self._drop([parent] if parent in self._contexts else [])
@@ -103,6 +108,9 @@ class History:
 
     def forget(self, response_id: str) -> None:
         """Drop every context that holds the response: it was deleted."""
+        self._deleted[response_id] = None
+        if len(self._deleted) > _DELETIONS_KEPT:
+            self._deleted.popitem(last=False)
         self._drop(key for key, context in list(self._contexts.items()) if response_id in context.turns)
 
     def _drop(self, keys: Iterable[_Key]) -> None:

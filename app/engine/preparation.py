@@ -17,7 +17,11 @@ from app.engine.transcript import Context, Transcript, last_user
 from app.protocol import ids
 from app.protocol.errors import InvalidRequest
 from app.protocol.messages import FilePart, ImagePart, Message, User
-from app.providers.base import Capabilities, ForcedCall, JsonObject, JsonSchema, ModelCall, Provider
+from app.providers.base import Capabilities, ForcedCall, JsonObject, JsonSchema, ModelCall, Provider, Sampling
+
+_WITHOUT_EFFECT: dict[str, float] = {"presence_penalty": 0, "frequency_penalty": 0, "repetition_penalty": 1}
+_VERBOSITY = {"low": "Keep the answer short.", "medium": "", "high": "Answer in detail."}
+"""Qwen has no parameter for it: `text.verbosity` is put into words."""
 
 
 class Duties(msgspec.Struct, frozen=True):
@@ -70,6 +74,7 @@ class Preparation:
         """The request for `provider`, which knows the model as `model`. Raises InvalidRequest."""
         admitted = self._admitted
         can = provider.capabilities(model)
+        _check_sampling(admitted.sampling, can, provider.dialect)
         decision = thinking.decide(admitted.request, can, excluded=self._excludes_thinking(can))
         view = View(self._project_id, provider, can.preserves_thinking, self._unseal)
         context = await self._history.context(view, admitted.request.previous_response_id, now)
@@ -131,6 +136,9 @@ class Preparation:
 
     def _system(self, transcript: Transcript, forced: ForcedCall | None, *, in_words: bool) -> str | None:
         parts = [self._admitted.request.instructions or "", *transcript.system]
+        text = self._admitted.request.text
+        if text is not None and text.verbosity is not None:
+            parts.append(_VERBOSITY[text.verbosity])
         if in_words:
             parts.append(_format_in_words(self._admitted.format))
         if forced is not None:
@@ -153,6 +161,15 @@ def _repeated(item: Item, context: Context) -> bool:
     """The client sends an item again that the chain holds already."""
     location = ids.locate(item.fields.id) if item.fields.id and context.turns else None
     return location is not None and location.response_id in context.turns
+
+
+def _check_sampling(sampling: Sampling, can: Capabilities, dialect: str) -> None:
+    """What the upstream does not take is refused, unless it asks for nothing."""
+    for name in sampling.__struct_fields__:
+        value = getattr(sampling, name)
+        if value is not None and name not in can.sampling and value != _WITHOUT_EFFECT.get(name):
+            message = f"Unsupported parameter: '{name}' is not supported by the upstream that serves this model (dialect '{dialect}')."
+            raise InvalidRequest(message, code="unsupported_parameter", param=name)
 
 
 def _check_parts(messages: Sequence[Message], can: Capabilities, model: str) -> None:

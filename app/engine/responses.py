@@ -75,8 +75,9 @@ class Responses:
         found = ids.normalize_response_id(response_id)
         if found is None:
             raise not_found(response_id)
-        if await self._ports.live.exists(principal.project_id, found):
-            return self._follow(self._ports.live, principal, found, after)
+        run = self._runs.find(principal.project_id, found)
+        if run is not None and run.can_be_followed:
+            return run.follow(after)
         record = await self._ports.store.get(principal.project_id, found, self._now())
         if record is not None:
             return _once(replay(record.response, record.cuts)[after + 1 :])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -22,7 +22,7 @@ from app.engine.turn import ModelFailure, Parsers, Surroundings
 from app.eventlog.base import Batch, EventLog, EventLogUnavailable
 from app.protocol import ids
 from app.protocol.assembler import Assembler, Options
-from app.protocol.replay import encode_cuts
+from app.protocol.replay import catch_up, encode_cuts
 from app.protocol.response import Response, ResponseError, encode
 from app.protocol.writers import InvalidArguments
 from app.providers.base import ModelCall, UpstreamError
@@ -49,10 +49,8 @@ class Ports(msgspec.Struct, frozen=True):
     validator: Validator
     parsers: Parsers
     metrics: Metrics
-    live: EventLog
-    """Frames of this process's streams."""
     shared: EventLog | None
-    """Where other replicas can follow them."""
+    """Where streams can be followed from other processes."""
     clock: Callable[[], float]
     retention_seconds: int
     id_prefix: str
@@ -78,7 +76,8 @@ class Run:
         self._assembler: Assembler | None = None
         self._failure: UpstreamError | None = None
         self._target: Target | None = None
-        self._logged = 0
+        self._told = 0
+        self._followers: list[asyncio.Queue[Batch]] = []
         self._unshared: list[bytes] = []
 
     async def open(self) -> None:
@@ -100,7 +99,7 @@ class Run:
             targets=self.admitted.tools.targets,
             seal=seal,
         )
-        seed = begin(self.admitted, prepared.decision, self._ports.id_prefix + self.id, int(self._began))
+        seed = begin(self.admitted, prepared.decision, prepared.call.model, self._ports.id_prefix + self.id, int(self._began))
         self._assembler = Assembler(seed, self._new_id, options)
 
     async def stream(self, send: Send) -> None:
@@ -108,20 +107,21 @@ class Run:
 
         Cancelling the task cancels the run: the upstream request is closed and the record settles.
         """
-        assembler, stored = self._built, self.admitted.store
+        assembler, followable = self._built, self.admitted.store
         assembler.start()
 
         async def publish() -> None:
             frames = assembler.take()
             if frames:
-                if stored:
-                    await self._log_frames(frames, final=False)
+                if followable:
+                    await self._tell(frames, final=False)
                 await send(frames)
 
         await self._generate(publish)
         await self._settle()
         frames = self._end()
-        await self._log_frames(frames, final=True)
+        if followable:
+            await self._tell(frames, final=True)
         await send(frames)
 
     async def whole(self) -> bytes:
@@ -222,7 +222,8 @@ class Run:
         self._built.cancel()
         await self._settle()
         frames = self._end()
-        await self._log_frames(frames, final=True)
+        if self.admitted.store:
+            await self._tell(frames, final=True)
 
     def _end(self) -> list[bytes]:
         assembler = self._built
@@ -235,13 +236,37 @@ class Run:
         seconds = self._ports.clock() - self._began
         self._ports.metrics.responded(response.model, response.status, stream=self.admitted.stream, seconds=seconds, usage=response.usage)
 
-    async def _log_frames(self, frames: list[bytes], *, final: bool) -> None:
-        """Put frames where readers besides the client can follow them."""
-        if not self.admitted.store:
-            return
-        batch = Batch(self._logged, tuple(frames), final)
-        self._logged += len(frames)
-        await self._ports.live.append(self.project_id, self.id, batch)
+    @property
+    def can_be_followed(self) -> bool:
+        """It streams, and others may know of it."""
+        return self.admitted.stream and self.admitted.store and self._assembler is not None
+
+    async def follow(self, after: int) -> AsyncGenerator[Sequence[bytes], None]:
+        """The stream for another reader: the frames above `after` so far, then each batch as it comes, to the terminal event."""
+        news: asyncio.Queue[Batch] = asyncio.Queue()
+        self._followers.append(news)
+        try:
+            frames = catch_up(self._built)
+            number = len(frames)
+            if frames[after + 1 :]:
+                yield frames[after + 1 :]
+            while True:
+                batch = await news.get()
+                fresh = batch.frames[max(number, after + 1) - batch.first :] if batch.first < max(number, after + 1) else batch.frames
+                number = batch.first + len(batch.frames)
+                if fresh:
+                    yield fresh
+                if batch.final:
+                    return
+        finally:
+            self._followers.remove(news)
+
+    async def _tell(self, frames: list[bytes], *, final: bool) -> None:
+        """Let readers besides the client have the frames. Nothing is kept: one that comes later gets the past from `catch_up`."""
+        batch = Batch(self._told, tuple(frames), final)
+        self._told += len(frames)
+        for follower in self._followers:
+            follower.put_nowait(batch)
         if self._ports.shared is not None:
             self._unshared.extend(frames)
             if final:
@@ -252,7 +277,7 @@ class Run:
         frames, self._unshared = self._unshared, []
         if not frames or self._ports.shared is None:
             return
-        batch = Batch(self._logged - len(frames), tuple(frames), final)
+        batch = Batch(self._told - len(frames), tuple(frames), final)
         try:
             await self._ports.shared.append(self.project_id, self.id, batch)
         except EventLogUnavailable as error:

@@ -5,6 +5,7 @@ Synchronous and pure. At most one item is being written at any time; its end is 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -88,6 +89,19 @@ class Assembler:
     def called(self) -> bool:
         """Whether the model has called a tool."""
         return bool(self._calls) or any(isinstance(item, FunctionCallItem | CustomToolCallItem) for item in self.output)
+
+    def so_far(self) -> tuple[Sequence[OutputItem], Sequence[Sequence[Cut]]]:
+        """What is written, with its cuts; the last item may be open still, and is shown as if it ended here."""
+        if self._writer is None:
+            return self.output, self.cuts
+        writer = copy.deepcopy(self._writer, {id(self._out): Emitter(quiet=True)})
+        item = writer.close("incomplete")
+        return [*self.output, item], [*self.cuts, *writer.cuts()]
+
+    @property
+    def writing(self) -> bool:
+        """An item is open."""
+        return self._writer is not None
 
     def start(self) -> None:
         """Emit the two opening events."""

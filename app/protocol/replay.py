@@ -1,4 +1,4 @@
-"""The events of a stored response, again.
+"""The events of a response, again: of a stored one, or of one that is being written.
 
 A stream is its response and the places where its deltas were cut; everything else about its events follows from the items. So a
 stored stream costs two bytes a delta, and its events come back byte for byte. A response that was not streamed replays with one
@@ -14,7 +14,7 @@ import msgspec
 from app.protocol import deltas as d
 from app.protocol.assembler import Assembler, Options
 from app.protocol.items import CustomToolCallItem, FunctionCallItem, MessageItem, OutputItem, OutputText, ReasoningItem
-from app.protocol.response import decode, seed
+from app.protocol.response import Response, decode, seed
 from app.protocol.writers import CallTarget, Cut
 
 _cuts_encoder = msgspec.msgpack.Encoder()
@@ -27,23 +27,36 @@ def encode_cuts(cuts: Sequence[Sequence[Cut]]) -> bytes:
 
 
 def replay(body: bytes, cuts: bytes | None) -> list[bytes]:
-    """Every frame of the response, from `response.created` to the terminal event."""
+    """Every frame of a stored response, from `response.created` to the terminal event."""
     response = decode(body)
-    remaining = iter(_cuts_decoder.decode(cuts) if cuts else ())
-    calls = {item.id: _target(item) for item in response.output if isinstance(item, FunctionCallItem | CustomToolCallItem)}
-    sealed = iter([item.encrypted_content for item in response.output if isinstance(item, ReasoningItem)])
+    assembler = _again(seed(response), response.output, _cuts_decoder.decode(cuts) if cuts else (), open_last=False)
+    assembler.emit_end(response, body)
+    return assembler.take()
+
+
+def catch_up(assembler: Assembler) -> list[bytes]:
+    """The frames of a response that is being written, so far."""
+    output, cuts = assembler.so_far()
+    return _again(assembler.seed, output, cuts, open_last=assembler.writing).take()
+
+
+def _again(response: Response, output: Sequence[OutputItem], cuts: Sequence[Sequence[Cut]], *, open_last: bool) -> Assembler:
+    """An assembler that has emitted the items once more; with `open_last` but for the end of the last one."""
+    calls = {item.id: _target(item) for item in output if isinstance(item, FunctionCallItem | CustomToolCallItem)}
+    sealed = iter([item.encrypted_content for item in output if isinstance(item, ReasoningItem)])
     options = Options(
-        raw_reasoning=any(isinstance(item, ReasoningItem) and item.content is not msgspec.UNSET for item in response.output),
+        raw_reasoning=any(isinstance(item, ReasoningItem) and item.content is not msgspec.UNSET for item in output),
         targets=calls,
         seal=lambda _text: next(sealed),  # type: ignore[arg-type,return-value]  # UNSET where there was none
     )
-    assembler = Assembler(seed(response), lambda _prefix, position: response.output[position].id, options)
+    assembler = Assembler(response, lambda _prefix, position: output[position].id, options)
     assembler.start()
-    for position, item in enumerate(response.output):
+    remaining = iter(cuts)
+    for position, item in enumerate(output):
         assembler.receive(list(_deltas(item, position, remaining)))
-        assembler.close_item(getattr(item, "status", "completed"))
-    assembler.emit_end(response, body)
-    return assembler.take()
+        if not open_last or position < len(output) - 1:
+            assembler.close_item(getattr(item, "status", "completed"))
+    return assembler
 
 
 def _target(item: FunctionCallItem | CustomToolCallItem) -> CallTarget:

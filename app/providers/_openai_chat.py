@@ -91,6 +91,7 @@ def _capabilities(dialect: Dialect, facts: ModelFacts) -> Capabilities:
         forced_calls_while_thinking=dialect.forced_calls_while_thinking,
         formats=dialect.formats(facts),
         formats_while_thinking=dialect.formats_while_thinking,
+        sampling=frozenset(dialect.sampling),
         images=facts.images is not False,
         files=dialect.files == "always" or (dialect.files == "by_model" and facts.files),
         thinks=facts.thinking in {"on", "always"} if known else None,

@@ -99,6 +99,8 @@ class Capabilities(msgspec.Struct, frozen=True):
     formats: frozenset[Literal["json_object", "json_schema"]] = frozenset({"json_object", "json_schema"})
     """Formats the upstream's decoder really enforces."""
     formats_while_thinking: bool = False
+    sampling: frozenset[str] = frozenset(Sampling.__struct_fields__)
+    """Which sampling parameters the upstream takes; others are refused, not dropped."""
     images: bool = True
     files: bool = False
     thinks: bool | None = None

@@ -49,6 +49,7 @@ class ResponsesProvider:
             forced_calls=frozenset({"named"}),
             forced_calls_while_thinking=False,
             formats=frozenset(),
+            sampling=frozenset({"temperature", "top_p", "max_output_tokens"}),
             images=facts.images is not False,
             thinks=facts.thinking in {"on", "always"} if known else None,
             can_think=facts.thinking != "never" if known else None,

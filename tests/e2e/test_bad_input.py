@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any, cast
 
 import httpx
 import pytest
 
-from tests.support.e2e_dialects import ask, error_of, function, post, sent, text_of
+from tests.support.e2e_dialects import ask, error_of, function, post, send, sent, text_of, with_field
 from tests.support.gateway import Gateway
 from tests.support.script import Reply
 from tests.support.upstream import ScriptedUpstream
@@ -24,26 +23,30 @@ def served(request: pytest.FixtureRequest) -> Gateway:
     return cast("Gateway", request.getfixturevalue("dialects" if request.param == "sqlite" else "postgres_gateway"))
 
 
-async def send(gateway: Gateway, body: bytes, **headers: str) -> httpx.Response:
-    async with gateway.http() as http:
-        return await http.post("/v1/responses", content=body, headers={"content-type": "application/json", **headers})
-
-
-def with_field(name: str, raw: bytes) -> bytes:
-    """A good request but for one field."""
-    return b'{"model":"vllm/other","input":"Hi",%b:%b}' % (json.dumps(name).encode(), raw)
-
-
 @pytest.mark.parametrize(
     "body",
-    [b"", b" ", b"{", b"nonsense", b'{"model":"vllm/other","input":"Hi"', b'{"model":"vllm/other" "input":"Hi"}', b"{'model':'m'}", b"\x00"]
-    + [b'{"model":"vllm/other","input":"Hi"}}', b'{"model":"vllm/other","input":NaN}', b'{"input":"\x01","model":"vllm/other"}']
-    + [b'\xef\xbb\xbf{"model":"vllm/other","input":"Hi"}', b"\xff\xfe{\x00}\x00", b'{"model":"vllm/other","input":"\xff"}']
-    + [b'{"model":"vllm/other","input":"Hi","client_metadata":{"a":"\xff"}}', b'{"model":"vllm/other","input":"\\ud800"}']
-    + [b'{"model":"vllm/other","input":[{"role":"user","content":"Hi","more":"\xc3\x28"}]}']
-    + [b'{"model":"vllm/other","input":[{"role":"user","content":"Hi","more":"\\udc00\\ud800"}]}']
-    + [b'{"model":"vllm/other","input":[{"role":"user","content":"Hi","more":"\\ud800\\u0041"}]}']
-    + [b'{"model":"vllm/other","input":"Hi","tools":[{"type":"function","name":"f","parameters":{"a":"\xed\xa0\x80"}}]}'],
+    [
+        b"",
+        b" ",
+        b"{",
+        b"nonsense",
+        b'{"model":"vllm/other","input":"Hi"',
+        b'{"model":"vllm/other" "input":"Hi"}',
+        b"{'model':'m'}",
+        b"\x00",
+        b'{"model":"vllm/other","input":"Hi"}}',
+        b'{"model":"vllm/other","input":NaN}',
+        b'{"input":"\x01","model":"vllm/other"}',
+        b'\xef\xbb\xbf{"model":"vllm/other","input":"Hi"}',
+        b"\xff\xfe{\x00}\x00",
+        b'{"model":"vllm/other","input":"\xff"}',
+        b'{"model":"vllm/other","input":"Hi","client_metadata":{"a":"\xff"}}',
+        b'{"model":"vllm/other","input":"\\ud800"}',
+        b'{"model":"vllm/other","input":[{"role":"user","content":"Hi","more":"\xc3("}]}',
+        b'{"model":"vllm/other","input":[{"role":"user","content":"Hi","more":"\\udc00\\ud800"}]}',
+        b'{"model":"vllm/other","input":[{"role":"user","content":"Hi","more":"\\ud800\\u0041"}]}',
+        b'{"model":"vllm/other","input":"Hi","tools":[{"type":"function","name":"f","parameters":{"a":"\xed\xa0\x80"}}]}',
+    ],
 )
 async def test_what_is_no_json(dialects: Gateway, upstream: ScriptedUpstream, body: bytes) -> None:
     error = error_of(await send(dialects, body), 400)
@@ -60,8 +63,7 @@ async def test_what_is_no_object(dialects: Gateway, upstream: ScriptedUpstream, 
     assert not upstream.requests
 
 
-STRINGS = ["model", "instructions", "previous_response_id", "user", "safety_identifier", "prompt_cache_key", "truncation", "service_tier"]
-STRINGS += ["prompt_cache_retention"]
+STRINGS = ["model", "instructions", "previous_response_id", "user", "safety_identifier", "prompt_cache_key", "truncation"]
 FLAGS = ["stream", "store", "parallel_tool_calls", "enable_thinking", "background"]
 NUMBERS = ["temperature", "top_p", "presence_penalty", "frequency_penalty", "repetition_penalty"]
 INTEGERS = ["max_output_tokens", "max_tool_calls", "top_logprobs", "top_k", "seed"]
@@ -81,12 +83,7 @@ WRONG: list[tuple[str, bytes]] = [
 
 @pytest.mark.parametrize(("name", "raw"), WRONG)
 async def test_a_wrong_type_is_refused_by_name(dialects: Gateway, upstream: ScriptedUpstream, name: str, raw: bytes) -> None:
-    body = (
-        with_field(name, raw) if name not in ("model", "input") else json.dumps({"model": "vllm/other", "input": "Hi"} | {name: 0}).encode()
-    )
-    body = body if name not in ("model", "input") else body.replace(b'"%b": 0' % name.encode(), b'"%b": %b' % (name.encode(), raw))
-
-    error = error_of(await send(dialects, body), 400)
+    error = error_of(await send(dialects, with_field(name, raw)), 400)
 
     assert error["type"] == "invalid_request_error"
     assert error["code"]
@@ -162,108 +159,20 @@ async def test_a_model_that_is_no_name(dialects: Gateway, upstream: ScriptedUpst
     assert not upstream.requests
 
 
-NESTS = [(b"[" * 2, b"]" * 2), (b"[", b"]"), (b'{"a":', b"}")]
-
-
-@pytest.mark.parametrize("depth", [500, 850, 900, *range(950, 1010, 10), 5_000, 100_000])
-@pytest.mark.parametrize(("opening", "closing"), NESTS[1:])
-async def test_deep_nesting(dialects: Gateway, upstream: ScriptedUpstream, depth: int, opening: bytes, closing: bytes) -> None:
-    """Either refused at once or served for good: what was taken can be read again, in every form."""
-    nest = opening * depth + b"0" + closing * depth
-    item = b'{"role":"user","content":"Hi","more":%b}' % nest
-    upstream.default = Reply.say("Yes.")
-    bodies = [
-        b'{"model":"vllm/other","input":[%b]}' % item,
-        with_field("client_metadata", nest),
-        with_field("metadata", nest),
-        with_field("tool_choice", nest),
-        with_field("text", b'{"format":{"type":"json_schema","name":"a","schema":%b}}' % nest),
-        with_field("reasoning", nest),
-        nest,
-    ]
-    for body in bodies:
-        answer = await send(dialects, body)
-        if answer.status_code != 200:
-            error_of(answer, 400)
-            continue
-        async with dialects.http() as http:
-            for path in ("", "/input_items", "?stream=true"):
-                assert (await http.get(f"/v1/responses/{answer.json()['id']}{path}")).status_code == 200
-        follow_up = await post(dialects, previous_response_id=answer.json()["id"])
-        assert follow_up.status_code == 200, follow_up.text
-
-
-async def test_a_body_that_says_it_is_too_large(dialects: Gateway, upstream: ScriptedUpstream) -> None:
-    error = error_of(await send(dialects, b"x" * (LIMIT + 1)), 413)
-
-    assert (error["type"], error["code"]) == ("invalid_request_error", "request_too_large")
-    assert not upstream.requests
-
-
-async def test_a_body_that_turns_out_too_large(dialects: Gateway, upstream: ScriptedUpstream) -> None:
-    """Without a length, in chunks; the answer comes before the end."""
-    host = dialects.base_url.removeprefix("http://").split(":")
-    async with asyncio.timeout(20):
-        reader, writer = await asyncio.open_connection(host[0], int(host[1]))
-        head = f"POST /v1/responses HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {dialects.key}\r\nTransfer-Encoding: chunked\r\n\r\n"
-        writer.write(head.encode())
-        piece = b"x" * 1024 * 1024
-        try:
-            for _ in range(LIMIT // len(piece) + 1):
-                writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
-                await writer.drain()
-        except ConnectionError:  # the gateway had heard enough
-            pass
-        answer = await reader.read(10_000)
-        writer.close()
-
-    assert answer.startswith(b"HTTP/1.1 413 ")
-    assert b'"code":"request_too_large"' in answer
-    assert b"x-request-id" in answer
-    assert not upstream.requests
-
-
-async def test_a_body_that_is_cut_off_is_nobodys_request(dialects: Gateway, upstream: ScriptedUpstream) -> None:
-    host = dialects.base_url.removeprefix("http://").split(":")
-    before = len(dialects.log_file.read_bytes())
-    async with asyncio.timeout(20):
-        _, writer = await asyncio.open_connection(host[0], int(host[1]))
-        writer.write(
-            f"POST /v1/responses HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {dialects.key}\r\nContent-Length: 1000\r\n\r\n{{".encode()
-        )
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
-
-    assert text_of(await ask(dialects)) == "Hello there."
-    assert len(upstream.requests) == 1
-    assert "Traceback" not in dialects.log(before)
-
-
-@pytest.mark.parametrize("name", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/xml"])
-async def test_a_wrong_content_type(dialects: Gateway, upstream: ScriptedUpstream, name: str) -> None:
-    error = error_of(await send(dialects, with_field("store", b"true"), **{"content-type": name}), 400)
-
-    assert (error["type"], error["code"]) == ("invalid_request_error", "unsupported_content_type")
-    assert not upstream.requests
-
-
-@pytest.mark.parametrize(
-    "name", ["application/json", "application/json; charset=utf-8", "Application/JSON", "application/vnd.api+json", ""]
-)
-async def test_a_good_content_type(dialects: Gateway, upstream: ScriptedUpstream, name: str) -> None:
-    assert (await send(dialects, with_field("store", b"true"), **{"content-type": name})).status_code == 200
-    assert len(upstream.requests) == 1
-
-
 @pytest.mark.parametrize("authorization", [None, "", "Bearer", "sk-x", "Basic dXNlcjpw", "Bearer sk-unknown", "Bearer \xff\xfe"])
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("POST", "/v1/responses"), ("GET", "/v1/responses/x"), ("DELETE", "/v1/responses/x"), ("GET", "/v1/responses/x/input_items")]
-    + [("GET", "/v1/models"), ("GET", "/v1/models/x")],
+    [
+        ("POST", "/v1/responses"),
+        ("GET", "/v1/responses/x"),
+        ("DELETE", "/v1/responses/x"),
+        ("GET", "/v1/responses/x/input_items"),
+        ("GET", "/v1/models"),
+        ("GET", "/v1/models/x"),
+    ],
 )
 async def test_without_a_good_key(dialects: Gateway, upstream: ScriptedUpstream, authorization: str | None, method: str, path: str) -> None:
-    headers = {} if authorization is None else {"authorization": authorization.encode("latin-1")}
+    headers = {} if authorization is None else {b"authorization": authorization.encode("latin-1")}
     async with httpx.AsyncClient(base_url=dialects.base_url) as http:
         error = error_of(await http.request(method, path, headers=headers, json={} if method == "POST" else None), 401)
 
@@ -320,15 +229,28 @@ async def test_an_impossible_reference(served: Gateway, upstream: ScriptedUpstre
 
 @pytest.mark.parametrize(
     "query",
-    ["limit=0", "limit=101", "limit=x", "limit=-1", "limit=1e3", "limit=" + "9" * 5000, "order=up", "order=", "after=nothing"]
-    + ["before=nothing", "after=%00", "before=%FF", "after=" + "x" * 300],
+    [
+        "limit=0",
+        "limit=101",
+        "limit=x",
+        "limit=-1",
+        "limit=1e3",
+        "limit=" + "9" * 5000,
+        "order=up",
+        "order=",
+        "after=nothing",
+        "before=nothing",
+        "after=%00",
+        "before=%FF",
+        "after=" + "x" * 300,
+    ],
 )
 async def test_an_impossible_page(dialects: Gateway, upstream: ScriptedUpstream, query: str) -> None:
     response = await ask(dialects)
     async with dialects.http() as http:
         error = error_of(await http.get(f"/v1/responses/{response['id']}/input_items?{query}"), 400)
 
-    assert (error["type"], error["param"]) == ("invalid_request_error", query.split("=")[0])
+    assert (error["type"], error["param"]) == ("invalid_request_error", query.split("=", maxsplit=1)[0])
     assert len(upstream.requests) == 1
 
 
@@ -338,7 +260,7 @@ async def test_an_impossible_look_up(dialects: Gateway, upstream: ScriptedUpstre
     async with dialects.http() as http:
         error = error_of(await http.get(f"/v1/responses/{response['id']}?stream=true&{query}"), 400)
 
-    assert error["param"] == query.split("=")[0]
+    assert error["param"] == query.split("=", maxsplit=1)[0]
     assert len(upstream.requests) == 1
 
 

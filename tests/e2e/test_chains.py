@@ -111,7 +111,7 @@ async def test_an_unknown_parent(client: openai.AsyncOpenAI, upstream: ScriptedU
 async def test_a_parent_that_was_not_stored(client: openai.AsyncOpenAI, upstream: ScriptedUpstream) -> None:
     unstored = await client.responses.create(model=MODEL, input="Hi", store=False)
 
-    assert unstored.store is False
+    assert unstored.to_dict()["store"] is False
     assert await _refusal(client, unstored.id) == _not_found(unstored.id)
     with pytest.raises(openai.NotFoundError):
         await client.responses.retrieve(unstored.id)

@@ -53,10 +53,11 @@ REFUSALS: list[tuple[int, Json, int, str, str]] = [
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", [HASTY, HASTY_STREAMED])
-@pytest.mark.parametrize(("status", "body", "expected", "kind", "code"), REFUSALS)
-async def test_a_refusal_is_an_http_error(  # noqa: PLR0913 - a row of the table
-    dialects: Gateway, upstream: ScriptedUpstream, model: str, status: int, body: Json, expected: int, kind: str, code: str, *, stream: bool
+@pytest.mark.parametrize("refusal", REFUSALS)
+async def test_a_refusal_is_an_http_error(
+    dialects: Gateway, upstream: ScriptedUpstream, model: str, refusal: tuple[int, Json, int, str, str], *, stream: bool
 ) -> None:
+    status, body, expected, kind, code = refusal
     upstream.script(Reply.error(status, body))
 
     error = await refused(dialects, expected, model=model, stream=stream)
@@ -147,7 +148,8 @@ def chunk(**fields: Any) -> Raw:
 
 
 VENDOR_ERROR = Raw(
-    b'id:1\nevent:error\n:HTTP_STATUS/429\ndata:{"request_id":"1","code":"Throttling.AllocationQuota","message":"Allocated quota exceeded."}\n\n'
+    b"id:1\nevent:error\n:HTTP_STATUS/429\n"
+    b'data:{"request_id":"1","code":"Throttling.AllocationQuota","message":"Allocated quota exceeded."}\n\n'
 )
 FAULTS: dict[str, tuple[list[Piece], int, str, str]] = {
     # The pieces; for a plain answer status and code; for a stream the response's code.

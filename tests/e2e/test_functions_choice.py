@@ -72,8 +72,15 @@ async def test_none_offers_no_functions(dialects: Gateway, upstream: ScriptedUps
 
 @pytest.mark.parametrize(
     ("dialect", "told"),
-    [("dashscope", None), ("dashscope-responses", None), ("vllm", "required"), ("sglang", "required"), ("ollama", None)]
-    + [("llamacpp", "required"), ("openai", "required")],
+    [
+        ("dashscope", None),
+        ("dashscope-responses", None),
+        ("vllm", "required"),
+        ("sglang", "required"),
+        ("ollama", None),
+        ("llamacpp", "required"),
+        ("openai", "required"),
+    ],
 )
 async def test_required_is_said_where_it_is_understood(
     dialects: Gateway, upstream: ScriptedUpstream, dialect: str, told: str | None
@@ -90,8 +97,15 @@ async def test_required_is_said_where_it_is_understood(
 
 @pytest.mark.parametrize(
     ("dialect", "told"),
-    [("dashscope", REQUIRED_NAMED), ("dashscope-responses", "required"), ("vllm", REQUIRED_NAMED), ("sglang", REQUIRED_NAMED)]
-    + [("ollama", None), ("llamacpp", "required"), ("openai", REQUIRED_NAMED)],
+    [
+        ("dashscope", REQUIRED_NAMED),
+        ("dashscope-responses", "required"),
+        ("vllm", REQUIRED_NAMED),
+        ("sglang", REQUIRED_NAMED),
+        ("ollama", None),
+        ("llamacpp", "required"),
+        ("openai", REQUIRED_NAMED),
+    ],
 )
 async def test_a_named_function_is_the_only_one_on_offer(dialects: Gateway, upstream: ScriptedUpstream, dialect: str, told: Any) -> None:
     upstream.script(calls(dialect, "clock"))

@@ -7,7 +7,7 @@ import re
 import openai
 import pytest
 
-from tests.e2e.streams import MODEL
+from tests.e2e.streams import MODEL, Json
 from tests.support.gateway import Gateway
 from tests.support.script import Reply
 from tests.support.upstream import ScriptedUpstream
@@ -85,8 +85,8 @@ async def test_when_to_come_back(client: openai.AsyncOpenAI, upstream: ScriptedU
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_tools_nobody_asked_for_are_left_out_with_a_warning(gateway: Gateway, upstream: ScriptedUpstream, stream: bool) -> None:
-    tools = [{"type": "web_search", "external_web_access": True}, {"type": "function", "name": "shell", "parameters": {}}]
-    request = {"model": MODEL, "input": "Hi", "tools": tools, "stream": stream}
+    tools: list[Json] = [{"type": "web_search", "external_web_access": True}, {"type": "function", "name": "shell", "parameters": {}}]
+    request: Json = {"model": MODEL, "input": "Hi", "tools": tools, "stream": stream}
     async with gateway.http() as http:
         codex = await http.post("/v1/responses", json=request, headers={"user-agent": CODEX})
         other = await http.post("/v1/responses", json=request)

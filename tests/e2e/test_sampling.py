@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.e2e_dialects import ask, refused, sent, streamed, text_of, vendor_says
+from tests.support.e2e_dialects import ask, post, refused, sent, streamed, text_of, vendor_says
 from tests.support.gateway import Gateway
 from tests.support.script import Reply, Text
 from tests.support.upstream import ScriptedUpstream
@@ -32,6 +32,12 @@ PASSED: dict[str, Json] = {
     "llamacpp": {**_BASE, "max_tokens": 100, "frequency_penalty": -0.5, "top_k": 7, "repeat_penalty": 1.5},
     "openai": {**_BASE, "max_completion_tokens": 100, "frequency_penalty": -0.5},
 }
+NOT_TAKEN: dict[str, tuple[str, ...]] = {
+    "dashscope": ("frequency_penalty",),
+    "dashscope-responses": ("presence_penalty", "frequency_penalty", "repetition_penalty", "top_k", "seed"),
+    "ollama": ("repetition_penalty", "top_k"),
+    "openai": ("repetition_penalty", "top_k"),
+}
 _NAMES = frozenset(WISHES) | {"max_tokens", "max_completion_tokens", "repeat_penalty"}
 
 
@@ -39,15 +45,29 @@ _NAMES = frozenset(WISHES) | {"max_tokens", "max_completion_tokens", "repeat_pen
 async def test_each_dialect_gets_what_it_knows(dialects: Gateway, upstream: ScriptedUpstream, dialect: str) -> None:
     upstream.script(vendor_says("Yes.") if dialect == "dashscope-responses" else Reply.say("Yes."))
 
-    response = await ask(dialects, model=f"{dialect}/qwen-plus", **WISHES)
+    taken = {name: value for name, value in WISHES.items() if name not in NOT_TAKEN.get(dialect, ())}
+    response = await ask(dialects, model=f"{dialect}/qwen-plus", **taken)
 
     assert {name: value for name, value in sent(upstream).items() if name in _NAMES} == PASSED[dialect]
-    shown = ("temperature", "top_p", "max_output_tokens", "presence_penalty", "frequency_penalty")
+    shown = {"temperature", "top_p", "max_output_tokens", "presence_penalty", "frequency_penalty"} & taken.keys()
     assert {name: response[name] for name in shown} == {name: WISHES[name] for name in shown}
 
 
+@pytest.mark.parametrize(("dialect", "name"), [(dialect, name) for dialect, names in NOT_TAKEN.items() for name in names])
+async def test_what_a_dialect_does_not_take_is_refused_by_name(dialects: Gateway, dialect: str, name: str) -> None:
+    async with dialects.http() as http:
+        body = {"model": f"{dialect}/qwen-plus", "input": "Hello!", name: WISHES[name]}
+        answer = await http.post("/v1/responses", json=body)
+
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (400, "unsupported_parameter", name)
+
+
+NOTHING: Json = dict.fromkeys(WISHES)
+
+
 async def test_nothing_is_sent_that_nobody_asked_for(dialects: Gateway, upstream: ScriptedUpstream) -> None:
-    response = await ask(dialects, **dict.fromkeys(WISHES))
+    response = await ask(dialects, **NOTHING)
 
     assert not sent(upstream).keys() & _NAMES
     assert (response["temperature"], response["top_p"], response["max_output_tokens"]) == (1.0, 1.0, None)
@@ -55,21 +75,50 @@ async def test_nothing_is_sent_that_nobody_asked_for(dialects: Gateway, upstream
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("temperature", 0), ("temperature", 1.99), ("top_p", 1), ("top_p", 0.01), ("max_output_tokens", 16), ("top_logprobs", 0)]
-    + [("top_logprobs", 20), ("presence_penalty", -2), ("frequency_penalty", 2), ("seed", 0), ("top_k", 1), ("temperature", 1)],
+    [
+        ("temperature", 0),
+        ("temperature", 1.99),
+        ("top_p", 1),
+        ("top_p", 0.01),
+        ("max_output_tokens", 16),
+        ("top_logprobs", 0),
+        ("top_logprobs", 20),
+        ("presence_penalty", -2),
+        ("frequency_penalty", 2),
+        ("seed", 0),
+        ("top_k", 1),
+        ("temperature", 1),
+    ],
 )
 async def test_values_at_the_border_are_taken(dialects: Gateway, upstream: ScriptedUpstream, name: str, value: float) -> None:
-    await ask(dialects, **{name: value})
+    await ask(dialects, stream=False, **{name: value})
 
     assert len(upstream.requests) == 1
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("temperature", 2), ("temperature", -0.1), ("top_p", 0), ("top_p", 1.01), ("max_output_tokens", 15), ("max_output_tokens", 0)]
-    + [("max_output_tokens", -1), ("max_output_tokens", 2**31), ("top_logprobs", 21), ("top_logprobs", -1), ("presence_penalty", 2.1)]
-    + [("frequency_penalty", -2.1), ("repetition_penalty", 0), ("top_k", -1), ("seed", -1), ("seed", 2**63), ("max_tool_calls", 0)]
-    + [("temperature", 1e308), ("seed", 10**30)],
+    [
+        ("temperature", 2),
+        ("temperature", -0.1),
+        ("top_p", 0),
+        ("top_p", 1.01),
+        ("max_output_tokens", 15),
+        ("max_output_tokens", 0),
+        ("max_output_tokens", -1),
+        ("max_output_tokens", 2**31),
+        ("top_logprobs", 21),
+        ("top_logprobs", -1),
+        ("presence_penalty", 2.1),
+        ("frequency_penalty", -2.1),
+        ("repetition_penalty", 0),
+        ("top_k", -1),
+        ("seed", -1),
+        ("seed", 2**63),
+        ("max_tool_calls", 0),
+        ("temperature", 1e308),
+        ("seed", 10**30),
+    ],
 )
 @pytest.mark.parametrize("stream", [False, True])
 async def test_values_beyond_it_are_refused(
@@ -162,8 +211,13 @@ async def test_labels_are_echoed_and_stored(dialects: Gateway, upstream: Scripte
 
 @pytest.mark.parametrize(
     ("model", "known"),
-    [("vllm/other", {"user": "user-1"}), ("sglang/other", {"user": "user-1"}), ("dashscope/qwen-plus", {}), ("llamacpp/other", {})]
-    + [("openai/other", {"user": "user-1", "prompt_cache_key": "bucket-1"})],
+    [
+        ("vllm/other", {"user": "user-1"}),
+        ("sglang/other", {"user": "user-1"}),
+        ("dashscope/qwen-plus", {}),
+        ("llamacpp/other", {}),
+        ("openai/other", {"user": "user-1", "prompt_cache_key": "bucket-1"}),
+    ],
 )
 async def test_labels_reach_those_who_know_them(dialects: Gateway, upstream: ScriptedUpstream, model: str, known: Json) -> None:
     await ask(dialects, model=model, **LABELS)
@@ -173,10 +227,26 @@ async def test_labels_reach_those_who_know_them(dialects: Gateway, upstream: Scr
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("metadata", {str(i): "x" for i in range(17)}), ("metadata", {"k" * 65: "x"}), ("metadata", {"k": "x" * 513}), ("metadata", {"k": 5})]
-    + [("metadata", []), ("metadata", "x"), ("user", "x" * 1025), ("user", 5), ("safety_identifier", "x" * 1025), ("truncation", "maybe")]
-    + [("prompt_cache_key", "x" * 1025), ("service_tier", "best"), ("include", ["everything"]), ("include", "all"), ("store", "yes")]
-    + [("stream_options", {"include_obfuscation": "no"}), ("instructions", ["Be brief."]), ("parallel_tool_calls", "no")],
+    [
+        ("metadata", {str(i): "x" for i in range(17)}),
+        ("metadata", {"k" * 65: "x"}),
+        ("metadata", {"k": "x" * 513}),
+        ("metadata", {"k": 5}),
+        ("metadata", []),
+        ("metadata", "x"),
+        ("user", "x" * 1025),
+        ("user", 5),
+        ("safety_identifier", "x" * 1025),
+        ("truncation", "maybe"),
+        ("prompt_cache_key", "x" * 1025),
+        ("service_tier", "best"),
+        ("include", ["everything"]),
+        ("include", "all"),
+        ("store", "yes"),
+        ("stream_options", {"include_obfuscation": "no"}),
+        ("instructions", ["Be brief."]),
+        ("parallel_tool_calls", "no"),
+    ],
 )
 async def test_labels_that_are_none_are_refused(dialects: Gateway, upstream: ScriptedUpstream, name: str, value: Any) -> None:
     error = await refused(dialects, 400, **{name: value})
@@ -188,8 +258,17 @@ async def test_labels_that_are_none_are_refused(dialects: Gateway, upstream: Scr
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("background", True), ("conversation", "conv_1"), ("prompt", {"id": "pmpt_1"}), ("moderation", {"model": "m"}), ("image", {})]
-    + [("context_management", [{"type": "compaction"}]), ("access_programs", []), ("prompt_cache_options", {}), ("background_options", {})],
+    [
+        ("background", True),
+        ("conversation", "conv_1"),
+        ("prompt", {"id": "pmpt_1"}),
+        ("moderation", {"model": "m"}),
+        ("image", {}),
+        ("context_management", [{"type": "compaction"}]),
+        ("access_programs", []),
+        ("prompt_cache_options", {}),
+        ("background_options", {}),
+    ],
 )
 async def test_what_is_not_served_is_refused_by_name(dialects: Gateway, upstream: ScriptedUpstream, name: str, value: Any) -> None:
     error = await refused(dialects, 400, **{name: value})
@@ -215,7 +294,8 @@ async def test_nulls_are_absence(dialects: Gateway, upstream: ScriptedUpstream) 
     ]
     names += ["conversation", "prompt", "context_management", "top_logprobs", "parallel_tool_calls", "service_tier", "stream_options"]
 
-    response = await ask(dialects, **dict.fromkeys(names))
+    answer = await post(dialects, **dict.fromkeys(names))
+    response = answer.json()
 
     assert response["status"] == "completed"
     assert response["metadata"] == {}

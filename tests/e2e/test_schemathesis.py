@@ -1,10 +1,12 @@
 """Requests made from the gateway's own description: no mistake of the gateway, and nothing the description does not know."""
 
+# pyright: reportUnknownVariableType=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
+# Schemathesis leaves type parameters open in what it exports.
+
 from __future__ import annotations
 
 from typing import Any
 
-import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
@@ -19,7 +21,12 @@ from tests.support.upstream import ScriptedUpstream
 
 _CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 _BUDGET = settings(
-    max_examples=100, derandomize=True, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck), database=None
+    max_examples=100,
+    derandomize=True,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+    database=None,
 )
 
 
@@ -27,10 +34,6 @@ _BUDGET = settings(
 def description(dialects: Gateway) -> schemathesis.BaseSchema:
     """What `/openapi.json` says."""
     return schemathesis.openapi.from_url(f"{dialects.base_url}/openapi.json")
-
-
-def _operations(description: schemathesis.BaseSchema) -> dict[str, Any]:
-    return {f"{found.ok().method.upper()} {found.ok().path}": found.ok() for found in description.get_all_operations()}
 
 
 OPERATIONS = (
@@ -43,8 +46,11 @@ OPERATIONS = (
 )
 
 
-def test_these_are_the_operations(description: schemathesis.BaseSchema) -> None:
-    assert set(OPERATIONS) <= set(_operations(description))
+def test_no_operation_is_forgotten(description: schemathesis.BaseSchema) -> None:
+    paths: dict[str, dict[str, Any]] = description.raw_schema["paths"]
+    described = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+
+    assert {operation for operation in described if " /v1/" in operation} == set(OPERATIONS)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -54,17 +60,18 @@ async def test_the_description_holds(
 ) -> None:
     upstream.default = Reply.say("Yes.")
     stored = (await ask(dialects))["id"]
-    found = _operations(description)[operation]
-    cases = found.as_strategy(generation_mode=schemathesis.GenerationMode(mode))
+    method, path = operation.split()
+    cases = description[path][method].as_strategy(generation_mode=schemathesis.GenerationMode(mode))
 
     @_BUDGET
     @given(case=cases, real=st.booleans())
-    def check(case: Any, *, real: bool) -> None:
+    def check(case: schemathesis.Case[Any], *, real: bool) -> None:
         if real and case.path_parameters and "response_id" in case.path_parameters and case.method != "DELETE":
             case.path_parameters["response_id"] = stored
-        if real and operation.startswith("POST") and isinstance(case.body, dict):
-            case.body = {**case.body, "model": "vllm/other", "input": "Hi"}
+        if real and method == "POST" and isinstance(case.body, dict):
+            case.body |= {"model": "vllm/other", "input": "Hi"}
         case.call_and_validate(headers={"authorization": f"Bearer {dialects.key}"}, checks=_CHECKS, timeout=10)
 
     check()
-    assert httpx.get(f"{dialects.base_url}/readyz").status_code == 200
+    async with dialects.http() as http:
+        assert (await http.get("/readyz")).status_code == 200

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import openai
 import pytest
 from openai.types.responses import FunctionToolParam, ResponseFunctionToolCall
 from pydantic import BaseModel
 
-from tests.e2e.streams import MODEL, Frames, final, id_in, replay, split
+from tests.e2e.streams import MODEL, Frames, Json, final, id_in, replay, split
 from tests.support.gateway import Gateway
 from tests.support.judge import judge
 from tests.support.script import Call, Cut, Gate, Raw, Reply, Text, Thought
@@ -195,10 +195,10 @@ async def test_the_raw_client_sees_a_failure_as_events(client: openai.AsyncOpenA
 def _without_ids(value: Any) -> Any:
     match value:
         case dict():
-            fields: dict[str, Any] = value
+            fields = cast("Json", value)
             return {name: _without_ids(field) for name, field in fields.items() if name not in {"id", "created_at", "completed_at"}}
         case list():
-            entries: list[Any] = value
+            entries = cast("list[Any]", value)
             return [_without_ids(entry) for entry in entries]
         case _:
             return value

@@ -88,7 +88,8 @@ async def test_the_effective_values_are_echoed(dialects: Gateway, upstream: Scri
     response = await ask(dialects, model="vllm/qwen3-8b", **wish)
 
     assert (response["enable_thinking"], response["reasoning"]["effort"]) == shown
-    assert response["reasoning"]["summary"] == ((wish.get("reasoning") or {}).get("summary"))
+    given: Json = wish.get("reasoning") or {}
+    assert response["reasoning"]["summary"] == given.get("summary")
     assert len(upstream.requests) == 1
 
 
@@ -154,10 +155,12 @@ async def test_log_probabilities_stay_with_the_answer(dialects: Gateway, upstrea
 
 async def test_an_answer_streams_though_thinking_might_have_been_in_it(dialects: Gateway, upstream: ScriptedUpstream) -> None:
     """The first answer shows that this server does not begin inside the thinking; from then on text need not wait."""
-    for _ in range(2):
-        upstream.script(Reply.say("It ", "is."))
-        judged = await streamed(dialects, model="sglang/qwen3.6-plus")
-        assert judged.text == "It is."
+    upstream.script(Reply.say("It ", "is."), Reply.say("It ", "is."))
+
+    first = await streamed(dialects, model="sglang/qwen3.6-plus")
+    judged = await streamed(dialects, model="sglang/qwen3.6-plus")
+
+    assert first.text == judged.text == "It is."
 
     assert [event["delta"] for event in judged.events if event["type"] == "response.output_text.delta"] == ["It ", "is."]
 
@@ -272,7 +275,7 @@ async def test_without_the_wish_nothing_is_sealed(dialects: Gateway, upstream: S
 
 @pytest.mark.parametrize("blob", ["gAAAAABforeign", "", "gwr1.AAAA", "gwr1." + "A" * 200, "\x00"])
 async def test_a_foreign_seal_is_left_out_with_a_warning(dialects: Gateway, upstream: ScriptedUpstream, blob: str) -> None:
-    item = {"type": "reasoning", "id": "rs_1", "summary": [], "content": None, "encrypted_content": blob}
+    item: Json = {"type": "reasoning", "id": "rs_1", "summary": [], "content": None, "encrypted_content": blob}
 
     answer = await post(
         dialects, model="dashscope/qwen3.7-plus", input=[QUESTION, item, {"role": "assistant", "content": "Yes."}, QUESTION]
@@ -299,7 +302,7 @@ async def test_a_seal_opens_for_its_own_project_only(upstream: ScriptedUpstream,
     with running_gateway(tmp_path, upstream.url, authentication="false") as gateway:
         upstream.script(Reply(pieces=[Thought("The secret plan."), Text("Yes.")]))
         item = (await ask(gateway, model="qwen3.7-plus", **SEALED))["output"][0]
-        conversation = [QUESTION, {**item, "summary": []}, {"role": "assistant", "content": "Yes."}, QUESTION]
+        conversation: list[Json] = [QUESTION, {**item, "summary": []}, {"role": "assistant", "content": "Yes."}, QUESTION]
         async with gateway.http() as http:
             http.headers.pop("authorization")  # without a key one is another project
             answer = await http.post("/v1/responses", json={"model": "qwen3.7-plus", "input": conversation})

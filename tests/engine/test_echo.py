@@ -19,7 +19,7 @@ RID = "0190b6d2-7c1a-7abc-8def-0123456789ab"
 
 def shown(*, can: Capabilities | None = None, **fields: Any) -> dict[str, Any]:
     request = admitted(**fields)
-    response = begin(request, decide(request.request, can or Capabilities(), excluded=False), RID, 7)
+    response = begin(request, decide(request.request, can or Capabilities(), excluded=False), request.model, RID, 7)
     shown: dict[str, Any] = json.loads(encode(response))
     judge_response(shown)
     return shown

@@ -10,7 +10,6 @@ import pytest
 
 from app.db.engine import Database
 from app.eventlog.base import Batch, EventLog
-from app.eventlog.memory import MemoryEventLog
 from app.eventlog.redis import RedisEventLog
 from app.eventlog.sql import SqlEventLog
 
@@ -18,12 +17,10 @@ PROJECT = "project-a"
 RUN = "6f1c1b52-7d0f-4a6e-9f0a-000000000001"
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgresql", "valkey"])
+@pytest.fixture(params=["sqlite", "postgresql", "valkey"])
 async def log(request: pytest.FixtureRequest) -> AsyncGenerator[EventLog]:
     """Each log in turn, empty."""
     match request.param:
-        case "memory":
-            yield MemoryEventLog()
         case "valkey":
             redis = RedisEventLog(request.getfixturevalue("redis_url"))
             yield redis

@@ -60,6 +60,17 @@ async def post(gateway: Gateway, **request: Any) -> httpx.Response:
         return await http.post("/v1/responses", json={"model": "vllm/other", "input": "Hi", **request})
 
 
+async def send(gateway: Gateway, body: bytes, **headers: str) -> httpx.Response:
+    """Send a body as it is."""
+    async with gateway.http() as http:
+        return await http.post("/v1/responses", content=body, headers={"content-type": "application/json", **headers})
+
+
+def with_field(name: str, raw: bytes) -> bytes:
+    """The body of a good request but for one field, which comes last and so counts."""
+    return b'{"model":"vllm/other","input":"Hi","%b":%b}' % (name.encode(), raw)
+
+
 async def streamed(gateway: Gateway, **request: Any) -> Judged:
     """The stream, which has to be right in every respect."""
     answer = await post(gateway, stream=True, **request)
