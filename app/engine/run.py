@@ -78,6 +78,7 @@ class Run:
         self._target: Target | None = None
         self._told = 0
         self._followers: list[asyncio.Queue[Batch]] = []
+        self._last: Batch | None = None
         self._unshared: list[bytes] = []
 
     async def open(self) -> None:
@@ -245,6 +246,8 @@ class Run:
         """The stream for another reader: the frames above `after` so far, then each batch as it comes, to the terminal event."""
         news: asyncio.Queue[Batch] = asyncio.Queue()
         self._followers.append(news)
+        if self._last is not None:  # the stream ended before this reader began
+            news.put_nowait(self._last)
         try:
             frames = catch_up(self._built)
             number = len(frames)
@@ -265,6 +268,7 @@ class Run:
         """Let readers besides the client have the frames. Nothing is kept: one that comes later gets the past from `catch_up`."""
         batch = Batch(self._told, tuple(frames), final)
         self._told += len(frames)
+        self._last = batch if final else None
         for follower in self._followers:
             follower.put_nowait(batch)
         if self._ports.shared is not None:
