@@ -11,7 +11,7 @@ from app.engine import toolset
 from app.engine.structured import Validator
 from app.engine.toolset import Toolset
 from app.protocol.errors import InvalidRequest
-from app.protocol.requests import CreateResponse, InputItem, TextFormat, given, parse_item
+from app.protocol.requests import CreateResponse, InputItem, TextFormat, given, parse, parse_item, parse_items
 from app.providers.base import JsonObject, JsonSchema, Sampling
 from app.settings import Limits
 
@@ -72,11 +72,12 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     """`include` asks for `reasoning.encrypted_content`."""
 
 
-def admit(request: CreateResponse, limits: Limits, validator: Validator, *, lenient: bool) -> Admitted:
-    """Check the request. Raises InvalidRequest naming the parameter.
+def admit(body: bytes, limits: Limits, validator: Validator, *, lenient: bool) -> Admitted:
+    """Check the body of a request. Raises InvalidRequest naming the parameter.
 
     `lenient`: the client is known to send tools nobody asked for; unserved ones are left out instead of refused.
     """
+    request = parse(body)
     if not request.model:
         raise InvalidRequest("Missing required parameter: 'model'.", code="missing_required_parameter", param="model")
     if len(request.model) > _MAX_NAME or not request.model.isprintable():
@@ -91,7 +92,7 @@ def admit(request: CreateResponse, limits: Limits, validator: Validator, *, leni
     return Admitted(
         request=request,
         model=request.model,
-        items=_items(request, limits),
+        items=_items(request, body, limits),
         tools=toolset.build(request.tools or (), given(request.tool_choice), lenient=lenient),
         sampling=_sampling(request, wants_logprobs="message.output_text.logprobs" in include),
         format=_format(request.text.format if request.text else None, validator),
@@ -145,7 +146,7 @@ def _limit(name: str, size: int, most: int) -> None:
         raise InvalidRequest(f"Invalid '{name}': too large. Expected at most {most}, but got {size}.", code="too_large", param=name)
 
 
-def _items(request: CreateResponse, limits: Limits) -> tuple[Item, ...]:
+def _items(request: CreateResponse, body: bytes, limits: Limits) -> tuple[Item, ...]:
     given = request.input
     if given is None:
         raise InvalidRequest("Missing required parameter: 'input'.", code="missing_required_parameter", param="input")
@@ -155,14 +156,16 @@ def _items(request: CreateResponse, limits: Limits) -> tuple[Item, ...]:
     if not given:
         raise InvalidRequest("Invalid 'input': expected at least one item.", code="empty_array", param="input")
     _limit("input", len(given), limits.input_items)
-    return tuple(_item(raw, f"input[{i}]") for i, raw in enumerate(given))
+    parsed = parse_items(body)
+    if parsed is None:
+        parsed = tuple(parse_item(raw, f"input[{i}]") for i, raw in enumerate(given))
+    return tuple(_item(raw, fields, i) for i, (raw, fields) in enumerate(zip(given, parsed, strict=True)))
 
 
-def _item(raw: msgspec.Raw, place: str) -> Item:
-    fields = parse_item(raw, place)
+def _item(raw: msgspec.Raw, fields: InputItem, position: int) -> Item:
     if fields.type is None and fields.role is None and fields.content is None and fields.id:
         fields = msgspec.structs.replace(fields, type="item_reference")
-    return Item(raw, fields, place)
+    return Item(raw, fields, f"input[{position}]")
 
 
 def _sampling(request: CreateResponse, *, wants_logprobs: bool) -> Sampling:

@@ -63,6 +63,26 @@ def join(*encoded: bytes) -> bytes:
     return _JOIN.join(part for part in encoded if part)
 
 
+class Recent:
+    """A response that may be continued soon. Its context is made when that happens: most conversations end."""
+
+    __slots__ = ("_context", "_make", "expires_at", "size", "turns")
+
+    def __init__(self, turns: frozenset[str], expires_at: int, size: int, make: Callable[[], Context]) -> None:
+        self.turns = turns
+        self.expires_at = expires_at
+        self.size = size
+        """About how many bytes of memory it takes."""
+        self._make: Callable[[], Context] | None = make
+        self._context = Context()
+
+    def context(self) -> Context:
+        """Everything up to and including the response."""
+        if self._make is not None:
+            self._context, self._make = self._make(), None
+        return self._context
+
+
 class History:
     """Contexts of stored chains."""
 
@@ -72,7 +92,7 @@ class History:
         self._shared = shared
         self._capacity = cache_bytes
         self._size = 0
-        self._contexts: OrderedDict[_Key, Context] = OrderedDict()
+        self._recent: OrderedDict[_Key, Recent] = OrderedDict()
         self._deleted: OrderedDict[str, None] = OrderedDict()
         """Recently deleted: a turn that was under way must not bring their content back."""
 
@@ -82,11 +102,11 @@ class History:
             return Context()
         response_id = ids.normalize_response_id(previous_id)
         key = (view.project_id, response_id or "", view.encoder.dialect, view.preserves_thinking)
-        cached = self._contexts.get(key)
+        cached = self._recent.get(key)
         if cached is not None and cached.expires_at > now and (not self._shared or await self._store.continuable(*key[:2], now)):
-            if key in self._contexts:
-                self._contexts.move_to_end(key)
-            return cached
+            if key in self._recent:
+                self._recent.move_to_end(key)
+            return cached.context()
         turns = await self._chain(view.project_id, response_id, previous_id, now)
         transcript = view.transcript(Context())
         for turn in turns:
@@ -94,28 +114,28 @@ class History:
         transcript.flush_open()
         return view.settle(transcript, frozenset(turn.id for turn in turns), b"")
 
-    def remember(self, view: View, response_id: str, context: Context, *, after: str | None) -> None:
-        """Keep the context of a response that was just stored; that of its parent is seldom needed again."""
-        if not context.turns.isdisjoint(self._deleted):
+    def remember(self, view: View, response_id: str, recent: Recent, *, after: str | None) -> None:
+        """Keep what was just stored at hand; its parent is seldom needed again."""
+        if not recent.turns.isdisjoint(self._deleted):
             return
         if after is not None:
             parent = (view.project_id, after, view.encoder.dialect, view.preserves_thinking)
-            self._drop([parent] if parent in self._contexts else [])
-        self._contexts[view.project_id, response_id, view.encoder.dialect, view.preserves_thinking] = context
-        self._size += context.size
-        while self._size > self._capacity and self._contexts:
-            self._size -= self._contexts.popitem(last=False)[1].size
+            self._drop([parent] if parent in self._recent else [])
+        self._recent[view.project_id, response_id, view.encoder.dialect, view.preserves_thinking] = recent
+        self._size += recent.size
+        while self._size > self._capacity and self._recent:
+            self._size -= self._recent.popitem(last=False)[1].size
 
     def forget(self, response_id: str) -> None:
         """Drop every context that holds the response: it was deleted."""
         self._deleted[response_id] = None
         if len(self._deleted) > _DELETIONS_KEPT:
             self._deleted.popitem(last=False)
-        self._drop(key for key, context in list(self._contexts.items()) if response_id in context.turns)
+        self._drop(key for key, recent in list(self._recent.items()) if response_id in recent.turns)
 
     def _drop(self, keys: Iterable[_Key]) -> None:
         for key in keys:
-            self._size -= self._contexts.pop(key).size
+            self._size -= self._recent.pop(key).size
 
     async def resolve(self, project_id: str, items: Sequence[Item], now: int) -> Sequence[Item]:
         """Replace every `item_reference` by the item, in place. Raises InvalidRequest for one that is not there."""

@@ -13,7 +13,7 @@ from app.engine.history import History, View, join
 from app.engine.reading import Reader
 from app.engine.sealing import Sealer
 from app.engine.thinking import Decision
-from app.engine.transcript import Context, Transcript, last_user
+from app.engine.transcript import Context, Transcript, last_user, weight
 from app.protocol import ids
 from app.protocol.errors import InvalidRequest
 from app.protocol.messages import FilePart, ImagePart, Message, User
@@ -190,7 +190,7 @@ def _check_parts(messages: Sequence[Message], can: Capabilities, model: str) -> 
 
 def estimated_size(call: ModelCall) -> int:
     """Bytes of text the model reads, about."""
-    return len(call.prefix) + len(msgspec.json.encode(call.messages)) + len(call.system or "")
+    return len(call.prefix) + sum(weight(message) for message in call.messages) + len(call.system or "")
 
 
 class _Role(msgspec.Struct, frozen=True):

@@ -19,7 +19,6 @@ from app.protocol import ids
 from app.protocol.errors import Conflict, InvalidRequest, NotFound
 from app.protocol.projection import fold, parse_frame
 from app.protocol.replay import replay
-from app.protocol.requests import parse
 from app.protocol.response import encode
 from app.settings import Limits
 from app.stores.base import AncestorDeleted, ResponseRecord, Turn
@@ -53,7 +52,7 @@ class Responses:
 
     async def create(self, principal: Principal, body: bytes, *, lenient: bool) -> Run:
         """Check the request and make its run, which is not open yet. Raises ApiError."""
-        admitted = admit(parse(body), self._limits, self._ports.validator, lenient=lenient)
+        admitted = admit(body, self._limits, self._ports.validator, lenient=lenient)
         items = await self._ports.history.resolve(principal.project_id, admitted.items, self._now())
         return Run(self._ports, principal.project_id, admitted, tuple(items))
 

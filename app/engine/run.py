@@ -12,12 +12,13 @@ import msgspec
 from app.engine import failures, records, turn
 from app.engine.admission import Admitted, Item
 from app.engine.echo import begin
-from app.engine.history import History
+from app.engine.history import History, Recent
 from app.engine.metering import Metrics
 from app.engine.preparation import Preparation, Prepared, estimated_size, shortened
 from app.engine.routing import Route, Router, Started, Target
 from app.engine.sealing import Sealer
 from app.engine.structured import Validator
+from app.engine.transcript import Context
 from app.engine.turn import ModelFailure, Parsers, Surroundings
 from app.eventlog.base import Batch, EventLog, EventLogUnavailable
 from app.protocol import ids
@@ -37,6 +38,10 @@ Send = Callable[[list[bytes]], Awaitable[None]]
 
 async def _nothing() -> None:
     """A plain answer has nobody to send events to."""
+
+
+_COPIES = 3
+"""A context that is not made yet holds its texts as sent, as read, and as encoded."""
 
 
 class Ports(msgspec.Struct, frozen=True):
@@ -80,6 +85,7 @@ class Run:
         self._followers: list[asyncio.Queue[Batch]] = []
         self._last: Batch | None = None
         self._unshared: list[bytes] = []
+        self._shared = False
 
     async def open(self) -> None:
         """Get an upstream to accept the request. Raises ApiError: nothing has been sent to the client yet."""
@@ -115,14 +121,14 @@ class Run:
             frames = assembler.take()
             if frames:
                 if followable:
-                    await self._tell(frames, final=False)
+                    self._tell(frames, final=False)
                 await send(frames)
 
         await self._generate(publish)
         await self._settle()
         frames = self._end()
         if followable:
-            await self._tell(frames, final=True)
+            await self._tell_end(frames)
         await send(frames)
 
     async def whole(self) -> bytes:
@@ -144,18 +150,23 @@ class Run:
         return assembler.body or encode(msgspec.structs.replace(assembler.seed, output=tuple(assembler.output)))
 
     def remember(self) -> None:
-        """Keep the context ready for the next turn. Called when the client has its answer."""
+        """Keep the context at hand for the next turn. Called when the client has its answer; the work is done if a next turn comes."""
         assembler, prepared = self._assembler, self._prepared
         if not self.admitted.store or assembler is None or prepared is None or self._response.status not in ("completed", "incomplete"):
             return
-        transcript = prepared.transcript
-        transcript.add(("", item) for item in records.output_items(assembler.body))
-        transcript.flush_open()
+        body, turns = assembler.body, prepared.context.turns | {self.id}
+        expires_at = int(self._began) + self._ports.retention_seconds
+
+        def make() -> Context:
+            transcript = prepared.transcript
+            transcript.add(("", item) for item in records.output_items(body))
+            transcript.flush_open()
+            return prepared.view.settle(transcript, turns, prepared.context.prefix, expires_at)
+
         previous = self.admitted.request.previous_response_id
         parent = ids.normalize_response_id(previous) if previous else None
-        expires_at = int(self._began) + self._ports.retention_seconds
-        context = prepared.view.settle(transcript, prepared.context.turns | {self.id}, prepared.context.prefix, expires_at)
-        self._ports.history.remember(prepared.view, self.id, context, after=parent)
+        size = _COPIES * (estimated_size(prepared.call) + len(body))
+        self._ports.history.remember(prepared.view, self.id, Recent(turns, expires_at, size, make), after=parent)
 
     async def _generate(self, publish: Callable[[], Awaitable[None]]) -> None:
         """The model's turn, with every failure made part of the response."""
@@ -224,7 +235,7 @@ class Run:
         await self._settle()
         frames = self._end()
         if self.admitted.store:
-            await self._tell(frames, final=True)
+            await self._tell_end(frames)
 
     def _end(self) -> list[bytes]:
         assembler = self._built
@@ -264,17 +275,23 @@ class Run:
         finally:
             self._followers.remove(news)
 
-    async def _tell(self, frames: list[bytes], *, final: bool) -> None:
+    def _tell(self, frames: list[bytes], *, final: bool) -> None:
         """Let readers besides the client have the frames. Nothing is kept: one that comes later gets the past from `catch_up`."""
-        batch = Batch(self._told, tuple(frames), final)
+        first = self._told
         self._told += len(frames)
-        self._last = batch if final else None
-        for follower in self._followers:
-            follower.put_nowait(batch)
+        if final or self._followers:
+            batch = Batch(first, tuple(frames), final)
+            self._last = batch if final else None
+            for follower in self._followers:
+                follower.put_nowait(batch)
         if self._ports.shared is not None:
             self._unshared.extend(frames)
-            if final:
-                await self.share(final=True)
+
+    async def _tell_end(self, frames: list[bytes]) -> None:
+        """As `_tell`, for the last frames. A stream that was over before it was shared at all is read from the store elsewhere."""
+        self._tell(frames, final=True)
+        if self._shared:
+            await self.share(final=True)
 
     async def share(self, *, final: bool = False) -> None:
         """Copy what is new to the shared log."""
@@ -282,6 +299,7 @@ class Run:
         if not frames or self._ports.shared is None:
             return
         batch = Batch(self._told - len(frames), tuple(frames), final)
+        self._shared = True
         try:
             await self._ports.shared.append(self.project_id, self.id, batch)
         except EventLogUnavailable as error:

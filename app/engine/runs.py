@@ -12,7 +12,7 @@ from app.protocol.errors import Unavailable
 
 _log = logging.getLogger(__name__)
 _QUICK_SECONDS = 0.05
-_SHARE_SECONDS = 0.1
+_SHARE_SECONDS = 0.5
 """How far a follower on another replica may lag behind."""
 
 

@@ -39,18 +39,9 @@ class Context(msgspec.Struct, frozen=True):
     expires_at: int = 0
     """When the tip expires, Unix seconds."""
 
-    @property
-    def size(self) -> int:
-        """About how many bytes of memory it takes."""
-        return (
-            len(self.prefix)
-            + sum(map(len, self.system))
-            + sum(_weight(message) for message in self.tail)
-            + 128 * (len(self.turns) + len(self.answered))
-        )
 
-
-def _weight(message: Message) -> int:
+def weight(message: Message) -> int:
+    """About how many bytes of memory it takes."""
     match message:
         case User():
             return 200 + (

@@ -164,6 +164,11 @@ class InputItem(msgspec.Struct, frozen=True):
     encrypted_content: str | None = None
 
 
+class _Items(msgspec.Struct, frozen=True):
+    input: tuple[InputItem, ...]
+
+
+_items_decoder = msgspec.json.Decoder(_Items)
 _request_decoder = msgspec.json.Decoder(CreateResponse)
 _item_decoder = msgspec.json.Decoder(InputItem)
 _tool_decoder = msgspec.json.Decoder(Tool)
@@ -185,6 +190,14 @@ def parse(body: bytes) -> CreateResponse:
 def _decode_below(body: bytes, frames: int) -> CreateResponse:
     """Decode it so many frames further down, where less of the stack is left to its nesting."""
     return _decode_below(body, frames - 1) if frames else _request_decoder.decode(body)
+
+
+def parse_items(body: bytes) -> tuple[InputItem, ...] | None:
+    """All items of `input` at once, a third of the cost of one by one; None when one of them is wrong, and shall be looked for."""
+    try:
+        return _items_decoder.decode(body).input
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def parse_item(raw: msgspec.Raw, place: str) -> InputItem:

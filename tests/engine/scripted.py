@@ -12,7 +12,6 @@ from app.engine.admission import Admitted, admit
 from app.engine.structured import Validator
 from app.protocol.deltas import Delta
 from app.protocol.messages import Assistant, Message
-from app.protocol.requests import parse
 from app.providers.base import Capabilities, ModelCall, UpstreamError, UpstreamModel
 from app.settings import Limits
 
@@ -71,4 +70,4 @@ class ScriptedProvider:
 def admitted(*, lenient: bool = False, limits: Limits | None = None, **fields: Any) -> Admitted:
     """The request with these fields, admitted; model and input have defaults."""
     body = json.dumps({"model": "m", "input": "hi", **fields}).encode()
-    return admit(parse(body), limits or Limits(), VALIDATOR, lenient=lenient)
+    return admit(body, limits or Limits(), VALIDATOR, lenient=lenient)

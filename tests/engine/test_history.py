@@ -11,8 +11,8 @@ import pytest
 
 from app.engine import records
 from app.engine.admission import Item
-from app.engine.history import History, View, join
-from app.engine.transcript import Context
+from app.engine.history import History, Recent, View, join
+from app.engine.transcript import Context, weight
 from app.protocol import ids
 from app.protocol.errors import InvalidRequest
 from app.protocol.requests import parse_item
@@ -88,8 +88,10 @@ class Chat:
         if remember:
             transcript.add(("", one) for one in records.output_items(body))
             transcript.flush_open()
-            after = self.view.settle(transcript, context.turns | {rid(number)}, context.prefix, EXPIRY)
-            self.history.remember(self.view, rid(number), after, after=before)
+            turns = context.turns | {rid(number)}
+            after = self.view.settle(transcript, turns, context.prefix, EXPIRY)
+            recent = Recent(turns, EXPIRY, sum(map(weight, after.tail)) + len(after.prefix), lambda: after)
+            self.history.remember(self.view, rid(number), recent, after=before)
 
     async def context(self, number: int, *, view: View | None = None, now: int = NOW) -> Context:
         return await self.history.context(view or self.view, rid(number), now)

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from app.engine.toolset import upstream_name
-from app.engine.transcript import Context, Transcript, last_user
+from app.engine.transcript import Context, Transcript, last_user, weight
 from app.protocol.errors import InvalidRequest
 from app.protocol.messages import Assistant, Call, FilePart, ImagePart, Message, TextPart, ToolResult, User
 from app.protocol.requests import parse_item
@@ -313,9 +313,6 @@ def test_open_calls_are_resumed() -> None:
     assert resumed.answered == {"c1"}
 
 
-def test_a_context_knows_about_how_large_it_is() -> None:
-    small = Context()
+def test_a_message_is_weighed_by_its_text() -> None:
     tail = (User("a" * 1000), User((ImagePart("b" * 1000),)), Assistant("c" * 1000, "d" * 1000, (opened("c", "f", "e" * 1000),)))
-    large = Context(frozenset({"t"}), ("f" * 1000,), b"g" * 1000, (*tail, ToolResult("c", "h" * 1000)), frozenset({"c"}))
-    assert small.size == 0
-    assert 8000 <= large.size <= 10_000
+    assert 6000 <= sum(map(weight, (*tail, ToolResult("c", "h" * 1000)))) <= 8000
