@@ -129,8 +129,8 @@ class Router:
 def _tries(routes: Sequence[Route]) -> Iterator[Route]:
     """Each route once, round after round, until its attempts are used up."""
     turn = 0
-    while any(turn < route.attempts for route in routes):
-        yield from (route for route in routes if turn < route.attempts)
+    while left := [route for route in routes if turn < route.attempts]:
+        yield from left
         turn += 1
 
 

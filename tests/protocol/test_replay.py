@@ -6,9 +6,10 @@ import msgspec
 import pytest
 
 from app.protocol import deltas as d
+from app.protocol.assembler import Assembler, Options
 from app.protocol.items import FunctionCallItem
-from app.protocol.replay import encode_cuts, replay
-from app.protocol.response import encode
+from app.protocol.replay import catch_up, encode_cuts, replay
+from app.protocol.response import Response, encode
 from tests.protocol.assembling import assemble
 from tests.support.judge import judge
 
@@ -73,3 +74,31 @@ def test_the_end_is_the_stored_body(status: str) -> None:
 def test_the_cuts_of_a_stream_cost_about_a_byte_each() -> None:
     made = assemble([*[d.Text("word ")] * 1000, STOP])
     assert len(encode_cuts(made.cuts)) < 1100
+
+
+def test_a_reader_who_comes_late_gets_the_frames_so_far() -> None:
+    script: list[d.Delta] = [
+        d.Reasoning("a"),
+        d.Reasoning("b"),
+        d.Text("\n"),
+        d.Text("c"),
+        d.Text("d", (d.TokenLogprob("d", -1.0),)),
+        d.Refusal("e"),
+        d.CallOpened(0, "c0", "f"),
+        d.CallArguments(0, '{"a":'),
+        d.CallOpened(1, "c1", "g"),
+        d.CallArguments(1, "{}"),
+        d.CallArguments(0, "1}"),
+        d.Text("f"),
+    ]
+    response = Response(id="r", created_at=1, status="in_progress", model="m")
+    assembler = Assembler(response, lambda prefix, position: f"{prefix}_{position}", Options())
+    assembler.start()
+    frames = assembler.take()
+    assert catch_up(assembler) == frames
+    for delta in script:
+        assembler.receive([delta])
+        frames += assembler.take()
+        assert catch_up(assembler) == frames, delta
+    assembler.end_turn()
+    assert catch_up(assembler) == frames + assembler.take()
