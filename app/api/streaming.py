@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 from starlette.types import Send
 
 from app.protocol.sse import HEARTBEAT
 
+_PATIENCE = 0.1
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -32,7 +35,10 @@ class StreamWriter:
     async def beat(self) -> None:
         """Send a comment if nothing was written since the last call."""
         if not self._wrote:
-            await self._send({"type": "http.response.body", "body": HEARTBEAT, "more_body": True})
+            # A client that does not read needs no sign of life, and must not keep the others from theirs.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE):
+                    await self._send({"type": "http.response.body", "body": HEARTBEAT, "more_body": True})
         self._wrote = False
 
 

@@ -90,7 +90,9 @@ class Preparation:
         forced, duties = self._duties(can, enforced, thinks=decision.enabled is True)
         call = ModelCall(
             model=model,
-            system=self._system(transcript, duties.forced, in_words=admitted.format is not None and enforced != "whole"),
+            system=self._system(
+                transcript, None if forced else duties.forced, in_words=admitted.format is not None and enforced != "whole"
+            ),
             prefix=join(context.prefix, earlier),
             messages=messages[closed:],
             tools=admitted.tools.functions,

@@ -18,7 +18,7 @@ from app.engine.preparation import Preparation, Prepared, estimated_size, shorte
 from app.engine.routing import Route, Router, Started, Target
 from app.engine.sealing import Sealer
 from app.engine.structured import Validator
-from app.engine.transcript import Context
+from app.engine.transcript import Context, weight
 from app.engine.turn import ModelFailure, Parsers, Surroundings
 from app.eventlog.base import Batch, EventLog, EventLogUnavailable
 from app.protocol import ids
@@ -38,10 +38,6 @@ Send = Callable[[list[bytes]], Awaitable[None]]
 
 async def _nothing() -> None:
     """A plain answer has nobody to send events to."""
-
-
-_COPIES = 3
-"""A context that is not made yet holds its texts as sent, as read, and as encoded."""
 
 
 class Ports(msgspec.Struct, frozen=True):
@@ -125,10 +121,12 @@ class Run:
                 await send(frames)
 
         await self._generate(publish)
-        await self._settle()
-        frames = self._end()
-        if followable:
-            await self._tell_end(frames)
+        try:
+            await self._settle()
+        finally:  # also when the client leaves while the record is being written: others may be following
+            frames = self._end()
+            if followable:
+                await self._tell_end(frames)
         await send(frames)
 
     async def whole(self) -> bytes:
@@ -156,17 +154,17 @@ class Run:
             return
         body, turns = assembler.body, prepared.context.turns | {self.id}
         expires_at = int(self._began) + self._ports.retention_seconds
+        view, transcript, prefix = prepared.view, prepared.transcript, prepared.context.prefix  # all that `make` may keep alive
 
         def make() -> Context:
-            transcript = prepared.transcript
             transcript.add(("", item) for item in records.output_items(body))
             transcript.flush_open()
-            return prepared.view.settle(transcript, turns, prepared.context.prefix, expires_at)
+            return view.settle(transcript, turns, prefix, expires_at)
 
         previous = self.admitted.request.previous_response_id
         parent = ids.normalize_response_id(previous) if previous else None
-        size = _COPIES * (estimated_size(prepared.call) + len(body))
-        self._ports.history.remember(prepared.view, self.id, Recent(turns, expires_at, size, make), after=parent)
+        size = len(prefix) + sum(map(weight, transcript.messages)) + len(body)
+        self._ports.history.remember(view, self.id, Recent(turns, expires_at, size, make), after=parent)
 
     async def _generate(self, publish: Callable[[], Awaitable[None]]) -> None:
         """The model's turn, with every failure made part of the response."""
