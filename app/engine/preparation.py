@@ -144,12 +144,17 @@ class Preparation:
         if in_words:
             parts.append(_format_in_words(self._admitted.format))
         if forced is not None:
-            parts.append(f"You must call the function '{forced.name}'." if forced.name else "You must call at least one of the functions.")
+            parts.append(forced_in_words(forced))
         return "\n\n".join(part for part in parts if part) or None
 
     def _warnings(self, transcript: Transcript) -> tuple[str, ...]:
         left_out = tuple(f"tool '{kind}' is not served and was left out" for kind in self._admitted.tools.left_out)
         return (*left_out, "encrypted reasoning of another server or model was left out") if transcript.dropped_thinking else left_out
+
+
+def forced_in_words(forced: ForcedCall) -> str:
+    """The demand for a call, for the model to read."""
+    return f"You must call the function '{forced.name}'." if forced.name else "You must call at least one of the functions."
 
 
 def _format_in_words(wanted: JsonSchema | JsonObject | None) -> str:

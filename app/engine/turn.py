@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import msgspec
 
-from app.engine.preparation import Prepared
+from app.engine.preparation import Prepared, forced_in_words
 from app.engine.reading import Reader
 from app.engine.routing import Started
 from app.engine.structured import Validator, extract_json
@@ -143,7 +143,7 @@ async def run(prepared: Prepared, started: Started, assembler: Assembler, around
             raise ModelFailure(problem)
         complaint = problem
         assembler.abandon_turn()
-        started = await around.reopen(_again(prepared.call, complaint))
+        started = await around.reopen(_again(prepared, complaint))
 
 
 async def _read(prepared: Prepared, started: Started, gate: Gate, assembler: Assembler, around: Surroundings) -> None:
@@ -161,8 +161,10 @@ async def _read(prepared: Prepared, started: Started, gate: Gate, assembler: Ass
     parsers.note(upstream, model, reader)
 
 
-def _again(call: ModelCall, complaint: str) -> ModelCall:
-    reminder = f"Your last answer was refused: {complaint} Answer again, and keep to it."
+def _again(prepared: Prepared, complaint: str) -> ModelCall:
+    call, forced = prepared.call, prepared.duties.forced
+    demand = f" {forced_in_words(forced)}" if forced else ""
+    reminder = f"Your last answer was refused: {complaint} Answer again, and keep to it.{demand}"
     return msgspec.structs.replace(call, system=f"{call.system}\n\n{reminder}" if call.system else reminder)
 
 
