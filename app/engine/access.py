@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 import secrets
 import time
-from collections.abc import Sequence
 from hashlib import sha256
 
 import msgspec
@@ -100,8 +99,3 @@ async def create_key(keys: KeyStore, *, project: str, name: str, expires_at: int
         expires_at=expires_at,
     )
     return NewKey(await keys.create(key, sha256(secret.encode()).digest()), secret)
-
-
-async def list_keys(keys: KeyStore) -> Sequence[ApiKey]:
-    """All keys, newest first."""
-    return await keys.list()

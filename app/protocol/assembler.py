@@ -76,16 +76,6 @@ class Assembler:
         return frames
 
     @property
-    def last_number(self) -> int:
-        """Sequence number of the last event."""
-        return self._out.last
-
-    @property
-    def begun(self) -> bool:
-        """Whether the model has produced anything a client can see."""
-        return bool(self.output) or self._writer is not None
-
-    @property
     def called(self) -> bool:
         """Whether the model has called a tool."""
         return bool(self._calls) or any(isinstance(item, FunctionCallItem | CustomToolCallItem) for item in self.output)

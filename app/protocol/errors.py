@@ -5,7 +5,6 @@ The tree:
     ApiError
     ├── InvalidRequest      400  the caller's mistake; names the parameter
     ├── Unauthorized        401
-    ├── Forbidden           403
     ├── NotFound            404
     ├── Conflict            409  never worth an automatic retry
     ├── PayloadTooLarge     413
@@ -86,13 +85,6 @@ class Unauthorized(ApiError):
 
     status = 401
     type: ErrorType = "authentication_error"
-
-
-class Forbidden(ApiError):
-    """The key is good, the act is not allowed."""
-
-    status = 403
-    type: ErrorType = "permission_error"
 
 
 class NotFound(ApiError):

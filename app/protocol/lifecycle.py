@@ -69,10 +69,6 @@ class Lifecycle:
         self.sequence_number = event.sequence_number
         self.state = self._resolve(following, event)
 
-    def skip(self, count: int) -> None:
-        """Note `count` deltas of the open field, which were legal by construction."""
-        self.sequence_number += count
-
     def _resolve(self, following: str, event: e.Event) -> str:
         match event:
             case e.ItemAdded():

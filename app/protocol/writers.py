@@ -49,11 +49,6 @@ class Emitter:
         self._lifecycle = Lifecycle()
         self._quiet = quiet
 
-    @property
-    def last(self) -> int:
-        """Number of the last event."""
-        return self._lifecycle.sequence_number
-
     def emit(self, kind: Callable[..., e.Event], **fields: object) -> None:
         """Emit a structural event. Without a reader (a plain answer) nothing is built."""
         if self._quiet:

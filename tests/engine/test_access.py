@@ -9,7 +9,7 @@ from hashlib import sha256
 import msgspec
 import pytest
 
-from app.engine.access import ADMIN, ANYONE, Access, Principal, create_key, list_keys
+from app.engine.access import ADMIN, ANYONE, Access, Principal, create_key
 from app.protocol.errors import Unauthorized
 from app.stores.base import ApiKey
 
@@ -63,7 +63,7 @@ async def test_a_new_key_opens_its_project_and_only_its_digest_is_kept() -> None
     assert len(new.key.prefix) < len(new.secret) // 2
     access = Access(keys, admin_key=None, required=True)
     assert await access.principal(bearer(new.secret)) == Principal(new.key.project_id, new.key.id)
-    assert await list_keys(keys) == [new.key]
+    assert await keys.list() == [new.key]
 
 
 @pytest.mark.parametrize("header", [f"bearer {ADMIN_KEY}", f"BEARER   {ADMIN_KEY} "])

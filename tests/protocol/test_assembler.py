@@ -223,13 +223,9 @@ def test_a_late_failure_takes_back_the_completion() -> None:
     assert _statuses(assembler.response.output) == ["completed"]
 
 
-def test_what_has_begun_and_what_was_called() -> None:
+def test_what_was_called() -> None:
     assembler = new_assembler(quiet=True)
-    assert not assembler.begun
-    assembler.receive([d.Text(" ")])
-    assert not assembler.begun
     assembler.receive([d.Text("a")])
-    assert assembler.begun
     assert not assembler.called
     assembler.receive([d.CallOpened(0, "a", "f")])
     assert assembler.called
@@ -237,11 +233,10 @@ def test_what_has_begun_and_what_was_called() -> None:
     assert assembler.called
 
 
-def test_frames_are_taken_once_and_numbered() -> None:
+def test_frames_are_taken_once() -> None:
     assembler = new_assembler()
     assembler.start()
     assert len(assembler.take()) == 2
-    assert assembler.last_number == 1
     assert assembler.take() == []
 
 
