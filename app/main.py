@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp
 
 from app import __version__, upstreams
@@ -60,7 +61,7 @@ def create_app(settings: Settings | None = None) -> Gateway:
             _settle_garbage_collector()
             yield
 
-    app = FastAPI(
+    app = FastAPIOffline(
         title="Responses gateway", version=__version__, lifespan=lifespan, description="The OpenAI Responses API in front of Qwen."
     )
     for router in (responses.router, models.router, health.router):

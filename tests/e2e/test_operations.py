@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 
 import httpx
@@ -124,3 +125,14 @@ async def _samples(http: httpx.AsyncClient) -> dict[tuple[str, ...], float]:
         for sample in family.samples
         if not sample.name.endswith("_bucket")
     }
+
+
+async def test_the_documentation_page_needs_nothing_from_elsewhere(gateway: Gateway) -> None:
+    async with gateway.http() as http:
+        page = (await http.get("/docs")).text
+        assets = re.findall(r'(?:src|href)="([^"]+\.(?:js|css))"', page)
+        sizes = [len((await http.get(asset)).content) for asset in assets]
+
+    assert "://" not in " ".join(assets)
+    assert len(assets) == 2
+    assert min(sizes) > 100_000
