@@ -62,7 +62,7 @@ class Responses:
         if found is None:
             raise not_found(response_id)
         run = self._runs.find(principal.project_id, found)
-        if run is not None and run.admitted.store:
+        if run is not None and run.known:
             return run.snapshot()
         record = await self._ports.store.get(principal.project_id, found, self._now())
         if record is not None:
@@ -104,7 +104,8 @@ class Responses:
     async def delete(self, principal: Principal, response_id: str) -> str:
         """Delete the response and return its id as stored. Raises NotFound, and Conflict while it is being generated."""
         found = ids.normalize_response_id(response_id)
-        if found is not None and self._runs.find(principal.project_id, found):
+        run = self._runs.find(principal.project_id, found) if found is not None else None
+        if run is not None and not run.settled:
             raise Conflict(f"Response with id '{response_id}' is still being generated.", code="response_in_progress")
         if found is None or not await self._ports.store.delete(principal.project_id, found, self._now()):
             raise not_found(response_id)

@@ -82,6 +82,8 @@ class Run:
         self._last: Batch | None = None
         self._unshared: list[bytes] = []
         self._shared = False
+        self.settled = False
+        """Its record is stored."""
 
     async def open(self) -> None:
         """Get an upstream to accept the request. Raises ApiError: nothing has been sent to the client yet."""
@@ -143,9 +145,9 @@ class Run:
         return self._built.body
 
     def snapshot(self) -> bytes:
-        """The response as it is now."""
+        """The response as it is now. Its end is not told before it is stored: whoever sees it may continue it."""
         assembler = self._built
-        return assembler.body or encode(msgspec.structs.replace(assembler.seed, output=tuple(assembler.output)))
+        return assembler.body if self.settled else encode(msgspec.structs.replace(assembler.seed, output=tuple(assembler.output)))
 
     def remember(self) -> None:
         """Keep the context at hand for the next turn. Called when the client has its answer; the work is done if a next turn comes."""
@@ -207,8 +209,8 @@ class Run:
         """Send the prepared request, or `call` in its stead."""
         target = self._target or self._ports.router.target(self.admitted.model)
         self._target = target
-        if call is not None and self._started is not None:
-            target = Target(target.model, (self._started[0],))
+        if call is not None:  # it is written in the words of one upstream
+            target = Target(target.model, tuple(route for route in target.routes if route.provider is self._ready.provider))
 
         async def build(route: Route) -> ModelCall:
             if call is not None:
@@ -224,6 +226,7 @@ class Run:
             return
         try:
             await self._ports.store.save(self._record())
+            self.settled = True
         except (StoreUnavailable, RecordRefused):
             _log.exception("response %s could not be stored", self.id)
             self._built.fail(ResponseError("server_error", "The response could not be stored. Try again, or send 'store': false."))
@@ -247,9 +250,14 @@ class Run:
         self._ports.metrics.responded(response.model, response.status, stream=self.admitted.stream, seconds=seconds, usage=response.usage)
 
     @property
+    def known(self) -> bool:
+        """It has begun, and others may read it."""
+        return self.admitted.store and self._assembler is not None
+
+    @property
     def can_be_followed(self) -> bool:
-        """It streams, and others may know of it."""
-        return self.admitted.stream and self.admitted.store and self._assembler is not None
+        """It is known, and it streams."""
+        return self.admitted.stream and self.known
 
     async def follow(self, after: int) -> AsyncGenerator[Sequence[bytes], None]:
         """The stream for another reader: the frames above `after` so far, then each batch as it comes, to the terminal event."""

@@ -6,19 +6,16 @@ off and the whole context goes with every call. This face enforces no output for
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import suppress
 
 import msgspec
 
 from app.protocol.deltas import Delta
 from app.protocol.messages import Message
-from app.providers._client import ERROR_LIMIT, OK, client_for, list_models
-from app.providers._http import UpstreamReply
+from app.providers._client import ERROR_LIMIT, OK, client_for, drain, list_models
 from app.providers._responses import encode_call, encode_messages
 from app.providers._responses_decode import ResponsesDecoder
-from app.providers.base import Capabilities, ModelCall, Thinking, UpstreamError, UpstreamModel
+from app.providers.base import Capabilities, ModelCall, Thinking, UpstreamModel
 from app.providers.errors import error_from_reply, error_in_stream
 from app.providers.facts import FactsLookup
 from app.providers.spec import ProviderSpec
@@ -27,7 +24,6 @@ from app.settings import Upstream
 DIALECT = "dashscope-responses"
 
 _EVENTS = "text/event-stream"
-_DRAIN_SECONDS = 0.1
 
 
 class ResponsesProvider:
@@ -81,7 +77,7 @@ class ResponsesProvider:
                     raise decoder.failure
             if deltas := decoder.end():
                 yield deltas
-            await _drain(reply)
+            await drain(reply)
         finally:
             reply.close()
 
@@ -92,14 +88,6 @@ class ResponsesProvider:
     async def aclose(self) -> None:
         """As the port says."""
         await self._client.aclose()
-
-
-async def _drain(reply: UpstreamReply) -> None:
-    """Read the end of the body, so that the connection can be used again; the answer is complete, whatever happens here."""
-    with suppress(TimeoutError, UpstreamError):
-        async with asyncio.timeout(_DRAIN_SECONDS):
-            while await reply.read_some():
-                pass
 
 
 PROVIDER = ProviderSpec(DIALECT, ResponsesProvider)

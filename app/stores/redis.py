@@ -18,6 +18,8 @@ from redis.exceptions import RedisError
 
 from app.stores.base import ResponseRecord, ResponseStore, Turn
 
+CONNECT_SECONDS = 1.0
+"""To get a connection: many are opened at once at the start, when the process has most to do."""
 TIMEOUT_SECONDS = 0.25
 """A cache that takes longer than this is slower than the database."""
 
@@ -47,9 +49,9 @@ class RedisCachedStore:
         pool = BlockingConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType] - its options are not annotated
             url,
             max_connections=CONNECTIONS,
-            timeout=TIMEOUT_SECONDS,
+            timeout=CONNECT_SECONDS,
             socket_timeout=TIMEOUT_SECONDS,
-            socket_connect_timeout=TIMEOUT_SECONDS,
+            socket_connect_timeout=CONNECT_SECONDS,
             retry=Retry(NoBackoff(), 0),
         )
         self._redis = Redis.from_pool(pool)

@@ -28,11 +28,12 @@ async def store(request: pytest.FixtureRequest) -> AsyncGenerator[ResponseStore]
     if request.param.startswith("redis"):
         cached = RedisCachedStore(plain, request.getfixturevalue("redis_url"))
         yield cached
-        assert cached.failures == 0
         await cached.aclose()
+        await database.aclose()
+        assert cached.failures == 0  # every answer came by way of Redis
     else:
         yield plain
-    await database.aclose()
+        await database.aclose()
 
 
 def _said(turns: Sequence[Turn] | None) -> list[str]:
