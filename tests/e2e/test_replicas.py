@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Generator
 from itertools import cycle
 from pathlib import Path
@@ -147,6 +148,10 @@ def workers(upstream_server: ScriptedUpstream, tmp_path_factory: pytest.TempPath
     """Two worker processes behind one port, on SQLite."""
     upstream_server.reset()
     with running_gateway(tmp_path_factory.mktemp("workers"), upstream_server.url, workers="2") as running:
+        deadline = time.monotonic() + 30
+        while running.log().count("Application startup complete") < 2:  # the port answers as soon as the first of them is there
+            assert time.monotonic() < deadline, running.log()
+            time.sleep(0.02)
         yield running
 
 
