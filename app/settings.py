@@ -16,6 +16,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 Dialect = Literal["auto", "dashscope", "dashscope-responses", "vllm", "sglang", "ollama", "llamacpp", "openai", "demo"]
 
+SearchProvider = Literal["searxng", "tavily", "brave", "serper", "bocha", "exa", "jina"]
+ToolMode = Literal["auto", "gateway", "native", "off"]
+
 _MIN_ADMIN_KEY = 20
 
 
@@ -62,6 +65,19 @@ class ModelFacts(_Section):
     preserves_thinking: bool | None = Field(default=None, description="Wants earlier turns' thinking replayed.")
 
 
+class ToolSettings(_Section):
+    """Who runs one built-in tool, and what a call of it costs."""
+
+    mode: ToolMode = Field(
+        default="auto",
+        description="`gateway`: run here; `native`: forwarded to an upstream that has the tool itself; `off`: refused; "
+        "`auto`: native where the upstream really has it, else here.",
+    )
+    models: dict[str, ToolMode] = Field(default_factory=dict, description="The same for single models, by name or pattern (`qwen3.7-*`).")
+    price: float | None = Field(default=None, ge=0, description="Price of a call, instead of the built-in list's.")
+    currency: str = Field(default="USD", min_length=3, max_length=3, description="Of the price.")
+
+
 class Limits(_Section):
     """Sizes beyond which a request is refused."""
 
@@ -69,6 +85,13 @@ class Limits(_Section):
     input_items: int = Field(default=10_000, ge=1, description="Items in `input`.")
     tools: int = Field(default=256, ge=1, description="Tools in one request.")
     concurrent_responses: int = Field(default=2000, ge=1, description="Responses being generated at once in one process; beyond it: 503.")
+    tool_rounds: int = Field(default=16, ge=1, le=1000, description="Rounds of tool calls in one response; then the model has to answer.")
+    tool_calls_at_once: int = Field(default=8, ge=1, le=256, description="Calls of built-in tools that run side by side in one response.")
+    tool_seconds: float = Field(default=60.0, gt=0, le=3600, description="For one call of a built-in tool.")
+    tool_output_bytes: int = Field(default=48 * 1024, ge=1024, description="What the model reads of one call; the rest is cut.")
+    fetch_bytes: int = Field(default=16 * 1024 * 1024, ge=1024, description="One page, image or file that is fetched from the web.")
+    file_bytes: int = Field(default=512 * 1024 * 1024, ge=1024, description="One uploaded file; larger ones get 413.")
+    container_file_bytes: int = Field(default=64 * 1024 * 1024, ge=1024, description="One file that goes into or comes out of a sandbox.")
     context_cache_bytes: int = Field(default=16 * 1024 * 1024, ge=0, description="Memory for the contexts of recent chains.")
 
 
@@ -131,6 +154,47 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Verbosity of the log on standard error.")
     limits: Limits = Field(default_factory=Limits, description="Sizes beyond which a request is refused.")
+
+    tools: dict[str, ToolSettings] = Field(
+        default_factory=dict, description="Built-in tools by type, in the file: `[tools.web_search]`; all are `auto` unless named here."
+    )
+    searxng_url: str | None = Field(default=None, description="A SearXNG server (JSON format on): web and image search without a key.")
+    search_providers: tuple[SearchProvider, ...] = Field(
+        default=(), description="Search providers in the order they are tried; empty: SearXNG first, then every one that has a key."
+    )
+    tavily_api_key: SecretStr | None = Field(default=None, description="Key of Tavily.")
+    brave_api_key: SecretStr | None = Field(default=None, description="Key of Brave Search.")
+    serper_api_key: SecretStr | None = Field(default=None, description="Key of Serper (Google results, images, Lens).")
+    bocha_api_key: SecretStr | None = Field(default=None, description="Key of Bocha.")
+    exa_api_key: SecretStr | None = Field(default=None, description="Key of Exa.")
+    jina_api_key: SecretStr | None = Field(default=None, description="Key of Jina.")
+    search_base_urls: dict[str, str] = Field(
+        default_factory=dict, description="Other addresses of search providers, by name: for proxies and compatible servers."
+    )
+    fetch_allow: tuple[str, ...] = Field(
+        default=(),
+        description="Hosts, addresses or networks (`wiki.corp`, `10.1.0.0/16`) that may be fetched though they are not public.",
+    )
+    fetch_robots: bool = Field(default=True, description="Keep to the robots.txt of the pages that are fetched.")
+    vision_model: str | None = Field(
+        default=None, description="Model that describes images for `image_search`; default: the request's own model when it takes images."
+    )
+    sandbox: str = Field(
+        default="auto",
+        description="Where `code_interpreter` runs code: `auto` (the best this machine has), `bubblewrap`, `landlock`, `wasi`, "
+        "the URL of a sandbox service, or `off`.",
+    )
+    sandbox_token: SecretStr | None = Field(default=None, description="The sandbox service's token, when `sandbox` is a URL.")
+    files_dir: str = Field(
+        default="data/files", description="Where uploaded files are kept: a directory, or `s3://bucket/prefix`; `off` switches files off."
+    )
+    files_s3_endpoint: str | None = Field(default=None, description="An S3-compatible server; keys come from the AWS_ variables.")
+    embeddings_base_url: str | None = Field(
+        default=None,
+        description="A server for `/embeddings`, up to and including `/v1`; default: a small built-in model.",
+    )
+    embeddings_model: str | None = Field(default=None, description="Its model, for example `text-embedding-v4`.")
+    embeddings_api_key: SecretStr | None = Field(default=None, description="Its key.")
 
     dashscope_api_key: SecretStr | None = Field(
         default=None, validation_alias="DASHSCOPE_API_KEY", description="`DASHSCOPE_API_KEY`: used when no upstream is set."
@@ -223,7 +287,13 @@ def _explain(where: str, kind: str, message: str) -> str:
 
 
 def _names_in(parents: list[str]) -> set[str]:
-    sections: dict[str, type[BaseModel]] = {"upstreams": Upstream, "timeouts": Timeouts, "limits": Limits, "models": ModelFacts}
+    sections: dict[str, type[BaseModel]] = {
+        "upstreams": Upstream,
+        "timeouts": Timeouts,
+        "limits": Limits,
+        "models": ModelFacts,
+        "tools": ToolSettings,
+    }
     named = [p for p in parents if p in sections]
     return set((sections[named[-1]] if named else Settings).model_fields)
 

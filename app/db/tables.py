@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, LargeBinary, MetaData, String, Table, Text
 
-REVISION = "0001"
+REVISION = "0002"
 """The migration that makes this schema; the serving process compares it with the database's without loading Alembic."""
 
 metadata = MetaData(
@@ -65,6 +65,7 @@ responses = Table(
     Column("input", LargeBinary, nullable=False),
     Column("cuts", LargeBinary),
     Column("inherited", LargeBinary),
+    Column("exchanges", LargeBinary),
 )
 
 # Where the items are whose ids the client made up; every other id names its response.

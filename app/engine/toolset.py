@@ -11,9 +11,10 @@ from typing import Any, Literal
 import msgspec
 
 from app.protocol.errors import InvalidRequest
+from app.protocol.messages import FunctionTool
 from app.protocol.requests import Tool, given, parse_tool
 from app.protocol.writers import CallTarget
-from app.providers.base import ForcedCall, FunctionTool
+from app.providers.base import ForcedCall
 
 _log = logging.getLogger(__name__)
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}\Z")

@@ -62,3 +62,12 @@ class ToolResult(msgspec.Struct, frozen=True, tag="tool", gc=False):
 
 
 Message = User | Assistant | ToolResult
+
+
+class FunctionTool(msgspec.Struct, frozen=True):
+    """A function as the upstream shall see it; `name` is already safe for every upstream."""
+
+    name: str
+    description: str | None = None
+    parameters: msgspec.Raw = msgspec.Raw(b'{"type":"object","properties":{}}')
+    strict: bool | None = None

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from app.protocol.messages import Assistant, Call, FilePart, ImagePart, Message, TextPart, ToolResult, User
+from app.protocol.messages import Assistant, Call, FilePart, FunctionTool, ImagePart, Message, TextPart, ToolResult, User
 from app.providers._demo_schema import instance
-from app.providers.base import FunctionTool, JsonSchema, ModelCall, UpstreamError
+from app.providers.base import JsonSchema, ModelCall, UpstreamError
 
 LABEL = "This is the demo model: a simulation, no Qwen model is behind it."
 """Begins every answer in words."""

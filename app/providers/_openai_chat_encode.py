@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from app.protocol.messages import Assistant, FilePart, ImagePart, Message, Part, TextPart, ToolResult, User
-from app.providers.base import FunctionTool, JsonObject, JsonSchema, ModelCall, Sampling, Thinking, UpstreamError
+from app.protocol.messages import Assistant, FilePart, FunctionTool, ImagePart, Message, Part, TextPart, ToolResult, User
+from app.providers.base import JsonObject, JsonSchema, ModelCall, Sampling, Thinking, UpstreamError
 from app.providers.facts import ModelFacts
 
 Force = Literal["named", "required"]

@@ -11,8 +11,8 @@ from hashlib import blake2b
 
 import msgspec
 
-from app.protocol.messages import Assistant, Call, FilePart, ImagePart, Message, Part, TextPart, ToolResult, User
-from app.providers.base import FunctionTool, ModelCall, Sampling, Thinking
+from app.protocol.messages import Assistant, Call, FilePart, FunctionTool, ImagePart, Message, Part, TextPart, ToolResult, User
+from app.providers.base import ModelCall, Sampling, Thinking
 
 _encode = msgspec.json.encode
 _decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode

@@ -8,18 +8,9 @@ from typing import Literal, Protocol
 import msgspec
 
 from app.protocol.deltas import Delta
-from app.protocol.messages import Message
+from app.protocol.messages import FunctionTool, Message
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
-
-
-class FunctionTool(msgspec.Struct, frozen=True):
-    """A function as the upstream shall see it; `name` is already safe for every upstream."""
-
-    name: str
-    description: str | None = None
-    parameters: msgspec.Raw = msgspec.Raw(b'{"type":"object","properties":{}}')
-    strict: bool | None = None
 
 
 class ForcedCall(msgspec.Struct, frozen=True, gc=False):

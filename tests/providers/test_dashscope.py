@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from app.protocol.deltas import Reasoning, Text, TokenUsage, TurnFinished
-from app.protocol.messages import Assistant, Call, FilePart, ImagePart, TextPart, ToolResult, User
-from app.providers.base import ForcedCall, FunctionTool, JsonObject, JsonSchema, ModelCall, Sampling, Thinking, UpstreamError
+from app.protocol.messages import Assistant, Call, FilePart, FunctionTool, ImagePart, TextPart, ToolResult, User
+from app.providers.base import ForcedCall, JsonObject, JsonSchema, ModelCall, Sampling, Thinking, UpstreamError
 from app.providers.dashscope import PROVIDER
 from tests.providers.chat import HELLO, ask, encoded, parameters, provider, sample, sent
 from tests.support.script import Raw, Reply

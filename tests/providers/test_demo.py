@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from app.protocol.deltas import CallArguments, CallOpened, Delta, Reasoning, Text, TokenUsage, TurnFinished
-from app.protocol.messages import Assistant, Call, ImagePart, Message, TextPart, ToolResult, User
-from app.providers.base import ForcedCall, FunctionTool, JsonObject, JsonSchema, ModelCall, Provider, Sampling, Thinking, UpstreamError
+from app.protocol.messages import Assistant, Call, FunctionTool, ImagePart, Message, TextPart, ToolResult, User
+from app.providers.base import ForcedCall, JsonObject, JsonSchema, ModelCall, Provider, Sampling, Thinking, UpstreamError
 from app.providers.demo import PROVIDER, DemoProvider
 from app.providers.facts import facts
 from app.settings import Upstream

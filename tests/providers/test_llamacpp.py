@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from app.protocol.deltas import Text, TokenUsage, TurnFinished
-from app.protocol.messages import Assistant
-from app.providers.base import ForcedCall, FunctionTool, ModelCall, Sampling, Thinking
+from app.protocol.messages import Assistant, FunctionTool
+from app.providers.base import ForcedCall, ModelCall, Sampling, Thinking
 from app.providers.llamacpp import PROVIDER
 from tests.providers.chat import HELLO, ask, encoded, parameters, provider, sample
 from tests.support.script import Raw, Reply

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.protocol.messages import Assistant, Call, FilePart, ImagePart, Message, TextPart, ToolResult, User
+from app.protocol.messages import Assistant, Call, FilePart, FunctionTool, ImagePart, Message, TextPart, ToolResult, User
 from app.providers._responses import encode_call, encode_messages
-from app.providers.base import ForcedCall, FunctionTool, JsonObject, ModelCall, Sampling, Thinking
+from app.providers.base import ForcedCall, JsonObject, ModelCall, Sampling, Thinking
 
 Json = dict[str, Any]
 

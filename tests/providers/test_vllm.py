@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from app.protocol.deltas import Reasoning, Text, TokenUsage, TurnFinished
-from app.protocol.messages import Assistant
-from app.providers.base import ForcedCall, FunctionTool, JsonSchema, ModelCall, Sampling, Thinking
+from app.protocol.messages import Assistant, FunctionTool
+from app.providers.base import ForcedCall, JsonSchema, ModelCall, Sampling, Thinking
 from app.providers.vllm import PROVIDER
 from tests.providers.chat import HELLO, ask, encoded, parameters, provider
 from tests.support import script

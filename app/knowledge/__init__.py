@@ -1,0 +1,1 @@
+"""Uploaded files and vector stores: the ports in `base.py`, one file an adapter."""

@@ -1,0 +1,184 @@
+"""The items of tools that the server runs itself, and how each is told in events: data, so the core never learns a tool's name.
+
+Shapes: the openai SDK's `ResponseOutputItem` and, for the items only the vendor of Qwen has (`web_extractor_call` and the two image
+searches), its own reference. Every hosted call goes `added -> begun -> its arguments, where they are streamed -> running -> succeeded or
+failed -> done`; a `HostedCallSpec` names the event of each step.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+CallStatus = Literal["in_progress", "searching", "interpreting", "calling", "completed", "incomplete", "failed"]
+
+
+class UrlSource(msgspec.Struct, frozen=True, tag="url"):
+    """A page a search found."""
+
+    url: str
+
+
+class SearchAction(msgspec.Struct, frozen=True, tag="search"):
+    """Search the web. `query` is the first of `queries`."""
+
+    query: str
+    queries: tuple[str, ...] = ()
+    sources: tuple[UrlSource, ...] | msgspec.UnsetType = msgspec.UNSET
+
+
+class OpenPageAction(msgspec.Struct, frozen=True, tag="open_page"):
+    """Read one page."""
+
+    url: str | None = None
+
+
+class FindAction(msgspec.Struct, frozen=True, tag="find_in_page"):
+    """Look for a text in one page."""
+
+    pattern: str
+    url: str
+
+
+class WebSearchCall(msgspec.Struct, frozen=True, tag="web_search_call"):
+    """A search of the web, or the reading of a page that it found."""
+
+    id: str
+    status: CallStatus
+    action: SearchAction | OpenPageAction | FindAction
+
+
+class WebExtractorCall(msgspec.Struct, frozen=True, tag="web_extractor_call"):
+    """Pages read with a goal (vendor's item)."""
+
+    id: str
+    status: CallStatus
+    urls: tuple[str, ...]
+    goal: str = ""
+    output: str = ""
+
+
+class Logs(msgspec.Struct, frozen=True, tag="logs"):
+    """What the code printed."""
+
+    logs: str
+
+
+class PlotImage(msgspec.Struct, frozen=True, tag="image"):
+    """An image the code made."""
+
+    url: str
+
+
+class CodeInterpreterCall(msgspec.Struct, frozen=True, tag="code_interpreter_call"):
+    """Code that is run."""
+
+    id: str
+    status: CallStatus
+    container_id: str
+    code: str = ""
+    outputs: tuple[Logs | PlotImage, ...] | None = None
+
+
+class FileResult(msgspec.Struct, frozen=True):
+    """A passage of a file that fits a query."""
+
+    file_id: str
+    filename: str
+    score: float
+    text: str
+    attributes: dict[str, str | float | bool] = msgspec.field(default_factory=dict[str, str | float | bool])
+
+
+class FileSearchCall(msgspec.Struct, frozen=True, tag="file_search_call"):
+    """A search of uploaded files."""
+
+    id: str
+    status: CallStatus
+    queries: tuple[str, ...]
+    results: tuple[FileResult, ...] | None = None
+
+
+class WebSearchImageCall(msgspec.Struct, frozen=True, tag="web_search_image_call"):
+    """Images found by words (vendor's item); `arguments` and `output` are JSON text."""
+
+    id: str
+    status: CallStatus
+    name: str = "web_search_image"
+    arguments: str = "{}"
+    output: str = ""
+
+
+class ImageSearchCall(msgspec.Struct, frozen=True, tag="image_search_call"):
+    """Images found by an image (vendor's item); `arguments` and `output` are JSON text."""
+
+    id: str
+    status: CallStatus
+    name: str = "image_search"
+    arguments: str = "{}"
+    output: str = ""
+
+
+class McpCall(msgspec.Struct, frozen=True, tag="mcp_call"):
+    """A tool of a remote MCP server that is called."""
+
+    id: str
+    status: CallStatus
+    name: str
+    server_label: str
+    arguments: str = ""
+    output: str | None = None
+    error: str | None = None
+    approval_request_id: str | None = None
+
+
+class McpTool(msgspec.Struct, frozen=True):
+    """A tool of an MCP server."""
+
+    name: str
+    input_schema: dict[str, Any]
+    description: str | None = None
+    annotations: dict[str, Any] | None = None
+
+
+class McpListTools(msgspec.Struct, frozen=True, tag="mcp_list_tools"):
+    """The tools of an MCP server."""
+
+    id: str
+    server_label: str
+    tools: tuple[McpTool, ...] = ()
+    error: str | None = None
+
+
+class McpApprovalRequest(msgspec.Struct, frozen=True, tag="mcp_approval_request"):
+    """A call that waits for the client's consent."""
+
+    id: str
+    name: str
+    server_label: str
+    arguments: str
+
+
+class ToolCall(msgspec.Struct, frozen=True, tag="x_tool_call"):
+    """A call of a tool that no public API has an item for; `arguments` is JSON text."""
+
+    id: str
+    status: CallStatus
+    name: str
+    arguments: str = "{}"
+    output: str = ""
+
+
+HostedItem = (
+    WebSearchCall
+    | WebExtractorCall
+    | CodeInterpreterCall
+    | FileSearchCall
+    | WebSearchImageCall
+    | ImageSearchCall
+    | McpCall
+    | McpListTools
+    | McpApprovalRequest
+    | ToolCall
+)
