@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 Dialect = Literal["auto", "dashscope", "dashscope-responses", "vllm", "sglang", "ollama", "llamacpp", "openai", "demo"]
 
-SearchProvider = Literal["searxng", "tavily", "brave", "serper", "bocha", "exa", "jina"]
+SearchProvider = Literal["searxng", "tavily", "brave", "serper", "bocha", "exa", "jina", "google_vision"]
 ToolMode = Literal["auto", "gateway", "native", "off"]
 
 _MIN_ADMIN_KEY = 20
@@ -168,6 +168,9 @@ class Settings(BaseSettings):
     bocha_api_key: SecretStr | None = Field(default=None, description="Key of Bocha.")
     exa_api_key: SecretStr | None = Field(default=None, description="Key of Exa.")
     jina_api_key: SecretStr | None = Field(default=None, description="Key of Jina.")
+    google_vision_api_key: SecretStr | None = Field(
+        default=None, description="Key of Google Cloud Vision: `image_search` sends it the images of the conversation."
+    )
     search_base_urls: dict[str, str] = Field(
         default_factory=dict, description="Other addresses of search providers, by name: for proxies and compatible servers."
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, LargeBinary, MetaData, String, Table, Text
 
-REVISION = "0002"
+REVISION = "0003"
 """The migration that makes this schema; the serving process compares it with the database's without loading Alembic."""
 
 metadata = MetaData(
@@ -88,4 +88,68 @@ event_batches = Table(
     Column("final", Boolean, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Index(None, "expires_at"),
+)
+
+# `published` is false between the upload's end and the moment its content is in its place: the row already holds the content.
+files = Table(
+    "files",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, index=True),
+    Column("filename", Text, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("digest", Text, nullable=False, index=True),
+    Column("published", Boolean, nullable=False),
+    Index(None, "project_id", "id"),
+)
+
+vector_stores = Table(
+    "vector_stores",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("description", Text),
+    Column("metadata", LargeBinary, nullable=False),
+    Column("expires_days", BigInteger),
+    Column("last_active_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, index=True),
+    Column("deleted_at", BigInteger, index=True),
+    Index(None, "project_id", "id"),
+)
+
+file_batches = Table(
+    "file_batches",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("vector_store_id", Text, ForeignKey(vector_stores.c.id, ondelete="CASCADE"), nullable=False, index=True),
+    Column("project_id", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("cancelled", Boolean, nullable=False),
+)
+
+# A file in a vector store and the job to be done for it, which `status` names: in_progress is to be ingested, cancelled to lose its
+# passages, removed to go altogether. `due_at` says from when anyone may do it (null: nothing is to be done); who does it moves it on.
+vector_store_files = Table(
+    "vector_store_files",
+    metadata,
+    Column("vector_store_id", Text, ForeignKey(vector_stores.c.id), primary_key=True),
+    Column("file_id", Text, primary_key=True, index=True),
+    Column("project_id", Text, nullable=False),
+    Column("batch_id", Text, index=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("attributes", LargeBinary, nullable=False),
+    Column("chunk_size", BigInteger, nullable=False),
+    Column("chunk_overlap", BigInteger, nullable=False),
+    Column("usage_bytes", BigInteger, nullable=False),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    Column("attempts", BigInteger, nullable=False),
+    Column("owner", Text),
+    Column("due_at", BigInteger, index=True),
 )

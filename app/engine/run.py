@@ -22,7 +22,8 @@ from app.engine.transcript import Context, weight
 from app.engine.turn import ModelFailure, Parsers, Surroundings
 from app.eventlog.base import Batch, EventLog, EventLogUnavailable
 from app.protocol import ids
-from app.protocol.assembler import Assembler, Options
+from app.protocol.assembler import Assembler
+from app.protocol.options import Options
 from app.protocol.replay import catch_up, encode_cuts
 from app.protocol.response import Response, ResponseError, encode
 from app.protocol.writers import InvalidArguments

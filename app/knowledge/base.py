@@ -5,32 +5,299 @@ Every id is unique over all projects, and every method that takes an id takes th
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-Vectors = NDArray[np.float32]
-"""Shape (n, dimensions); every row has length 1."""
+if TYPE_CHECKING:  # the gateway starts without numpy
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vectors = NDArray[np.float32]
+    """Shape (n, dimensions); every row has length 1."""
 
 Attributes = dict[str, str | float | bool]
+
+
+class KnowledgeUnavailable(Exception):
+    """The database or the storage cannot be reached or cannot work; the same call may succeed later. Every method may raise it."""
+
+
+class Staged(msgspec.Struct, frozen=True):
+    """Content that has arrived, but belongs to nobody yet."""
+
+    key: str
+    digest: str
+    """SHA-256, 64 hex digits."""
+    size: int
 
 
 class Blobs(Protocol):
     """Bytes by the SHA-256 of what they are; the same content is kept once."""
 
-    async def put(self, digest: str, chunks: AsyncIterator[bytes]) -> None:
-        """Keep the content; durable when this returns."""
+    async def stage(self, chunks: AsyncIterator[bytes]) -> Staged:
+        """Take the content in, piece by piece; when `chunks` raises, nothing of it stays."""
         ...
 
-    async def get(self, digest: str) -> AsyncIterator[bytes]:
-        """The content in pieces. Raises KeyError."""
+    async def keep(self, staged: Staged) -> None:
+        """Make it the content of its digest, in one step."""
+        ...
+
+    async def drop(self, staged: Staged) -> None:
+        """Forget what was staged."""
+        ...
+
+    def get(self, digest: str) -> AsyncGenerator[bytes]:
+        """The content in pieces. Raises KeyError before the first."""
         ...
 
     async def delete(self, digest: str) -> None:
         """Forget the content, if it is there."""
+        ...
+
+    async def sweep(self, before: int, limit: int) -> int:
+        """Drop at most `limit` contents that were staged before that time and then forgotten (the process ended); how many."""
+        ...
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Which part of a list; `after` and `before` are ids of the list."""
+
+    limit: int
+    order: Literal["asc", "desc"] = "desc"
+    after: str | None = None
+    before: str | None = None
+
+
+class FileRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """An uploaded file. Times are integer Unix seconds. Ids grow with time, so that they order a list."""
+
+    id: str
+    project_id: str
+    created_at: int
+    expires_at: int | None
+    filename: str
+    purpose: str
+    size: int
+    digest: str
+
+
+class FileRecords(Protocol):
+    """Which files there are. An expired one is not there."""
+
+    async def reserve(self, record: FileRecord) -> None:
+        """Note that a file is about to have this content: from now on the content will not be deleted. Nobody sees the file yet."""
+        ...
+
+    async def publish(self, file_id: str) -> None:
+        """The content is there: show the file."""
+        ...
+
+    async def get(self, project_id: str, file_id: str, now: int) -> FileRecord | None:
+        """The file."""
+        ...
+
+    async def list(self, project_id: str, purpose: str | None, page: Page, now: int) -> Sequence[FileRecord]:
+        """Files in the order of their making, at most `page.limit`."""
+        ...
+
+    async def delete(self, project_id: str, file_id: str, forget: Callable[[str], Awaitable[None]]) -> bool:
+        """Remove the file, and let every vector store forget it; False when there is none.
+
+        `forget` is called with its digest when no other file has this content; while it runs nobody can reserve the content. When it
+        raises, the file stays.
+        """
+        ...
+
+    async def expired(self, now: int, limit: int) -> Sequence[FileRecord]:
+        """Files past their time, and those that were reserved and never published."""
+        ...
+
+
+class StoreRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A vector store. Times are integer Unix seconds."""
+
+    id: str
+    project_id: str
+    created_at: int
+    name: str
+    description: str | None
+    metadata: bytes
+    """JSON object of strings."""
+    expires_days: int | None
+    """Days after the last use."""
+    last_active_at: int
+    expires_at: int | None
+
+
+IngestionStatus = Literal["in_progress", "completed", "cancelled", "failed"]
+LastError = Literal["server_error", "unsupported_file", "invalid_file"]
+
+
+class StoreTotals(msgspec.Struct, frozen=True, kw_only=True):
+    """What is in a store, or in a batch."""
+
+    in_progress: int = 0
+    completed: int = 0
+    cancelled: int = 0
+    failed: int = 0
+    usage_bytes: int = 0
+
+    @property
+    def total(self) -> int:
+        """How many files."""
+        return self.in_progress + self.completed + self.cancelled + self.failed
+
+
+class Attachment(msgspec.Struct, frozen=True, kw_only=True):
+    """A file in a vector store."""
+
+    vector_store_id: str
+    file_id: str
+    project_id: str
+    batch_id: str | None
+    created_at: int
+    status: IngestionStatus
+    attributes: bytes
+    """JSON object."""
+    chunk_size: int
+    """Tokens of a passage, at most."""
+    chunk_overlap: int
+    """Tokens a passage shares with the one before."""
+    usage_bytes: int = 0
+    error_code: LastError | None = None
+    error_message: str | None = None
+
+
+class BatchRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Files that were added to a store together."""
+
+    id: str
+    vector_store_id: str
+    project_id: str
+    created_at: int
+    cancelled: bool
+
+
+class StoreRecords(Protocol):
+    """Which vector stores there are. A deleted one is not there; an expired one is, without its files."""
+
+    async def create(self, record: StoreRecord) -> None:
+        """Add a store."""
+        ...
+
+    async def get(self, project_id: str, store_id: str) -> StoreRecord | None:
+        """The store."""
+        ...
+
+    async def list(self, project_id: str, page: Page) -> Sequence[StoreRecord]:
+        """Stores in the order of their making, at most `page.limit`."""
+        ...
+
+    async def update(self, record: StoreRecord) -> None:
+        """Change name, metadata and expiry."""
+        ...
+
+    async def touch(self, store_ids: Sequence[str], now: int) -> None:
+        """The stores are used: their time begins again."""
+        ...
+
+    async def delete(self, project_id: str, store_id: str, now: int) -> bool:
+        """Hide the store, and let its files' passages be forgotten; False when there is none."""
+        ...
+
+    async def totals(self, store_ids: Sequence[str]) -> Mapping[str, StoreTotals]:
+        """What is in each store."""
+        ...
+
+    async def expire(self, now: int, limit: int) -> int:
+        """Let expired stores lose their files, and remove deleted and long expired stores that are empty; how many were touched."""
+        ...
+
+
+class Attachments(Protocol):
+    """Which files are in which vector stores."""
+
+    async def attach(self, attachments: Sequence[Attachment], batch: BatchRecord | None, now: int) -> None:
+        """Add files to one store, to be ingested at once; a file that is there already is ingested again.
+
+        Raises KeyError with the id of a file, or of the store, that is not there.
+        """
+        ...
+
+    async def get(self, project_id: str, store_id: str, file_id: str) -> Attachment | None:
+        """The file in the store."""
+        ...
+
+    async def list(
+        self, project_id: str, store_id: str, page: Page, *, status: IngestionStatus | None = None, batch_id: str | None = None
+    ) -> Sequence[Attachment]:
+        """A store's or a batch's files in the order of their adding, at most `page.limit`. Raises KeyError for an unknown `after`."""
+        ...
+
+    async def completed(self, project_id: str, pairs: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Which of these (store, file) are there and can be searched."""
+        ...
+
+    async def describe(self, project_id: str, store_id: str, file_id: str, attributes: bytes) -> bool:
+        """Change a file's attributes; False when it is not there."""
+        ...
+
+    async def detach(self, project_id: str, store_id: str, file_id: str) -> bool:
+        """Take the file out of the store and let its passages be forgotten; False when it is not there."""
+        ...
+
+    async def batch(self, project_id: str, store_id: str, batch_id: str) -> tuple[BatchRecord, StoreTotals] | None:
+        """The batch and what has become of its files."""
+        ...
+
+    async def cancel(self, project_id: str, store_id: str, batch_id: str) -> bool:
+        """Let every file of the batch that is not ingested yet be cancelled; False when there is no such batch."""
+        ...
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """Something to be done for a file in a store, which only the holder of `owner` does, as long as its lease lasts."""
+
+    kind: Literal["ingest", "empty", "remove"]
+    """`empty`: forget the passages; `remove`: and the attachment, too."""
+    vector_store_id: str
+    file_id: str
+    project_id: str
+    owner: str
+    attempts: int
+    """This one included."""
+    attributes: bytes
+    chunk_size: int
+    chunk_overlap: int
+
+
+class Jobs(Protocol):
+    """What is to be done, shared by all replicas. A job whose holder has died is due again after its lease."""
+
+    async def claim(self, owner: str, now: int, until: int) -> Job | None:
+        """The job that has been due for longest, for nobody else until that time. `owner` is new for every claim."""
+        ...
+
+    async def renew(self, job: Job, until: int) -> bool:
+        """Hold it longer; False when it is ours no more (the file was removed, added again, cancelled)."""
+        ...
+
+    async def complete(self, job: Job, usage_bytes: int) -> bool:
+        """The file can be searched; False when the job is ours no more."""
+        ...
+
+    async def fail(self, job: Job, code: LastError, message: str) -> None:
+        """It will not be tried again."""
+        ...
+
+    async def postpone(self, job: Job, due: int) -> None:
+        """Let it be tried again from that time."""
+        ...
+
+    async def settle(self, job: Job) -> None:
+        """The passages of a job other than `ingest` are forgotten."""
         ...
 
 
@@ -40,6 +307,14 @@ class Passage(msgspec.Struct, frozen=True):
     position: int
     """Its number in the file, from 0."""
     text: str
+
+
+class Split(Protocol):
+    """Cuts a text into passages."""
+
+    async def __call__(self, text: str, *, size: int, overlap: int) -> Sequence[Passage]:
+        """Passages of at most `size` tokens that share `overlap` with the one before; none for a text without words."""
+        ...
 
 
 class Hit(msgspec.Struct, frozen=True):
@@ -76,7 +351,8 @@ class PassageIndex(Protocol):
     async def replace(
         self, vector_store_id: str, file_id: str, filename: str, attributes: Attributes, entries: Sequence[tuple[Passage, Vectors]]
     ) -> None:
-        """Make these the file's passages in this store, in place of all earlier ones; in one transaction."""
+        """Make these, each with its row of `Embedder.passages`, the file's passages in this store, in place of all earlier ones; in
+        one transaction."""
         ...
 
     async def describe(self, vector_store_id: str, file_id: str, attributes: Attributes) -> None:
@@ -103,7 +379,7 @@ class Embedder(Protocol):
     """Of the model: vectors of different names cannot be compared."""
 
     async def passages(self, texts: Sequence[str]) -> Vectors:
-        """One row for each text of a document."""
+        """One row for each text of a document; however many there are."""
         ...
 
     async def query(self, text: str) -> Vectors:

@@ -6,34 +6,35 @@ Synchronous and pure. At most one item is being written at any time; its end is 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import msgspec
 
 from app.protocol import deltas as d
+from app.protocol.deferral import Deferral, PendingHosted
 from app.protocol.events import Created, InProgress
+from app.protocol.hosted import HostedCall, HostedItem
+from app.protocol.hosted_writer import HostedWriter
 from app.protocol.ids import item_prefix
 from app.protocol.items import CustomToolCallItem, FunctionCallItem, ItemStatus, OutputItem, ReasoningItem
-from app.protocol.response import IncompleteDetails, InputTokensDetails, OutputTokensDetails, Response, ResponseError, Usage, encode
-from app.protocol.writers import CallTarget, CallWriter, CustomCallWriter, Cut, Emitter, InvalidArguments, MessageWriter, ReasoningWriter
+from app.protocol.options import Options
+from app.protocol.phases import SPECS, kind
+from app.protocol.response import IncompleteDetails, Response, ResponseError, encode, usage_of
+from app.protocol.writers import (
+    CallTarget,
+    CallWriter,
+    CustomCallWriter,
+    Cut,
+    Emitter,
+    InvalidArguments,
+    MessageWriter,
+    ReasoningWriter,
+)
 
 _BYTES_PER_TOKEN = 4
-
-
-class Options(msgspec.Struct, frozen=True):
-    """How one response is assembled."""
-
-    quiet: bool = False
-    """No reader of events: a plain answer."""
-    raw_reasoning: bool = False
-    """Thinking as `reasoning_text`, not as `reasoning_summary_text`."""
-    parallel_calls: bool = True
-    """False: calls after the first are left out."""
-    targets: Mapping[str, CallTarget] = {}
-    """The client's tools by the names the upstream knows."""
-    seal: Callable[[str], str] | None = None
-    """Makes a reasoning item's `encrypted_content`."""
+_HOSTED_CALLS = 0x8000
+"""Numbers for the ids of hosted calls, which have no place in the output yet; those of other calls are their places."""
 
 
 class _PendingCall(msgspec.Struct):
@@ -54,16 +55,22 @@ class Assembler:
         self._new_id = new_id
         self._options = options
         self._out = Emitter(quiet=options.quiet)
-        self._writer: MessageWriter | ReasoningWriter | CallWriter | CustomCallWriter | None = None
+        self._writer: MessageWriter | ReasoningWriter | CallWriter | CustomCallWriter | HostedWriter | None = None
         self._calls: dict[int, _PendingCall] = {}
         self._waiting: list[_PendingCall] = []
         self._lead: list[d.Text] = []
+        self._deferred = Deferral()
+        self._called = False
+        self._hosted_calls = 0
+        self._tools: dict[str, dict[str, int]] = {}
         self._usage: d.TokenUsage | None = None
         self._estimated = False
         self.output: list[OutputItem] = []
         self.cuts: list[Sequence[Cut]] = []
         self.finish_reason: d.FinishReason | None = None
         """Of the last turn; None: the turn has not ended."""
+        self.cut_short: Literal["max_tool_calls"] | None = None
+        """A limit that ended the response."""
         self.response: Response | None = None
         """The finished response."""
         self.body = b""
@@ -77,8 +84,8 @@ class Assembler:
 
     @property
     def called(self) -> bool:
-        """Whether the model has called a tool."""
-        return bool(self._calls) or any(isinstance(item, FunctionCallItem | CustomToolCallItem) for item in self.output)
+        """Whether the model has called a tool in this turn."""
+        return self._called
 
     def so_far(self) -> tuple[Sequence[OutputItem], Sequence[Sequence[Cut]]]:
         """What is written, with its cuts; the last item may be open still, and is shown as if it ended here."""
@@ -92,6 +99,11 @@ class Assembler:
     def writing(self) -> bool:
         """An item is open."""
         return self._writer is not None
+
+    @property
+    def running(self) -> bool:
+        """The open item is a hosted call whose arguments are whole."""
+        return isinstance(self._writer, HostedWriter) and self._writer.running
 
     def start(self) -> None:
         """Emit the two opening events."""
@@ -113,21 +125,74 @@ class Assembler:
                 self._receive_other(delta)
 
     def end_turn(self) -> None:
-        """Close what the turn left open. Raises InvalidArguments."""
+        """Close what the turn left open, but for hosted calls, which are to be run now. Raises InvalidArguments."""
         truncated = self.finish_reason in ("length", "content_filter")
-        self.close_item("incomplete" if truncated else "completed")
+        if truncated:
+            self.drop_hosted()
+        if not isinstance(self._writer, HostedWriter):
+            self.close_item("incomplete" if truncated else "completed")
         waiting, self._waiting = self._waiting, []
         for call in waiting:
             self._write_call(call)
             self.close_item("incomplete" if truncated else "completed")
         self._calls.clear()
         self._lead.clear()
+        self._called = False
+
+    def begin_turn(self) -> None:
+        """The model is asked again, with what its calls have brought."""
+        self.finish_reason = None
+
+    @property
+    def hosted(self) -> Sequence[HostedCall]:
+        """The hosted calls of the turn that has ended, in order. Each is to be begun and settled, or the rest dropped."""
+        return self._deferred.calls
+
+    def begin_hosted(self, item: HostedItem, tool: str | None) -> None:
+        """The next call, whose item this is, runs from now on; it counts as one of `tool` in the usage."""
+        writer = self._deferred.writer or self._open_hosted(item)
+        writer.run(item)
+        if tool is not None:
+            self._tools.setdefault(tool, {"count": 0})["count"] += 1
+
+    def settle_hosted(self, item: HostedItem) -> None:
+        """The call that runs has ended; what the model said after it goes on, up to the next one. Raises InvalidArguments."""
+        if isinstance(self._writer, HostedWriter):
+            self._writer.settle(item)
+        self.close_item("completed")
+        said = self._deferred.advance()
+        waiting, self._deferred = self._deferred, Deferral()
+        self.receive(said)
+        if waiting:
+            self.close_item("completed")
+        self._deferred = waiting
+        if not waiting:
+            self.end_turn()
+
+    def drop_hosted(self) -> None:
+        """Forget the calls that have not begun, and what the model said after them."""
+        if isinstance(self._writer, HostedWriter):
+            self.close_item("incomplete")
+        self._deferred.clear()
+
+    def show_hosted(self, item: HostedItem, pieces: Sequence[str], *, running: bool, ended: bool) -> None:
+        """Show an item that is known already, as far as it has got; `pieces` are those of its streamed arguments."""
+        writer = self._open_hosted(item)
+        for piece in pieces:
+            writer.show(piece)
+        if ended:
+            writer.settle(item)
+            self.close_item("completed")
+        elif running:
+            writer.run(item)
 
     def abandon_turn(self) -> None:
         """The turn will be tried again: what was shown stays, the rest is forgotten. Its usage still counts."""
         self.close_item("completed")
         self._calls.clear()
         self._lead.clear()
+        self._deferred.clear()
+        self._called = False
         self.finish_reason = None
 
     def add_usage(self, usage: d.TokenUsage) -> None:
@@ -149,7 +214,9 @@ class Assembler:
 
     def finish(self, now: int) -> None:
         """The model is done: the response is whole."""
-        match self.finish_reason:
+        match self.cut_short or self.finish_reason:
+            case "max_tool_calls":
+                self._end(status="incomplete", incomplete_details=IncompleteDetails("max_tool_calls"))
             case "length":
                 self._end(status="incomplete", incomplete_details=IncompleteDetails("max_output_tokens"))
             case "content_filter":
@@ -169,15 +236,8 @@ class Assembler:
 
     def _receive_other(self, delta: d.Delta) -> None:
         match delta:
-            case d.Text():
-                self._write_text(delta)
-            case d.Reasoning():
-                if delta.text:
-                    self._lead.clear()
-                    self._begin_reasoning().write(delta.text)
-            case d.Refusal():
-                if delta.text:
-                    self._open_message().refuse(delta.text)
+            case d.Text() | d.Reasoning() | d.Refusal():
+                self._receive_words(delta)
             case d.CallOpened():
                 self._open_call(delta)
             case d.CallArguments():
@@ -186,6 +246,21 @@ class Assembler:
                 self.add_usage(delta)
             case d.TurnFinished():
                 self.finish_reason = delta.reason
+            case d.NativeItem():
+                self._show_native(delta)
+
+    def _receive_words(self, delta: d.Text | d.Reasoning | d.Refusal) -> None:
+        if self._deferred:
+            self._deferred.add(delta)
+        elif isinstance(delta, d.Text):
+            self._write_text(delta)
+        elif not delta.text:
+            return
+        elif isinstance(delta, d.Reasoning):
+            self._lead.clear()
+            self._begin_reasoning().write(delta.text)
+        else:
+            self._open_message().refuse(delta.text)
 
     def _write_text(self, delta: d.Text) -> None:
         if not isinstance(self._writer, MessageWriter):
@@ -203,7 +278,7 @@ class Assembler:
     def _open_message(self) -> MessageWriter:
         if not isinstance(self._writer, MessageWriter):
             self.close_item("completed")
-            self._writer = MessageWriter(self._out, self._next_id("message"), len(self.output))
+            self._writer = MessageWriter(self._out, self._next_id("message"), len(self.output), self._options.annotate)
         return self._writer
 
     def _begin_reasoning(self) -> ReasoningWriter:
@@ -213,22 +288,63 @@ class Assembler:
         return writer
 
     def _open_call(self, delta: d.CallOpened) -> None:
-        if delta.index in self._calls:
+        if delta.index in self._calls or self._deferred.find(delta.index) is not None:
             return
-        call = _PendingCall(delta.call_id, delta.name)
-        call.ignored = self.called and not self._options.parallel_calls
-        self._calls[delta.index] = call
+        ignored = self._called and not self._options.parallel_calls
+        self._called = True
+        if not ignored and delta.name in self._options.hosted:
+            self._defer_call(delta)
+        elif not ignored and self._deferred:
+            self._deferred.add(delta)
+        else:
+            self._queue_call(_PendingCall(delta.call_id, delta.name, ignored=ignored), delta.index)
+
+    def _queue_call(self, call: _PendingCall, number: int) -> None:
+        self._calls[number] = call
         if call.ignored:
             return
         self._waiting.append(call)
-        while self._waiting and not (isinstance(self._writer, CallWriter | CustomCallWriter) and not self._writer.complete()):
+        while self._waiting and not self._mid_call:
             self._write_call(self._waiting.pop(0))
 
+    @property
+    def _mid_call(self) -> bool:
+        return isinstance(self._writer, CallWriter | CustomCallWriter) and not self._writer.complete()
+
+    def _defer_call(self, delta: d.CallOpened) -> None:
+        """Queue a hosted call; the first one's item is shown at once if its arguments are shown while they are written."""
+        self._hosted_calls += 1
+        call_id = delta.call_id or self._new_id("call", _HOSTED_CALLS + self._hosted_calls)
+        call = PendingHosted(delta.index, call_id, delta.name)
+        item = self._options.hosted[call.name](call.call)
+        if SPECS[type(item)].arguments is not None and not (self._deferred or self._waiting or self._mid_call):
+            call.writer = self._open_hosted(item)
+        self._deferred.add(call)
+
+    def _open_hosted(self, item: HostedItem) -> HostedWriter:
+        self.close_item("completed")
+        self._lead.clear()
+        self._writer = writer = HostedWriter(self._out, item, self._next_id(kind(item)), len(self.output))
+        return writer
+
+    def _show_native(self, delta: d.NativeItem) -> None:
+        if not (isinstance(self._writer, HostedWriter) and self._writer.origin == delta.item.id):
+            self._open_hosted(delta.item)
+        if delta.done and isinstance(self._writer, HostedWriter):
+            self._writer.settle(delta.item)
+            self.close_item("completed")
+            name = kind(delta.item).removesuffix("_call")
+            self._tools.setdefault(name, {"count": 0})["count"] += 1
+        elif isinstance(self._writer, HostedWriter) and SPECS[type(delta.item)].arguments is None:
+            self._writer.run(delta.item)
+
     def _write_arguments(self, delta: d.CallArguments) -> None:
-        call = self._calls[delta.index]
-        if call.ignored or not delta.fragment:
+        call = self._calls.get(delta.index)
+        if call is None:
+            self._deferred.write(delta)
+        elif call.ignored or not delta.fragment:
             return
-        if call.writer is None:
+        elif call.writer is None:
             call.fragments.append(delta.fragment)
         elif call.writer is self._writer:
             call.writer.write(delta.fragment)
@@ -264,28 +380,16 @@ class Assembler:
     def _abandon(self) -> None:
         self.close_item("incomplete")
         self._waiting.clear()
+        self._deferred.clear()
 
-    def _next_id(self, kind: str) -> str:
-        return self._new_id(item_prefix(kind), len(self.output))
+    def _next_id(self, item_type: str) -> str:
+        return self._new_id(item_prefix(item_type), len(self.output))
 
     def emit_end(self, response: Response, body: bytes) -> None:
         """Emit the terminal event. A step of its own, since the response is stored before anybody hears of its end."""
         self._out.emit_end(response, body)
 
     def _end(self, **outcome: Any) -> None:
-        usage = _usage(self._usage, estimated=self._estimated)
+        usage = usage_of(self._usage, self._tools, estimated=self._estimated)
         self.response = msgspec.structs.replace(self.seed, output=tuple(self.output), usage=usage, **outcome)
         self.body = encode(self.response)
-
-
-def _usage(counted: d.TokenUsage | None, *, estimated: bool) -> Usage | None:
-    if counted is None:
-        return None
-    return Usage(
-        counted.input_tokens,
-        InputTokensDetails(counted.cached_tokens, counted.cache_write_tokens),
-        counted.output_tokens,
-        OutputTokensDetails(counted.reasoning_tokens),
-        counted.total_tokens,
-        x_estimated=estimated or msgspec.UNSET,
-    )

@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from app.protocol.hosted import HostedItem
+
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
@@ -78,4 +80,11 @@ class TurnFinished(msgspec.Struct, frozen=True, gc=False):
     reason: FinishReason
 
 
-Delta = Text | Refusal | Reasoning | CallOpened | CallArguments | TokenUsage | TurnFinished
+class NativeItem(msgspec.Struct, frozen=True, gc=False):
+    """The upstream runs a built-in tool itself: the item as it begins, or (`done`) as it stays, under the upstream's id."""
+
+    item: HostedItem
+    done: bool
+
+
+Delta = Text | Refusal | Reasoning | CallOpened | CallArguments | TokenUsage | TurnFinished | NativeItem

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from app.protocol.deltas import TokenLogprob
-from app.protocol.items import ContentPart, OutputItem, SummaryText
+from app.protocol.items import Annotation, ContentPart, OutputItem, SummaryText
 
 
 class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
@@ -92,6 +92,13 @@ class TextDone(_InContent, frozen=True, kw_only=True, tag="response.output_text.
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
+class AnnotationAdded(_InContent, frozen=True, kw_only=True, tag="response.output_text.annotation.added"):
+    """A part of the text has a source."""
+
+    annotation_index: int
+    annotation: Annotation
+
+
 class RefusalDelta(_InContent, frozen=True, kw_only=True, tag="response.refusal.delta"):
     """A piece of a refusal."""
 
@@ -164,6 +171,90 @@ class CustomInputDone(_InItem, frozen=True, kw_only=True, tag="response.custom_t
     input: str
 
 
+class WebSearchBegun(_InItem, frozen=True, kw_only=True, tag="response.web_search_call.in_progress"):
+    """A web search is wanted."""
+
+
+class WebSearchRunning(_InItem, frozen=True, kw_only=True, tag="response.web_search_call.searching"):
+    """It is under way."""
+
+
+class WebSearchSucceeded(_InItem, frozen=True, kw_only=True, tag="response.web_search_call.completed"):
+    """It has brought something."""
+
+
+class FileSearchBegun(_InItem, frozen=True, kw_only=True, tag="response.file_search_call.in_progress"):
+    """A file search is wanted."""
+
+
+class FileSearchRunning(_InItem, frozen=True, kw_only=True, tag="response.file_search_call.searching"):
+    """It is under way."""
+
+
+class FileSearchSucceeded(_InItem, frozen=True, kw_only=True, tag="response.file_search_call.completed"):
+    """It has ended."""
+
+
+class CodeBegun(_InItem, frozen=True, kw_only=True, tag="response.code_interpreter_call.in_progress"):
+    """The model writes code."""
+
+
+class CodeDelta(_InItem, frozen=True, kw_only=True, tag="response.code_interpreter_call_code.delta"):
+    """A piece of the code."""
+
+    delta: str
+
+
+class CodeDone(_InItem, frozen=True, kw_only=True, tag="response.code_interpreter_call_code.done"):
+    """The whole code."""
+
+    code: str
+
+
+class CodeRunning(_InItem, frozen=True, kw_only=True, tag="response.code_interpreter_call.interpreting"):
+    """The code runs."""
+
+
+class CodeSucceeded(_InItem, frozen=True, kw_only=True, tag="response.code_interpreter_call.completed"):
+    """The code has run."""
+
+
+class McpBegun(_InItem, frozen=True, kw_only=True, tag="response.mcp_call.in_progress"):
+    """A remote tool is called."""
+
+
+class McpArgumentsDelta(_InItem, frozen=True, kw_only=True, tag="response.mcp_call_arguments.delta"):
+    """A piece of the arguments."""
+
+    delta: str
+
+
+class McpArgumentsDone(_InItem, frozen=True, kw_only=True, tag="response.mcp_call_arguments.done"):
+    """The whole arguments."""
+
+    arguments: str
+
+
+class McpSucceeded(_InItem, frozen=True, kw_only=True, tag="response.mcp_call.completed"):
+    """The remote tool has answered."""
+
+
+class McpFailed(_InItem, frozen=True, kw_only=True, tag="response.mcp_call.failed"):
+    """It has not."""
+
+
+class McpListBegun(_InItem, frozen=True, kw_only=True, tag="response.mcp_list_tools.in_progress"):
+    """A remote server is asked for its tools."""
+
+
+class McpListSucceeded(_InItem, frozen=True, kw_only=True, tag="response.mcp_list_tools.completed"):
+    """It has told them."""
+
+
+class McpListFailed(_InItem, frozen=True, kw_only=True, tag="response.mcp_list_tools.failed"):
+    """It has not."""
+
+
 class NestedError(msgspec.Struct, frozen=True):
     """The live API's shape of an error event, beside the documented flat one."""
 
@@ -182,7 +273,28 @@ class ErrorEvent(_Event, frozen=True, kw_only=True, tag="error"):
     error: NestedError
 
 
-TextualDelta = TextDelta | RefusalDelta | ReasoningTextDelta | SummaryTextDelta | ArgumentsDelta | CustomInputDelta
+TextualDelta = (
+    TextDelta | RefusalDelta | ReasoningTextDelta | SummaryTextDelta | ArgumentsDelta | CustomInputDelta | CodeDelta | McpArgumentsDelta
+)
+HostedPhase = (
+    WebSearchBegun
+    | WebSearchRunning
+    | WebSearchSucceeded
+    | FileSearchBegun
+    | FileSearchRunning
+    | FileSearchSucceeded
+    | CodeBegun
+    | CodeDone
+    | CodeRunning
+    | CodeSucceeded
+    | McpBegun
+    | McpArgumentsDone
+    | McpSucceeded
+    | McpFailed
+    | McpListBegun
+    | McpListSucceeded
+    | McpListFailed
+)
 Terminal = Completed | Failed | Incomplete
 Event = (
     Created
@@ -201,5 +313,7 @@ Event = (
     | SummaryTextDone
     | ArgumentsDone
     | CustomInputDone
+    | AnnotationAdded
+    | HostedPhase
     | ErrorEvent
 )

@@ -1,8 +1,7 @@
 """The items of tools that the server runs itself, and how each is told in events: data, so the core never learns a tool's name.
 
 Shapes: the openai SDK's `ResponseOutputItem` and, for the items only the vendor of Qwen has (`web_extractor_call` and the two image
-searches), its own reference. Every hosted call goes `added -> begun -> its arguments, where they are streamed -> running -> succeeded or
-failed -> done`; a `HostedCallSpec` names the event of each step.
+searches), its own reference. `phases.py` says which events each of them has.
 """
 
 from __future__ import annotations
@@ -12,6 +11,18 @@ from typing import Any, Literal
 import msgspec
 
 CallStatus = Literal["in_progress", "searching", "interpreting", "calling", "completed", "incomplete", "failed"]
+
+
+class HostedCall(msgspec.Struct, frozen=True):
+    """One call the model made of a built-in tool."""
+
+    call_id: str
+    name: str
+    """The function's name."""
+    arguments: str
+    """JSON text as the model wrote it; perhaps not JSON, perhaps not of the right shape. "" while it is still being written."""
+    approval_request_id: str | None = None
+    """Set when the client has consented to this call."""
 
 
 class UrlSource(msgspec.Struct, frozen=True, tag="url"):
@@ -120,6 +131,29 @@ class ImageSearchCall(msgspec.Struct, frozen=True, tag="image_search_call"):
     output: str = ""
 
 
+class McpProtocolError(msgspec.Struct, frozen=True, tag="mcp_protocol_error"):
+    """The server refused the call, or could not be talked to; `code` is JSON-RPC's."""
+
+    code: int
+    message: str
+
+
+class McpExecutionError(msgspec.Struct, frozen=True, tag="mcp_tool_execution_error"):
+    """The tool ran and says that it failed."""
+
+    content: Any
+
+
+class McpHttpError(msgspec.Struct, frozen=True, tag="http_error"):
+    """The server turned the request away; `code` is HTTP's status."""
+
+    code: int
+    message: str
+
+
+McpError = McpProtocolError | McpExecutionError | McpHttpError
+
+
 class McpCall(msgspec.Struct, frozen=True, tag="mcp_call"):
     """A tool of a remote MCP server that is called."""
 
@@ -129,7 +163,7 @@ class McpCall(msgspec.Struct, frozen=True, tag="mcp_call"):
     server_label: str
     arguments: str = ""
     output: str | None = None
-    error: str | None = None
+    error: McpError | None = None
     approval_request_id: str | None = None
 
 

@@ -28,7 +28,14 @@ _PREFIXES = {
     "web_search_call": "ws",
     "file_search_call": "fs",
     "code_interpreter_call": "ci",
+    "web_extractor_call": "we",
+    "web_search_image_call": "wsi",
+    "image_search_call": "is",
+    "x_tool_call": "tc",
     "mcp_call": "mcp",
+    "mcp_list_tools": "mcpl",
+    "mcp_approval_request": "mcpr",
+    "mcp_approval_response": "mcpa",
     "compaction": "cmp",
 }
 

@@ -5,20 +5,51 @@ Required-but-empty fields carry their zero value (`annotations: []`), since type
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from app.protocol.deltas import TokenLogprob
+from app.protocol.hosted import HostedItem
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
+
+
+class UrlCitation(msgspec.Struct, frozen=True, tag="url_citation"):
+    """A page that a part of the text goes back to; indexes count code points, the end is exclusive."""
+
+    url: str
+    title: str
+    start_index: int
+    end_index: int
+
+
+class FileCitation(msgspec.Struct, frozen=True, tag="file_citation"):
+    """An uploaded file that the text up to `index` goes back to."""
+
+    file_id: str
+    filename: str
+    index: int
+
+
+class ContainerFileCitation(msgspec.Struct, frozen=True, tag="container_file_citation"):
+    """A file that code has made, where the text mentions it."""
+
+    container_id: str
+    file_id: str
+    filename: str
+    start_index: int
+    end_index: int
+
+
+Annotation = UrlCitation | FileCitation | ContainerFileCitation
 
 
 class OutputText(msgspec.Struct, frozen=True, tag="output_text"):
     """Text of an answer."""
 
     text: str
-    annotations: tuple[dict[str, Any], ...] = ()
+    annotations: tuple[Annotation, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
@@ -84,4 +115,4 @@ class CustomToolCallItem(msgspec.Struct, frozen=True, tag="custom_tool_call"):
     namespace: str | msgspec.UnsetType = msgspec.UNSET
 
 
-OutputItem = MessageItem | ReasoningItem | FunctionCallItem | CustomToolCallItem
+OutputItem = MessageItem | ReasoningItem | FunctionCallItem | CustomToolCallItem | HostedItem

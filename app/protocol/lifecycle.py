@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from app.protocol import events as e
 from app.protocol.items import CustomToolCallItem, FunctionCallItem, MessageItem, ReasoningItem
+from app.protocol.phases import SPECS, HostedCallSpec
 
 TRANSITIONS: dict[str, dict[type, str]] = {
     "start": {e.Created: "created"},
@@ -23,7 +24,7 @@ TRANSITIONS: dict[str, dict[type, str]] = {
     "error": {e.Failed: "end"},
     "end": {},
     "message": {e.PartAdded: "part", e.ItemDone: "between items"},
-    "output_text": {e.TextDelta: "output_text", e.TextDone: "part done"},
+    "output_text": {e.TextDelta: "output_text", e.AnnotationAdded: "output_text", e.TextDone: "part done"},
     "refusal": {e.RefusalDelta: "refusal", e.RefusalDone: "part done"},
     "reasoning": {e.SummaryPartAdded: "summary", e.PartAdded: "part", e.ItemDone: "between items"},
     "summary": {e.SummaryTextDelta: "summary", e.SummaryTextDone: "summary done"},
@@ -34,14 +35,38 @@ TRANSITIONS: dict[str, dict[type, str]] = {
     "custom_tool_call": {e.CustomInputDelta: "custom_tool_call", e.CustomInputDone: "call done"},
     "call done": {e.ItemDone: "between items"},
 }
-"""State -> event -> next state. `item`, `part` and `item again` stand for the state named by the item's or part's own type."""
+"""State -> event -> next state; hosted items add theirs below.
+
+`item`, `part` and `item again` stand for the state named by the item's or part's own type."""
 
 _ITEM_STATES: dict[type, str] = {
     MessageItem: "message",
     ReasoningItem: "reasoning",
     FunctionCallItem: "function_call",
     CustomToolCallItem: "custom_tool_call",
+    **{item: str(item.__struct_config__.tag) for item in SPECS},  # type: ignore[attr-defined]  # every item is a struct
 }
+
+
+def _hosted(state: str, spec: HostedCallSpec) -> dict[str, dict[type, str]]:
+    """begun, arguments, running, then the end, which what failed or was cut short may not tell."""
+    table: dict[str, dict[type, str]] = {}
+    if spec.begun is not None:
+        table[state] = {spec.begun: f"{state} begun"}
+        state = f"{state} begun"
+    if spec.arguments is not None:
+        table[state] = {spec.arguments.delta: state, spec.arguments.done: f"{state}, arguments done"}
+        state = f"{state}, arguments done"
+    if spec.running is not None:
+        table[state] = {spec.running: f"{state}, running"}
+        state = f"{state}, running"
+    ends = {event: "call done" for event in (spec.succeeded, spec.failed) if event is not None}
+    table[state] = {**ends, e.ItemDone: "between items"}
+    return table
+
+
+for _item, _spec in SPECS.items():
+    TRANSITIONS.update(_hosted(_ITEM_STATES[_item], _spec))
 
 
 class IllegalEvent(Exception):

@@ -12,8 +12,11 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from app.protocol import deltas as d
-from app.protocol.assembler import Assembler, Options
+from app.protocol.assembler import Assembler
+from app.protocol.hosted import HostedItem
 from app.protocol.items import CustomToolCallItem, FunctionCallItem, MessageItem, OutputItem, OutputText, ReasoningItem
+from app.protocol.options import Options
+from app.protocol.phases import SPECS
 from app.protocol.response import Response, decode, seed
 from app.protocol.writers import CallTarget, Cut
 
@@ -37,24 +40,34 @@ def replay(body: bytes, cuts: bytes | None) -> list[bytes]:
 def catch_up(assembler: Assembler) -> list[bytes]:
     """The frames of a response that is being written, so far."""
     output, cuts = assembler.so_far()
-    return _again(assembler.seed, output, cuts, open_last=assembler.writing).take()
+    return _again(assembler.seed, output, cuts, open_last=assembler.writing, running=assembler.running).take()
 
 
-def _again(response: Response, output: Sequence[OutputItem], cuts: Sequence[Sequence[Cut]], *, open_last: bool) -> Assembler:
+def _again(
+    response: Response, output: Sequence[OutputItem], cuts: Sequence[Sequence[Cut]], *, open_last: bool, running: bool = False
+) -> Assembler:
     """An assembler that has emitted the items once more; with `open_last` but for the end of the last one."""
     calls = {item.id: _target(item) for item in output if isinstance(item, FunctionCallItem | CustomToolCallItem)}
     sealed = iter([item.encrypted_content for item in output if isinstance(item, ReasoningItem)])
+    messages = [item for item in output if isinstance(item, MessageItem)]
+    sources = iter([part.annotations for message in messages for part in message.content if isinstance(part, OutputText)])
     options = Options(
         raw_reasoning=any(isinstance(item, ReasoningItem) and item.content is not msgspec.UNSET for item in output),
         targets=calls,
         seal=lambda _text: next(sealed),  # type: ignore[arg-type,return-value]  # UNSET where there was none
+        annotate=lambda _text: next(sources),
     )
     assembler = Assembler(response, lambda _prefix, position: output[position].id, options)
     assembler.start()
     remaining = iter(cuts)
     for position, item in enumerate(output):
+        ended = not open_last or position < len(output) - 1
+        if isinstance(item, HostedItem):
+            pieces = list(_pieces(getattr(item, stream.field), next(remaining, None))) if (stream := SPECS[type(item)].arguments) else []
+            assembler.show_hosted(item, pieces, running=running, ended=ended)
+            continue
         assembler.receive(list(_deltas(item, position, remaining)))
-        if not open_last or position < len(output) - 1:
+        if ended:
             assembler.close_item(getattr(item, "status", "completed"))
     return assembler
 
@@ -63,7 +76,9 @@ def _target(item: FunctionCallItem | CustomToolCallItem) -> CallTarget:
     return CallTarget(item.name, item.namespace or None, isinstance(item, CustomToolCallItem))
 
 
-def _deltas(item: OutputItem, position: int, cuts: Iterator[Sequence[Cut]]) -> Iterator[d.Delta]:
+def _deltas(
+    item: MessageItem | ReasoningItem | FunctionCallItem | CustomToolCallItem, position: int, cuts: Iterator[Sequence[Cut]]
+) -> Iterator[d.Delta]:
     match item:
         case MessageItem():
             for part in item.content:

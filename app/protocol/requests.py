@@ -216,6 +216,14 @@ def parse_tool(raw: msgspec.Raw, place: str) -> Tool:
         raise _explain(error, place) from error
 
 
+def parse_entry(raw: msgspec.Raw, kind: type[T], place: str) -> T:
+    """One entry of `tools` in the shape of a built-in tool. Raises InvalidRequest naming the field, below `place`."""
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _explain(error, place) from error
+
+
 def _explain(error: Exception, place: str) -> InvalidRequest:
     message = str(error)
     if isinstance(error, RecursionError):

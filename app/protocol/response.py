@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from app.protocol.deltas import TokenUsage
 from app.protocol.items import OutputItem
 
 Status = Literal["in_progress", "completed", "failed", "cancelled", "incomplete", "queued"]
@@ -48,7 +49,7 @@ class ResponseError(msgspec.Struct, frozen=True):
 class IncompleteDetails(msgspec.Struct, frozen=True):
     """Why a response ended early."""
 
-    reason: Literal["max_output_tokens", "content_filter"]
+    reason: Literal["max_output_tokens", "content_filter", "max_tool_calls"]
 
 
 class ReasoningEcho(msgspec.Struct, frozen=True):
@@ -95,6 +96,21 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage | None = None
     user: str | None = None
     metadata: dict[str, str] = msgspec.field(default_factory=dict[str, str])
+
+
+def usage_of(counted: TokenUsage | None, tools: dict[str, dict[str, int]], *, estimated: bool) -> Usage | None:
+    """What the upstream counted and the tools that were called, as the API shows them."""
+    if counted is None:
+        return None
+    return Usage(
+        counted.input_tokens,
+        InputTokensDetails(counted.cached_tokens, counted.cache_write_tokens),
+        counted.output_tokens,
+        OutputTokensDetails(counted.reasoning_tokens),
+        counted.total_tokens,
+        x_tools=tools or msgspec.UNSET,
+        x_estimated=estimated or msgspec.UNSET,
+    )
 
 
 _encoder = msgspec.json.Encoder()

@@ -14,6 +14,7 @@ from app.protocol import events as e
 from app.protocol.deltas import TokenLogprob
 from app.protocol.errors import ErrorType
 from app.protocol.items import (
+    Annotation,
     ContentPart,
     CustomToolCallItem,
     FunctionCallItem,
@@ -31,6 +32,9 @@ from app.protocol.response import Response
 from app.protocol.sse import DeltaFrames, frame
 
 _CATEGORIES: dict[str, ErrorType] = {"rate_limit_exceeded": "rate_limit_error", "invalid_prompt": "invalid_request_error"}
+
+Annotate = Callable[[str], Sequence[Annotation]]
+"""Finds the sources that a text names."""
 
 Cut = int | tuple[int, int]
 """Length of a delta's text, with the number of its log probabilities when there are any."""
@@ -109,8 +113,9 @@ class ItemWriter(Protocol):
 class MessageWriter:
     """Writes a message: text and refusal parts."""
 
-    def __init__(self, out: Emitter, item_id: str, index: int) -> None:
+    def __init__(self, out: Emitter, item_id: str, index: int, annotate: Annotate | None = None) -> None:
         self._out = out
+        self._annotate = annotate
         self._at = {"item_id": item_id, "output_index": index}
         self._id = item_id
         self._index = index
@@ -180,7 +185,10 @@ class MessageWriter:
             part = RefusalPart(text)
             self._out.emit(e.RefusalDone, **place, refusal=text)
         else:
-            part = OutputText(text, logprobs=tuple(self._logprobs))
+            annotations = tuple(self._annotate(text)) if self._annotate else ()
+            for number, annotation in enumerate(annotations):
+                self._out.emit(e.AnnotationAdded, **place, annotation_index=number, annotation=annotation)
+            part = OutputText(text, annotations, tuple(self._logprobs))
             self._out.emit(e.TextDone, **place, text=text, logprobs=part.logprobs)
         self._out.emit(e.PartDone, **place, part=part)
         lengths = [len(fragment) for fragment in self._fragments]

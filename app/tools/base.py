@@ -11,21 +11,9 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from app.protocol.hosted import HostedItem
+from app.protocol.hosted import HostedCall, HostedItem
 from app.protocol.messages import FunctionTool, ImagePart
 from app.settings import Settings
-
-
-class HostedCall(msgspec.Struct, frozen=True):
-    """One call the model made of a built-in tool."""
-
-    call_id: str
-    name: str
-    """The function's name, one of the session's `functions`."""
-    arguments: str
-    """JSON text as the model wrote it; perhaps not JSON, perhaps not of the right shape. "" while it is still being written."""
-    approval_request_id: str | None = None
-    """Set when the client has consented to this call."""
 
 
 class UrlCitation(msgspec.Struct, frozen=True):

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from app.protocol import deltas as d
 from app.protocol import ids
-from app.protocol.assembler import Assembler, Options
+from app.protocol.assembler import Assembler
+from app.protocol.options import Options
 from app.protocol.response import Response, ResponseError
 from app.protocol.writers import CallTarget, Cut, InvalidArguments
 

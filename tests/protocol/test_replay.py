@@ -6,8 +6,9 @@ import msgspec
 import pytest
 
 from app.protocol import deltas as d
-from app.protocol.assembler import Assembler, Options
+from app.protocol.assembler import Assembler
 from app.protocol.items import FunctionCallItem
+from app.protocol.options import Options
 from app.protocol.replay import catch_up, encode_cuts, replay
 from app.protocol.response import Response, encode
 from tests.protocol.assembling import assemble

@@ -1,0 +1,29 @@
+"""How one response is assembled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from app.protocol.hosted import HostedCall, HostedItem
+from app.protocol.writers import Annotate, CallTarget
+
+
+class Options(msgspec.Struct, frozen=True):
+    """How one response is assembled, beyond what it says of itself."""
+
+    quiet: bool = False
+    """No reader of events: a plain answer."""
+    raw_reasoning: bool = False
+    """Thinking as `reasoning_text`, not as `reasoning_summary_text`."""
+    parallel_calls: bool = True
+    """False: calls after the first are left out."""
+    targets: Mapping[str, CallTarget] = {}
+    """The client's tools by the names the upstream knows."""
+    seal: Callable[[str], str] | None = None
+    """Makes a reasoning item's `encrypted_content`."""
+    hosted: Mapping[str, Callable[[HostedCall], HostedItem]] = {}
+    """The server's own functions by the names the upstream knows: what makes a call's item as it begins."""
+    annotate: Annotate | None = None
+    """Finds the sources that an answer names."""

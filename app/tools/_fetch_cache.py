@@ -1,0 +1,48 @@
+"""What was fetched a moment ago, within a bound of time and memory."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+V = TypeVar("V")
+
+
+class Recent(Generic[V]):
+    """Values by key; the oldest go first when there is too much."""
+
+    def __init__(self, *, weight: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """`weight`: of all values together, in whatever unit `put` is told. `seconds`: how long a value is good."""
+        self._most = weight
+        self._seconds = seconds
+        self._clock = clock
+        self._weight = 0
+        self._kept: OrderedDict[str, tuple[float, int, V]] = OrderedDict()
+
+    def get(self, key: str) -> V | None:
+        """The value, if it is still good."""
+        entry = self._kept.get(key)
+        if entry is None:
+            return None
+        good_until, _, value = entry
+        if self._clock() >= good_until:
+            self._drop(key)
+            return None
+        return value
+
+    def put(self, key: str, value: V, weight: int) -> None:
+        """Keep it from now on, in place of an earlier one; what is heavier than everything may be is not kept."""
+        self._drop(key)
+        if weight > self._most:
+            return
+        self._kept[key] = (self._clock() + self._seconds, weight, value)
+        self._weight += weight
+        while self._weight > self._most:
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, key: str) -> None:
+        entry = self._kept.pop(key, None)
+        if entry is not None:
+            self._weight -= entry[1]

@@ -1,0 +1,136 @@
+"""GET through the guard: redirects by hand, robots.txt, sizes, types. Imports the HTTP client: loaded with the first fetch.
+
+Requests go to the transport directly: there is no client, hence no cookie, no credential, no proxy and no Referer to take away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from fnmatch import fnmatchcase
+from http import HTTPStatus
+
+import httpx2
+import msgspec
+
+from app.tools import _fetch_robots
+from app.tools._fetch_addresses import AddressGuard
+from app.tools._fetch_cache import Recent
+from app.tools._fetch_transport import GuardedTransport, checked_url
+from app.tools.base import FetchRefused, Page
+
+PRODUCT = "responses-gateway"
+"""As robots.txt names it."""
+_USER_AGENT = f"Mozilla/5.0 (compatible; {PRODUCT})"
+_HOPS = 5
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_ENCODINGS = frozenset({"", "identity", "gzip", "x-gzip", "deflate"})
+_ROBOTS_SECONDS = 3600.0
+_ROBOTS_WEIGHT = 1024 * 1024
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """What of a page is wanted."""
+
+    limit: int
+    """Bytes of the body after decompression."""
+    accept: Sequence[str] = ()
+    headers: Sequence[tuple[str, str]] = ()
+    """Sent to the first origin only, for they may be secrets."""
+
+
+class Web:
+    """Pages of the web. Raises FetchRefused throughout."""
+
+    def __init__(self, guard: AddressGuard, *, robots: bool, tls: ssl.SSLContext | None) -> None:
+        self._transport = GuardedTransport(guard, tls=tls)
+        self._keeps_to_robots = robots
+        self._robots: Recent[_fetch_robots.Robots] = Recent(weight=_ROBOTS_WEIGHT, seconds=_ROBOTS_SECONDS)
+
+    async def page(self, address: str, wish: Wish) -> Page:
+        """The page, after redirects. A redirect from https to http is followed: nothing secret is on the way."""
+        async with self._landed(checked_url(address), wish, robots=self._keeps_to_robots) as (url, response):
+            return await _page(url, response, wish)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._transport.aclose()
+
+    @asynccontextmanager
+    async def _landed(self, url: httpx2.URL, wish: Wish, *, robots: bool) -> AsyncGenerator[tuple[httpx2.URL, httpx2.Response]]:
+        origin = _origin(url)
+        for _ in range(_HOPS + 1):
+            if robots and not await self._may(url):
+                raise FetchRefused(f"{url.host} asks programs not to fetch this page (robots.txt).")
+            response = await self._send(url, wish.accept, wish.headers if _origin(url) == origin else ())
+            try:
+                if response.status_code not in _REDIRECTS:
+                    yield url, response
+                    return
+            finally:
+                await response.aclose()
+            url = _target(url, response)
+        raise FetchRefused(f"The page leads from one address to the next more than {_HOPS} times.")
+
+    async def _send(self, url: httpx2.URL, accept: Sequence[str], headers: Sequence[tuple[str, str]]) -> httpx2.Response:
+        fields = httpx2.Headers(
+            {
+                "host": url.netloc.decode("ascii"),
+                "user-agent": _USER_AGENT,
+                "accept": ", ".join([*accept, "*/*;q=0.1"]),
+                "accept-encoding": "gzip, deflate",
+            }
+        )
+        fields.update(list(headers))
+        with _sentences(url.host):
+            return await self._transport.handle_async_request(httpx2.Request("GET", url, headers=fields))
+
+    async def _may(self, url: httpx2.URL) -> bool:
+        """Whether robots.txt lets us. One that is missing does; one that the server fails to give does not (RFC 9309, 2.3.1)."""
+        place = _origin(url)
+        rules = self._robots.get(place)
+        if rules is None:
+            rules = await self._read_robots(url.join("/robots.txt"))
+            self._robots.put(place, rules, rules.size)
+        return rules.allows(url.raw_path.decode("ascii"))
+
+    async def _read_robots(self, url: httpx2.URL) -> _fetch_robots.Robots:
+        async with self._landed(url, Wish(_fetch_robots.MOST_BYTES, ("text/plain",)), robots=False) as (_, response):
+            if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise FetchRefused(f"{url.host} fails to tell whether programs may fetch its pages (robots.txt).")
+            if not response.is_success:
+                return _fetch_robots.Robots()
+            content, _ = await _read(response, _fetch_robots.MOST_BYTES, url.host)
+            return await asyncio.to_thread(_fetch_robots.parse, content, PRODUCT)
+
+
+async def _page(url: httpx2.URL, response: httpx2.Response, wish: Wish) -> Page:
+    if not response.is_success:
+        raise FetchRefused(f"{url.host} answers with status {response.status_code}{_phrase(response.status_code)}.")
+    content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if wish.accept and not any(fnmatchcase(content_type, pattern) for pattern in wish.accept):
+        raise FetchRefused(f"{url.host} sends {content_type[:100] or 'no content type'}; what can be used is {', '.join(wish.accept)}.")
+    length = response.headers.get("content-length", "")
+    too_large = FetchRefused(f"The page is larger than {wish.limit} bytes.")
+    if length.isdecimal() and int(length) > wish.limit:
+        raise too_large
+    content, complete = await _read(response, wish.limit, url.host)
+    if not complete:
+        raise too_large
+    return Page(url=str(url), content_type=content_type, charset=response.charset_encoding, body=content)
+
+
+async def _read(response: httpx2.Response, limit: int, host: str) -> tuple[bytes, bool]:
+    """At most `limit` bytes of the body, decompressed piece by piece (of 1 MiB at most), and whether that is all."""
+    if response.headers.get("content-encoding", "").strip().lower() not in _ENCODINGS:
+        raise FetchRefused(f"{host} sends a compression that was not asked for.")
+    content = bytearray()
+    with _sentences(host):
+        async for piece in response.aiter_bytes():
+            content += piece[: limit - len(content) + 1]
+            if len(content) > limit:
+                return bytes(content[:limit]), False
+            await asyncio.sleep(0)  # a little data can unpack to much, and others wait for the loop
+    return bytes(content), True

@@ -1,0 +1,104 @@
+"""What every image engine shares: the question, the result, and what has to hold of a result before anyone sees it.
+
+An engine is one file of this package. It offers `PROVIDER` (words to images), `LENS` (an image to images like it), or both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+import msgspec
+
+from app.discovery import constants
+from app.settings import Settings
+from app.tools.search.base import Provider, Providers
+
+MOST = 100
+"""Images one question can bring."""
+_URL_CHARS = 4000
+_TITLE_CHARS = 200
+
+
+class ImageQuery(msgspec.Struct, frozen=True):
+    """Words that say what the images shall show."""
+
+    text: str
+    limit: int
+    """Images that are of use, at most `MOST`; an engine may send fewer, or more."""
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """An image to find others like it."""
+
+    content: bytes
+    """JPEG."""
+    url: str | None
+    """Where an engine can get the same image by itself; None: nowhere, or it is only a part of that one."""
+    limit: int
+
+
+class FoundImage(msgspec.Struct, frozen=True):
+    """An image on the web, as an engine tells of it."""
+
+    url: str
+    """Of the image itself."""
+    title: str
+    page: str | None = None
+    """URL of the page that shows it."""
+    thumbnail: str | None = None
+    """URL of a small version."""
+    width: int | None = None
+    """Pixels of the image itself."""
+    height: int | None = None
+
+
+class ImageProvider(Provider[ImageQuery, FoundImage], frozen=True, kw_only=True):
+    """Finds images by words."""
+
+
+class LensProvider(Provider[Sample, FoundImage], frozen=True, kw_only=True):
+    """Finds images by an image. Without results when it needs a URL and there is none."""
+
+
+def image_providers(settings: Settings) -> Providers[ImageQuery, FoundImage]:
+    """The engines for words that the settings let us use. Raises ConfigurationError."""
+    return Providers(settings, constants(__package__, "PROVIDER", ImageProvider))
+
+
+def lens_providers(settings: Settings) -> Providers[Sample, FoundImage]:
+    """The engines for images that the settings let us use. Raises ConfigurationError."""
+    return Providers(settings, constants(__package__, "LENS", LensProvider))
+
+
+def presentable(found: Iterable[FoundImage]) -> list[FoundImage]:
+    """Those with an http(s) address, each once, in order; with a title of one line, and without addresses of other kinds."""
+    images: dict[str, FoundImage] = {}
+    for image in found:
+        url = _web_address(image.url)
+        if url is not None and url not in images:
+            page = _web_address(image.page)
+            images[url] = FoundImage(
+                url, _title(image.title, page or url), page, _web_address(image.thumbnail), _size(image.width), _size(image.height)
+            )
+    return list(images.values())
+
+
+def _web_address(url: str | None) -> str | None:
+    url = (url or "").strip().partition("#")[0]
+    if url.startswith("//"):  # SearXNG passes on what some engines write
+        url = f"https:{url}"
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    usable = parts.scheme in ("http", "https") and parts.hostname and url.isprintable() and " " not in url and len(url) <= _URL_CHARS
+    return url if usable else None
+
+
+def _title(title: str, place: str) -> str:
+    return " ".join(title.split())[:_TITLE_CHARS] or urlsplit(place).hostname or "Image"
+
+
+def _size(pixels: int | None) -> int | None:
+    return pixels if pixels and pixels > 0 else None

@@ -1,0 +1,1 @@
+"""Search of the web: one module per provider."""

@@ -1,0 +1,47 @@
+"""SearXNG, a search engine over search engines to host oneself, and its ancestor searx.
+
+API: https://docs.searxng.org/dev/search_api.html. JSON has to be switched on in its settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from app.tools.search.base import Api, Query, Result, SearchFailed, WebProvider, sited
+
+_FORBIDDEN = 403
+
+
+class _Result(msgspec.Struct, frozen=True):
+    url: str = ""
+    title: str | None = None
+    content: str | None = None
+    published: str | None = msgspec.field(default=None, name="publishedDate")
+    score: float | None = None
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    results: list[_Result] = []
+    unresponsive_engines: list[tuple[str, ...]] = []
+
+
+async def _search(api: Api, query: Query) -> Sequence[Result]:
+    params = {"q": sited(query), "format": "json", "categories": "general", "language": query.language or "all"}
+    if query.freshness:
+        params["time_range"] = query.freshness
+    try:
+        answer = await api.get("/search", params, _Answer)
+    except SearchFailed as failure:
+        if failure.status == _FORBIDDEN:
+            hint = "it refuses JSON; add `json` to `search.formats` in its settings.yml, and switch its limiter off"
+            raise SearchFailed(hint, status=_FORBIDDEN) from failure
+        raise
+    if not answer.results and answer.unresponsive_engines:
+        raise SearchFailed(f"none of its engines answers: {'; '.join(': '.join(engine) for engine in answer.unresponsive_engines)}")
+    best_first = sorted(answer.results, key=lambda found: -(found.score or 0))
+    return [Result(found.title or found.url, found.url, found.content or "", published=found.published) for found in best_first]
+
+
+PROVIDER = WebProvider(ask=_search)
