@@ -14,14 +14,15 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp
 
-from app import __version__, upstreams
-from app.api import errors, health, models, openapi, responses
+from app import __version__, discovery, upstreams
+from app.api import errors, health, models, openapi, responses, tools
 from app.api.create import CreateResponse, Policy
 from app.api.dependencies import Services
 from app.api.gateway import Gateway
 from app.api.streaming import Heartbeats
 from app.db.engine import Database
 from app.engine.access import Access
+from app.engine.catalog import Catalog
 from app.engine.history import History
 from app.engine.metering import Metrics
 from app.engine.responses import Responses
@@ -36,6 +37,8 @@ from app.settings import Settings, load
 from app.stores.base import ResponseStore
 from app.stores.keys import SqlKeyStore
 from app.stores.sql import SqlResponseStore
+from app.tools._fetch import GuardedFetcher
+from app.tools.base import ToolSpec, Workshop
 
 _log = logging.getLogger(__name__)
 _GC_YOUNG = 10_000
@@ -64,7 +67,7 @@ def create_app(settings: Settings | None = None) -> Gateway:
     app = FastAPIOffline(
         title="Responses gateway", version=__version__, lifespan=lifespan, description="The OpenAI Responses API in front of Qwen."
     )
-    for router in (responses.router, models.router, health.router):
+    for router in (responses.router, models.router, tools.router, health.router):
         app.include_router(router)
     errors.install(app)
     openapi.install(app)
@@ -87,6 +90,7 @@ async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
     stack.push_async_callback(database.aclose)
     keys = SqlKeyStore(database)
     store = _store(settings, database, stack)
+    catalog = _catalog(settings, stack)
     routes = await upstreams.connect(settings)
     for route in routes:
         stack.push_async_callback(route.provider.aclose)
@@ -105,6 +109,9 @@ async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
         id_prefix=settings.response_id_prefix,
         raw_reasoning=settings.reasoning_events == "text",
         estimates_usage=settings.estimate_usage,
+        catalog=catalog,
+        limits=settings.limits,
+        vision_model=settings.vision_model,
     )
     runs = Runs(settings.limits.concurrent_responses)
     metrics.running.set_function(lambda: len(runs))
@@ -117,7 +124,17 @@ async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
     _start_background(runs, ports, access, heartbeats, settings)
     policy = Policy(settings.limits.body_bytes, settings.done_marker, settings.lenient_user_agents)
     create = CreateResponse(service, access, runs, metrics, heartbeats, policy)
-    return create, Services(service, access, router, metrics, store, settings.heartbeat_seconds, settings.done_marker)
+    return create, Services(service, access, router, metrics, catalog, store, settings.heartbeat_seconds, settings.done_marker)
+
+
+def _catalog(settings: Settings, stack: AsyncExitStack) -> Catalog:
+    fetcher = GuardedFetcher(allow=settings.fetch_allow, robots=settings.fetch_robots)
+    stack.push_async_callback(fetcher.aclose)
+    workshop = Workshop(settings=settings, fetcher=fetcher, files=None)
+    specs = list(discovery.constants("app.tools", "TOOL", ToolSpec).values())
+    catalog = Catalog(specs, {spec.type: spec.build(workshop) for spec in specs}, settings.tools)
+    stack.push_async_callback(catalog.aclose)
+    return catalog
 
 
 def _store(settings: Settings, database: Database, stack: AsyncExitStack) -> ResponseStore:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
 
@@ -171,8 +172,8 @@ class Settings(BaseSettings):
     google_vision_api_key: SecretStr | None = Field(
         default=None, description="Key of Google Cloud Vision: `image_search` sends it the images of the conversation."
     )
-    search_base_urls: dict[str, str] = Field(
-        default_factory=dict, description="Other addresses of search providers, by name: for proxies and compatible servers."
+    search_base_urls: dict[SearchProvider, str] = Field(
+        default_factory=dict[SearchProvider, str], description="Other addresses of search providers, by name: for proxies and compatible servers."
     )
     fetch_allow: tuple[str, ...] = Field(
         default=(),
@@ -202,6 +203,14 @@ class Settings(BaseSettings):
     dashscope_api_key: SecretStr | None = Field(
         default=None, validation_alias="DASHSCOPE_API_KEY", description="`DASHSCOPE_API_KEY`: used when no upstream is set."
     )
+
+    @field_validator("fetch_allow")
+    @classmethod
+    def _readable_networks(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in entries:
+            if "/" in entry or ":" in entry:
+                ip_network(entry.strip("[] "))
+        return entries
 
     @field_validator("admin_key")
     @classmethod

@@ -84,6 +84,7 @@ class CreateResponse:
         finally:
             watch.end()
             self._runs.discard(run)
+            await run.aclose()
         run.remember()
 
     async def _answer(self, run: Run, reply: _Reply) -> None:

@@ -10,6 +10,7 @@ from fastapi.security import HTTPBearer
 
 from app.engine.access import Access
 from app.engine.access import Principal as Caller
+from app.engine.catalog import Catalog
 from app.engine.metering import Metrics
 from app.engine.responses import Responses
 from app.engine.routing import Router
@@ -25,6 +26,7 @@ class Services(msgspec.Struct, frozen=True):
     access: Access
     router: Router
     metrics: Metrics
+    catalog: Catalog
     store: ResponseStore
     heartbeat_seconds: float
     done_marker: bool

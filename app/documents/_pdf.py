@@ -20,7 +20,7 @@ def read(content: bytes) -> str:
         raise UnreadableDocument("The PDF is damaged.") from error
     pages = [_page(document, number) for number in range(len(document))]
     if not any(pages):
-        raise UnreadableDocument("The PDF has no text: its pages seem to be scanned images. Send them as images, or recognise the text first.")
+        raise UnreadableDocument("The PDF has no text: its pages seem to be scanned. Send them as images, or recognise the text first.")
     if len(pages) == 1:
         return pages[0]
     return "\n\n".join(f"[Page {number}]\n{page}" for number, page in enumerate(pages, 1) if page)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 
-from app.documents.base import UnreadableDocument
+from app.documents.base import SUPPORTED, UnreadableDocument
 
 _BOMS: tuple[tuple[bytes, str], ...] = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -19,7 +19,7 @@ _SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_
 _CANDIDATES = ["gb18030", "big5hkscs", "cp932", "euc_jp", "cp949", "cp1252", "cp1251", "koi8_r"]
 _ESCAPED = ("iso2022", "hz")
 """Encodings in ASCII bytes."""
-_NOT_ASCII = re.compile(rb"[\x80-\xff]")
+_NOT_ASCII = re.compile(rb"[\x80-\xff]+")
 _CONTROLS = bytes(set(range(32)) - set(b"\b\t\n\f\r\x1b")) + b"\x7f"
 _MOST_CONTROLS = 0.02
 _MOST_BROKEN = 0.01
@@ -42,7 +42,7 @@ def _decode(content: bytes, declared: str | None) -> str:
         return content.decode(wide, errors="replace")
     start = content[:_LOOKED_AT]
     if b"\0" in content or len(start) - len(start.translate(None, _CONTROLS)) > _MOST_CONTROLS * len(start):
-        raise UnreadableDocument("It is not text.")
+        raise UnreadableDocument(f"The format of the file is not supported. Supported are {SUPPORTED}.")
     named = _lookup(declared)
     first = _NOT_ASCII.search(content)
     if first is None:
@@ -86,7 +86,11 @@ def _detect(content: bytes, first: int) -> str | None:
     sample = content[max(begin, first - _LOOKED_AT) : first + _LOOKED_AT]
     if first + _LOOKED_AT < len(content) and b"\n" in sample:
         sample = sample[: sample.rindex(b"\n")]  # not through the middle of a character
-    if sum(map(len, _NOT_ASCII.findall(sample))) <= _FEW and _COMMON_CHINESE.fullmatch(sample):
-        return "gb18030"  # too few characters to tell by how often they come
+    runs = _NOT_ASCII.findall(sample)
+    if sum(map(len, runs)) <= _FEW:  # too little to tell by how often characters come
+        if all(len(run) == 1 for run in runs):
+            return "cp1252"
+        if _COMMON_CHINESE.fullmatch(sample):
+            return "gb18030"
     best = from_bytes(sample, cp_isolation=_CANDIDATES).best()
     return best.encoding if best else None

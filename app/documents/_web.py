@@ -11,9 +11,10 @@ _MOST_BYTES = 32 * 1024 * 1024
 _META_WITHIN = 4096
 _META = re.compile(rb"<meta[^>]+charset\s*=\s*[\"']?\s*([\w-]+)|<\?xml[^>]+encoding\s*=\s*[\"']([\w-]+)", re.IGNORECASE)
 _UNSEEN = ("script", "style", "noscript", "template", "head", "svg")
-_BLOCKS = frozenset(
-    "address article aside blockquote br dd details div dl dt fieldset figcaption figure footer form h1 h2 h3 h4 h5 h6 header hr li main nav "
-    "ol option p pre section summary table td th title tr ul".split()
+_BLOCKS = (
+    *("address", "article", "aside", "blockquote", "br", "dd", "details", "div", "dl", "dt", "fieldset", "figcaption", "figure", "footer"),
+    *("form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "li", "main", "nav", "ol", "option", "p", "pre", "section", "summary"),
+    *("table", "td", "th", "tr", "ul"),
 )
 
 
@@ -29,10 +30,10 @@ def article(html: str, url: str | None) -> Article:
         raise UnreadableDocument(f"The page is too large to be read: at most {_MOST_BYTES // 2**20} MiB are.")
     import trafilatura  # noqa: PLC0415 - heavy
 
-    tree = trafilatura.load_html(html)
+    tree: Any = trafilatura.load_html(html)
     if tree is None:
         raise UnreadableDocument("The page has no text.")
-    title = (tree.findtext(".//title") or "").strip()
+    title = " ".join((tree.findtext(".//title") or "").split())
     found = trafilatura.extract(html, url=url, output_format="markdown", include_tables=True, include_links=False, favor_recall=True)
     text = found or _visible(tree)
     if not text:
@@ -48,13 +49,10 @@ def document(html: str) -> str:
 
 def _visible(tree: Any) -> str:
     """All text a reader sees, a line for each block."""
-    pieces: list[str] = []
-
-    def take(text: str | None) -> None:
-        if text:
-            pieces.append(re.sub(r"\s+", " ", text))
-
-    hidden = None
-    for event, element in _walk(tree):
-        ...
-    return ""
+    for element in list(tree.iter(*_UNSEEN)):
+        element.drop_tree()
+    for element in tree.iter(*_BLOCKS):
+        element.text = f"\n{element.text or ''}"
+        element.tail = f"\n{element.tail or ''}"
+    lines = (" ".join(line.split()) for line in "".join(tree.itertext()).split("\n"))
+    return "\n".join(line for line in lines if line)

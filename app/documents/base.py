@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+SUPPORTED = "PDF, Word (docx), PowerPoint (pptx), Excel (xlsx), HTML, Markdown, CSV, JSON, XML, source code and other text"
+"""What can be read, for people."""
+
 
 class Article(msgspec.Struct, frozen=True):
     """The main text of a web page, or the whole text of another document."""

@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from app.engine import toolset
+from app.engine.catalog import Catalog
 from app.engine.structured import Validator
 from app.engine.toolset import Toolset
 from app.protocol.errors import InvalidRequest
@@ -72,7 +73,7 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     """`include` asks for `reasoning.encrypted_content`."""
 
 
-def admit(body: bytes, limits: Limits, validator: Validator, *, lenient: bool) -> Admitted:
+def admit(body: bytes, limits: Limits, validator: Validator, catalog: Catalog, *, lenient: bool) -> Admitted:
     """Check the body of a request. Raises InvalidRequest naming the parameter.
 
     `lenient`: the client is known to send tools nobody asked for; unserved ones are left out instead of refused.
@@ -93,7 +94,7 @@ def admit(body: bytes, limits: Limits, validator: Validator, *, lenient: bool) -
         request=request,
         model=request.model,
         items=_items(request, body, limits),
-        tools=toolset.build(request.tools or (), given(request.tool_choice), lenient=lenient),
+        tools=toolset.build(request.tools or (), given(request.tool_choice), catalog, request.model, lenient=lenient),
         sampling=_sampling(request, wants_logprobs="message.output_text.logprobs" in include),
         format=_format(request.text.format if request.text else None, validator),
         stream=bool(request.stream),

@@ -19,7 +19,7 @@ from app.engine.transcript import Context, Transcript, last_user
 from app.protocol import ids
 from app.protocol.errors import InvalidRequest
 from app.protocol.messages import Message
-from app.protocol.requests import InputItem, parse_item
+from app.protocol.requests import parse_item
 from app.stores.base import AncestorDeleted, ResponseStore, Turn
 
 _JOIN = b","
@@ -55,7 +55,17 @@ class View(msgspec.Struct, frozen=True):
         messages = transcript.messages
         closed = len(messages) if self.preserves_thinking and not transcript.open_calls else last_user(messages)
         prefix = join(prefix, self.encoder.encode_messages(messages[:closed], reasoning=self.preserves_thinking)) if closed else prefix
-        return Context(turns, tuple(transcript.system), prefix, tuple(messages[closed:]), frozenset(transcript.answered), expires_at)
+        return Context(
+            turns=turns,
+            system=tuple(transcript.system),
+            prefix=prefix,
+            tail=tuple(messages[closed:]),
+            answered=frozenset(transcript.answered),
+            expires_at=expires_at,
+            awaited=transcript.awaited,
+            images=tuple(transcript.images),
+            notes=transcript.notes,
+        )
 
 
 def join(*encoded: bytes) -> bytes:
@@ -110,7 +120,7 @@ class History:
         turns = await self._chain(view.project_id, response_id, previous_id, now)
         transcript = view.transcript(Context())
         for turn in turns:
-            transcript.add(("", item) for item in _turn_items(turn))
+            records.replay(turn, transcript)
         transcript.flush_open()
         return view.settle(transcript, frozenset(turn.id for turn in turns), b"")
 
@@ -175,11 +185,6 @@ class History:
                 f"Previous response with id '{given}' not found.", code="previous_response_not_found", param="previous_response_id"
             )
         return turns
-
-
-def _turn_items(turn: Turn) -> Sequence[InputItem]:
-    inherited = records.raws(turn.inherited) if turn.inherited else ()
-    return [parse_item(raw, "") for raw in (*inherited, *records.raws(turn.input), *records.output_raws(turn.response))]
 
 
 def _by_id(input_items: bytes, response: bytes) -> dict[str, msgspec.Raw]:

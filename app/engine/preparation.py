@@ -9,14 +9,16 @@ import msgspec
 
 from app.engine import thinking
 from app.engine.admission import Admitted, Item
+from app.engine.exchanges import said
 from app.engine.history import History, View, join
+from app.engine.hosted import Hosted, Offer, Ran
 from app.engine.reading import Reader
 from app.engine.sealing import Sealer
 from app.engine.thinking import Decision
 from app.engine.transcript import Context, Transcript, last_user, weight
 from app.protocol import ids
 from app.protocol.errors import InvalidRequest
-from app.protocol.messages import FilePart, ImagePart, Message, User
+from app.protocol.messages import FilePart, FunctionTool, ImagePart, Message, User
 from app.providers.base import Capabilities, ForcedCall, JsonObject, JsonSchema, ModelCall, Provider, Sampling
 
 _WITHOUT_EFFECT: dict[str, float] = {"presence_penalty": 0, "frequency_penalty": 0, "repetition_penalty": 1}
@@ -35,6 +37,8 @@ class Duties(msgspec.Struct, frozen=True):
     """Functions of the client that `tool_choice` does not allow, by the names the upstream knows."""
     holds_text: bool = False
     """Text waits until it has been checked, so that a second try is possible."""
+    holds_answer: bool = False
+    """The same in later turns, where no call is demanded any more."""
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -51,6 +55,10 @@ class Prepared(msgspec.Struct, frozen=True):
     transcript: Transcript
     can: Capabilities
     warnings: tuple[str, ...]
+    hosted: frozenset[str] = frozenset()
+    """Names of the functions that are run here."""
+    resumed: Sequence[Ran] = ()
+    """Calls that have run already, since the client has consented to them."""
 
     def reader(self, *, apart: bool, tagged: bool) -> Reader:
         """What cleans a turn of this call. What was seen of the upstream with this model: `apart`: it separates thinking by itself;
@@ -60,15 +68,24 @@ class Prepared(msgspec.Struct, frozen=True):
         return Reader(splits_thinking=splits, expects_unopened=unopened, call_names=[tool.name for tool in self.call.tools])
 
 
+class Tenant(msgspec.Struct, frozen=True):
+    """Whose request it is, and what is known of them."""
+
+    project_id: str
+    history: History
+    sealer: Sealer
+
+
 class Preparation:
     """Prepares one admitted request, for as many upstreams as it takes."""
 
-    def __init__(self, admitted: Admitted, items: Sequence[Item], project_id: str, history: History, sealer: Sealer) -> None:
+    def __init__(self, admitted: Admitted, items: Sequence[Item], tenant: Tenant, hosted: Hosted | None) -> None:
         self._admitted = admitted
         self._items = items
-        self._project_id = project_id
-        self._history = history
-        self._sealer = sealer
+        self._project_id = tenant.project_id
+        self._history = tenant.history
+        self._sealer = tenant.sealer
+        self._hosted = hosted
 
     async def prepare(self, provider: Provider, model: str, now: int) -> Prepared:
         """The request for `provider`, which knows the model as `model`. Raises InvalidRequest."""
@@ -80,14 +97,17 @@ class Preparation:
         context = await self._history.context(view, admitted.request.previous_response_id, now)
         transcript = view.transcript(context)
         items = tuple(item for item in self._items if not _repeated(item, context)) if context.turns else self._items
-        transcript.add([(item.place, item.fields) for item in items])
+        transcript.add([(item.place, one) for item in items if (one := said(item.raw, item.fields, item.place)) is not None])
+        offer = await self._offer(transcript, can)
+        tools = (*admitted.tools.functions, *offer.functions)
+        resumed = await self._resume(transcript)
         transcript.close()
         messages = transcript.messages
         _check_parts(messages, can, admitted.model)
         closed = last_user(messages)
         earlier = provider.encode_messages(messages[:closed], reasoning=can.preserves_thinking) if closed else b""
         enforced = self._enforced_format(can, thinks=decision.enabled is True)
-        forced, duties = self._duties(can, enforced, thinks=decision.enabled is True)
+        forced, duties = self._duties(can, enforced, tools, thinks=decision.enabled is True)
         call = ModelCall(
             model=model,
             system=self._system(
@@ -95,7 +115,8 @@ class Preparation:
             ),
             prefix=join(context.prefix, earlier),
             messages=messages[closed:],
-            tools=admitted.tools.functions,
+            tools=tools,
+            native_tools=offer.native,
             forced_call=forced,
             parallel_tool_calls=admitted.request.parallel_tool_calls is not False,
             format=admitted.format if enforced else None,
@@ -105,7 +126,23 @@ class Preparation:
             user=admitted.request.user or admitted.request.safety_identifier,
             prompt_cache_key=admitted.request.prompt_cache_key,
         )
-        return Prepared(provider, call, decision, duties, view, context, items, transcript, can, self._warnings(transcript))
+        hosted = frozenset(function.name for function in offer.functions)
+        warnings = self._warnings(transcript)
+        return Prepared(provider, call, decision, duties, view, context, items, transcript, can, warnings, hosted, resumed)
+
+    async def _offer(self, transcript: Transcript, can: Capabilities) -> Offer:
+        return await self._hosted.offer(can, transcript.notes, transcript.images) if self._hosted is not None else Offer()
+
+    async def _resume(self, transcript: Transcript) -> Sequence[Ran]:
+        """Run what the client has consented to."""
+        if not transcript.approved:
+            return ()
+        if self._hosted is None:
+            raise InvalidRequest("A call was approved whose MCP server is not in 'tools'.", code="invalid_value", param="tools")
+        ran = await self._hosted.resume(transcript.approved)
+        for one in ran:
+            transcript.answer(one.result)
+        return ran
 
     def _unseal(self, blob: str) -> str | None:
         return self._sealer.open(blob, project_id=self._project_id, model=self._admitted.model)
@@ -123,11 +160,12 @@ class Preparation:
             return "whole"
         return "json" if "json_object" in can.formats else None
 
-    def _duties(self, can: Capabilities, enforced: str | None, *, thinks: bool) -> tuple[ForcedCall | None, Duties]:
-        wanted, tools = self._admitted.tools.forced, self._admitted.tools.functions
-        answer = self._admitted.format
-        holds = wanted is not None or (answer is not None and not (self._admitted.stream and enforced == "whole"))
-        duties = Duties(wanted, answer, self._admitted.tools.withheld, holds)
+    def _duties(
+        self, can: Capabilities, enforced: str | None, tools: Sequence[FunctionTool], *, thinks: bool
+    ) -> tuple[ForcedCall | None, Duties]:
+        wanted, answer = self._admitted.tools.forced, self._admitted.format
+        holds = answer is not None and not (self._admitted.stream and enforced == "whole")
+        duties = Duties(wanted, answer, self._admitted.tools.withheld, wanted is not None or holds, holds)
         if wanted is None or (thinks and not can.forced_calls_while_thinking):
             return None, duties
         kind = "named" if wanted.name else "required"

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 import msgspec
 
 from app.engine.admission import Item
+from app.engine.exchanges import Exchanges, decode, said
+from app.engine.transcript import Transcript
 from app.protocol import ids
-from app.protocol.requests import InputItem, parse_item
+from app.protocol.requests import parse_item
+from app.stores.base import Turn
 
 
 class _Output(msgspec.Struct, frozen=True):
@@ -34,9 +37,17 @@ def input_array(items: Sequence[Item], response_id: str) -> tuple[bytes, Sequenc
     return b"[%b]" % b",".join(raws), foreign
 
 
-def output_items(body: bytes) -> Sequence[InputItem]:
-    """The response's output, read as the input items it becomes in the next turn."""
-    return [parse_item(raw, "") for raw in output_raws(body)]
+def replay(turn: Turn, transcript: Transcript) -> None:
+    """Add what was said in a stored turn, with what the model read of its tools."""
+    inherited = raws(turn.inherited) if turn.inherited else ()
+    continue_with((*inherited, *raws(turn.input), *output_raws(turn.response)), decode(turn.exchanges), transcript)
+
+
+def continue_with(items: Sequence[msgspec.Raw], exchanges: Exchanges, transcript: Transcript) -> None:
+    """Add items, with what the model read of their tools."""
+    found = ((raw, parse_item(raw, "")) for raw in items)
+    transcript.add(("", one) for raw, fields in found if (one := said(raw, fields, "", exchanges.calls)) is not None)
+    transcript.notes.update(exchanges.notes)
 
 
 def output_raws(body: bytes) -> tuple[msgspec.Raw, ...]:

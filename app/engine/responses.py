@@ -52,7 +52,7 @@ class Responses:
 
     async def create(self, principal: Principal, body: bytes, *, lenient: bool) -> Run:
         """Check the request and make its run, which is not open yet. Raises ApiError."""
-        admitted = admit(body, self._limits, self._ports.validator, lenient=lenient)
+        admitted = admit(body, self._limits, self._ports.validator, self._ports.catalog, lenient=lenient)
         items = await self._ports.history.resolve(principal.project_id, admitted.items, self._now())
         return Run(self._ports, principal.project_id, admitted, tuple(items))
 
@@ -91,7 +91,7 @@ class Responses:
             turns = await self._ports.store.chain(principal.project_id, found, self._now()) if found else None
         except AncestorDeleted:
             record = await self._record(principal, response_id)
-            turns = [Turn(record.id, record.input, record.response, record.inherited)]
+            turns = [Turn(record.id, record.input, record.response, record.inherited, record.exchanges)]
         if turns is None:
             raise not_found(response_id)
         items: list[msgspec.Raw] = []

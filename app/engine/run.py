@@ -9,26 +9,37 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 import msgspec
 
-from app.engine import failures, records, turn
+from app.engine import failures, loop, records, turn
 from app.engine.admission import Admitted, Item
+from app.engine.asking import Asker
+from app.engine.audience import Audience
+from app.engine.catalog import Catalog
 from app.engine.echo import begin
+from app.engine.exchanges import Exchanges
+from app.engine.exchanges import encode as encode_exchanges
 from app.engine.history import History, Recent
+from app.engine.hosted import Hosted
+from app.engine.loop import Bounds
 from app.engine.metering import Metrics
-from app.engine.preparation import Preparation, Prepared, estimated_size, shortened
+from app.engine.preparation import Preparation, Prepared, Tenant, estimated_size, shortened
 from app.engine.routing import Route, Router, Started, Target
 from app.engine.sealing import Sealer
 from app.engine.structured import Validator
 from app.engine.transcript import Context, weight
 from app.engine.turn import ModelFailure, Parsers, Surroundings
-from app.eventlog.base import Batch, EventLog, EventLogUnavailable
+from app.eventlog.base import EventLog
 from app.protocol import ids
 from app.protocol.assembler import Assembler
+from app.protocol.deltas import TokenUsage
+from app.protocol.messages import ImagePart
 from app.protocol.options import Options
 from app.protocol.replay import catch_up, encode_cuts
 from app.protocol.response import Response, ResponseError, encode
 from app.protocol.writers import InvalidArguments
 from app.providers.base import ModelCall, UpstreamError
+from app.settings import Limits
 from app.stores.base import RecordRefused, ResponseRecord, ResponseStore, StoreUnavailable
+from app.tools.base import Cite, ToolContext
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +69,9 @@ class Ports(msgspec.Struct, frozen=True):
     id_prefix: str
     raw_reasoning: bool
     estimates_usage: bool
+    catalog: Catalog
+    limits: Limits
+    vision_model: str | None
 
 
 class Run:
@@ -72,17 +86,14 @@ class Run:
         self._ports = ports
         self._items = items
         self._began = now
-        self._preparation = Preparation(admitted, items, project_id, ports.history, ports.sealer)
+        self._hosted = Hosted(admitted.tools.hosted, ports.limits, self._introduce) if admitted.tools.hosted else None
+        self._preparation = Preparation(admitted, items, Tenant(project_id, ports.history, ports.sealer), self._hosted)
         self._prepared: Prepared | None = None
         self._started: Started | None = None
         self._assembler: Assembler | None = None
         self._failure: UpstreamError | None = None
         self._target: Target | None = None
-        self._told = 0
-        self._followers: list[asyncio.Queue[Batch]] = []
-        self._last: Batch | None = None
-        self._unshared: list[bytes] = []
-        self._shared = False
+        self.audience = Audience(project_id, self.id, ports.shared)
         self.settled = False
         """Its record is stored."""
 
@@ -104,6 +115,8 @@ class Run:
             parallel_calls=prepared.call.parallel_tool_calls,
             targets=self.admitted.tools.targets,
             seal=seal,
+            hosted=self._hosted.openers if self._hosted is not None else {},
+            annotate=self._hosted.citations.annotate if self._hosted is not None else None,
         )
         seed = begin(self.admitted, prepared.decision, prepared.call.model, self._ports.id_prefix + self.id, int(self._began))
         self._assembler = Assembler(seed, self._new_id, options)
@@ -120,7 +133,7 @@ class Run:
             frames = assembler.take()
             if frames:
                 if followable:
-                    self._tell(frames, final=False)
+                    self.audience.tell(frames, final=False)
                 await send(frames)
 
         await self._generate(publish)
@@ -129,7 +142,7 @@ class Run:
         finally:  # also when the client leaves while the record is being written: others may be following
             frames = self._end()
             if followable:
-                await self._tell_end(frames)
+                await self.audience.tell_end(frames)
         await send(frames)
 
     async def whole(self) -> bytes:
@@ -156,11 +169,12 @@ class Run:
         if not self.admitted.store or assembler is None or prepared is None or self._response.status not in ("completed", "incomplete"):
             return
         body, turns = assembler.body, prepared.context.turns | {self.id}
+        exchanges = self._hosted.exchanges if self._hosted is not None else Exchanges()
         expires_at = int(self._began) + self._ports.retention_seconds
         view, transcript, prefix = prepared.view, prepared.transcript, prepared.context.prefix  # all that `make` may keep alive
 
         def make() -> Context:
-            transcript.add(("", item) for item in records.output_items(body))
+            records.continue_with(records.output_raws(body), exchanges, transcript)
             transcript.flush_open()
             return view.settle(transcript, turns, prefix, expires_at)
 
@@ -175,7 +189,13 @@ class Run:
         if started is None:
             raise RuntimeError("open() comes first")
         try:
-            await turn.run(self._ready, started, assembler, Surroundings(ports.validator, ports.parsers, self._open, publish))
+            around = Surroundings(ports.validator, ports.parsers, self._open, publish)
+            if self._hosted is None:
+                await turn.run(self._ready, started, assembler, around)
+            else:
+                bounds = Bounds(ports.limits.tool_rounds, self.admitted.request.max_tool_calls)
+                loop.begin(self._ready, assembler, self._hosted)
+                await loop.run(self._ready, started, assembler, self._hosted, around, bounds)
             if ports.estimates_usage:
                 assembler.estimate_usage(read=estimated_size(self._ready.call))
             assembler.finish(int(ports.clock()))
@@ -191,6 +211,28 @@ class Run:
         except Exception:  # noqa: BLE001 - whatever happens, the stream ends with a terminal event
             _log.exception("response %s failed", self.id)
             assembler.fail(ResponseError("server_error", "The gateway failed while generating the response."))
+
+    async def aclose(self) -> None:
+        """Nobody needs the run's tools any more."""
+        if self._hosted is not None:
+            await self._hosted.aclose()
+
+    def _introduce(self, note: str | None, images: Sequence[ImagePart], cite: Cite) -> ToolContext:
+        request, model = self.admitted.request, self.admitted.model
+        asker = Asker(self._ports.router, model, self._ports.vision_model, self._add_usage)
+        return ToolContext(
+            project_id=self.project_id,
+            response_id=self.id,
+            model=model,
+            images=images,
+            include=frozenset(request.include or ()),
+            note=note,
+            ask=asker,
+            cite=cite,
+        )
+
+    def _add_usage(self, usage: TokenUsage) -> None:
+        self._built.add_usage(usage)
 
     async def _open_fitting(self) -> Started:
         """Send the request; with `truncation: auto` shorter and shorter until it fits the model's window. Raises UpstreamError."""
@@ -237,7 +279,7 @@ class Run:
         await self._settle()
         frames = self._end()
         if self.admitted.store:
-            await self._tell_end(frames)
+            await self.audience.tell_end(frames)
 
     def _end(self) -> list[bytes]:
         assembler = self._built
@@ -260,57 +302,9 @@ class Run:
         """It is known, and it streams."""
         return self.admitted.stream and self.known
 
-    async def follow(self, after: int) -> AsyncGenerator[Sequence[bytes], None]:
+    def follow(self, after: int) -> AsyncGenerator[Sequence[bytes], None]:
         """The stream for another reader: the frames above `after` so far, then each batch as it comes, to the terminal event."""
-        news: asyncio.Queue[Batch] = asyncio.Queue()
-        self._followers.append(news)
-        if self._last is not None:  # the stream ended before this reader began
-            news.put_nowait(self._last)
-        try:
-            frames = catch_up(self._built)
-            number = len(frames)
-            if frames[after + 1 :]:
-                yield frames[after + 1 :]
-            while True:
-                batch = await news.get()
-                fresh = batch.frames[max(number, after + 1) - batch.first :] if batch.first < max(number, after + 1) else batch.frames
-                number = batch.first + len(batch.frames)
-                if fresh:
-                    yield fresh
-                if batch.final:
-                    return
-        finally:
-            self._followers.remove(news)
-
-    def _tell(self, frames: list[bytes], *, final: bool) -> None:
-        """Let readers besides the client have the frames. Nothing is kept: one that comes later gets the past from `catch_up`."""
-        first = self._told
-        self._told += len(frames)
-        if final or self._followers:
-            batch = Batch(first, tuple(frames), final)
-            self._last = batch if final else None
-            for follower in self._followers:
-                follower.put_nowait(batch)
-        if self._ports.shared is not None:
-            self._unshared.extend(frames)
-
-    async def _tell_end(self, frames: list[bytes]) -> None:
-        """As `_tell`, for the last frames. A stream that was over before it was shared at all is read from the store elsewhere."""
-        self._tell(frames, final=True)
-        if self._shared:
-            await self.share(final=True)
-
-    async def share(self, *, final: bool = False) -> None:
-        """Copy what is new to the shared log."""
-        frames, self._unshared = self._unshared, []
-        if not frames or self._ports.shared is None:
-            return
-        batch = Batch(self._told - len(frames), tuple(frames), final)
-        self._shared = True
-        try:
-            await self._ports.shared.append(self.project_id, self.id, batch)
-        except EventLogUnavailable as error:
-            _log.warning("response %s cannot be followed elsewhere: %s", self.id, error)
+        return self.audience.follow(lambda: catch_up(self._built), after)
 
     def _record(self) -> ResponseRecord:
         response, created = self._response, int(self._began)
@@ -327,6 +321,7 @@ class Run:
             response=self._built.body,
             input=stored,
             cuts=encode_cuts(self._built.cuts) if self.admitted.stream else None,
+            exchanges=encode_exchanges(self._hosted.exchanges) if self._hosted is not None else None,
             foreign_item_ids=foreign,
         )
 

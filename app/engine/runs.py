@@ -98,7 +98,7 @@ class Runs:
 
     async def _share(self) -> None:
         for run in list(self._live.values()):
-            await run.share()
+            await run.audience.share()
 
 
 async def _repeat(seconds: float, work: Callable[[], Awaitable[object]]) -> None:

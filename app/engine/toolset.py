@@ -6,10 +6,12 @@ import logging
 import re
 import zlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
+from app.engine.catalog import Catalog, Entry
+from app.engine.tool_choice import choose
 from app.protocol.errors import InvalidRequest
 from app.protocol.messages import FunctionTool
 from app.protocol.requests import Tool, given, parse_tool
@@ -23,7 +25,10 @@ _CUSTOM_PARAMETERS = msgspec.Raw(
     b'{"type":"object","properties":{"input":{"type":"string","description":"The whole input, as free text."}},"required":["input"]}'
 )
 _NO_PARAMETERS = msgspec.Raw(b'{"type":"object","properties":{}}')
-_RESERVED = re.compile(r"(fn_)*(search|file_search|web_search|web_extractor|code_interpreter|web_search_image|image_search|mcp)\Z")
+_RESERVED = re.compile(
+    r"(fn_)*(search|file_search|web_search|web_search_open|web_extractor|code_interpreter|web_search_image|image_search|knowledge_search"
+    r"|mcp|mcp__.*)\Z"
+)
 """Names that an upstream forbids or takes for its own tool; a client's function of that name is renamed on the way. So are those that
 would meet a renamed one."""
 
@@ -36,25 +41,13 @@ class _Function(msgspec.Struct, frozen=True):
     strict: bool | None = None
 
 
-class _ChoiceTool(msgspec.Struct, frozen=True):
-    type: str
-    name: str | None = None
-    namespace: str | None = None
-
-
-class _ChoiceObject(msgspec.Struct, frozen=True):
-    type: str
-    name: str | None = None
-    namespace: str | None = None
-    mode: Literal["auto", "required"] = "auto"
-    tools: tuple[_ChoiceTool, ...] = ()
-
-
 class Toolset(msgspec.Struct, frozen=True):
     """What the model may call, and what it must."""
 
     functions: tuple[FunctionTool, ...] = ()
     targets: dict[str, CallTarget] = {}
+    hosted: tuple[Entry, ...] = ()
+    """Built-in tools."""
     echo: tuple[msgspec.Raw, ...] = ()
     """`tools` of the response object: what is in effect."""
     forced: ForcedCall | None = None
@@ -75,23 +68,26 @@ def upstream_name(name: str, namespace: str | None) -> str:
     return full
 
 
-def build(raw_tools: Sequence[msgspec.Raw], choice: msgspec.Raw | None, *, lenient: bool) -> Toolset:
+def build(raw_tools: Sequence[msgspec.Raw], choice: msgspec.Raw | None, catalog: Catalog, model: str, *, lenient: bool) -> Toolset:
     """Check the tools and the choice. Raises InvalidRequest.
 
     `lenient`: tool types that are not served are left out instead of refused, unless `tool_choice` needs them.
     """
-    collector = _Collector(lenient=lenient)
+    collector = _Collector(catalog, model, lenient=lenient)
     for i, raw in enumerate(raw_tools):
         collector.add(parse_tool(raw, f"tools[{i}]"), raw, f"tools[{i}]")
-    functions, forced = _choose(choice, tuple(collector.functions), collector)
+    functions, hosted, forced = choose(choice, collector)
     if collector.left_out:
         _log.info("left out tools that are not served, for a client that always sends them: %s", ", ".join(collector.left_out))
     withheld = frozenset(collector.targets) - {function.name for function in functions}
-    return Toolset(functions, collector.targets, tuple(collector.echo), forced, withheld, tuple(collector.left_out))
+    return Toolset(functions, collector.targets, hosted, tuple(collector.echo), forced, withheld, tuple(collector.left_out))
 
 
 class _Collector:
-    def __init__(self, *, lenient: bool) -> None:
+    def __init__(self, catalog: Catalog, model: str, *, lenient: bool) -> None:
+        self._catalog = catalog
+        self._model = model
+        self.hosted: list[Entry] = []
         self.functions: list[FunctionTool] = []
         self.targets: dict[str, CallTarget] = {}
         self.echo: list[msgspec.Raw] = []
@@ -110,14 +106,33 @@ class _Collector:
             case "namespace":
                 self._add_namespace(tool, place)
                 self.echo.append(raw)
+            case other if self._catalog.serves(other):
+                self._add_hosted(other, raw, place)
             case other if self._lenient and _NAME.match(other):  # it goes into a header and the log
                 self.left_out.append(other)
             case other:
                 raise InvalidRequest(
-                    f"The tool type '{other}' is not served by this gateway. Served are: function, custom, namespace.",
+                    f"The tool type '{other}' is not served by this gateway. Served are: "
+                    f"{', '.join(('function', 'custom', 'namespace', *(tool.type for tool in self._catalog.list())))}.",
                     code="unsupported_tool",
                     param=f"{place}.type",
                 )
+
+    def _add_hosted(self, kind: str, raw: msgspec.Raw, place: str) -> None:
+        try:
+            entry = self._catalog.configure(kind, self._model, raw, place)
+        except InvalidRequest as error:
+            if not self._lenient or error.code != "unsupported_tool":
+                raise
+            self.left_out.append(kind)
+            return
+        if self._lenient and entry.request is None:
+            self.left_out.append(kind)
+            return
+        if any(entry.key == other.key for other in self.hosted):
+            raise InvalidRequest(f"The tool '{entry.key}' is in 'tools' twice.", code="invalid_value", param=place)
+        self.hosted.append(entry)
+        self.echo.append(entry.echo)
 
     def _add_namespace(self, tool: Tool, place: str) -> None:
         namespace = self._name(tool, place)
@@ -175,55 +190,3 @@ class _Collector:
             message = f"Invalid '{place}.name': expected letters, digits, '_' and '-', at most 128."
             raise InvalidRequest(message, code="invalid_value", param=f"{place}.name")
         return tool.name
-
-
-def _choose(
-    raw: msgspec.Raw | None, functions: tuple[FunctionTool, ...], tools: _Collector
-) -> tuple[tuple[FunctionTool, ...], ForcedCall | None]:
-    choice = _parse_choice(raw)
-    if isinstance(choice, str):
-        if choice == "none":
-            return (), None
-        if choice == "required" and not functions:
-            raise InvalidRequest("'tool_choice' is 'required' but there are no tools to call.", code="invalid_value", param="tool_choice")
-        return functions, ForcedCall() if choice == "required" else None
-    if choice.type == "allowed_tools":
-        allowed = {_named(tool.type, tool.name, tool.namespace, tools) for tool in choice.tools}
-        kept = tuple(function for function in functions if function.name in allowed)
-        if choice.mode == "required" and not kept:
-            raise InvalidRequest("'tool_choice' requires a call but allows no tool.", code="invalid_value", param="tool_choice")
-        return kept, ForcedCall() if choice.mode == "required" else None
-    name = _named(choice.type, choice.name, choice.namespace, tools)
-    return tuple(function for function in functions if function.name == name), ForcedCall(name)
-
-
-def _parse_choice(raw: msgspec.Raw | None) -> str | _ChoiceObject:
-    try:
-        value: Any = msgspec.json.decode(raw) if raw is not None else None
-        if value is None:
-            return "auto"
-        if isinstance(value, str) and value in ("auto", "none", "required"):
-            return value
-        if isinstance(value, dict):
-            return msgspec.convert(value, _ChoiceObject)
-    except (msgspec.ValidationError, RecursionError) as error:
-        raise InvalidRequest(f"Invalid 'tool_choice': {error}.", code="invalid_value", param="tool_choice") from error
-    expected = "'auto', 'none', 'required' or an object naming a tool"
-    raise InvalidRequest(f"Invalid 'tool_choice': expected {expected}.", code="invalid_value", param="tool_choice")
-
-
-def _named(kind: str, name: str | None, namespace: str | None, tools: _Collector) -> str:
-    if kind not in ("function", "custom"):
-        raise InvalidRequest(
-            f"'tool_choice' needs the tool type '{kind}', which is not served by this gateway.",
-            code="unsupported_tool",
-            param="tool_choice",
-        )
-    candidates = [
-        upstream
-        for upstream, target in tools.targets.items()
-        if target.name == name and (namespace is None or target.namespace == namespace)
-    ]
-    if not candidates:
-        raise InvalidRequest(f"Tool choice '{name}' not found in 'tools' parameter.", code="invalid_value", param="tool_choice")
-    return candidates[0]

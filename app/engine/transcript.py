@@ -8,11 +8,13 @@ a call and its result is moved behind the result.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
+from app.engine.exchanges import Approval, Exchange, Said
 from app.protocol.errors import InvalidRequest
+from app.protocol.hosted import HostedCall
 from app.protocol.messages import Assistant, Call, FilePart, ImagePart, Message, Part, TextPart, ToolResult, User
 from app.protocol.requests import InputItem
 from app.protocol.requests import Part as ItemPart
@@ -37,6 +39,12 @@ class Context(msgspec.Struct, frozen=True):
     """Messages not in `prefix` yet: since the last thing the user said."""
     answered: frozenset[str] = frozenset()
     """Ids of calls that have their result."""
+    awaited: Mapping[str, Call] = {}
+    """Calls that wait for the client's consent, by the id of the request's item."""
+    images: tuple[ImagePart, ...] = ()
+    """What tools may be pointed to, oldest first."""
+    notes: Mapping[str, str] = {}
+    """What tools noted last."""
     expires_at: int = 0
     """When the tip expires, Unix seconds."""
 
@@ -70,13 +78,26 @@ class Transcript:
         self._calls: dict[str, Call] = {}
         self._results: dict[str, ToolResult] = {}
         self._deferred: list[Message] = []
+        self.awaited = dict(context.awaited)
+        self.images = list(context.images)
+        self.notes = dict(context.notes)
+        self.approved: list[HostedCall] = []
+        """Calls the client has consented to; each is to be run and `answer`ed."""
         self._resume_open_calls()
 
-    def add(self, items: Iterable[tuple[str, InputItem]]) -> None:
+    def add(self, items: Iterable[tuple[str, Said]]) -> None:
         """Add items; each comes with its place in the request (`input[3]`, or "" for stored ones). Raises InvalidRequest."""
         for place, item in items:
-            if not self._add_plain(item):
+            if isinstance(item, Exchange):
+                self._add_exchange(item)
+            elif isinstance(item, Approval):
+                self._add_approval(item, place)
+            elif not self._add_plain(item):
                 self._add(item, place)
+
+    def answer(self, result: ToolResult) -> None:
+        """The result of a call that is open."""
+        self._results[result.call_id] = result
 
     def _add_plain(self, item: InputItem) -> bool:
         """Take a message of plain text while nothing is pending: nearly all of a long history, at a third of the cost."""
@@ -98,8 +119,12 @@ class Transcript:
     def close(self) -> None:
         """Everything has been said. Raises InvalidRequest when a call has no result."""
         for call_id in self._calls:
-            if call_id not in self._results:
-                raise InvalidRequest(f"No tool output found for function call {call_id}.", param="input")
+            if call_id in self._results:
+                continue
+            awaited = next((item_id for item_id, call in self.awaited.items() if call.call_id == call_id), None)
+            if awaited is not None:
+                raise InvalidRequest(f"No approval response found for the approval request {awaited}.", param="input")
+            raise InvalidRequest(f"No tool output found for function call {call_id}.", param="input")
         self._flush()
 
     def flush_open(self) -> None:
@@ -145,6 +170,7 @@ class Transcript:
                 self.system.append(_plain(item.content, place))
             case "user":
                 message = User(item.content if isinstance(item.content, str) else _user_content(item.content, _at(place, "content")))
+                self.images += [part for part in message.content if isinstance(part, ImagePart)]
                 if len(self._results) == len(self._calls):
                     self._flush()
                     self.messages.append(message)
@@ -201,6 +227,28 @@ class Transcript:
         self._results[item.call_id] = ToolResult(item.call_id, text)
         if images:
             self._deferred.append(User((TextPart(f"Images of the result of call {item.call_id}:"), *images)))
+
+    def _add_exchange(self, exchange: Exchange) -> None:
+        call = exchange.call
+        if call.call_id in self._calls or call.call_id in self.answered:
+            return  # the client repeats what the chain holds already
+        self._begin_assistant()
+        self._calls[call.call_id] = call
+        if exchange.text is None:
+            self.awaited[exchange.item_id] = call
+        else:
+            self._results[call.call_id] = ToolResult(call.call_id, exchange.text)
+
+    def _add_approval(self, approval: Approval, place: str) -> None:
+        call = self.awaited.pop(approval.approval_request_id, None)
+        if call is None:
+            message = f"No approval request with the id '{approval.approval_request_id}' is waiting in this conversation."
+            raise InvalidRequest(message, code="invalid_value", param=_at(place, "approval_request_id"))
+        if approval.approve:
+            self.approved.append(HostedCall(call.call_id, call.name, call.arguments, approval.approval_request_id))
+            return
+        reason = f" The reason: {approval.reason}" if approval.reason else ""
+        self._results[call.call_id] = ToolResult(call.call_id, f"The user did not allow this call.{reason}")
 
     def _begin_assistant(self) -> None:
         """The assistant speaks (again): what it said before its calls were answered is one message of its own."""

@@ -6,16 +6,11 @@ Every id is unique over all projects, and every method that takes an id takes th
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
-if TYPE_CHECKING:  # the gateway starts without numpy
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Vectors = NDArray[np.float32]
-    """Shape (n, dimensions); every row has length 1."""
+from app.protocol.filters import Filter
 
 Attributes = dict[str, str | float | bool]
 
@@ -317,6 +312,16 @@ class Split(Protocol):
         ...
 
 
+class Vectors(msgspec.Struct, frozen=True):
+    """Vectors of length 1, one after the other, as one model made them. Bytes, since the gateway itself only carries them."""
+
+    model: str
+    """Vectors of different models cannot be compared."""
+    dimensions: int
+    data: bytes
+    """float32 in this machine's order, `dimensions` of them a vector."""
+
+
 class Hit(msgspec.Struct, frozen=True):
     """A passage that fits a query."""
 
@@ -336,23 +341,33 @@ class Search(msgspec.Struct, frozen=True, kw_only=True):
     vector_store_ids: tuple[str, ...]
     text: str
     vector: Vectors
-    """Shape (1, dimensions)."""
+    """One."""
     limit: int
-    filters: Mapping[str, object] | None = None
-    """A comparison (`type`, `key`, `value`) or a compound (`type` and/or, `filters`), checked."""
+    filters: Filter | None = None
     score_threshold: float = 0.0
     embedding_weight: float = 1.0
     text_weight: float = 1.0
 
 
 class PassageIndex(Protocol):
-    """Passages with their vectors and words."""
+    """Passages with their vectors and words.
+
+    Every method raises Unavailable, whose message is for people, where the database lacks what it needs (Postgres without pgvector).
+    """
 
     async def replace(
-        self, vector_store_id: str, file_id: str, filename: str, attributes: Attributes, entries: Sequence[tuple[Passage, Vectors]]
+        self,
+        vector_store_id: str,
+        file_id: str,
+        filename: str,
+        attributes: Attributes,
+        batches: AsyncIterator[tuple[Sequence[Passage], Vectors]],
     ) -> None:
-        """Make these, each with its row of `Embedder.passages`, the file's passages in this store, in place of all earlier ones; in
-        one transaction."""
+        """Make these the file's passages in this store, in place of all earlier ones. `Passage.position` counts from 0 over all batches.
+
+        They are written as they come and are found only when all are there; when `batches` raises, the earlier ones stay.
+        Raises InvalidRequest when the store holds vectors of another model.
+        """
         ...
 
     async def describe(self, vector_store_id: str, file_id: str, attributes: Attributes) -> None:
@@ -368,22 +383,22 @@ class PassageIndex(Protocol):
         ...
 
     async def search(self, search: Search) -> Sequence[Hit]:
-        """The best passages by meaning and by words together, best first, at most `limit`."""
+        """The best passages by meaning and by words together, best first, at most `limit`.
+
+        Raises InvalidRequest when a store holds vectors of another model.
+        """
         ...
 
 
 class Embedder(Protocol):
     """Texts to vectors. Raises EmbeddingFailed."""
 
-    name: str
-    """Of the model: vectors of different names cannot be compared."""
-
     async def passages(self, texts: Sequence[str]) -> Vectors:
-        """One row for each text of a document; however many there are."""
+        """One vector for each text of a document; however many there are."""
         ...
 
     async def query(self, text: str) -> Vectors:
-        """One row for a question."""
+        """One vector for a question."""
         ...
 
     async def aclose(self) -> None:

@@ -163,7 +163,8 @@ class McpCall(msgspec.Struct, frozen=True, tag="mcp_call"):
     server_label: str
     arguments: str = ""
     output: str | None = None
-    error: McpError | None = None
+    error: McpError | str | None = None
+    """A string only in what older clients send back."""
     approval_request_id: str | None = None
 
 

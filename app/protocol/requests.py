@@ -7,11 +7,13 @@ sent: what the gateway does not read, it still stores and lists.
 from __future__ import annotations
 
 import re
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
 from app.protocol.errors import InvalidRequest
+
+T = TypeVar("T")
 
 _NULL = msgspec.Raw(b"null")
 _MARGIN = 100

@@ -70,6 +70,8 @@ class ModelCall(msgspec.Struct, frozen=True, kw_only=True):
     """Earlier messages, as `Provider.encode_messages` wrote them; goes before `messages`."""
     messages: Sequence[Message] = ()
     tools: Sequence[FunctionTool] = ()
+    native_tools: Sequence[msgspec.Raw] = ()
+    """The vendor's own tools, as entries of its `tools`."""
     forced_call: ForcedCall | None = None
     """Set only where the upstream can force (`Capabilities.forced_calls`); the engine enforces it elsewhere."""
     parallel_tool_calls: bool = True
@@ -103,6 +105,8 @@ class Capabilities(msgspec.Struct, frozen=True):
     """The family wants earlier turns' thinking replayed, not only that of the running tool loop."""
     reasoning_field: bool = True
     """The upstream separates thinking from the answer by itself, always. False: it may come as `<think>` text."""
+    native_tools: frozenset[str] = frozenset()
+    """Built-in tools, by type, that the upstream runs itself for this model."""
     context_window: int | None = None
     max_output_tokens: int | None = None
 

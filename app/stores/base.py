@@ -32,6 +32,8 @@ class ResponseRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """Where a streamed response's deltas were cut (msgpack), so that its events can be replayed; None: it was not streamed."""
     inherited: bytes | None = None
     """Items of ancestors that have expired meanwhile (JSON array), moved here when they were purged."""
+    exchanges: bytes | None = None
+    """What the model read of its tools (msgpack); no client sees it."""
     foreign_item_ids: Sequence[str] = ()
     """Ids in `input` that the client made up itself; kept in an index that `get` does not read. All other ids say where they are."""
 
@@ -43,6 +45,7 @@ class Turn(msgspec.Struct, frozen=True):
     input: bytes
     response: bytes
     inherited: bytes | None
+    exchanges: bytes | None = None
 
 
 class AncestorDeleted(Exception):

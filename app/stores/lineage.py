@@ -14,6 +14,7 @@ class _Answer(msgspec.Struct):
 
 
 _ANSWER = msgspec.json.Decoder(_Answer)
+_EXCHANGES = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
 
 
 def purged_above(parent: str | None, purged: Mapping[str, str | None]) -> tuple[list[str], str | None]:
@@ -38,3 +39,12 @@ def concatenate(*arrays: bytes | None) -> bytes:
     """One JSON array with the elements of all; their bytes stay as they are."""
     insides = (array.strip()[1:-1].strip() for array in arrays if array)
     return b"[" + b",".join(inside for inside in insides if inside) + b"]"
+
+
+def merged(*maps: bytes | None) -> bytes | None:
+    """One msgpack map with the entries of all, later ones win; what they mean is the engine's business."""
+    found: dict[str, msgspec.Raw] = {}
+    for one in maps:
+        if one:
+            found.update(_EXCHANGES.decode(one))
+    return msgspec.msgpack.encode(found) if found else None

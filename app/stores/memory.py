@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from app.stores.base import AncestorDeleted, RecordRefused, ResponseRecord, Turn
-from app.stores.lineage import concatenate, items_of, purged_above
+from app.stores.lineage import concatenate, items_of, merged, purged_above
 
 
 class MemoryResponseStore:
@@ -65,7 +65,14 @@ class MemoryResponseStore:
             return False
         self._deleted.add(record.id)
         self._records[record.id] = replace(
-            record, input=b"", response=b"", cuts=None, inherited=None, foreign_item_ids=(), expires_at=now + self._retention
+            record,
+            input=b"",
+            response=b"",
+            cuts=None,
+            inherited=None,
+            exchanges=None,
+            foreign_item_ids=(),
+            expires_at=now + self._retention,
         )
         return True
 
@@ -79,7 +86,8 @@ class MemoryResponseStore:
             path, above = purged_above(child.previous_id, going)
             if path and child.id not in batch and child.id not in self._deleted:
                 inherited = concatenate(*(items_of(_turn(batch[one])) for one in path), child.inherited)
-                self._records[child.id] = replace(child, previous_id=above, inherited=inherited)
+                read = merged(*(batch[one].exchanges for one in path), child.exchanges)
+                self._records[child.id] = replace(child, previous_id=above, inherited=inherited, exchanges=read)
         for gone in batch:
             del self._records[gone]
             self._deleted.discard(gone)
@@ -94,4 +102,4 @@ class MemoryResponseStore:
 
 
 def _turn(record: ResponseRecord) -> Turn:
-    return Turn(record.id, record.input, record.response, record.inherited)
+    return Turn(record.id, record.input, record.response, record.inherited, record.exchanges)

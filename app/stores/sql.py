@@ -14,7 +14,7 @@ from app.db.engine import Database
 from app.db.tables import event_batches, foreign_items, responses
 from app.db.writer import DatabaseUnavailable, RowRefused
 from app.stores.base import AncestorDeleted, RecordRefused, ResponseRecord, StoreUnavailable, Turn
-from app.stores.lineage import concatenate, items_of, purged_above
+from app.stores.lineage import concatenate, items_of, merged, purged_above
 
 # An id beyond this does not fit Postgres' index and is not worth one; such an item just cannot be referred to.
 _MAX_ITEM_ID = 512
@@ -38,6 +38,7 @@ _GET = select(
     _r.input,
     _r.cuts,
     _r.inherited,
+    _r.exchanges,
 ).where(*_OWN, *_ALIVE)
 
 
@@ -49,7 +50,7 @@ def _chain_with(*columns: ColumnElement[Any]) -> CTE:
     return tip.union_all(above.where(_r.project_id == tip.c.project_id, tip.c.deleted_at.is_(None)))
 
 
-_CHAIN = select(_chain_with(_r.input, _r.response, _r.inherited))
+_CHAIN = select(_chain_with(_r.input, _r.response, _r.inherited, _r.exchanges))
 _links = _chain_with()
 _CONTINUABLE = select(func.count().label("turns"), func.count(_links.c.deleted_at).label("tombstones")).select_from(_links)
 
@@ -64,7 +65,7 @@ _LOCATE = (
 _BURY = (
     update(responses)
     .where(*_OWN, *_ALIVE)
-    .values(deleted_at=bindparam("now"), expires_at=bindparam("until"), response=b"", input=b"", cuts=None, inherited=None)
+    .values(deleted_at=bindparam("now"), expires_at=bindparam("until"), response=b"", input=b"", cuts=None, inherited=None, exchanges=None)
 )
 
 _COUNT_EXPIRED = select(func.count().label("expired")).where(_r.expires_at <= bindparam("now"))
@@ -80,14 +81,14 @@ _EXPIRED = (
     .order_by(_r.expires_at)
     .limit(bindparam("limit", type_=Integer))
 )
-_CHILDREN = select(_r.id, _r.previous_id, _r.inherited).where(
+_CHILDREN = select(_r.id, _r.previous_id, _r.inherited, _r.exchanges).where(
     _r.previous_id.in_(bindparam("parents", expanding=True)), _r.deleted_at.is_(None)
 )
-_TURNS = select(_r.id, _r.input, _r.response, _r.inherited).where(_r.id.in_(bindparam("ids", expanding=True)))
+_TURNS = select(_r.id, _r.input, _r.response, _r.inherited, _r.exchanges).where(_r.id.in_(bindparam("ids", expanding=True)))
 _ADOPT = (
     update(responses)
     .where(_r.id == bindparam("wanted"), _r.deleted_at.is_(None))
-    .values(previous_id=bindparam("above"), inherited=bindparam("items"))
+    .values(previous_id=bindparam("above"), inherited=bindparam("items"), exchanges=bindparam("exchanges_too"))
 )
 _REMOVE = delete(responses).where(_r.id.in_(bindparam("ids", expanding=True)))
 
@@ -130,6 +131,7 @@ class SqlResponseStore:
             record.input,
             record.cuts,
             record.inherited,
+            record.exchanges,
         )
         items = dict.fromkeys(item for item in record.foreign_item_ids if len(item) <= _MAX_ITEM_ID and "\0" not in item)
         with store_errors():
@@ -147,7 +149,7 @@ class SqlResponseStore:
         for row in sorted(rows, key=itemgetter("depth"), reverse=True):
             if row["deleted_at"] is not None:
                 raise AncestorDeleted(row["id"])
-            turns.append(Turn(row["id"], row["input"], row["response"], row["inherited"]))
+            turns.append(Turn(row["id"], row["input"], row["response"], row["inherited"], row["exchanges"]))
         return turns or None
 
     async def continuable(self, project_id: str, response_id: str, now: int) -> bool:
@@ -207,12 +209,14 @@ async def _bequeath(connection: AsyncConnection, going: Mapping[str, str | None]
     needed = list({one for path, _ in paths.values() for one in path})
     if not needed:
         return
-    turns = {row.id: Turn(row.id, row.input, row.response, row.inherited) for row in await connection.execute(_TURNS, {"ids": needed})}
+    found = await connection.execute(_TURNS, {"ids": needed})
+    turns = {row.id: Turn(row.id, row.input, row.response, row.inherited, row.exchanges) for row in found}
     adoptions: list[dict[str, Any]] = []
     for child in children:
         path, above = paths[child.id]
         items = concatenate(*(items_of(turns[one]) for one in path), child.inherited)
-        adoptions.append({"wanted": child.id, "above": above, "items": items})
+        read = merged(*(turns[one].exchanges for one in path), child.exchanges)
+        adoptions.append({"wanted": child.id, "above": above, "items": items, "exchanges_too": read})
     await connection.execute(_ADOPT, adoptions)
 
 

@@ -10,18 +10,77 @@ Two doors, one guard:
 
 from __future__ import annotations
 
+import asyncio
+import ssl
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from app.tools._fetch_addresses import AddressGuard
+from app.tools._fetch_addresses import AddressGuard, Resolve, look_up
+from app.tools.base import FetchRefused, Page
 
 if TYPE_CHECKING:
     import httpx2
 
+    from app.tools._fetch_web import Web
+
+_LOOK_UP_SECONDS = 10.0
+
+
+class GuardedFetcher:
+    """A `Fetcher` of what is public on the web, and of what `allow` exempts from being public.
+
+    http and https only; ports 80, 443 and from 1024 up; no user names in URLs; at most five redirects, each checked like the first
+    address (https may lead to http: nothing secret is sent). Every address of a host is checked, and the connection goes to a checked
+    one. robots.txt is kept to if `robots` says so. `resolve` and `tls` stand in for the system's name servers and certificates.
+    """
+
+    def __init__(
+        self, *, allow: Sequence[str] = (), robots: bool = True, resolve: Resolve = look_up, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """Raises ValueError for an entry of `allow` that is no network. Opens nothing."""
+        self._guard = AddressGuard(allow, resolve=resolve)
+        self._robots = robots
+        self._tls = tls
+
+    async def get(
+        self, url: str, *, limit: int, seconds: float, accept: Sequence[str] = (), headers: Sequence[tuple[str, str]] = ()
+    ) -> Page:
+        """See `Fetcher.get`. `seconds` is for all of it: look-ups, robots.txt, redirects, the body however slowly it drips."""
+        from app.tools._fetch_web import Wish  # noqa: PLC0415 - the HTTP client costs 18 MiB, which a gateway at rest need not hold
+
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._web.page(url, Wish(limit, accept, headers))
+        except TimeoutError as error:
+            raise FetchRefused(f"The page did not come within {seconds:g} seconds.") from error
+
+    async def check(self, url: str) -> None:
+        """See `Fetcher.check`. A library that resolves again can still be led elsewhere: better give it `guarded_client`."""
+        from app.tools._fetch_transport import checked_url, port_of  # noqa: PLC0415 - as above
+
+        target = checked_url(url)
+        try:
+            async with asyncio.timeout(_LOOK_UP_SECONDS):
+                await self._guard.addresses(target.host, port_of(target))
+        except TimeoutError as error:
+            raise FetchRefused(f"The address of {target.host} could not be found in time.") from error
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        if "_web" in self.__dict__:
+            await self._web.aclose()
+
+    @cached_property
+    def _web(self) -> Web:
+        from app.tools._fetch_web import Web  # noqa: PLC0415 - as above
+
+        return Web(self._guard, robots=self._robots, tls=self._tls)
+
 
 def guarded_transport(allow: Sequence[str]) -> httpx2.AsyncBaseTransport:
     """A transport that connects to public addresses, and to those `allow` exempts (see `AddressGuard`)."""
-    from app.tools._fetch_transport import GuardedTransport  # noqa: PLC0415 - the HTTP client costs 18 MiB, which a gateway at rest need not hold
+    from app.tools._fetch_transport import GuardedTransport  # noqa: PLC0415 - as above
 
     return GuardedTransport(AddressGuard(allow))
 

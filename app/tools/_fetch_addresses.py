@@ -83,12 +83,11 @@ class AddressGuard:
         """`allow`: host names, addresses and networks that are exempted from the address check, and from nothing else.
 
         A name exempts whatever it resolves to; an address or network exempts these addresses, however they are reached.
-        Raises ValueError for a network that is none.
+        Raises ValueError for an entry that looks like an address or network and is none.
         """
         self._resolve = resolve
         entries = [entry.strip().strip("[]").lower().rstrip(".") for entry in allow]
-        networks = [ip_network(entry) for entry in entries if _address(entry.partition("/")[0]) is not None]
-        self._networks = tuple(networks)
+        self._networks = tuple(ip_network(entry) for entry in entries if "/" in entry or ":" in entry or _address(entry) is not None)
         self._names = frozenset(entries)
 
     async def addresses(self, host: str, port: int) -> Sequence[str]:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from fnmatch import fnmatchcase
 from http import HTTPStatus
 
@@ -18,7 +18,7 @@ import msgspec
 from app.tools import _fetch_robots
 from app.tools._fetch_addresses import AddressGuard
 from app.tools._fetch_cache import Recent
-from app.tools._fetch_transport import GuardedTransport, checked_url
+from app.tools._fetch_transport import GuardedTransport, checked_url, port_of
 from app.tools.base import FetchRefused, Page
 
 PRODUCT = "responses-gateway"
@@ -77,7 +77,6 @@ class Web:
     async def _send(self, url: httpx2.URL, accept: Sequence[str], headers: Sequence[tuple[str, str]]) -> httpx2.Response:
         fields = httpx2.Headers(
             {
-                "host": url.netloc.decode("ascii"),
                 "user-agent": _USER_AGENT,
                 "accept": ", ".join([*accept, "*/*;q=0.1"]),
                 "accept-encoding": "gzip, deflate",
@@ -128,9 +127,44 @@ async def _read(response: httpx2.Response, limit: int, host: str) -> tuple[bytes
         raise FetchRefused(f"{host} sends a compression that was not asked for.")
     content = bytearray()
     with _sentences(host):
-        async for piece in response.aiter_bytes():
-            content += piece[: limit - len(content) + 1]
-            if len(content) > limit:
-                return bytes(content[:limit]), False
-            await asyncio.sleep(0)  # a little data can unpack to much, and others wait for the loop
+        async with aclosing(response.aiter_bytes()) as pieces:
+            async for piece in pieces:
+                content += piece[: limit - len(content) + 1]
+                if len(content) > limit:
+                    return bytes(content[:limit]), False
+                await asyncio.sleep(0)  # a little data can unpack to much, and others wait for the loop
     return bytes(content), True
+
+
+def _target(url: httpx2.URL, response: httpx2.Response) -> httpx2.URL:
+    location = response.headers.get("location", "")
+    try:
+        return checked_url(str(url.join(location)) if location else "")
+    except (httpx2.InvalidURL, FetchRefused) as error:
+        reason = str(error) if isinstance(error, FetchRefused) else "It is not a valid URL."
+        raise FetchRefused(f"The page leads to an address that cannot be fetched. {reason}") from error
+
+
+def _origin(url: httpx2.URL) -> str:
+    return f"{url.scheme}://{url.host}:{port_of(url)}"
+
+
+def _phrase(status: int) -> str:
+    try:
+        return f" ({HTTPStatus(status).phrase})"
+    except ValueError:
+        return ""
+
+
+@contextmanager
+def _sentences(host: str) -> Generator[None]:
+    try:
+        yield
+    except httpx2.DecodingError as error:
+        raise FetchRefused(f"{host} sends a body whose compression is broken.") from error
+    except httpx2.ConnectError as error:
+        if "certificate verify failed" in str(error).lower():
+            raise FetchRefused(f"The TLS certificate of {host} is not valid.") from error
+        raise FetchRefused(f"{host} does not answer.") from error
+    except httpx2.TransportError as error:
+        raise FetchRefused(f"{host} breaks off or does not speak proper HTTP.") from error

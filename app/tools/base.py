@@ -6,6 +6,8 @@ calls the model makes, limits them in time and size, and shows them as items; a 
 
 from __future__ import annotations
 
+import re
+import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, Protocol
 
@@ -14,6 +16,8 @@ import msgspec
 from app.protocol.hosted import HostedCall, HostedItem
 from app.protocol.messages import FunctionTool, ImagePart
 from app.settings import Settings
+
+_FUNCTION_NAME = 64
 
 
 class UrlCitation(msgspec.Struct, frozen=True):
@@ -41,6 +45,16 @@ class ContainerFile(msgspec.Struct, frozen=True):
 
 
 Source = UrlCitation | FileCitation | ContainerFile
+
+
+def mcp_function(label: str, name: str) -> str:
+    """The function the model is offered for the tool `name` of the MCP server `label`: safe for every upstream, and always the same."""
+    full = f"mcp__{label}__{name}"
+    safe = re.sub(r"[^A-Za-z0-9_-]", "_", full)
+    other_readings = "__" in label or label.endswith("_")  # `a__b` + `c` is not `a` + `b__c`, which another server may offer
+    if safe == full and len(full) <= _FUNCTION_NAME and not other_readings:
+        return full
+    return f"{safe[: _FUNCTION_NAME - 9]}_{zlib.crc32(full.encode()):08x}"
 
 
 class ToolOutcome(msgspec.Struct, frozen=True, kw_only=True):

@@ -63,12 +63,12 @@ class LensProvider(Provider[Sample, FoundImage], frozen=True, kw_only=True):
 
 def image_providers(settings: Settings) -> Providers[ImageQuery, FoundImage]:
     """The engines for words that the settings let us use. Raises ConfigurationError."""
-    return Providers(settings, constants(__package__, "PROVIDER", ImageProvider))
+    return Providers(settings, constants("app.tools.images", "PROVIDER", ImageProvider))
 
 
 def lens_providers(settings: Settings) -> Providers[Sample, FoundImage]:
     """The engines for images that the settings let us use. Raises ConfigurationError."""
-    return Providers(settings, constants(__package__, "LENS", LensProvider))
+    return Providers(settings, constants("app.tools.images", "LENS", LensProvider))
 
 
 def presentable(found: Iterable[FoundImage]) -> list[FoundImage]:
@@ -85,7 +85,7 @@ def presentable(found: Iterable[FoundImage]) -> list[FoundImage]:
 
 
 def _web_address(url: str | None) -> str | None:
-    url = (url or "").strip().partition("#")[0]
+    url = (url or "").strip()[: _URL_CHARS + 1].partition("#")[0]
     if url.startswith("//"):  # SearXNG passes on what some engines write
         url = f"https:{url}"
     try:

@@ -12,7 +12,6 @@ from app.tools.images.base import FoundImage
 SPARE = 20
 """Candidates beyond the wanted ones that are worth asking an engine for, to have something in place of broken ones."""
 _AT_ONCE = 10
-_LINK_SECONDS = 5.0
 _ALL_SECONDS = 15.0
 _BEGINNING = ("Range", "bytes=0-4095")
 _LARGEST = 4 * 1024 * 1024
@@ -23,14 +22,14 @@ _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM
 _BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")
 
 
-async def working(fetcher: Fetcher, images: Sequence[FoundImage], wanted: int) -> list[FoundImage]:
-    """The first `wanted` of those that can be loaded, in order; fewer when that is all, or all that answer within 15 seconds."""
+async def working(fetcher: Fetcher, images: Sequence[FoundImage], wanted: int, *, seconds: float = 5.0) -> list[FoundImage]:
+    """The first `wanted` of those that can be loaded in `seconds` each, in order; fewer when that is all, or all within 15 seconds."""
     found: dict[int, FoundImage] = {}
     candidates = iter(enumerate(images))
 
     async def look() -> None:
         for place, image in candidates:
-            if await is_image(fetcher, image.url):
+            if await is_image(fetcher, image.url, seconds):
                 found[place] = image
             if len(found) >= wanted:
                 return
@@ -42,10 +41,10 @@ async def working(fetcher: Fetcher, images: Sequence[FoundImage], wanted: int) -
     return [found[place] for place in sorted(found)][:wanted]
 
 
-async def is_image(fetcher: Fetcher, url: str) -> bool:
+async def is_image(fetcher: Fetcher, url: str, seconds: float) -> bool:
     """Whether there is an image, by its declared type and by its first bytes."""
     try:
-        page = await fetcher.get(url, limit=_LARGEST, seconds=_LINK_SECONDS, accept=("image/*",), headers=(_BEGINNING,))
+        page = await fetcher.get(url, limit=_LARGEST, seconds=seconds, accept=("image/*",), headers=(_BEGINNING,))
     except FetchRefused:
         return False
     return looks_like_image(page.body)

@@ -13,7 +13,7 @@ import msgspec
 from app.tools.images.base import FoundImage, ImageProvider, ImageQuery
 from app.tools.search.base import Api, SearchFailed
 
-_RESOLUTION = re.compile(r"(\d{1,6})\s*[x×*]\s*(\d{1,6})", re.ASCII)
+_RESOLUTION = re.compile(r"(\d{1,6})\s*[x\u00d7*]\s*(\d{1,6})", re.ASCII)
 
 
 class _Result(msgspec.Struct):
@@ -24,7 +24,7 @@ class _Result(msgspec.Struct):
     thumbnail_src: str | None = None
     thumbnail: str | None = None
     resolution: str | None = None
-    """Width and height as the engine behind it writes them: `800 x 600`, `800×600`, perhaps with words around."""
+    """Width and height as the engine behind it writes them: `800 x 600`, `800x600`, with U+00D7 for the x, perhaps with words around."""
     score: float | None = None
 
 

@@ -45,7 +45,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     limit: int = 10
     """Results that are of use; a provider may send fewer, or more."""
     chars: int = 1000
-    """Characters of text that are of use in one result."""
+    """Text that is of use in one result, in characters for the provider; of longer ones so many bytes are kept."""
     allowed_domains: tuple[str, ...] = ()
     """Hosts, subdomains included; a hint for the provider, the results are filtered by whoever asks."""
     language: str | None = None

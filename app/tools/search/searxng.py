@@ -6,6 +6,7 @@ API: https://docs.searxng.org/dev/search_api.html. JSON has to be switched on in
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -24,11 +25,16 @@ class _Result(msgspec.Struct, frozen=True):
 
 class _Answer(msgspec.Struct, frozen=True):
     results: list[_Result] = []
-    unresponsive_engines: list[tuple[str, ...]] = []
+    unresponsive_engines: list[list[Any]] = []
+
+
+def _plain_words(text: str) -> str:
+    """Without the marks that make a word a command: `!!g` (go to another site), `!wp` (one engine), `:de` (language), `<3` (time limit)."""
+    return " ".join(filter(None, (word.lstrip("!:<?") for word in text.split())))
 
 
 async def _search(api: Api, query: Query) -> Sequence[Result]:
-    params = {"q": sited(query), "format": "json", "categories": "general", "language": query.language or "all"}
+    params = {"q": _plain_words(sited(query)), "format": "json", "categories": "general", "language": query.language or "all"}
     if query.freshness:
         params["time_range"] = query.freshness
     try:
@@ -39,7 +45,8 @@ async def _search(api: Api, query: Query) -> Sequence[Result]:
             raise SearchFailed(hint, status=_FORBIDDEN) from failure
         raise
     if not answer.results and answer.unresponsive_engines:
-        raise SearchFailed(f"none of its engines answers: {'; '.join(': '.join(engine) for engine in answer.unresponsive_engines)}")
+        engines = "; ".join(": ".join(map(str, engine)) for engine in answer.unresponsive_engines)
+        raise SearchFailed(f"none of its engines answers ({engines})")
     best_first = sorted(answer.results, key=lambda found: -(found.score or 0))
     return [Result(found.title or found.url, found.url, found.content or "", published=found.published) for found in best_first]
 

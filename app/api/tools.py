@@ -1,0 +1,19 @@
+"""The built-in tools of this installation."""
+
+from __future__ import annotations
+
+import msgspec
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from app.api.dependencies import Principal, Wired
+from app.api.openapi import ERRORS
+
+router = APIRouter(tags=["Tools"], responses=ERRORS)
+
+
+@router.get("/v1/tools", summary="List the built-in tools")
+async def list_tools(_principal: Principal, services: Wired) -> Response:
+    """Each with whether it can run here, what to set if it cannot, its price, and an entry for `tools` that works as it stands."""
+    listed = {"object": "list", "data": services.catalog.list()}
+    return Response(msgspec.json.encode(listed), media_type="application/json")

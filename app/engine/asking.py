@@ -1,0 +1,71 @@
+"""Questions that tools put to a model, beside the conversation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+
+import msgspec
+
+from app.engine.reading import Reader
+from app.engine.routing import Router
+from app.protocol.deltas import Text, TokenUsage
+from app.protocol.errors import ApiError
+from app.protocol.messages import ImagePart, TextPart, User
+from app.providers.base import Capabilities, ModelCall, Sampling, Thinking, UpstreamError
+from app.tools.base import ToolFailure
+
+_log = logging.getLogger(__name__)
+
+
+class Asker(msgspec.Struct, frozen=True):
+    """Asks the request's own model; what has images, the vision model where one is set."""
+
+    router: Router
+    model: str
+    vision_model: str | None
+    count: Callable[[TokenUsage], None]
+
+    async def __call__(self, question: str, *, images: Sequence[ImagePart] = (), max_tokens: int = 1000) -> str:
+        """See `Ask`."""
+        try:
+            return await self._answer(question, images, max_tokens)
+        except (UpstreamError, ApiError) as error:
+            _log.warning("a tool's question was not answered: %s", error)
+            raise ToolFailure("The model that should have helped with this could not be asked.") from error
+
+    async def _answer(self, question: str, images: Sequence[ImagePart], max_tokens: int) -> str:
+        target = self.router.target(self.vision_model if images and self.vision_model else self.model)
+        route = target.routes[0]
+        can = route.provider.capabilities(target.model)
+        if images and not can.images:
+            raise ToolFailure(f"The model '{self.model}' does not take images; GATEWAY_VISION_MODEL can name one that does, for this tool.")
+        call = ModelCall(
+            model=target.model,
+            messages=(User((TextPart(question), *images) if images else question),),
+            sampling=Sampling(max_output_tokens=max_tokens),
+            thinking=_without_thinking(can),
+            stream=False,
+        )
+
+        async def build(_route: object) -> ModelCall:
+            return call
+
+        only = msgspec.structs.replace(target, routes=(route,))
+        _, batch, rest = await self.router.open(only, build)
+        reader = Reader(splits_thinking=not can.reasoning_field, expects_unopened=False, call_names=())
+        deltas = list(reader.read(batch))
+        async with aclosing(rest):
+            async for batch in rest:
+                deltas += reader.read(batch)
+        deltas += reader.flush()
+        for delta in deltas:
+            if isinstance(delta, TokenUsage):
+                self.count(delta)
+        return "".join(delta.text for delta in deltas if isinstance(delta, Text)).strip()
+
+
+def _without_thinking(can: Capabilities) -> Thinking:
+    """Quick answers are wanted; a model that cannot stop thinking is left as it is."""
+    return Thinking(enabled=False) if can.can_think is not False and can.can_stop_thinking and can.thinks is not False else Thinking()

@@ -1,0 +1,101 @@
+"""The sources of one response: numbered for the model, found again in its answer.
+
+The model cites `[n]`, or writes a page's address, or the `sandbox:` path of a file that code made; each such place gets an annotation.
+Indexes count Unicode code points.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from app.protocol import items
+from app.protocol.items import Annotation
+from app.tools.base import ContainerFile, FileCitation, Source, UrlCitation
+
+_NUMBER = re.compile(r"\[(\d{1,4})\](?:\((?P<link>[^()\s]{1,2000})\))?")
+_MARKDOWN = re.compile(r"!?\[[^\[\]\n]{0,500}\]\((?P<link>[^()\s]{1,2000})\)")
+_ADDRESS = re.compile(r"https?://[^\s<>()\[\]\"'\uff0c\u3002\uff1b\u3001\uff09\u3011\u300b]+")
+_TRAILING = ".,;:!?"
+
+
+class Citations:
+    """Sources by number, from 1."""
+
+    def __init__(self) -> None:
+        self._sources: list[Source] = []
+        self._numbers: dict[object, int] = {}
+
+    def cite(self, source: Source) -> int:
+        """The source's number, the first time and later."""
+        key = _key(source)
+        number = self._numbers.get(key)
+        if number is None:
+            self._sources.append(source)
+            number = self._numbers[key] = len(self._sources)
+        return number
+
+    def annotate(self, text: str) -> Sequence[Annotation]:
+        """The annotations of an answer, in the order of the text; files that code made and the answer does not mention come last."""
+        if not self._sources:
+            return ()
+        found: list[Annotation] = []
+        taken: list[tuple[int, int]] = []
+        for start, end, source in sorted(self._places(text), key=lambda place: (place[0], -place[1])):
+            if not taken or start >= taken[-1][1]:
+                taken.append((start, end))
+                found.append(_annotation(source, start, end))
+        mentioned = {a.file_id for a in found if isinstance(a, items.ContainerFileCitation)}
+        made = [source for source in self._sources if isinstance(source, ContainerFile) and source.file_id not in mentioned]
+        return [*found, *(_annotation(source, len(text), len(text)) for source in made)]
+
+    def _places(self, text: str) -> Iterator[tuple[int, int, Source]]:
+        """Where the text names a source; places may overlap."""
+        for match in _NUMBER.finditer(text):
+            number = int(match[1])
+            if 0 < number <= len(self._sources):
+                yield *match.span(), self._sources[number - 1]
+        by_address = {_address(source): source for source in reversed(self._sources)}
+        for match in _MARKDOWN.finditer(text):
+            source = by_address.get(_normal(match["link"]))
+            if source is not None:
+                yield *match.span(), source
+        for match in _ADDRESS.finditer(text):
+            address = match[0].rstrip(_TRAILING)
+            source = by_address.get(_normal(address))
+            if source is not None:
+                yield match.start(), match.start() + len(address), source
+
+
+def _key(source: Source) -> object:
+    match source:
+        case UrlCitation():
+            return ("url", _normal(source.url))
+        case FileCitation():
+            return ("file", source.file_id)
+        case ContainerFile():
+            return ("container", source.container_id, source.file_id)
+
+
+def _address(source: Source) -> str:
+    match source:
+        case UrlCitation():
+            return _normal(source.url)
+        case FileCitation():
+            return f"file:{source.file_id}"
+        case ContainerFile():
+            return f"sandbox:{source.path}"
+
+
+def _normal(url: str) -> str:
+    return url.partition("#")[0].removesuffix("/")
+
+
+def _annotation(source: Source, start: int, end: int) -> Annotation:
+    match source:
+        case UrlCitation():
+            return items.UrlCitation(source.url, source.title, start, end)
+        case FileCitation():
+            return items.FileCitation(source.file_id, source.filename, start)
+        case ContainerFile():
+            return items.ContainerFileCitation(source.container_id, source.file_id, source.filename, start, end)

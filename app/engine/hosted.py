@@ -1,0 +1,163 @@
+"""The built-in tools at the service of one response: sessions, calls side by side, and what passed between them and the model."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from app.engine.catalog import Entry, unavailable
+from app.engine.citations import Citations
+from app.engine.exchanges import Exchange, Exchanges
+from app.engine.untrusted import wrap
+from app.protocol.errors import ApiError, InvalidRequest
+from app.protocol.hosted import HostedCall, HostedItem, McpApprovalRequest
+from app.protocol.messages import Call, FunctionTool, ImagePart, ToolResult
+from app.providers.base import Capabilities
+from app.settings import Limits
+from app.tools.base import Cite, ToolContext, ToolFailure, ToolOutcome, ToolSession
+
+_log = logging.getLogger(__name__)
+
+Introduce = Callable[[str | None, Sequence[ImagePart], Cite], ToolContext]
+"""(the tool's note, the conversation's images, the citations) -> what the tool learns of the response."""
+
+
+class Ran(msgspec.Struct, frozen=True):
+    """A call that has ended."""
+
+    call: HostedCall
+    item: HostedItem
+    result: ToolResult
+    images: Sequence[ImagePart] = ()
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """What the model may call at one upstream."""
+
+    functions: tuple[FunctionTool, ...] = ()
+    native: tuple[msgspec.Raw, ...] = ()
+
+
+class Hosted:
+    """The tools one request asks for. `offer` first; `aclose` at the end."""
+
+    def __init__(self, entries: Sequence[Entry], limits: Limits, introduce: Introduce) -> None:
+        self._entries = entries
+        self._limits = limits
+        self._introduce = introduce
+        self._sessions: dict[str, ToolSession] = {}
+        self._owners: dict[str, str] = {}
+        """Function -> the entry's key."""
+        self._at_once = asyncio.Semaphore(limits.tool_calls_at_once)
+        self._resumed: dict[str, Ran] = {}
+        self.citations = Citations()
+        self.exchanges = Exchanges()
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._entries)
+
+    async def offer(self, can: Capabilities, notes: Mapping[str, str], images: Sequence[ImagePart]) -> Offer:
+        """Open what is to run here, and name what the upstream shall run. Raises ApiError."""
+        native: list[msgspec.Raw] = []
+        for entry in self._entries:
+            forwarded = _forwarded(entry, can)
+            if forwarded is not None:
+                native.append(forwarded)
+            elif entry.request is None:
+                raise unavailable(entry)
+            elif entry.key not in self._sessions:
+                session = await entry.request.open(self._introduce(notes.get(entry.key), images, self.citations.cite))
+                self._sessions[entry.key] = session
+                self._owners.update(dict.fromkeys((function.name for function in session.functions), entry.key))
+                if session.note is not None:
+                    self.exchanges.notes[entry.key] = session.note
+        functions = [function for session in self._sessions.values() for function in session.functions]
+        return Offer(tuple(functions), tuple(native))
+
+    @property
+    def announcements(self) -> Sequence[HostedItem]:
+        """Items to show before everything else."""
+        return [item for session in self._sessions.values() for item in session.announcements]
+
+    @property
+    def openers(self) -> Mapping[str, Callable[[HostedCall], HostedItem]]:
+        """What makes the item of a call, by function."""
+        return {name: self._sessions[key].item for name, key in self._owners.items()}
+
+    def item(self, call: HostedCall) -> HostedItem:
+        """The call's item as it begins."""
+        return self._sessions[self._owners[call.name]].item(call)
+
+    def tool(self, call: HostedCall) -> str:
+        """The type of the tool that is called."""
+        return self._owners[call.name].partition(":")[0]
+
+    async def run(self, call: HostedCall) -> Ran:
+        """Do it; a failure is an item of its own and a sentence for the model."""
+        begun = self.item(call)
+        async with self._at_once:
+            outcome = await self._outcome(call, begun)
+        if outcome.note is not None:
+            self.exchanges.notes[self._owners[call.name]] = outcome.note
+        text = wrap(self.tool(call), outcome.text, self._limits.tool_output_bytes)
+        return Ran(call, outcome.item, ToolResult(call.call_id, text), outcome.images)
+
+    async def resume(self, calls: Sequence[HostedCall]) -> Sequence[Ran]:
+        """Run the calls that the client has consented to, once. Raises InvalidRequest when their tool is not on offer any more."""
+        for call in calls:
+            if call.name not in self._owners:
+                message = "A call was approved whose MCP server is not in 'tools'; send the same 'mcp' entry again."
+                raise InvalidRequest(message, code="invalid_value", param="tools")
+            if call.call_id not in self._resumed:
+                self._resumed[call.call_id] = await self.run(call)
+        return list(self._resumed.values())
+
+    def keep(self, ran: Ran, item_id: str) -> None:
+        """Note what the model has read of the call, whose item has this id now."""
+        call = Call(ran.call.call_id, ran.call.name, ran.call.arguments or "{}")
+        awaited = isinstance(ran.item, McpApprovalRequest)
+        self.exchanges.calls[item_id] = Exchange(item_id, call, None if awaited else ran.result.content)
+
+    async def aclose(self) -> None:
+        """The response is over."""
+        for session in self._sessions.values():
+            await session.aclose()
+
+    async def _outcome(self, call: HostedCall, begun: HostedItem) -> ToolOutcome:
+        if isinstance(begun, McpApprovalRequest):
+            return ToolOutcome(text="", item=begun)
+        try:
+            async with asyncio.timeout(self._limits.tool_seconds):
+                return await self._sessions[self._owners[call.name]].run(call)
+        except (ToolFailure, ApiError) as error:
+            return _failed(begun, str(error))
+        except TimeoutError:
+            return _failed(begun, f"The call took longer than {self._limits.tool_seconds:g} seconds and was stopped.")
+        except Exception:  # noqa: BLE001 - one tool's mistake must not end the response
+            _log.exception("tool %s failed", self.tool(call))
+            return _failed(begun, "The tool failed unexpectedly.")
+
+
+def _forwarded(entry: Entry, can: Capabilities) -> msgspec.Raw | None:
+    """The entry for the upstream's own tool; None: it is to run here. Raises InvalidRequest."""
+    native = entry.request.native if entry.request is not None else entry.raw
+    if entry.mode in ("native", "auto") and entry.type in can.native_tools and native is not None:
+        return native
+    if entry.mode == "native":
+        message = f"The tool '{entry.type}' is set to run at the upstream, which does not have it for this model or not with these options."
+        raise InvalidRequest(message, code="unsupported_tool", param=f"{entry.place}.type")
+    return None
+
+
+def _failed(begun: HostedItem, sentence: str) -> ToolOutcome:
+    changes: dict[str, Any] = {"status": "failed"}
+    for field in ("error", "output"):
+        if field in begun.__struct_fields__:
+            changes[field] = sentence
+            break
+    return ToolOutcome(text=sentence, item=msgspec.structs.replace(begun, **changes))

@@ -1,0 +1,130 @@
+"""The turns of one response: the model speaks, its hosted calls run, it is asked again with what they brought, until it has its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+
+from app.engine import turn
+from app.engine.hosted import Hosted, Ran
+from app.engine.preparation import Duties, Prepared, forced_in_words
+from app.engine.routing import Started
+from app.engine.turn import Surroundings
+from app.protocol.assembler import Assembler
+from app.protocol.hosted import HostedCall, McpApprovalRequest
+from app.protocol.items import CustomToolCallItem, FunctionCallItem, MessageItem, OutputItem, OutputText, ReasoningItem
+from app.protocol.messages import Assistant, Call, ImagePart, Message, TextPart, User
+
+_LEFT_UNDONE = (CustomToolCallItem, FunctionCallItem, McpApprovalRequest)
+"""Items that the client has to do something about before the model can go on."""
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """How far a response may go."""
+
+    rounds: int
+    calls: int | None
+    """`max_tool_calls`."""
+
+
+def begin(prepared: Prepared, assembler: Assembler, hosted: Hosted) -> None:
+    """Show what goes before the model's first word: what the tools announce, and calls the client has consented to, which have run."""
+    for item in hosted.announcements:
+        assembler.show_hosted(item, (), running=True, ended=True)
+    for ran in prepared.resumed:
+        assembler.begin_hosted(hosted.item(ran.call), hosted.tool(ran.call))
+        _settle(ran, assembler, hosted)
+
+
+async def run(prepared: Prepared, started: Started, assembler: Assembler, hosted: Hosted, around: Surroundings, bounds: Bounds) -> None:
+    """Feed turn after turn into the assembler. Raises what a turn raises."""
+    left = bounds.calls
+    for turns_left in range(bounds.rounds, -1, -1):
+        spoken = len(assembler.output)
+        await turn.run(prepared, started, assembler, around)
+        calls = assembler.hosted
+        if not calls or turns_left == 0:
+            assembler.drop_hosted()
+            return
+        allowed = calls if left is None else calls[:left]
+        ran = await _run_calls(allowed, assembler, hosted, around.publish)
+        if len(allowed) < len(calls):
+            assembler.drop_hosted()
+            assembler.cut_short = "max_tool_calls"
+        output = assembler.output[spoken:]
+        if assembler.cut_short or any(isinstance(item, _LEFT_UNDONE) for item in output):
+            return
+        left = None if left is None else left - len(ran)
+        prepared = _continued(prepared, _said(output, ran), offers=turns_left > 1)
+        assembler.begin_turn()
+        started = await around.reopen(prepared.call)
+
+
+async def _run_calls(
+    calls: Sequence[HostedCall], assembler: Assembler, hosted: Hosted, publish: Callable[[], Awaitable[None]]
+) -> Sequence[Ran]:
+    """Run them side by side; their items are shown one after the other, in the order of the calls."""
+    ran: list[Ran] = []
+    failure: Exception | None = None
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(hosted.run(call)) for call in calls]
+        try:
+            for call, task in zip(calls, tasks, strict=True):
+                item = hosted.item(call)
+                assembler.begin_hosted(item, None if isinstance(item, McpApprovalRequest) else hosted.tool(call))
+                await publish()
+                ran.append(await task)
+                _settle(ran[-1], assembler, hosted)
+                await publish()
+        except Exception as error:  # noqa: BLE001 - raised below, where the group cannot wrap it
+            failure = error
+            for task in tasks:
+                task.cancel()
+    if failure is not None:
+        raise failure
+    return ran
+
+
+def _settle(ran: Ran, assembler: Assembler, hosted: Hosted) -> None:
+    place = len(assembler.output)
+    assembler.settle_hosted(ran.item)
+    hosted.keep(ran, assembler.output[place].id)
+
+
+def _said(output: Sequence[OutputItem], ran: Sequence[Ran]) -> Sequence[Message]:
+    """The turn as the model will read it: what it said and called, and the results."""
+    text = "".join(p.text for item in output if isinstance(item, MessageItem) for p in item.content if isinstance(p, OutputText))
+    reasoning = "\n".join(_thought(item) for item in output if isinstance(item, ReasoningItem))
+    calls = tuple(Call(one.call.call_id, one.call.name, one.call.arguments or "{}") for one in ran)
+    return [Assistant(text, reasoning, calls), *(one.result for one in ran), *_shown([image for one in ran for image in one.images])]
+
+
+def _thought(item: ReasoningItem) -> str:
+    return item.content[0].text if item.content else "".join(part.text for part in item.summary)
+
+
+def _shown(images: Sequence[ImagePart]) -> Sequence[Message]:
+    return [User((TextPart("Images that the tools returned:"), *images))] if images else []
+
+
+def _continued(prepared: Prepared, said: Sequence[Message], *, offers: bool) -> Prepared:
+    """The next turn's call. A demanded call has been made; in the last turn there are no hosted functions on offer any more."""
+    call, duties = prepared.call, prepared.duties
+    system = call.system
+    if duties.forced is not None and system is not None:
+        system = system.removesuffix(forced_in_words(duties.forced)).rstrip() or None
+    following = msgspec.structs.replace(
+        call,
+        system=system,
+        messages=(*call.messages, *(message for message in said if prepared.can.images or not _is_image(message))),
+        tools=call.tools if offers else [tool for tool in call.tools if tool.name not in prepared.hosted],
+        forced_call=None,
+    )
+    relaxed = Duties(None, duties.format, duties.withheld, holds_text=duties.holds_answer)
+    return msgspec.structs.replace(prepared, call=following, duties=relaxed)
+
+
+def _is_image(message: Message) -> bool:
+    return isinstance(message, User) and not isinstance(message.content, str)

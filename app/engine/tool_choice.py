@@ -1,0 +1,125 @@
+"""`tool_choice`: which of the request's tools are on offer, and which call is demanded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from app.engine.catalog import Entry
+from app.protocol.errors import InvalidRequest
+from app.protocol.messages import FunctionTool
+from app.protocol.writers import CallTarget
+from app.providers.base import ForcedCall
+from app.tools.base import mcp_function
+
+
+class _ChoiceTool(msgspec.Struct, frozen=True):
+    type: str
+    name: str | None = None
+    namespace: str | None = None
+    server_label: str | None = None
+
+
+class _ChoiceObject(msgspec.Struct, frozen=True):
+    type: str
+    name: str | None = None
+    namespace: str | None = None
+    server_label: str | None = None
+    mode: Literal["auto", "required"] = "auto"
+    tools: tuple[_ChoiceTool, ...] = ()
+
+
+class Choices(Protocol):
+    """What there is to choose from."""
+
+    @property
+    def functions(self) -> Sequence[FunctionTool]:
+        """The client's functions, as the upstream shall see them."""
+        ...
+
+    @property
+    def targets(self) -> Mapping[str, CallTarget]:
+        """The client's names, by those."""
+        ...
+
+    @property
+    def hosted(self) -> Sequence[Entry]:
+        """Built-in tools."""
+        ...
+
+
+Chosen = tuple[tuple[FunctionTool, ...], tuple[Entry, ...], ForcedCall | None]
+
+
+def choose(raw: msgspec.Raw | None, tools: Choices) -> Chosen:
+    """What is on offer and what is demanded. Raises InvalidRequest."""
+    choice = _parse_choice(raw)
+    functions, hosted = tuple(tools.functions), tuple(tools.hosted)
+    if isinstance(choice, str):
+        if choice == "none":
+            return (), (), None
+        if choice == "required" and not functions and not hosted:
+            raise InvalidRequest("'tool_choice' is 'required' but there are no tools to call.", code="invalid_value", param="tool_choice")
+        return functions, hosted, ForcedCall() if choice == "required" else None
+    if choice.type == "allowed_tools":
+        kept, allowed = _allowed(choice.tools, tools)
+        if choice.mode == "required" and not kept and not allowed:
+            raise InvalidRequest("'tool_choice' requires a call but allows no tool.", code="invalid_value", param="tool_choice")
+        return kept, allowed, ForcedCall() if choice.mode == "required" else None
+    if choice.type not in ("function", "custom"):
+        entries = _entries(choice, hosted)
+        return (), entries, _forced(entries, choice)
+    name = _named(choice, tools)
+    return tuple(function for function in functions if function.name == name), (), ForcedCall(name)
+
+
+def _allowed(wanted: Sequence[_ChoiceTool], tools: Choices) -> tuple[tuple[FunctionTool, ...], tuple[Entry, ...]]:
+    names = {_named(tool, tools) for tool in wanted if tool.type in ("function", "custom")}
+    keys = {entry.key for tool in wanted if tool.type not in ("function", "custom") for entry in _entries(tool, tools.hosted)}
+    kept = tuple(function for function in tools.functions if function.name in names)
+    return kept, tuple(entry for entry in tools.hosted if entry.key in keys)
+
+
+def _entries(choice: _ChoiceTool | _ChoiceObject, hosted: Sequence[Entry]) -> tuple[Entry, ...]:
+    """The built-in tools of that type, for MCP of that server."""
+    label = choice.server_label
+    found = tuple(e for e in hosted if choice.type in (e.type, e.alias) and (label is None or (e.request and e.request.label == label)))
+    if not found:
+        message = f"'tool_choice' needs the tool type '{choice.type}', which is not in 'tools' or not served by this gateway."
+        raise InvalidRequest(message, code="unsupported_tool", param="tool_choice")
+    return found
+
+
+def _forced(entries: Sequence[Entry], choice: _ChoiceObject) -> ForcedCall:
+    if choice.server_label is not None and choice.name is not None:
+        return ForcedCall(mcp_function(choice.server_label, choice.name))
+    names = [name for entry in entries for name in (entry.request.names if entry.request is not None else ())]
+    return ForcedCall(names[0] if len(names) == 1 else None)
+
+
+def _parse_choice(raw: msgspec.Raw | None) -> str | _ChoiceObject:
+    try:
+        value: Any = msgspec.json.decode(raw) if raw is not None else None
+        if value is None:
+            return "auto"
+        if isinstance(value, str) and value in ("auto", "none", "required"):
+            return value
+        if isinstance(value, dict):
+            return msgspec.convert(value, _ChoiceObject)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise InvalidRequest(f"Invalid 'tool_choice': {error}.", code="invalid_value", param="tool_choice") from error
+    expected = "'auto', 'none', 'required' or an object naming a tool"
+    raise InvalidRequest(f"Invalid 'tool_choice': expected {expected}.", code="invalid_value", param="tool_choice")
+
+
+def _named(choice: _ChoiceTool | _ChoiceObject, tools: Choices) -> str:
+    candidates = [
+        upstream
+        for upstream, target in tools.targets.items()
+        if target.name == choice.name and (choice.namespace is None or target.namespace == choice.namespace)
+    ]
+    if not candidates:
+        raise InvalidRequest(f"Tool choice '{choice.name}' not found in 'tools' parameter.", code="invalid_value", param="tool_choice")
+    return candidates[0]

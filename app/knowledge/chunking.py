@@ -1,0 +1,154 @@
+"""Cuts a text into passages that overlap, at headings, paragraphs and sentences where it can.
+
+Tokens are estimated, since every model counts its own: 4 bytes of UTF-8 a token, and 1.5 characters of Chinese, Japanese or Korean.
+For Qwen's and OpenAI's vocabularies that is some 10 % too much for prose, and too little for digits and rare words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+from app import offload
+from app.knowledge.base import Passage
+from app.knowledge.words import DENSE
+
+_SECONDS = 120.0
+_LONGEST_HEADING = 160
+"""Characters of a heading that goes before a passage."""
+_BYTES_A_TOKEN = 4
+_DENSE_A_TOKEN = 1.5
+_PIECES = 8
+"""No piece is larger than this part of a passage, so that passages can be nearly full and overlap nearly as wished."""
+_LEAST_FULL = 0.75
+"""A passage ends at the best place in its last quarter. With an overlap of at most half, every passage brings at least a quarter."""
+
+_DENSE = re.compile(f"[{DENSE}]")
+_UNIT = re.compile(r"[^\n]*?(?:[.!?…]+[\"'”’)\]]*[ \t]+|[。！？；…]+[”’」』）]*|\n+[ \t\r\n]*)|[^\n]+")
+_HEADING = re.compile(r"(#{1,6}[ \t]+\S|第[一二三四五六七八九十百零〇\d]{1,6}[章节條条篇部])[^\n]*\n")
+_BREAKS = re.compile(r"[,;:，、：]\s*|\s+")
+
+
+class _Piece(NamedTuple):
+    text: str
+    cost: float
+    """Tokens."""
+    rank: int
+    """How good it is to cut before it: 0 within a sentence, 1 at a sentence or a line, 2 at a paragraph, 3 at a heading."""
+    heading: str
+    """The heading it stands under; a heading stands under itself."""
+
+
+async def split(text: str, *, size: int, overlap: int) -> list[Passage]:
+    """See `base.Split`; in a worker process. Raises OffloadFailed."""
+    return await offload.run(passages, text, size, overlap, seconds=_SECONDS, kind="split")
+
+
+def passages(text: str, size: int, overlap: int) -> list[Passage]:
+    """Passages of at most `size` tokens, sharing at most `overlap`, which is at most half of it, with the one before.
+
+    One that begins within a section begins with the section's heading. Takes time in proportion to the text.
+    """
+    clean = text.replace("\0", "").encode("utf-8", "replace").decode()
+    pieces = list(_pieces(clean, size / _PIECES))
+    costs = [0.0, *accumulate(piece.cost for piece in pieces)]
+    found: list[Passage] = []
+    start = 0
+    while start < len(pieces):
+        heading = _heading(pieces, start)
+        end = _end(pieces, costs, start, size - estimate(heading))
+        body = "".join(piece.text for piece in pieces[start:end]).strip()
+        if body:
+            found.append(Passage(len(found), f"{heading}\n\n{body}" if heading else body))
+        if end == len(pieces):
+            break
+        start = _next(pieces, costs, start, end, overlap)
+    return found
+
+
+def estimate(text: str) -> float:
+    """Tokens."""
+    if text.isascii():
+        return len(text) / _BYTES_A_TOKEN
+    dense = _DENSE.findall(text)
+    rest = len(text.encode()) - sum(len(one.encode()) for one in dense)
+    return len(dense) / _DENSE_A_TOKEN + rest / _BYTES_A_TOKEN
+
+
+def _pieces(text: str, most: float) -> Iterator[_Piece]:
+    heading, rank = "", 2
+    for match in _UNIT.finditer(text):
+        unit = match[0]
+        is_heading = rank > 0 and _HEADING.fullmatch(unit) is not None
+        if is_heading:
+            heading, rank = unit.strip()[:_LONGEST_HEADING], 3
+        cost = estimate(unit)
+        if cost <= most:
+            yield _Piece(unit, cost, rank, heading)
+        else:
+            for number, part in enumerate(_parts(unit, most)):
+                yield _Piece(part, estimate(part), rank if number == 0 else 0, heading)
+        rank = 2 if unit.count("\n") > 1 else 1
+
+
+def _parts(unit: str, most: float) -> Iterator[str]:
+    """A sentence that is too long, cut at commas and spaces, or anywhere when there are none."""
+    widest = max(1, int(most))
+    """Characters that are within the limit whatever they are: none costs more than one token."""
+    start = 0
+    while start < len(unit):
+        stop = _reach(unit, start, widest, most)
+        if stop < len(unit):
+            breaks = [match.end() for match in _BREAKS.finditer(unit, start + (stop - start) // 2, stop)]
+            stop = breaks[-1] if breaks else stop
+        yield unit[start:stop]
+        start = stop
+
+
+def _reach(unit: str, start: int, widest: int, most: float) -> int:
+    """How far from `start` the limit goes."""
+    stop = start + widest
+    left = most - estimate(unit[start:stop])
+    while stop < len(unit) and left >= 1:
+        step = max(1, int(left))
+        left -= estimate(unit[stop : stop + step])
+        stop += step
+    return stop
+
+
+def _heading(pieces: Sequence[_Piece], start: int) -> str:
+    return "" if pieces[start].rank == _RANK_OF_HEADING else pieces[start].heading
+
+
+_RANK_OF_HEADING = 3
+
+
+def _end(pieces: Sequence[_Piece], costs: Sequence[float], start: int, size: float) -> int:
+    """Where the passage from `start` ends: as far as it goes, then back to the best place near."""
+    end = start + 1
+    while end < len(pieces) and costs[end + 1] - costs[start] <= size:
+        end += 1
+    if end == len(pieces):
+        return end
+    best = end
+    for place in range(end, start, -1):
+        if costs[place] - costs[start] < size * _LEAST_FULL:
+            break
+        if pieces[place].rank > pieces[best].rank:
+            best = place
+    return best
+
+
+def _next(pieces: Sequence[_Piece], costs: Sequence[float], start: int, end: int, overlap: int) -> int:
+    """Where the passage after the one from `start` to `end` begins: as far back as the overlap allows, at the best place there."""
+    if pieces[end].rank == _RANK_OF_HEADING:
+        return end
+    first = end
+    while first - 1 > start and costs[end] - costs[first - 1] <= overlap:
+        first -= 1
+    sentence = first
+    while sentence < end and pieces[sentence].rank == 0:
+        sentence += 1
+    return sentence if sentence < end else first

@@ -1,0 +1,47 @@
+"""One order out of two: by meaning and by words, fused by the ranks they give (reciprocal rank fusion, Cormack et al. 2009)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from app.knowledge.base import Hit
+
+_DAMPING = 60
+"""The paper's constant: how little the first places differ."""
+
+_SHARED = 3
+"""A passage that repeats a better one's last or first third says too little that is new."""
+
+
+def fuse(rankings: Sequence[tuple[Sequence[int], float]]) -> dict[int, float]:
+    """Score of everything that is ranked, best first; `rankings` are orders, best first, each with its weight.
+
+    1 is the first in all of them, and a score above 0 means to be in one of them: the sum of weight / (60 + rank), made relative to
+    that of the first.
+    """
+    best = sum(weight for _, weight in rankings) / (_DAMPING + 1)
+    scores: dict[int, float] = {}
+    for order, weight in rankings:
+        for rank, one in enumerate(order, 1) if weight > 0 else ():
+            scores[one] = scores.get(one, 0.0) + weight / (_DAMPING + rank) / best
+    return dict(sorted(scores.items(), key=lambda scored: -scored[1]))
+
+
+def choose(hits: Iterable[Hit], limit: int) -> list[Hit]:
+    """The first `limit` of the hits, without those that mostly repeat a neighbour in the same file that is better."""
+    chosen: list[Hit] = []
+    near: dict[tuple[str, str, int], Hit] = {}
+    for hit in hits:
+        place = (hit.vector_store_id, hit.file_id)
+        before, after = near.get((*place, hit.position - 1)), near.get((*place, hit.position + 1))
+        if (before and _runs_into(before.text, hit.text)) or (after and _runs_into(hit.text, after.text)):
+            continue
+        chosen.append(hit)
+        near[*place, hit.position] = hit
+        if len(chosen) == limit:
+            break
+    return chosen
+
+
+def _runs_into(earlier: str, later: str) -> bool:
+    return earlier[-(len(earlier) // _SHARED) :] in later

@@ -1,0 +1,103 @@
+"""Jobs for files in vector stores, in SQLite or Postgres: the rows of the files themselves are the queue.
+
+Taking a job moves its `due_at` to the end of the lease: whoever dies leaves a job that is due again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from sqlalchemy import bindparam, delete, select, tuple_, update
+
+from app.db.engine import Database
+from app.db.tables import vector_store_files
+from app.knowledge._database import database_errors
+from app.knowledge.base import Job, LastError
+
+_a = vector_store_files.c
+_KINDS: Mapping[str, Literal["ingest", "empty", "remove"]] = {"in_progress": "ingest", "cancelled": "empty", "removed": "remove"}
+_KEY = tuple_(_a.vector_store_id, _a.file_id)
+_queue = vector_store_files.alias("queue").c
+_DUE = (
+    select(_queue.vector_store_id, _queue.file_id)
+    .where(_queue.due_at <= bindparam("now"))
+    .order_by(_queue.due_at, _queue.created_at, _queue.file_id)
+    .limit(1)
+    .with_for_update(skip_locked=True)  # SQLite knows no row locks and needs none: it has one writer
+    .cte("due")  # Postgres asks a plain subquery as often as its plan likes, and would lock another row each time
+)
+_CLAIM = (
+    update(vector_store_files)
+    .where(_KEY.in_(select(_DUE.c.vector_store_id, _DUE.c.file_id)))
+    .values(owner=bindparam("new_owner"), due_at=bindparam("until"), attempts=_a.attempts + 1)
+    .returning(
+        _a.status,
+        _a.vector_store_id,
+        _a.file_id,
+        _a.project_id,
+        _a.attempts,
+        _a.attributes,
+        _a.chunk_size,
+        _a.chunk_overlap,
+    )
+)
+_HELD = (_a.vector_store_id == bindparam("store"), _a.file_id == bindparam("file"), _a.owner == bindparam("holder"))
+_RENEW = update(vector_store_files).where(*_HELD).values(due_at=bindparam("until"))
+_DONE: dict[str, Any] = {"owner": None, "due_at": None}
+_COMPLETE = (
+    update(vector_store_files)
+    .where(*_HELD)
+    .values(status="completed", usage_bytes=bindparam("used"), error_code=None, error_message=None, **_DONE)
+)
+_FAIL = (
+    update(vector_store_files)
+    .where(*_HELD)
+    .values(status="failed", usage_bytes=0, error_code=bindparam("code"), error_message=bindparam("message"), **_DONE)
+)
+_POSTPONE = update(vector_store_files).where(*_HELD).values(owner=None, due_at=bindparam("until"))
+_EMPTIED = update(vector_store_files).where(*_HELD).values(usage_bytes=0, **_DONE)
+_REMOVED = delete(vector_store_files).where(*_HELD)
+
+
+class SqlJobs:
+    """The queue, shared by all replicas."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def claim(self, owner: str, now: int, until: int) -> Job | None:
+        """Take the job that has waited longest."""
+        with database_errors():
+            async with self._database.transaction() as connection:
+                row = (await connection.execute(_CLAIM, {"now": now, "until": until, "new_owner": owner})).mappings().first()
+        if row is None:
+            return None
+        values = dict(row)
+        return Job(kind=_KINDS[values.pop("status")], owner=owner, **values)
+
+    async def renew(self, job: Job, until: int) -> bool:
+        """Move the lease on."""
+        return await self._change(_RENEW, job, until=until)
+
+    async def complete(self, job: Job, usage_bytes: int) -> bool:
+        """The file is ingested."""
+        return await self._change(_COMPLETE, job, used=usage_bytes)
+
+    async def fail(self, job: Job, code: LastError, message: str) -> None:
+        """The file will not be ingested."""
+        await self._change(_FAIL, job, code=code, message=message)
+
+    async def postpone(self, job: Job, due: int) -> None:
+        """Give it back."""
+        await self._change(_POSTPONE, job, until=due)
+
+    async def settle(self, job: Job) -> None:
+        """A cancelled file stays in the list, a removed one goes."""
+        await self._change(_REMOVED if job.kind == "remove" else _EMPTIED, job)
+
+    async def _change(self, statement: Any, job: Job, **values: object) -> bool:
+        held = {"store": job.vector_store_id, "file": job.file_id, "holder": job.owner}
+        with database_errors():
+            async with self._database.transaction() as connection:
+                return (await connection.execute(statement, {**held, **values})).rowcount > 0

@@ -1,0 +1,1 @@
+"""What runs inside a sandbox: the standard library, the data packages, and nothing of ours but these files."""

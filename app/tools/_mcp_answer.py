@@ -1,0 +1,25 @@
+"""What comes of a call to an MCP server."""
+
+from __future__ import annotations
+
+import msgspec
+
+from app.protocol.hosted import McpError
+from app.protocol.messages import ImagePart
+
+
+class McpFailure(Exception):
+    """The server cannot be asked, or would not answer; the message is a sentence without internals."""
+
+    def __init__(self, message: str, error: McpError) -> None:
+        super().__init__(message)
+        self.error = error
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A tool's result."""
+
+    text: str
+    images: tuple[ImagePart, ...] = ()
+    failed: bool = False
+    """The tool itself says so."""

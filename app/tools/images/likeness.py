@@ -1,0 +1,83 @@
+"""The image that is sought, and how much others look like it: bytes are loaded here and decoded in a worker process."""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+from collections.abc import Sequence
+
+from app import offload
+from app.tools.base import Fetcher, FetchRefused, ToolFailure
+from app.tools.images.base import FoundImage
+from app.tools.images.pictures import Box, Unusable, crop, similarities
+
+_WORKERS = "images"
+_CROP_SECONDS = 20.0
+_COMPARE_SECONDS = 30.0
+_LOAD_SECONDS = 15.0
+_CANDIDATE_SECONDS = 6.0
+_CANDIDATE_BYTES = 2 * 1024 * 1024
+_AT_ONCE = 10
+_IMAGES = ("image/*",)
+
+
+async def load(fetcher: Fetcher, url: str, limit: int) -> bytes:
+    """The bytes of an image of the conversation, at most `limit`. Raises ToolFailure."""
+    if url[:5].lower() == "data:":
+        return _from_data(url, limit)
+    try:
+        return (await fetcher.get(url, limit=limit, seconds=_LOAD_SECONDS, accept=_IMAGES)).body
+    except FetchRefused as error:
+        raise ToolFailure(f"The image cannot be loaded: {error}") from error
+
+
+def _from_data(url: str, limit: int) -> bytes:
+    head, comma, data = url.partition(",")
+    if not comma or not head.lower().endswith(";base64"):
+        raise ToolFailure("The image cannot be loaded: its data: URI is not in base64.")
+    if len(data) > limit * 4 // 3 + 4:
+        raise ToolFailure(f"The image cannot be loaded: it is larger than {limit} bytes.")
+    try:
+        return binascii.a2b_base64(data)
+    except ValueError as error:
+        raise ToolFailure("The image cannot be loaded: its data: URI is not in base64.") from error
+
+
+async def cut_out(content: bytes, box: Box) -> bytes:
+    """The part of the image in `box`, as a JPEG. Raises ToolFailure."""
+    try:
+        return await offload.run(crop, content, box, seconds=_CROP_SECONDS, kind=_WORKERS)
+    except (Unusable, offload.OffloadFailed) as error:
+        raise ToolFailure(f"The image cannot be used: {error}.") from error
+
+
+async def compare(fetcher: Fetcher, sought: bytes, images: Sequence[FoundImage]) -> list[tuple[FoundImage, float | None]]:
+    """Those of the images that can be loaded and seen, in order, each with its similarity to the one that is sought.
+
+    Where a picture brings the worker down, nobody's similarity is known: None.
+    """
+    gate = asyncio.Semaphore(_AT_ONCE)
+    async with asyncio.TaskGroup() as group:
+        loads = [group.create_task(_picture(fetcher, image, gate)) for image in images]
+    loaded = [(image, task.result()) for image, task in zip(images, loads, strict=True)]
+    seen = [(image, content) for image, content in loaded if content is not None]
+    if not seen:
+        return []
+    try:
+        likeness = await offload.run(similarities, sought, [content for _, content in seen], seconds=_COMPARE_SECONDS, kind=_WORKERS)
+    except offload.OffloadFailed:
+        return [(image, None) for image, _ in seen]
+    return [(image, alike) for (image, _), alike in zip(seen, likeness, strict=True) if alike is not None]
+
+
+async def _picture(fetcher: Fetcher, image: FoundImage, gate: asyncio.Semaphore) -> bytes | None:
+    """The thumbnail, which is small and mostly on the engine's own quick servers, else the image itself."""
+    async with gate:
+        for url in (image.thumbnail, image.url):
+            if url is not None:
+                try:
+                    page = await fetcher.get(url, limit=_CANDIDATE_BYTES, seconds=_CANDIDATE_SECONDS, accept=_IMAGES)
+                except FetchRefused:
+                    continue
+                return page.body
+    return None

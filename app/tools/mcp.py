@@ -1,0 +1,174 @@
+"""Tools of remote MCP servers, over streamable HTTP and SSE (https://modelcontextprotocol.io), beyond what the vendor's page lists.
+
+The server's tools are listed when the session opens, once in a conversation; the model calls them as functions. A server that is down
+is an item with an error, and the answer still comes. Calls that need the client's consent become approval requests, by default all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from app.protocol.hosted import HostedCall, HostedItem, McpApprovalRequest, McpCall, McpExecutionError, McpListTools, McpTool
+from app.protocol.messages import FunctionTool
+from app.settings import Settings
+from app.tools import _mcp_entry as entry
+from app.tools import _mcp_listing as listing
+from app.tools._fetch import guarded_transport
+from app.tools._mcp_answer import Answer, McpFailure
+from app.tools.base import ToolContext, ToolFailure, ToolOutcome, ToolRequest, ToolSession, ToolSpec, Workshop
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from app.tools._mcp_client import Connection
+
+_OPEN_SECONDS = 10.0
+
+
+class RemoteServers:
+    """The tool: every entry of `tools` is a session with its server."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._allow = settings.fetch_allow
+        self._limits = settings.limits
+        self._transport: httpx2.AsyncBaseTransport | None = None
+
+    def configure(self, raw: msgspec.Raw, place: str) -> ToolRequest:
+        """Check one entry of `tools`; what its functions are called is known only once the server has listed them."""
+        server, echo = entry.read(raw, place)
+        return ToolRequest(open=partial(self._open, server), echo=echo, label=server.label)
+
+    async def aclose(self) -> None:
+        """Close the connections to every server."""
+        if self._transport is not None:
+            await self._transport.aclose()
+
+    async def _open(self, server: entry.Server, context: ToolContext) -> ToolSession:
+        connection = await self._connection(server)
+        known = listing.noted(context.note, server)
+        if known is not None:
+            return _Session(server, connection, known, self._limits.tool_output_bytes)
+        try:
+            async with asyncio.timeout(_OPEN_SECONDS):
+                tools = listing.bounded(await connection.tools(), server.credentials)
+        except McpFailure as failure:
+            return await _unreachable(server, connection, str(failure))
+        except TimeoutError:
+            return await _unreachable(server, connection, f"The MCP server '{server.label}' takes too long to list its tools.")
+        except BaseException:
+            await connection.aclose()
+            raise
+        session = _Session(server, connection, tools, self._limits.tool_output_bytes)
+        session.announcements = (McpListTools("", server.label, session.tools),)
+        session.note = listing.note(server, tools)
+        return session
+
+    async def _connection(self, server: entry.Server) -> Connection:
+        # In a thread: the import would hold up every stream for half a second.
+        connection = await asyncio.to_thread(_sdk)
+        if self._transport is None:
+            self._transport = guarded_transport(self._allow)
+        return connection(server, self._transport, self._limits.tool_seconds)
+
+
+def _sdk() -> type[Connection]:
+    from app.tools._mcp_client import Connection  # noqa: PLC0415 - the SDK: half a second and 27 MiB, for requests that name a server
+
+    return Connection
+
+
+async def _unreachable(server: entry.Server, connection: Connection, sentence: str) -> ToolSession:
+    session = _Session(server, connection, (), 0)
+    session.announcements = (McpListTools("", server.label, error=sentence),)
+    await connection.aclose()
+    return session
+
+
+class _Session:
+    """A server at the service of one response."""
+
+    def __init__(self, server: entry.Server, connection: Connection, tools: Sequence[McpTool], output_bytes: int) -> None:
+        self.tools = tuple(tool for tool in tools if server.allowed.matches(tool))
+        self.announcements: Sequence[HostedItem] = ()
+        self.note: str | None = None
+        self._server = server
+        self._connection = connection
+        self._output_bytes = output_bytes
+        offered = listing.functions(server, self.tools)
+        self.functions: Sequence[FunctionTool] = tuple(function for function, _ in offered.values())
+        self._behind: Mapping[str, McpTool] = {name: tool for name, (_, tool) in offered.items()}
+
+    def item(self, call: HostedCall) -> HostedItem:
+        """The call, or the question whether it may be made."""
+        tool = self._behind.get(call.name)
+        if tool is not None and self._needs_consent(tool, call):
+            return McpApprovalRequest("", tool.name, self._server.label, call.arguments)
+        return self._call(tool.name if tool else call.name, call)
+
+    async def run(self, call: HostedCall) -> ToolOutcome:
+        """Ask the server. What it refuses or fails at is a failed item with its words."""
+        tool = self._behind.get(call.name)
+        if tool is None:
+            raise ToolFailure(f"The MCP server '{self._server.label}' has no such tool.")
+        if self._needs_consent(tool, call):
+            raise ToolFailure(f"'{tool.name}' may be called only with the user's consent.")
+        arguments = entry.server_arguments(call.arguments)
+        if arguments is None:
+            raise ToolFailure("The arguments have to be a JSON object.")
+        item = self._call(tool.name, call)
+        try:
+            answer = await self._connection.call(tool.name, arguments)
+        except McpFailure as failure:
+            return ToolOutcome(text=str(failure), item=msgspec.structs.replace(item, status="failed", error=failure.error))
+        return self._outcome(item, answer)
+
+    async def aclose(self) -> None:
+        """End the session on the server."""
+        await self._connection.aclose()
+
+    def _outcome(self, item: McpCall, answer: Answer) -> ToolOutcome:
+        text = _cut(self._server.credentials.hide(answer.text), self._output_bytes)
+        if answer.failed:
+            content: list[dict[str, Any]] = [{"type": "text", "text": text}]
+            failed = msgspec.structs.replace(item, status="failed", error=McpExecutionError(content))
+            return ToolOutcome(text=f"The tool failed: {text}", item=failed)
+        done = msgspec.structs.replace(item, status="completed", output=text)
+        return ToolOutcome(text=text, item=done, images=answer.images)
+
+    def _call(self, name: str, call: HostedCall) -> McpCall:
+        return McpCall(
+            id="",
+            status="in_progress",
+            name=name,
+            server_label=self._server.label,
+            arguments=call.arguments,
+            approval_request_id=call.approval_request_id,
+        )
+
+    def _needs_consent(self, tool: McpTool, call: HostedCall) -> bool:
+        return call.approval_request_id is None and self._server.approval.needed(tool)
+
+
+def _cut(text: str, limit: int) -> str:
+    encoded = text.encode(errors="replace")
+    return text if len(encoded) <= limit else f"{encoded[:limit].decode(errors='ignore')}\n[cut]"
+
+
+def _build(workshop: Workshop) -> RemoteServers:
+    return RemoteServers(workshop.settings)
+
+
+TOOL = ToolSpec(
+    type="mcp",
+    build=_build,
+    example=msgspec.Raw(
+        b'{"type":"mcp","server_label":"deepwiki","server_url":"https://mcp.deepwiki.com/mcp","require_approval":"never",'
+        b'"allowed_tools":["ask_question","read_wiki_structure"]}'
+    ),
+    description="Calls the tools of a remote MCP server, over streamable HTTP or SSE.",
+)

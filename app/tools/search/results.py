@@ -1,0 +1,79 @@
+"""Results of several searches made one list: only pages that are allowed, each once, the best first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import msgspec
+
+from app.tools.search.base import Query, Result
+
+_LONGEST_URL = 2000
+_LONGEST_TITLE = 300
+_TRACKING = ("utm_", "gclid", "fbclid", "msclkid", "spm")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_RANK_OFFSET = 60
+"""Of reciprocal rank fusion; the value of its authors (Cormack, Clarke, Büttcher 2009)."""
+
+
+def is_allowed(url: str, domains: Sequence[str]) -> bool:
+    """Whether it is an http(s) address on one of the hosts or below one; no domains: on any host."""
+    if len(url) > _LONGEST_URL or "\\" in url or not url.isprintable() or " " in url:
+        return False
+    try:
+        parts = urlsplit(url)
+        host = host_name(parts.hostname or "")
+    except ValueError:
+        return False
+    if parts.scheme not in _DEFAULT_PORTS or not host:
+        return False
+    return not domains or any(host == domain or host.endswith(f".{domain}") for domain in domains)
+
+
+def host_name(name: str) -> str:
+    """A host's name as it is compared: lower case, in ASCII, without the root's dot. Raises ValueError for one that cannot exist."""
+    return name.rstrip(".").encode("idna").decode().lower()
+
+
+def tidied(results: Iterable[Result], query: Query) -> tuple[Result, ...]:
+    """What is usable of a provider's results, cut to the lengths that were asked for."""
+    return tuple(
+        msgspec.structs.replace(
+            found,
+            title=shortened(" ".join(found.title.split()), _LONGEST_TITLE),
+            snippet=shortened(found.snippet.strip(), query.chars),
+            content=shortened(found.content.strip(), query.chars) if found.content else None,
+            published=shortened(found.published, _LONGEST_TITLE) if found.published else None,
+        )
+        for found in results
+        if is_allowed(found.url, query.allowed_domains)
+    )
+
+
+def shortened(text: str, size: int) -> str:
+    """At most `size` bytes of it, which is about the same number of tokens in every language."""
+    encoded = text.encode()
+    return text if len(encoded) <= size else encoded[:size].decode(errors="ignore") + "…"
+
+
+def merged(lists: Iterable[Sequence[Result]], limit: int) -> list[Result]:
+    """One list out of several rankings, by reciprocal rank fusion; of a page that was found twice, the first finding stays."""
+    scores: dict[str, float] = {}
+    pages: dict[str, Result] = {}
+    for ranking in lists:
+        ranked = {key: found for found in reversed(ranking) if (key := _identity(found.url))}
+        for rank, (key, found) in enumerate(reversed(ranked.items())):
+            scores[key] = scores.get(key, 0.0) + 1 / (_RANK_OFFSET + rank)
+            pages.setdefault(key, found)
+    best = sorted(scores, key=lambda key: -scores[key])
+    return [pages[key] for key in best[:limit]]
+
+
+def _identity(url: str) -> str:
+    """The same for addresses that differ in nothing that matters."""
+    parts = urlsplit(url)
+    host = host_name(parts.hostname or "").removeprefix("www.")
+    port = f":{parts.port}" if parts.port not in (None, _DEFAULT_PORTS.get(parts.scheme)) else ""
+    kept = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if not name.startswith(_TRACKING)]
+    return f"{host}{port}{parts.path.rstrip('/')}?{urlencode(kept)}"

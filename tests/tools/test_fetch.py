@@ -1,0 +1,269 @@
+"""What the fetcher brings from a real server, and where it stops: size, time, type, status, redirects, TLS, nothing carried along."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import gzip
+import ssl
+import tracemalloc
+import zlib
+from collections.abc import AsyncGenerator, Generator, Sequence
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from app.tools._fetch import GuardedFetcher
+from app.tools.base import FetchRefused, Page
+from tests.support.site import Answer, Site, Visit, serving_site
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+def site() -> Generator[Site]:
+    """A site that may be fetched."""
+    with serving_site() as one:
+        yield one
+
+
+@pytest.fixture
+async def fetcher() -> AsyncGenerator[GuardedFetcher]:
+    """May fetch from this machine; looks at no robots.txt."""
+    one = GuardedFetcher(allow=["127.0.0.1"], robots=False)
+    yield one
+    await one.aclose()
+
+
+async def refusal(fetcher: GuardedFetcher, url: str, *, limit: int = 1000, seconds: float = 10, accept: Sequence[str] = ()) -> str:
+    """Why the page does not come."""
+    with pytest.raises(FetchRefused) as refused:
+        await fetcher.get(url, limit=limit, seconds=seconds, accept=accept)
+    return str(refused.value)
+
+
+async def test_a_page_comes_with_its_type_and_charset(site: Site, fetcher: GuardedFetcher) -> None:
+    site.pages["/a"] = Answer("你好".encode("gb18030"), content_type="Text/HTML; Charset=GB18030")
+    page = await fetcher.get(site.url("/a?q=1#part"), limit=4, seconds=10)
+    assert page == Page(url=site.url("/a?q=1"), content_type="text/html", charset="gb18030", body="你好".encode("gb18030"))
+    assert site.paths == ["/a?q=1"]
+
+
+async def test_the_request_says_who_asks_and_carries_nothing_else(
+    site: Site, fetcher: GuardedFetcher, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    site.pages["/"] = Answer(b"hi", headers={"set-cookie": "session=1; Path=/"})
+    site.pages["/again"] = Answer.redirect("/")
+    await fetcher.get(site.url(), limit=10, seconds=10, accept=("text/html", "text/*"))
+    await fetcher.get(site.url("/again"), limit=10, seconds=10)
+    assert site.visits[0].headers == {
+        "host": f"127.0.0.1:{site.port}",
+        "user-agent": "Mozilla/5.0 (compatible; responses-gateway)",
+        "accept": "text/html, text/*, */*;q=0.1",
+        "accept-encoding": "gzip, deflate",
+    }
+    assert all(not visit.headers.keys() & {"cookie", "authorization", "referer"} for visit in site.visits)
+
+
+async def test_the_callers_headers_stay_with_the_first_origin(site: Site, fetcher: GuardedFetcher) -> None:
+    with serving_site() as other:
+        site.pages |= {"/": Answer.redirect("/same"), "/same": Answer.redirect(other.url("/"))}
+        other.pages["/"] = Answer.html("hi")
+        page = await fetcher.get(site.url(), limit=MIB, seconds=10, headers=[("x-key", "secret")])
+        assert page.url == other.url("/")
+        assert [visit.headers.get("x-key") for visit in site.visits + other.visits] == ["secret", "secret", None]
+
+
+async def test_a_body_may_be_as_large_as_the_limit_and_not_a_byte_larger(site: Site, fetcher: GuardedFetcher) -> None:
+    site.pages |= {"/fits": Answer(b"x" * 1000), "/larger": Answer(b"x" * 1001), "/empty": Answer()}
+    assert len((await fetcher.get(site.url("/fits"), limit=1000, seconds=10)).body) == 1000
+    assert (await fetcher.get(site.url("/empty"), limit=1000, seconds=10)).body == b""
+    assert await refusal(fetcher, site.url("/larger")) == "The page is larger than 1000 bytes."
+
+
+async def test_a_body_without_end_is_left_at_the_limit(site: Site, fetcher: GuardedFetcher) -> None:
+    site.pages["/"] = Answer.endless()
+    assert "larger" in await refusal(fetcher, site.url(), limit=300_000)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+async def test_a_small_body_that_unpacks_to_much_is_stopped_while_it_unpacks(site: Site, fetcher: GuardedFetcher, encoding: str) -> None:
+    huge = bytes(256 * MIB)
+    packed = gzip.compress(huge, 9) if encoding == "gzip" else zlib.compress(huge, 9)
+    del huge
+    site.pages["/"] = Answer(packed, headers={"content-encoding": encoding})
+    tracemalloc.start()
+    try:
+        assert "larger" in await refusal(fetcher, site.url(), limit=MIB)
+        assert tracemalloc.get_traced_memory()[1] < 8 * MIB
+    finally:
+        tracemalloc.stop()
+
+
+async def test_a_compressed_page_is_unpacked(site: Site, fetcher: GuardedFetcher) -> None:
+    site.pages["/"] = Answer(gzip.compress(b"hello" * 1000), headers={"content-encoding": "gzip"})
+    assert (await fetcher.get(site.url(), limit=5000, seconds=10)).body == b"hello" * 1000
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "x-unheard-of"])
+async def test_a_compression_that_was_not_asked_for_is_refused(site: Site, fetcher: GuardedFetcher, encoding: str) -> None:
+    site.pages["/"] = Answer(b"\x1f\x8b", headers={"content-encoding": encoding})
+    assert "compression" in await refusal(fetcher, site.url())
+
+
+async def test_broken_compression_is_a_sentence(site: Site, fetcher: GuardedFetcher) -> None:
+    site.pages["/"] = Answer(b"not gzip at all", headers={"content-encoding": "gzip"})
+    assert "compression is broken" in await refusal(fetcher, site.url())
+
+
+@pytest.mark.parametrize("answer", [Answer.never(), Answer.drip()], ids=["never", "drip"])
+async def test_a_slow_server_costs_no_more_than_the_time_given(site: Site, fetcher: GuardedFetcher, answer: Answer) -> None:
+    site.pages["/"] = answer
+    assert await refusal(fetcher, site.url(), limit=MIB, seconds=0.3) == "The page did not come within 0.3 seconds."
+
+
+async def test_the_time_given_bounds_the_look_up_too() -> None:
+    async def resolve(host: str, port: int) -> Sequence[str]:
+        await asyncio.Event().wait()
+        return []
+
+    assert "0.1 seconds" in await refusal(GuardedFetcher(resolve=resolve), "http://example.com/", seconds=0.1)
+
+
+async def test_robots_txt_counts_to_the_time_given(site: Site) -> None:
+    site.pages["/robots.txt"] = Answer.never()
+    fetcher = GuardedFetcher(allow=["127.0.0.1"])
+    assert "0.2 seconds" in await refusal(fetcher, site.url(), seconds=0.2)
+    await fetcher.aclose()
+
+
+@pytest.mark.parametrize(
+    ("sent", "accept", "taken"),
+    [
+        ("text/html; charset=utf-8", ("text/html",), True),
+        ("TEXT/HTML", ("text/*",), True),
+        ("image/png", ("text/*", "image/*"), True),
+        ("application/octet-stream", ("text/*",), False),
+        ("text/htmlx", ("text/html",), False),
+        (None, ("text/*",), False),
+        (None, (), True),
+    ],
+)
+async def test_only_the_types_asked_for_are_read(
+    site: Site, fetcher: GuardedFetcher, sent: str | None, accept: tuple[str, ...], taken: bool
+) -> None:
+    site.pages["/"] = Answer(b"hello", content_type=sent)
+    if taken:
+        assert (await fetcher.get(site.url(), limit=10, seconds=10, accept=accept)).body == b"hello"
+    else:
+        assert "what can be used is" in await refusal(fetcher, site.url(), accept=accept)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"), [(404, "404 (Not Found)"), (500, "500 (Internal Server Error)"), (304, "304"), (451, "451"), (300, "300")]
+)
+async def test_an_error_status_is_a_sentence(site: Site, fetcher: GuardedFetcher, status: int, words: str) -> None:
+    site.pages["/"] = Answer(b"", status)
+    assert words in await refusal(fetcher, site.url())
+
+
+async def test_redirects_are_followed_five_times(site: Site, fetcher: GuardedFetcher) -> None:
+    site.pages |= {f"/{n}": Answer.redirect(f"{n + 1}") for n in range(6)} | {"/5": Answer.html("there"), "/loop": Answer.redirect("/loop")}
+    assert (await fetcher.get(site.url("/0"), limit=MIB, seconds=10)).url == site.url("/5")
+    assert "more than 5 times" in await refusal(fetcher, site.url("/loop"))
+    assert site.paths.count("/loop") == 6
+
+
+@pytest.mark.parametrize("location", ["", "http://", "http://a b c/", "mailto:me@example.com", "http://user:pass@127.0.0.1/", "http://[::"])
+async def test_a_redirect_to_nowhere_is_a_sentence(site: Site, fetcher: GuardedFetcher, location: str) -> None:
+    site.pages["/"] = Answer.redirect(location)
+    assert await refusal(fetcher, site.url())
+    assert site.paths == ["/"]
+
+
+async def test_a_server_that_is_not_there_or_speaks_nonsense_is_a_sentence(fetcher: GuardedFetcher) -> None:
+    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"220 mail.example ESMTP\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(babble, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        assert "proper HTTP" in await refusal(fetcher, f"http://127.0.0.1:{port}/")
+    assert "does not answer" in await refusal(fetcher, f"http://127.0.0.1:{port}/")
+
+
+async def test_the_next_address_is_tried_when_one_does_not_answer(site: Site) -> None:
+    async def resolve(host: str, port: int) -> Sequence[str]:
+        return ["127.0.0.9", "127.0.0.1"]
+
+    site.pages["/"] = Answer.text("hello")
+    fetcher = GuardedFetcher(allow=["many.example"], robots=False, resolve=resolve)
+    assert (await fetcher.get(site.url(host="many.example"), limit=10, seconds=10)).body == b"hello"
+    assert site.visits[0].headers["host"] == f"many.example:{site.port}"
+    await fetcher.aclose()
+
+
+class Certificate:
+    """A certificate for `secure.example`, and both sides' contexts for it."""
+
+    def __init__(self, directory: Path) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "secure.example")])
+        now = datetime.datetime.now(datetime.UTC)
+        certificate = (
+            x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName("secure.example")]), critical=False)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .sign(key, hashes.SHA256())
+        )
+        path = directory / "pair.pem"
+        secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        path.write_bytes(secret + certificate.public_bytes(serialization.Encoding.PEM))
+        self.client = ssl.create_default_context(cadata=certificate.public_bytes(serialization.Encoding.PEM).decode())
+        self.server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.server.load_cert_chain(path)
+        self.names: list[str | None] = []
+        """What clients said whom they want (SNI)."""
+        self.server.set_servername_callback(lambda _, name, __: self.names.append(name))
+
+
+async def test_tls_keeps_the_name_though_the_address_is_pinned(tmp_path: Path) -> None:
+    async def resolve(host: str, port: int) -> Sequence[str]:
+        return ["127.0.0.1"]
+
+    certificate = Certificate(tmp_path)
+    with serving_site(tls=certificate.server) as secure, serving_site() as plain:
+        secure.pages |= {"/": Answer.text("hello"), "/down": Answer.redirect(plain.url())}
+        plain.pages["/"] = Answer.text("plain")
+        fetcher = GuardedFetcher(allow=["127.0.0.1"], robots=False, resolve=resolve, tls=certificate.client)
+        page = await fetcher.get(secure.url(host="secure.example"), limit=10, seconds=10)
+        assert (page.body, certificate.names) == (b"hello", ["secure.example"])
+        assert secure.visits[0].headers["host"] == f"secure.example:{secure.port}"
+        assert "certificate of other.example is not valid" in await refusal(fetcher, secure.url(host="other.example"))
+        assert "certificate of 127.0.0.1 is not valid" in await refusal(fetcher, secure.url())
+        assert (await fetcher.get(secure.url("/down", host="secure.example"), limit=10, seconds=10)).body == b"plain"
+        await fetcher.aclose()
+        stranger = GuardedFetcher(allow=["127.0.0.1"], robots=False, resolve=resolve)
+        assert "certificate of secure.example is not valid" in await refusal(stranger, secure.url(host="secure.example"))
+        await stranger.aclose()
+
+
+async def test_many_pages_at_once(site: Site, fetcher: GuardedFetcher) -> None:
+    def echo(visit: Visit) -> Answer:
+        return Answer.text(visit.path)
+
+    site.pages["*"] = echo
+    pages = await asyncio.gather(*(fetcher.get(site.url(f"/{n}"), limit=100, seconds=10) for n in range(30)))
+    assert [page.body.decode() for page in pages] == [f"/{n}" for n in range(30)]
