@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
 from anyio import CapacityLimiter
@@ -57,12 +58,13 @@ async def run(work: Callable[..., T], *arguments: object, seconds: float, kind: 
         else:
             pool.give_back(worker)
         finally:
-            worker.kill_unless_idle()
+            if not worker.idle:
+                worker.discard()
     if isinstance(error, MemoryError):
         raise OffloadFailed("it takes too much memory") from error
     if error is not None:
         raise error
-    return cast(T, result)
+    return cast("T", result)
 
 
 class _Pool:
@@ -111,6 +113,7 @@ class _Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
+        self._to, self._back = cast("IO[bytes]", self._process.stdin), cast("IO[bytes]", self._process.stdout)
 
     @property
     def alive(self) -> bool:
@@ -119,26 +122,20 @@ class _Worker:
 
     def call(self, request: bytes) -> tuple[Any, Exception | None]:
         """What the work returned or raised. Blocks. Raises OSError, EOFError, UnpicklingError when the process ends meanwhile."""
-        to, back = cast(IO[bytes], self._process.stdin), cast(IO[bytes], self._process.stdout)
-        try:
-            to.write(request)
-            to.flush()
-            return pickle.load(back)  # noqa: S301 - of our own process
-        except BaseException:
-            self._process.kill()
-            self.end()
-            raise
+        self._to.write(request)
+        self._to.flush()
+        return pickle.load(self._back)  # noqa: S301 - of our own process
 
-    def kill_unless_idle(self) -> None:
-        """Stop what it is doing; `call` ends at once, and tidies up."""
-        if not self.idle:
-            self._process.kill()
+    def discard(self) -> None:
+        """Stop whatever it is doing; a `call` ends at once."""
+        self._process.kill()
+        _threads.submit(self.end)
 
     def end(self) -> None:
         """Let it end by itself, as it does when its input ends. Blocks."""
         with suppress(OSError):
-            cast(IO[bytes], self._process.stdin).close()
-        cast(IO[bytes], self._process.stdout).close()
+            self._to.close()
+        self._back.close()
         self._process.wait()
 
 
@@ -157,15 +154,13 @@ def _end() -> None:
 
 def serve() -> None:
     """Do what is asked, one thing after the other, until the input ends."""
-    requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no reply
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the gateway, which ends its workers
     _limit_memory()
-    while True:
+    while requests.peek(1):
         try:
             reply = pickle.dumps((_do(requests), None), _PROTOCOL)
-        except EOFError:
-            return
         except Exception as error:  # noqa: BLE001 - all of them are raised again on the other side
             error.add_note(traceback.format_exc())
             reply = pickle.dumps((None, error), _PROTOCOL)
@@ -198,6 +193,8 @@ else:
         hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
         soft = _MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(_MEMORY_BYTES, hard)
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+        with suppress(OSError):  # on Linux: where memory runs out all the same, this process goes and not the gateway
+            Path("/proc/self/oom_score_adj").write_text("1000")
 
     def _end_in(seconds: float) -> None:
         signal.alarm(math.ceil(seconds))  # ends the process even in the middle of a library's loop; 0 calls it off

@@ -11,6 +11,7 @@ import tomllib
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -173,7 +174,8 @@ class Settings(BaseSettings):
         default=None, description="Key of Google Cloud Vision: `image_search` sends it the images of the conversation."
     )
     search_base_urls: dict[SearchProvider, str] = Field(
-        default_factory=dict[SearchProvider, str], description="Other addresses of search providers, by name: for proxies and compatible servers."
+        default_factory=dict[SearchProvider, str],
+        description="Other addresses of search providers, by name: for proxies and compatible servers.",
     )
     fetch_allow: tuple[str, ...] = Field(
         default=(),
@@ -221,6 +223,15 @@ class Settings(BaseSettings):
                 raise ValueError(f"is too weak: use at least {_MIN_ADMIN_KEY} varied characters, for example from `openssl rand -hex 24`")
         return key
 
+    @field_validator("searxng_url", "search_base_urls")
+    @classmethod
+    def _web_addresses(cls, given: str | dict[str, str] | None) -> str | dict[str, str] | None:
+        for address in given.values() if isinstance(given, dict) else [given] if given else []:
+            parts = urlsplit(address)
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:  # `port` raises ValueError, too
+                raise ValueError(f"expected an http or https URL, not {address}")
+        return given
+
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
         names = [u.name for u in self.upstreams]
@@ -228,6 +239,10 @@ class Settings(BaseSettings):
             raise ValueError("upstreams: names must differ")
         if self.event_log == "redis" and self.redis_url is None:
             raise ValueError("event_log: `redis` needs redis_url")
+        for name in self.search_providers:
+            needed = "searxng_url" if name == "searxng" else f"{name}_api_key"
+            if getattr(self, needed) is None:
+                raise ValueError(f"search_providers: `{name}` needs {needed}")
         return self
 
     @classmethod

@@ -8,6 +8,7 @@ from alembic import context
 from sqlalchemy import Connection, text
 
 from app.db.engine import Database
+from app.db.searching import is_own
 from app.db.tables import metadata
 from app.settings import load
 
@@ -15,10 +16,19 @@ from app.settings import load
 _LOCK = 7_305_112_904
 
 
+def _is_compared(name: str | None, kind: str, _: object) -> bool:
+    return not (kind == "table" and is_own(name or ""))
+
+
 def _migrate(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-    context.configure(connection=connection, target_metadata=metadata, render_as_batch=connection.dialect.name == "sqlite")
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        render_as_batch=connection.dialect.name == "sqlite",
+        include_name=_is_compared,
+    )
     context.run_migrations()
 
 

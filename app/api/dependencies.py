@@ -11,12 +11,24 @@ from fastapi.security import HTTPBearer
 from app.engine.access import Access
 from app.engine.access import Principal as Caller
 from app.engine.catalog import Catalog
+from app.engine.files import UploadedFiles
 from app.engine.metering import Metrics
 from app.engine.responses import Responses
 from app.engine.routing import Router
+from app.engine.store_files import StoreFiles
+from app.engine.vector_stores import VectorStores
+from app.protocol.errors import InvalidRequest
 from app.stores.base import ResponseStore
 
 _scheme = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer sk-…`.")
+
+
+class Library(msgspec.Struct, frozen=True):
+    """Files and vector stores."""
+
+    files: UploadedFiles
+    store_files: StoreFiles
+    vector_stores: VectorStores
 
 
 class Services(msgspec.Struct, frozen=True):
@@ -30,11 +42,20 @@ class Services(msgspec.Struct, frozen=True):
     store: ResponseStore
     heartbeat_seconds: float
     done_marker: bool
+    library: Library | None = None
+    """None: files are switched off."""
 
 
 def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
+
+
+def _library(request: Request) -> Library:
+    library = _services(request).library
+    if library is None:
+        raise InvalidRequest("Files are switched off on this gateway; GATEWAY_FILES_DIR says where to keep them.", code="files_off")
+    return library
 
 
 async def _principal(request: Request, _documented: Annotated[object, Depends(_scheme)]) -> Caller:
@@ -43,4 +64,5 @@ async def _principal(request: Request, _documented: Annotated[object, Depends(_s
 
 
 Wired = Annotated[Services, Depends(_services)]
+Known = Annotated[Library, Depends(_library)]
 Principal = Annotated[Caller, Depends(_principal)]

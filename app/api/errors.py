@@ -12,11 +12,19 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from app.knowledge.base import KnowledgeUnavailable
 from app.protocol.errors import ApiError, ErrorBody, ErrorEnvelope, InvalidRequest, Unavailable
 from app.stores.base import StoreUnavailable
 
 _log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
+
+_HTTP_ERRORS = {
+    404: "Unknown request URL or method.",
+    405: "Unknown request URL or method.",
+    413: "The request body is too large.",
+}
+"""What the framework refuses before a route is asked."""
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -52,6 +60,10 @@ def install(app: FastAPI) -> None:
         _log.error("store unavailable: %s", error)
         return _answer(store_unavailable())
 
+    async def on_knowledge(_request: Request, error: Exception) -> Response:
+        _log.error("files unavailable: %s", error)
+        return _answer(Unavailable("Files are unavailable at the moment.", code="store_unavailable", retry_after=1.0))
+
     async def on_validation(_request: Request, error: Exception) -> Response:
         problem: dict[str, Any] = error.errors()[0] if isinstance(error, RequestValidationError) else {}
         name = str([*problem.get("loc", ()), "request"][-2 if problem.get("loc") else -1])
@@ -59,8 +71,8 @@ def install(app: FastAPI) -> None:
 
     async def on_http(_request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
-        message = "Unknown request URL or method." if status in (404, 405) else "The request could not be served."
-        code = {404: "unknown_url", 405: "method_not_allowed"}.get(status)
+        message = _HTTP_ERRORS.get(status, "The request could not be served.")
+        code = {404: "unknown_url", 405: "method_not_allowed", 413: "request_too_large"}.get(status)
         body = _encode(ErrorEnvelope(ErrorBody(message, "invalid_request_error", None, code)))
         return Response(body, status, dict(getattr(error, "headers", None) or {}), "application/json")
 
@@ -70,6 +82,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, on_mistake)
     app.add_exception_handler(ApiError, on_api_error)
     app.add_exception_handler(StoreUnavailable, on_store)
+    app.add_exception_handler(KnowledgeUnavailable, on_knowledge)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HTTPException, on_http)
 

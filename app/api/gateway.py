@@ -15,9 +15,13 @@ from app.protocol.errors import ApiError
 
 _CREATE = "/v1/responses"
 _CREATE_ALIASES = frozenset({_CREATE, "/responses", "/openai/v1/responses"})
-_API = ("/responses", "/models")
+_API = ("/responses", "/models", "/files", "/vector_stores")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
-_ROUTES = re.compile(r"^/v1/(responses|models)(/[^/]+)?(/input_items)?")
+_ROUTES = re.compile(
+    r"(/v1/(?:responses|models|files|vector_stores))(/[^/]+)?"
+    r"(/(?:input_items|content|search|files|file_batches))?(/[^/]+)?(/(?:content|cancel|files))?"
+)
+"""What is counted by itself; ids are left out, so that there are only so many counters."""
 
 
 class Gateway:
@@ -51,16 +55,12 @@ class Gateway:
         path = _canonical(path)
         scope["path"], scope["raw_path"] = path, path.encode()
         request_id = (b"x-request-id", scope["state"]["request_id"].encode())
-        route = (
-            _ROUTES.sub(lambda match: f"/v1/{match[1]}{'/{id}' if match[2] else ''}{match[3] or ''}", path)
-            if path.startswith("/v1/")
-            else "other"
-        )
+        route = _route(path)
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), request_id]
-                self._metrics.answered(route if _ROUTES.match(path) else "other", scope["method"], message["status"])
+                self._metrics.answered(route, scope["method"], message["status"])
             await send(message)
 
         if path == _CREATE and _wants_websocket(scope):
@@ -80,6 +80,14 @@ def _request_id(scope: Scope) -> str:
 def _canonical(path: str) -> str:
     path = path.removeprefix("/openai")
     return f"/v1{path}" if path.startswith(_API) else path
+
+
+def _route(path: str) -> str:
+    match = _ROUTES.fullmatch(path)
+    if match is None:
+        return "other"
+    kind, one, part, other, last = match.groups(default="")
+    return f"{kind}{one and '/{id}'}{part}{other and '/{id}'}{last}"
 
 
 def _wants_websocket(scope: Scope) -> bool:

@@ -5,9 +5,9 @@ JSON is kept as bytes: nothing is ever asked of its inside, and `jsonb` doubles 
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table, Text
 
-REVISION = "0003"
+REVISION = "0004"
 """The migration that makes this schema; the serving process compares it with the database's without loading Alembic."""
 
 metadata = MetaData(
@@ -152,4 +152,42 @@ vector_store_files = Table(
     Column("attempts", BigInteger, nullable=False),
     Column("owner", Text),
     Column("due_at", BigInteger, index=True),
+)
+
+# SQLite counts by itself only in what it calls INTEGER.
+_Number = BigInteger().with_variant(Integer(), "sqlite")
+
+# The vector stores that have passages, and the model that made their vectors.
+passage_stores = Table(
+    "passage_stores",
+    metadata,
+    Column("id", _Number, primary_key=True),
+    Column("vector_store_id", Text, nullable=False, unique=True),
+    Column("model", Text, nullable=False),
+    Column("dimensions", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+# One version of a file's passages, which never changes and whose id is never used again: caches rely on it. `state` is draft while
+# they come in, then ready, then gone while they are erased.
+passage_files = Table(
+    "passage_files",
+    metadata,
+    Column("id", _Number, primary_key=True),
+    Column("store_id", _Number, ForeignKey(passage_stores.c.id), nullable=False),
+    Column("file_id", Text, nullable=False),
+    Column("filename", Text, nullable=False),
+    Column("attributes", LargeBinary, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Index(None, "store_id", "file_id"),
+    sqlite_autoincrement=True,
+)
+
+# `number` is the file's id times 2^24 plus the position. What they are searched with is the engine's own: see `app/db/searching.py`.
+passages = Table(
+    "passages",
+    metadata,
+    Column("number", _Number, primary_key=True, autoincrement=False),
+    Column("text", Text, nullable=False),
 )

@@ -84,8 +84,8 @@ def _rows(sheet: Any) -> tuple[list[list[str]], bool]:
     """The rows that say something, and whether there are more."""
     sheet.reset_dimensions()  # what the file says about them is often wrong
     rows: list[list[str]] = []
-    for cells in sheet.iter_rows(max_col=_MOST_COLUMNS, values_only=True):
-        row = [_cell(value) for value in cells]
+    for cells in sheet.iter_rows(values_only=True):
+        row = [_cell(value) for value in cells[:_MOST_COLUMNS]]
         while row and not row[-1]:
             row.pop()
         if not row:

@@ -40,6 +40,10 @@ class Exchange(msgspec.Struct, frozen=True):
     item_id: str
     call: Call
     text: str | None
+    turn: int = 0
+    """Calls of one turn of the model were made side by side."""
+    beside_client: bool = False
+    """In the same turn the model called the client's functions, too."""
 
 
 class Approval(msgspec.Struct, frozen=True):

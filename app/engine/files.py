@@ -90,16 +90,19 @@ class UploadedFiles:
     async def content(self, project_id: str, file_id: str) -> tuple[FileRecord, AsyncGenerator[bytes]]:
         """The file and what is in it, in pieces. Raises NotFound."""
         record = await self.get(project_id, file_id)
-        return record, self._blobs.get(record.digest)
+        try:
+            return record, await self._blobs.get(record.digest)
+        except KeyError:
+            raise NotFound(f"The content of the file '{file_id}' is missing.", code="content_missing", param="file_id") from None
 
     async def read(self, project_id: str, file_id: str) -> FileContent:
         """The file with its content. Raises NotFound, and InvalidRequest when it is too large to be read at once."""
+        size = (await self.get(project_id, file_id)).size
+        if size > self._read_bytes:
+            message = f"The file '{file_id}' is too large: tools read files of at most {self._read_bytes} bytes."
+            raise InvalidRequest(message, code="file_too_large", param="file_id")
         record, pieces = await self.content(project_id, file_id)
         async with aclosing(pieces):
-            if record.size > self._read_bytes:
-                raise InvalidRequest(
-                    f"The file '{file_id}' is too large: tools read files of at most {self._read_bytes} bytes.", code="file_too_large"
-                )
             return FileContent(record.id, record.filename, b"".join([piece async for piece in pieces]))
 
     async def delete(self, project_id: str, file_id: str) -> None:

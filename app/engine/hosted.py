@@ -54,6 +54,7 @@ class Hosted:
         """Function -> the entry's key."""
         self._at_once = asyncio.Semaphore(limits.tool_calls_at_once)
         self._resumed: dict[str, Ran] = {}
+        self._turns = 0
         self.citations = Citations()
         self.exchanges = Exchanges()
 
@@ -117,11 +118,13 @@ class Hosted:
                 self._resumed[call.call_id] = await self.run(call)
         return list(self._resumed.values())
 
-    def keep(self, ran: Ran, item_id: str) -> None:
-        """Note what the model has read of the call, whose item has this id now."""
-        call = Call(ran.call.call_id, ran.call.name, ran.call.arguments or "{}")
-        awaited = isinstance(ran.item, McpApprovalRequest)
-        self.exchanges.calls[item_id] = Exchange(item_id, call, None if awaited else ran.result.content)
+    def keep(self, ran: Sequence[Ran], item_ids: Sequence[str], *, beside_client: bool) -> None:
+        """Note what the model has read of the calls of one turn, whose items have these ids."""
+        self._turns += 1
+        for one, item_id in zip(ran, item_ids, strict=True):
+            call = Call(one.call.call_id, one.call.name, one.call.arguments or "{}")
+            text = None if isinstance(one.item, McpApprovalRequest) else one.result.content
+            self.exchanges.calls[item_id] = Exchange(item_id, call, text, self._turns, beside_client)
 
     async def aclose(self) -> None:
         """The response is over."""

@@ -101,7 +101,7 @@ class Ingestion:
         await self.work()
 
     async def work(self) -> int:
-        """Do the jobs that are due, one after the other, until there are none; how many there were. Raises KnowledgeUnavailable."""
+        """Do the jobs that are due, one after the other, until there are none; how many there were."""
         done = 0
         while job := await self._claim():
             try:
@@ -140,7 +140,7 @@ class Ingestion:
         except _Refused as refusal:
             await pipeline.index.remove(job.vector_store_id, job.file_id)
             await pipeline.jobs.fail(job, refusal.code, str(refusal))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the job must not be lost, nor end the others
             await self._try_later(job, error)
 
     async def _ingest(self, job: Job) -> int:
@@ -172,11 +172,12 @@ class Ingestion:
     async def _passages(self, record: FileRecord, job: Job) -> Sequence[Passage]:
         if record.size > self._read_bytes:
             raise _Refused("invalid_file", f"The file is too large to be searched: at most {self._read_bytes} bytes are read.")
-        async with aclosing(self._pipeline.blobs.get(record.digest)) as pieces:
-            try:
-                content = b"".join([piece async for piece in pieces])
-            except KeyError:
-                raise _Refused("server_error", "The file's content is missing.") from None
+        try:
+            stored = await self._pipeline.blobs.get(record.digest)
+        except KeyError:
+            raise _Refused("server_error", "The file's content is missing.") from None
+        async with aclosing(stored) as pieces:
+            content = b"".join([piece async for piece in pieces])
         try:
             text = await self._pipeline.read(content, filename=record.filename)
         except UnreadableDocument as error:

@@ -17,7 +17,8 @@ from app.protocol.hosted import HostedCall, McpApprovalRequest
 from app.protocol.items import CustomToolCallItem, FunctionCallItem, MessageItem, OutputItem, OutputText, ReasoningItem
 from app.protocol.messages import Assistant, Call, ImagePart, Message, TextPart, User
 
-_LEFT_UNDONE = (CustomToolCallItem, FunctionCallItem, McpApprovalRequest)
+_CLIENTS = (CustomToolCallItem, FunctionCallItem)
+_LEFT_UNDONE = (*_CLIENTS, McpApprovalRequest)
 """Items that the client has to do something about before the model can go on."""
 
 
@@ -33,9 +34,11 @@ def begin(prepared: Prepared, assembler: Assembler, hosted: Hosted) -> None:
     """Show what goes before the model's first word: what the tools announce, and calls the client has consented to, which have run."""
     for item in hosted.announcements:
         assembler.show_hosted(item, (), running=True, ended=True)
+    shown: list[str] = []
     for ran in prepared.resumed:
         assembler.begin_hosted(hosted.item(ran.call), hosted.tool(ran.call))
-        _settle(ran, assembler, hosted)
+        shown.append(_settle(ran, assembler))
+    hosted.keep(prepared.resumed, shown, beside_client=False)
 
 
 async def run(prepared: Prepared, started: Started, assembler: Assembler, hosted: Hosted, around: Surroundings, bounds: Bounds) -> None:
@@ -49,7 +52,7 @@ async def run(prepared: Prepared, started: Started, assembler: Assembler, hosted
             assembler.drop_hosted()
             return
         allowed = calls if left is None else calls[:left]
-        ran = await _run_calls(allowed, assembler, hosted, around.publish)
+        ran = await _run_calls(allowed, assembler, hosted, around.publish, spoken)
         if len(allowed) < len(calls):
             assembler.drop_hosted()
             assembler.cut_short = "max_tool_calls"
@@ -63,10 +66,11 @@ async def run(prepared: Prepared, started: Started, assembler: Assembler, hosted
 
 
 async def _run_calls(
-    calls: Sequence[HostedCall], assembler: Assembler, hosted: Hosted, publish: Callable[[], Awaitable[None]]
+    calls: Sequence[HostedCall], assembler: Assembler, hosted: Hosted, publish: Callable[[], Awaitable[None]], spoken: int
 ) -> Sequence[Ran]:
     """Run them side by side; their items are shown one after the other, in the order of the calls."""
     ran: list[Ran] = []
+    shown: list[str] = []
     failure: Exception | None = None
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(hosted.run(call)) for call in calls]
@@ -76,7 +80,7 @@ async def _run_calls(
                 assembler.begin_hosted(item, None if isinstance(item, McpApprovalRequest) else hosted.tool(call))
                 await publish()
                 ran.append(await task)
-                _settle(ran[-1], assembler, hosted)
+                shown.append(_settle(ran[-1], assembler))
                 await publish()
         except Exception as error:  # noqa: BLE001 - raised below, where the group cannot wrap it
             failure = error
@@ -84,13 +88,15 @@ async def _run_calls(
                 task.cancel()
     if failure is not None:
         raise failure
+    hosted.keep(ran, shown, beside_client=any(isinstance(item, _CLIENTS) for item in assembler.output[spoken:]))
     return ran
 
 
-def _settle(ran: Ran, assembler: Assembler, hosted: Hosted) -> None:
+def _settle(ran: Ran, assembler: Assembler) -> str:
+    """Show the call's end; its item's id."""
     place = len(assembler.output)
     assembler.settle_hosted(ran.item)
-    hosted.keep(ran, assembler.output[place].id)
+    return assembler.output[place].id
 
 
 def _said(output: Sequence[OutputItem], ran: Sequence[Ran]) -> Sequence[Message]:

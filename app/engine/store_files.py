@@ -107,9 +107,8 @@ class StoreFiles:
         """What was read in the file. Raises NotFound, and InvalidRequest while there is nothing yet."""
         found = await self.get(project_id, store_id, file_id)
         if found.status != "completed":
-            raise InvalidRequest(
-                f"The file '{file_id}' is not ready: its status is '{found.status}'.", code="file_not_ready", param="file_id"
-            )
+            message = f"The file '{file_id}' is not ready: its status is '{found.status}'."
+            raise InvalidRequest(message, code="file_not_ready", param="file_id")
         return await self._index.passages(store_id, file_id)
 
     async def batch(self, project_id: str, store_id: str, batch_id: str) -> Batch:

@@ -78,6 +78,9 @@ class Transcript:
         self._calls: dict[str, Call] = {}
         self._results: dict[str, ToolResult] = {}
         self._deferred: list[Message] = []
+        self._turn: int | None = None
+        """Of the exchange before."""
+        self._beside = False
         self.awaited = dict(context.awaited)
         self.images = list(context.images)
         self.notes = dict(context.notes)
@@ -134,15 +137,15 @@ class Transcript:
     @property
     def open_calls(self) -> bool:
         """The last thing the model did was to call, and the results are not there yet."""
-        last = self.messages[-1] if self.messages else None
-        return isinstance(last, Assistant) and bool(last.calls)
+        return bool(_unanswered(self.messages))
 
     def _resume_open_calls(self) -> None:
-        last = self.messages[-1] if self.messages else None
-        if isinstance(last, Assistant) and last.calls:
-            self.messages.pop()
+        last, *results = _unanswered(self.messages) or (None,)
+        if isinstance(last, Assistant):
+            del self.messages[-1 - len(results) :]
             self._text, self._reasoning = last.text, last.reasoning
             self._calls = {call.call_id: call for call in last.calls}
+            self._results = {result.call_id: result for result in results if isinstance(result, ToolResult)}
 
     def _add(self, item: InputItem, place: str) -> None:
         match item.type:
@@ -210,7 +213,7 @@ class Transcript:
             )
         if item.call_id in self._calls or item.call_id in self.answered:
             return  # the client repeats what the chain holds already
-        if self._results:
+        if self._results and not self._beside:
             self._begin_assistant()
         self._calls[item.call_id] = Call(item.call_id, self._upstream_name(item.name, item.namespace), arguments or "{}")
 
@@ -232,7 +235,9 @@ class Transcript:
         call = exchange.call
         if call.call_id in self._calls or call.call_id in self.answered:
             return  # the client repeats what the chain holds already
-        self._begin_assistant()
+        if exchange.turn != self._turn:
+            self._begin_assistant()
+        self._turn, self._beside = exchange.turn, exchange.beside_client
         self._calls[call.call_id] = call
         if exchange.text is None:
             self.awaited[exchange.item_id] = call
@@ -265,6 +270,7 @@ class Transcript:
         elif self._text or self._reasoning:
             self.messages.append(Assistant(self._text, self._reasoning))
         self._text = self._reasoning = ""
+        self._turn, self._beside = None, False
 
 
 def last_user(messages: Sequence[Message]) -> int:
@@ -273,6 +279,16 @@ def last_user(messages: Sequence[Message]) -> int:
         if type(messages[i]) is User:
             return i
     return 0
+
+
+def _unanswered(messages: Sequence[Message]) -> Sequence[Message]:
+    """The model's last turn with the results it has so far, when one is missing: hosted calls are answered before the client's are."""
+    start = len(messages) - 1
+    while start >= 0 and isinstance(messages[start], ToolResult):
+        start -= 1
+    last = messages[start] if start >= 0 else None
+    results = messages[start + 1 :]
+    return messages[start:] if isinstance(last, Assistant) and len(last.calls) > len(results) else ()
 
 
 def _at(place: str, field: str) -> str:

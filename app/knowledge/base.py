@@ -43,8 +43,8 @@ class Blobs(Protocol):
         """Forget what was staged."""
         ...
 
-    def get(self, digest: str) -> AsyncGenerator[bytes]:
-        """The content in pieces. Raises KeyError before the first."""
+    async def get(self, digest: str) -> AsyncGenerator[bytes]:
+        """The content in pieces. Raises KeyError."""
         ...
 
     async def delete(self, digest: str) -> None:

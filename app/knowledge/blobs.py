@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from app.knowledge.base import KnowledgeUnavailable, Staged
 
 if TYPE_CHECKING:  # the library takes memory: it is imported where it is used
+    from obstore import GetResult
     from obstore.store import LocalStore, S3Store
 
 _INCOMING = "incoming"
@@ -52,14 +53,16 @@ class StoredBlobs:
         async with self._staging:
             with _failures():
                 writer = obstore.open_writer_async(self._store, key, buffer_size=part, max_concurrency=_PARTS_AT_ONCE)
-            async with writer:
+            async with AsyncExitStack() as abort:
+                abort.push_async_exit(writer)
                 async for chunk in chunks:
                     digest.update(chunk)
                     size += len(chunk)
                     with _failures():
                         await writer.write(chunk)
-                with _failures():
-                    await writer.close()
+                abort.pop_all()
+            with _failures():
+                await writer.close()
         return Staged(key, digest.hexdigest(), size)
 
     async def keep(self, staged: Staged) -> None:
@@ -82,13 +85,7 @@ class StoredBlobs:
                 found = await obstore.get_async(self._store, _place(digest))
             except FileNotFoundError:
                 raise KeyError(digest) from None
-        pieces = aiter(found.stream(min_chunk_size=_READ_BYTES))
-        while True:
-            with _failures():
-                piece = await anext(pieces, None)
-            if piece is None:
-                return
-            yield bytes(piece)
+        return _pieces(found)
 
     async def delete(self, digest: str) -> None:
         """Remove the content."""
@@ -132,6 +129,16 @@ class StoredBlobs:
         return S3Store(
             bucket, prefix=prefix or None, endpoint=self._endpoint, client_options={"allow_http": self._endpoint.startswith("http://")}
         )
+
+
+async def _pieces(found: GetResult) -> AsyncGenerator[bytes]:
+    pieces = aiter(found.stream(min_chunk_size=_READ_BYTES))
+    while True:
+        with _failures():
+            piece = await anext(pieces, None)
+        if piece is None:
+            return
+        yield bytes(piece)
 
 
 def _place(digest: str) -> str:

@@ -22,12 +22,14 @@ _BYTES_A_TOKEN = 4
 _DENSE_A_TOKEN = 1.5
 _PIECES = 8
 """No piece is larger than this part of a passage, so that passages can be nearly full and overlap nearly as wished."""
+_RANK_OF_HEADING = 3
 _LEAST_FULL = 0.75
 """A passage ends at the best place in its last quarter. With an overlap of at most half, every passage brings at least a quarter."""
 
 _DENSE = re.compile(f"[{DENSE}]")
-_UNIT = re.compile(r"[^\n]*?(?:[.!?…]+[\"'”’)\]]*[ \t]+|[。！？；…]+[”’」』）]*|\n+[ \t\r\n]*)|[^\n]+")
-_HEADING = re.compile(r"(#{1,6}[ \t]+\S|第[一二三四五六七八九十百零〇\d]{1,6}[章节條条篇部])[^\n]*\n")
+_HEADING_LINE = r"(?:#{1,6}[ \t]+\S[^\n]*|第[一二三四五六七八九十百零〇\d]{1,6}[章节條条篇部][^\n。]{0,80})\n[ \t\r\n]*"
+_HEADING = re.compile(_HEADING_LINE)
+_STOP = re.compile(rf"^{_HEADING_LINE}|\n[ \t\r\n]*|[。！？；…]+[”’」』）]*|(?<=[.!?])[\"'”’)\]]*[ \t]+", re.MULTILINE)
 _BREAKS = re.compile(r"[,;:，、：]\s*|\s+")
 
 
@@ -79,11 +81,10 @@ def estimate(text: str) -> float:
 
 def _pieces(text: str, most: float) -> Iterator[_Piece]:
     heading, rank = "", 2
-    for match in _UNIT.finditer(text):
-        unit = match[0]
+    for unit in _units(text):
         is_heading = rank > 0 and _HEADING.fullmatch(unit) is not None
         if is_heading:
-            heading, rank = unit.strip()[:_LONGEST_HEADING], 3
+            heading, rank = unit.strip()[:_LONGEST_HEADING], _RANK_OF_HEADING
         cost = estimate(unit)
         if cost <= most:
             yield _Piece(unit, cost, rank, heading)
@@ -91,6 +92,16 @@ def _pieces(text: str, most: float) -> Iterator[_Piece]:
             for number, part in enumerate(_parts(unit, most)):
                 yield _Piece(part, estimate(part), rank if number == 0 else 0, heading)
         rank = 2 if unit.count("\n") > 1 else 1
+
+
+def _units(text: str) -> Iterator[str]:
+    """Sentences, and lines where they end earlier, each with the space after it."""
+    start = 0
+    for stop in _STOP.finditer(text):
+        yield text[start : stop.end()]
+        start = stop.end()
+    if start < len(text):
+        yield text[start:]
 
 
 def _parts(unit: str, most: float) -> Iterator[str]:
@@ -120,9 +131,6 @@ def _reach(unit: str, start: int, widest: int, most: float) -> int:
 
 def _heading(pieces: Sequence[_Piece], start: int) -> str:
     return "" if pieces[start].rank == _RANK_OF_HEADING else pieces[start].heading
-
-
-_RANK_OF_HEADING = 3
 
 
 def _end(pieces: Sequence[_Piece], costs: Sequence[float], start: int, size: float) -> int:

@@ -13,16 +13,19 @@ _SHARED = 3
 """A passage that repeats a better one's last or first third says too little that is new."""
 
 
-def fuse(rankings: Sequence[tuple[Sequence[int], float]]) -> dict[int, float]:
-    """Score of everything that is ranked, best first; `rankings` are orders, best first, each with its weight.
+def fuse(rankings: Sequence[tuple[Sequence[tuple[int, float]], float]]) -> dict[int, float]:
+    """Score of everything that is ranked, best first, from orders (best first, each place with its own score) and their weights.
 
-    1 is the first in all of them, and a score above 0 means to be in one of them: the sum of weight / (60 + rank), made relative to
-    that of the first.
+    The score is the sum of weight / (60 + rank), relative to that of the first of all orders, which has 1. Equals in an order share
+    their rank.
     """
     best = sum(weight for _, weight in rankings) / (_DAMPING + 1)
     scores: dict[int, float] = {}
     for order, weight in rankings:
-        for rank, one in enumerate(order, 1) if weight > 0 else ():
+        rank, last = 0, None
+        for place, (one, score) in enumerate(order, 1):
+            if score != last:
+                rank, last = place, score
             scores[one] = scores.get(one, 0.0) + weight / (_DAMPING + rank) / best
     return dict(sorted(scores.items(), key=lambda scored: -scored[1]))
 

@@ -15,18 +15,20 @@ class TextPart(msgspec.Struct, frozen=True, tag="text", gc=False):
 
 
 class ImagePart(msgspec.Struct, frozen=True, tag="image", gc=False):
-    """An image by http(s) URL or `data:` URI."""
+    """An image by http(s) URL or `data:` URI; or by `file_id` with an empty URL, until the engine has put the image in."""
 
     url: str
     detail: str = "auto"
+    file_id: str | None = None
 
 
 class FilePart(msgspec.Struct, frozen=True, tag="file", gc=False):
-    """A document by URL, or its bytes as a `data:` URI."""
+    """A document by URL, by its bytes as a `data:` URI or in base64, or by id; providers see only `data:` URIs with a name."""
 
     filename: str | None = None
     file_url: str | None = None
     file_data: str | None = None
+    file_id: str | None = None
 
 
 Part = TextPart | ImagePart | FilePart

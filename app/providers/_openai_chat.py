@@ -93,6 +93,7 @@ def _capabilities(dialect: Dialect, facts: ModelFacts) -> Capabilities:
         formats_while_thinking=dialect.formats_while_thinking,
         sampling=frozenset(dialect.sampling),
         images=facts.images is not False,
+        image_urls=dialect.image_urls,
         files=dialect.files == "always" or (dialect.files == "by_model" and facts.files),
         thinks=facts.thinking in {"on", "always"} if known else None,
         can_think=facts.thinking != "never" if known else None,

@@ -56,6 +56,7 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     formats_while_thinking: bool = False
     files: Literal["never", "by_model", "always"] = "never"
     file_urls: bool = False
+    image_urls: bool = True
     strict_tools: bool = False
     """`strict` of a function means something."""
     identifiers: frozenset[Literal["user", "prompt_cache_key"]] = frozenset()

@@ -95,6 +95,8 @@ class Capabilities(msgspec.Struct, frozen=True):
     sampling: frozenset[str] = frozenset(Sampling.__struct_fields__)
     """Which sampling parameters the upstream takes; others are refused, not dropped."""
     images: bool = True
+    image_urls: bool = True
+    """It fetches images by http(s) URL itself; False: it takes them as `data:` URIs only."""
     files: bool = False
     thinks: bool | None = None
     """The model thinks unless told otherwise; None: not known."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -47,34 +47,22 @@ def _scan(directory: int, prefix: str, found: dict[str, Entry], entries_left: in
             entries_left -= 1
             if entries_left <= 0 or len(found) >= MAX_FILES:
                 return 0
+            path = f"{prefix}{entry.name}"
             if not _is_presentable(entry.name):
                 continue
-            path = f"{prefix}{entry.name}"
             if entry.is_file(follow_symlinks=False):
-                status = os.stat(entry.name, dir_fd=directory, follow_symlinks=False)
+                status = entry.stat(follow_symlinks=False)
                 found[path] = Entry(status.st_size, status.st_mtime_ns, status.st_ino)
             elif entry.is_dir(follow_symlinks=False) and path.count("/") < _MAX_DEPTH:
-                with _opened(entry.name, _DIRECTORY, directory) as inner:
+                with suppress(OSError), _opened(entry.name, _DIRECTORY, directory) as inner:  # it may forbid reading, even its owner
                     entries_left = _scan(inner, f"{path}/", found, entries_left)
     return entries_left
 
 
 def open_file(root: Path, path: str) -> tuple[int, int]:
     """A descriptor to read the file from, for the caller to close, and its size. Raises FileNotFoundError."""
-    parts = PurePosixPath(path).parts
-    if not parts or ".." in parts or parts[0] == "/":
-        raise FileNotFoundError(path)
-    current = os.open(root, _DIRECTORY)
-    try:
-        for part in parts[:-1]:
-            inner = os.open(part, _DIRECTORY, dir_fd=current)
-            os.close(current)
-            current = inner
-        opened = os.open(parts[-1], _READ, dir_fd=current)
-    except OSError as error:  # a link, a missing part, a device
-        raise FileNotFoundError(path) from error
-    finally:
-        os.close(current)
+    with _parent(root, path) as (directory, name):
+        opened = os.open(name, _READ, dir_fd=directory)
     status = os.fstat(opened)
     if not stat.S_ISREG(status.st_mode):
         os.close(opened)
@@ -85,7 +73,8 @@ def open_file(root: Path, path: str) -> tuple[int, int]:
 def create_file(root: Path, name: str, user: int | None) -> int:
     """A descriptor to write a new file to, for the caller to close; a file of that name is replaced. Raises OSError."""
     with _opened(root, _DIRECTORY) as directory:
-        remove(directory, name)
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=directory)
         opened = os.open(name, _CREATE, 0o644, dir_fd=directory)
         if user is not None:
             os.fchown(opened, user, user)
@@ -94,19 +83,8 @@ def create_file(root: Path, name: str, user: int | None) -> int:
 
 def remove_file(root: Path, path: str) -> None:
     """Raises FileNotFoundError."""
-    opened, _ = open_file(root, path)
-    os.close(opened)
-    parent, name = os.path.split(path)
-    with _opened(root / parent, _DIRECTORY) as directory:
-        remove(directory, name)
-
-
-def remove(directory: int, name: str) -> None:
-    """Remove a name from an open directory, if it is there. Raises OSError."""
-    try:
+    with _parent(root, path) as (directory, name):
         os.unlink(name, dir_fd=directory)
-    except FileNotFoundError:
-        return
 
 
 def is_file_name(name: str) -> bool:
@@ -126,8 +104,40 @@ def disk_usage(root: Path) -> int:
     return total
 
 
+def deleted_bytes(pid: int) -> int:
+    """Bytes of files that a process holds open though they have no name any more. Raises OSError."""
+    total = 0
+    for entry in os.scandir(f"/proc/{pid}/fd"):
+        try:
+            status = entry.stat()  # of what is open
+        except FileNotFoundError:
+            continue
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 0:
+            total += status.st_blocks * 512
+    return total
+
+
 def _is_presentable(name: str) -> bool:
     return bool(name) and not name.startswith((".", "__pycache__")) and name.isprintable()
+
+
+@contextmanager
+def _parent(root: Path, path: str) -> Generator[tuple[int, str]]:
+    """The directory a path leads to, and the path's last part; whatever is wrong with the path is a FileNotFoundError."""
+    parts = PurePosixPath(path).parts
+    if not parts or ".." in parts or parts[0] == "/":
+        raise FileNotFoundError(path)
+    current = os.open(root, _DIRECTORY)
+    try:
+        for part in parts[:-1]:
+            inner = os.open(part, _DIRECTORY, dir_fd=current)
+            os.close(current)
+            current = inner
+        yield current, parts[-1]
+    except (OSError, ValueError) as error:  # a link, a missing part, a NUL
+        raise FileNotFoundError(path) from error
+    finally:
+        os.close(current)
 
 
 @contextmanager

@@ -95,7 +95,6 @@ class AddressGuard:
 
         Raises FetchRefused when a single one is not public: a name that has both kinds is somebody's trick.
         """
-        check_port(port)
         name = check_name(host)
         literal = _address(name)
         try:

@@ -31,8 +31,6 @@ def checked_url(text: str) -> httpx2.URL:
     text = text.strip()
     if len(text) > _LONGEST_URL:
         raise FetchRefused(f"The URL is longer than {_LONGEST_URL} characters.")
-    if "\\" in text:
-        raise FetchRefused("The URL contains a backslash.")
     try:
         url = httpx2.URL(text)
     except httpx2.InvalidURL as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from app.protocol.hosted import McpError
+from app.protocol.hosted import McpError, McpProtocolError
 from app.protocol.messages import ImagePart
 
 
@@ -14,6 +14,11 @@ class McpFailure(Exception):
     def __init__(self, message: str, error: McpError) -> None:
         super().__init__(message)
         self.error = error
+
+    @classmethod
+    def protocol(cls, code: int, sentence: str) -> McpFailure:
+        """A failure with a code of JSON-RPC's."""
+        return cls(sentence, McpProtocolError(code, sentence))
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -27,6 +27,7 @@ from mcp_types import (
     CONNECTION_CLOSED,
     HEADER_MISMATCH,
     INTERNAL_ERROR,
+    PARSE_ERROR,
     REQUEST_TIMEOUT,
     CallToolRequest,
     CallToolRequestParams,
@@ -38,7 +39,7 @@ from mcp_types import (
 )
 from pydantic import ValidationError
 
-from app.protocol.hosted import McpHttpError, McpProtocolError, McpTool
+from app.protocol.hosted import McpHttpError, McpTool
 from app.tools._mcp_answer import Answer, McpFailure
 from app.tools._mcp_content import answer
 from app.tools._mcp_entry import Server
@@ -261,7 +262,7 @@ def _failure(error: Exception, server: Server) -> McpFailure:
             if isinstance(cause, kind):
                 return explain(cause, server)
     _log.warning("An MCP server made the SDK fail: %s", ", ".join(type(cause).__name__ for cause in causes))
-    return _protocol(INTERNAL_ERROR, f"The MCP server '{server.label}' does not answer as MCP servers do.")
+    return _not_mcp(server)
 
 
 def _leaves(error: BaseException) -> Generator[BaseException]:
@@ -271,10 +272,6 @@ def _leaves(error: BaseException) -> Generator[BaseException]:
             yield from _leaves(one)
     else:
         yield error
-
-
-def _protocol(code: int, sentence: str) -> McpFailure:
-    return McpFailure(sentence, McpProtocolError(code, sentence))
 
 
 def _turned_away(cause: BaseException, server: Server) -> McpFailure:
@@ -293,23 +290,37 @@ def _said(cause: BaseException, server: Server) -> McpFailure:
     code, message = (cause.code, cause.message) if isinstance(cause, MCPError) else (INTERNAL_ERROR, "")
     if code == REQUEST_TIMEOUT:
         return _too_slow(cause, server)
+    if code == CONNECTION_CLOSED:  # also the SDK's word for a stream that had too much in it
+        return _broken(cause, server)
+    if code == PARSE_ERROR:  # with the SDK's thoughts about the answer
+        return _not_mcp(server)
     message = server.credentials.hide(message)[:_LONGEST_MESSAGE]
-    return _protocol(code, f"The MCP server '{server.label}' answers with an error: {message}")
+    return McpFailure.protocol(code, f"The MCP server '{server.label}' answers with an error: {message}")
+
+
+def _not_mcp(server: Server) -> McpFailure:
+    return McpFailure.protocol(INTERNAL_ERROR, f"The MCP server '{server.label}' does not answer as MCP servers do.")
 
 
 def _too_slow(_: BaseException, server: Server) -> McpFailure:
-    return _protocol(REQUEST_TIMEOUT, f"The MCP server '{server.label}' takes too long.")
+    return McpFailure.protocol(REQUEST_TIMEOUT, f"The MCP server '{server.label}' takes too long.")
+
+
+def _broken(_: BaseException, server: Server) -> McpFailure:
+    return McpFailure.protocol(
+        CONNECTION_CLOSED, f"The answer of the MCP server '{server.label}' is malformed, breaks off or is too large."
+    )
 
 
 _SENTENCES: dict[type[BaseException], Callable[[BaseException, Server], McpFailure]] = {
-    FetchRefused: lambda cause, server: _protocol(CONNECTION_CLOSED, f"The MCP server '{server.label}' is not asked: {cause}"),
+    FetchRefused: lambda cause, server: McpFailure.protocol(CONNECTION_CLOSED, f"The MCP server '{server.label}' is not asked: {cause}"),
     _TurnedAway: _turned_away,
-    _TooLarge: lambda _, server: _protocol(INTERNAL_ERROR, f"The MCP server '{server.label}' answers with too much."),
-    httpx2.SSEError: lambda _, server: _protocol(INTERNAL_ERROR, f"The MCP server '{server.label}' answers with too much."),
+    _TooLarge: _broken,
+    httpx2.SSEError: _broken,
     httpx2.HTTPStatusError: _http_status,
     httpx2.TimeoutException: _too_slow,
     TimeoutError: _too_slow,
-    httpx2.TransportError: lambda _, server: _protocol(CONNECTION_CLOSED, f"The MCP server '{server.label}' cannot be reached."),
+    httpx2.TransportError: lambda _, server: McpFailure.protocol(CONNECTION_CLOSED, f"The MCP server '{server.label}' cannot be reached."),
     MCPError: _said,
 }
 """Most telling first: the SDK often adds an error of its own to the one that was the cause."""

@@ -218,21 +218,20 @@ def _invalid(place: str, name: str, what: str, code: str = "invalid_value") -> I
 def _explain(message: str, place: str) -> InvalidRequest:
     at = _AT.search(message)
     path = re.split(r"[.\[]", at["path"])[0] if at and at["path"] != "[...]" else ""
+    message = _AT.sub("", message)
     unknown = _UNKNOWN.search(message)
     name = ".".join(part for part in (path, unknown["name"] if unknown else "") if part)
     if unknown:
         return InvalidRequest(f"Unknown parameter: '{place}.{name}'.", code="unknown_parameter", param=f"{place}.{name}")
-    return (
-        _invalid(place, name, _AT.sub("", message), "invalid_type")
-        if name
-        else InvalidRequest(f"Invalid '{place}': {_AT.sub('', message)}.", code="invalid_type", param=place)
-    )
+    if name:
+        return _invalid(place, name, message, "invalid_type")
+    return InvalidRequest(f"Invalid '{place}': {message}.", code="invalid_type", param=place)
 
 
 def server_arguments(text: str) -> dict[str, Any] | None:
     """The arguments of a call, which have to be a JSON object; None for anything else. No text at all is an empty object."""
     try:
         value: Any = msgspec.json.decode(text or "{}")
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return None
     return cast("dict[str, Any]", value) if isinstance(value, dict) else None

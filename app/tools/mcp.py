@@ -20,20 +20,22 @@ from app.tools import _mcp_entry as entry
 from app.tools import _mcp_listing as listing
 from app.tools._fetch import guarded_transport
 from app.tools._mcp_answer import Answer, McpFailure
-from app.tools.base import ToolContext, ToolFailure, ToolOutcome, ToolRequest, ToolSession, ToolSpec, Workshop
+from app.tools.base import ToolContext, ToolOutcome, ToolRequest, ToolSession, ToolSpec, Workshop
 
 if TYPE_CHECKING:
     import httpx2
 
     from app.tools._mcp_client import Connection
 
-_OPEN_SECONDS = 10.0
+_INVALID_PARAMS = -32602
 
 
 class RemoteServers:
     """The tool: every entry of `tools` is a session with its server."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, open_seconds: float = 10.0) -> None:
+        """`open_seconds`: for a server to list its tools; the answer waits for it."""
+        self._open_seconds = open_seconds
         self._allow = settings.fetch_allow
         self._limits = settings.limits
         self._transport: httpx2.AsyncBaseTransport | None = None
@@ -54,7 +56,7 @@ class RemoteServers:
         if known is not None:
             return _Session(server, connection, known, self._limits.tool_output_bytes)
         try:
-            async with asyncio.timeout(_OPEN_SECONDS):
+            async with asyncio.timeout(self._open_seconds):
                 tools = listing.bounded(await connection.tools(), server.credentials)
         except McpFailure as failure:
             return await _unreachable(server, connection, str(failure))
@@ -113,16 +115,9 @@ class _Session:
     async def run(self, call: HostedCall) -> ToolOutcome:
         """Ask the server. What it refuses or fails at is a failed item with its words."""
         tool = self._behind.get(call.name)
-        if tool is None:
-            raise ToolFailure(f"The MCP server '{self._server.label}' has no such tool.")
-        if self._needs_consent(tool, call):
-            raise ToolFailure(f"'{tool.name}' may be called only with the user's consent.")
-        arguments = entry.server_arguments(call.arguments)
-        if arguments is None:
-            raise ToolFailure("The arguments have to be a JSON object.")
-        item = self._call(tool.name, call)
+        item = self._call(tool.name if tool else call.name, call)
         try:
-            answer = await self._connection.call(tool.name, arguments)
+            answer = await self._ask(tool, call)
         except McpFailure as failure:
             return ToolOutcome(text=str(failure), item=msgspec.structs.replace(item, status="failed", error=failure.error))
         return self._outcome(item, answer)
@@ -130,6 +125,16 @@ class _Session:
     async def aclose(self) -> None:
         """End the session on the server."""
         await self._connection.aclose()
+
+    async def _ask(self, tool: McpTool | None, call: HostedCall) -> Answer:
+        arguments = entry.server_arguments(call.arguments)
+        if tool is None:
+            raise McpFailure.protocol(_INVALID_PARAMS, f"The MCP server '{self._server.label}' has no such tool.")
+        if self._needs_consent(tool, call):
+            raise McpFailure.protocol(_INVALID_PARAMS, f"'{tool.name}' may be called only with the user's consent.")
+        if arguments is None:
+            raise McpFailure.protocol(_INVALID_PARAMS, "The arguments have to be a JSON object.")
+        return await self._connection.call(tool.name, arguments)
 
     def _outcome(self, item: McpCall, answer: Answer) -> ToolOutcome:
         text = _cut(self._server.credentials.hide(answer.text), self._output_bytes)

@@ -39,9 +39,10 @@ _KEPT_BYTES = 256 * 1024
 """Of one page's text."""
 _CACHE_BYTES = 4 * 1024 * 1024
 _CACHE_SECONDS = 300.0
-_READING_SHARE = 0.6
+_FETCHING_SHARE = 0.5
+_READING_SHARE = 0.65
 _ASKING_SHARE = 0.9
-"""Of the call's time: when reading, and when asking the model has to be done, so that what is there is still told."""
+"""Of the call's time: when fetching, reading and asking the model have to be done, so that what is there is still told."""
 _ANSWER_TOKENS = 1200
 _HEADER_BYTES = 1024
 """Number, title and the words around an extract."""
@@ -59,8 +60,8 @@ _ACCEPT = (
     "application/vnd.openxmlformats-officedocument.*",
 )
 _BARE_HOST = re.compile(r"[\w-]+(\.[\w-]+)*\.[^\W\d_]{2,}(:\d+)?(/|\?|#|$)")
-_EVIDENCE = re.compile(r"^\W*evidence in page\W*", re.IGNORECASE)
-_SUMMARY = re.compile(r"^[#*\s]*summary[*\s]*:[*\s]*", re.IGNORECASE | re.MULTILINE)
+_EVIDENCE = re.compile(r"^[#*\s]*evidence in page[*\s]*:\**\s*", re.IGNORECASE)
+_SUMMARY = re.compile(r"^[#*\s]*summary[*\s]*:\**\s*", re.IGNORECASE | re.MULTILINE)
 _WORD = re.compile(r"\w+")
 
 _FUNCTION = FunctionTool(
@@ -196,7 +197,7 @@ class _Session:
         """One page, in about `size` bytes."""
         try:
             async with asyncio.timeout_at(begun + self._seconds * _READING_SHARE):
-                page = await self._pages.read(url, self._seconds * _READING_SHARE)
+                page = await self._pages.read(url, self._seconds * _FETCHING_SHARE)
         except (FetchRefused, UnreadableDocument) as error:
             return _Report(f"{url} could not be read: {error}")
         except TimeoutError:

@@ -16,6 +16,7 @@ from app.documents.base import UnreadableDocument
 from app.documents.reading import article
 from app.protocol.hosted import HostedCall, OpenPageAction, SearchAction, UrlSource, WebSearchCall
 from app.protocol.messages import FunctionTool
+from app.tools._fetch_cache import Recent
 from app.tools.base import (
     FetchRefused,
     HostedItem,
@@ -32,13 +33,15 @@ from app.tools.base import (
 )
 from app.tools.search.base import Providers, Query, Result, SearchFailed, WebProvider
 from app.tools.search.options import Options, parse_options
-from app.tools.search.recent import RecentAnswers
 from app.tools.search.results import is_allowed, merged, shortened, tidied
 
 _SEARCH = "web_search"
 _OPEN = "web_search_open"
 _MOST_QUERIES = 5
 _LONGEST_QUERY = 1000
+_RECENT_BYTES = 8 * 1024 * 1024
+_RECENT_SECONDS = 300.0
+"""What was found is public, so tenants share it."""
 _PAGE_SECONDS = 20.0
 _PAGE_TYPES = ("text/*", "application/xhtml+xml", "application/pdf", "application/json", "application/xml")
 _NATIVE = msgspec.Raw(b'{"type":"web_search"}')
@@ -56,7 +59,7 @@ class _WebSearch:
         self.fetcher = workshop.fetcher
         self.page_bytes = workshop.settings.limits.fetch_bytes
         self._providers = providers
-        self._recent = RecentAnswers()
+        self._recent = Recent[tuple[Result, ...]](weight=_RECENT_BYTES, seconds=_RECENT_SECONDS)
 
     def configure(self, raw: msgspec.Raw, place: str) -> ToolRequest:
         options, echo = parse_options(raw, place)
@@ -69,12 +72,13 @@ class _WebSearch:
 
     async def find(self, query: Query) -> tuple[Result, ...]:
         """The allowed results of one query, best first. Raises SearchFailed."""
-        known = self._recent.get(query)
+        key = msgspec.json.encode(query).decode()
+        known = self._recent.get(key)
         if known is not None:
             return known
         results = tidied(await self._providers.search(query), query)
-        if results:
-            self._recent.put(query, results)
+        if results:  # whoever finds nothing may try again
+            self._recent.put(key, results, len(key) + len(msgspec.json.encode(results)))
         return results
 
     async def aclose(self) -> None:

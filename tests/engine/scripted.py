@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from app.engine.admission import Admitted, admit
+from app.engine.catalog import Catalog
 from app.engine.structured import Validator
 from app.protocol.deltas import Delta
 from app.protocol.messages import Assistant, Message
@@ -16,6 +17,7 @@ from app.providers.base import Capabilities, ModelCall, UpstreamError, UpstreamM
 from app.settings import Limits
 
 VALIDATOR = Validator()
+NO_TOOLS = Catalog((), {}, {})
 Turn = Sequence[Sequence[Delta]] | UpstreamError
 """The batches of one answer, or the failure before the first."""
 
@@ -67,7 +69,7 @@ class ScriptedProvider:
         """Nothing to close."""
 
 
-def admitted(*, lenient: bool = False, limits: Limits | None = None, **fields: Any) -> Admitted:
+def admitted(*, lenient: bool = False, limits: Limits | None = None, catalog: Catalog = NO_TOOLS, **fields: Any) -> Admitted:
     """The request with these fields, admitted; model and input have defaults."""
     body = json.dumps({"model": "m", "input": "hi", **fields}).encode()
-    return admit(body, limits or Limits(), VALIDATOR, lenient=lenient)
+    return admit(body, limits or Limits(), VALIDATOR, catalog, lenient=lenient)

@@ -11,6 +11,7 @@ import pytest
 
 from app.engine import records
 from app.engine.admission import Item
+from app.engine.exchanges import Exchanges
 from app.engine.history import History, Recent, View, join
 from app.engine.transcript import Context, weight
 from app.protocol import ids
@@ -86,7 +87,7 @@ class Chat:
         )
         await self.store.save(record)
         if remember:
-            transcript.add(("", one) for one in records.output_items(body))
+            records.continue_with(records.output_raws(body), Exchanges(), transcript)
             transcript.flush_open()
             turns = context.turns | {rid(number)}
             after = self.view.settle(transcript, turns, context.prefix, EXPIRY)

@@ -10,7 +10,10 @@ import pytest
 
 from app.engine import records
 from app.engine.admission import Item
+from app.engine.exchanges import Exchanges
+from app.engine.transcript import Context, Transcript
 from app.protocol import ids
+from app.protocol.messages import Assistant
 from app.protocol.requests import parse_item
 from tests.engine.scripted import admitted
 
@@ -73,6 +76,7 @@ def test_a_string_is_stored_as_the_message_it_is() -> None:
 
 def test_the_output_is_read_as_the_input_it_becomes() -> None:
     body = b'{"id":"r","output":[{"type":"message","role":"assistant","content":[{"type":"output_text","text":"a"}]}],"x":1}'
-    (item,) = records.output_items(body)
-    assert (item.type, item.role) == ("message", "assistant")
-    assert len(records.output_raws(body)) == 1
+    transcript = Transcript(Context(), lambda name, _namespace: name, lambda _blob: None)
+    records.continue_with(records.output_raws(body), Exchanges(), transcript)
+    transcript.close()
+    assert transcript.messages == [Assistant("a")]

@@ -22,7 +22,7 @@ from app.protocol.errors import Conflict
 from app.settings import Limits
 from app.stores.base import ResponseRecord
 from app.stores.memory import MemoryResponseStore
-from tests.engine.scripted import VALIDATOR, ScriptedProvider
+from tests.engine.scripted import NO_TOOLS, VALIDATOR, ScriptedProvider
 
 OWNER = Principal("p", "k")
 BODY = json.dumps({"model": "m", "input": "hi", "stream": True}).encode()
@@ -63,6 +63,9 @@ class Stage:
             id_prefix="",
             raw_reasoning=False,
             estimates_usage=False,
+            catalog=NO_TOOLS,
+            limits=Limits(),
+            vision_model=None,
         )
         self.runs = Runs(10)
         self.responses = Responses(ports, self.runs, Limits())

@@ -12,6 +12,7 @@ from app.engine.toolset import Toolset, build, upstream_name
 from app.protocol.errors import InvalidRequest
 from app.protocol.writers import CallTarget
 from app.providers.base import ForcedCall
+from tests.engine.scripted import NO_TOOLS
 
 Json = dict[str, Any]
 
@@ -27,7 +28,7 @@ def raw(value: object) -> msgspec.Raw:
 
 
 def built(*tools: Json, choice: object = None, lenient: bool = False) -> Toolset:
-    return build([raw(tool) for tool in tools], None if choice is None else raw(choice), lenient=lenient)
+    return build([raw(tool) for tool in tools], None if choice is None else raw(choice), NO_TOOLS, "m", lenient=lenient)
 
 
 def refusal(*tools: Json, choice: object = None, lenient: bool = False) -> InvalidRequest:

@@ -12,7 +12,7 @@ import pytest
 
 from app.engine import turn
 from app.engine.history import History
-from app.engine.preparation import Preparation
+from app.engine.preparation import Preparation, Tenant
 from app.engine.routing import Route, Started
 from app.engine.sealing import Sealer
 from app.engine.turn import ModelFailure, Parsers, Surroundings
@@ -58,7 +58,7 @@ class Played:
         self.shown = []
         request = admitted(**fields)
         history = History(MemoryResponseStore(retention_seconds=1), 0, shared=False)
-        preparation = Preparation(request, request.items, "p", history, Sealer(bytes(32)))
+        preparation = Preparation(request, request.items, Tenant("p", history, Sealer(bytes(32))), None)
         prepared = await preparation.prepare(self.provider, "m", 0)
         assembler = new_assembler(parallel_calls=prepared.call.parallel_tool_calls)
         assembler.start()

@@ -17,6 +17,7 @@ from openai.types.responses import ResponseStreamEvent
 from app.protocol import ids
 from app.protocol.events import Event
 from app.protocol.lifecycle import Lifecycle
+from app.protocol.phases import SPECS
 from app.protocol.response import Response, decode
 
 Json = dict[str, Any]
@@ -60,6 +61,8 @@ _WHOLE = {
     "response.reasoning_summary_text": "text",
     "response.function_call_arguments": "arguments",
     "response.custom_tool_call_input": "input",
+    "response.code_interpreter_call_code": "code",
+    "response.mcp_call_arguments": "arguments",
 }
 """Family of events -> the field that holds the whole text in its `done` event."""
 
@@ -67,6 +70,13 @@ _SDK: Mapping[str, type[BaseModel]] = {
     get_args(kind.model_fields["type"].annotation)[0]: kind for kind in get_args(get_args(ResponseStreamEvent)[0])
 }
 _event = msgspec.json.Decoder(Event)
+SPECS_BY_TYPE = {str(item.__struct_config__.tag): spec for item, spec in SPECS.items()}
+
+VENDOR_TOOLS = frozenset({"web_extractor", "web_search_image", "image_search"})
+"""Tools and items (`…_call`) of the vendor that the SDK has no types for."""
+_UNKNOWN = frozenset({f"{tool}_call" for tool in VENDOR_TOOLS} | {"x_tool_call"})
+_RESULTS = frozenset({"action", "output", "outputs", "results", "code", "error", "tools"})
+"""What a hosted item may have at its end only."""
 
 
 class Judged(msgspec.Struct, frozen=True):
@@ -107,7 +117,7 @@ def judge(stream: bytes) -> Judged:
             name, data = _lines(frame)
             event = json.loads(data)
             assert event["type"] == name, "the `event:` line and `type` differ"
-            _SDK[name].model_validate_json(data, strict=True)
+            _SDK[name].model_validate(_known_to_the_sdk(event), strict=True)
             grammar.advance(_event.decode(data))
             events.append(event)
     assert grammar.state == "end", f"the stream breaks off in state {grammar.state!r}"
@@ -117,6 +127,20 @@ def judge(stream: bytes) -> Judged:
     final = events[-1]["response"]
     assert final["output"] == items, "the final output differs from the items that were done"
     return Judged(tuple(events), decode(msgspec.json.encode(final)), comments, marked)
+
+
+def _known_to_the_sdk(event: Json) -> Json:
+    """The event without what is the vendor's alone, for which the SDK has no types."""
+    if event.get("item", {}).get("type") in _UNKNOWN:
+        return {**event, "item": {"type": "message", "id": event["item"]["id"], "role": "assistant", "status": "completed", "content": []}}
+    if "response" not in event:
+        return event
+    response = dict(event["response"])
+    response["output"] = [item for item in response["output"] if item["type"] not in _UNKNOWN]
+    response["tools"] = [tool for tool in response["tools"] if tool["type"] not in VENDOR_TOOLS]
+    if (response["incomplete_details"] or {}).get("reason") == "max_tool_calls":
+        response["incomplete_details"] = {"reason": "max_output_tokens"}
+    return {**event, "response": response}
 
 
 def judge_response(response: Json) -> None:
@@ -147,13 +171,18 @@ def _lines(frame: bytes) -> tuple[str, bytes]:
 
 def _judge_item(item: Json) -> None:
     assert item["id"].startswith(f"{ids.item_prefix(item['type'])}_")
+    hosted = SPECS_BY_TYPE.get(item["type"])
+    if hosted is not None:
+        assert item.get("status", "completed") in ("completed", "incomplete", "failed")
+        return
     assert item["status"] in ("completed", "incomplete")
     match item["type"]:
         case "message":
             assert item["role"] == "assistant"
             assert item["content"], "a message says something"
             for part in item["content"]:
-                assert part.get("annotations", []) == []
+                for annotation in part.get("annotations", []):
+                    assert 0 <= annotation.get("start_index", 0) <= annotation.get("end_index", len(part["text"])) <= len(part["text"])
         case "reasoning":
             assert isinstance(item["summary"], list)
         case "function_call":
@@ -199,7 +228,20 @@ def _check_items(events: Sequence[Json]) -> Sequence[Json]:
     return done
 
 
+def _check_hosted(added: Json, done: Json, inside: Sequence[Json]) -> None:
+    changing = _RESULTS | {"status"} | ({"arguments"} if done["type"] == "mcp_call" else set())
+    assert {k: v for k, v in added.items() if k not in changing} == {k: v for k, v in done.items() if k not in changing}
+    assert added.get("status", "in_progress") == "in_progress"
+    assert not any(added.get(name) for name in ("output", "outputs", "results", "code", "error", "tools"))
+    streamed = [event for event in inside if event["type"].rpartition(".")[0] in _WHOLE]
+    if streamed:
+        assert _whole(streamed)[0] == (done["code"] if "code" in done else done["arguments"])
+
+
 def _check_item(added: Json, done: Json, inside: Sequence[Json]) -> None:
+    if done["type"] in SPECS_BY_TYPE:
+        _check_hosted(added, done, inside)
+        return
     changing = {"status", "content", "summary", "arguments", "input", "encrypted_content"}
     assert {k: v for k, v in added.items() if k not in changing} == {k: v for k, v in done.items() if k not in changing}
     assert added["status"] == "in_progress"
@@ -229,7 +271,8 @@ def _sections(inside: Sequence[Json]) -> Sequence[Sequence[Json]]:
 
 def _whole(events: Sequence[Json]) -> tuple[str, list[Json]]:
     """The text and log probabilities of one run of deltas, which add up to what `done` says."""
-    *deltas, done = events
+    *said, done = events
+    deltas = [event for event in said if event["type"] != "response.output_text.annotation.added"]
     family = done["type"].removesuffix(".done")
     assert all(event["type"] == f"{family}.delta" for event in deltas), "a delta of another kind"
     assert all(event["delta"] or event.get("logprobs") for event in deltas), "an empty delta"

@@ -16,9 +16,9 @@ HOW_TO_INSTALL = "searx is not installed: apt-get install -y --no-install-recomm
 
 
 class Searx(Service):
-    """Searx with engines that read JSON, `{"documents": [{"url", "title", "summary"}]}`, by name and address (`{query}` stands for the query).
+    """Searx with engines that read JSON, `{"documents": [{"url", "title", "summary"}]}`, by name and address.
 
-    The package has no default settings, so these are all there are.
+    In an address `{query}` stands for the query. The package has no default settings, so these are all there are.
     """
 
     def __init__(self, engines: Mapping[str, str]) -> None:

@@ -96,7 +96,7 @@ async def test_a_body_without_end_is_left_at_the_limit(site: Site, fetcher: Guar
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 async def test_a_small_body_that_unpacks_to_much_is_stopped_while_it_unpacks(site: Site, fetcher: GuardedFetcher, encoding: str) -> None:
-    huge = bytes(256 * MIB)
+    huge = bytes(64 * MIB)
     packed = gzip.compress(huge, 9) if encoding == "gzip" else zlib.compress(huge, 9)
     del huge
     site.pages["/"] = Answer(packed, headers={"content-encoding": encoding})
@@ -182,7 +182,7 @@ async def test_redirects_are_followed_five_times(site: Site, fetcher: GuardedFet
     assert site.paths.count("/loop") == 6
 
 
-@pytest.mark.parametrize("location", ["", "http://", "http://a b c/", "mailto:me@example.com", "http://user:pass@127.0.0.1/", "http://[::"])
+@pytest.mark.parametrize("location", ["", "http://a b c/", "mailto:me@example.com", "http://user:pass@127.0.0.1/", "http://[::"])
 async def test_a_redirect_to_nowhere_is_a_sentence(site: Site, fetcher: GuardedFetcher, location: str) -> None:
     site.pages["/"] = Answer.redirect(location)
     assert await refusal(fetcher, site.url())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import Generator, Sequence
 from ipaddress import ip_address
 
 import httpx2
@@ -17,29 +17,31 @@ from tests.support.site import Answer, Site, serving_site
 PUBLIC = "93.184.215.14"
 
 
-@pytest.fixture
-def canary() -> Generator[Site]:
-    """A server on this machine that nobody may ask."""
-    with serving_site() as site:
-        site.pages["*"] = Answer.html("secret")
-        yield site
-        assert site.connections == 0, site.visits
+@pytest.fixture(scope="module")
+def canaries() -> Generator[tuple[Site, Site]]:
+    """Servers on this machine, on both loopback addresses."""
+    with serving_site() as site, serving_site(host="::1") as site6:
+        site.pages["*"] = site6.pages["*"] = Answer.html("secret")
+        yield site, site6
 
 
 @pytest.fixture
-def canary6() -> Generator[Site]:
+def canary(canaries: tuple[Site, Site]) -> Generator[Site]:
+    """A server that nobody may ask."""
+    yield canaries[0]
+    assert [canary.connections for canary in canaries] == [0, 0], canaries[0].visits
+
+
+@pytest.fixture
+def canary6(canaries: tuple[Site, Site], canary: Site) -> Site:
     """The same on the IPv6 loopback address."""
-    with serving_site(host="::1") as site:
-        yield site
-        assert site.connections == 0, site.visits
+    return canaries[1]
 
 
-@pytest.fixture
-async def fetcher() -> AsyncGenerator[GuardedFetcher]:
-    """As a gateway without settings has it."""
-    one = GuardedFetcher()
-    yield one
-    await one.aclose()
+@pytest.fixture(scope="module")
+def fetcher() -> GuardedFetcher:
+    """As a gateway without settings has it. It never gets as far as a connection that would have to be closed."""
+    return GuardedFetcher()
 
 
 async def refused(fetcher: GuardedFetcher, url: str) -> str:
@@ -65,7 +67,7 @@ LOOPBACK = [
     "127.1",
     "127.0.1",
     "127.0.0.1.0",
-    "0.0.0.0",
+    "0.0.0.0",  # noqa: S104 - nobody binds here
     "0",
     "0.0.0.0.",
     "localhost",
@@ -147,6 +149,23 @@ async def test_no_trick_with_a_url_reaches_this_machine(fetcher: GuardedFetcher,
     await refused(fetcher, template.replace("{port}", str(canary.port)))
 
 
+@pytest.mark.parametrize(
+    "host", ["134744072", "0x08080808", "8.8", "8.8.2056", "010.8.8.8", "0x8.8.8.8", "8.8.8.8.8", "example.0x8", "example.8"]
+)
+async def test_odd_notations_are_refused_though_they_are_public(host: str) -> None:
+    async def resolve(name: str, port: int) -> Sequence[str]:
+        return [PUBLIC]
+
+    with pytest.raises(FetchRefused, match="not a valid host name"):
+        await AddressGuard(resolve=resolve).addresses(host, 80)
+
+
+@pytest.mark.parametrize("userinfo", ["user", "user:secret", ":secret", "127.0.0.1%5C", "user%40other"])
+async def test_a_url_with_a_user_is_refused_though_its_host_is_allowed(canary: Site, userinfo: str) -> None:
+    reason = await refused(GuardedFetcher(allow=["127.0.0.1"]), f"http://{userinfo}@127.0.0.1:{canary.port}/")
+    assert reason == "The URL contains a user name or password."
+
+
 @pytest.mark.parametrize("port", [0, 1, 22, 25, 53, 111, 445, 993, 65536, 99999])
 async def test_ports_of_system_services_are_not_asked(port: int) -> None:
     fetcher = GuardedFetcher(allow=["127.0.0.1"])
@@ -156,7 +175,7 @@ async def test_ports_of_system_services_are_not_asked(port: int) -> None:
 @pytest.mark.parametrize(
     "address",
     [
-        "0.0.0.0",
+        "0.0.0.0",  # noqa: S104 - nobody binds here
         "0.1.2.3",
         "10.0.0.1",
         "100.64.0.1",
@@ -268,7 +287,7 @@ async def test_a_chain_of_redirects_is_checked_at_its_end(canary: Site) -> None:
     with serving_site(host="127.0.0.2") as site:
         site.pages |= {"/": Answer.redirect("/2"), "/2": Answer.redirect("../3"), "/3": Answer.redirect(canary.url("/"))}
         fetcher = GuardedFetcher(allow=["127.0.0.2"], robots=False)
-        with pytest.raises(FetchRefused, match="leads to an address|no public server"):
+        with pytest.raises(FetchRefused, match="no public server"):
             await fetcher.get(site.url(host="127.0.0.2"), limit=1000, seconds=5)
         assert site.paths == ["/", "/2", "/3"]
         await fetcher.aclose()
@@ -330,7 +349,7 @@ async def test_what_is_not_exempted(allow: str, host: str, addresses: list[str])
 
 @pytest.mark.parametrize("entry", ["10.0.0.0/99", "10.1.2.3/16", "http://wiki.corp", "wiki.corp:8080", "wiki.corp/page"])
 def test_an_entry_that_is_no_network_is_a_mistake(entry: str) -> None:
-    with pytest.raises(ValueError, match="network|host bits"):
+    with pytest.raises(ValueError, match=r"network|host bits"):
         GuardedFetcher(allow=[entry])
 
 
@@ -346,5 +365,5 @@ async def test_a_client_for_other_libraries_goes_through_the_same_guard(canary: 
                 await client.get(site.url("/away", host="127.0.0.2"), follow_redirects=True)
             with pytest.raises(FetchRefused):
                 await client.get(canary.url("/"))
-            with pytest.raises(httpx2.ConnectError, match="127.0.0.2 does not answer"):
+            with pytest.raises(httpx2.ConnectError, match=r"127\.0\.0\.2 does not answer"):
                 await client.get(f"http://127.0.0.2:{canary.port}/")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 
 import msgspec
 import pytest
@@ -17,13 +17,19 @@ from app.tools.base import Missing, ToolFailure, UrlCitation
 from app.tools.images.base import FoundImage, presentable
 from app.tools.images.links import working
 from app.tools.web_search_image import TOOL
-from tests.support.site import Answer, Site, Visit
-from tests.tools.images.stage import Stage, encoded, png, results, scene, searxng
-
-pytest_plugins = ["tests.tools.images.conftest"]
+from tests.support.site import Answer, Site, Visit, serving_site
+from tests.tools.images.stage import Stage, encoded, png, results, scene, searxng, settings
 
 PICTURE = encoded(scene(1))
 Start = Callable[..., Stage]
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Generator[Site]:
+    """The search services, and the web."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with serving_site() as running:
+        yield running
 
 
 @pytest.fixture
@@ -31,8 +37,8 @@ async def start(site: Site) -> AsyncGenerator[Start]:
     """Begins a conversation; the settings default to the site as SearXNG."""
     stages: list[Stage] = []
 
-    def begin(settings: Settings | None = None) -> Stage:
-        stage = Stage(TOOL, settings or settings(searxng_url=site.origin, fetch_allow=("127.0.0.1",)))
+    def begin(chosen: Settings | None = None) -> Stage:
+        stage = Stage(TOOL, chosen or settings(searxng_url=site.origin, fetch_allow=("127.0.0.1",)))
         stages.append(stage)
         return stage
 
@@ -91,6 +97,7 @@ async def test_what_is_no_image_any_more_is_dropped(site: Site, start: Start) ->
         "/gone.png": Answer.text("not found", status=404),
         "/page.png": Answer.html("no hotlinks"),
         "/lie.png": png(b"<!doctype html><title>no hotlinks</title>"),
+        "/mislabelled.png": Answer(PICTURE, 200, "text/html"),
         "/empty.png": png(b""),
         "/moved.png": Answer.redirect("/home"),
         "/home": Answer.html("welcome"),
@@ -178,7 +185,7 @@ async def test_the_next_engine_answers_when_the_first_fails(site: Site, start: S
     chosen = settings(
         searxng_url=site.origin, brave_api_key="secret-key", search_base_urls={"brave": site.origin}, fetch_allow=("127.0.0.1",)
     )
-    outcome = await start(settings).call({"queries": ["cat"]})
+    outcome = await start(chosen).call({"queries": ["cat"]})
     assert [result["title"] for result in results(outcome)] == ["from Brave"]
 
 
@@ -250,8 +257,8 @@ def test_an_item_begins_whatever_the_arguments_are(text: str) -> None:
 
 
 def test_without_an_image_engine_the_setting_is_named() -> None:
-    for settings in (settings(), settings(tavily_api_key="k", google_vision_api_key="k")):
-        missing = Stage(TOOL, settings).tool
+    for chosen in (settings(), settings(tavily_api_key="k", google_vision_api_key="k")):
+        missing = Stage(TOOL, chosen).tool
         assert isinstance(missing, Missing)
         assert missing.setting == "GATEWAY_SEARXNG_URL"
         assert "GATEWAY_SERPER_API_KEY" in missing.reason

@@ -7,6 +7,7 @@ import importlib.abc
 import importlib.machinery
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -60,9 +61,11 @@ def save(directory: str) -> None:
     pyplot: Any = sys.modules.get(_PYPLOT)
     if pyplot is None:
         return
-    for number in pyplot.get_fignums():
-        pyplot.figure(number).savefig(_unused(directory), bbox_inches="tight")
-        pyplot.close(number)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph ")  # no font has it: one line for every character
+        for number in pyplot.get_fignums():
+            pyplot.figure(number).savefig(_unused(directory), bbox_inches="tight")
+            pyplot.close(number)
 
 
 def _unused(directory: str) -> str:

@@ -92,7 +92,7 @@ class _Cells:
         except SystemExit:
             return False
         except BaseException as error:  # noqa: BLE001 - whatever the code raises is its output
-            _show(error, name)
+            _show(error)
             return isinstance(error, TimeLimitReached)
         finally:
             _flush()
@@ -109,15 +109,22 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
     raise TimeLimitReached
 
 
-def _show(error: BaseException, name: str) -> None:
+def _show(error: BaseException) -> None:
     """The traceback as the code's author expects it, without the frames of this file."""
-    inner = error.__traceback__
-    while inner is not None and inner.tb_frame.f_code.co_filename != name:
-        inner = inner.tb_next
     try:
-        traceback.print_exception(type(error), error, inner, file=_output)
+        shown = traceback.TracebackException.from_exception(error)
+        lines = list(_without_our_frames(shown).format())
     except BaseException as another:  # noqa: BLE001 - an exception that cannot be shown is still its code's affair
-        print(f"{type(error).__name__} (it cannot be shown: {type(another).__name__})", file=_output)  # noqa: T201 - printing is the reply
+        lines = [f"{type(error).__name__} (it cannot be shown: {type(another).__name__})\n"]
+    _output.writelines(lines)
+
+
+def _without_our_frames(shown: traceback.TracebackException) -> traceback.TracebackException:
+    link: traceback.TracebackException | None = shown
+    while link is not None:
+        link.stack[:] = [frame for frame in link.stack if frame.filename != __file__]
+        link = link.__cause__ or link.__context__
+    return shown
 
 
 def _flush() -> None:

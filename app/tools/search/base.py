@@ -12,12 +12,11 @@ import time
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args
-from urllib.parse import urlsplit
 
 import msgspec
 from pydantic import SecretStr
 
-from app.settings import ConfigurationError, SearchProvider, Settings
+from app.settings import SearchProvider, Settings
 
 if TYPE_CHECKING:
     import httpx2
@@ -104,8 +103,8 @@ class Api:
     async def _ask(self, answer: type[T], method: str, path: str, *, headers: Mapping[str, str] | None, **what: Any) -> T:
         import httpx2  # noqa: PLC0415 - 10 MiB and 0.1 s that a gateway without searches does not pay
 
-        request = self._client().build_request(method, self._base_url + path, headers={**self._headers, **(headers or {})}, **what)
         try:
+            request = self._client().build_request(method, self._base_url + path, headers={**self._headers, **(headers or {})}, **what)
             async with asyncio.timeout(_ANSWER_SECONDS):
                 body = await self._read(request)
             return msgspec.json.decode(body, type=answer)
@@ -113,6 +112,8 @@ class Api:
             raise SearchFailed(f"no whole answer within {_ANSWER_SECONDS:g} s") from None
         except httpx2.HTTPError as error:  # its text can hold the address, and with it the query
             raise SearchFailed(f"no answer ({type(error).__name__})") from None
+        except UnicodeEncodeError:
+            raise SearchFailed("its key cannot be sent: expected ASCII characters only") from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise SearchFailed(f"the answer is not the expected JSON ({type(error).__name__})") from None
 
@@ -177,32 +178,16 @@ class Account(msgspec.Struct, frozen=True):
 
 
 def accounts(settings: Settings, found: Mapping[str, Provider[Q, R]]) -> list[Account]:
-    """The usable ones of the providers `found` (by name), in the order in which they are asked.
-
-    Raises ConfigurationError when `search_providers` names one that cannot be used, or an address is none.
-    """
-    chosen: Sequence[SearchProvider] = settings.search_providers or get_args(SearchProvider)
-    usable: list[Account] = []
-    for name in dict.fromkeys(chosen):
-        if name in found:
-            account = _account(settings, name, found[name])
-            if account is not None:
-                usable.append(account)
-            elif settings.search_providers:
-                needed = "searxng_url" if name == "searxng" else f"{name}_api_key"
-                raise ConfigurationError(f"search_providers: {name} needs {needed}")
-    return usable
+    """The usable ones of the providers `found` (by name), in the order in which they are asked."""
+    names = dict.fromkeys(settings.search_providers or get_args(SearchProvider))
+    usable = (_account(settings, name, found[name]) for name in names if name in found)
+    return [account for account in usable if account is not None]
 
 
 def _account(settings: Settings, name: SearchProvider, provider: Provider[Q, R]) -> Account | None:
     address = settings.search_base_urls.get(name) or (settings.searxng_url if name == "searxng" else provider.address)
     key: SecretStr | None = getattr(settings, f"{name}_api_key", None)
-    if not address or (provider.sign is not None and key is None):
-        return None
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigurationError(f"the address of {name}: expected an http or https URL")
-    return Account(name, address, key)
+    return None if address is None or (provider.sign and key is None) else Account(name, address, key)
 
 
 class Providers(Generic[Q, R]):
@@ -212,7 +197,7 @@ class Providers(Generic[Q, R]):
     """
 
     def __init__(self, settings: Settings, found: Mapping[str, Provider[Q, R]], *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Opens no connection. Raises ConfigurationError, see `accounts`."""
+        """Opens no connection."""
         self._clock = clock
         self._client: httpx2.AsyncClient | None = None
         self._rests_until: dict[str, float] = {}

@@ -6,11 +6,13 @@ API: https://docs.searxng.org/dev/search_api.html. JSON has to be switched on in
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from app.tools.search.base import Api, Query, Result, SearchFailed, WebProvider, sited
+
+T = TypeVar("T")
 
 _FORBIDDEN = 403
 
@@ -28,22 +30,25 @@ class _Answer(msgspec.Struct, frozen=True):
     unresponsive_engines: list[list[Any]] = []
 
 
+async def ask(api: Api, text: str, answer: type[T], **params: str) -> T:
+    """One search; `params` as in its API, beside the query and the format. Raises SearchFailed."""
+    try:
+        return await api.get("/search", {"q": _plain_words(text), "format": "json", **params}, answer)
+    except SearchFailed as failure:
+        if failure.status == _FORBIDDEN:
+            hint = "it refuses JSON; add `json` to `search.formats` in its settings.yml, and switch its limiter off"
+            raise SearchFailed(hint, status=_FORBIDDEN) from failure
+        raise
+
+
 def _plain_words(text: str) -> str:
     """Without the marks that make a word a command: `!!g` (go to another site), `!wp` (one engine), `:de` (language), `<3` (time limit)."""
     return " ".join(filter(None, (word.lstrip("!:<?") for word in text.split())))
 
 
 async def _search(api: Api, query: Query) -> Sequence[Result]:
-    params = {"q": _plain_words(sited(query)), "format": "json", "categories": "general", "language": query.language or "all"}
-    if query.freshness:
-        params["time_range"] = query.freshness
-    try:
-        answer = await api.get("/search", params, _Answer)
-    except SearchFailed as failure:
-        if failure.status == _FORBIDDEN:
-            hint = "it refuses JSON; add `json` to `search.formats` in its settings.yml, and switch its limiter off"
-            raise SearchFailed(hint, status=_FORBIDDEN) from failure
-        raise
+    dated = {"time_range": query.freshness} if query.freshness else {}
+    answer = await ask(api, sited(query), _Answer, categories="general", language=query.language or "all", **dated)
     if not answer.results and answer.unresponsive_engines:
         engines = "; ".join(": ".join(map(str, engine)) for engine in answer.unresponsive_engines)
         raise SearchFailed(f"none of its engines answers ({engines})")

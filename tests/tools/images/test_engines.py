@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Generator
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -10,25 +11,34 @@ import pytest
 from app.settings import Settings
 from app.tools.images.base import FoundImage, ImageQuery, Sample, image_providers, lens_providers
 from app.tools.search.base import SearchFailed
-from tests.support.site import Answer, Site, Visit
+from tests.support.site import Answer, Site, Visit, serving_site
+from tests.tools.images.stage import settings
 
 CAT = "https://img.example/cat.jpg"
 PAGE = "https://example.com/cats"
 SMALL = "https://img.example/small.jpg"
 
 
-async def ask(settings: Settings, query: ImageQuery) -> list[FoundImage]:
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Generator[Site]:
+    """The search services, and the web."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with serving_site() as running:
+        yield running
+
+
+async def ask(chosen: Settings, query: ImageQuery) -> list[FoundImage]:
     """One question to the engines for words."""
-    engines = image_providers(settings)
+    engines = image_providers(chosen)
     try:
         return list(await engines.search(query))
     finally:
         await engines.aclose()
 
 
-async def look(settings: Settings, sample: Sample) -> list[FoundImage]:
+async def look(chosen: Settings, sample: Sample) -> list[FoundImage]:
     """One question to the engines for images."""
-    engines = lens_providers(settings)
+    engines = lens_providers(chosen)
     try:
         return list(await engines.search(sample))
     finally:
@@ -152,7 +162,7 @@ async def test_google_vision(site: Site) -> None:
     }
     site.pages["/v1/images:annotate"] = Answer.json({"responses": [{"webDetection": web}]})
     chosen = settings(google_vision_api_key="k4", search_base_urls={"google_vision": site.origin})
-    found = await look(settings, Sample(b"jpeg", None, 24))
+    found = await look(chosen, Sample(b"jpeg", None, 24))
     visit = only(site)
     content = base64.b64encode(b"jpeg").decode()
     assert visit.json == {"requests": [{"image": {"content": content}, "features": [{"type": "WEB_DETECTION", "maxResults": 24}]}]}
@@ -169,7 +179,7 @@ async def test_google_vision_tells_of_a_failure_with_status_200(site: Site) -> N
     site.pages["/v1/images:annotate"] = Answer.json({"responses": [{"error": {"code": 3, "message": "Bad image data."}}]})
     chosen = settings(google_vision_api_key="k4", search_base_urls={"google_vision": site.origin})
     with pytest.raises(SearchFailed, match="code 3"):
-        await look(settings, Sample(b"jpeg", None, 24))
+        await look(chosen, Sample(b"jpeg", None, 24))
 
 
 def test_engines_are_those_with_an_address_or_a_key_in_the_order_of_the_settings() -> None:

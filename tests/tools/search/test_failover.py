@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gzip
 import logging
+from typing import Any
 
 import pytest
 
 from app.discovery import constants
-from app.settings import ConfigurationError, Settings
+from app.settings import ConfigurationError, Settings, load
 from app.tools.search import base
 from app.tools.search.base import Providers, Query, Result, SearchFailed, WebProvider, accounts
 from tests.support.site import Answer, Site
@@ -44,13 +45,15 @@ def test_the_settings_say_the_order() -> None:
     [
         ({"search_providers": ["brave"]}, "brave_api_key"),
         ({"search_providers": ["searxng"]}, "searxng_url"),
-        ({"searxng_url": "searx:8080"}, "address of searxng"),
-        ({"brave_api_key": "k", "search_base_urls": {"brave": "ftp://brave"}}, "address of brave"),
+        ({"searxng_url": "searx:8080"}, "searxng_url"),
+        ({"searxng_url": "http://searx:99999"}, "searxng_url"),
+        ({"brave_api_key": "k", "search_base_urls": {"brave": "ftp://brave"}}, "search_base_urls"),
+        ({"search_base_urls": {"brav": "http://brave"}}, r"search_base_urls\.brav"),
     ],
 )
-def test_a_provider_that_cannot_be_used_is_a_mistake(settings: dict[str, object], message: str) -> None:
+def test_a_provider_that_cannot_be_used_is_a_mistake(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        _names(**settings)
+        load(**settings)
 
 
 _BROKEN = {
@@ -61,7 +64,7 @@ _BROKEN = {
     "a login page": Answer.html("<p>Log in to the network</p>"),
     "half an answer": Answer(b'{"organic": ['),
     "another shape": Answer.json({"organic": "none"}),
-    "no object": Answer.json([[[]]]),
+    "no object": Answer.json([1]),
     "deep nesting": Answer(b'{"organic": ' + b"[" * 100_000),
     "no UTF-8": Answer(b'{"organic": [{"title": "\xff"}]}'),
     "no gzip": Answer(b"not gzip", headers={"content-encoding": "gzip"}),
@@ -143,6 +146,14 @@ async def test_neither_keys_nor_queries_are_told(site: Site, engines: Engines, c
     assert "status 401" in told
     assert "key-of" not in told
     assert "secret" not in told
+
+
+async def test_a_key_that_cannot_be_sent_is_not_told(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    found = constants("app.tools.search", "PROVIDER", WebProvider)
+    settings = Settings.model_validate({"tavily_api_key": "schlüssel", "search_base_urls": {"tavily": site.origin}})
+    with pytest.raises(SearchFailed, match="ASCII") as failure:
+        await Providers(settings, found).search(_QUERY)
+    assert "schl" not in f"{failure.value!r} {caplog.text}"
 
 
 async def test_no_connection_is_opened_before_the_first_search(site: Site) -> None:

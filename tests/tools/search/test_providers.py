@@ -17,9 +17,7 @@ from tests.support.site import Answer, Site, Visit
 from tests.tools.search.conftest import Engines
 
 _PLAIN = Query(text="西湖 height")
-_FULL = Query(
-    text="西湖 height", limit=3, chars=700, allowed_domains=("a.cn", "b.org"), language="zh", country="CN", freshness="week"
-)
+_FULL = Query(text="西湖 height", limit=3, chars=700, allowed_domains=("a.cn", "b.org"), language="zh", country="CN", freshness="week")
 _SITED = "西湖 height (site:a.cn OR site:b.org)"
 
 
@@ -187,7 +185,14 @@ _CASES: dict[SearchProvider, _Case] = {
             "code": 200,
             "status": 20000,
             "data": [
-                {"title": "西湖", "url": "https://a.cn/", "description": "text", "content": "", "date": "Oct 17, 2025", "usage": {"tokens": 1}}
+                {
+                    "title": "西湖",
+                    "url": "https://a.cn/",
+                    "description": "text",
+                    "content": "",
+                    "date": "Oct 17, 2025",
+                    "usage": {"tokens": 1},
+                }
             ],
         },
         results=(Result("西湖", "https://a.cn/", "text", published="Oct 17, 2025"),),

@@ -1,0 +1,374 @@
+"""Vector stores as they are sent and shown: the openai SDK's `types/vector_stores`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from app.engine.store_files import Batch, Chunking, NewStoreFile
+from app.engine.vector_stores import Store
+from app.knowledge.base import Attachment, Page, StoreTotals
+from app.tools.base import FileHit
+
+_BATCH_FILES = 2000
+_STORE_FILES = 500
+_DESCRIPTION = 4096
+_QUERY = 4096
+_QUERIES = 16
+
+Text = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00]*$")]
+_Key = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+_Value = Annotated[str, StringConstraints(max_length=512)]
+_Number = Annotated[float, Field(allow_inf_nan=False)]
+Metadata = Annotated[dict[_Key, _Value], Field(max_length=16)]
+AttributeMap = Annotated[dict[_Key, _Value | _Number | bool], Field(max_length=16)]
+FileIdText = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+Status = Literal["in_progress", "completed", "failed", "cancelled"]
+
+
+class _Sent(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ExpiresAfter(_Sent):
+    """When a store expires."""
+
+    anchor: Literal["last_active_at"]
+    days: int = Field(ge=1, le=365)
+
+
+class Static(_Sent):
+    """How a text is cut."""
+
+    max_chunk_size_tokens: int = Field(default=800, ge=100, le=4096)
+    chunk_overlap_tokens: int = Field(default=400, ge=0)
+
+    @model_validator(mode="after")
+    def _at_most_half(self) -> Static:
+        if self.chunk_overlap_tokens > self.max_chunk_size_tokens // 2:
+            raise ValueError("chunk_overlap_tokens must not exceed half of max_chunk_size_tokens")
+        return self
+
+
+class ChunkingStrategy(_Sent):
+    """`auto` is 800 tokens that share 400 with the ones before."""
+
+    type: Literal["auto", "static"]
+    static: Static | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ChunkingStrategy:
+        if (self.type == "static") != (self.static is not None):
+            raise ValueError("'static' goes with the type 'static' and only with it")
+        return self
+
+
+class NewStoreBody(_Sent):
+    """A vector store to be made."""
+
+    name: Text | None = None
+    description: Annotated[str, StringConstraints(max_length=_DESCRIPTION, pattern=r"^[^\x00]*$")] | None = None
+    file_ids: list[FileIdText] = Field(default=[], max_length=_STORE_FILES)
+    chunking_strategy: ChunkingStrategy | None = None
+    expires_after: ExpiresAfter | None = None
+    metadata: Metadata | None = None
+
+
+class StoreChangeBody(_Sent):
+    """What to change of a vector store; what is left out stays."""
+
+    name: Text | None = None
+    expires_after: ExpiresAfter | None = None
+    metadata: Metadata | None = None
+
+
+class NewFileBody(_Sent):
+    """A file to be added."""
+
+    file_id: FileIdText
+    attributes: AttributeMap | None = None
+    chunking_strategy: ChunkingStrategy | None = None
+
+    def new(self) -> NewStoreFile:
+        """For the engine."""
+        return NewStoreFile(self.file_id, dict(self.attributes or {}), chunking(self.chunking_strategy))
+
+
+class FileChangeBody(_Sent):
+    """What to change of a file in a store."""
+
+    attributes: AttributeMap | None
+
+
+class NewBatchBody(_Sent):
+    """Files to be added together: `file_ids`, all alike, or `files`, each with its own."""
+
+    file_ids: list[FileIdText] | None = Field(default=None, min_length=1, max_length=_BATCH_FILES)
+    files: list[NewFileBody] | None = Field(default=None, min_length=1, max_length=_BATCH_FILES)
+    attributes: AttributeMap | None = None
+    chunking_strategy: ChunkingStrategy | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> NewBatchBody:
+        if (self.file_ids is None) == (self.files is None):
+            raise ValueError("send either file_ids or files")
+        return self
+
+    def new(self) -> list[NewStoreFile]:
+        """For the engine."""
+        if self.files is not None:
+            return [file.new() for file in self.files]
+        cut = chunking(self.chunking_strategy)
+        return [NewStoreFile(file_id, dict(self.attributes or {}), cut) for file_id in self.file_ids or ()]
+
+
+class RankingOptions(_Sent):
+    """How hits are ranked."""
+
+    ranker: Literal["none", "auto", "default-2024-11-15"] = "auto"
+    score_threshold: float = Field(default=0.0, ge=0, le=1)
+
+
+class SearchBody(_Sent):
+    """A search."""
+
+    query: (
+        Annotated[str, StringConstraints(min_length=1, max_length=_QUERY)]
+        | Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=_QUERY)]], Field(min_length=1, max_length=_QUERIES)]
+    )
+    filters: dict[str, Any] | None = None
+    max_num_results: int = Field(default=10, ge=1, le=50)
+    ranking_options: RankingOptions = RankingOptions()
+    rewrite_query: bool = False
+
+    @property
+    def queries(self) -> tuple[str, ...]:
+        """All of them."""
+        return (self.query,) if isinstance(self.query, str) else tuple(self.query)
+
+
+class PageQuery(BaseModel):
+    """Which page of a list."""
+
+    limit: int = Field(default=20, ge=1, le=100, description="Objects a page.")
+    order: Literal["asc", "desc"] = Field(default="desc", description="Oldest or newest first.")
+    after: str | None = Field(default=None, max_length=128, description="The object after which the page begins.")
+    before: str | None = Field(default=None, max_length=128, description="The object before which the page ends.")
+
+    @property
+    def page(self) -> Page:
+        """For the engine."""
+        return Page(self.limit, self.order, self.after, self.before)
+
+
+class FilesQuery(PageQuery):
+    """Which page of the files."""
+
+    filter: Status | None = Field(default=None, description="Only files with this status.")
+
+
+class FileCounts(BaseModel):
+    """Files by status."""
+
+    in_progress: int
+    completed: int
+    cancelled: int
+    failed: int
+    total: int
+
+
+class StoreObject(BaseModel):
+    """A vector store."""
+
+    id: str
+    object: Literal["vector_store"] = "vector_store"
+    created_at: int
+    name: str
+    description: str | None
+    status: Literal["expired", "in_progress", "completed"]
+    usage_bytes: int
+    file_counts: FileCounts
+    last_active_at: int
+    expires_after: ExpiresAfter | None
+    expires_at: int | None
+    metadata: dict[str, str]
+
+
+class LastError(BaseModel):
+    """Why a file cannot be searched."""
+
+    code: Literal["server_error", "unsupported_file", "invalid_file"]
+    message: str
+
+
+class StaticStrategy(BaseModel):
+    """How a file is cut."""
+
+    type: Literal["static"] = "static"
+    static: Static
+
+
+class FileObject(BaseModel):
+    """A file in a vector store."""
+
+    id: str
+    object: Literal["vector_store.file"] = "vector_store.file"
+    created_at: int
+    vector_store_id: str
+    status: Status
+    usage_bytes: int
+    last_error: LastError | None
+    attributes: dict[str, str | float | bool]
+    chunking_strategy: StaticStrategy
+
+
+class BatchObject(BaseModel):
+    """A batch of files."""
+
+    id: str
+    object: Literal["vector_store.files_batch"] = "vector_store.files_batch"
+    created_at: int
+    vector_store_id: str
+    status: Status
+    file_counts: FileCounts
+
+
+class StoreList(BaseModel):
+    """A page of vector stores."""
+
+    object: Literal["list"] = "list"
+    data: list[StoreObject]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class FileList(BaseModel):
+    """A page of files in a vector store."""
+
+    object: Literal["list"] = "list"
+    data: list[FileObject]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class StoreDeleted(BaseModel):
+    """The vector store is gone."""
+
+    id: str
+    object: Literal["vector_store.deleted"] = "vector_store.deleted"
+    deleted: Literal[True] = True
+
+
+class FileRemoved(BaseModel):
+    """The file is out of the vector store."""
+
+    id: str
+    object: Literal["vector_store.file.deleted"] = "vector_store.file.deleted"
+    deleted: Literal[True] = True
+
+
+class TextContent(BaseModel):
+    """A passage."""
+
+    type: Literal["text"] = "text"
+    text: str
+
+
+class FileTexts(BaseModel):
+    """What was read in a file."""
+
+    object: Literal["vector_store.file_content.page"] = "vector_store.file_content.page"
+    data: list[TextContent]
+    has_more: Literal[False] = False
+    next_page: None = None
+
+
+class SearchResult(BaseModel):
+    """A passage that fits."""
+
+    file_id: str
+    filename: str
+    score: float
+    attributes: dict[str, str | float | bool]
+    content: list[TextContent]
+
+
+class SearchResults(BaseModel):
+    """What fits, best first."""
+
+    object: Literal["vector_store.search_results.page"] = "vector_store.search_results.page"
+    search_query: list[str]
+    data: list[SearchResult]
+    has_more: Literal[False] = False
+    next_page: None = None
+
+
+def chunking(strategy: ChunkingStrategy | None) -> Chunking:
+    """For the engine."""
+    if strategy is None or strategy.static is None:
+        return Chunking()
+    return Chunking(strategy.static.max_chunk_size_tokens, strategy.static.chunk_overlap_tokens)
+
+
+def shown_store(store: Store) -> StoreObject:
+    """As the client sees it."""
+    record = store.record
+    return StoreObject(
+        id=record.id,
+        created_at=record.created_at,
+        name=record.name,
+        description=record.description,
+        status=store.status,
+        usage_bytes=store.totals.usage_bytes,
+        file_counts=_counts(store.totals),
+        last_active_at=record.last_active_at,
+        expires_after=None if record.expires_days is None else ExpiresAfter(anchor="last_active_at", days=record.expires_days),
+        expires_at=record.expires_at,
+        metadata=msgspec.json.decode(record.metadata),
+    )
+
+
+def shown_file(file: Attachment) -> FileObject:
+    """As the client sees it."""
+    return FileObject(
+        id=file.file_id,
+        created_at=file.created_at,
+        vector_store_id=file.vector_store_id,
+        status=file.status,
+        usage_bytes=file.usage_bytes,
+        last_error=None if file.error_code is None else LastError(code=file.error_code, message=file.error_message or ""),
+        attributes=msgspec.json.decode(file.attributes),
+        chunking_strategy=StaticStrategy(static=Static(max_chunk_size_tokens=file.chunk_size, chunk_overlap_tokens=file.chunk_overlap)),
+    )
+
+
+def shown_batch(batch: Batch) -> BatchObject:
+    """As the client sees it."""
+    record = batch.record
+    return BatchObject(
+        id=record.id,
+        created_at=record.created_at,
+        vector_store_id=record.vector_store_id,
+        status=batch.status,
+        file_counts=_counts(batch.totals),
+    )
+
+
+def shown_hit(hit: FileHit) -> SearchResult:
+    """As the client sees it."""
+    content = [TextContent(text=hit.text)]
+    return SearchResult(file_id=hit.file_id, filename=hit.filename, score=hit.score, attributes=hit.attributes, content=content)
+
+
+def _counts(totals: StoreTotals) -> FileCounts:
+    return FileCounts(
+        in_progress=totals.in_progress,
+        completed=totals.completed,
+        cancelled=totals.cancelled,
+        failed=totals.failed,
+        total=totals.total,
+    )

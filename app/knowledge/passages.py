@@ -1,0 +1,362 @@
+"""The passage index, as far as both databases share it: who has which passages, their texts, and the search by words.
+
+A word counts by its rarity among the passages searched (the logarithm in BM25), once a passage. Words that are too common to tell
+anything are not looked up, so that no query costs more than its rare words do.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import msgspec
+from sqlalchemy import ColumnElement, Insert, RowMapping, Update, and_, delete, insert, literal, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app import offload
+from app.db.engine import Database
+from app.db.searching import SEGMENT
+from app.db.tables import passage_files, passage_stores, passages
+from app.knowledge._database import database_errors, fetch
+from app.knowledge.base import Attributes, Hit, KnowledgeUnavailable, Passage, Search, Vectors
+from app.knowledge.ranking import choose, fuse
+from app.knowledge.words import asked, is_beginning, words_of_all
+from app.protocol.errors import InvalidRequest
+from app.protocol.filters import fits
+
+POSITION_BITS = 24
+"""Of a passage's number; the rest is its file's."""
+
+STATES = ("draft", "ready", "gone")
+FLOAT = 4
+"""Bytes of a number in `Vectors`."""
+
+_WORDS_SECONDS = 120.0
+_MOST_WORDS = 32
+"""Of a query."""
+_COMMON = 20_000
+"""A word in more passages than this is common."""
+_FEWEST_CANDIDATES = 60
+_CANDIDATES = 4
+"""As many times the wanted passages are taken from each of the two searches."""
+_SPARE = 2
+"""As many times the wanted ones are read, since neighbours that repeat each other go."""
+
+_decode_attributes = msgspec.json.Decoder(Attributes).decode
+
+
+class Version(msgspec.Struct, frozen=True):
+    """One version of a file's passages."""
+
+    id: int
+    store: int
+
+    def number(self, position: int) -> int:
+        """Of the passage at that position."""
+        return self.id << POSITION_BITS | position
+
+
+class Scope(msgspec.Struct, frozen=True):
+    """What a search is over."""
+
+    stores: Mapping[int, Sequence[int]]
+    """The ids of all versions in each store."""
+    wanted: Sequence[int]
+    """The ids of those that meet the filters."""
+    size: int
+    """Passages in those."""
+
+
+class SqlPassages(ABC):
+    """See `base.PassageIndex`. What depends on the engine is left to its own class."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def replace(
+        self,
+        vector_store_id: str,
+        file_id: str,
+        filename: str,
+        attributes: Attributes,
+        batches: AsyncIterator[tuple[Sequence[Passage], Vectors]],
+    ) -> None:
+        """See the port."""
+        await self._require()
+        await self._erase_all(await self._versions(vector_store_id, file_id, ("draft", "gone")))
+        row = {"file_id": file_id, "filename": filename, "attributes": msgspec.json.encode(attributes), "state": "draft", "size": 0}
+        draft: Version | None = None
+        size = 0
+        async for texts, vectors in _segments(batches):
+            if draft is None:
+                store = await self._store(vector_store_id, vectors)
+                draft = Version(await self._insert(insert(passage_files).values(store_id=store, **row)), store)
+            await self._add(draft, size, texts, vectors)
+            size += len(texts)
+        earlier = await self._versions(vector_store_id, file_id, ("ready",))
+        async with self._transaction() as connection:
+            if draft is not None:
+                await _change_draft(connection, draft, state="ready")
+            await connection.execute(_among(earlier).values(state="gone"))
+        await self._erase_all(earlier)
+
+    async def describe(self, vector_store_id: str, file_id: str, attributes: Attributes) -> None:
+        """See the port."""
+        versions = await self._versions(vector_store_id, file_id)
+        async with self._transaction() as connection:
+            await connection.execute(_among(versions).values(attributes=msgspec.json.encode(attributes)))
+
+    async def remove(self, vector_store_id: str, file_id: str | None) -> None:
+        """See the port. Nothing is found any more from the beginning; then it is erased."""
+        versions = await self._versions(vector_store_id, file_id)
+        if versions:
+            await self._require()
+        async with self._transaction() as connection:
+            await connection.execute(_among(versions).values(state="gone"))
+        await self._erase_all(versions)
+        if file_id is None:
+            async with self._transaction() as connection:
+                await connection.execute(delete(passage_stores).where(passage_stores.c.vector_store_id == vector_store_id))
+
+    async def passages(self, vector_store_id: str, file_id: str) -> Sequence[Passage]:
+        """See the port."""
+        found: list[Passage] = []
+        for version in await self._versions(vector_store_id, file_id, ("ready",)):
+            rows = await fetch(self._database, select(passages).where(belongs(version)).order_by(passages.c.number))
+            found += [Passage(row["number"] & (1 << POSITION_BITS) - 1, row["text"]) for row in rows]
+        return found
+
+    async def search(self, search: Search) -> Sequence[Hit]:
+        """See the port."""
+        await self._require()
+        scope = await self._scope(search)
+        if not scope.size:
+            return ()
+        count = max(_FEWEST_CANDIDATES, _CANDIDATES * search.limit)
+        near = await self._nearest(scope, search, count) if search.embedding_weight > 0 else ()
+        worded = await self._worded(scope, search.text, count) if search.text_weight > 0 else ()
+        scores = fuse([(near, search.embedding_weight), (worded, search.text_weight)])
+        best = {number: score for number, score in scores.items() if score >= search.score_threshold}
+        hits = await self._hits(search, dict(list(best.items())[: _SPARE * search.limit]))
+        return choose(hits, search.limit)
+
+    @abstractmethod
+    async def _require(self) -> None:
+        """Raise Unavailable unless the database has what searching needs."""
+
+    @abstractmethod
+    async def _index(self, connection: AsyncConnection, first: int, words: Sequence[str], vectors: Vectors) -> None:
+        """Make passages searchable, whose numbers count from `first`; `words` are those of each, joined by spaces."""
+
+    @abstractmethod
+    async def _erase(self, version: Version) -> None:
+        """Remove the passages of a version, and what they are searched with."""
+
+    @abstractmethod
+    async def _nearest(self, scope: Scope, search: Search, count: int) -> Sequence[tuple[int, float]]:
+        """The passages whose vectors are nearest, best first, each with its likeness."""
+
+    @abstractmethod
+    def _containing(self, name: str) -> str:
+        """SQL: the numbers of the passages that match the query which is bound to that name."""
+
+    @abstractmethod
+    def _of_files(self) -> str:
+        """SQL: a condition on `number`, that it is of a file which is bound to `files`."""
+
+    @abstractmethod
+    def _query(self, stores: Sequence[str], word: str) -> str:
+        """What is bound for `_containing`: one of the stores' marks, and the word."""
+
+    @abstractmethod
+    def _files(self, files: Sequence[int]) -> object:
+        """What is bound for `_of_files`."""
+
+    async def _worded(self, scope: Scope, query: str, count: int) -> Sequence[tuple[int, float]]:
+        """The passages with the rarest words of the query, best first."""
+        stores = [marked(store) for store in scope.stores]
+        queries = {f"w{number}": self._query(stores, word) for number, word in enumerate(asked(query, _MOST_WORDS))}
+        if not queries:
+            return ()
+        counting = " UNION ALL ".join(
+            f"SELECT '{name}' AS name, count(*) AS found FROM (SELECT 1 FROM ({self._containing(name)}) AS q LIMIT {_COMMON + 1}) AS c"
+            for name in queries
+        )
+        found = {row["name"]: row["found"] for row in await fetch(self._database, text(counting), queries)}
+        chosen = _telling(found)
+        if not chosen:
+            return ()
+        rarity = {f"r{name}": math.log1p(scope.size / found[name]) for name in chosen}
+        matching = " UNION ALL ".join(
+            f"SELECT number, CAST(:r{name} AS float) AS rarity FROM "
+            f"(SELECT number FROM ({self._containing(name)}) AS q WHERE {self._of_files()} LIMIT {_COMMON}) AS c"
+            for name in chosen
+        )
+        ranking = f"SELECT number, sum(rarity) AS score FROM ({matching}) AS m GROUP BY number ORDER BY score DESC, number LIMIT :count"
+        parameters = {**{name: queries[name] for name in chosen}, **rarity, "files": self._files(scope.wanted), "count": count}
+        return [(row["number"], row["score"]) for row in await fetch(self._database, text(ranking), parameters)]
+
+    async def _scope(self, search: Search) -> Scope:
+        wanted = [passage_stores.c.id.label("store"), passage_stores.c.model, passage_files.c.id, passage_files.c.size]
+        if search.filters is not None:
+            wanted.append(passage_files.c.attributes)
+        statement = (
+            select(*wanted)
+            .join_from(passage_stores, passage_files, passage_files.c.store_id == passage_stores.c.id)
+            .where(passage_stores.c.vector_store_id.in_(search.vector_store_ids), passage_files.c.state == "ready")
+        )
+        stores: dict[int, list[int]] = {}
+        fitting: list[int] = []
+        size = 0
+        for row in await fetch(self._database, statement):
+            _same_model(row["model"], search.vector)
+            stores.setdefault(row["store"], []).append(row["id"])
+            if search.filters is None or fits(search.filters, _decode_attributes(row["attributes"])):
+                fitting.append(row["id"])
+                size += row["size"]
+        return Scope(stores, fitting, size)
+
+    async def _hits(self, search: Search, scores: Mapping[int, float]) -> list[Hit]:
+        """Read what was found, best first. What has gone in the meantime, or is in none of the stores, is not there."""
+        statement = (
+            select(passages, passage_files.c.file_id, passage_files.c.filename, passage_files.c.attributes, passage_stores.c.vector_store_id)
+            .join_from(passages, passage_files, passage_files.c.id == passages.c.number.op(">>")(literal(POSITION_BITS)))
+            .join(passage_stores, passage_stores.c.id == passage_files.c.store_id)
+            .where(
+                passages.c.number.in_(list(scores)),
+                passage_files.c.state == "ready",
+                passage_stores.c.vector_store_id.in_(search.vector_store_ids),
+            )
+        )
+        hits = {row["number"]: _hit(row, scores[row["number"]]) for row in await fetch(self._database, statement)}
+        return [hits[number] for number in scores if number in hits]
+
+    async def _store(self, vector_store_id: str, vectors: Vectors) -> int:
+        statement = select(passage_stores).where(passage_stores.c.vector_store_id == vector_store_id)
+        rows = await fetch(self._database, statement)
+        if not rows:
+            values = {"vector_store_id": vector_store_id, "model": vectors.model, "dimensions": vectors.dimensions}
+            try:
+                return await self._insert(insert(passage_stores).values(values))
+            except KnowledgeUnavailable:  # perhaps another file of the store was quicker
+                rows = await fetch(self._database, statement)
+                if not rows:
+                    raise
+        _same_model(rows[0]["model"], vectors)
+        return rows[0]["id"]
+
+    async def _insert(self, statement: Insert) -> int:
+        async with self._transaction() as connection:
+            return (await connection.execute(statement)).inserted_primary_key[0]
+
+    async def _add(self, draft: Version, position: int, texts: Sequence[str], vectors: Vectors) -> None:
+        words = [f"{marked(draft.store)} {found}" for found in await words_apart(texts)]
+        first = draft.number(position)
+        async with self._transaction() as connection:
+            await _change_draft(connection, draft, size=position + len(texts))
+            await connection.execute(insert(passages), [{"number": first + n, "text": one} for n, one in enumerate(texts)])
+            await self._index(connection, first, words, vectors)
+
+    async def _versions(self, vector_store_id: str, file_id: str | None, states: Sequence[str] = STATES) -> list[Version]:
+        statement = (
+            select(passage_files.c.id, passage_files.c.store_id)
+            .join_from(passage_files, passage_stores, passage_stores.c.id == passage_files.c.store_id)
+            .where(passage_stores.c.vector_store_id == vector_store_id, passage_files.c.state.in_(states))
+        )
+        if file_id is not None:
+            statement = statement.where(passage_files.c.file_id == file_id)
+        return [Version(row["id"], row["store_id"]) for row in await fetch(self._database, statement)]
+
+    async def _erase_all(self, versions: Sequence[Version]) -> None:
+        for version in versions:
+            await self._erase(version)
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncGenerator[AsyncConnection]:
+        """Raises KnowledgeUnavailable."""
+        with database_errors():
+            async with self._database.transaction() as connection:
+                yield connection
+
+
+def belongs(version: Version) -> ColumnElement[bool]:
+    """Of a passage, that it is the version's."""
+    return and_(passages.c.number >= version.number(0), passages.c.number < Version(version.id + 1, version.store).number(0))
+
+
+def marked(store: int) -> str:
+    """A word that every passage of a store has, and no text: it begins with a character that is no letter."""
+    return f"\ue000{store}"
+
+
+async def words_apart(texts: Sequence[str]) -> list[str]:
+    """The words of each text, joined by spaces; from a worker process."""
+    try:
+        return await offload.run(words_of_all, texts, seconds=_WORDS_SECONDS, kind="words")
+    except offload.OffloadFailed as error:
+        raise KnowledgeUnavailable(f"the words of a text: {error}") from error
+
+
+async def _segments(batches: AsyncIterator[tuple[Sequence[Passage], Vectors]]) -> AsyncIterator[tuple[list[str], Vectors]]:
+    """The texts and their vectors, so many at a time as are written at once."""
+    texts: list[str] = []
+    data = bytearray()
+    vectors: Vectors | None = None
+    async for batch, vectors in batches:
+        if len(vectors.data) != len(batch) * vectors.dimensions * FLOAT:
+            raise ValueError("every passage needs one vector")
+        texts += [passage.text for passage in batch]
+        data += vectors.data
+        width = SEGMENT * vectors.dimensions * FLOAT
+        while len(texts) >= SEGMENT:
+            yield texts[:SEGMENT], Vectors(vectors.model, vectors.dimensions, bytes(data[:width]))
+            del texts[:SEGMENT], data[:width]
+    if texts and vectors is not None:
+        yield texts, Vectors(vectors.model, vectors.dimensions, bytes(data))
+
+
+def _among(versions: Sequence[Version]) -> Update:
+    return update(passage_files).where(passage_files.c.id.in_([version.id for version in versions]))
+
+
+async def _change_draft(connection: AsyncConnection, draft: Version, **values: object) -> None:
+    """Raises KnowledgeUnavailable when another has begun to ingest the file, or to remove it."""
+    changed = await connection.execute(_among([draft]).where(passage_files.c.state == "draft").values(**values))
+    if changed.rowcount == 0:
+        raise KnowledgeUnavailable("the file is being ingested or removed by another")
+
+
+def _same_model(model: str, vectors: Vectors) -> None:
+    if model != vectors.model:
+        raise InvalidRequest(
+            f"The vector store was made with the embedding model '{model}', and now the gateway uses '{vectors.model}'. "
+            "Set GATEWAY_EMBEDDINGS_MODEL back, or make the vector store again.",
+            code="embedding_model_changed",
+            param="vector_store_ids",
+        )
+
+
+def _telling(found: Mapping[str, int]) -> list[str]:
+    """The rarest words, as many as are not common together; one at least."""
+    chosen: list[str] = []
+    total = 0
+    for name in sorted((name for name, count in found.items() if count), key=found.__getitem__):
+        total += found[name]
+        if chosen and total > _COMMON:
+            break
+        chosen.append(name)
+    return chosen
+
+
+def _hit(row: RowMapping, score: float) -> Hit:
+    return Hit(
+        vector_store_id=row["vector_store_id"],
+        file_id=row["file_id"],
+        filename=row["filename"],
+        attributes=_decode_attributes(row["attributes"]),
+        position=row["number"] & (1 << POSITION_BITS) - 1,
+        text=row["text"],
+        score=score,
+    )

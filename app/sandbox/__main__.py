@@ -1,0 +1,111 @@
+"""`python -m app.sandbox`: the sandbox service.
+
+By itself it is set by `SANDBOX_` variables. With `--child` it is set by a line of JSON on standard input (so that the token is in no
+command line and no environment), says on standard output how it went, and ends when standard input does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+from pathlib import Path
+
+import msgspec
+import uvicorn
+
+from app.sandbox import probe, protocol
+from app.sandbox.config import Config, ConfigurationError, from_environment
+from app.sandbox.service import application
+from app.sandbox.sessions import Sessions
+from app.sandbox.session import Workplace
+from app.sandbox.stage import Stage
+
+_log = logging.getLogger("app.sandbox")
+_FIRST_TO_DIE = "500"
+"""When memory runs out, the kernel ends sandboxes before others; their processes inherit this."""
+
+
+def main() -> int:
+    """The exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    child = "--child" in sys.argv[1:]
+    try:
+        config = msgspec.json.decode(_first_line(), type=Config) if child else from_environment(os.environ)
+    except (ConfigurationError, msgspec.MsgspecError) as error:
+        return _refuse(str(error), child=child)
+    os.environ.pop("SANDBOX_TOKEN", None)
+    Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_DIE, encoding="ascii")
+    stage = Stage()
+    try:
+        asyncio.run(_serve(config, stage, child=child))
+    except probe.NothingHolds as error:
+        return _refuse(str(error), child=child)
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        stage.close()
+    return 0
+
+
+async def _serve(config: Config, stage: Stage, *, child: bool) -> None:
+    name, workplace = await probe.choose(config.backend, stage, config.limits)
+    sessions = Sessions(workplace, config.limits, config.sessions)
+    listener = _listen(config.listen)
+    server = uvicorn.Server(
+        uvicorn.Config(application(sessions, name, config.token), log_level="warning", access_log=False, timeout_graceful_shutdown=5)
+    )
+    _log.info("code is confined by %s; listening on %s", name, config.listen)
+    if child:
+        _say({"version": protocol.VERSION, "backend": name})
+        asyncio.get_running_loop().add_reader(0, lambda: _end_with_parent(server))
+    async with asyncio.TaskGroup() as group:
+        warming = group.create_task(_warm(workplace, config))
+        await server.serve(sockets=[listener])
+        warming.cancel()
+
+
+async def _warm(workplace: Workplace, config: Config) -> None:
+    workplace.seeds = await probe.font_cache(workplace, config.limits)
+
+
+def _end_with_parent(server: uvicorn.Server) -> None:
+    if not os.read(0, 1024):
+        asyncio.get_running_loop().remove_reader(0)
+        server.should_exit = True
+
+
+def _listen(address: str) -> socket.socket:
+    if address.startswith("unix:"):
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(address.removeprefix("unix:"))
+    else:
+        host, _, port = address.rpartition(":")
+        listener = socket.create_server((host.strip("[]"), int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.listen(128)
+    return listener
+
+
+def _first_line() -> bytes:
+    """Not by `sys.stdin`, which would read on."""
+    line = bytearray()
+    while (byte := os.read(0, 1)) not in (b"\n", b""):
+        line += byte
+    return bytes(line)
+
+
+def _say(message: dict[str, object]) -> None:
+    os.write(1, msgspec.json.encode(message) + b"\n")
+
+
+def _refuse(reason: str, *, child: bool) -> int:
+    if child:
+        _say({"refused": reason})
+    _log.error("%s", reason)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

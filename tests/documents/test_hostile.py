@@ -1,0 +1,137 @@
+"""Documents made to do harm: each is refused with a sentence, nothing leaks, and the next document is read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
+
+import docx
+import openpyxl  # pyright: ignore[reportMissingModuleSource] - ships no types
+import pptx
+import pytest
+
+from app.documents import reading
+from app.documents.base import UnreadableDocument
+from tests.documents.making import part, pdf, with_part
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+_LAUGHS = '<!DOCTYPE x [<!ENTITY a0 "ha">' + "".join(f'<!ENTITY a{i} "{f"&a{i - 1};" * 10}">' for i in range(1, 12)) + "]>"
+
+
+def _saved(document: Any) -> bytes:
+    target = BytesIO()
+    document.save(target)
+    return target.getvalue()
+
+
+def _docx() -> tuple[bytes, str, bytes]:
+    document = docx.Document()
+    document.add_paragraph("MARK")
+    return _saved(document), "word/document.xml", b"MARK"
+
+
+def _pptx() -> tuple[bytes, str, bytes]:
+    presentation = pptx.Presentation()
+    slide: Any = presentation.slides.add_slide(presentation.slide_layouts[0])
+    slide.shapes.title.text = "MARK"
+    return _saved(presentation), "ppt/slides/slide1.xml", b"MARK"
+
+
+def _xlsx() -> tuple[bytes, str, bytes]:
+    workbook: Any = openpyxl.Workbook()
+    workbook.active["A1"] = "MARK"
+    return _saved(workbook), "xl/worksheets/sheet1.xml", b"MARK"
+
+
+def _with_doctype(package: bytes, name: str, mark: bytes, doctype: str, entity: bytes) -> bytes:
+    xml = part(package, name)
+    body = xml[xml.index(b"?>") + 2 :] if xml.startswith(b"<?xml") else xml
+    return with_part(package, name, b'<?xml version="1.0"?>' + doctype.encode() + body.replace(mark, entity))
+
+
+@pytest.mark.parametrize("make", [_docx, _pptx, _xlsx])
+async def test_billion_laughs_are_not_laughed(make: Callable[[], tuple[bytes, str, bytes]]) -> None:
+    hostile = _with_doctype(*make(), _LAUGHS, b"&a11;")
+    with suppress(UnreadableDocument):
+        assert "haha" not in await reading.text(hostile, filename="a.docx")
+    assert await reading.text(b"next", filename="a.txt") == "next"
+
+
+@pytest.mark.parametrize("make", [_docx, _pptx, _xlsx])
+async def test_no_file_of_the_server_is_drawn_in(make: Callable[[], tuple[bytes, str, bytes]], tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("TOP-SECRET")
+    hostile = _with_doctype(*make(), f'<!DOCTYPE x [<!ENTITY e SYSTEM "{secret.as_uri()}">]>', b"&e;")
+    with suppress(UnreadableDocument):
+        assert "TOP-SECRET" not in await reading.text(hostile, filename="a.docx")
+
+
+async def test_a_zip_bomb_is_refused_before_it_is_unpacked() -> None:
+    target = BytesIO()
+    with ZipFile(target, "w", ZIP_DEFLATED) as bomb, bomb.open("word/document.xml", "w") as document:
+        for _ in range(300):
+            document.write(bytes(1024 * 1024))
+    assert len(target.getvalue()) < 1024 * 1024
+    with pytest.raises(UnreadableDocument, match="too large when unpacked"):
+        await reading.text(target.getvalue(), filename="bomb.docx")
+
+
+async def test_a_bomb_that_lies_about_its_size_is_refused() -> None:
+    package = with_part(_docx()[0], "word/document.xml", b" " * 10_000_000)
+    lying = package.replace((10_000_000).to_bytes(4, "little"), (100).to_bytes(4, "little"))
+    assert lying != package
+    with pytest.raises(UnreadableDocument, match="damaged"):
+        await reading.text(lying, filename="bomb.docx")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("deep.html", b"<div>" * 5_000_000),
+        ("huge.html", b"<div>" * 20_000_000),
+        ("deep.docx", with_part(_docx()[0], "word/document.xml", b"<a>" * 1_000_000)),
+        ("cut.docx", _docx()[0][:-500]),
+        ("archive.zip", with_part(b"PK\x05\x06" + bytes(18), "a.txt", b"x")),
+        ("far.pdf", pdf("x").replace(b"/Count 1", b"/Count 999999999")[:-200]),
+        ("loop.pdf", pdf("x").replace(b"/Kids [4 0 R]", b"/Kids [2 0 R]")),
+    ],
+)
+async def test_malformed_documents_are_refused(name: str, content: bytes) -> None:
+    with pytest.raises(UnreadableDocument):
+        await reading.text(content, filename=name)
+    assert await reading.text(b"next", filename="a.txt") == "next"
+
+
+async def test_what_is_too_long_is_refused_not_cut() -> None:
+    with pytest.raises(UnreadableDocument, match="at most 20,000,000 characters"):
+        await reading.text(b"long " * 4_000_001, filename="a.txt")
+    with pytest.raises(UnreadableDocument, match="at most 128 MiB"):
+        await reading.text(bytes(128 * 1024 * 1024 + 1), filename="a.txt")
+
+
+async def test_wide_sheets_do_not_fill_the_memory() -> None:
+    workbook: Any = openpyxl.Workbook()
+    for row in range(1, 100):
+        workbook.active.cell(row * 10_000, 16_384, "far")
+    assert await reading.text(_saved(workbook), filename="a.xlsx") == "## Sheet"
+
+
+async def test_the_gateway_goes_on_meanwhile() -> None:
+    ticks = 0
+    async with asyncio.TaskGroup() as tasks:
+        reads = [tasks.create_task(_refused(b"<div>" * 5_000_000)) for _ in range(2)]
+        while not all(read.done() for read in reads):
+            await asyncio.sleep(0.001)
+            ticks += 1
+    assert ticks > 20  # they take half a second each
+
+
+async def _refused(content: bytes) -> None:
+    with pytest.raises(UnreadableDocument):
+        await reading.text(content, filename="a.html")
