@@ -229,7 +229,7 @@ class Settings(BaseSettings):
         for address in given.values() if isinstance(given, dict) else [given] if given else []:
             parts = urlsplit(address)
             if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:  # `port` raises ValueError, too
-                raise ValueError(f"expected an http or https URL, not {address}")
+                raise ValueError("expected an http or https URL")
         return given
 
     @model_validator(mode="after")

@@ -9,6 +9,9 @@ from __future__ import annotations
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
+POSITION_BITS = 24
+"""Of a passage's number; the rest is its file's."""
+
 SEGMENT = 128
 """Vectors in a row, on SQLite; its number is that of the first."""
 

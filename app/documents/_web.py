@@ -24,8 +24,8 @@ def declared_charset(content: bytes) -> str | None:
     return (found[1] or found[2]).decode() if found else None
 
 
-def article(html: str, url: str | None) -> Article:
-    """The page's title and main text. Raises UnreadableDocument for a page without any text."""
+def article(html: str, url: str | None = None, *, all_of_it: bool = False) -> Article:
+    """The page's title and main text; with `all_of_it` rather too much than too little. Raises UnreadableDocument where there is none."""
     if len(html) > _MOST_BYTES:
         raise UnreadableDocument(f"The page is too large to be read: at most {_MOST_BYTES // 2**20} MiB are.")
     import trafilatura  # noqa: PLC0415 - heavy
@@ -34,7 +34,7 @@ def article(html: str, url: str | None) -> Article:
     if tree is None:
         raise UnreadableDocument("The page has no text.")
     title = " ".join((tree.findtext(".//title") or "").split())
-    found = trafilatura.extract(html, url=url, output_format="markdown", include_tables=True, include_links=False, favor_recall=True)
+    found = trafilatura.extract(html, url=url, output_format="markdown", include_tables=True, include_links=False, favor_recall=all_of_it)
     text = found or _visible(tree)
     if not text:
         raise UnreadableDocument("The page has no text; perhaps it is made by scripts.")
@@ -43,7 +43,7 @@ def article(html: str, url: str | None) -> Article:
 
 def document(html: str) -> str:
     """An HTML file's text, under its title. Raises UnreadableDocument."""
-    page = article(html, None)
+    page = article(html, all_of_it=True)
     return page.text if not page.title or page.title in page.text else f"# {page.title}\n\n{page.text}"
 
 

@@ -12,11 +12,12 @@ import msgspec
 from app.engine.catalog import Entry, unavailable
 from app.engine.citations import Citations
 from app.engine.exchanges import Exchange, Exchanges
+from app.engine.native import Where, native_entries
 from app.engine.untrusted import wrap
 from app.protocol.errors import ApiError, InvalidRequest
 from app.protocol.hosted import HostedCall, HostedItem, McpApprovalRequest
 from app.protocol.messages import Call, FunctionTool, ImagePart, ToolResult
-from app.providers.base import Capabilities
+from app.protocol.phases import status
 from app.settings import Limits
 from app.tools.base import Cite, ToolContext, ToolFailure, ToolOutcome, ToolSession
 
@@ -24,6 +25,9 @@ _log = logging.getLogger(__name__)
 
 Introduce = Callable[[str | None, Sequence[ImagePart], Cite], ToolContext]
 """(the tool's note, the conversation's images, the citations) -> what the tool learns of the response."""
+
+Count = Callable[[str, str, float], None]
+"""(tool, how the call ended, seconds) -> counted."""
 
 
 class Ran(msgspec.Struct, frozen=True):
@@ -45,8 +49,9 @@ class Offer(msgspec.Struct, frozen=True):
 class Hosted:
     """The tools one request asks for. `offer` first; `aclose` at the end."""
 
-    def __init__(self, entries: Sequence[Entry], limits: Limits, introduce: Introduce) -> None:
+    def __init__(self, entries: Sequence[Entry], limits: Limits, introduce: Introduce, count: Count) -> None:
         self._entries = entries
+        self._count = count
         self._limits = limits
         self._introduce = introduce
         self._sessions: dict[str, ToolSession] = {}
@@ -62,23 +67,22 @@ class Hosted:
         """Whether there are any."""
         return bool(self._entries)
 
-    async def offer(self, can: Capabilities, notes: Mapping[str, str], images: Sequence[ImagePart]) -> Offer:
+    async def offer(self, where: Where, notes: Mapping[str, str], images: Sequence[ImagePart]) -> Offer:
         """Open what is to run here, and name what the upstream shall run. Raises ApiError."""
-        native: list[msgspec.Raw] = []
+        native = native_entries(self._entries, where)
         for entry in self._entries:
-            forwarded = _forwarded(entry, can)
-            if forwarded is not None:
-                native.append(forwarded)
-            elif entry.request is None:
+            if entry.key in native:
+                continue
+            if entry.request is None:
                 raise unavailable(entry)
-            elif entry.key not in self._sessions:
+            if entry.key not in self._sessions:
                 session = await entry.request.open(self._introduce(notes.get(entry.key), images, self.citations.cite))
                 self._sessions[entry.key] = session
                 self._owners.update(dict.fromkeys((function.name for function in session.functions), entry.key))
                 if session.note is not None:
                     self.exchanges.notes[entry.key] = session.note
         functions = [function for session in self._sessions.values() for function in session.functions]
-        return Offer(tuple(functions), tuple(native))
+        return Offer(tuple(functions), tuple(native.values()))
 
     @property
     def announcements(self) -> Sequence[HostedItem]:
@@ -100,9 +104,11 @@ class Hosted:
 
     async def run(self, call: HostedCall) -> Ran:
         """Do it; a failure is an item of its own and a sentence for the model."""
-        begun = self.item(call)
+        begun, loop = self.item(call), asyncio.get_running_loop()
         async with self._at_once:
+            start = loop.time()
             outcome = await self._outcome(call, begun)
+        self._count(self.tool(call), status(outcome.item), loop.time() - start)
         if outcome.note is not None:
             self.exchanges.notes[self._owners[call.name]] = outcome.note
         text = wrap(self.tool(call), outcome.text, self._limits.tool_output_bytes)
@@ -144,17 +150,6 @@ class Hosted:
         except Exception:  # noqa: BLE001 - one tool's mistake must not end the response
             _log.exception("tool %s failed", self.tool(call))
             return _failed(begun, "The tool failed unexpectedly.")
-
-
-def _forwarded(entry: Entry, can: Capabilities) -> msgspec.Raw | None:
-    """The entry for the upstream's own tool; None: it is to run here. Raises InvalidRequest."""
-    native = entry.request.native if entry.request is not None else entry.raw
-    if entry.mode in ("native", "auto") and entry.type in can.native_tools and native is not None:
-        return native
-    if entry.mode == "native":
-        message = f"The tool '{entry.type}' is set to run at the upstream, which does not have it for this model or not with these options."
-        raise InvalidRequest(message, code="unsupported_tool", param=f"{entry.place}.type")
-    return None
 
 
 def _failed(begun: HostedItem, sentence: str) -> ToolOutcome:

@@ -19,8 +19,8 @@ import msgspec
 
 from app.documents import reading
 from app.documents.base import UnreadableDocument
-from app.engine import untrusted
 from app.engine.admission import Item
+from app.engine.untrusted import defused
 from app.protocol.errors import InvalidRequest, NotFound
 from app.protocol.messages import FilePart, ImagePart, Message, Part, TextPart, User
 from app.protocol.requests import Part as ItemPart
@@ -63,16 +63,23 @@ class _Asked(msgspec.Struct, frozen=True):
 
 
 class _Room:
-    """How much may still be put into one request to an upstream, in characters."""
+    """What may still be put into one request to an upstream."""
 
-    def __init__(self, size: int) -> None:
-        self._size = self._left = size
+    def __init__(self, characters: int) -> None:
+        self._most = self._characters = characters
+        self._parts = _PARTS
 
-    def take(self, size: int) -> None:
+    def enter(self) -> None:
+        """One part more. Raises _Unusable when that is too many."""
+        if self._parts == 0:
+            raise _Unusable(f"the conversation has more than {_PARTS} files and images")
+        self._parts -= 1
+
+    def take(self, characters: int) -> None:
         """Raises _Unusable when that is too much."""
-        if size > self._left:
-            raise _Unusable(f"the files of the conversation are too large for one request: at most {self._size // 2**20} MiB, all together")
-        self._left -= size
+        if characters > self._characters:
+            raise _Unusable(f"the files of the conversation are too large for one request: at most {self._most // 2**20} MiB, all together")
+        self._characters -= characters
 
 
 class Media:
@@ -99,13 +106,13 @@ class Media:
             return messages
         asked, room, at_once = _Asked(project_id, can, model, items), _Room(self._limits.body_bytes), asyncio.Semaphore(_AT_ONCE)
 
-        async def settle(number: int, part: Part) -> Part | InvalidRequest:
+        async def settle(part: Part) -> Part | InvalidRequest:
             async with at_once:
-                return await self._settled(asked, part, room if number < _PARTS else None)
+                return await self._settled(asked, part, room)
 
-        async with asyncio.TaskGroup() as tasks:
-            results = [tasks.create_task(settle(number, part)) for number, part in enumerate(work)]
-        settled = iter([result.result() for result in results])
+        async with asyncio.TaskGroup() as tasks:  # the newest first: where there is no room for all, the old ones go
+            results = [tasks.create_task(settle(part)) for part in reversed(work)]
+        settled = iter([result.result() for result in reversed(results)])
 
         def replaced(part: Part) -> Part:
             result = next(settled) if _is_open(part, can) else part
@@ -115,11 +122,10 @@ class Media:
 
         return [User(tuple(map(replaced, parts))) if (parts := _parts(message)) else message for message in messages]
 
-    async def _settled(self, asked: _Asked, part: Part, room: _Room | None) -> Part | InvalidRequest:
+    async def _settled(self, asked: _Asked, part: Part, room: _Room) -> Part | InvalidRequest:
         """The part as the upstream takes it, or the error it is for the client, as a value: the first in order is told."""
         try:
-            if room is None:
-                raise _Unusable(f"the conversation has more than {_PARTS} files and images")
+            room.enter()
             return await self._resolved(asked, part, room)
         except _Unusable as error:
             place = _place(asked.items, part)
@@ -148,7 +154,7 @@ class Media:
             data = await asyncio.to_thread(_data_uri, "application/pdf", loaded.content)
             room.take(len(data))
             return FilePart(loaded.filename, file_data=data)
-        text = untrusted.attached(loaded.filename, await self._text(loaded))
+        text = _quoted(loaded.filename, await self._text(loaded))
         room.take(len(text))
         return TextPart(text)
 
@@ -292,15 +298,20 @@ def _source(part: Part) -> tuple[str, str | None]:
 
 
 def _sent(part: ItemPart, field: str) -> object:
-    value = getattr(part, field)
-    return value.get("url") if isinstance(value, dict) else value
+    return part.image_url.get("url") if field == "image_url" and isinstance(part.image_url, dict) else getattr(part, field)
+
+
+def _quoted(filename: str, text: str) -> str:
+    """A document as the model reads it: it may ask for something in the user's name, but not end its own quotation."""
+    name = " ".join(defused(filename).replace('"', "'").split())
+    return f'<attached_file name="{name}">\n{defused(text)}\n</attached_file>'
 
 
 def _described(part: Part) -> str:
     if isinstance(part, ImagePart):
         return "An image"
     filename = part.filename if isinstance(part, FilePart) else None
-    return f"The file '{untrusted.defused(filename)}'" if filename else "A file"
+    return f"The file '{defused(filename)}'" if filename else "A file"
 
 
 def _clause(sentence: str) -> str:

@@ -80,6 +80,10 @@ class Metrics:
         )
         self._seconds = _Times("gateway_response_seconds", "From request to the end of the answer.", ("stream",), registry)
         self._first = _Times("gateway_first_token_seconds", "From request to the upstream's first answer.", (), registry)
+        self._tools = _Counts(
+            "gateway_tool_calls", "Calls of built-in tools that ran here, by how they ended.", ("tool", "status"), registry
+        )
+        self._tool_seconds = _Times("gateway_tool_seconds", "How long calls of built-in tools took.", ("tool",), registry)
         self._requests = _Counts(
             "gateway_http_requests", "HTTP requests by route, method and status.", ("route", "method", "status"), registry
         )
@@ -107,6 +111,11 @@ class Metrics:
     def first_token(self, seconds: float) -> None:
         """Note how long the upstream took to answer."""
         self._first.observe(seconds)
+
+    def tool_called(self, tool: str, status: str, seconds: float) -> None:
+        """Count a call of a built-in tool."""
+        self._tools.add(1, tool, status)
+        self._tool_seconds.observe(seconds, tool)
 
     def answered(self, route: str, method: str, status: int) -> None:
         """Count an HTTP request."""

@@ -12,6 +12,7 @@ from app.engine.admission import Admitted, Item
 from app.engine.exchanges import said
 from app.engine.history import History, View, join
 from app.engine.hosted import Hosted, Offer, Ran
+from app.engine.native import Where
 from app.engine.reading import Reader
 from app.engine.sealing import Sealer
 from app.engine.thinking import Decision
@@ -98,7 +99,7 @@ class Preparation:
         transcript = view.transcript(context)
         items = tuple(item for item in self._items if not _repeated(item, context)) if context.turns else self._items
         transcript.add([(item.place, one) for item in items if (one := said(item.raw, item.fields, item.place)) is not None])
-        offer = await self._offer(transcript, can)
+        offer = await self._offer(transcript, can, thinks=decision.enabled is True)
         tools = (*admitted.tools.functions, *offer.functions)
         resumed = await self._resume(transcript)
         transcript.close()
@@ -130,8 +131,12 @@ class Preparation:
         warnings = self._warnings(transcript)
         return Prepared(provider, call, decision, duties, view, context, items, transcript, can, warnings, hosted, resumed)
 
-    async def _offer(self, transcript: Transcript, can: Capabilities) -> Offer:
-        return await self._hosted.offer(can, transcript.notes, transcript.images) if self._hosted is not None else Offer()
+    async def _offer(self, transcript: Transcript, can: Capabilities, *, thinks: bool) -> Offer:
+        if self._hosted is None:
+            return Offer()
+        limited = self._admitted.request.max_tool_calls is not None
+        where = Where(can, thinks, self._admitted.tools.forced is not None, limited)
+        return await self._hosted.offer(where, transcript.notes, transcript.images)
 
     async def _resume(self, transcript: Transcript) -> Sequence[Ran]:
         """Run what the client has consented to."""

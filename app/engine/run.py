@@ -86,7 +86,9 @@ class Run:
         self._ports = ports
         self._items = items
         self._began = now
-        self._hosted = Hosted(admitted.tools.hosted, ports.limits, self._introduce) if admitted.tools.hosted else None
+        self._hosted = (
+            Hosted(admitted.tools.hosted, ports.limits, self._introduce, ports.metrics.tool_called) if admitted.tools.hosted else None
+        )
         self._preparation = Preparation(admitted, items, Tenant(project_id, ports.history, ports.sealer), self._hosted)
         self._prepared: Prepared | None = None
         self._started: Started | None = None

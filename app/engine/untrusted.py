@@ -13,7 +13,13 @@ _CUT = "\n[… {count} bytes are left out here …]\n"
 
 def wrap(tool: str, text: str, limit: int) -> str:
     """The output as the model reads it: marked as data, without control marks, at most about `limit` bytes."""
+    text = defused(shorten(text, limit))
     return f'<{_TAG} tool="{tool}">\n{text}\n</{_TAG}>\n{_REMINDER}'
+
+
+def defused(text: str) -> str:
+    """The text, with control marks made into plain characters that look alike."""
+    return _CONTROL.sub(lambda match: match[0].replace("<", "\u2039"), text)
 
 
 def shorten(text: str, limit: int) -> str:

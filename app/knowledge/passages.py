@@ -17,17 +17,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import offload
 from app.db.engine import Database
-from app.db.searching import SEGMENT
+from app.db.searching import POSITION_BITS, SEGMENT
 from app.db.tables import passage_files, passage_stores, passages
 from app.knowledge._database import database_errors, fetch
 from app.knowledge.base import Attributes, Hit, KnowledgeUnavailable, Passage, Search, Vectors
 from app.knowledge.ranking import choose, fuse
-from app.knowledge.words import asked, is_beginning, words_of_all
+from app.knowledge.words import asked, words_of_all
 from app.protocol.errors import InvalidRequest
 from app.protocol.filters import fits
-
-POSITION_BITS = 24
-"""Of a passage's number; the rest is its file's."""
 
 STATES = ("draft", "ready", "gone")
 FLOAT = 4
@@ -181,7 +178,7 @@ class SqlPassages(ABC):
         if not queries:
             return ()
         counting = " UNION ALL ".join(
-            f"SELECT '{name}' AS name, count(*) AS found FROM (SELECT 1 FROM ({self._containing(name)}) AS q LIMIT {_COMMON + 1}) AS c"
+            f"SELECT '{name}' AS name, count(*) AS found FROM (SELECT 1 FROM ({self._containing(name)}) AS q LIMIT {_COMMON + 1}) AS c"  # noqa: S608 - names of our own
             for name in queries
         )
         found = {row["name"]: row["found"] for row in await fetch(self._database, text(counting), queries)}
@@ -191,10 +188,10 @@ class SqlPassages(ABC):
         rarity = {f"r{name}": math.log1p(scope.size / found[name]) for name in chosen}
         matching = " UNION ALL ".join(
             f"SELECT number, CAST(:r{name} AS float) AS rarity FROM "
-            f"(SELECT number FROM ({self._containing(name)}) AS q WHERE {self._of_files()} LIMIT {_COMMON}) AS c"
+            f"(SELECT number FROM ({self._containing(name)}) AS q WHERE {self._of_files()} LIMIT {_COMMON}) AS c"  # noqa: S608 - as above
             for name in chosen
         )
-        ranking = f"SELECT number, sum(rarity) AS score FROM ({matching}) AS m GROUP BY number ORDER BY score DESC, number LIMIT :count"
+        ranking = f"SELECT number, sum(rarity) AS score FROM ({matching}) AS m GROUP BY number ORDER BY score DESC, number LIMIT :count"  # noqa: S608 - as above
         parameters = {**{name: queries[name] for name in chosen}, **rarity, "files": self._files(scope.wanted), "count": count}
         return [(row["number"], row["score"]) for row in await fetch(self._database, text(ranking), parameters)]
 
@@ -220,8 +217,9 @@ class SqlPassages(ABC):
 
     async def _hits(self, search: Search, scores: Mapping[int, float]) -> list[Hit]:
         """Read what was found, best first. What has gone in the meantime, or is in none of the stores, is not there."""
+        told = (passage_files.c.file_id, passage_files.c.filename, passage_files.c.attributes, passage_stores.c.vector_store_id)
         statement = (
-            select(passages, passage_files.c.file_id, passage_files.c.filename, passage_files.c.attributes, passage_stores.c.vector_store_id)
+            select(passages, *told)
             .join_from(passages, passage_files, passage_files.c.id == passages.c.number.op(">>")(literal(POSITION_BITS)))
             .join(passage_stores, passage_stores.c.id == passage_files.c.store_id)
             .where(
@@ -249,7 +247,7 @@ class SqlPassages(ABC):
 
     async def _insert(self, statement: Insert) -> int:
         async with self._transaction() as connection:
-            return (await connection.execute(statement)).inserted_primary_key[0]
+            return (await connection.execute(statement.returning(statement.table.c.id))).scalar_one()
 
     async def _add(self, draft: Version, position: int, texts: Sequence[str], vectors: Vectors) -> None:
         words = [f"{marked(draft.store)} {found}" for found in await words_apart(texts)]

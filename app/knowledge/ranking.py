@@ -10,7 +10,9 @@ _DAMPING = 60
 """The paper's constant: how little the first places differ."""
 
 _SHARED = 3
-"""A passage that repeats a better one's last or first third says too little that is new."""
+"""A passage whose neighbour repeats the last third of it, or the other way round, says too little that is new beside the neighbour."""
+_LEAST_SHARED = 20
+"""Characters; fewer may be alike by chance."""
 
 
 def fuse(rankings: Sequence[tuple[Sequence[tuple[int, float]], float]]) -> dict[int, float]:
@@ -47,4 +49,5 @@ def choose(hits: Iterable[Hit], limit: int) -> list[Hit]:
 
 
 def _runs_into(earlier: str, later: str) -> bool:
-    return earlier[-(len(earlier) // _SHARED) :] in later
+    shared = max(len(earlier) // _SHARED, _LEAST_SHARED)
+    return earlier[-shared:] in later

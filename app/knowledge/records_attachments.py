@@ -31,13 +31,13 @@ _COLUMNS = (
     _a.error_code,
     _a.error_message,
 )
-_THERE = (_a.vector_store_id == bindparam("store"), _a.project_id == bindparam("owner"), _a.status != "removed")
+_THERE = (_a.vector_store_id == bindparam("store"), _a.project_id == bindparam("project"), _a.status != "removed")
 _FILE = (*_THERE, _a.file_id == bindparam("file"))
 _GET = select(*_COLUMNS).where(*_FILE)
 _LIST = select(*_COLUMNS).where(*_THERE)
 _PLACE = select(_a.created_at, _a.file_id).where(*_FILE)
 _COMPLETED = select(_a.vector_store_id, _a.file_id).where(
-    _a.project_id == bindparam("owner"),
+    _a.project_id == bindparam("project"),
     _a.status == "completed",
     _a.vector_store_id.in_(bindparam("stores", expanding=True)),
     _a.file_id.in_(bindparam("files", expanding=True)),
@@ -50,7 +50,7 @@ _LET_GO = {"owner": None, "due_at": func.coalesce(_a.due_at, 0)}
 _DETACH = update(vector_store_files).where(*_FILE).values(status="removed", **_LET_GO)
 _IN_BATCH = (*_THERE, _a.batch_id == bindparam("batch"))
 _CANCEL_FILES = update(vector_store_files).where(*_IN_BATCH, _a.status == "in_progress").values(status="cancelled", **_LET_GO)
-_OWN_BATCH = (_b.id == bindparam("batch"), _b.vector_store_id == bindparam("store"), _b.project_id == bindparam("owner"))
+_OWN_BATCH = (_b.id == bindparam("batch"), _b.vector_store_id == bindparam("store"), _b.project_id == bindparam("project"))
 _CANCEL = update(file_batches).where(*_OWN_BATCH).values(cancelled=True)
 _BATCH = select(_b.id, _b.vector_store_id, _b.project_id, _b.created_at, _b.cancelled).where(*_OWN_BATCH)
 _TOTALS = select(_a.status, func.count().label("number"), func.sum(_a.usage_bytes).label("bytes")).where(*_IN_BATCH).group_by(_a.status)
@@ -60,7 +60,7 @@ _STORE = (
     select(_s.id)
     .where(
         _s.id == bindparam("store"),
-        _s.project_id == bindparam("owner"),
+        _s.project_id == bindparam("project"),
         _s.deleted_at.is_(None),
         or_(_s.expires_at.is_(None), _s.expires_at > bindparam("now")),
     )
@@ -69,7 +69,7 @@ _STORE = (
 _f = files.c
 _FILES = select(_f.id).where(
     _f.id.in_(bindparam("wanted", expanding=True)),
-    _f.project_id == bindparam("owner"),
+    _f.project_id == bindparam("project"),
     _f.published,
     or_(_f.expires_at.is_(None), _f.expires_at > bindparam("now")),
 )
@@ -85,7 +85,7 @@ class SqlAttachments:
     async def attach(self, attachments: Sequence[Attachment], batch: BatchRecord | None, now: int) -> None:
         """Insert the batch and its files, all or none."""
         first = attachments[0]
-        parameters = {"store": first.vector_store_id, "owner": first.project_id, "now": now}
+        parameters = {"store": first.vector_store_id, "project": first.project_id, "now": now}
         with database_errors():
             async with self._database.transaction() as connection:
                 if (await connection.execute(_STORE, parameters)).scalar() is None:
@@ -97,14 +97,14 @@ class SqlAttachments:
 
     async def get(self, project_id: str, store_id: str, file_id: str) -> Attachment | None:
         """The file in the store."""
-        rows = await fetch(self._database, _GET, {"owner": project_id, "store": store_id, "file": file_id})
+        rows = await fetch(self._database, _GET, {"project": project_id, "store": store_id, "file": file_id})
         return _record(rows[0]) if rows else None
 
     async def list(
         self, project_id: str, store_id: str, page: Page, *, status: IngestionStatus | None = None, batch_id: str | None = None
     ) -> Sequence[Attachment]:
         """A page of the store or of the batch."""
-        own = {"owner": project_id, "store": store_id}
+        own = {"project": project_id, "store": store_id}
         statement = _LIST if status is None else _LIST.where(_a.status == status)
         if batch_id is not None:
             statement = statement.where(_a.batch_id == batch_id)
@@ -118,21 +118,21 @@ class SqlAttachments:
         if not pairs:
             return set()
         stores, found = {store for store, _ in pairs}, {file for _, file in pairs}
-        rows = await fetch(self._database, _COMPLETED, {"owner": project_id, "stores": list(stores), "files": list(found)})
+        rows = await fetch(self._database, _COMPLETED, {"project": project_id, "stores": list(stores), "files": list(found)})
         return {(row["vector_store_id"], row["file_id"]) for row in rows}
 
     async def describe(self, project_id: str, store_id: str, file_id: str, attributes: bytes) -> bool:
         """Change the attributes."""
-        own = {"owner": project_id, "store": store_id, "file": file_id}
+        own = {"project": project_id, "store": store_id, "file": file_id}
         return await self._change(_DESCRIBE, {**own, "new_attributes": attributes})
 
     async def detach(self, project_id: str, store_id: str, file_id: str) -> bool:
         """Take it out."""
-        return await self._change(_DETACH, {"owner": project_id, "store": store_id, "file": file_id})
+        return await self._change(_DETACH, {"project": project_id, "store": store_id, "file": file_id})
 
     async def batch(self, project_id: str, store_id: str, batch_id: str) -> tuple[BatchRecord, StoreTotals] | None:
         """The batch with its counts."""
-        own = {"owner": project_id, "store": store_id, "batch": batch_id}
+        own = {"project": project_id, "store": store_id, "batch": batch_id}
         rows = await fetch(self._database, _BATCH, own)
         if not rows:
             return None
@@ -140,7 +140,7 @@ class SqlAttachments:
 
     async def cancel(self, project_id: str, store_id: str, batch_id: str) -> bool:
         """Cancel what is not done."""
-        own = {"owner": project_id, "store": store_id, "batch": batch_id}
+        own = {"project": project_id, "store": store_id, "batch": batch_id}
         if not await self._change(_CANCEL, own):
             return False
         await self._change(_CANCEL_FILES, own)
@@ -163,7 +163,7 @@ class SqlAttachments:
 
 async def _check_files(connection: AsyncConnection, attachments: Sequence[Attachment], now: int) -> None:
     wanted = [one.file_id for one in attachments]
-    there = set((await connection.execute(_FILES, {"wanted": wanted, "owner": attachments[0].project_id, "now": now})).scalars())
+    there = set((await connection.execute(_FILES, {"wanted": wanted, "project": attachments[0].project_id, "now": now})).scalars())
     for file_id in wanted:
         if file_id not in there:
             raise KeyError(file_id)

@@ -17,10 +17,10 @@ _UNPUBLISHED_SECONDS = 3600
 
 _f = files.c
 _COLUMNS = (_f.id, _f.project_id, _f.created_at, _f.expires_at, _f.filename, _f.purpose, _f.size, _f.digest)
-_OWN = (_f.id == bindparam("wanted"), _f.project_id == bindparam("owner"))
+_OWN = (_f.id == bindparam("wanted"), _f.project_id == bindparam("project"))
 _ALIVE = (_f.published, or_(_f.expires_at.is_(None), _f.expires_at > bindparam("now")))
 _GET = select(*_COLUMNS).where(*_OWN, *_ALIVE)
-_LIST = select(*_COLUMNS).where(_f.project_id == bindparam("owner"), *_ALIVE)
+_LIST = select(*_COLUMNS).where(_f.project_id == bindparam("project"), *_ALIVE)
 _PUBLISH = update(files).where(_f.id == bindparam("wanted")).values(published=True)
 _EXPIRED = (
     select(*_COLUMNS)
@@ -34,7 +34,7 @@ _LOCK = text("SELECT pg_advisory_xact_lock(:key)")
 _a = vector_store_files.c
 _DETACH = (
     update(vector_store_files)
-    .where(_a.file_id == bindparam("wanted"), _a.project_id == bindparam("owner"))
+    .where(_a.file_id == bindparam("wanted"), _a.project_id == bindparam("project"))
     .values(status="removed", owner=None, due_at=func.coalesce(_a.due_at, 0))
 )
 
@@ -60,18 +60,18 @@ class SqlFileRecords:
 
     async def get(self, project_id: str, file_id: str, now: int) -> FileRecord | None:
         """The file."""
-        rows = await fetch(self._database, _GET, {"wanted": file_id, "owner": project_id, "now": now})
+        rows = await fetch(self._database, _GET, {"wanted": file_id, "project": project_id, "now": now})
         return _record(rows[0]) if rows else None
 
     async def list(self, project_id: str, purpose: str | None, page: Page, now: int) -> Sequence[FileRecord]:
         """A page of the project's files."""
         statement = _LIST if purpose is None else _LIST.where(_f.purpose == purpose)
-        rows = await fetch(self._database, cut(statement, page, _f.id), {"owner": project_id, "now": now})
+        rows = await fetch(self._database, cut(statement, page, _f.id), {"project": project_id, "now": now})
         return [_record(row) for row in in_order(page, rows)]
 
     async def delete(self, project_id: str, file_id: str, forget: Callable[[str], Awaitable[None]]) -> bool:
         """Remove the record and, under the digest's lock, content that nobody else has."""
-        own = {"wanted": file_id, "owner": project_id}
+        own = {"wanted": file_id, "project": project_id}
         with database_errors():
             async with self._database.transaction() as connection:
                 digest: str | None = (await connection.execute(_DIGEST, own)).scalar()

@@ -28,9 +28,9 @@ _COLUMNS = (
     _s.last_active_at,
     _s.expires_at,
 )
-_OWN = (_s.id == bindparam("wanted"), _s.project_id == bindparam("owner"), _s.deleted_at.is_(None))
+_OWN = (_s.id == bindparam("wanted"), _s.project_id == bindparam("project"), _s.deleted_at.is_(None))
 _GET = select(*_COLUMNS).where(*_OWN)
-_LIST = select(*_COLUMNS).where(_s.project_id == bindparam("owner"), _s.deleted_at.is_(None))
+_LIST = select(*_COLUMNS).where(_s.project_id == bindparam("project"), _s.deleted_at.is_(None))
 _UPDATE = (
     update(vector_stores)
     .where(*_OWN)
@@ -89,18 +89,18 @@ class SqlStoreRecords:
 
     async def get(self, project_id: str, store_id: str) -> StoreRecord | None:
         """The store."""
-        rows = await fetch(self._database, _GET, {"wanted": store_id, "owner": project_id})
+        rows = await fetch(self._database, _GET, {"wanted": store_id, "project": project_id})
         return _record(rows[0]) if rows else None
 
     async def list(self, project_id: str, page: Page) -> Sequence[StoreRecord]:
         """A page of the project's stores."""
-        rows = await fetch(self._database, cut(_LIST, page, _s.id), {"owner": project_id})
+        rows = await fetch(self._database, cut(_LIST, page, _s.id), {"project": project_id})
         return [_record(row) for row in in_order(page, rows)]
 
     async def update(self, record: StoreRecord) -> None:
         """Write what a client may change."""
         changed = ("name", "metadata", "expires_days", "expires_at", "last_active_at")
-        parameters = {"wanted": record.id, "owner": record.project_id} | {f"new_{name}": getattr(record, name) for name in changed}
+        parameters = {"wanted": record.id, "project": record.project_id} | {f"new_{name}": getattr(record, name) for name in changed}
         with database_errors():
             async with self._database.transaction() as connection:
                 await connection.execute(_UPDATE, parameters)
@@ -115,7 +115,7 @@ class SqlStoreRecords:
         """Hide the store; `expire` removes it once its files are gone."""
         with database_errors():
             async with self._database.transaction() as connection:
-                buried = await connection.execute(_BURY, {"wanted": store_id, "owner": project_id, "now": now})
+                buried = await connection.execute(_BURY, {"wanted": store_id, "project": project_id, "now": now})
                 if buried.rowcount == 0:
                     return False
                 await connection.execute(_EMPTY, {"stores": [store_id]})

@@ -15,7 +15,10 @@ from collections.abc import Iterator, Sequence
 _LONGEST = 64
 """Characters of a word; nothing that is looked for is longer."""
 
-DENSE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+DENSE = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+)
 """Of a character class: scripts written without spaces, and Korean, whose words carry their endings with them."""
 
 _PIECE = re.compile(rf"([{DENSE}]+)|[^\W_{DENSE}]+(?:[-_./:+#][^\W_{DENSE}]+)*")

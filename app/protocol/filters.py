@@ -6,7 +6,7 @@ Shapes: the openai SDK's `ComparisonFilter` and `CompoundFilter`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import msgspec
 
@@ -56,7 +56,7 @@ def parse_filter(raw: msgspec.Raw, place: str) -> Filter:
             limits = f"at most {_MOST_COMPARISONS} filters, {_MOST_LEVELS} levels deep"
             raise _invalid(place, f"there are {limits}")
         sent = parse_entry(raw, _Sent, place)
-        if sent.type != "and" and sent.type != "or":
+        if sent.type not in ("and", "or"):
             return _comparison(sent, place)
         if sent.key is not None or sent.value is not None:
             raise _invalid(place, f"'{sent.type}' takes 'filters' and nothing else")
@@ -84,7 +84,7 @@ def fits(wanted: Filter, attributes: Mapping[str, str | float | bool]) -> bool:
 def _comparison(sent: _Sent, place: str) -> Comparison:
     if sent.filters is not None:
         raise _invalid(place, f"'{sent.type}' takes 'key' and 'value', not 'filters'")
-    if sent.type == "and" or sent.type == "or" or not sent.key:
+    if sent.type in ("and", "or") or not sent.key:
         raise _invalid(f"{place}.key", "the name of an attribute is needed")
     lists, value = sent.type in ("in", "nin"), sent.value
     if value is None or isinstance(value, tuple) != lists:
@@ -95,22 +95,23 @@ def _comparison(sent: _Sent, place: str) -> Comparison:
 
 
 def _among(found: Value | None, value: Value | tuple[Value, ...]) -> bool:
-    return any(_kind(found) is _kind(one) and found == one for one in (value if isinstance(value, tuple) else (value,)))
+    values = value if isinstance(value, tuple) else (value,)
+    return any(found == one and isinstance(found, bool) == isinstance(one, bool) for one in values)
 
 
 def _in_order(order: str, found: Value | None, value: Value | tuple[Value, ...]) -> bool:
     if isinstance(found, str) and isinstance(value, str):
         sign = (found > value) - (found < value)
-    elif _kind(found) is float and _kind(value) is float:
-        sign = (found > value) - (found < value)  # type: ignore[operator] - both are numbers
+    elif _is_number(found) and _is_number(value):
+        sign = (found > value) - (found < value)
     else:
         return False
     return {"gt": sign > 0, "gte": sign >= 0, "lt": sign < 0, "lte": sign <= 0}[order]
 
 
-def _kind(value: object) -> type:
-    """A boolean is no number here, though Python takes it for one."""
-    return float if isinstance(value, int | float) and not isinstance(value, bool) else type(value)
+def _is_number(value: object) -> TypeGuard[int | float]:
+    """A boolean is none here, though Python takes it for one."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _invalid(place: str, reason: str) -> InvalidRequest:

@@ -7,6 +7,8 @@ import os
 import secrets
 import socket
 import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from app.sandbox.backends import NAMES, Name, load
@@ -79,12 +81,9 @@ async def choose(wanted: Name | None, stage: Stage, limits: Limits) -> tuple[Nam
 async def escapes(workplace: Workplace, limits: Limits) -> str | None:
     """Run the attempts in a session of its own: what succeeds, or why it cannot run; None when all is well."""
     token = secrets.token_hex(16)
-    with tempfile.NamedTemporaryFile("w", prefix="sandbox-canary-") as canary, socket.create_server(("127.0.0.1", 0)) as outside:
-        canary.write(token)
-        canary.flush()
-        Path(canary.name).chmod(0o644)
+    with _canary(token) as canary, socket.create_server(("127.0.0.1", 0)) as outside:
         facts = {
-            "canary": canary.name,
+            "canary": canary,
             "disk": limits.disk_bytes,
             "memory": limits.memory_bytes,
             "pid": os.getpid(),
@@ -99,6 +98,16 @@ async def escapes(workplace: Workplace, limits: Limits) -> str | None:
         finally:
             await session.close()
     return _verdict(result.logs, token)
+
+
+@contextmanager
+def _canary(text: str) -> Generator[str]:
+    """A file that everybody on this machine may read."""
+    with tempfile.NamedTemporaryFile("w", prefix="sandbox-canary-") as file:
+        file.write(text)
+        file.flush()
+        Path(file.name).chmod(0o644)
+        yield file.name
 
 
 def _verdict(logs: str, token: str) -> str | None:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -65,7 +65,7 @@ def application(sessions: Sessions, backend: str, token: str) -> ASGIApp:
         Route(f"{one}/files/{{name}}", endpoints.delete_file, methods=["DELETE"]),
         Route(f"{one}/files/{{name}}/content", endpoints.content),
     ]
-    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={error: _problem for error in _STATUS})
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=dict.fromkeys(_STATUS, _problem))
     return _Authorised(app, token)
 
 

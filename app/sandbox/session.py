@@ -21,7 +21,6 @@ from app.sandbox.stage import Stage, Volume
 
 _WATCH_SECONDS = 0.1
 _MAX_REPORTED = 50
-_CHUNK = 128 * 1024
 
 
 class UnknownFile(Exception):
@@ -194,7 +193,7 @@ class Session:
         return outcome, overfull
 
     async def _until_overfull(self, interpreter: Interpreter) -> None:
-        while not await asyncio.to_thread(self._is_overfull, interpreter):
+        while not await asyncio.to_thread(self._is_overfull, interpreter):  # noqa: ASYNC110 - nothing tells when a directory grows
             await asyncio.sleep(_WATCH_SECONDS)
         interpreter.strike()
 
@@ -206,16 +205,12 @@ class Session:
             return True
 
     async def _write(self, name: str, chunks: AsyncIterator[bytes]) -> None:
-        room = self.limits.disk_bytes if self._volume.hard else self.limits.disk_bytes - files.disk_usage(self._volume.data)
+        room = self.limits.disk_bytes - (0 if self._volume.hard else files.disk_usage(self._volume.data))
         opened = files.create_file(self._volume.data, name, self._volume.user)
         try:
             async for chunk in chunks:
                 room -= len(chunk)
-                if room < 0:
-                    raise NoSpace("the file is larger than the session may hold")
-                view = memoryview(chunk)
-                while view:
-                    view = view[os.write(opened, view) :]
+                _write_all(opened, chunk, room)
         except BaseException:
             files.remove_file(self._volume.data, name)
             raise
@@ -230,6 +225,14 @@ class Session:
         absolute = f"{DATA}/{path}"
         created = entry.modified_ns // 1_000_000_000
         return FileInfo(id=file_id(self.id, absolute), path=absolute, bytes=entry.bytes, created_at=created, source=source)
+
+
+def _write_all(opened: int, chunk: bytes, room: int) -> None:
+    if room < 0:
+        raise NoSpace("the file is larger than the session may hold")
+    view = memoryview(chunk)
+    while view:
+        view = view[os.write(opened, view) :]
 
 
 def _plant(volume: Volume, seeds: Mapping[str, bytes]) -> None:

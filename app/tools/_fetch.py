@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from app.tools._fetch_addresses import AddressGuard, Resolve, look_up
@@ -42,38 +41,41 @@ class GuardedFetcher:
         self._guard = AddressGuard(allow, resolve=resolve)
         self._robots = robots
         self._tls = tls
+        self._web: Web | None = None
 
     async def get(
         self, url: str, *, limit: int, seconds: float, accept: Sequence[str] = (), headers: Sequence[tuple[str, str]] = ()
     ) -> Page:
         """See `Fetcher.get`. `seconds` is for all of it: look-ups, robots.txt, redirects, the body however slowly it drips."""
-        from app.tools._fetch_web import Wish  # noqa: PLC0415 - the HTTP client costs 18 MiB, which a gateway at rest need not hold
-
+        web = await self._started()
         try:
             async with asyncio.timeout(seconds):
-                return await self._web.page(url, Wish(limit, accept, headers))
+                return await web.page(url, limit=limit, accept=accept, headers=headers)
         except TimeoutError as error:
             raise FetchRefused(f"The page did not come within {seconds:g} seconds.") from error
 
     async def check(self, url: str) -> None:
         """See `Fetcher.check`. A library that resolves again can still be led elsewhere: better give it `guarded_client`."""
-        from app.tools._fetch_transport import checked_url, port_of  # noqa: PLC0415 - as above
-
-        target = checked_url(url)
+        web = await self._started()
         try:
             async with asyncio.timeout(_LOOK_UP_SECONDS):
-                await self._guard.addresses(target.host, port_of(target))
+                await web.check(url)
         except TimeoutError as error:
-            raise FetchRefused(f"The address of {target.host} could not be found in time.") from error
+            raise FetchRefused(f"The address was not found within {_LOOK_UP_SECONDS:g} seconds.") from error
 
     async def aclose(self) -> None:
         """Close every connection."""
-        if "_web" in self.__dict__:
+        if self._web is not None:
             await self._web.aclose()
 
-    @cached_property
-    def _web(self) -> Web:
-        from app.tools._fetch_web import Web  # noqa: PLC0415 - as above
+    async def _started(self) -> Web:
+        if self._web is None:
+            started = await asyncio.to_thread(self._start)  # the import would hold up every stream
+            self._web = self._web or started
+        return self._web
+
+    def _start(self) -> Web:
+        from app.tools._fetch_web import Web  # noqa: PLC0415 - the HTTP client costs 18 MiB, which a gateway at rest need not hold
 
         return Web(self._guard, robots=self._robots, tls=self._tls)
 

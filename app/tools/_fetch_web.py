@@ -31,7 +31,7 @@ _ROBOTS_SECONDS = 3600.0
 _ROBOTS_WEIGHT = 1024 * 1024
 
 
-class Wish(msgspec.Struct, frozen=True):
+class _Wish(msgspec.Struct, frozen=True):
     """What of a page is wanted."""
 
     limit: int
@@ -45,21 +45,28 @@ class Web:
     """Pages of the web. Raises FetchRefused throughout."""
 
     def __init__(self, guard: AddressGuard, *, robots: bool, tls: ssl.SSLContext | None) -> None:
+        self._guard = guard
         self._transport = GuardedTransport(guard, tls=tls)
         self._keeps_to_robots = robots
         self._robots: Recent[_fetch_robots.Robots] = Recent(weight=_ROBOTS_WEIGHT, seconds=_ROBOTS_SECONDS)
 
-    async def page(self, address: str, wish: Wish) -> Page:
+    async def page(self, address: str, *, limit: int, accept: Sequence[str], headers: Sequence[tuple[str, str]]) -> Page:
         """The page, after redirects. A redirect from https to http is followed: nothing secret is on the way."""
+        wish = _Wish(limit, accept, headers)
         async with self._landed(checked_url(address), wish, robots=self._keeps_to_robots) as (url, response):
             return await _page(url, response, wish)
+
+    async def check(self, address: str) -> None:
+        """Only whether the address may be asked."""
+        url = checked_url(address)
+        await self._guard.addresses(url.raw_host.decode("ascii"), port_of(url))
 
     async def aclose(self) -> None:
         """Close every connection."""
         await self._transport.aclose()
 
     @asynccontextmanager
-    async def _landed(self, url: httpx2.URL, wish: Wish, *, robots: bool) -> AsyncGenerator[tuple[httpx2.URL, httpx2.Response]]:
+    async def _landed(self, url: httpx2.URL, wish: _Wish, *, robots: bool) -> AsyncGenerator[tuple[httpx2.URL, httpx2.Response]]:
         origin = _origin(url)
         for _ in range(_HOPS + 1):
             if robots and not await self._may(url):
@@ -96,7 +103,7 @@ class Web:
         return rules.allows(url.raw_path.decode("ascii"))
 
     async def _read_robots(self, url: httpx2.URL) -> _fetch_robots.Robots:
-        async with self._landed(url, Wish(_fetch_robots.MOST_BYTES, ("text/plain",)), robots=False) as (_, response):
+        async with self._landed(url, _Wish(_fetch_robots.MOST_BYTES, ("text/plain",)), robots=False) as (_, response):
             if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise FetchRefused(f"{url.host} fails to tell whether programs may fetch its pages (robots.txt).")
             if not response.is_success:
@@ -105,7 +112,7 @@ class Web:
             return await asyncio.to_thread(_fetch_robots.parse, content, PRODUCT)
 
 
-async def _page(url: httpx2.URL, response: httpx2.Response, wish: Wish) -> Page:
+async def _page(url: httpx2.URL, response: httpx2.Response, wish: _Wish) -> Page:
     if not response.is_success:
         raise FetchRefused(f"{url.host} answers with status {response.status_code}{_phrase(response.status_code)}.")
     content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -155,9 +155,7 @@ class _Session:
         try:
             answer = await self._context.ask(_QUESTION, images=(image,), max_tokens=_QUERY_TOKENS)
         except ToolFailure as error:
-            raise ToolFailure(
-                f"The image cannot be described: {error} (The gateway's operator can name a model that takes images: GATEWAY_VISION_MODEL.)"
-            ) from error
+            raise ToolFailure(f"The image cannot be described: {error}") from error
         queries = _queries(answer)
         if not queries:
             raise ToolFailure("The image cannot be described: the model said nothing about it.")

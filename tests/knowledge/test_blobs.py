@@ -96,7 +96,7 @@ async def test_an_upload_that_breaks_leaves_nothing_on_disk(tmp_path: Path) -> N
 async def test_an_upload_that_breaks_leaves_no_object(s3: S3Server) -> None:
     with pytest.raises(ConnectionResetError):
         await StoredBlobs("s3://bucket", s3.url).stage(_breaking())
-    assert s3.objects == {}
+    assert (s3.objects, s3.uploads) == ({}, {})
 
 
 async def test_large_content_reaches_s3_in_parts(s3: S3Server) -> None:

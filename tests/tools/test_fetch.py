@@ -213,6 +213,22 @@ async def test_the_next_address_is_tried_when_one_does_not_answer(site: Site) ->
     await fetcher.aclose()
 
 
+async def test_a_chinese_host_is_looked_up_and_asked_by_its_ascii_name(site: Site) -> None:
+    names: list[str] = []
+
+    async def resolve(host: str, port: int) -> Sequence[str]:
+        names.append(host)
+        return ["127.0.0.1"]
+
+    site.pages["/%E8%B7%AF"] = Answer.text("你好")
+    fetcher = GuardedFetcher(allow=["127.0.0.1"], robots=False, resolve=resolve)
+    await fetcher.check(site.url("/路", host="例子.中国"))
+    assert (await fetcher.get(site.url("/路", host="例子.中国"), limit=10, seconds=10)).body.decode() == "你好"
+    assert names == ["xn--fsqu00a.xn--fiqs8s"] * 2
+    assert site.visits[0].headers["host"] == f"xn--fsqu00a.xn--fiqs8s:{site.port}"
+    await fetcher.aclose()
+
+
 class Certificate:
     """A certificate for `secure.example`, and both sides' contexts for it."""
 

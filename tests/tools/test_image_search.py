@@ -244,10 +244,10 @@ async def test_words_are_searched_when_the_engine_for_images_fails(gallery: Site
         await alone.call(WHOLE)
 
 
-async def test_without_a_model_that_sees_the_setting_is_named(gallery: Site, start: Start) -> None:
+async def test_without_a_description_the_model_is_told_why(gallery: Site, start: Start) -> None:
     stage = start(inline(encoded(ORIGINAL)))
-    stage.description = ToolFailure("The model takes no images.")
-    with pytest.raises(ToolFailure, match=r"The model takes no images\. .*GATEWAY_VISION_MODEL"):
+    stage.description = ToolFailure("The model takes no images; GATEWAY_VISION_MODEL can name one that does.")
+    with pytest.raises(ToolFailure, match=r"^The image cannot be described: The model takes no images; GATEWAY_VISION_MODEL can name"):
         await stage.call(WHOLE)
     stage.description = " \n"
     with pytest.raises(ToolFailure, match="said nothing"):

@@ -45,7 +45,7 @@ class Bubblewrap:
             "--remount-ro", "/", "--chdir", DATA, "--", "/python/bin/python", *bootstrap("/program", control),
         ]  # fmt: skip
         setup = {
-            "environment": ENVIRONMENT | {"MPLCONFIGDIR": "/tmp/matplotlib"},  # noqa: S108 - as above
+            "environment": {**ENVIRONMENT, "MPLCONFIGDIR": "/tmp/matplotlib"},  # noqa: S108 - as above
             "data": DATA,
             "packages": packages,
             "limits": resources(volume, limits),

@@ -47,8 +47,11 @@ class _Loader(importlib.abc.Loader):
     def exec_module(self, module: ModuleType) -> None:
         self._loader.exec_module(module)
         pyplot: Any = module
-        pyplot.show = lambda *_arguments, **_options: save(self._directory)
+        pyplot.show = self._show
         _offer_chinese(pyplot.rcParams)
+
+    def _show(self, *_arguments: object, **_options: object) -> None:
+        save(self._directory)
 
 
 def watch(directory: str) -> None:

@@ -133,4 +133,3 @@ def _flush() -> None:
             stream.flush()
         except (OSError, ValueError, AttributeError):  # the code has closed or replaced it
             continue
-

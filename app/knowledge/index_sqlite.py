@@ -1,0 +1,111 @@
+"""The passage index on SQLite: vectors compared one by one in memory, words in FTS5."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+
+from sqlalchemy import delete, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.db.engine import Database
+from app.db.searching import POSITION_BITS, SEGMENT
+from app.db.tables import passage_files, passages
+from app.knowledge import matrix
+from app.knowledge._database import fetch
+from app.knowledge.base import Search, Vectors
+from app.knowledge.passages import Scope, SqlPassages, Version, belongs, marked, words_apart
+from app.knowledge.words import is_beginning
+
+_HALF = 2
+"""Bytes of a number as it is stored."""
+_COARSE = 4
+"""As many times the wanted vectors are looked at again in full."""
+
+_SEGMENTS = text(
+    "SELECT v.number, v.data FROM json_each(:files) AS f CROSS JOIN passage_index_vectors AS v "
+    "ON v.number >= f.value << :bits AND v.number < (f.value + 1) << :bits"
+)
+_FULL = text(
+    "SELECT w.value AS number, substr(v.data, 1 + (w.value - v.number) * :width, :width) AS data FROM json_each(:numbers) AS w "
+    "CROSS JOIN passage_index_vectors AS v ON v.number = w.value - w.value % :segment"
+)
+_ADD_WORDS = text("INSERT INTO passage_index_words (rowid, words) VALUES (:number, :words)")
+_DROP_WORDS = text("INSERT INTO passage_index_words (passage_index_words, rowid, words) VALUES ('delete', :number, :words)")
+_ADD_VECTORS = text("INSERT INTO passage_index_vectors (number, data) VALUES (:number, :data)")
+_DROP_VECTORS = text("DELETE FROM passage_index_vectors WHERE number >= :first AND number < :last")
+
+
+class SqliteIndex(SqlPassages):
+    """See `base.PassageIndex`."""
+
+    def __init__(self, database: Database, *, memory: int) -> None:
+        """`memory`: bytes for the vectors of the stores that are searched."""
+        super().__init__(database)
+        self._shelf = matrix.Shelf(memory)
+        self._loading: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def _require(self) -> None:
+        """SQLite has all of it."""
+
+    async def _index(self, connection: AsyncConnection, first: int, words: Sequence[str], vectors: Vectors) -> None:
+        await connection.execute(_ADD_WORDS, [{"number": first + n, "words": found} for n, found in enumerate(words)])
+        data = await asyncio.to_thread(matrix.stored, vectors.data)
+        await connection.execute(_ADD_VECTORS, {"number": first, "data": data})
+
+    async def _erase(self, version: Version) -> None:
+        """A few at a time, since the write lock keeps everybody waiting. FTS5 has to be told the words that it shall forget."""
+        some = select(passages).where(belongs(version)).order_by(passages.c.number).limit(SEGMENT)
+        while rows := await fetch(self._database, some):
+            words = await words_apart([row["text"] for row in rows])
+            gone = [{"number": row["number"], "words": f"{marked(version.store)} {found}"} for row, found in zip(rows, words, strict=True)]
+            async with self._transaction() as connection:
+                there = select(passages.c.number).where(passages.c.number == rows[0]["number"])
+                if (await connection.execute(there)).first():  # or another was quicker
+                    await connection.execute(_DROP_WORDS, gone)
+                    await connection.execute(delete(passages).where(passages.c.number.in_([row["number"] for row in rows])))
+                    await connection.execute(_DROP_VECTORS, {"first": rows[0]["number"], "last": rows[0]["number"] + SEGMENT})
+        async with self._transaction() as connection:
+            await connection.execute(delete(passage_files).where(passage_files.c.id == version.id))
+
+    async def _nearest(self, scope: Scope, search: Search, count: int) -> Sequence[tuple[int, float]]:
+        wanted = frozenset(scope.wanted)
+        coarse: list[int] = []
+        for store, versions in scope.stores.items():
+            vectors = await self._matrix(store, frozenset(versions), search.vector.dimensions)
+            coarse += await asyncio.to_thread(vectors.nearest, search.vector.data, _COARSE * count, wanted)
+        parameters = {"numbers": json.dumps(coarse), "width": search.vector.dimensions * _HALF, "segment": SEGMENT}
+        rows = await fetch(self._database, _FULL, parameters)
+        found = await asyncio.to_thread(matrix.in_order, search.vector.data, [(row["number"], row["data"]) for row in rows])
+        return found[:count]
+
+    async def _matrix(self, store: int, versions: frozenset[int], dimensions: int) -> matrix.Matrix:
+        """The store's vectors: what is in memory, and what has come since."""
+        async with self._loading[store]:
+            known = self._shelf.get(store) or await asyncio.to_thread(matrix.empty, dimensions)
+            if known.files == versions:
+                return known
+            current = await self._grown(known, versions, dimensions)
+            self._shelf.put(store, current)
+            return current
+
+    async def _grown(self, known: matrix.Matrix, versions: frozenset[int], dimensions: int) -> matrix.Matrix:
+        new = sorted(versions - known.files)
+        rows = await fetch(self._database, _SEGMENTS, {"files": json.dumps(new), "bits": POSITION_BITS})
+        added = [(row["number"], row["data"]) for row in rows]
+        return await asyncio.to_thread(known.changed, versions, added, dimensions)
+
+    def _containing(self, name: str) -> str:
+        return f"SELECT rowid AS number FROM passage_index_words WHERE passage_index_words MATCH :{name}"  # noqa: S608 - a name of our own
+
+    def _of_files(self) -> str:
+        return f"number >> {POSITION_BITS} IN (SELECT value FROM json_each(:files))"  # noqa: S608 - a number of our own
+
+    def _query(self, stores: Sequence[str], word: str) -> str:
+        marks = " OR ".join(f'"{store}"' for store in stores)
+        return f'({marks}) AND "{word}"{"*" if is_beginning(word) else ""}'
+
+    def _files(self, files: Sequence[int]) -> object:
+        return json.dumps(list(files))

@@ -1,0 +1,155 @@
+"""The client of the sandbox service; `app/sandbox/protocol.py` is what it speaks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from contextlib import asynccontextmanager
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from app.sandbox.protocol import OWNER_HEADER, FileInfo, NewSession, Problem, RunCode, RunResult, SessionInfo
+
+if TYPE_CHECKING:
+    import httpx
+
+T = TypeVar("T")
+
+_CONNECT_SECONDS = 5.0
+_ANSWER_SECONDS = 30.0
+"""Beside the time the code may take: starting an interpreter, waiting for a run that is under way."""
+_GONE = ("unknown_session", "unknown_file")
+_REFUSED = ("bad_request", "too_large", "no_space")
+
+
+class SandboxUnavailable(Exception):
+    """No code can be run now; the message is a sentence without internals."""
+
+
+class SandboxRefused(Exception):
+    """The request cannot be done; the message says why."""
+
+
+class NotThere(Exception):
+    """An unknown session, or an unknown file in it."""
+
+    def __init__(self, *, file: bool) -> None:
+        super().__init__()
+        self.file = file
+
+
+class Service(Protocol):
+    """Where the sandbox service is."""
+
+    @property
+    def begun(self) -> bool:
+        """False: it has never been needed yet, so there can be no sessions in it."""
+        ...
+
+    async def client(self) -> httpx.AsyncClient:
+        """A client of the running service, authorised. Raises SandboxUnavailable."""
+        ...
+
+    async def aclose(self) -> None:
+        """Free what it holds."""
+        ...
+
+
+class Sandbox:
+    """Sessions by owner. Every method raises SandboxUnavailable, SandboxRefused and NotThere."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def open(self, owner: str, session_id: str, wanted: NewSession) -> SessionInfo:
+        """The session of this id, made if there is none."""
+        return await self._ask(owner, "PUT", f"/{session_id}", SessionInfo, content=msgspec.json.encode(wanted))
+
+    async def sessions(self, owner: str) -> list[SessionInfo]:
+        """All, newest first."""
+        return await self._ask(owner, "GET", "", list[SessionInfo]) if self._service.begun else []
+
+    async def session(self, owner: str, session_id: str) -> SessionInfo:
+        """One."""
+        return await self._ask(owner, "GET", f"/{quote(session_id, safe='')}", SessionInfo)
+
+    async def close(self, owner: str, session_id: str) -> None:
+        """End it."""
+        await self._ask(owner, "DELETE", f"/{quote(session_id, safe='')}", NoneType)
+
+    async def run(self, owner: str, session_id: str, code: str, seconds: float) -> RunResult:
+        """Run code; when this is cancelled, so is the run."""
+        body = msgspec.json.encode(RunCode(code.encode(errors="replace").decode(), seconds))
+        return await self._ask(owner, "POST", f"/{session_id}/run", RunResult, content=body, seconds=seconds + _ANSWER_SECONDS)
+
+    async def put(self, owner: str, session_id: str, name: str, content: bytes | AsyncIterable[bytes]) -> FileInfo:
+        """Write a file."""
+        path = f"/{quote(session_id, safe='')}/files/{quote(name, safe='')}"
+        return await self._ask(owner, "PUT", path, FileInfo, content=content)
+
+    async def files(self, owner: str, session_id: str) -> list[FileInfo]:
+        """All, newest first."""
+        return await self._ask(owner, "GET", f"/{quote(session_id, safe='')}/files", list[FileInfo])
+
+    async def file(self, owner: str, session_id: str, file_id: str) -> FileInfo:
+        """One."""
+        return await self._ask(owner, "GET", f"/{quote(session_id, safe='')}/files/{quote(file_id, safe='')}", FileInfo)
+
+    async def remove(self, owner: str, session_id: str, file_id: str) -> None:
+        """Remove a file."""
+        await self._ask(owner, "DELETE", f"/{quote(session_id, safe='')}/files/{quote(file_id, safe='')}", NoneType)
+
+    @asynccontextmanager
+    async def content(self, owner: str, session_id: str, file_id: str) -> AsyncGenerator[tuple[int, AsyncIterator[bytes]]]:
+        """A file's size and its bytes, as they come."""
+        path = f"/{quote(session_id, safe='')}/files/{quote(file_id, safe='')}/content"
+        async with self._asked(owner, "GET", path) as response:
+            yield int(response.headers["content-length"]), response.aiter_bytes()
+
+    async def aclose(self) -> None:
+        """Free what it holds; a service started for it ends."""
+        await self._service.aclose()
+
+    async def _ask(self, owner: str, method: str, path: str, kind: type[T], **options: Any) -> T:
+        async with self._asked(owner, method, path, **options) as response:
+            body = await response.aread()
+        try:
+            return msgspec.json.decode(body or b"null", type=kind)
+        except msgspec.MsgspecError as error:
+            raise SandboxUnavailable("The sandbox service answers in another version's words.") from error
+
+    @asynccontextmanager
+    async def _asked(
+        self, owner: str, method: str, path: str, *, content: bytes | AsyncIterable[bytes] | None = None, seconds: float = _ANSWER_SECONDS
+    ) -> AsyncGenerator[httpx.Response]:
+        import httpx  # noqa: PLC0415 - 0.1 s and 8 MiB that a gateway without sandbox does not pay
+
+        # Without sessions there is nothing to ask: the service need not be started for that.
+        if method != "PUT" and not self._service.begun:
+            raise NotThere(file=False)
+        client = await self._service.client()
+        timeout = httpx.Timeout(seconds, connect=_CONNECT_SECONDS)
+        headers = {OWNER_HEADER: owner}
+        try:
+            async with client.stream(method, f"/v1/sessions{path}", content=content, headers=headers, timeout=timeout) as response:
+                if response.is_error:
+                    raise _failure(await response.aread())
+                yield response
+        except httpx.HTTPError as error:
+            raise SandboxUnavailable("The sandbox service does not answer.") from error
+
+
+def _failure(body: bytes) -> Exception:
+    try:
+        problem = msgspec.json.decode(body, type=Problem)
+    except msgspec.MsgspecError:
+        return SandboxUnavailable("The sandbox service fails.")
+    if problem.code in _GONE:
+        return NotThere(file=problem.code == "unknown_file")
+    if problem.code in _REFUSED:
+        return SandboxRefused(problem.message)
+    if problem.code == "busy":
+        return SandboxUnavailable("All sandboxes are busy.")
+    return SandboxUnavailable("The sandbox service does not accept the gateway's token." if problem.code == "unauthorized" else "It fails.")

@@ -1,0 +1,274 @@
+"""`code_interpreter`: Python code, run in a sandbox that keeps variables and files over the turns of a conversation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Any, Literal, cast
+
+import msgspec
+
+from app.protocol.errors import ApiError, InvalidRequest, NotFound, Unavailable
+from app.protocol.hosted import CodeInterpreterCall, HostedCall, HostedItem, Logs, PlotImage
+from app.protocol.messages import FunctionTool
+from app.sandbox.backends import NAMES, Name, load
+from app.sandbox.protocol import FileInfo, RunResult
+from app.tools._containers import MEMORY_LIMITS, SandboxContainers, new_container_id
+from app.tools._sandbox import NotThere, Sandbox, SandboxRefused, SandboxUnavailable
+from app.tools._sandbox_service import LocalService, RemoteService
+from app.tools.base import (
+    ContainerFile,
+    Containers,
+    Missing,
+    NewContainer,
+    Tool,
+    ToolContext,
+    ToolFailure,
+    ToolOutcome,
+    ToolRequest,
+    ToolSession,
+    ToolSpec,
+    Workshop,
+)
+
+_ENTRY = msgspec.Raw(b'{"type":"code_interpreter"}')
+_EXAMPLE = msgspec.Raw(b'{"type":"code_interpreter","container":{"type":"auto"}}')
+_SPARE_SECONDS = 4.0
+"""Of a call's time, so that the sandbox stops the code before the gateway gives up the call."""
+_LIST_BYTES = 4096
+"""Of what the model reads, for the list of files."""
+_EXPIRED = "[The sandbox used before has expired: its variables and files are gone. This is a new one.]\n"
+_IMAGES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg")
+_FENCE = re.compile(r"\s*```(?:python|py)?[ \t]*\n(.*?)\n?```\s*", re.DOTALL)
+_CODE_KEYS = ("code", "input", "source", "python")
+
+_FUNCTION = FunctionTool(
+    name="code_interpreter",
+    description=(
+        "Runs Python code in a sandbox, as a notebook runs a cell: variables, imports and files stay for the next call, and the value of a "
+        "last expression is shown. numpy, pandas and matplotlib are installed. There is no network, no package can be installed, and no "
+        "other program started. The working directory is /mnt/data: files of the user are there, and files for the user have to be saved "
+        "there; mention such a file in the answer as a link, [name](sandbox:/mnt/data/name). Print what you need to see. plt.show() saves "
+        "the figure as a PNG file."
+    ),
+    parameters=msgspec.Raw(
+        b'{"type":"object","properties":{"code":{"type":"string","description":"The Python code to run."}},"required":["code"]}'
+    ),
+)
+
+
+class _Policy(msgspec.Struct, frozen=True):
+    type: str
+
+
+class _Auto(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    type: Literal["auto"]
+    file_ids: tuple[str, ...] = ()
+    memory_limit: str | None = None
+    network_policy: _Policy | None = None
+    skills: tuple[msgspec.Raw, ...] = ()
+
+
+class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    type: str
+    container: str | _Auto | None = None
+    allowed_callers: tuple[Literal["direct"], ...] | None = None
+
+
+class _Session:
+    functions: Sequence[FunctionTool] = (_FUNCTION,)
+    announcements: Sequence[HostedItem] = ()
+
+    def __init__(self, tool: CodeInterpreter, context: ToolContext, container_id: str, wanted: NewContainer | None) -> None:
+        """`wanted`: how to make the container when it is not there; None: the client has named it."""
+        self.note: str | None = None
+        self._used = context.note is not None
+        self._tool = tool
+        self._context = context
+        self._container_id = container_id
+        self._wanted = wanted
+
+    def item(self, call: HostedCall) -> CodeInterpreterCall:
+        return CodeInterpreterCall(id="", status="in_progress", container_id=self._container_id, code=_code(call.arguments))
+
+    async def run(self, call: HostedCall) -> ToolOutcome:
+        code = _code(call.arguments)
+        result = await self._run(code)
+        self._used = True
+        files = [file for file in result.files if file.path.lower().endswith(_IMAGES)]
+        outputs = [Logs(result.logs)] if result.logs else []
+        images = [PlotImage(f"/v1/containers/{self._container_id}/files/{file.id}/content") for file in files]
+        item = CodeInterpreterCall(id="", status="completed", container_id=self._container_id, code=code, outputs=(*outputs, *images))
+        return ToolOutcome(text=self._text(result), item=item, note=self._container_id)
+
+    async def aclose(self) -> None:
+        """The container outlives the response."""
+
+    async def _run(self, code: str) -> RunResult:
+        owner, sandbox, seconds = self._context.project_id, self._tool.sandbox, self._tool.seconds
+        try:
+            try:
+                return await sandbox.run(owner, self._container_id, code, seconds)
+            except NotThere:
+                if self._wanted is None:
+                    raise
+                await self._tool.containers.open(owner, self._container_id, self._wanted, "tools.container.")
+                result = await sandbox.run(owner, self._container_id, code, seconds)
+                return msgspec.structs.replace(result, logs=_EXPIRED + result.logs) if self._used else result
+        except NotThere as error:
+            raise ToolFailure("The container has expired; its variables and files are gone.") from error
+        except ApiError as error:
+            raise ToolFailure(error.message) from error
+        except SandboxRefused as error:
+            raise ToolFailure(f"The code cannot be run: {error}.") from error
+        except SandboxUnavailable as error:
+            raise ToolFailure(f"Code cannot be run now. {error}") from error
+
+    def _text(self, result: RunResult) -> str:
+        """What the model reads."""
+        logs = _middle_cut(result.logs, self._tool.text_bytes - _LIST_BYTES) or "(The code printed nothing.)\n"
+        lines = [self._mention(file) for file in result.files]
+        files = "\n".join(["", "Files made or changed:", *lines]) if lines else ""
+        return f"{logs.rstrip()}\n{files}"[: self._tool.text_bytes]
+
+    def _mention(self, file: FileInfo) -> str:
+        name = PurePosixPath(file.path).name
+        number = self._context.cite(ContainerFile(self._container_id, file.id, name, file.path))
+        return f"[{number}] {name} ({file.bytes} bytes): [{name}](sandbox:{file.path})"
+
+
+class CodeInterpreter:
+    """The tool; `containers` is what `/v1/containers` serves."""
+
+    def __init__(self, workshop: Workshop, sandbox: Sandbox) -> None:
+        limits = workshop.settings.limits
+        self.sandbox = sandbox
+        self.seconds = max(1.0, limits.tool_seconds - _SPARE_SECONDS)
+        self.text_bytes = limits.tool_output_bytes
+        self.containers = SandboxContainers(sandbox, workshop.files, limits.container_file_bytes)
+
+    def configure(self, raw: msgspec.Raw, place: str) -> ToolRequest:
+        """See `Tool.configure`."""
+        entry = _parsed(raw, place)
+        container = entry.container if entry.container is not None else _Auto("auto")
+        if isinstance(container, _Auto):
+            _check(container, f"{place}.container")
+        plain = container == _Auto("auto")
+
+        async def begin(context: ToolContext) -> ToolSession:
+            return await self._open(context, container, f"{place}.container")
+
+        echo: dict[str, Any] = {"type": "code_interpreter", "container": _shown(container)}
+        echo_raw = msgspec.Raw(msgspec.json.encode(echo))
+        return ToolRequest(open=begin, echo=echo_raw, names=(_FUNCTION.name,), native=_ENTRY if plain else None)
+
+    async def aclose(self) -> None:
+        """See `Tool`; a sandbox service started for this gateway ends."""
+        await self.sandbox.aclose()
+
+    async def _open(self, context: ToolContext, container: str | _Auto, place: str) -> ToolSession:
+        if isinstance(container, str):
+            try:
+                await self.containers.get(context.project_id, container)
+            except NotFound as error:
+                raise InvalidRequest(error.message, code="container_not_found", param=place) from error
+            return _Session(self, context, container, None)
+        wanted = NewContainer(name="auto", file_ids=container.file_ids, memory_limit=container.memory_limit)
+        known = context.note is not None and await self._lives(context.project_id, context.note)
+        container_id = context.note if known and context.note is not None else new_container_id()
+        if container.file_ids:  # a file that is not there is the client's mistake, to be told before the model answers
+            await self.containers.open(context.project_id, container_id, wanted, f"{place}.")
+        return _Session(self, context, container_id, wanted)
+
+    async def _lives(self, project_id: str, container_id: str) -> bool:
+        try:
+            await self.containers.get(project_id, container_id)
+        except NotFound:
+            return False
+        except Unavailable:  # the call will say so, if there is one
+            return True
+        return True
+
+
+def _build(workshop: Workshop) -> Tool | Missing:
+    settings = workshop.settings
+    where, token = settings.sandbox, settings.sandbox_token
+    if where.startswith(("http://", "https://")):
+        if token is None:
+            return Missing("GATEWAY_SANDBOX_TOKEN", "Set it to the token of the sandbox service at GATEWAY_SANDBOX.")
+        return CodeInterpreter(workshop, Sandbox(RemoteService(where, token.get_secret_value())))
+    names: dict[str, tuple[Name, ...]] = {"auto": NAMES, **{name: (name,) for name in NAMES}}
+    if where not in names:
+        reason = "Code is not run" if where == "off" else f"`{where}` is no sandbox"
+        return Missing("GATEWAY_SANDBOX", f"{reason}: set it to `auto`, {', '.join(f'`{name}`' for name in NAMES)} or a service's URL.")
+    missing = [f"{name}: {reason}" for name in names[where] if (reason := load(name).missing()) is not None]
+    if len(missing) == len(names[where]):
+        return Missing("GATEWAY_SANDBOX", f"No sandbox can work on this machine ({'; '.join(missing)}); set it to a sandbox service's URL.")
+    backend: Name | None = None if where == "auto" else names[where][0]
+    return CodeInterpreter(workshop, Sandbox(LocalService(backend, settings.limits.tool_seconds)))
+
+
+def containers_of(tool: Tool | Missing | None) -> Containers | None:
+    """What `/v1/containers` serves, where this tool runs."""
+    return tool.containers if isinstance(tool, CodeInterpreter) else None
+
+
+def _parsed(raw: msgspec.Raw, place: str) -> _Entry:
+    try:
+        return msgspec.json.decode(raw, type=_Entry)
+    except msgspec.ValidationError as error:
+        message, _, at = str(error).partition(" - at `$")
+        param = f"{place}{at.rstrip('`')}"
+        raise InvalidRequest(f"Invalid '{param}': {message}.", code="invalid_value", param=param) from error
+
+
+def _check(container: _Auto, place: str) -> None:
+    if container.memory_limit is not None and container.memory_limit not in MEMORY_LIMITS:
+        allowed = " and ".join(f"'{name}'" for name in MEMORY_LIMITS)
+        param = f"{place}.memory_limit"
+        raise InvalidRequest(f"Invalid '{param}': containers here have {allowed}.", code="invalid_value", param=param)
+    if container.network_policy is not None and container.network_policy.type != "disabled":
+        param = f"{place}.network_policy"
+        raise InvalidRequest(f"Invalid '{param}': containers here have no network.", code="invalid_value", param=param)
+    if container.skills:
+        param = f"{place}.skills"
+        raise InvalidRequest(f"'{param}' is not served by this gateway.", code="unsupported_parameter", param=param)
+
+
+def _shown(container: str | _Auto) -> object:
+    if isinstance(container, str):
+        return container
+    limit = {"memory_limit": container.memory_limit} if container.memory_limit is not None else {}
+    return {"type": "auto", "file_ids": container.file_ids, **limit}
+
+
+def _code(arguments: str) -> str:
+    """The code, also where the model wrote it bare, in a fence, or under another key."""
+    try:
+        given: Any = msgspec.json.decode(arguments)
+    except (msgspec.DecodeError, RecursionError):
+        given = arguments
+    if isinstance(given, dict):
+        values = cast("dict[str, Any]", given)
+        given = next((values[key] for key in _CODE_KEYS if isinstance(values.get(key), str)), "")
+    text = given if isinstance(given, str) else arguments
+    fenced = _FENCE.fullmatch(text)
+    return fenced.group(1) if fenced is not None else text
+
+
+def _middle_cut(text: str, size: int) -> str:
+    """At most about `size` bytes, the beginning and the end of it."""
+    encoded = text.encode()
+    if len(encoded) <= size:
+        return text
+    head, tail = encoded[: size // 2].decode(errors="ignore"), encoded[-(size // 2) :].decode(errors="ignore")
+    return f"{head}\n[… {len(encoded) - size} bytes left out …]\n{tail}"
+
+
+TOOL = ToolSpec(
+    type="code_interpreter",
+    build=_build,
+    example=_EXAMPLE,
+    description="Runs Python (numpy, pandas, matplotlib) in a sandbox without network; files and plots it makes can be downloaded.",
+)

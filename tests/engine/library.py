@@ -1,0 +1,165 @@
+"""Files and vector stores as the gateway puts them together, with an index in memory that can be held up."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from app.db.engine import Database
+from app.documents.base import UnreadableDocument
+from app.engine.files import NewFile, UploadedFiles
+from app.engine.ingestion import Ingestion, Pipeline
+from app.engine.store_files import StoreFiles
+from app.engine.vector_stores import StorePorts, VectorStores
+from app.knowledge.base import Attributes, EmbeddingFailed, FileRecord, Hit, Passage, Search, Vectors
+from app.knowledge.blobs import StoredBlobs
+from app.knowledge.records_attachments import SqlAttachments
+from app.knowledge.records_files import SqlFileRecords
+from app.knowledge.records_jobs import SqlJobs
+from app.knowledge.records_stores import SqlStoreRecords
+from app.protocol.errors import InvalidRequest
+from app.protocol.filters import fits
+
+PROJECT = "project-a"
+LEASE = 3
+READ_BYTES = 100_000
+
+
+class Clock:
+    """A time that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def __call__(self) -> float:
+        self.now += 0.001  # ids sort by the millisecond
+        return self.now
+
+
+class MemoryIndex:
+    """The passages of files; a search finds those that have a word of the query."""
+
+    def __init__(self) -> None:
+        self.files: dict[tuple[str, str], tuple[str, Attributes, list[Passage]]] = {}
+        self.replaced = 0
+
+    async def replace(
+        self,
+        vector_store_id: str,
+        file_id: str,
+        filename: str,
+        attributes: Attributes,
+        batches: AsyncIterator[tuple[Sequence[Passage], Vectors]],
+    ) -> None:
+        passages = [passage async for some, _ in batches for passage in some]
+        if any("another model" in passage.text for passage in passages):
+            raise InvalidRequest("The store holds vectors of another model.")
+        self.files[vector_store_id, file_id] = (filename, attributes, passages)
+        self.replaced += 1
+
+    async def describe(self, vector_store_id: str, file_id: str, attributes: Attributes) -> None:
+        if (vector_store_id, file_id) in self.files:
+            filename, _, passages = self.files[vector_store_id, file_id]
+            self.files[vector_store_id, file_id] = (filename, attributes, passages)
+
+    async def remove(self, vector_store_id: str, file_id: str | None) -> None:
+        for place in [place for place in self.files if place[0] == vector_store_id and file_id in (None, place[1])]:
+            del self.files[place]
+
+    async def passages(self, vector_store_id: str, file_id: str) -> Sequence[Passage]:
+        return self.files[vector_store_id, file_id][2]
+
+    async def search(self, search: Search) -> Sequence[Hit]:
+        words = set(search.text.lower().split())
+        found: list[Hit] = []
+        for (store, file), (filename, attributes, passages) in self.files.items():
+            if store not in search.vector_store_ids or (search.filters is not None and not fits(search.filters, attributes)):
+                continue
+            for passage in passages:
+                score = len(words & set(passage.text.lower().split())) / len(words)
+                if score > search.score_threshold:
+                    found.append(Hit(store, file, filename, attributes, passage.position, passage.text, score))
+        return sorted(found, key=lambda hit: hit.score, reverse=True)[: search.limit]
+
+
+class Embedder:
+    """Answers with one number a text, once it is let; a text that says so fails."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.open.set()
+        self.asked = asyncio.Event()
+        self.calls = 0
+        self.failing = False
+
+    async def passages(self, texts: Sequence[str]) -> Vectors:
+        self.calls += 1
+        self.asked.set()
+        await self.open.wait()
+        if self.failing:
+            raise EmbeddingFailed("The embedding server is away.")
+        return Vectors("words", 1, bytes(4 * len(texts)))
+
+    async def query(self, text: str) -> Vectors:
+        if self.failing:
+            raise EmbeddingFailed("The embedding server is away.")
+        return Vectors("words", 1, bytes(4))
+
+    async def aclose(self) -> None:
+        return
+
+
+class Library(msgspec.Struct, frozen=True):
+    """Everything, with the parts that tests look at."""
+
+    clock: Clock
+    files: UploadedFiles
+    stores: VectorStores
+    store_files: StoreFiles
+    ingestion: Ingestion
+    index: MemoryIndex
+    embedder: Embedder
+
+    async def upload(self, content: bytes, name: str = "notes.txt", *, project: str = PROJECT, purpose: str = "user_data") -> FileRecord:
+        """A new file."""
+        return await self.files.create(project, await self.files.take(pieces(content)), NewFile(name, purpose))
+
+
+def build(database: Database, directory: Path, *, shared: Library | None = None) -> Library:
+    """A replica; `shared` is another one, whose index and time it has in common."""
+    clock = shared.clock if shared else Clock()
+    index = shared.index if shared else MemoryIndex()
+    embedder = Embedder()
+    blobs = StoredBlobs(str(directory))
+    records, attachments = SqlFileRecords(database), SqlAttachments(database)
+    pipeline = Pipeline(
+        jobs=SqlJobs(database), files=records, blobs=blobs, read=read_text, split=split_lines, embedder=embedder, index=index
+    )
+    ingestion = Ingestion(pipeline, read_bytes=READ_BYTES, clock=clock, lease_seconds=LEASE)
+    files = UploadedFiles(records, blobs, upload_bytes=1_000_000, read_bytes=READ_BYTES, clock=clock)
+    store_files = StoreFiles(attachments, index, clock, ingestion.wake)
+    ports = StorePorts(stores=SqlStoreRecords(database), attachments=attachments, index=index, embedder=embedder)
+    return Library(clock, files, VectorStores(ports, files, store_files, clock), store_files, ingestion, index, embedder)
+
+
+async def pieces(content: bytes) -> AsyncGenerator[bytes]:
+    """The content as a network brings it."""
+    for start in range(0, len(content), 16_384):
+        yield content[start : start + 16_384]
+
+
+async def read_text(content: bytes, *, filename: str) -> str:
+    """Text files only."""
+    if not filename.endswith(".txt"):
+        raise UnreadableDocument("The format of the file is not supported.")
+    return content.decode()
+
+
+async def split_lines(text: str, *, size: int, overlap: int) -> Sequence[Passage]:
+    """A passage a line."""
+    del size, overlap
+    return [Passage(number, line) for number, line in enumerate(text.splitlines())]

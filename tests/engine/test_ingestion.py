@@ -1,0 +1,194 @@
+"""Ingestion: what becomes of files, of workers that die, and of changes in between."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from app.db.engine import Database
+from app.engine.store_files import Chunking, NewStoreFile
+from app.engine.vector_stores import NewStore
+from app.knowledge.base import Attachment, FileRecord
+from app.tools.base import FileQuery
+from tests.engine.library import LEASE, PROJECT, READ_BYTES, Library, build
+
+
+@pytest.fixture
+def library(database: Database, tmp_path: Path) -> Library:
+    return build(database, tmp_path / "files")
+
+
+@pytest.fixture
+def replica(library: Library, database: Database, tmp_path: Path) -> Library:
+    """Another process on the same database, storage and index."""
+    return build(database, tmp_path / "files", shared=library)
+
+
+async def _stored(library: Library, *files: FileRecord) -> str:
+    new = NewStore(name="", description=None, metadata={}, expires_days=None, file_ids=[file.id for file in files], chunking=Chunking())
+    return (await library.stores.create(PROJECT, new)).record.id
+
+
+async def _shown(library: Library, store: str, file: FileRecord) -> Attachment:
+    return await library.store_files.get(PROJECT, store, file.id)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code", "words"),
+    [
+        ("cat.png", b"\x89PNG", "unsupported_file", "not supported"),
+        ("empty.txt", b"", "invalid_file", "no text"),
+        ("huge.txt", b"a" * (READ_BYTES + 1), "invalid_file", "too large"),
+        ("other.txt", b"another model", "server_error", "another model"),
+    ],
+)
+async def test_a_file_that_cannot_be_read_says_why(library: Library, name: str, content: bytes, code: str, words: str) -> None:
+    bad, good = await library.upload(content, name), await library.upload(b"good")
+    store = await _stored(library, bad, good)
+    assert await library.ingestion.work() == 2
+
+    shown = await _shown(library, store, bad)
+    assert (shown.status, shown.error_code) == ("failed", code)
+    assert words in (shown.error_message or "")
+    assert (await _shown(library, store, good)).status == "completed"
+    totals = (await library.stores.get(PROJECT, store)).totals
+    assert (totals.failed, totals.completed, totals.in_progress) == (1, 1, 0)
+
+
+async def test_what_may_pass_is_tried_again_and_then_given_up(library: Library) -> None:
+    library.embedder.failing = True
+    file = await library.upload(b"whales")
+    store = await _stored(library, file)
+    for _ in range(3):
+        assert await library.ingestion.work() == 1
+        assert await library.ingestion.work() == 0  # not at once
+        assert (await _shown(library, store, file)).status == "in_progress"
+        library.clock.now += 60
+    assert await library.ingestion.work() == 1
+
+    shown = await _shown(library, store, file)
+    assert (shown.status, shown.error_code, shown.error_message) == ("failed", "server_error", "The embedding server is away.")
+    assert await library.ingestion.work() == 0
+
+    library.embedder.failing = False
+    await library.store_files.add(PROJECT, store, NewStoreFile(file.id, {}, Chunking()))
+    await library.ingestion.work()
+    shown = await _shown(library, store, file)
+    assert (shown.status, shown.error_code) == ("completed", None)
+
+
+async def test_two_workers_never_do_the_same(library: Library, replica: Library) -> None:
+    files = [await library.upload(b"text %d" % number) for number in range(6)]
+    await _stored(library, *files)
+
+    done = await asyncio.gather(library.ingestion.work(), replica.ingestion.work(), library.ingestion.work())
+    assert sum(done) == 6
+    assert library.index.replaced == 6
+
+
+async def test_the_job_of_a_dead_worker_is_taken_over_after_its_lease(library: Library, replica: Library) -> None:
+    file = await library.upload(b"whales")
+    store = await _stored(library, file)
+    library.embedder.open.clear()
+    async with asyncio.TaskGroup() as group:
+        doomed = group.create_task(library.ingestion.work())
+        await library.embedder.asked.wait()
+        doomed.cancel()  # it has no time to say anything, as if the process had been killed
+
+    assert await replica.ingestion.work() == 0
+    library.clock.now += LEASE + 1
+    assert await replica.ingestion.work() == 1
+    assert (await _shown(library, store, file)).status == "completed"
+
+
+async def test_a_lease_is_renewed_while_the_work_takes_long(library: Library, replica: Library) -> None:
+    file = await library.upload(b"whales")
+    store = await _stored(library, file)
+    library.embedder.open.clear()
+    async with asyncio.TaskGroup() as group:
+        slow = group.create_task(library.ingestion.work())
+        await library.embedder.asked.wait()
+        for _ in range(3):
+            library.clock.now += LEASE - 1
+            await asyncio.sleep(LEASE / 3 + 0.2)  # the pace of the renewals is the worker's own
+            assert await replica.ingestion.work() == 0
+        library.embedder.open.set()
+    assert slow.result() == 1
+    assert (await _shown(library, store, file)).status == "completed"
+
+
+async def test_a_worker_whose_file_is_taken_out_stops(library: Library) -> None:
+    file = await library.upload(b"whales")
+    store = await _stored(library, file)
+    library.embedder.open.clear()
+    async with asyncio.TaskGroup() as group:
+        working = group.create_task(library.ingestion.work())
+        await library.embedder.asked.wait()
+        await library.store_files.remove(PROJECT, store, file.id)
+        await asyncio.wait_for(asyncio.shield(working), 10)  # it is told when it renews its lease
+    assert library.index.files == {}
+
+    library.clock.now += LEASE + 1
+    assert await library.ingestion.work() == 1  # the removal
+    assert await library.ingestion.work() == 0
+    assert (await library.stores.get(PROJECT, store)).totals.total == 0
+
+
+async def test_a_removed_file_is_gone_though_its_worker_was_done_in_the_same_moment(library: Library) -> None:
+    file = await library.upload(b"whales")
+    store = await _stored(library, file)
+    library.embedder.open.clear()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(library.ingestion.work())
+        await library.embedder.asked.wait()
+        await library.store_files.remove(PROJECT, store, file.id)
+        library.embedder.open.set()  # before it has noticed: its passages are written
+    assert (store, file.id) in library.index.files
+    assert await library.stores.search(PROJECT, FileQuery(vector_store_ids=(store,), queries=("whales",))) == []
+
+    library.clock.now += LEASE + 1
+    await library.ingestion.work()
+    assert library.index.files == {}
+
+
+async def test_a_file_that_kills_every_worker_is_given_up(library: Library, database: Database) -> None:
+    file = await library.upload(b"poison")
+    store = await _stored(library, file)
+    library.embedder.open.clear()
+    for _ in range(4):
+        library.embedder.asked.clear()
+        async with asyncio.TaskGroup() as group:
+            doomed = group.create_task(library.ingestion.work())
+            await library.embedder.asked.wait()
+            doomed.cancel()
+        library.clock.now += LEASE + 1
+    assert await library.ingestion.work() == 1
+    assert (await _shown(library, store, file)).error_code == "server_error"
+    assert library.embedder.calls == 4
+
+
+async def test_a_new_file_wakes_the_worker(library: Library) -> None:
+    waiting = asyncio.Event()
+
+    async def worker() -> None:
+        waiting.set()
+        await library.ingestion.run()
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(worker())
+        await waiting.wait()
+        file = await library.upload(b"whales")
+        store = await _stored(library, file)
+        await asyncio.wait_for(asyncio.shield(task), 4)  # less than it would sleep
+    assert (await _shown(library, store, file)).status == "completed"
+
+
+async def test_a_file_deleted_before_its_turn_is_only_removed(library: Library) -> None:
+    file = await library.upload(b"whales")
+    store = await _stored(library, file)
+    await library.files.delete(PROJECT, file.id)
+    assert await library.ingestion.work() == 1
+    assert library.embedder.calls == 0
+    assert (await library.stores.get(PROJECT, store)).totals.total == 0
