@@ -15,24 +15,37 @@ from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp
 
 from app import __version__, discovery, upstreams
-from app.api import errors, health, models, openapi, responses, tools
+from app.api import errors, files, health, models, openapi, responses, tools, vector_stores
 from app.api.create import CreateResponse, Policy
-from app.api.dependencies import Services
+from app.api.dependencies import Library, Services
 from app.api.gateway import Gateway
 from app.api.streaming import Heartbeats
 from app.db.engine import Database
+from app.documents import reading
 from app.engine.access import Access
 from app.engine.catalog import Catalog
+from app.engine.files import UploadedFiles
 from app.engine.history import History
+from app.engine.ingestion import Ingestion, Pipeline
+from app.engine.media import Media
 from app.engine.metering import Metrics
 from app.engine.responses import Responses
 from app.engine.routing import Router
 from app.engine.run import Ports
 from app.engine.runs import Runs
 from app.engine.sealing import Sealer
+from app.engine.store_files import StoreFiles
 from app.engine.structured import Validator
 from app.engine.turn import Parsers
+from app.engine.vector_stores import StorePorts, VectorStores
 from app.eventlog.base import EventLog
+from app.knowledge import chunking
+from app.knowledge.base import Embedder, PassageIndex
+from app.knowledge.blobs import StoredBlobs
+from app.knowledge.records_attachments import SqlAttachments
+from app.knowledge.records_files import SqlFileRecords
+from app.knowledge.records_jobs import SqlJobs
+from app.knowledge.records_stores import SqlStoreRecords
 from app.settings import Settings, load
 from app.stores.base import ResponseStore
 from app.stores.keys import SqlKeyStore
@@ -48,6 +61,11 @@ _PURGE_BATCH = 200
 _PURGE_PAUSE = 0.05
 _USAGE_SECONDS = 30.0
 _MODELS_SECONDS = 60.0
+_INGESTIONS = 2
+"""Files that are ingested at a time in one process."""
+_USUAL_EMBEDDINGS = "text-embedding-v4"
+_VECTOR_BYTES = 128 * 1024 * 1024
+"""For the vectors of the stores that are searched, on SQLite: some 300,000 passages of the built-in model."""
 
 
 def create_app(settings: Settings | None = None) -> Gateway:
@@ -69,6 +87,8 @@ def create_app(settings: Settings | None = None) -> Gateway:
     )
     for router in (responses.router, models.router, tools.router, health.router):
         app.include_router(router)
+    for router in (files.router, vector_stores.router):
+        app.include_router(router, max_body_size=None if router is files.router else settings.limits.body_bytes)
     errors.install(app)
     openapi.install(app)
     gateway = Gateway(app, metrics)
@@ -90,7 +110,13 @@ async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
     stack.push_async_callback(database.aclose)
     keys = SqlKeyStore(database)
     store = _store(settings, database, stack)
-    catalog = _catalog(settings, stack)
+    library, ingestion = _library(settings, database, stack)
+    fetcher = GuardedFetcher(allow=settings.fetch_allow, robots=settings.fetch_robots)
+    stack.push_async_callback(fetcher.aclose)
+    # What a user names in a request is fetched for that user, not by a program on its own: robots.txt is not asked.
+    errand = GuardedFetcher(allow=settings.fetch_allow, robots=False)
+    stack.push_async_callback(errand.aclose)
+    catalog = _catalog(settings, library, fetcher, stack)
     routes = await upstreams.connect(settings)
     for route in routes:
         stack.push_async_callback(route.provider.aclose)
@@ -98,6 +124,7 @@ async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
     ports = Ports(
         store=store,
         history=History(store, settings.limits.context_cache_bytes, shared=not _alone(settings)),
+        media=Media(errand, library.vector_stores if library else None, settings.limits),
         router=router,
         sealer=Sealer(await keys.secret("sealing", os.urandom(32))),
         validator=Validator(),
@@ -122,15 +149,54 @@ async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
     service = Responses(ports, runs, settings.limits)
     heartbeats = Heartbeats()
     _start_background(runs, ports, access, heartbeats, settings)
+    if library is not None and ingestion is not None:
+        _start_library(runs, library, ingestion)
     policy = Policy(settings.limits.body_bytes, settings.done_marker, settings.lenient_user_agents)
     create = CreateResponse(service, access, runs, metrics, heartbeats, policy)
-    return create, Services(service, access, router, metrics, catalog, store, settings.heartbeat_seconds, settings.done_marker)
+    return create, Services(service, access, router, metrics, catalog, store, settings.heartbeat_seconds, settings.done_marker, library)
 
 
-def _catalog(settings: Settings, stack: AsyncExitStack) -> Catalog:
-    fetcher = GuardedFetcher(allow=settings.fetch_allow, robots=settings.fetch_robots)
-    stack.push_async_callback(fetcher.aclose)
-    workshop = Workshop(settings=settings, fetcher=fetcher, files=None)
+def _library(settings: Settings, database: Database, stack: AsyncExitStack) -> tuple[Library | None, Ingestion | None]:
+    if settings.files_dir == "off":
+        return None, None
+    blobs = StoredBlobs(settings.files_dir, settings.files_s3_endpoint)
+    records, attachments = SqlFileRecords(database), SqlAttachments(database)
+    index, embedder = _index(database), _embedder(settings)
+    stack.push_async_callback(embedder.aclose)
+    limits = settings.limits
+    pipeline = Pipeline(
+        jobs=SqlJobs(database), files=records, blobs=blobs, read=reading.text, split=chunking.split, embedder=embedder, index=index
+    )
+    ingestion = Ingestion(pipeline, read_bytes=limits.container_file_bytes, clock=time.time)
+    uploaded = UploadedFiles(records, blobs, upload_bytes=limits.file_bytes, read_bytes=limits.container_file_bytes, clock=time.time)
+    store_files = StoreFiles(attachments, index, time.time, ingestion.wake)
+    shelf = StorePorts(stores=SqlStoreRecords(database), attachments=attachments, index=index, embedder=embedder)
+    return Library(uploaded, store_files, VectorStores(shelf, uploaded, store_files, time.time)), ingestion
+
+
+def _index(database: Database) -> PassageIndex:
+    if database.embedded:
+        from app.knowledge.index_sqlite import SqliteIndex  # noqa: PLC0415 - one of the two is used
+
+        return SqliteIndex(database, memory=_VECTOR_BYTES)
+    from app.knowledge.index_postgres import PostgresIndex  # noqa: PLC0415 - as above
+
+    return PostgresIndex(database)
+
+
+def _embedder(settings: Settings) -> Embedder:
+    if settings.embeddings_base_url is None:
+        from app.knowledge.embed_local import LocalEmbedder  # noqa: PLC0415 - one of the two is used
+
+        return LocalEmbedder()
+    from app.knowledge.embed_http import HttpEmbedder  # noqa: PLC0415 - as above
+
+    key = settings.embeddings_api_key.get_secret_value() if settings.embeddings_api_key else None
+    return HttpEmbedder(settings.embeddings_base_url, model=settings.embeddings_model or _USUAL_EMBEDDINGS, api_key=key)
+
+
+def _catalog(settings: Settings, library: Library | None, fetcher: GuardedFetcher, stack: AsyncExitStack) -> Catalog:
+    workshop = Workshop(settings=settings, fetcher=fetcher, files=library.vector_stores if library else None)
     specs = list(discovery.constants("app.tools", "TOOL", ToolSpec).values())
     catalog = Catalog(specs, {spec.type: spec.build(workshop) for spec in specs}, settings.tools)
     stack.push_async_callback(catalog.aclose)
@@ -173,6 +239,19 @@ def _shared_log(settings: Settings, database: Database, stack: AsyncExitStack) -
         log = SqlEventLog(database)
     stack.push_async_callback(log.aclose)
     return log
+
+
+def _start_library(runs: Runs, library: Library, ingestion: Ingestion) -> None:
+    async def purge() -> None:
+        removed = 1
+        while removed:
+            now = int(time.time())
+            removed = await library.files.purge(now, _PURGE_BATCH) + await library.vector_stores.purge(now, _PURGE_BATCH)
+            await asyncio.sleep(_PURGE_PAUSE)
+
+    runs.every(_PURGE_SECONDS, purge)
+    for _ in range(_INGESTIONS):
+        runs.every(0.0, ingestion.run)
 
 
 def _start_background(runs: Runs, ports: Ports, access: Access, heartbeats: Heartbeats, settings: Settings) -> None:

@@ -100,6 +100,13 @@ async def test_a_worker_is_another_process_and_is_used_again() -> None:
     assert await offload.run(os.getpid, seconds=30, kind="another") != first
 
 
+async def test_an_idle_worker_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offload, "_IDLE_SECONDS", 0.05)
+    first = await offload.run(os.getpid, seconds=30, kind="idle")
+    await gone(first)
+    assert await offload.run(os.getpid, seconds=30, kind="idle") != first
+
+
 def test_it_serves_any_event_loop() -> None:
     async def worker() -> int:
         return await offload.run(os.getpid, seconds=30, kind="loops")

@@ -19,6 +19,7 @@ from app.engine.store_files import StoreFiles
 from app.engine.vector_stores import VectorStores
 from app.protocol.errors import InvalidRequest
 from app.stores.base import ResponseStore
+from app.tools.base import Containers
 
 _scheme = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer sk-…`.")
 
@@ -44,6 +45,8 @@ class Services(msgspec.Struct, frozen=True):
     done_marker: bool
     library: Library | None = None
     """None: files are switched off."""
+    containers: Containers | None = None
+    """None: code cannot be run here."""
 
 
 def _services(request: Request) -> Services:

@@ -14,18 +14,20 @@ import msgspec
 
 from app.engine import records
 from app.engine.admission import Item
+from app.engine.media import Media
 from app.engine.toolset import upstream_name
 from app.engine.transcript import Context, Transcript, last_user
 from app.protocol import ids
 from app.protocol.errors import InvalidRequest
 from app.protocol.messages import Message
 from app.protocol.requests import parse_item
+from app.providers.base import Capabilities
 from app.stores.base import AncestorDeleted, ResponseStore, Turn
 
 _JOIN = b","
 _DELETIONS_KEPT = 10_000
-_Key = tuple[str, str, str, bool]
-"""Project, response, dialect, whether earlier thinking is kept."""
+_Key = tuple[str, str, str, tuple[bool, ...]]
+"""Project, response, dialect, and what of the model decides how a context is written."""
 
 
 class MessageEncoder(Protocol):
@@ -43,8 +45,25 @@ class View(msgspec.Struct, frozen=True):
 
     project_id: str
     encoder: MessageEncoder
-    preserves_thinking: bool
+    can: Capabilities
+    model: str
+    """For messages."""
     unseal: Callable[[str], str | None]
+    media: Media
+
+    @property
+    def preserves_thinking(self) -> bool:
+        """Earlier thinking stays in."""
+        return self.can.preserves_thinking
+
+    def key(self, response_id: str) -> _Key:
+        """Under which the response's context is kept."""
+        can = self.can
+        return self.project_id, response_id, self.encoder.dialect, (can.preserves_thinking, can.images, can.image_urls, can.files)
+
+    async def load_media(self, transcript: Transcript, items: Sequence[Item] = ()) -> None:
+        """Put files and images in place of what names them; without `items`, what is gone becomes a note for the model."""
+        transcript.messages = list(await self.media.resolve(self.project_id, transcript.messages, self.can, model=self.model, items=items))
 
     def transcript(self, context: Context) -> Transcript:
         """A transcript that continues the context."""
@@ -111,7 +130,7 @@ class History:
         if previous_id is None:
             return Context()
         response_id = ids.normalize_response_id(previous_id)
-        key = (view.project_id, response_id or "", view.encoder.dialect, view.preserves_thinking)
+        key = view.key(response_id or "")
         cached = self._recent.get(key)
         if cached is not None and cached.expires_at > now and (not self._shared or await self._store.continuable(*key[:2], now)):
             if key in self._recent:
@@ -122,6 +141,7 @@ class History:
         for turn in turns:
             records.replay(turn, transcript)
         transcript.flush_open()
+        await view.load_media(transcript)
         return view.settle(transcript, frozenset(turn.id for turn in turns), b"")
 
     def remember(self, view: View, response_id: str, recent: Recent, *, after: str | None) -> None:
@@ -129,9 +149,9 @@ class History:
         if not recent.turns.isdisjoint(self._deleted):
             return
         if after is not None:
-            parent = (view.project_id, after, view.encoder.dialect, view.preserves_thinking)
+            parent = view.key(after)
             self._drop([parent] if parent in self._recent else [])
-        self._recent[view.project_id, response_id, view.encoder.dialect, view.preserves_thinking] = recent
+        self._recent[view.key(response_id)] = recent
         self._size += recent.size
         while self._size > self._capacity and self._recent:
             self._size -= self._recent.popitem(last=False)[1].size

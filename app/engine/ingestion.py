@@ -105,14 +105,21 @@ class Ingestion:
         done = 0
         while job := await self._claim():
             try:
-                async with asyncio.TaskGroup() as group:
-                    renewal = group.create_task(self._renew(job))
-                    await self._do(job)
-                    renewal.cancel()
-            except* _LeaseLost:
-                _log.info("file %s of %s changed while it was being ingested", job.file_id, job.vector_store_id)
+                await self._hold(job)
+            except asyncio.CancelledError:  # the process is asked to stop: the next one need not wait for the lease to end
+                await self._pipeline.jobs.release(job)
+                raise
             done += 1
         return done
+
+    async def _hold(self, job: Job) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                renewal = group.create_task(self._renew(job))
+                await self._do(job)
+                renewal.cancel()
+        except* _LeaseLost:
+            _log.info("file %s of %s changed while it was being ingested", job.file_id, job.vector_store_id)
 
     async def _claim(self) -> Job | None:
         now = self._now()

@@ -39,7 +39,15 @@ _PDF = b"%PDF-"
 
 
 class _Unusable(Exception):
-    """A part cannot be given to the model; the message is a sentence for the client."""
+    """A part cannot be given to the model; the message, a clause, says why."""
+
+    code = "invalid_value"
+
+
+class _NotTaken(_Unusable):
+    """This model does not take such a part here; others may."""
+
+    code = "unsupported_value"
 
 
 class _Loaded(msgspec.Struct, frozen=True):
@@ -122,6 +130,12 @@ class Media:
 
         return [User(tuple(map(replaced, parts))) if (parts := _parts(message)) else message for message in messages]
 
+    async def images(self, project_id: str, images: Sequence[ImagePart]) -> list[ImagePart]:
+        """With uploads put in, for tools, which load links themselves. What is gone stays as it is, since numbers tell them apart."""
+        resolved = await self.resolve(project_id, [User((image,)) for image in images], Capabilities(), model="")
+        found = [part for message in resolved for part in _parts(message)]
+        return [new if isinstance(new, ImagePart) else old for old, new in zip(images, found, strict=True)]
+
     async def _settled(self, asked: _Asked, part: Part, room: _Room) -> Part | InvalidRequest:
         """The part as the upstream takes it, or the error it is for the client, as a value: the first in order is told."""
         try:
@@ -131,13 +145,13 @@ class Media:
             place = _place(asked.items, part)
             if place is None:
                 return TextPart(f"[{_described(part)} was here, which cannot be shown any more: {error}.]")
-            return InvalidRequest(f"Invalid '{place}': {error}.", code="invalid_value", param=place)
+            return InvalidRequest(f"Invalid '{place}': {error}.", code=error.code, param=place)
 
     async def _resolved(self, asked: _Asked, part: Part, room: _Room) -> Part:
         match part:
             case ImagePart():
                 if not asked.can.images:
-                    raise _Unusable(f"the model '{asked.model}' does not take images here")
+                    raise _NotTaken(f"the model '{asked.model}' does not take images here")
                 return await _image(await self._load(asked.project_id, part), part.detail, room)
             case FilePart():
                 loaded = await self._load(asked.project_id, part)
@@ -148,7 +162,7 @@ class Media:
     async def _document(self, asked: _Asked, loaded: _Loaded, room: _Room) -> Part:
         if _image_type(loaded.content) is not None:
             if not asked.can.images:
-                raise _Unusable(f"it is an image, and the model '{asked.model}' does not take images here")
+                raise _NotTaken(f"it is an image, and the model '{asked.model}' does not take images here")
             return await _image(loaded, "auto", room)
         if asked.can.files and loaded.content.startswith(_PDF) and len(loaded.content) <= _IMAGE_BYTES:
             data = await asyncio.to_thread(_data_uri, "application/pdf", loaded.content)

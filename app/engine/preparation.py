@@ -12,6 +12,7 @@ from app.engine.admission import Admitted, Item
 from app.engine.exchanges import said
 from app.engine.history import History, View, join
 from app.engine.hosted import Hosted, Offer, Ran
+from app.engine.media import Media
 from app.engine.native import Where
 from app.engine.reading import Reader
 from app.engine.sealing import Sealer
@@ -19,7 +20,7 @@ from app.engine.thinking import Decision
 from app.engine.transcript import Context, Transcript, last_user, weight
 from app.protocol import ids
 from app.protocol.errors import InvalidRequest
-from app.protocol.messages import FilePart, FunctionTool, ImagePart, Message, User
+from app.protocol.messages import FunctionTool
 from app.providers.base import Capabilities, ForcedCall, JsonObject, JsonSchema, ModelCall, Provider, Sampling
 
 _WITHOUT_EFFECT: dict[str, float] = {"presence_penalty": 0, "frequency_penalty": 0, "repetition_penalty": 1}
@@ -75,6 +76,18 @@ class Tenant(msgspec.Struct, frozen=True):
     project_id: str
     history: History
     sealer: Sealer
+    media: Media
+
+
+class _Setting(msgspec.Struct, frozen=True):
+    """Where a request goes, and with what."""
+
+    provider: Provider
+    model: str
+    can: Capabilities
+    decision: Decision
+    context: Context
+    offer: Offer
 
 
 class Preparation:
@@ -86,6 +99,7 @@ class Preparation:
         self._project_id = tenant.project_id
         self._history = tenant.history
         self._sealer = tenant.sealer
+        self._media = tenant.media
         self._hosted = hosted
 
     async def prepare(self, provider: Provider, model: str, now: int) -> Prepared:
@@ -94,48 +108,53 @@ class Preparation:
         can = provider.capabilities(model)
         _check_sampling(admitted.sampling, can, provider.dialect)
         decision = thinking.decide(admitted.request, can, excluded=self._excludes_thinking(can))
-        view = View(self._project_id, provider, can.preserves_thinking, self._unseal)
+        view = View(self._project_id, provider, can, admitted.model, self._unseal, self._media)
         context = await self._history.context(view, admitted.request.previous_response_id, now)
-        transcript = view.transcript(context)
         items = tuple(item for item in self._items if not _repeated(item, context)) if context.turns else self._items
+        transcript = view.transcript(context)
         transcript.add([(item.place, one) for item in items if (one := said(item.raw, item.fields, item.place)) is not None])
         offer = await self._offer(transcript, can, thinks=decision.enabled is True)
-        tools = (*admitted.tools.functions, *offer.functions)
         resumed = await self._resume(transcript)
         transcript.close()
-        messages = transcript.messages
-        _check_parts(messages, can, admitted.model)
-        closed = last_user(messages)
-        earlier = provider.encode_messages(messages[:closed], reasoning=can.preserves_thinking) if closed else b""
-        enforced = self._enforced_format(can, thinks=decision.enabled is True)
-        forced, duties = self._duties(can, enforced, tools, thinks=decision.enabled is True)
-        call = ModelCall(
-            model=model,
-            system=self._system(
-                transcript, None if forced else duties.forced, in_words=admitted.format is not None and enforced != "whole"
-            ),
-            prefix=join(context.prefix, earlier),
-            messages=messages[closed:],
-            tools=tools,
-            native_tools=offer.native,
-            forced_call=forced,
-            parallel_tool_calls=admitted.request.parallel_tool_calls is not False,
-            format=admitted.format if enforced else None,
-            sampling=admitted.sampling,
-            thinking=decision.thinking,
-            stream=admitted.stream,
-            user=admitted.request.user or admitted.request.safety_identifier,
-            prompt_cache_key=admitted.request.prompt_cache_key,
-        )
+        await view.load_media(transcript, items)
+        call, duties = self._call(transcript, _Setting(provider, model, can, decision, context, offer))
         hosted = frozenset(function.name for function in offer.functions)
         warnings = self._warnings(transcript)
         return Prepared(provider, call, decision, duties, view, context, items, transcript, can, warnings, hosted, resumed)
+
+    def _call(self, transcript: Transcript, setting: _Setting) -> tuple[ModelCall, Duties]:
+        admitted, request, can, messages = self._admitted, self._admitted.request, setting.can, transcript.messages
+        thinks = setting.decision.enabled is True
+        closed = last_user(messages)
+        earlier = setting.provider.encode_messages(messages[:closed], reasoning=can.preserves_thinking) if closed else b""
+        enforced = self._enforced_format(can, thinks=thinks)
+        tools = (*admitted.tools.functions, *setting.offer.functions)
+        forced, duties = self._duties(can, enforced, tools, thinks=thinks)
+        in_words = admitted.format is not None and enforced != "whole"
+        call = ModelCall(
+            model=setting.model,
+            system=self._system(transcript, None if forced else duties.forced, in_words=in_words),
+            prefix=join(setting.context.prefix, earlier),
+            messages=messages[closed:],
+            tools=tools,
+            native_tools=setting.offer.native,
+            forced_call=forced,
+            parallel_tool_calls=request.parallel_tool_calls is not False,
+            format=admitted.format if enforced else None,
+            sampling=admitted.sampling,
+            thinking=setting.decision.thinking,
+            stream=admitted.stream,
+            user=request.user or request.safety_identifier,
+            prompt_cache_key=request.prompt_cache_key,
+        )
+        return call, duties
 
     async def _offer(self, transcript: Transcript, can: Capabilities, *, thinks: bool) -> Offer:
         if self._hosted is None:
             return Offer()
         limited = self._admitted.request.max_tool_calls is not None
         where = Where(can, thinks, self._admitted.tools.forced is not None, limited)
+        transcript.images = await self._media.images(self._project_id, transcript.images)
         return await self._hosted.offer(where, transcript.notes, transcript.images)
 
     async def _resume(self, transcript: Transcript) -> Sequence[Ran]:
@@ -220,22 +239,6 @@ def _check_sampling(sampling: Sampling, can: Capabilities, dialect: str) -> None
         if value is not None and name not in can.sampling and value != _WITHOUT_EFFECT.get(name):
             message = f"Unsupported parameter: '{name}' is not supported by the upstream that serves this model (dialect '{dialect}')."
             raise InvalidRequest(message, code="unsupported_parameter", param=name)
-
-
-def _check_parts(messages: Sequence[Message], can: Capabilities, model: str) -> None:
-    for message in messages:
-        if not isinstance(message, User) or isinstance(message.content, str):
-            continue
-        for part in message.content:
-            refused = (
-                "images"
-                if isinstance(part, ImagePart) and not can.images
-                else "files"
-                if isinstance(part, FilePart) and not can.files
-                else None
-            )
-            if refused:
-                raise InvalidRequest(f"The model '{model}' does not take {refused} here.", code="unsupported_value", param="input")
 
 
 def estimated_size(call: ModelCall) -> int:

@@ -20,6 +20,7 @@ from app.engine.exchanges import encode as encode_exchanges
 from app.engine.history import History, Recent
 from app.engine.hosted import Hosted
 from app.engine.loop import Bounds
+from app.engine.media import Media
 from app.engine.metering import Metrics
 from app.engine.preparation import Preparation, Prepared, Tenant, estimated_size, shortened
 from app.engine.routing import Route, Router, Started, Target
@@ -57,6 +58,7 @@ class Ports(msgspec.Struct, frozen=True):
 
     store: ResponseStore
     history: History
+    media: Media
     router: Router
     sealer: Sealer
     validator: Validator
@@ -89,7 +91,7 @@ class Run:
         self._hosted = (
             Hosted(admitted.tools.hosted, ports.limits, self._introduce, ports.metrics.tool_called) if admitted.tools.hosted else None
         )
-        self._preparation = Preparation(admitted, items, Tenant(project_id, ports.history, ports.sealer), self._hosted)
+        self._preparation = Preparation(admitted, items, Tenant(project_id, ports.history, ports.sealer, ports.media), self._hosted)
         self._prepared: Prepared | None = None
         self._started: Started | None = None
         self._assembler: Assembler | None = None

@@ -343,7 +343,7 @@ def _part(part: ItemPart, place: str) -> Part:
 def _image(part: ItemPart, place: str) -> ImagePart:
     url = part.image_url.get("url") if isinstance(part.image_url, dict) else part.image_url
     if part.file_id:
-        raise InvalidRequest("Images by 'file_id' are not supported; send 'image_url'.", code="unsupported_value", param=f"{place}.file_id")
+        return ImagePart("", part.detail or "auto", part.file_id)
     if not isinstance(url, str) or not url.startswith(("http://", "https://", "data:image/")):
         message = "Expected 'image_url' to be an http(s) URL or a base64 data URI of an image."
         raise InvalidRequest(f"Invalid '{place}.image_url'. {message}", code="invalid_image_url", param=f"{place}.image_url")
@@ -351,13 +351,11 @@ def _image(part: ItemPart, place: str) -> ImagePart:
 
 
 def _file(part: ItemPart, place: str) -> FilePart:
-    if part.file_id:
+    if not (part.file_url or part.file_data or part.file_id):
         raise InvalidRequest(
-            "Files by 'file_id' are not supported; send 'file_data' or 'file_url'.", code="unsupported_value", param=f"{place}.file_id"
+            f"'{place}' needs 'file_id', 'file_data' or 'file_url'.", code="missing_required_parameter", param=f"{place}.file_data"
         )
-    if not part.file_url and not part.file_data:
-        raise InvalidRequest(f"'{place}' needs 'file_data' or 'file_url'.", code="missing_required_parameter", param=f"{place}.file_data")
-    return FilePart(part.filename, part.file_url, part.file_data)
+    return FilePart(part.filename, part.file_url, part.file_data, part.file_id)
 
 
 def _result_content(output: str | tuple[ItemPart, ...] | None, place: str) -> tuple[str, Sequence[Part]]:

@@ -47,7 +47,7 @@ class StoreChange(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str | msgspec.UnsetType = msgspec.UNSET
     metadata: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
-    expires_days: int | None | msgspec.UnsetType = msgspec.UNSET
+    expires_days: int | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class Store(msgspec.Struct, frozen=True):

@@ -291,6 +291,10 @@ class Jobs(Protocol):
         """Let it be tried again from that time."""
         ...
 
+    async def release(self, job: Job) -> None:
+        """Give it back at once, as if it had not been tried."""
+        ...
+
     async def settle(self, job: Job) -> None:
         """The passages of a job other than `ingest` are forgotten."""
         ...

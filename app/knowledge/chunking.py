@@ -29,8 +29,11 @@ _LEAST_FULL = 0.75
 _DENSE = re.compile(f"[{DENSE}]")
 _HEADING_LINE = r"(?:#{1,6}[ \t]+\S[^\n]*|第[一二三四五六七八九十百零〇\d]{1,6}[章节條条篇部][^\n。]{0,80})\n[ \t\r\n]*"
 _HEADING = re.compile(_HEADING_LINE)
-_STOP = re.compile(rf"^{_HEADING_LINE}|\n[ \t\r\n]*|[。！？；…]+[”’」』）]*|(?<=[.!?])[\"'”’)\]]*[ \t]+", re.MULTILINE)
-_BREAKS = re.compile(r"[,;:，、：]\s*|\s+")
+
+# The marks of Chinese, by number where they are easily taken for others: ! ? ; and closing quotation marks and bracket; then , and :
+_MARKS, _CLOSING, _COMMAS = "。…\uff01\uff1f\uff1b", "”\u2019」』\uff09", "、\uff0c\uff1a"
+_STOP = re.compile(rf"^{_HEADING_LINE}|\n[ \t\r\n]*|[{_MARKS}]+[{_CLOSING}]*|(?<=[.!?])[\"'{_CLOSING})\]]*[ \t]+", re.MULTILINE)
+_BREAKS = re.compile(rf"[,;:{_COMMAS}]\s*|\s+")
 
 
 class _Piece(NamedTuple):
@@ -45,7 +48,7 @@ class _Piece(NamedTuple):
 
 async def split(text: str, *, size: int, overlap: int) -> list[Passage]:
     """See `base.Split`; in a worker process. Raises OffloadFailed."""
-    return await offload.run(passages, text, size, overlap, seconds=_SECONDS, kind="split")
+    return await offload.run(passages, text, size, overlap, seconds=_SECONDS, kind="passages")
 
 
 def passages(text: str, size: int, overlap: int) -> list[Passage]:

@@ -33,6 +33,8 @@ FLOAT = 4
 _WORDS_SECONDS = 120.0
 _MOST_WORDS = 32
 """Of a query."""
+_LONGEST_QUERY = 2000
+"""Characters in which words are looked for."""
 _COMMON = 20_000
 """A word in more passages than this is common."""
 _FEWEST_CANDIDATES = 60
@@ -174,7 +176,7 @@ class SqlPassages(ABC):
     async def _worded(self, scope: Scope, query: str, count: int) -> Sequence[tuple[int, float]]:
         """The passages with the rarest words of the query, best first."""
         stores = [marked(store) for store in scope.stores]
-        queries = {f"w{number}": self._query(stores, word) for number, word in enumerate(asked(query, _MOST_WORDS))}
+        queries = {f"w{number}": self._query(stores, word) for number, word in enumerate(asked(query[:_LONGEST_QUERY], _MOST_WORDS))}
         if not queries:
             return ()
         counting = " UNION ALL ".join(
@@ -186,14 +188,14 @@ class SqlPassages(ABC):
         if not chosen:
             return ()
         rarity = {f"r{name}": math.log1p(scope.size / found[name]) for name in chosen}
-        matching = " UNION ALL ".join(
-            f"SELECT number, CAST(:r{name} AS float) AS rarity FROM "
-            f"(SELECT number FROM ({self._containing(name)}) AS q WHERE {self._of_files()} LIMIT {_COMMON}) AS c"  # noqa: S608 - as above
-            for name in chosen
-        )
+        matching = " UNION ALL ".join(self._matching(name) for name in chosen)
         ranking = f"SELECT number, sum(rarity) AS score FROM ({matching}) AS m GROUP BY number ORDER BY score DESC, number LIMIT :count"  # noqa: S608 - as above
         parameters = {**{name: queries[name] for name in chosen}, **rarity, "files": self._files(scope.wanted), "count": count}
         return [(row["number"], row["score"]) for row in await fetch(self._database, text(ranking), parameters)]
+
+    def _matching(self, name: str) -> str:
+        passages = f"SELECT number FROM ({self._containing(name)}) AS q WHERE {self._of_files()} LIMIT {_COMMON}"  # noqa: S608 - as above
+        return f"SELECT number, CAST(:r{name} AS float) AS rarity FROM ({passages}) AS c"  # noqa: S608 - as above
 
     async def _scope(self, search: Search) -> Scope:
         wanted = [passage_stores.c.id.label("store"), passage_stores.c.model, passage_files.c.id, passage_files.c.size]
@@ -292,7 +294,7 @@ def marked(store: int) -> str:
 async def words_apart(texts: Sequence[str]) -> list[str]:
     """The words of each text, joined by spaces; from a worker process."""
     try:
-        return await offload.run(words_of_all, texts, seconds=_WORDS_SECONDS, kind="words")
+        return await offload.run(words_of_all, texts, seconds=_WORDS_SECONDS, kind="passages")
     except offload.OffloadFailed as error:
         raise KnowledgeUnavailable(f"the words of a text: {error}") from error
 

@@ -21,14 +21,14 @@ def fuse(rankings: Sequence[tuple[Sequence[tuple[int, float]], float]]) -> dict[
     The score is the sum of weight / (60 + rank), relative to that of the first of all orders, which has 1. Equals in an order share
     their rank.
     """
-    best = sum(weight for _, weight in rankings) / (_DAMPING + 1)
+    total = sum(weight for _, weight in rankings)
     scores: dict[int, float] = {}
     for order, weight in rankings:
         rank, last = 0, None
         for place, (one, score) in enumerate(order, 1):
             if score != last:
                 rank, last = place, score
-            scores[one] = scores.get(one, 0.0) + weight / (_DAMPING + rank) / best
+            scores[one] = scores.get(one, 0.0) + weight / total * (_DAMPING + 1) / (_DAMPING + rank)
     return dict(sorted(scores.items(), key=lambda scored: -scored[1]))
 
 

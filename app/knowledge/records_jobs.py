@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, delete, select, tuple_, update
 
 from app.db.engine import Database
 from app.db.tables import vector_store_files
-from app.knowledge._database import database_errors
+from app.knowledge._database import database_errors, fetch
 from app.knowledge.base import Job, LastError
 
 _a = vector_store_files.c
@@ -27,6 +27,7 @@ _DUE = (
     .with_for_update(skip_locked=True)  # SQLite knows no row locks and needs none: it has one writer
     .cte("due")  # Postgres asks a plain subquery as often as its plan likes, and would lock another row each time
 )
+_IS_DUE = select(_queue.file_id).where(_queue.due_at <= bindparam("now")).limit(1)
 _CLAIM = (
     update(vector_store_files)
     .where(_KEY.in_(select(_DUE.c.vector_store_id, _DUE.c.file_id)))
@@ -56,6 +57,7 @@ _FAIL = (
     .values(status="failed", usage_bytes=0, error_code=bindparam("code"), error_message=bindparam("message"), **_DONE)
 )
 _POSTPONE = update(vector_store_files).where(*_HELD).values(owner=None, due_at=bindparam("until"))
+_RELEASE = update(vector_store_files).where(*_HELD).values(owner=None, due_at=0, attempts=_a.attempts - 1)
 _EMPTIED = update(vector_store_files).where(*_HELD).values(usage_bytes=0, **_DONE)
 _REMOVED = delete(vector_store_files).where(*_HELD)
 
@@ -68,6 +70,8 @@ class SqlJobs:
 
     async def claim(self, owner: str, now: int, until: int) -> Job | None:
         """Take the job that has waited longest."""
+        if not await fetch(self._database, _IS_DUE, {"now": now}):
+            return None  # without a look, an idle process would ask for SQLite's write lock again and again
         with database_errors():
             async with self._database.transaction() as connection:
                 row = (await connection.execute(_CLAIM, {"now": now, "until": until, "new_owner": owner})).mappings().first()
@@ -91,6 +95,10 @@ class SqlJobs:
     async def postpone(self, job: Job, due: int) -> None:
         """Give it back."""
         await self._change(_POSTPONE, job, until=due)
+
+    async def release(self, job: Job) -> None:
+        """Give it back untried."""
+        await self._change(_RELEASE, job)
 
     async def settle(self, job: Job) -> None:
         """A cancelled file stays in the list, a removed one goes."""

@@ -101,11 +101,13 @@ def _among(found: Value | None, value: Value | tuple[Value, ...]) -> bool:
 
 def _in_order(order: str, found: Value | None, value: Value | tuple[Value, ...]) -> bool:
     if isinstance(found, str) and isinstance(value, str):
-        sign = (found > value) - (found < value)
-    elif _is_number(found) and _is_number(value):
-        sign = (found > value) - (found < value)
-    else:
-        return False
+        return _holds(order, (found > value) - (found < value))
+    if _is_number(found) and _is_number(value):
+        return _holds(order, (found > value) - (found < value))
+    return False
+
+
+def _holds(order: str, sign: int) -> bool:
     return {"gt": sign > 0, "gte": sign >= 0, "lt": sign < 0, "lte": sign <= 0}[order]
 
 

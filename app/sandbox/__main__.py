@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
+from types import FrameType
 
 import msgspec
 import uvicorn
@@ -19,8 +21,8 @@ import uvicorn
 from app.sandbox import probe, protocol
 from app.sandbox.config import Config, ConfigurationError, from_environment
 from app.sandbox.service import application
-from app.sandbox.sessions import Sessions
 from app.sandbox.session import Workplace
+from app.sandbox.sessions import Sessions
 from app.sandbox.stage import Stage
 
 _log = logging.getLogger("app.sandbox")
@@ -37,6 +39,7 @@ def main() -> int:
     except (ConfigurationError, msgspec.MsgspecError) as error:
         return _refuse(str(error), child=child)
     os.environ.pop("SANDBOX_TOKEN", None)
+    signal.signal(signal.SIGTERM, _end)  # the server raises the signal again once it has ended in order
     Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_DIE, encoding="ascii")
     stage = Stage()
     try:
@@ -69,6 +72,10 @@ async def _serve(config: Config, stage: Stage, *, child: bool) -> None:
 
 async def _warm(workplace: Workplace, config: Config) -> None:
     workplace.seeds = await probe.font_cache(workplace, config.limits)
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    sys.exit(0)
 
 
 def _end_with_parent(server: uvicorn.Server) -> None:

@@ -14,7 +14,7 @@ from app.sandbox.protocol import SESSION_ID, NewSession
 from app.sandbox.session import Session, Workplace
 
 _SESSION_ID = re.compile(SESSION_ID)
-_SWEEP_SECONDS = 5.0
+_SWEEP_SECONDS = 1.0
 
 
 class UnknownSession(Exception):
@@ -71,7 +71,7 @@ class Sessions:
             now = time.monotonic()
             for session in [s for s in self._sessions.values() if not s.running and now - s.used > s.limits.idle_seconds]:
                 await self._drop(session)
-            await asyncio.sleep(min(_SWEEP_SECONDS, self._limits.idle_seconds / 2))
+            await asyncio.sleep(_SWEEP_SECONDS)
 
     async def aclose(self) -> None:
         """End all of them."""

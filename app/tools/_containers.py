@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Sequence
+from contextlib import aclosing, contextmanager
 from typing import Final
 
 from app.protocol.errors import InvalidRequest, NotFound, PayloadTooLarge, Unavailable
@@ -86,12 +86,12 @@ class SandboxContainers:
         with _told(container_id, file_id):
             return _entry(await self._sandbox.file(project_id, container_id, file_id))
 
-    @asynccontextmanager
-    async def content(self, project_id: str, container_id: str, file_id: str) -> AsyncGenerator[tuple[int, AsyncIterator[bytes]]]:
+    async def content(self, project_id: str, container_id: str, file_id: str) -> AsyncGenerator[bytes]:
         """See `Containers`."""
         with _told(container_id, file_id):
-            async with self._sandbox.content(project_id, container_id, file_id) as opened:
-                yield opened
+            async with aclosing(self._sandbox.content(project_id, container_id, file_id)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
 
     async def delete_file(self, project_id: str, container_id: str, file_id: str) -> None:
         """See `Containers`."""

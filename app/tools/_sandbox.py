@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import asynccontextmanager
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -101,12 +101,12 @@ class Sandbox:
         """Remove a file."""
         await self._ask(owner, "DELETE", f"/{quote(session_id, safe='')}/files/{quote(file_id, safe='')}", NoneType)
 
-    @asynccontextmanager
-    async def content(self, owner: str, session_id: str, file_id: str) -> AsyncGenerator[tuple[int, AsyncIterator[bytes]]]:
-        """A file's size and its bytes, as they come."""
+    async def content(self, owner: str, session_id: str, file_id: str) -> AsyncGenerator[bytes]:
+        """A file's bytes, as they come."""
         path = f"/{quote(session_id, safe='')}/files/{quote(file_id, safe='')}/content"
         async with self._asked(owner, "GET", path) as response:
-            yield int(response.headers["content-length"]), response.aiter_bytes()
+            async for chunk in response.aiter_bytes():
+                yield chunk
 
     async def aclose(self) -> None:
         """Free what it holds; a service started for it ends."""

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -345,8 +344,8 @@ class Containers(Protocol):
         """Raises NotFound."""
         ...
 
-    def content(self, project_id: str, container_id: str, file_id: str) -> AbstractAsyncContextManager[tuple[int, AsyncIterator[bytes]]]:
-        """The file's size, and its bytes as they come. Entering raises NotFound."""
+    def content(self, project_id: str, container_id: str, file_id: str) -> AsyncGenerator[bytes]:
+        """The file's bytes as they come, for the caller to close. The first one raises NotFound."""
         ...
 
     async def delete_file(self, project_id: str, container_id: str, file_id: str) -> None:

@@ -7,6 +7,7 @@ is an item with an error, and the answer still comes. Calls that need the client
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ class RemoteServers:
         self._allow = settings.fetch_allow
         self._limits = settings.limits
         self._transport: httpx2.AsyncBaseTransport | None = None
+        self._preparing = threading.Lock()
 
     def configure(self, raw: msgspec.Raw, place: str) -> ToolRequest:
         """Check one entry of `tools`; what its functions are called is known only once the server has listed them."""
@@ -71,17 +73,17 @@ class RemoteServers:
         return session
 
     async def _connection(self, server: entry.Server) -> Connection:
-        # In a thread: the import would hold up every stream for half a second.
-        connection = await asyncio.to_thread(_sdk)
-        if self._transport is None:
-            self._transport = guarded_transport(self._allow)
-        return connection(server, self._transport, self._limits.tool_seconds)
+        # In a thread: what it takes the first time would hold up every stream for half a second.
+        connection, transport = await asyncio.to_thread(self._prepare)
+        return connection(server, transport, self._limits.tool_seconds)
 
+    def _prepare(self) -> tuple[type[Connection], httpx2.AsyncBaseTransport]:
+        from app.tools._mcp_client import Connection  # noqa: PLC0415 - the SDK: half a second and 27 MiB, for requests that name a server
 
-def _sdk() -> type[Connection]:
-    from app.tools._mcp_client import Connection  # noqa: PLC0415 - the SDK: half a second and 27 MiB, for requests that name a server
-
-    return Connection
+        with self._preparing:
+            if self._transport is None:
+                self._transport = guarded_transport(self._allow)
+            return Connection, self._transport
 
 
 async def _unreachable(server: entry.Server, connection: Connection, sentence: str) -> ToolSession:

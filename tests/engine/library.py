@@ -86,6 +86,10 @@ class MemoryIndex:
         return sorted(found, key=lambda hit: hit.score, reverse=True)[: search.limit]
 
 
+class Killed(BaseException):
+    """The end of a worker that has no time to say anything."""
+
+
 class Embedder:
     """Answers with one number a text, once it is let; a text that says so fails."""
 
@@ -95,11 +99,14 @@ class Embedder:
         self.asked = asyncio.Event()
         self.calls = 0
         self.failing = False
+        self.deadly = False
 
     async def passages(self, texts: Sequence[str]) -> Vectors:
         self.calls += 1
         self.asked.set()
         await self.open.wait()
+        if self.deadly:
+            raise Killed
         if self.failing:
             raise EmbeddingFailed("The embedding server is away.")
         return Vectors("words", 1, bytes(4 * len(texts)))

@@ -10,11 +10,13 @@ import msgspec
 
 from app.engine.admission import Admitted, admit
 from app.engine.catalog import Catalog
+from app.engine.media import Media
 from app.engine.structured import Validator
 from app.protocol.deltas import Delta
 from app.protocol.messages import Assistant, Message
 from app.providers.base import Capabilities, ModelCall, UpstreamError, UpstreamModel
 from app.settings import Limits
+from app.tools.base import FetchRefused, Page
 
 VALIDATOR = Validator()
 NO_TOOLS = Catalog((), {}, {})
@@ -67,6 +69,26 @@ class ScriptedProvider:
 
     async def aclose(self) -> None:
         """Nothing to close."""
+
+
+class NoWeb:
+    """A fetcher that fetches nothing."""
+
+    async def get(
+        self, url: str, *, limit: int, seconds: float, accept: Sequence[str] = (), headers: Sequence[tuple[str, str]] = ()
+    ) -> Page:
+        """Refuses."""
+        del limit, seconds, accept, headers
+        raise FetchRefused(f"No page at {url}.")
+
+    async def check(self, url: str) -> None:
+        """Refuses."""
+        raise FetchRefused(f"No page at {url}.")
+
+
+def no_media() -> Media:
+    """Files and images of requests, as long as there are none that have to be loaded."""
+    return Media(NoWeb(), None, Limits())
 
 
 def admitted(*, lenient: bool = False, limits: Limits | None = None, catalog: Catalog = NO_TOOLS, **fields: Any) -> Admitted:

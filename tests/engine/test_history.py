@@ -17,9 +17,10 @@ from app.engine.transcript import Context, weight
 from app.protocol import ids
 from app.protocol.errors import InvalidRequest
 from app.protocol.requests import parse_item
+from app.providers.base import Capabilities
 from app.stores.base import ResponseRecord
 from app.stores.memory import MemoryResponseStore
-from tests.engine.scripted import ScriptedProvider
+from tests.engine.scripted import ScriptedProvider, no_media
 
 Json = dict[str, Any]
 NOW = 1000
@@ -60,7 +61,7 @@ class Chat:
         self.view = self.view_of("p", preserves=preserves)
 
     def view_of(self, project: str, *, preserves: bool = False) -> View:
-        return View(project, self.provider, preserves, lambda _: None)
+        return View(project, self.provider, Capabilities(preserves_thinking=preserves), "m", lambda _: None, no_media())
 
     async def turn(self, number: int, previous: int | None, said: Sequence[Json], output: list[Json], *, remember: bool = True) -> None:
         """One turn, as the engine makes it."""

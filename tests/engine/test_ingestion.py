@@ -6,13 +6,15 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from app.db.engine import Database
+from app.db.tables import vector_store_files
 from app.engine.store_files import Chunking, NewStoreFile
 from app.engine.vector_stores import NewStore
 from app.knowledge.base import Attachment, FileRecord
 from app.tools.base import FileQuery
-from tests.engine.library import LEASE, PROJECT, READ_BYTES, Library, build
+from tests.engine.library import LEASE, PROJECT, READ_BYTES, Killed, Library, build
 
 
 @pytest.fixture
@@ -29,6 +31,23 @@ def replica(library: Library, database: Database, tmp_path: Path) -> Library:
 async def _stored(library: Library, *files: FileRecord) -> str:
     new = NewStore(name="", description=None, metadata={}, expires_days=None, file_ids=[file.id for file in files], chunking=Chunking())
     return (await library.stores.create(PROJECT, new)).record.id
+
+
+async def _renewed(library: Library, database: Database) -> None:
+    """The worker has moved its lease on, counted from now."""
+    wanted = int(library.clock()) + LEASE
+    async with asyncio.timeout(10):
+        while (await database.fetch(select(vector_store_files.c.due_at)))[0]["due_at"] < wanted:  # noqa: ASYNC110 - the database signals nothing
+            await asyncio.sleep(0.02)  # between two looks; nothing depends on its length
+
+
+async def _killed(library: Library) -> None:
+    """A worker takes a job and dies of it."""
+    library.embedder.deadly = True
+    with pytest.raises(BaseExceptionGroup) as ended:
+        await library.ingestion.work()
+    assert ended.group_contains(Killed)
+    library.embedder.deadly = False
 
 
 async def _shown(library: Library, store: str, file: FileRecord) -> Attachment:
@@ -91,11 +110,7 @@ async def test_two_workers_never_do_the_same(library: Library, replica: Library)
 async def test_the_job_of_a_dead_worker_is_taken_over_after_its_lease(library: Library, replica: Library) -> None:
     file = await library.upload(b"whales")
     store = await _stored(library, file)
-    library.embedder.open.clear()
-    async with asyncio.TaskGroup() as group:
-        doomed = group.create_task(library.ingestion.work())
-        await library.embedder.asked.wait()
-        doomed.cancel()  # it has no time to say anything, as if the process had been killed
+    await _killed(library)
 
     assert await replica.ingestion.work() == 0
     library.clock.now += LEASE + 1
@@ -103,7 +118,22 @@ async def test_the_job_of_a_dead_worker_is_taken_over_after_its_lease(library: L
     assert (await _shown(library, store, file)).status == "completed"
 
 
-async def test_a_lease_is_renewed_while_the_work_takes_long(library: Library, replica: Library) -> None:
+async def test_a_worker_that_is_asked_to_stop_gives_its_job_back(library: Library, replica: Library) -> None:
+    file = await library.upload(b"whales")
+    store = await _stored(library, file)
+    library.embedder.open.clear()
+    for _ in range(6):  # more often than a job is tried
+        library.embedder.asked.clear()
+        async with asyncio.TaskGroup() as group:
+            stopped = group.create_task(library.ingestion.work())
+            await library.embedder.asked.wait()
+            stopped.cancel()
+
+    assert await replica.ingestion.work() == 1
+    assert (await _shown(library, store, file)).status == "completed"
+
+
+async def test_a_lease_is_renewed_while_the_work_takes_long(library: Library, replica: Library, database: Database) -> None:
     file = await library.upload(b"whales")
     store = await _stored(library, file)
     library.embedder.open.clear()
@@ -112,7 +142,7 @@ async def test_a_lease_is_renewed_while_the_work_takes_long(library: Library, re
         await library.embedder.asked.wait()
         for _ in range(3):
             library.clock.now += LEASE - 1
-            await asyncio.sleep(LEASE / 3 + 0.2)  # the pace of the renewals is the worker's own
+            await _renewed(library, database)
             assert await replica.ingestion.work() == 0
         library.embedder.open.set()
     assert slow.result() == 1
@@ -153,16 +183,11 @@ async def test_a_removed_file_is_gone_though_its_worker_was_done_in_the_same_mom
     assert library.index.files == {}
 
 
-async def test_a_file_that_kills_every_worker_is_given_up(library: Library, database: Database) -> None:
+async def test_a_file_that_kills_every_worker_is_given_up(library: Library) -> None:
     file = await library.upload(b"poison")
     store = await _stored(library, file)
-    library.embedder.open.clear()
     for _ in range(4):
-        library.embedder.asked.clear()
-        async with asyncio.TaskGroup() as group:
-            doomed = group.create_task(library.ingestion.work())
-            await library.embedder.asked.wait()
-            doomed.cancel()
+        await _killed(library)
         library.clock.now += LEASE + 1
     assert await library.ingestion.work() == 1
     assert (await _shown(library, store, file)).error_code == "server_error"

@@ -219,6 +219,7 @@ async def test_images_that_cannot_be_used_are_named(media: Media, uploads: Uploa
         (ImagePart(f"{site.url}/none"), {"image_url": {"url": f"{site.url}/none"}}, SEES_DATA, ""),
     ]:
         error = await refusal(media, part, {"type": "input_image", **sent}, can)
+        assert error.code == ("unsupported_value" if can is TEXT_ONLY else "invalid_value")
         assert error.param == f"input[3].content[1].{next(iter(sent))}"
         assert says in error.message
 
@@ -287,3 +288,10 @@ async def test_the_same_document_is_read_once(media: Media) -> None:
     first = await resolved(media, part)
     assert await resolved(media, part) == first
     assert len(media._texts) == 1  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - nothing else shows it
+
+
+async def test_tools_get_the_images_by_their_numbers(media: Media, uploads: Uploads) -> None:
+    uploads.add("file-1", "a.png", picture("png"))
+    link, gone = ImagePart("https://x.example/i.png"), ImagePart("", file_id="file-9")
+    expected = [link, gone, ImagePart(data_uri(picture("png"), "image/png"))]
+    assert await media.images("p", [link, gone, ImagePart("", file_id="file-1")]) == expected

@@ -22,7 +22,7 @@ from app.protocol.errors import Conflict
 from app.settings import Limits
 from app.stores.base import ResponseRecord
 from app.stores.memory import MemoryResponseStore
-from tests.engine.scripted import NO_TOOLS, VALIDATOR, ScriptedProvider
+from tests.engine.scripted import NO_TOOLS, VALIDATOR, ScriptedProvider, no_media
 
 OWNER = Principal("p", "k")
 BODY = json.dumps({"model": "m", "input": "hi", "stream": True}).encode()
@@ -52,6 +52,7 @@ class Stage:
         ports = Ports(
             store=self.store,
             history=History(self.store, 1 << 20, shared=False),
+            media=no_media(),
             router=Router([Route(provider)], {}, lambda _: None),
             sealer=Sealer(b"s" * 32),
             validator=VALIDATOR,

@@ -272,7 +272,6 @@ UNREADABLE: list[tuple[Json, str, str]] = [
     ({"type": "function_call_output", "output": "a"}, "input[0].call_id", "missing_required_parameter"),
     ({"role": "user", "content": [{"type": "input_text"}]}, "input[0].content[0].text", "missing_required_parameter"),
     ({"role": "user", "content": [{"type": "input_audio"}]}, "input[0].content[0].type", "unsupported_value"),
-    ({"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}, "input[0].content[0].file_id", "unsupported_value"),
     ({"role": "user", "content": [{"type": "input_image"}]}, "input[0].content[0].image_url", "invalid_image_url"),
     (
         {"role": "user", "content": [{"type": "input_image", "image_url": "file:///etc/passwd"}]},
@@ -280,7 +279,6 @@ UNREADABLE: list[tuple[Json, str, str]] = [
         "invalid_image_url",
     ),
     ({"role": "user", "content": [{"type": "input_image", "image_url": {}}]}, "input[0].content[0].image_url", "invalid_image_url"),
-    ({"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}, "input[0].content[0].file_id", "unsupported_value"),
     ({"role": "user", "content": [{"type": "input_file"}]}, "input[0].content[0].file_data", "missing_required_parameter"),
     ({"role": "system", "content": [{"type": "input_image", "image_url": IMAGE}]}, "input[0].content", "invalid_value"),
 ]

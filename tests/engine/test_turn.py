@@ -21,7 +21,7 @@ from app.protocol.deltas import CallArguments, CallOpened, Delta, Reasoning, Tex
 from app.protocol.items import FunctionCallItem, MessageItem, OutputItem, OutputText, ReasoningItem
 from app.providers.base import Capabilities, ModelCall, UpstreamError
 from app.stores.memory import MemoryResponseStore
-from tests.engine.scripted import VALIDATOR, ScriptedProvider, Turn, admitted
+from tests.engine.scripted import VALIDATOR, ScriptedProvider, Turn, admitted, no_media
 from tests.protocol.assembling import new_assembler
 from tests.support.judge import judge
 
@@ -58,7 +58,7 @@ class Played:
         self.shown = []
         request = admitted(**fields)
         history = History(MemoryResponseStore(retention_seconds=1), 0, shared=False)
-        preparation = Preparation(request, request.items, Tenant("p", history, Sealer(bytes(32))), None)
+        preparation = Preparation(request, request.items, Tenant("p", history, Sealer(bytes(32)), no_media()), None)
         prepared = await preparation.prepare(self.provider, "m", 0)
         assembler = new_assembler(parallel_calls=prepared.call.parallel_tool_calls)
         assembler.start()

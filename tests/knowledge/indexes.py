@@ -47,7 +47,7 @@ async def add(
     await index.replace(store, file, f"{file}.txt", attributes or {}, batches())
 
 
-async def find(
+async def find(  # noqa: PLR0913 - as many as a search has
     index: PassageIndex,
     text: str,
     vector: Sequence[float] = (1, 0, 0),

@@ -81,6 +81,10 @@ async def test_the_same_content_twice_is_one(blobs: StoredBlobs) -> None:
         await blobs.get(first.digest)
 
 
+def _files(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file()]
+
+
 async def _breaking() -> AsyncGenerator[bytes]:
     for _ in range(12):
         yield bytes(MIB)
@@ -90,7 +94,7 @@ async def _breaking() -> AsyncGenerator[bytes]:
 async def test_an_upload_that_breaks_leaves_nothing_on_disk(tmp_path: Path) -> None:
     with pytest.raises(ConnectionResetError):
         await StoredBlobs(str(tmp_path)).stage(_breaking())
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert _files(tmp_path) == []
 
 
 async def test_an_upload_that_breaks_leaves_no_object(s3: S3Server) -> None:

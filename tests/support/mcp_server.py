@@ -50,7 +50,7 @@ class McpServer:
     def __init__(self) -> None:
         self.port = 0
         self.idle = threading.Event()
-        """Set while no `tools/call` is being answered."""
+        """Set while no `tools/call` is being answered and no stream of `sse` is open."""
         self.called = threading.Event()
         """Set once a `tools/call` has arrived."""
         self.reset()
@@ -159,8 +159,8 @@ class _App:
 
     def __init__(self, state: McpServer) -> None:
         self._state = state
-        self._calls = 0
-        self._server: Server[Any] = Server("test", on_list_tools=self._list, on_call_tool=self._call)
+        self._busy = 0
+        self._server: Server[Any] = Server("test", on_list_tools=self._list, on_call_tool=self._call, get_tool_input_schema=self._schema)
         self._http = self._server.streamable_http_app()
         self._sse = SseServerTransport("/sse/messages/")
 
@@ -175,12 +175,18 @@ class _App:
             await send({"type": "http.response.start", "status": refusal, "headers": []})
             await send({"type": "http.response.body", "body": b"no"})
             return
-        calling = seen.message.get("method") == "tools/call"
-        self._count(1 if calling else 0)
+        calls = seen.message.get("method") == "tools/call"
+        self._busy += calls or seen.path == "/sse"
+        if self._busy:
+            self._state.idle.clear()
+        if calls:
+            self._state.called.set()
         try:
             await self._route(scope, replay, send)
         finally:
-            self._count(-1 if calling else 0)
+            self._busy -= calls or seen.path == "/sse"
+            if not self._busy:
+                self._state.idle.set()
 
     def _refusal(self, seen: Seen) -> int | None:
         if self._state.status is not None:
@@ -192,14 +198,6 @@ class _App:
             return 404
         return 400 if seen.path.startswith("/legacy") and seen.message.get("method") == "server/discover" else None
 
-    def _count(self, change: int) -> None:
-        self._calls += change
-        if change > 0:
-            self._state.idle.clear()
-            self._state.called.set()
-        if self._calls == 0:
-            self._state.idle.set()
-
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["path"]:
             case "/sse":
@@ -209,6 +207,9 @@ class _App:
                 await self._sse.handle_post_message(scope, receive, send)
             case _:
                 await self._http({**scope, "path": "/mcp", "raw_path": b"/mcp"}, receive, send)
+
+    def _schema(self, name: str) -> Mapping[str, Any] | None:
+        return self._state.tools[name][0].input_schema if name in self._state.tools else None
 
     async def _list(self, _: Context, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
         start = int(params.cursor) if params is not None and params.cursor else 0

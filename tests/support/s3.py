@@ -54,14 +54,14 @@ class _Handler(BaseHTTPRequestHandler):
     server: S3Server  # type: ignore[assignment] - the class above
     protocol_version = "HTTP/1.1"
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class' name
+    def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
 
     def handle_one_request(self) -> None:
         self.body = b""
         super().handle_one_request()
 
-    def do_PUT(self) -> None:  # noqa: N802 - the base class' naming
+    def do_PUT(self) -> None:
         if not self._begin():
             return
         source = self.headers.get("x-amz-copy-source")
@@ -79,7 +79,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.objects[self.key] = self.body
         self._answer(200, "", etag=_tag(self.body))
 
-    def do_POST(self) -> None:  # noqa: N802 - as above
+    def do_POST(self) -> None:
         if not self._begin():
             return
         if "uploads" in self.query:
@@ -91,14 +91,15 @@ class _Handler(BaseHTTPRequestHandler):
             bucket = self.key.split("/")[1]
             for key in keys:
                 self.server.objects.pop(f"/{bucket}/{key}", None)
-            self._answer(200, "<DeleteResult>" + "".join(f"<Deleted><Key>{escape(key)}</Key></Deleted>" for key in keys) + "</DeleteResult>")
+            gone = "".join(f"<Deleted><Key>{escape(key)}</Key></Deleted>" for key in keys)
+            self._answer(200, f"<DeleteResult>{gone}</DeleteResult>")
         else:
             parts = self.server.uploads.pop(self.query["uploadId"])
             whole = b"".join(parts[number] for number in sorted(parts))
             self.server.objects[self.key] = whole
             self._answer(200, f"<CompleteMultipartUploadResult><ETag>{_tag(whole)}</ETag></CompleteMultipartUploadResult>")
 
-    def do_GET(self) -> None:  # noqa: N802 - as above
+    def do_GET(self) -> None:
         if not self._begin():
             return
         if self.query.get("list-type") == "2":
@@ -110,10 +111,10 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(200, found, etag=_tag(found))
 
-    def do_HEAD(self) -> None:  # noqa: N802 - as above
+    def do_HEAD(self) -> None:
         self.do_GET()
 
-    def do_DELETE(self) -> None:  # noqa: N802 - as above
+    def do_DELETE(self) -> None:
         if not self._begin():
             return
         if "uploadId" in self.query:
@@ -151,12 +152,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _is_signed(self) -> bool:
         """AWS signature version 4, with the request's own account of its body."""
         _, _, fields = self.headers.get("authorization", "").partition(" ")
-        named = dict(field.strip().partition("=")[::2] for field in fields.split(","))
+        named = {name: value for name, _, value in (field.strip().partition("=") for field in fields.split(","))}
         if not {"Credential", "SignedHeaders", "Signature"} <= set(named):
             return False
         key_id, day, region, service, last = named["Credential"].split("/")
         url = urlsplit(self.path)
-        query = "&".join(f"{quote(k, safe='-_.~')}={quote(v, safe='-_.~')}" for k, v in sorted(parse_qsl(url.query, keep_blank_values=True)))
+        asked = sorted(parse_qsl(url.query, keep_blank_values=True))
+        query = "&".join(f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in asked)
         headers = "".join(f"{name}:{' '.join(self.headers.get(name, '').split())}\n" for name in named["SignedHeaders"].split(";"))
         said = self.headers.get("x-amz-content-sha256", "")
         request = "\n".join((self.command, url.path, query, headers, named["SignedHeaders"], said))

@@ -193,6 +193,15 @@ async def test_the_list_of_an_earlier_turn_is_not_asked_for_again(url: str, serv
     assert "tools/list" not in server.methods
 
 
+async def test_arguments_that_a_server_wants_as_headers_are_sent_so(server: McpServer) -> None:
+    schema = {"type": "object", "properties": {"city": {"type": "string", "x-mcp-header": "City"}}}
+    server.add(types.Tool(name="weather", input_schema=schema), "sunny")
+    async with session(server.url("modern")) as opened:
+        outcome, _ = await call(opened, "weather", city="Rome")
+        assert outcome.text == "sunny"
+    assert [seen.headers.get("mcp-param-city") for seen in server.seen if seen.message.get("method") == "tools/call"] == [None, "Rome"]
+
+
 @pytest.mark.parametrize("note", ["", "nonsense", "{}", '{"server":1}', "[]"])
 async def test_a_note_that_cannot_be_read_is_as_none(server: McpServer, note: str) -> None:
     async with session(server.url(), note=note) as opened:

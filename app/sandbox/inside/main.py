@@ -20,7 +20,6 @@ from typing import Any
 
 from app.sandbox.inside import confine, figures
 
-
 _output: Any = sys.stdout
 
 

@@ -1,0 +1,113 @@
+"""Embeddings from any server that speaks OpenAI's `/embeddings`: DashScope (text-embedding-v4), vLLM, SGLang, Ollama, llama.cpp."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from array import array
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from app.knowledge.base import EmbeddingFailed, Vectors
+
+if TYPE_CHECKING:
+    import httpx
+
+_AT_ONCE = 10
+"""Texts in a request: DashScope takes no more."""
+_SECONDS = 60.0
+_PAUSES = (0.5, 2.0, 8.0)
+"""Seconds before each further try."""
+_LONGEST_PAUSE = 30.0
+_TOO_MANY, _SERVER_ERROR = 429, 500
+_OK = 200
+
+
+class _One(msgspec.Struct, frozen=True):
+    embedding: tuple[float, ...]
+    index: int = 0
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    data: tuple[_One, ...]
+
+
+_decode = msgspec.json.Decoder(_Answer).decode
+
+
+class HttpEmbedder:
+    """See `base.Embedder`. How long vectors are is learnt from the answers."""
+
+    def __init__(self, base_url: str, *, model: str, api_key: str | None) -> None:
+        """`base_url`: up to and including `/v1`."""
+        self._url = f"{base_url.rstrip('/')}/embeddings"
+        self._model = model
+        self._headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        self._client: httpx.AsyncClient | None = None
+
+    async def passages(self, texts: Sequence[str]) -> Vectors:
+        """See the port."""
+        rows = [row for start in range(0, len(texts), _AT_ONCE) for row in await self._embed(texts[start : start + _AT_ONCE])]
+        dimensions = len(rows[0]) if rows else 0
+        if any(len(row) != dimensions for row in rows) or (texts and not dimensions):
+            raise EmbeddingFailed("the embeddings server gives vectors that are empty or of different lengths")
+        return Vectors(self._model, dimensions, b"".join(_unit(row) for row in rows))
+
+    async def query(self, text: str) -> Vectors:
+        """See the port."""
+        return await self.passages([text])
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            await self._client.aclose()
+
+    async def _embed(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
+        body = msgspec.json.encode({"model": self._model, "input": texts, "encoding_format": "float"})
+        answer = await self._post(body)
+        try:
+            found = sorted(_decode(answer).data, key=lambda one: one.index)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise EmbeddingFailed("the embeddings server's answer cannot be read") from error
+        if len(found) != len(texts):
+            raise EmbeddingFailed(f"the embeddings server gives {len(found)} vectors for {len(texts)} texts")
+        return [one.embedding for one in found]
+
+    async def _post(self, body: bytes) -> bytes:
+        """The answer, after some patience with a server that is busy or away. Raises EmbeddingFailed."""
+        trouble = ""
+        for pause in (*_PAUSES, None):
+            wait, answer = await self._try(body)
+            if isinstance(answer, bytes):
+                return answer
+            trouble = answer
+            if pause is None or wait is None:
+                break
+            await asyncio.sleep(min(max(pause, wait), _LONGEST_PAUSE))
+        raise EmbeddingFailed(trouble)
+
+    async def _try(self, body: bytes) -> tuple[float | None, bytes | str]:
+        """The answer's bytes, or a sentence; and how long to wait before the next try, None when there is no use in one."""
+        import httpx  # noqa: PLC0415 - only where files are searched by a server's model
+
+        if self._client is None:
+            self._client = httpx.AsyncClient(headers={"content-type": "application/json", **self._headers}, timeout=_SECONDS)
+        try:
+            response = await self._client.post(self._url, content=body)
+        except httpx.HTTPError as error:
+            return 0, f"the embeddings server cannot be reached ({type(error).__name__})"
+        if response.status_code == _OK:
+            return 0, response.content
+        worth = response.status_code == _TOO_MANY or response.status_code >= _SERVER_ERROR
+        return (_seconds(response.headers.get("retry-after")) if worth else None), f"the embeddings server says {response.status_code}"
+
+
+def _seconds(header: str | None) -> float:
+    return float(header) if header and header.isascii() and header.isdigit() else 0
+
+
+def _unit(row: Sequence[float]) -> bytes:
+    length = math.hypot(*row) or 1.0
+    return array("f", [number / length for number in row]).tobytes()

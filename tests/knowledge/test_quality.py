@@ -1,0 +1,72 @@
+"""The built-in model, the passages and both indexes together: in a small library the right file comes first."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from app.db.engine import Database
+from app.knowledge.base import Passage, Search, Vectors
+from app.knowledge.chunking import passages
+from app.knowledge.embed_local import LocalEmbedder
+from tests.knowledge.indexes import index_of
+
+LIBRARY = {
+    "leave.md": "# Annual leave\n\nEvery employee has 28 days of paid holiday a year. Requests go to the team lead two weeks before. "
+    "Unused days expire at the end of March of the next year.",
+    "expenses.md": "# Travel costs\n\nTrain tickets in second class and hotels up to 120 euros a night are paid back. "
+    "Hand in the receipts within a month, form TC-17.",
+    "pump.md": "# Water pump WP-3300\n\nBefore the first start, fill the housing with water and open the outlet valve. "
+    "Error E-417 means that the pump runs dry.",
+    "boiler.md": "# Boiler HB-2100\n\nCheck the pressure every month; it has to be between 1 and 1.5 bar. "
+    "Error E-471 means that the flame went out.",
+    "security.md": "# Passwords\n\nA password has at least 14 characters. Lost laptops are reported to the help desk at once, by phone 5500.",
+    "请假.md": "# 请假制度\n\n员工每年享有十五天带薪年假。病假超过三天需要提供医院证明。请假申请须提前三个工作日提交。",
+    "报销.md": "# 差旅报销\n\n出差乘坐高铁二等座可以报销，住宿标准为每晚四百元以内。发票须在三十天内提交财务部。",
+    "空调.md": "# 空调 KT-88 使用说明\n\n滤网每两个月清洗一次。显示故障代码 F07 时，说明室外机温度过高，应停机冷却半小时。",
+    "数据库.md": "# 数据库备份\n\n数据库每天凌晨两点自动备份，保留三十天。恢复数据之前必须先停止写入服务。",
+    "食堂.md": "# 食堂\n\n食堂在一楼，午餐时间是十一点半到一点。素食窗口在最左边。",
+}
+
+QUESTIONS = [
+    ("How many vacation days do I get?", "leave.md"),
+    ("Can I get money back for a hotel?", "expenses.md"),
+    ("my notebook was stolen", "security.md"),
+    ("how to put the pump into operation", "pump.md"),
+    ("E-417", "pump.md"),
+    ("What is error E-471?", "boiler.md"),
+    ("form TC-17", "expenses.md"),
+    ("生病了需要什么手续", "请假.md"),
+    ("坐火车的费用公司给吗", "报销.md"),
+    ("怎么恢复丢失的数据", "数据库.md"),
+    ("在哪里吃饭", "食堂.md"),
+    ("F07", "空调.md"),
+    ("KT88 滤网", "空调.md"),
+    ("备份", "数据库.md"),
+]
+
+
+@pytest.fixture(scope="module")
+async def embedded() -> dict[str, tuple[Sequence[Passage], Vectors]]:
+    """The library's passages with their vectors, which are made once for both databases."""
+    embedder = LocalEmbedder()
+    cut = {name: passages(text, 800, 400) for name, text in LIBRARY.items()}
+    return {name: (found, await embedder.passages([passage.text for passage in found])) for name, found in cut.items()}
+
+
+async def test_the_right_file_comes_first(database: Database, embedded: dict[str, tuple[Sequence[Passage], Vectors]]) -> None:
+    index, embedder = index_of(database), LocalEmbedder()
+
+    async def one(name: str) -> AsyncIterator[tuple[Sequence[Passage], Vectors]]:
+        yield embedded[name]
+
+    for name in LIBRARY:
+        await index.replace("vs_a", f"file_{name}", name, {}, one(name))
+    wrong: list[str] = []
+    for question, expected in QUESTIONS:
+        search = Search(vector_store_ids=("vs_a",), text=question, vector=await embedder.query(question), limit=3)
+        found = [hit.filename for hit in await index.search(search)]
+        if found[:1] != [expected]:
+            wrong.append(f"{question}: {found} instead of {expected}")
+    assert not wrong

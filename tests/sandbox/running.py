@@ -1,0 +1,174 @@
+"""The real sandbox service as a process, and the gateway's own client of it."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import secrets
+import shutil
+import ssl
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+
+from app.sandbox.limits import MEBIBYTE
+from app.sandbox.protocol import NewSession, RunResult
+from app.tools._sandbox import Sandbox
+
+ROOT = Path(__file__).parents[2]
+SECRET = "the-service-knows-this-3b7f"
+OWNER = "project-a"
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+_STOP_SECONDS = 20.0
+_ORDINARY = "nobody"
+_DISTRIBUTION_PYTHON = Path("/usr/bin") / f"python{sys.version_info.major}.{sys.version_info.minor}"
+"""Where root's own Python lies, other users often cannot go."""
+
+
+class DoesNotHold(Exception):
+    """The back end does not hold on this machine; the message is the service's."""
+
+
+class RunningSandbox:
+    """Implements `Service`; see `running_sandbox`."""
+
+    begun = True
+
+    def __init__(self, process: subprocess.Popen[bytes], socket: Path, token: str) -> None:
+        self.process = process
+        self.socket = socket
+        self._token = token
+
+    async def client(self) -> httpx.AsyncClient:
+        """A new one, so that it belongs to the loop that uses it."""
+        return self.http(self._token)
+
+    def http(self, token: str) -> httpx.AsyncClient:
+        """A client with any token, which leaves no connection open."""
+        transport = httpx.AsyncHTTPTransport(uds=str(self.socket), verify=_NO_TLS, limits=httpx.Limits(max_keepalive_connections=0))
+        return httpx.AsyncClient(base_url="http://sandbox", headers={"authorization": f"Bearer {token}"}, transport=transport)
+
+    async def aclose(self) -> None:
+        """The process is ended by `running_sandbox`."""
+
+    def memory(self) -> int:
+        """The most bytes its memory has ever been."""
+        return _status(self.process.pid, "VmHWM") * 1024
+
+    def descendants(self) -> list[int]:
+        """Processes it has started, and those that these have."""
+        return _descendants(self.process.pid)
+
+
+class Box:
+    """A session, used by its owner."""
+
+    def __init__(self, service: RunningSandbox, owner: str = OWNER) -> None:
+        self.id = f"cntr_{secrets.token_hex(24)}"
+        self.owner = owner
+        self.sandbox = Sandbox(service)
+
+    async def open(self, **wanted: Any) -> Box:
+        """Make it."""
+        await self.sandbox.open(self.owner, self.id, NewSession(**wanted))
+        return self
+
+    async def run(self, code: str, seconds: float = 10.0) -> RunResult:
+        """Run code."""
+        return await self.sandbox.run(self.owner, self.id, code, seconds)
+
+    async def close(self) -> None:
+        """End it."""
+        await self.sandbox.close(self.owner, self.id)
+
+
+@contextmanager
+def running_sandbox(backend: str | None, *, ordinary: bool = False, **limits: float) -> Generator[RunningSandbox]:
+    """A service with small limits; `ordinary`: as a user without rights, where root runs the tests. Raises DoesNotHold."""
+    directory = Path(tempfile.mkdtemp(prefix="sandbox-test-"))
+    user = pwd.getpwnam(_ORDINARY).pw_uid if ordinary else None
+    if user is not None:
+        os.chown(directory, user, user)
+    token = secrets.token_urlsafe(32)
+    process = subprocess.Popen(
+        [_DISTRIBUTION_PYTHON if ordinary else sys.executable, "-P", "-m", "app.sandbox", "--child"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={"PATH": "/usr/bin:/bin", "SECRET": SECRET, "PYTHONPATH": f"{ROOT}:{sysconfig.get_path('purelib')}"},
+        cwd="/",
+        user=user,
+        group=user,
+        extra_groups=None if user is None else [],
+    )
+    try:
+        config = {"listen": f"unix:{directory / 'socket'}", "token": token, "backend": backend, "sessions": 4, "limits": _limits(limits)}
+        ready = _greet(process, config)
+        if "backend" not in ready:
+            raise DoesNotHold(ready.get("refused", "the service does not start"))
+        yield RunningSandbox(process, directory / "socket", token)
+    finally:
+        end(process)
+        shutil.rmtree(directory)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Let go of it, as a gateway that ends does, however it ends."""
+    if process.stdin is not None:
+        process.stdin.close()
+    try:
+        process.wait(_STOP_SECONDS)
+    finally:
+        process.kill()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def can_be_ordinary() -> str | None:
+    """Why the service cannot be run as an ordinary user here; None: it can."""
+    if os.geteuid() != 0:
+        return "the tests are not run by root, so the service is run by an ordinary user anyway"
+    if not _DISTRIBUTION_PYTHON.exists():
+        return f"there is no {_DISTRIBUTION_PYTHON}"
+    user = pwd.getpwnam(_ORDINARY).pw_uid
+    path = f"{ROOT}:{sysconfig.get_path('purelib')}"
+    tried = subprocess.run(
+        [_DISTRIBUTION_PYTHON, "-c", "import app.sandbox, numpy, uvicorn"],
+        env={"PYTHONPATH": path},
+        user=user,
+        group=user,
+        cwd="/",
+        capture_output=True,
+        check=False,
+    )
+    return None if tried.returncode == 0 else "an ordinary user cannot read this tree or its packages"
+
+
+def _limits(wanted: dict[str, float]) -> dict[str, float]:
+    small = {"memory_bytes": 512 * MEBIBYTE, "disk_bytes": 32 * MEBIBYTE, "cpu_seconds": 20, "seconds": 20, "idle_seconds": 600}
+    return {**small, **wanted}
+
+
+def _greet(process: subprocess.Popen[bytes], config: dict[str, object]) -> dict[str, str]:
+    if process.stdin is None or process.stdout is None:
+        raise TypeError("a process with pipes has them")
+    process.stdin.write(msgspec.json.encode(config) + b"\n")
+    process.stdin.flush()
+    return msgspec.json.decode(process.stdout.readline() or b"{}", type=dict[str, Any])
+
+
+def _status(pid: int, key: str) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
+
+
+def _descendants(pid: int) -> list[int]:
+    children = [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
+    return children + [below for child in children for below in _descendants(child)]
