@@ -20,6 +20,7 @@ Dialect = Literal["auto", "dashscope", "dashscope-responses", "vllm", "sglang", 
 
 SearchProvider = Literal["searxng", "tavily", "brave", "serper", "bocha", "exa", "jina", "google_vision"]
 ToolMode = Literal["auto", "gateway", "native", "off"]
+NativeTool = Literal["web_search", "web_extractor", "code_interpreter", "web_search_image", "image_search"]
 
 _MIN_ADMIN_KEY = 20
 
@@ -65,6 +66,9 @@ class ModelFacts(_Section):
     )
     images: bool | None = Field(default=None, description="Takes images.")
     preserves_thinking: bool | None = Field(default=None, description="Wants earlier turns' thinking replayed.")
+    native_tools: tuple[NativeTool, ...] | None = Field(
+        default=None, description="Built-in tools that the vendor runs for it (dialect `dashscope-responses`)."
+    )
 
 
 class ToolSettings(_Section):
@@ -95,6 +99,9 @@ class Limits(_Section):
     file_bytes: int = Field(default=512 * 1024 * 1024, ge=1024, description="One uploaded file; larger ones get 413.")
     container_file_bytes: int = Field(default=64 * 1024 * 1024, ge=1024, description="One file that goes into or comes out of a sandbox.")
     context_cache_bytes: int = Field(default=16 * 1024 * 1024, ge=0, description="Memory for the contexts of recent chains.")
+    vector_cache_bytes: int = Field(
+        default=256 * 1024 * 1024, ge=0, description="On SQLite: memory for the vectors of the stores searched last; 40 MB hold 100,000."
+    )
 
 
 class Settings(BaseSettings):

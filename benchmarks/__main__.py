@@ -22,14 +22,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from benchmarks import databases, servers, table
+from benchmarks import databases, file_search, servers, table, tool_loop
 from benchmarks.cases import CASES, MODELS, LoadFailed, Measurement, Subject
 from benchmarks.processes import NotReady, Running
 from benchmarks.servers import HERE, Server
 
 GATEWAYS = ("nginx", "nostore", "sqlite", "postgres", "litellm")
 ALONE = ("startup", "memory")
-ALL_CASES = (*CASES, *ALONE, "chain")
+APART = "files"
+LOOP = {"tools": tool_loop.measure_rounds, "crowd": tool_loop.measure_crowd}
+ALL_CASES = (*CASES, *ALONE, "chain", *LOOP, APART)
 RESULTS = HERE / "results"
 _Found = TypeVar("_Found")
 
@@ -52,7 +54,7 @@ class Session:
                 return
             if not set(ALONE).isdisjoint(self.options.cases):
                 self._alone(chosen)
-            if not set(ALONE).issuperset(self.options.cases):
+            if not {*ALONE, APART}.issuperset(self.options.cases):
                 self._together(stack, direct, chosen)
 
     def _chosen(self, stack: ExitStack) -> list[Server]:
@@ -85,14 +87,18 @@ class Session:
                     self._keep(lambda s=subject, c=case, n=number: self._measure(s, c, n))
 
     def _for_case(self, case: str, direct: Subject, subjects: list[Subject]) -> list[Subject]:
-        """The added time to the first token needs the time of the simulator itself."""
-        if case in ALONE:
+        """The added time to the first token needs the time of the simulator itself; the tool loop is measured beside nginx."""
+        if case in (*ALONE, APART):
             return []
+        if case in LOOP:
+            return [subject for subject in subjects if subject.server.tools or subject.server.name == table.RULER]
         return subjects if case != "first" or direct in subjects else [direct, *subjects]
 
     def _measure(self, subject: Subject, case: str, number: int) -> Measurement:
         if case == "chain":
             return subject.measure_chain(number, self.options.chains, self.folder)
+        if case in LOOP:
+            return LOOP[case](subject, number, self.options.seconds)
         return subject.measure(case, number, self.options.seconds)
 
     def _keep(self, measure: Callable[[], Measurement]) -> None:
@@ -138,6 +144,8 @@ def main() -> int:
     session = Session(options, folder)
     session.run()
     report = "\n".join([_facts(options), "", table.render(options.gateways, session.found), *session.troubles])
+    if APART in options.cases:
+        report += f"\n{file_search.report(file_search.PASSAGES // 10 if options.quick else file_search.PASSAGES)}"
     (folder / "report.md").write_text(report)
     (folder / "runs.json").write_text(json.dumps([asdict(m) for m in session.found], indent=1))
     for data in folder.glob("*.db*"):

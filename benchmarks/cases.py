@@ -69,7 +69,7 @@ class Subject:
         """Run one of CASES. Closed loops last about `seconds`."""
         case = CASES[name]
         limit = () if case.paced else ("-seconds", f"{seconds}s")
-        report, spent = self._load(["-model", case.model, *case.flags, *limit])
+        report, spent = self.load(["-model", case.model, *case.flags, *limit])
         done = report["tokens"] * 1e-6 if case.per_token else report["ok"] * 1e-3
         values = {"cpu": spent.own / done, "database": spent.database / done} if done else {}
         values |= {"cores": spent.own / spent.seconds, "rps": report["rps"]}
@@ -79,19 +79,12 @@ class Subject:
 
     def measure_alone(self, number: int, *, streams: bool) -> Measurement:
         """A fresh process: time to ready, memory before its first request, and the most while it holds 400 streams."""
-        values = {"ready": self.running.ready_after, "idle": processes.memory_mib(self.running.pid)}
+        values = {"ready": self.running.ready_after, "idle": self.memory()}
         errors: dict[str, int] = {}
         if streams:
             case = CASES["p400"]
-            command = _command(self.server, ["-model", case.model, *case.flags])
-            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:  # noqa: S603 - our own program
-                while load.poll() is None:
-                    values["loaded"] = max(values.get("loaded", 0), processes.memory_mib(self.running.pid))
-                    time.sleep(_MEMORY_EVERY)
-                report, _ = load.communicate()
-            if load.returncode:
-                raise LoadFailed(f"{self.server.name}: the load generator failed")
-            errors = json.loads(report)["errors"]
+            report, spent = self.load(["-model", case.model, *case.flags], memory=True)
+            values["loaded"], errors = spent.memory, report["errors"]
         return Measurement(self.server.name, "alone", number, values, errors)
 
     def measure_chain(self, number: int, chains: int, folder: Path) -> Measurement:
@@ -103,10 +96,10 @@ class Subject:
             ids = folder / f"{self.server.name}-chains.json"
             ids.unlink(missing_ok=True)
             common = ["-model", "sim-t50", "-chains", str(ids), "-count", str(chains), "-to"]
-            first, early, middle, late = (self._load([*common, turn]) for turn in ("1", "4", "47", "50"))
+            first, early, middle, late = (self.load([*common, turn]) for turn in ("1", "4", "47", "50"))
             runs = [first, early, middle, late]
         else:
-            early, late = (self._load(["-model", "sim-t50", "-turn", turn, "-seconds", "1s"]) for turn in ("3", "49"))
+            early, late = (self.load(["-model", "sim-t50", "-turn", turn, "-seconds", "1s"]) for turn in ("3", "49"))
             runs = [early, late]
         errors = {reason: count for report, _ in runs for reason, count in report["errors"].items()}
         costs = (spent.own / report["ok"] * 1e3 if report["ok"] else 0.0 for report, spent in (early, late))
@@ -117,18 +110,27 @@ class Subject:
         for name in ("n", "s10"):
             self.measure(name, -1, seconds)
 
-    def _load(self, arguments: Sequence[str]) -> tuple[dict[str, Any], Spent]:
-        before, begin = self._cpu(), time.monotonic()
-        try:
-            done = subprocess.run(  # noqa: S603 - our own program
-                _command(self.server, arguments), capture_output=True, text=True, timeout=_HUNG_AFTER, check=True
-            )
-        except subprocess.CalledProcessError as error:
-            raise LoadFailed(error.stderr) from error
-        except subprocess.TimeoutExpired as error:
-            raise LoadFailed(f"{self.server.name} hung") from error
+    def load(self, arguments: Sequence[str], *, memory: bool = False) -> tuple[dict[str, Any], Spent]:
+        """Run the load generator; its report, and what the server used. With `memory` that is watched, too. Raises LoadFailed."""
+        before, begin, most = self._cpu(), time.monotonic(), 0.0
+        command = [str(LOAD), "-url", self.server.url, *self.server.load, *arguments]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as load:  # noqa: S603 - our own program
+            while memory and load.poll() is None and time.monotonic() - begin < _HUNG_AFTER:
+                most = max(most, self.memory())
+                time.sleep(_MEMORY_EVERY)
+            try:
+                report, trouble = load.communicate(timeout=_HUNG_AFTER)
+            except subprocess.TimeoutExpired as error:
+                load.kill()
+                raise LoadFailed(f"{self.server.name} hung") from error
+        if load.returncode:
+            raise LoadFailed(trouble)
         after = self._cpu()
-        return json.loads(done.stdout), Spent(after[0] - before[0], after[1] - before[1], time.monotonic() - begin)
+        return json.loads(report), Spent(after[0] - before[0], after[1] - before[1], time.monotonic() - begin, most)
+
+    def memory(self) -> float:
+        """MiB of the server's processes now."""
+        return processes.memory_mib(self.running.pid)
 
     def _cpu(self) -> tuple[float, float]:
         return processes.cpu_seconds([self.running.pid]), processes.cpu_seconds(self.server.database_pids)
@@ -136,12 +138,9 @@ class Subject:
 
 @dataclass(frozen=True)
 class Spent:
-    """What a run took: CPU seconds of the server and of its databases, and wall-clock seconds."""
+    """What a run took: CPU seconds of the server and of its databases, wall-clock seconds, and the most MiB, where that was watched."""
 
     own: float
     database: float
     seconds: float
-
-
-def _command(server: Server, arguments: Sequence[str]) -> list[str]:
-    return [str(LOAD), "-url", server.url, *server.load, *arguments]
+    memory: float

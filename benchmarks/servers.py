@@ -33,6 +33,8 @@ class Server:
     """Options for the load generator."""
     chains: bool = False
     """It stores responses, so a conversation can go on by previous_response_id."""
+    tools: bool = False
+    """It runs built-in tools itself."""
     database_pids: tuple[int, ...] = ()
     """Servers that work for it, reported beside it."""
 
@@ -47,7 +49,7 @@ class Server:
 
 
 def upstream(models: Sequence[str]) -> Server:
-    """The simulated Qwen server, which is also the server `direct`."""
+    """The simulated Qwen server, which is also the server `direct`, and the search engine of the gateways' tool."""
     port = processes.free_port()
     command = [str(HERE / "bin/upstream"), "-port", str(port), "-models", ",".join(models)]
     return Server("direct", port, command, CHAT, load=("-strict",))
@@ -72,6 +74,7 @@ def gateway(name: str, upstream: Server, folder: Path, database: Databases | Non
         "GATEWAY_DATABASE_URL": database.url if database else f"sqlite+aiosqlite:///{folder / name}.db",
         "GATEWAY_UPSTREAM_BASE_URL": f"http://127.0.0.1:{upstream.port}/v1",
         "GATEWAY_UPSTREAM_DIALECT": "vllm",
+        "GATEWAY_SEARXNG_URL": f"http://127.0.0.1:{upstream.port}",
     }
     program = [sys.executable, "-m", "app.cli"]
     if database:
@@ -86,6 +89,7 @@ def gateway(name: str, upstream: Server, folder: Path, database: Databases | Non
         env=env,
         load=("-strict", "-key", key, f"-store={str(stored).lower()}"),
         chains=stored,
+        tools=True,
         database_pids=database.pids if database else (),
     )
 

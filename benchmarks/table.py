@@ -36,6 +36,12 @@ class Figures:
         ratios = [own[number] / ruler[number] for number in own if ruler.get(number)]
         return median(ratios) if ratios and server != RULER else None
 
+    def rounds_ratio(self, server: str, key: str, ruler: str) -> float | None:
+        """Median of the ratios of a tool round to one answer that nginx passes on, each taken inside one round of measuring."""
+        own, answers = self.values(server, "tools", key), self.values(RULER, "tools", ruler)
+        ratios = [own[number] / answers[number] for number in own if answers.get(number)]
+        return median(ratios) if ratios else None
+
     def added(self, server: str, case: str, key: str) -> float | None:
         """Median of the differences to the simulator asked directly, each taken inside one round."""
         own, direct = self.values(server, case, key), self.values("direct", case, key)
@@ -77,6 +83,23 @@ def _plain(title: str, case: str, keys: Sequence[str], digits: int) -> Column:
     return Column(title, case, cell)
 
 
+def _round(way: str) -> Column:
+    def cell(f: Figures, server: str) -> str:
+        ratio = f.rounds_ratio(server, way, f"{way}_0")
+        return _number(f.median(server, "tools", way), 3) + (f" ({ratio:.1f}x)" if ratio else "")
+
+    return Column(f"a round, {way}", "tools", cell)
+
+
+def _parts(f: Figures, server: str) -> str:
+    """Of a round: the turn of the model, the results (read from the cache, cited, stored, sent on), the search itself."""
+    whole, cached, turn = (f.values(server, "tools", key) for key in ("plain", "cached", "turn"))
+    if not whole:
+        return ""
+    parts = (turn.values(), (cached[n] - turn[n] for n in turn), (whole[n] - cached[n] for n in whole))
+    return " / ".join(_number(median(part), 3) for part in parts)
+
+
 def _database(f: Figures, server: str) -> str:
     costs = [f.median(server, case, "database") for case in ("n", "n40k", "s10")]
     return " / ".join(_number(cost, 3) for cost in costs) if any(costs) else ""
@@ -99,6 +122,16 @@ _TABLES = {
         _plain("p400: delay of a token, p50 / p99 ms", "p400", ["delay_p50", "delay_p99"], 1),
         _plain("n: p50 / p99 ms", "n", ["total_p50", "total_p99"], 1),
         _plain("n: requests a second", "n", ["rps"], 0),
+    ],
+    "Tool loop, CPU ms": [
+        _plain("answer, no round: plain / stream", "tools", ["plain_0", "stream_0"], 3),
+        _round("plain"),
+        _round("stream"),
+        Column("of a plain round: turn / results / search", "tools", _parts),
+        _cost("crowd: a response with two rounds", "crowd", 2),
+        _plain("crowd: cores", "crowd", ["cores"], 2),
+        _plain("crowd: delay of a token, p50 / p99 ms", "crowd", ["delay_p50", "delay_p99"], 1),
+        _plain("crowd: MiB before / most", "crowd", ["before", "most"], 0),
     ],
     "Memory, start, conversations": [
         _plain("ready after, s", "alone", ["ready"], 2),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -19,6 +21,7 @@ from app.stores.base import StoreUnavailable
 _log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 
+_MEMBER = re.compile(r"\[key\]|str|float|bool|(list|constrained-|function-).*")
 _HTTP_ERRORS = {
     404: "Unknown request URL or method.",
     405: "Unknown request URL or method.",
@@ -66,7 +69,9 @@ def install(app: FastAPI) -> None:
 
     async def on_validation(_request: Request, error: Exception) -> Response:
         problem: dict[str, Any] = error.errors()[0] if isinstance(error, RequestValidationError) else {}
-        name = str([*problem.get("loc", ()), "request"][-2 if problem.get("loc") else -1])
+        if problem.get("type") == "json_invalid":
+            return _answer(InvalidRequest("We could not parse the JSON body of your request.", code="json_parse_error"))
+        name = _name(problem.get("loc", ()))
         return _answer(InvalidRequest(f"Invalid '{name}': {problem.get('msg', 'invalid')}.", code="invalid_value", param=name))
 
     async def on_http(_request: Request, error: Exception) -> Response:
@@ -85,6 +90,17 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(KnowledgeUnavailable, on_knowledge)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HTTPException, on_http)
+
+
+def _name(place: Sequence[str | int]) -> str:
+    """The parameter: `metadata.key`, `files[0].file_id`. What the framework adds to tell a union's members apart is left out."""
+    name = ""
+    for part in place[1:]:
+        if isinstance(part, int):
+            name += f"[{part}]"
+        elif not _MEMBER.fullmatch(part):
+            name += f".{part}" if name else part
+    return name or (str(place[0]) if place else "request")
 
 
 def _answer(error: ApiError) -> Response:

@@ -1,7 +1,7 @@
 """What each engine searches passages with. SQLAlchemy has no words for it, so it is SQL here, and Alembic does not compare it.
 
-SQLite: an FTS5 index that holds nothing but the words, and the vectors (float16) of up to 128 passages a row. Postgres: pgvector and
-a text search vector, beside each other. Everything can be made again from `passages`.
+SQLite: an FTS5 index that holds nothing but the words, and the vectors (float16) of up to 128 passages a row. Postgres: text search
+vectors, and pgvector's of half precision and any length.
 """
 
 from __future__ import annotations
@@ -15,9 +15,6 @@ POSITION_BITS = 24
 SEGMENT = 128
 """Vectors in a row, on SQLite; its number is that of the first."""
 
-INDEXED_DIMENSIONS = (384, 512, 768, 1024, 1536, 2048, 2560, 3072)
-"""Lengths of vectors, on Postgres, that large stores are searched for by an index, which needs to know the length."""
-
 _PREFIX = "passage_index"
 
 # `ascii` takes every other character for a letter, and so leaves the words as `app/knowledge/words.py` has made them.
@@ -26,18 +23,14 @@ _SQLITE = (
     f"CREATE TABLE {_PREFIX}_vectors (number INTEGER PRIMARY KEY, data BLOB NOT NULL)",
 )
 
-# Words are read in their index, so they go out of the row that a scan over the vectors reads.
+# Vectors stay in their row, where a scan finds them; there is no index of them: see `app/knowledge/index_postgres.py`.
 _POSTGRES = (
-    f"CREATE TABLE {_PREFIX} (number bigint PRIMARY KEY, file bigint NOT NULL, words tsvector NOT NULL, embedding halfvec NOT NULL)",
-    f"ALTER TABLE {_PREFIX} ALTER embedding SET STORAGE main",
-    f"ALTER TABLE {_PREFIX} SET (toast_tuple_target = 256)",
-    f"CREATE INDEX {_PREFIX}_file ON {_PREFIX} (file)",
-    f"CREATE INDEX {_PREFIX}_words ON {_PREFIX} USING gin (words)",
-    *(
-        f"CREATE INDEX {_PREFIX}_{length} ON {_PREFIX} USING hnsw ((embedding::halfvec({length})) halfvec_ip_ops) "
-        f"WHERE vector_dims(embedding) = {length}"
-        for length in INDEXED_DIMENSIONS
-    ),
+    f"CREATE TABLE {_PREFIX}_words (number bigint PRIMARY KEY, file bigint NOT NULL, words tsvector NOT NULL)",
+    f"CREATE INDEX {_PREFIX}_words_file ON {_PREFIX}_words (file)",
+    f"CREATE INDEX {_PREFIX}_words_words ON {_PREFIX}_words USING gin (words)",
+    f"CREATE TABLE {_PREFIX}_vectors (number bigint PRIMARY KEY, file bigint NOT NULL, embedding halfvec NOT NULL)",
+    f"ALTER TABLE {_PREFIX}_vectors ALTER embedding SET STORAGE main",
+    f"CREATE INDEX {_PREFIX}_vectors_file ON {_PREFIX}_vectors (file)",
 )
 
 # Any number no one else uses: replicas that start together make it once.
@@ -56,7 +49,7 @@ def create(connection: Connection) -> str | None:
             connection.execute(text(statement))
         return None
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-    if connection.execute(text(f"SELECT to_regclass('{_PREFIX}')")).scalar() is not None:
+    if connection.execute(text(f"SELECT to_regclass('{_PREFIX}_vectors')")).scalar() is not None:
         return None
     try:
         with connection.begin_nested():
@@ -73,5 +66,5 @@ def create(connection: Connection) -> str | None:
 
 def drop(connection: Connection) -> None:
     """Remove it; the extension stays."""
-    for table in (f"{_PREFIX}_words", f"{_PREFIX}_vectors") if connection.dialect.name == "sqlite" else (_PREFIX,):
+    for table in (f"{_PREFIX}_words", f"{_PREFIX}_vectors"):
         connection.execute(text(f"DROP TABLE IF EXISTS {table}"))

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from urllib.parse import unquote
 
 from app.protocol import items
 from app.protocol.items import Annotation
 from app.tools.base import ContainerFile, FileCitation, Source, UrlCitation
 
-_NUMBER = re.compile(r"\[(\d{1,4})\](?:\((?P<link>[^()\s]{1,2000})\))?")
-_MARKDOWN = re.compile(r"!?\[[^\[\]\n]{0,500}\]\((?P<link>[^()\s]{1,2000})\)")
-_ADDRESS = re.compile(r"https?://[^\s<>()\[\]\"'\uff0c\u3002\uff1b\u3001\uff09\u3011\u300b]+")
-_TRAILING = ".,;:!?"
+_URL = r"(?:[^\s()]|\([^\s()]{0,200}\)){1,2000}"
+_LINK = rf"\((?P<link>{_URL}|sandbox:[^()\n]{{1,500}})(?:\s+\"[^\"\n]{{0,200}}\")?\)"
+_NUMBER = re.compile(rf"\[(\d{{1,4}})\](?:{_LINK})?")
+_MARKDOWN = re.compile(rf"!?\[[^\[\]\n]{{0,500}}\]{_LINK}")
+_ADDRESS = re.compile(r"(?:https?://|sandbox:/)(?:[^\s<>()\[\]\"'`，。；、！？：（）【】《》「」]|\([^\s<>()]{0,200}\))+")  # noqa: RUF001 - Chinese text
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+_TRAILING = ".,;:!?*"
 
 
 class Citations:
@@ -25,6 +29,8 @@ class Citations:
     def __init__(self) -> None:
         self._sources: list[Source] = []
         self._numbers: dict[object, int] = {}
+        self._shown: set[str] = set()
+        """Ids of the files that an answer has got already."""
 
     def cite(self, source: Source) -> int:
         """The source's number, the first time and later."""
@@ -36,7 +42,7 @@ class Citations:
         return number
 
     def annotate(self, text: str) -> Sequence[Annotation]:
-        """The annotations of an answer, in the order of the text; files that code made and the answer does not mention come last."""
+        """The annotations of an answer, in the order of the text; new files that code made and no answer mentions come last."""
         if not self._sources:
             return ()
         found: list[Annotation] = []
@@ -45,8 +51,9 @@ class Citations:
             if not taken or start >= taken[-1][1]:
                 taken.append((start, end))
                 found.append(_annotation(source, start, end))
-        mentioned = {a.file_id for a in found if isinstance(a, items.ContainerFileCitation)}
-        made = [source for source in self._sources if isinstance(source, ContainerFile) and source.file_id not in mentioned]
+        self._shown.update(a.file_id for a in found if isinstance(a, items.ContainerFileCitation))
+        made = [source for source in self._sources if isinstance(source, ContainerFile) and source.file_id not in self._shown]
+        self._shown.update(source.file_id for source in made)
         return [*found, *(_annotation(source, len(text), len(text)) for source in made)]
 
     def _places(self, text: str) -> Iterator[tuple[int, int, Source]]:
@@ -61,10 +68,12 @@ class Citations:
             if source is not None:
                 yield *match.span(), source
         for match in _ADDRESS.finditer(text):
-            address = match[0].rstrip(_TRAILING)
-            source = by_address.get(_normal(address))
-            if source is not None:
-                yield match.start(), match.start() + len(address), source
+            for written in (match[0], _NOT_ASCII.split(match[0], maxsplit=1)[0]):  # Chinese goes on without a space
+                address = written.rstrip(_TRAILING)
+                source = by_address.get(_normal(address))
+                if source is not None:
+                    yield match.start(), match.start() + len(address), source
+                    break
 
 
 def _key(source: Source) -> object:
@@ -84,11 +93,11 @@ def _address(source: Source) -> str:
         case FileCitation():
             return f"file:{source.file_id}"
         case ContainerFile():
-            return f"sandbox:{source.path}"
+            return _normal(f"sandbox:{source.path}")
 
 
 def _normal(url: str) -> str:
-    return url.partition("#")[0].removesuffix("/")
+    return unquote(url.partition("#")[0].removesuffix("/"))
 
 
 def _annotation(source: Source, start: int, end: int) -> Annotation:

@@ -6,10 +6,11 @@ Where that record is missing (a client that keeps its context itself sends only 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
+from app.engine.untrusted import wrap
 from app.protocol.errors import InvalidRequest
 from app.protocol.hosted import (
     CodeInterpreterCall,
@@ -19,7 +20,11 @@ from app.protocol.hosted import (
     Logs,
     McpApprovalRequest,
     McpCall,
+    McpError,
+    McpExecutionError,
+    McpHttpError,
     McpListTools,
+    McpProtocolError,
     SearchAction,
     ToolCall,
     WebExtractorCall,
@@ -96,25 +101,37 @@ def said(raw: msgspec.Raw, fields: InputItem, place: str, known: dict[str, Excha
     `known`: the exchanges of the response that the item is from.
     """
     if fields.type == APPROVAL:
-        return _read(_approval_decoder.decode, raw, place)
+        return _read(lambda: _approval_decoder.decode(raw), place)
     if fields.type not in _HOSTED_TYPES:
         return fields
     if known is not None and fields.id in known:
         return known[fields.id]
-    return _of_item(_read(_item_decoder.decode, _complete(raw, fields), place))
+    return _of_item(_read(lambda: _item_decoder.decode(_complete(raw, fields)), place))
 
 
 def _complete(raw: msgspec.Raw, fields: InputItem) -> bytes:
-    """With an id and a status, which clients may leave out of what they send."""
-    if fields.id is not None and fields.status is not None:
+    """With an id and a status, which clients may leave out of what they send, and without null."""
+    if fields.id is not None and fields.status is not None and b"null" not in bytes(raw):
         return bytes(raw)
-    return msgspec.json.encode({"id": "", "status": "completed", **{k: v for k, v in msgspec.json.decode(raw).items() if v is not None}})
+    return msgspec.json.encode({"id": "", "status": "completed", **_without_nulls(msgspec.json.decode(raw))})
 
 
-def _read(decode: Callable[[bytes | msgspec.Raw], Any], raw: bytes | msgspec.Raw, place: str) -> Any:
+def _without_nulls(value: Any) -> Any:
+    """What the official client writes for every field of an item that it did not get."""
+    match value:
+        case dict():
+            members = cast("dict[str, Any]", value)
+            return {name: _without_nulls(one) for name, one in members.items() if one is not None}
+        case list():
+            return [_without_nulls(one) for one in cast("list[Any]", value)]
+        case _:
+            return value
+
+
+def _read(decode: Callable[[], Any], place: str) -> Any:
     try:
-        return decode(raw)
-    except msgspec.ValidationError as error:
+        return decode()
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidRequest(f"Invalid '{place}': {error}.", code="invalid_type", param=place) from error
 
 
@@ -140,18 +157,26 @@ def _of_item(item: HostedItem) -> Exchange | None:
         case WebSearchImageCall() | ImageSearchCall() | ToolCall():
             name, arguments, text = item.name, item.arguments, item.output
         case McpCall():
-            name, arguments, text = (
-                mcp_function(item.server_label, item.name),
-                item.arguments,
-                item.output or str(item.error or "(no output)"),
-            )
+            name, arguments, text = mcp_function(item.server_label, item.name), item.arguments, item.output or _error(item.error)
         case McpApprovalRequest():
             return Exchange(item.id, Call(_call_id(item), mcp_function(item.server_label, item.name), item.arguments), None)
-    return Exchange(item.id, Call(_call_id(item), name, arguments), text) if text else None
+    return Exchange(item.id, Call(_call_id(item), name, arguments), wrap(kind(item).removesuffix("_call"), text)) if text else None
+
+
+def _error(error: McpError | str | None) -> str:
+    match error:
+        case McpProtocolError() | McpHttpError():
+            return error.message
+        case McpExecutionError():
+            return msgspec.json.encode(error.content).decode()
+        case _:
+            return error or "(no output)"
 
 
 def _call_id(item: HostedItem) -> str:
-    return f"call_{item.id}"
+    """The same for an approval request and the call that was made after it."""
+    approved = item.approval_request_id if isinstance(item, McpCall) else None
+    return f"call_{approved or item.id}"
 
 
 def _json(value: dict[str, Sequence[str] | str]) -> str:

@@ -19,7 +19,7 @@ from app.engine.toolset import upstream_name
 from app.engine.transcript import Context, Transcript, last_user
 from app.protocol import ids
 from app.protocol.errors import InvalidRequest
-from app.protocol.messages import Message
+from app.protocol.messages import Message, User
 from app.protocol.requests import parse_item
 from app.providers.base import Capabilities
 from app.stores.base import AncestorDeleted, ResponseStore, Turn
@@ -63,7 +63,9 @@ class View(msgspec.Struct, frozen=True):
 
     async def load_media(self, transcript: Transcript, items: Sequence[Item] = ()) -> None:
         """Put files and images in place of what names them; without `items`, what is gone becomes a note for the model."""
-        transcript.messages = list(await self.media.resolve(self.project_id, transcript.messages, self.can, model=self.model, items=items))
+        messages = transcript.messages
+        if any(type(message) is User and type(message.content) is tuple for message in messages):
+            transcript.messages = list(await self.media.resolve(self.project_id, messages, self.can, model=self.model, items=items))
 
     def transcript(self, context: Context) -> Transcript:
         """A transcript that continues the context."""

@@ -15,13 +15,15 @@ from app.engine.exchanges import Exchange, Exchanges
 from app.engine.native import Where, native_entries
 from app.engine.untrusted import wrap
 from app.protocol.errors import ApiError, InvalidRequest
-from app.protocol.hosted import HostedCall, HostedItem, McpApprovalRequest
+from app.protocol.hosted import HostedCall, HostedItem, McpApprovalRequest, McpCall, McpProtocolError
 from app.protocol.messages import Call, FunctionTool, ImagePart, ToolResult
 from app.protocol.phases import status
 from app.settings import Limits
 from app.tools.base import Cite, ToolContext, ToolFailure, ToolOutcome, ToolSession
 
 _log = logging.getLogger(__name__)
+_INTERNAL_ERROR = -32603
+"""JSON-RPC's code for it."""
 
 Introduce = Callable[[str | None, Sequence[ImagePart], Cite], ToolContext]
 """(the tool's note, the conversation's images, the citations) -> what the tool learns of the response."""
@@ -105,6 +107,8 @@ class Hosted:
     async def run(self, call: HostedCall) -> Ran:
         """Do it; a failure is an item of its own and a sentence for the model."""
         begun, loop = self.item(call), asyncio.get_running_loop()
+        if isinstance(begun, McpApprovalRequest):
+            return Ran(call, begun, ToolResult(call.call_id, ""))
         async with self._at_once:
             start = loop.time()
             outcome = await self._outcome(call, begun)
@@ -134,12 +138,13 @@ class Hosted:
 
     async def aclose(self) -> None:
         """The response is over."""
-        for session in self._sessions.values():
-            await session.aclose()
+        for key, session in self._sessions.items():
+            try:
+                await session.aclose()
+            except Exception:  # noqa: BLE001 - the answer has been given, and the other sessions have to be closed, too
+                _log.exception("tool %s could not be closed", key)
 
     async def _outcome(self, call: HostedCall, begun: HostedItem) -> ToolOutcome:
-        if isinstance(begun, McpApprovalRequest):
-            return ToolOutcome(text="", item=begun)
         try:
             async with asyncio.timeout(self._limits.tool_seconds):
                 return await self._sessions[self._owners[call.name]].run(call)
@@ -154,8 +159,8 @@ class Hosted:
 
 def _failed(begun: HostedItem, sentence: str) -> ToolOutcome:
     changes: dict[str, Any] = {"status": "failed"}
-    for field in ("error", "output"):
-        if field in begun.__struct_fields__:
-            changes[field] = sentence
-            break
+    if isinstance(begun, McpCall):
+        changes["error"] = McpProtocolError(_INTERNAL_ERROR, sentence)
+    elif "output" in begun.__struct_fields__:
+        changes["output"] = sentence
     return ToolOutcome(text=sentence, item=msgspec.structs.replace(begun, **changes))

@@ -187,7 +187,7 @@ class Preparation:
     def _duties(
         self, can: Capabilities, enforced: str | None, tools: Sequence[FunctionTool], *, thinks: bool
     ) -> tuple[ForcedCall | None, Duties]:
-        wanted, answer = self._admitted.tools.forced, self._admitted.format
+        wanted, answer = _demanded(self._admitted.tools.forced, tools), self._admitted.format
         holds = answer is not None and not (self._admitted.stream and enforced == "whole")
         duties = Duties(wanted, answer, self._admitted.tools.withheld, wanted is not None or holds, holds)
         if wanted is None or (thinks and not can.forced_calls_while_thinking):
@@ -212,6 +212,16 @@ class Preparation:
     def _warnings(self, transcript: Transcript) -> tuple[str, ...]:
         left_out = tuple(f"tool '{kind}' is not served and was left out" for kind in self._admitted.tools.left_out)
         return (*left_out, "encrypted reasoning of another server or model was left out") if transcript.dropped_thinking else left_out
+
+
+def _demanded(forced: ForcedCall | None, tools: Sequence[FunctionTool]) -> ForcedCall | None:
+    """The demand, as far as it can be met: what an MCP server offers is known only now. Raises InvalidRequest."""
+    if forced is None or not tools:
+        return None
+    if forced.name is not None and all(tool.name != forced.name for tool in tools):
+        message = "'tool_choice' demands a tool that its MCP server does not offer, or that 'allowed_tools' leaves out."
+        raise InvalidRequest(message, code="invalid_value", param="tool_choice")
+    return forced
 
 
 def forced_in_words(forced: ForcedCall) -> str:

@@ -95,6 +95,8 @@ class Run:
         self._prepared: Prepared | None = None
         self._started: Started | None = None
         self._assembler: Assembler | None = None
+        self._asked_before: list[TokenUsage] = []
+        """What tools' questions have cost before the model was asked."""
         self._failure: UpstreamError | None = None
         self._target: Target | None = None
         self.audience = Audience(project_id, self.id, ports.shared)
@@ -124,6 +126,8 @@ class Run:
         )
         seed = begin(self.admitted, prepared.decision, prepared.call.model, self._ports.id_prefix + self.id, int(self._began))
         self._assembler = Assembler(seed, self._new_id, options)
+        for usage in self._asked_before:
+            self._assembler.add_usage(usage)
 
     async def stream(self, send: Send) -> None:
         """Send the stream, some whole frames at a time. It ends with the terminal event on every path; the record is stored before it.
@@ -236,7 +240,10 @@ class Run:
         )
 
     def _add_usage(self, usage: TokenUsage) -> None:
-        self._built.add_usage(usage)
+        if self._assembler is None:
+            self._asked_before.append(usage)
+        else:
+            self._assembler.add_usage(usage)
 
     async def _open_fitting(self) -> Started:
         """Send the request; with `truncation: auto` shorter and shorter until it fits the model's window. Raises UpstreamError."""

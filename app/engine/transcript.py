@@ -91,12 +91,13 @@ class Transcript:
     def add(self, items: Iterable[tuple[str, Said]]) -> None:
         """Add items; each comes with its place in the request (`input[3]`, or "" for stored ones). Raises InvalidRequest."""
         for place, item in items:
-            if isinstance(item, Exchange):
+            if isinstance(item, InputItem):
+                if not self._add_plain(item):
+                    self._add(item, place)
+            elif isinstance(item, Exchange):
                 self._add_exchange(item)
-            elif isinstance(item, Approval):
+            else:
                 self._add_approval(item, place)
-            elif not self._add_plain(item):
-                self._add(item, place)
 
     def answer(self, result: ToolResult) -> None:
         """The result of a call that is open."""
@@ -228,13 +229,15 @@ class Transcript:
             raise InvalidRequest(f"No tool call found for function call output with call_id {item.call_id}.", param="input")
         text, images = _result_content(item.output, _at(place, "output"))
         self._results[item.call_id] = ToolResult(item.call_id, text)
+        self._turn, self._beside = None, False  # whatever the server's tools did next, the model had read this
         if images:
             self._deferred.append(User((TextPart(f"Images of the result of call {item.call_id}:"), *images)))
 
     def _add_exchange(self, exchange: Exchange) -> None:
         call = exchange.call
         if call.call_id in self._calls or call.call_id in self.answered:
-            return  # the client repeats what the chain holds already
+            self._add_approved(exchange)
+            return
         if exchange.turn != self._turn:
             self._begin_assistant()
         self._turn, self._beside = exchange.turn, exchange.beside_client
@@ -243,6 +246,13 @@ class Transcript:
             self.awaited[exchange.item_id] = call
         else:
             self._results[call.call_id] = ToolResult(call.call_id, exchange.text)
+
+    def _add_approved(self, exchange: Exchange) -> None:
+        """The call is known: it has run with the client's consent, or the client repeats what the chain holds already."""
+        call_id = exchange.call.call_id
+        if exchange.text is not None and any(call.call_id == call_id for call in self.approved):
+            self.approved = [call for call in self.approved if call.call_id != call_id]
+            self._results[call_id] = ToolResult(call_id, exchange.text)
 
     def _add_approval(self, approval: Approval, place: str) -> None:
         call = self.awaited.pop(approval.approval_request_id, None)

@@ -246,6 +246,8 @@ class Assembler:
                 self.add_usage(delta)
             case d.TurnFinished():
                 self.finish_reason = delta.reason
+            case d.NativeItem() if self._deferred:
+                self._deferred.add(delta)
             case d.NativeItem():
                 self._show_native(delta)
 
@@ -314,8 +316,8 @@ class Assembler:
     def _defer_call(self, delta: d.CallOpened) -> None:
         """Queue a hosted call; the first one's item is shown at once if its arguments are shown while they are written."""
         self._hosted_calls += 1
-        call_id = delta.call_id or self._new_id("call", _HOSTED_CALLS + self._hosted_calls)
-        call = PendingHosted(delta.index, call_id, delta.name)
+        # Never the upstream's own id: some repeat theirs in every turn, and a response has many.
+        call = PendingHosted(delta.index, self._new_id("call", _HOSTED_CALLS + self._hosted_calls), delta.name)
         item = self._options.hosted[call.name](call.call)
         if SPECS[type(item)].arguments is not None and not (self._deferred or self._waiting or self._mid_call):
             call.writer = self._open_hosted(item)

@@ -63,7 +63,7 @@ class Deferral:
         """A fragment of a call that waits."""
         call = self.find(delta.index)
         if call is None:
-            self._queue.append(delta)
+            self._keep_together(delta)
             return
         call.fragments.append(delta.fragment)
         if call.writer is not None:
@@ -83,3 +83,12 @@ class Deferral:
     def clear(self) -> None:
         """Forget everything."""
         self._queue.clear()
+
+    def _keep_together(self, delta: d.CallArguments) -> None:
+        """Put a fragment of a client's call behind the rest of that call, however many others have been opened since."""
+        for place in range(len(self._queue), 0, -1):
+            one = self._queue[place - 1]
+            if isinstance(one, d.CallOpened | d.CallArguments) and one.index == delta.index:
+                self._queue.insert(place, delta)
+                return
+        self._queue.append(delta)

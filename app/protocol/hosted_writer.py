@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -15,15 +14,29 @@ from app.protocol.items import ItemStatus
 from app.protocol.phases import SPECS, opening, status
 from app.protocol.writers import Cut, Emitter
 
-_ESCAPED = re.compile(r'(?:[^"\\]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*')
-_HALF_PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}$")
+_HIGH = r"\\u[dD][89abAB][0-9a-fA-F]{2}"
+_LOW = r"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_LOW_BEGUN = r"(?:\\(?:u(?:[dD](?:[c-fC-F][0-9a-fA-F]?)?)?)?)?\Z"
+_DECIDED = re.compile(
+    rf'(?:[^"\\]+|\\[^u]|{_HIGH}{_LOW}|{_HIGH}(?!{_LOW_BEGUN})|\\u(?![dD][89abAB])[0-9a-fA-F]{{4}}'
+    r"|\\u(?![0-9a-fA-F]{4})(?![0-9a-fA-F]{0,3}\Z))*"
+)
+"""The inside of a JSON string, as far as no further character can change what it says."""
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|([^u]))")
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", '"': '"', "\\": "\\", "/": "/"}
+_SPACE = r"\s{0,20}"
+_OPENING = 200
+"""Characters before a string that `StringMember` finds, at most."""
 
 
 class StringMember:
-    """One string member of a JSON object that is still being written, decoded as far as it goes."""
+    """The first member of a JSON object that is still being written, a string, decoded as far as it goes.
+
+    Models write raw line breaks and unknown escapes (`\\d`) into strings: they are taken for what they look like.
+    """
 
     def __init__(self, key: str) -> None:
-        self._begins = re.compile(rf'(?<!\\)"{re.escape(key)}"\s*:\s*"')
+        self._begins = re.compile(rf'{_SPACE}\{{{_SPACE}"{re.escape(key)}"{_SPACE}:{_SPACE}"')
         self._raw = ""
         self._inside = False
         self._ended = False
@@ -34,19 +47,23 @@ class StringMember:
             return ""
         self._raw += fragment
         if not self._inside:
-            start = self._begins.search(self._raw)
+            start = self._begins.match(self._raw)
+            self._ended = start is None and len(self._raw) > _OPENING
             if start is None:
                 return ""
             self._inside = True
             self._raw = self._raw[start.end() :]
-        match = _ESCAPED.match(self._raw)
-        whole = match.group() if match else ""
-        self._ended = self._raw[len(whole) : len(whole) + 1] == '"'
-        half = None if self._ended else _HALF_PAIR.search(whole)
-        whole = whole[: half.start()] if half else whole
+        decided = _DECIDED.match(self._raw)
+        whole = decided[0] if decided else ""
         self._raw = self._raw[len(whole) :]
-        text: str = json.loads(f'"{whole}"', strict=False)  # models write raw line breaks into strings
-        return text
+        self._ended = self._raw.startswith('"')
+        text = _ESCAPE.sub(_unescaped, whole)
+        # Halves of one character are joined; one without the other is no character.
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    return chr(int(match[1], 16)) if match[1] else _ESCAPES.get(match[2], match[0])
 
 
 class HostedWriter:
@@ -60,6 +77,8 @@ class HostedWriter:
         self._index = index
         self._spec = spec = SPECS[type(item)]
         self._item = opening(item, item_id)
+        self._fixed: dict[str, Any] = {"id": item_id}
+        """What the item keeps, whatever its tool says later: what was streamed cannot be taken back."""
         self._fragments: list[str] = []
         self._settled = False
         self._at: dict[str, Any] = {"item_id": item_id, "output_index": index}
@@ -82,13 +101,14 @@ class HostedWriter:
 
     def run(self, item: HostedItem) -> None:
         """The arguments are whole: `item` has them."""
-        self._item = self._named(item)
         stream, self.running = self._spec.arguments, True
         if stream is not None:
             whole: str = getattr(item, stream.field)
             shown = "".join(self._fragments)
             self.show(whole[len(shown) :] if whole.startswith(shown) else "")
-            self._out.emit(stream.done, **self._at, **{stream.field: whole})
+            self._fixed[stream.field] = "".join(self._fragments)
+            self._out.emit(stream.done, **self._at, **{stream.field: self._fixed[stream.field]})
+        self._item = msgspec.structs.replace(item, **self._fixed)
         if self._spec.running is not None:
             self._out.emit(self._spec.running, **self._at)
 
@@ -96,7 +116,7 @@ class HostedWriter:
         """It has ended like this."""
         if not self.running:
             self.run(item)
-        self._item = self._named(item)
+        self._item = msgspec.structs.replace(item, **self._fixed)
         self._settled = True
 
     def close(self, _status: ItemStatus) -> HostedItem:
@@ -116,6 +136,3 @@ class HostedWriter:
     def cuts(self) -> Sequence[Sequence[Cut]]:
         """See ItemWriter."""
         return [[len(fragment) for fragment in self._fragments]] if self._spec.arguments else []
-
-    def _named(self, item: HostedItem) -> HostedItem:
-        return msgspec.structs.replace(item, id=self._at["item_id"])

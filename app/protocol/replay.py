@@ -114,7 +114,8 @@ def _text(part: OutputText, cuts: Sequence[Cut] | None) -> Iterator[d.Delta]:
         yield from (d.Text(piece) for piece in _pieces(part.text, cuts))
         return
     start = 0
-    for cut, piece in zip(cuts or [(len(part.text), len(part.logprobs))], _pieces(part.text, cuts), strict=True):
+    cuts = cuts or [(len(part.text), len(part.logprobs))]
+    for cut, piece in zip(cuts, _pieces(part.text, cuts), strict=True):
         count = 0 if isinstance(cut, int) else cut[1]
         yield d.Text(piece, part.logprobs[start : start + count])
         start += count

@@ -2,6 +2,12 @@
 
 For an upstream that speaks the dialect natively, as the vendor of Qwen does. Its reference and its behaviour decide the rules here:
 it ignores parameters it does not list without a word, so none of those is sent. The way back is `_responses_decode.py`.
+
+Functions named like the vendor's own tools go by other names there (`_responses_native.py`), or they would be taken for those. Earlier
+calls of built-in tools are told as calls of such functions, since results belong into results: as words of the assistant a page's text
+would speak with the model's voice, and models imitate what they seem to have written. Only a tool that the vendor runs itself in this
+request has its earlier calls left out: shown a function that is not on offer, the model would call it instead of the tool. The vendor
+does not ask for them either, and the model can look again.
 """
 
 from __future__ import annotations
@@ -12,6 +18,7 @@ from hashlib import blake2b
 import msgspec
 
 from app.protocol.messages import Assistant, Call, FilePart, FunctionTool, ImagePart, Message, Part, TextPart, ToolResult, User
+from app.providers._responses_native import homeward, outward, tool_type
 from app.providers.base import ModelCall, Sampling, Thinking
 
 _encode = msgspec.json.encode
@@ -23,6 +30,7 @@ class _CallItem(msgspec.Struct):
 
     type: str = ""
     call_id: str = ""
+    name: str = ""
 
 
 _decode_call = msgspec.json.Decoder(_CallItem).decode
@@ -33,10 +41,12 @@ def encode_call(call: ModelCall) -> bytes:
     body: dict[str, object] = {"model": call.model}
     if call.system is not None:
         body["instructions"] = call.system
-    body["input"] = msgspec.Raw(b"[%b]" % _input(call.prefix, call.messages))
-    tools = _offered(call)
+    native = [tool_type(entry) for entry in call.native_tools]
+    prefix, messages = _without_calls(call.prefix, call.messages, frozenset(native)) if native else (call.prefix, call.messages)
+    body["input"] = msgspec.Raw(b"[%b]" % _input(prefix, messages))
+    tools = [*({"type": name} for name in native), *(_function(tool) for tool in _offered(call))]
     if tools:
-        body["tools"] = [_tool(tool) for tool in tools]
+        body["tools"] = tools
     if call.forced_call is not None:
         body["tool_choice"] = "required"
     body |= _thinking(call.thinking)
@@ -59,9 +69,9 @@ def _offered(call: ModelCall) -> Sequence[FunctionTool]:
     return [tool for tool in call.tools if tool.name == forced.name]
 
 
-def _tool(tool: FunctionTool) -> dict[str, object]:
+def _function(tool: FunctionTool) -> dict[str, object]:
     described = {} if tool.description is None else {"description": tool.description}
-    return {"type": "function", "name": tool.name, **described, "parameters": tool.parameters}
+    return {"type": "function", "name": outward(tool.name), **described, "parameters": tool.parameters}
 
 
 def _thinking(thinking: Thinking) -> dict[str, object]:
@@ -75,6 +85,33 @@ def _sampling(sampling: Sampling) -> dict[str, object]:
     """The three sampling parameters this face reads."""
     read = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_output_tokens": sampling.max_output_tokens}
     return {name: value for name, value in read.items() if value is not None}
+
+
+def _without_calls(prefix: bytes, messages: Sequence[Message], names: frozenset[str]) -> tuple[bytes, Sequence[Message]]:
+    """The context without the calls of these functions and their results."""
+    left_out: set[str] = set()
+    # In JSON text a quotation mark inside a string is escaped, so this is found nowhere but in a call.
+    if any(b'"name":"%b"' % outward(name).encode() in prefix for name in names):
+        kept: list[bytes] = []
+        for item in _decode_items(b"[%b]" % prefix):
+            call = _decode_call(item)
+            if call.type == "function_call" and homeward(call.name) in names:
+                left_out.add(call.call_id)
+            elif call.call_id not in left_out:
+                kept.append(bytes(item))
+        prefix = b",".join(kept)
+    remaining: list[Message] = []
+    for message in messages:
+        match message:
+            case Assistant():
+                left_out.update(call.call_id for call in message.calls if call.name in names)
+                calls = tuple(call for call in message.calls if call.name not in names)
+                remaining.append(msgspec.structs.replace(message, calls=calls))
+            case ToolResult() if message.call_id in left_out:
+                continue
+            case _:
+                remaining.append(message)
+    return prefix, remaining
 
 
 def _input(prefix: bytes, messages: Sequence[Message]) -> bytes:
@@ -141,7 +178,7 @@ def _paired(calls: Sequence[tuple[str, bytes]], results: Sequence[ToolResult]) -
 
 
 def _call(call: Call) -> bytes:
-    return _encode({"type": "function_call", "call_id": call.call_id, "name": call.name, "arguments": call.arguments})
+    return _encode({"type": "function_call", "call_id": call.call_id, "name": outward(call.name), "arguments": call.arguments})
 
 
 def _result(result: ToolResult) -> bytes:

@@ -2,21 +2,27 @@
 
 Lenient where the vendor's streams differ among themselves: arguments of a call come as deltas, or whole, or both; thinking has two
 event names; `output_index` is not reliable, item ids are; an error is `response.failed` inside HTTP 200, or a bare error object.
+Hosted tools are read from their items alone (`_responses_native.py`): some have events of their own, some have none.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import msgspec
 
 from app.protocol.deltas import CallArguments, CallOpened, Delta, FinishReason, Reasoning, Refusal, Text, TokenUsage, TurnFinished
+from app.providers._responses_native import HOSTED_TYPES, HostedItems, homeward
 from app.providers._sse import DONE, SSEDecoder
 from app.providers.base import UpstreamError, UpstreamProtocolError
 from app.providers.errors import error_in_stream
 
+_log = logging.getLogger(__name__)
+
 _EMPTY = msgspec.Raw(b"{}")
+_LONGEST_TYPE = 64
 
 
 class _Typed(msgspec.Struct, gc=False):
@@ -43,7 +49,7 @@ class _Content(msgspec.Struct, gc=False):
 
 
 class _Item(msgspec.Struct):
-    """A message, a reasoning item or a function call; items of hosted tools are never read."""
+    """A message, a reasoning item or a function call."""
 
     id: str | None = None
     call_id: str = ""
@@ -109,14 +115,23 @@ class _Response(msgspec.Struct):
     incomplete_details: _Incomplete | None = None
 
 
+class _Output(msgspec.Struct):
+    """The items of the object inside a terminal event."""
+
+    output: tuple[dict[str, Any], ...] = ()
+
+
 class _OpenCall:
     """A function call on its way."""
 
-    __slots__ = ("announced", "arguments", "index", "opened")
+    __slots__ = ("announced", "arguments", "closed", "held", "index", "opened")
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.opened = False
+        self.closed = False
+        self.held = False
+        """It began beside a hosted item, and waits until that is told to its end."""
         self.arguments = ""
         """What has been passed on, or waits until the call is opened."""
         self.announced = ""
@@ -128,6 +143,8 @@ _decode_typed = msgspec.json.Decoder(_Typed).decode
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_item = msgspec.json.Decoder(_Item).decode
 _decode_response = msgspec.json.Decoder(_Response).decode
+_decode_output = msgspec.json.Decoder(_Output).decode
+_decode_hosted = msgspec.json.Decoder(dict[str, Any]).decode
 
 _ERRORS = frozenset({"response.failed", "error", ""})
 """Types of the events that are errors; a bare error object has none."""
@@ -141,10 +158,10 @@ def _reports(payload: bytes) -> bool:
 class ResponsesDecoder:
     """One answer. After each `feed`, `failure` says whether the stream broke; the deltas that came before are good.
 
-    Unknown events, and hosted tools' events and items, are passed over.
+    Unknown events and items are passed over. A hosted item and a function call never overlap in what is told: the later one waits.
     """
 
-    __slots__ = ("_calls", "_current", "_shown", "_sse", "_thinking", "done", "failure")
+    __slots__ = ("_calls", "_current", "_held", "_hosted", "_shown", "_sse", "_thinking", "done", "failure")
 
     def __init__(self) -> None:
         self.failure: UpstreamError | None = None
@@ -152,6 +169,9 @@ class ResponsesDecoder:
         """The terminal event has come; nothing but the end of the HTTP body can follow."""
         self._sse = SSEDecoder()
         self._calls: dict[str, _OpenCall] = {}
+        self._hosted = HostedItems()
+        self._held: list[Delta] = []
+        """Of function calls that wait for hosted items."""
         self._current = ""
         """The item id of the call opened last, for events that name none."""
         self._shown = False
@@ -211,15 +231,28 @@ class ResponsesDecoder:
         return self._show(Reasoning(event.delta)) if event.delta and event.type == self._thinking else ()
 
     def _called(self, event: _Event) -> Sequence[Delta]:
-        return self._argued(self._call(event.item_id or self._current), event.delta)
+        call = self._call(event.item_id or self._current)
+        return self._pass(call, self._argued(call, event.delta))
 
-    def _show(self, delta: Delta) -> Sequence[Delta]:
+    def _succeeded(self, event: _Event) -> Sequence[Delta]:
+        self._hosted.succeed(event.item_id)
+        return ()
+
+    def _show(self, *words: Delta) -> Sequence[Delta]:
+        """The model speaks, so whatever ran has ended."""
         self._shown = True
-        return (delta,)
+        return (*self._hosted.settle(), *self._released(), *words) if self._hosted else words
 
     def _added(self, event: _Event) -> Sequence[Delta]:
         self._shown = False
-        return self._opened(_decode_item(event.item)) if _decode_typed(event.item).type == "function_call" else ()
+        kind = _decode_typed(event.item).type
+        if kind in HOSTED_TYPES:
+            self._hosted.begin(_decode_hosted(event.item))
+            return self._tell()
+        if kind != "function_call":
+            return ()
+        item = _decode_item(event.item)
+        return self._pass(self._named(item), self._opened(item))
 
     def _done(self, event: _Event) -> Sequence[Delta]:
         """The item is complete: what of it has not come as deltas comes now."""
@@ -227,17 +260,45 @@ class ResponsesDecoder:
         match _decode_typed(raw).type:
             case "function_call":
                 item = _decode_item(raw)
-                opened = self._opened(item)
-                call = self._calls[self._current]
-                return (*opened, *self._argued_whole(call, item.arguments or call.announced))
+                call = self._named(item)
+                told = self._pass(call, (*self._opened(item), *self._argued_whole(call, item.arguments or call.announced)))
+                call.closed = True
+                return (*told, *self._tell())
+            case kind if kind in HOSTED_TYPES:
+                self._hosted.end(_decode_hosted(raw))
+                return self._tell()
             case "message" if not self._shown:
                 parts = _decode_item(raw).content or ()
-                return [Refusal(part.refusal) if part.refusal else Text(part.text) for part in parts if part.refusal or part.text]
+                return self._show(
+                    *[Refusal(part.refusal) if part.refusal else Text(part.text) for part in parts if part.refusal or part.text]
+                )
             case "reasoning" if not self._shown:
                 item = _decode_item(raw)
-                return [Reasoning(part.text) for part in item.summary or item.content or () if part.text]
-            case _:
+                return self._show(*[Reasoning(part.text) for part in item.summary or item.content or () if part.text])
+            case "message" | "reasoning":
                 return ()
+            case other:
+                _log.info("passed over an output item of an unknown type: %r", other[:_LONGEST_TYPE])
+                return ()
+
+    def _tell(self) -> Sequence[Delta]:
+        """What can be told of hosted items, and then of the calls that waited for them."""
+        if any(call.opened and not (call.closed or call.held) for call in self._calls.values()):
+            return ()
+        told = self._hosted.tell()
+        return told if self._hosted else (*told, *self._released())
+
+    def _released(self) -> Sequence[Delta]:
+        held, self._held = self._held, []
+        for call in self._calls.values():
+            call.held = False
+        return held
+
+    def _pass(self, call: _OpenCall, deltas: Sequence[Delta]) -> Sequence[Delta]:
+        if call.held:
+            self._held += deltas
+            return ()
+        return deltas
 
     def _call(self, item_id: str) -> _OpenCall:
         call = self._calls.get(item_id)
@@ -245,17 +306,21 @@ class ResponsesDecoder:
             call = self._calls[item_id] = _OpenCall(len(self._calls))
         return call
 
+    def _named(self, item: _Item) -> _OpenCall:
+        self._current = item.id or item.call_id
+        return self._call(self._current)
+
     def _opened(self, item: _Item) -> Sequence[Delta]:
         """Open the call, once."""
-        self._current = item.id or item.call_id
-        call = self._call(self._current)
+        call = self._named(item)
         if call.opened:
             return ()
         if not item.name:
             raise UpstreamProtocolError("The upstream opened a function call without a name.")
         call.opened = True
+        call.held = bool(self._hosted)
         call.announced = item.arguments or ""
-        opened = CallOpened(call.index, item.call_id, item.name)
+        opened = CallOpened(call.index, item.call_id, homeward(item.name))
         return (opened, CallArguments(call.index, call.arguments)) if call.arguments else (opened,)
 
     def _argued(self, call: _OpenCall, fragment: str) -> Sequence[Delta]:
@@ -273,7 +338,10 @@ class ResponsesDecoder:
         for call in self._calls.values():
             if not call.opened:
                 raise UpstreamProtocolError("The upstream sent arguments for a function call it never opened.")
-            last += self._argued_whole(call, call.announced)
+            last += self._pass(call, self._argued_whole(call, call.announced))
+        if self._hosted:
+            self._hosted.complete(_decode_output(event.response).output)
+            last += (*self._hosted.settle(), *self._released())
         if response.usage:
             last.append(response.usage.counted())
         last.append(TurnFinished(self._reason(event, response)))
@@ -294,6 +362,10 @@ class ResponsesDecoder:
         "response.output_item.added": _added,
         "response.function_call_arguments.delta": _called,
         "response.output_item.done": _done,
+        "response.web_search_call.completed": _succeeded,
+        "response.code_interpreter_call.completed": _succeeded,
+        "response.file_search_call.completed": _succeeded,
+        "response.mcp_call.completed": _succeeded,
         "response.completed": _ended,
         "response.incomplete": _ended,
     }

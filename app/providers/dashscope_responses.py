@@ -51,6 +51,7 @@ class ResponsesProvider:
             can_think=facts.thinking != "never" if known else None,
             can_stop_thinking=facts.thinking != "always",
             preserves_thinking=facts.preserves_thinking,
+            native_tools=frozenset(facts.native_tools),
             context_window=facts.context_window,
             max_output_tokens=facts.max_output_tokens,
         )

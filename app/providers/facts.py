@@ -15,6 +15,7 @@ import msgspec
 
 from app.providers.base import Effort
 from app.settings import ModelFacts as Overrides
+from app.settings import NativeTool
 
 _EFFORTS: tuple[Effort, ...] = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _SNAPSHOT = re.compile(r"(-(\d{4}-\d{2}-\d{2}|latest|preview|us))+$")
@@ -45,6 +46,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     files: bool = False
     preserves_thinking: bool = False
     json_schema: bool = False
+    native_tools: tuple[NativeTool, ...] = ()
     tiers: tuple[PriceTier, ...] = ()
 
     def with_overrides(self, overrides: Overrides) -> ModelFacts:
@@ -67,6 +69,14 @@ class PriceList(msgspec.Struct, frozen=True):
     currency: str
 
 
+class CallPrices(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the vendor charges for calls of its own tools, and when and in which currency that was true."""
+
+    as_of: datetime.date
+    currency: str
+    per_call: dict[NativeTool, float]
+
+
 class _Family(ModelFacts, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pattern: str
 
@@ -74,6 +84,7 @@ class _Family(ModelFacts, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class _Catalogue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     budgets: dict[Effort, int]
     prices: PriceList
+    native_calls: CallPrices
     models: dict[str, ModelFacts]
     families: tuple[_Family, ...]
 
@@ -90,6 +101,11 @@ def _catalogue() -> _Catalogue:
 def price_list() -> PriceList:
     """What the prices of `ModelFacts.tiers` refer to."""
     return _catalogue().prices
+
+
+def call_prices() -> CallPrices:
+    """Of the tools in `ModelFacts.native_tools`."""
+    return _catalogue().native_calls
 
 
 @lru_cache(maxsize=1024)

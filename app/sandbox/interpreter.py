@@ -18,9 +18,9 @@ import msgspec
 
 from app.sandbox.backends.base import DATA, Launch
 
-_READY_SECONDS = 20.0
 _GRACE_SECONDS = 1.5
 """An interpreter stops itself at the time limit; when it has not after this long, it is killed."""
+_HUNG_UP_LOOKS, _LOOK_SECONDS = 50, 0.01
 _READ_BYTES = 64 * 1024
 _REPLY_BYTES = 4096
 _SIGNALLED = 128
@@ -121,6 +121,7 @@ class Interpreter:
             self.kill()
             raise
         if reply is None:
+            await self._let_end()
             code_of_exit = self._end(tape)
             return Outcome(self._shown(tape), died=_why(code_of_exit))
         self._signal(signal.SIGSTOP)
@@ -145,7 +146,7 @@ class Interpreter:
         tape = Tape(_REPLY_BYTES)
         try:
             with self._listening(tape):
-                reply = await asyncio.wait_for(self._ask(plan.setup), _READY_SECONDS)
+                reply = await asyncio.wait_for(self._ask(plan.setup), plan.ready_seconds)
         except TimeoutError as error:
             raise InterpreterFailed("the interpreter does not answer") from error
         if reply is None or reply.get("ready") is not True:
@@ -175,6 +176,13 @@ class Interpreter:
 
     def _shown(self, tape: Tape) -> str:
         return tape.text().replace(self._data, DATA)
+
+    async def _let_end(self) -> None:
+        """It has hung up. Usually it is about to end, and how it ends says why; bubblewrap tells a moment later."""
+        for _ in range(_HUNG_UP_LOOKS):
+            if self._process.poll() is not None:
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
 
     def _end(self, tape: Tape) -> int:
         self._signal(signal.SIGKILL)

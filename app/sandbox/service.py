@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 _CHUNK = 128 * 1024
 _CLIENT_CLOSED = 499
+_DISCARDED_BYTES = 64 * 1024 * 1024
 _MAX_JSON = protocol.MAX_CODE_BYTES * 2
 _STATUS = {
     UnknownSession: (404, "unknown_session", "There is no such session, or it has expired."),
@@ -132,7 +133,12 @@ class _Endpoints:
         return _json(await self._session(request).find(request.path_params["name"]))
 
     async def put_file(self, request: Request) -> Response:
-        return _json(await self._session(request).put(request.path_params["name"], request.stream()))
+        session, body = self._session(request), request.stream()
+        try:
+            return _json(await session.put(request.path_params["name"], body))
+        except (NoSpace, ValueError):
+            await _discard(body)
+            raise
 
     async def delete_file(self, request: Request) -> Response:
         await self._session(request).remove(request.path_params["name"])
@@ -155,6 +161,15 @@ async def _read(opened: int, size: int) -> AsyncIterator[bytes]:
             yield chunk
     finally:
         os.close(opened)
+
+
+async def _discard(body: AsyncIterator[bytes]) -> None:
+    """Read on for a while: a client that is still sending would not see the answer."""
+    left = _DISCARDED_BYTES
+    async for chunk in body:
+        left -= len(chunk)
+        if left < 0:
+            return
 
 
 async def _cancel_at_hang_up(request: Request, running: asyncio.Task[object]) -> None:
@@ -185,4 +200,6 @@ def _json(value: object, status: int = 200) -> Response:
 
 async def _problem(_request: Request, error: Exception) -> Response:
     status, code, message = next(found for kind, found in _STATUS.items() if isinstance(error, kind))
-    return _json({"code": code, "message": message or str(error)}, status)
+    response = _json({"code": code, "message": message or str(error)}, status)
+    response.headers["connection"] = "close"  # perhaps it has not been read to its end
+    return response

@@ -53,7 +53,7 @@ class Session:
         self._created = int(time.time())
         self._active = self._created
         self._workplace = workplace
-        self._volume = workplace.stage.make_volume(session_id, limits.disk_bytes)
+        self._volume = workplace.stage.make_volume(session_id, limits.disk_bytes, own_user=workplace.backend.own_user)
         self._interpreter: Interpreter | None = None
         self._started = False
         self._uploaded: dict[str, int] = {}

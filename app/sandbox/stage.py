@@ -71,11 +71,11 @@ class Stage:
         self.runtime = self._shown(_installed()) if self.private and self._privileged else _installed()
         self._users = set(range(_FIRST_USER, _FIRST_USER + 500)) if self._privileged else set[int]()
 
-    def make_volume(self, name: str, size: int) -> Volume:
-        """An empty volume of `size` bytes. Raises OSError."""
+    def make_volume(self, name: str, size: int, *, own_user: bool) -> Volume:
+        """An empty volume of `size` bytes, for a user of its own where root can choose. Raises OSError."""
         root = self.root / name
         root.mkdir()
-        volume = Volume(root, self._users.pop() if self._privileged else None, hard=self.private)
+        volume = Volume(root, self._users.pop() if self._privileged and own_user else None, hard=self.private)
         if self.private:
             mounts.mount_memory(root, f"size={size},nr_inodes={_INODES},mode=755")
         for directory in (volume.data, volume.scratch):

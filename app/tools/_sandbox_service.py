@@ -114,9 +114,9 @@ class LocalService:
         )
         ready = await self._greet(process, msgspec.json.encode(config))
         if "backend" not in ready:
-            self._refusal = ready.get("refused", "The sandbox service does not start; the gateway's log says more.")
-            _log.error("code_interpreter: %s", self._refusal)
-            raise SandboxUnavailable(self._refusal)
+            self._refusal = ready.get("refused")  # it will not change its mind; anything else is worth another try
+            _log.error("the sandbox service does not start: %s", self._refusal or "it says nothing")
+            raise SandboxUnavailable(self._refusal or "The sandbox service does not start.")
         return _client(token, "http://sandbox", socket=str(path))
 
     async def _greet(self, process: asyncio.subprocess.Process, config: bytes) -> dict[str, Any]:

@@ -25,6 +25,7 @@ type answer struct {
 type final struct {
 	id, text, status string
 	input, output    int
+	calls            int // of the tool, that ended as the script says
 }
 
 // ask sends one question, reads the answer to its end and checks it.
@@ -67,7 +68,7 @@ func (t *target) exchange(body []byte, a *answer, begin time.Time) (final, error
 	if t.chat {
 		return parseCompletion(whole)
 	}
-	return parseResponse(whole)
+	return t.parseResponse(whole)
 }
 
 // check compares the answer with its script.
@@ -79,20 +80,33 @@ func (t *target) check(f final, a answer, turn int) error {
 		return fmt.Errorf("%d tokens, want %d", len(a.delays), t.script.Tokens)
 	case !t.script.Stamp && f.text != script.Text(t.script.Tokens):
 		return fmt.Errorf("the text differs: %d bytes, want %d", len(f.text), len(script.Text(t.script.Tokens)))
-	case t.strict && f.input != 2*turn-1:
-		return fmt.Errorf("the upstream got %d messages, want %d", f.input, 2*turn-1)
-	case t.strict && f.output != t.script.Tokens+t.script.Reasoning:
-		return fmt.Errorf("usage says %d tokens, want %d", f.output, t.script.Tokens+t.script.Reasoning)
+	case !t.chat && f.calls != t.script.Turns()-1:
+		return fmt.Errorf("%d calls of the tool, want %d", f.calls, t.script.Turns()-1)
+	case t.strict && f.input != t.messages(turn):
+		return fmt.Errorf("the upstream got %d messages, want %d", f.input, t.messages(turn))
+	case t.strict && f.output != t.tokens():
+		return fmt.Errorf("usage says %d tokens, want %d", f.output, t.tokens())
 	}
 	return nil
 }
 
-func parseResponse(data []byte) (final, error) {
+// messages is how many the upstream gets, all its turns together: each has a call and a result more than the one before.
+func (t *target) messages(turn int) int {
+	turns := t.script.Turns()
+	return turns*(2*turn-1) + turns*(turns-1)
+}
+
+// tokens is what the usage says of the answer; a call counts as one.
+func (t *target) tokens() int {
+	return t.script.Tokens + t.script.Reasoning + t.script.Turns() - 1
+}
+
+func (t *target) parseResponse(data []byte) (final, error) {
 	var v struct {
 		ID, Status string
 		Output     []struct {
-			Type    string
-			Content []struct{ Text string }
+			Type, Status string
+			Content      []struct{ Text string }
 		}
 		Usage struct {
 			Input  int `json:"input_tokens"`
@@ -101,9 +115,16 @@ func parseResponse(data []byte) (final, error) {
 	}
 	err := json.Unmarshal(data, &v)
 	f := final{id: v.ID, status: v.Status, input: v.Usage.Input, output: v.Usage.Output}
+	ended := "completed"
+	if t.script.Void {
+		ended = "failed"
+	}
 	for _, item := range v.Output {
-		if item.Type == "message" && len(item.Content) == 1 {
+		switch {
+		case item.Type == "message" && len(item.Content) == 1:
 			f.text += item.Content[0].Text
+		case item.Type == "web_search_call" && item.Status == ended:
+			f.calls++
 		}
 	}
 	return f, err

@@ -36,6 +36,26 @@ func TestStreamsAreCheckedWhole(t *testing.T) {
 	}
 }
 
+func TestCallsOfTheToolAreCounted(t *testing.T) {
+	const call = `"output":[{"type":"web_search_call","status":"completed"},{"type":"message","content":[{"text":"A gateway"}]}],` +
+		`"usage":{"input_tokens":4,"output_tokens":3}`
+	plain := `"output":[{"type":"message","content":[{"text":"A gateway"}]}],"usage":{"input_tokens":1,"output_tokens":2}`
+	called := created + first + second + strings.Replace(completed, plain, call, 1)
+	for name, c := range map[string]struct{ model, stream, complaint string }{
+		"right":                  {"sim-t2-calls1", called, ""},
+		"none":                   {"sim-t2-calls1", created + first + second + completed, "0 calls of the tool, want 1"},
+		"not wanted":             {"sim-t2", called, "1 calls of the tool, want 0"},
+		"failed":                 {"sim-t2-calls1", strings.Replace(called, "completed\"},", "failed\"},", 1), "0 calls of the tool"},
+		"to fail":                {"sim-t2-calls1-void", strings.Replace(called, "completed\"},", "failed\"},", 1), ""},
+		"result lost on the way": {"sim-t2-calls1", strings.Replace(called, `"input_tokens":4`, `"input_tokens":3`, 1), "3 messages, want 4"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := askFor(t, "/v1/responses", c.model, c.stream)
+			expect(t, got, c.complaint)
+		})
+	}
+}
+
 func TestStampedTokensAreCountedAndInOrder(t *testing.T) {
 	const head, tail = `data: {"choices":[{"delta":{"content":"`, "\"}}]}\n\n"
 	const end = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n" +

@@ -40,6 +40,9 @@ func (t *target) body(turn int, previous string) []byte {
 	if previous != "" {
 		request["previous_response_id"] = previous
 	}
+	if !t.chat && t.script.Calls >= 0 {
+		request["tools"] = []map[string]string{{"type": "web_search"}}
+	}
 	if t.stream {
 		request["stream"] = true
 	}

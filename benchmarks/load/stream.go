@@ -86,7 +86,7 @@ func (r *reader) responseEvent(data []byte) error {
 		err := json.Unmarshal(data, &e)
 		if err == nil {
 			r.ended = true
-			r.final, err = parseResponse(e.Response)
+			r.final, err = r.parseResponse(e.Response)
 		}
 		return err
 	}

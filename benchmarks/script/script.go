@@ -8,6 +8,11 @@
 //	w<n>      tokens per network write (1)            stamp     each token is "@<Unix ns>;", when it was written
 //	status<n> fail with this HTTP status              cut<n>    drop the connection after n tokens
 //	garble<n> send a broken chunk after n tokens      stall<n>  say nothing more after n tokens
+//
+// With calls<n> it is asked with the tool web_search on offer, and calls it n times, once a turn, before it answers:
+//
+//	void      the calls have no query, so each fails  same      every call has the same query
+//	search<n> the search takes n ms
 package script
 
 import (
@@ -23,18 +28,20 @@ type Script struct {
 	Pause, First                time.Duration
 	Stamp                       bool
 	Status, Cut, Garble, Stall  int
+	Calls                       int // -1: no tool is on offer
+	Search                      time.Duration
+	Void, Same                  bool
 }
 
 // Parse reads a model name. Anything before "sim-" (a router's prefix) is ignored.
 func Parse(model string) (Script, error) {
-	s := Script{PerWrite: 1, Cut: -1, Garble: -1, Stall: -1}
+	s := Script{PerWrite: 1, Cut: -1, Garble: -1, Stall: -1, Calls: -1}
 	at := strings.LastIndex(model, "sim-")
 	if at < 0 {
 		return s, fmt.Errorf("model %q: want sim-t<tokens>…", model)
 	}
 	for _, option := range strings.Split(model[at+len("sim-"):], "-") {
-		if option == "stamp" {
-			s.Stamp = true
+		if s.mark(option) {
 			continue
 		}
 		name := strings.TrimRight(option, "0123456789")
@@ -47,6 +54,20 @@ func Parse(model string) (Script, error) {
 		return s, fmt.Errorf("model %q: w must be at least 1", model)
 	}
 	return s, nil
+}
+
+func (s *Script) mark(option string) bool {
+	switch option {
+	case "stamp":
+		s.Stamp = true
+	case "void":
+		s.Void = true
+	case "same":
+		s.Same = true
+	default:
+		return false
+	}
+	return true
 }
 
 func (s *Script) set(name string, n int) bool {
@@ -70,10 +91,22 @@ func (s *Script) set(name string, n int) bool {
 		s.Garble = n
 	case "stall":
 		s.Stall = n
+	case "calls":
+		s.Calls = n
+	case "search":
+		s.Search = ms
 	default:
 		return false
 	}
 	return true
+}
+
+// Turns is how often the model is asked for one answer.
+func (s Script) Turns() int {
+	if s.Calls < 0 {
+		return 1
+	}
+	return s.Calls + 1
 }
 
 // Duration is how long the answer takes to write.

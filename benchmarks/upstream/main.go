@@ -1,4 +1,4 @@
-// Command upstream is a simulated Qwen server that speaks Chat Completions as vLLM does.
+// Command upstream is a simulated Qwen server that speaks Chat Completions as vLLM does, and the search engine for its tool calls.
 // The model's name is the script of the answer (package script). It listens on loopback only.
 //
 // usage.prompt_tokens is the number of messages received, so that a client can tell whether a gateway
@@ -23,9 +23,11 @@ import (
 )
 
 type request struct {
-	Model         string            `json:"model"`
-	Messages      []json.RawMessage `json:"messages"`
-	Stream        bool              `json:"stream"`
+	Model    string `json:"model"`
+	Messages []struct {
+		Role string `json:"role"`
+	} `json:"messages"`
+	Stream        bool `json:"stream"`
 	StreamOptions struct {
 		IncludeUsage bool `json:"include_usage"`
 	} `json:"stream_options"`
@@ -41,6 +43,7 @@ func main() {
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") })
 	mux.HandleFunc("/v1/models", list(strings.Split(*models, ",")))
 	mux.HandleFunc("/v1/chat/completions", complete)
+	mux.HandleFunc("/search", search)
 	log.Fatal(http.ListenAndServe(net.JoinHostPort("127.0.0.1", strconv.Itoa(*port)), mux))
 }
 
@@ -68,11 +71,23 @@ func complete(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusNotFound, err.Error())
 	case s.Status != 0:
 		fail(w, s.Status, "as the script says")
+	case req.results() < s.Calls:
+		newCall(req, s).write(w, req.Stream)
 	case req.Stream:
 		newAnswer(req, s).stream(w, r)
 	default:
 		newAnswer(req, s).whole(w, r)
 	}
+}
+
+// results is how many calls have been answered so far.
+func (r request) results() (count int) {
+	for _, message := range r.Messages {
+		if message.Role == "tool" {
+			count++
+		}
+	}
+	return count
 }
 
 func fail(w http.ResponseWriter, status int, message string) {
@@ -92,7 +107,10 @@ type answer struct {
 }
 
 func newAnswer(req request, s script.Script) *answer {
-	out := s.Tokens + s.Reasoning
+	return begin(req, s, s.Tokens+s.Reasoning)
+}
+
+func begin(req request, s script.Script, out int) *answer {
 	return &answer{
 		Script: s,
 		head: fmt.Sprintf(`{"id":"chatcmpl-sim%d","created":%d,"model":%s,`,

@@ -117,10 +117,14 @@ async def test_what_is_wrong_is_named(gateway: Gateway, client: openai.AsyncOpen
     store = (await client.vector_stores.create()).id
     stores, search = "/v1/vector_stores", f"/v1/vector_stores/{store}/search"
     many = {f"key{number}": "x" for number in range(17)}
+
+    def cut(size: int, overlap: int) -> object:
+        return {"chunking_strategy": {"type": "static", "static": {"max_chunk_size_tokens": size, "chunk_overlap_tokens": overlap}}}
+
     cases: list[tuple[str, object, str]] = [
         (stores, {"metadata": many}, "metadata"),
         (stores, {"metadata": {"k" * 65: "x"}}, "k" * 65),
-        (stores, {"metadata": {"k": "x" * 513}}, "k"),
+        (stores, {"metadata": {"k": "x" * 513}}, "metadata.k"),
         (stores, {"name": "a\0b"}, "name"),
         (stores, {"colour": "red"}, "colour"),
         (stores, {"expires_after": {"anchor": "last_active_at", "days": 0}}, "days"),
@@ -134,8 +138,8 @@ async def test_what_is_wrong_is_named(gateway: Gateway, client: openai.AsyncOpen
             {"chunking_strategy": {"type": "static", "static": {"max_chunk_size_tokens": 200, "chunk_overlap_tokens": 101}}},
             "overlap",
         ),
-        (f"{stores}/{store}/files", {"file_id": "file-1", "attributes": {"k": {"nested": 1}}}, "k"),
-        (f"{stores}/{store}/files", {"file_id": "file-1", "attributes": {"k": "x" * 513}}, "k"),
+        (f"{stores}/{store}/files", {"file_id": "file-1", "attributes": {"k": {"nested": 1}}}, "attributes.k "),
+        (f"{stores}/{store}/files", {"file_id": "file-1", "attributes": {"k": "x" * 513}}, "attributes.k "),
         (f"{stores}/{store}/file_batches", {}, "file_ids or files"),
         (f"{stores}/{store}/file_batches", {"file_ids": ["a"], "files": [{"file_id": "a"}]}, "file_ids or files"),
         (search, {"query": ""}, "query"),

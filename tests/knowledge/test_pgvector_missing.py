@@ -25,7 +25,7 @@ async def test_it_is_said_and_comes_right_by_itself(postgres: Postgres, postgres
     owner = Database(postgres_url)
     await _execute(
         owner,
-        "DROP TABLE passage_index",
+        "DROP TABLE passage_index_vectors, passage_index_words",
         "DROP EXTENSION vector",
         f"CREATE ROLE {role} LOGIN",
         f"GRANT ALL ON SCHEMA public TO {role}",

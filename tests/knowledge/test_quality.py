@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-import pytest
+import pytest_asyncio
 
 from app.db.engine import Database
 from app.knowledge.base import Passage, Search, Vectors
@@ -21,7 +21,7 @@ LIBRARY = {
     "Error E-417 means that the pump runs dry.",
     "boiler.md": "# Boiler HB-2100\n\nCheck the pressure every month; it has to be between 1 and 1.5 bar. "
     "Error E-471 means that the flame went out.",
-    "security.md": "# Passwords\n\nA password has at least 14 characters. Lost laptops are reported to the help desk at once, by phone 5500.",
+    "security.md": "# Passwords\n\nA password has at least 14 characters. Report lost laptops to the help desk at once, phone 5500.",
     "请假.md": "# 请假制度\n\n员工每年享有十五天带薪年假。病假超过三天需要提供医院证明。请假申请须提前三个工作日提交。",
     "报销.md": "# 差旅报销\n\n出差乘坐高铁二等座可以报销，住宿标准为每晚四百元以内。发票须在三十天内提交财务部。",
     "空调.md": "# 空调 KT-88 使用说明\n\n滤网每两个月清洗一次。显示故障代码 F07 时，说明室外机温度过高，应停机冷却半小时。",
@@ -47,7 +47,7 @@ QUESTIONS = [
 ]
 
 
-@pytest.fixture(scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def embedded() -> dict[str, tuple[Sequence[Passage], Vectors]]:
     """The library's passages with their vectors, which are made once for both databases."""
     embedder = LocalEmbedder()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
 from hypothesis import strategies as st
 
 from app.protocol import deltas as d
+from app.protocol import hosted as h
 from app.protocol import ids
 from app.protocol.assembler import Assembler
+from app.protocol.items import Annotation, UrlCitation
 from app.protocol.options import Options
 from app.protocol.response import Response, ResponseError
 from app.protocol.writers import CallTarget, Cut, InvalidArguments
@@ -23,6 +26,49 @@ TARGETS = {
     "tools__patch": CallTarget("patch", "tools", custom=True),
 }
 End = Literal["finish", "fail", "cancel"]
+Outcome = Literal["completed", "failed"]
+
+
+def code_call(call: h.HostedCall) -> h.HostedItem:
+    """Python code, in JSON or bare, as the real tool reads it."""
+    try:
+        given: Any = msgspec.json.decode(call.arguments)
+    except msgspec.DecodeError:
+        given = {"code": call.arguments}
+    return h.CodeInterpreterCall("", "in_progress", "cntr_1", given["code"] if isinstance(given, dict) and "code" in given else "")
+
+
+HOSTED: dict[str, Callable[[h.HostedCall], h.HostedItem]] = {
+    "web_search": lambda call: h.WebSearchCall("", "in_progress", h.SearchAction(call.arguments, (call.arguments,))),
+    "web_extractor": lambda call: h.WebExtractorCall("", "in_progress", ("https://a.example",), goal=call.arguments),
+    "code_interpreter": code_call,
+    "mcp__s__t": lambda call: h.McpCall("", "in_progress", "t", "s", call.arguments),
+    "mcp__s__ask": lambda call: h.McpApprovalRequest("", "ask", "s", call.arguments),
+}
+"""Openers of the server's own tools, one of each kind of item: with phases, without, with streamed arguments, one that ends at once."""
+
+
+def ended(item: h.HostedItem, outcome: Outcome) -> h.HostedItem:
+    """The item as its tool leaves it."""
+    match item:
+        case h.McpApprovalRequest() | h.McpListTools():
+            return item
+        case h.CodeInterpreterCall():
+            return msgspec.structs.replace(item, status=outcome, outputs=(h.Logs("1\n"),))
+        case h.McpCall() if outcome == "failed":
+            return msgspec.structs.replace(item, status=outcome, error=h.McpProtocolError(-1, "no"))
+        case h.McpCall() | h.WebExtractorCall():
+            return msgspec.structs.replace(item, status=outcome, output="found")
+        case h.WebSearchCall(action=h.SearchAction() as action):
+            sources = (h.UrlSource("https://a.example"),)
+            return msgspec.structs.replace(item, status=outcome, action=msgspec.structs.replace(action, sources=sources))
+        case _:
+            return msgspec.structs.replace(item, status=outcome)
+
+
+def cite(text: str) -> Sequence[Annotation]:
+    """Every `a` has a source."""
+    return [UrlCitation("https://a.example", "A", at, at + 1) for at, character in enumerate(text) if character == "a"]
 
 
 class Assembled(msgspec.Struct, frozen=True):
@@ -41,27 +87,44 @@ class Script(msgspec.Struct, frozen=True):
     end: End = "finish"
     retried: int = 0
     """The first so many deltas are a turn that is abandoned."""
+    outcomes: tuple[Outcome, ...] = ()
+    """How hosted calls end; beyond these, well."""
+    steps: int | None = None
+    """So many hosted calls begin or end before the response does; None: all."""
+    most: int = 1000
+    """Hosted calls that may run."""
 
 
 def new_assembler(**options: Any) -> Assembler:
     """An assembler whose ids say where items are, as the engine's do."""
     seed = Response(id=RESPONSE_ID, created_at=1_700_000_000, status="in_progress", model="qwen")
     options.setdefault("targets", TARGETS)
+    options.setdefault("hosted", HOSTED)
     return Assembler(seed, _new_id, Options(**options))
 
 
 def assemble(script: Script | Sequence[d.Delta], **options: Any) -> Assembled:
     """Run the script to its end, as the engine does."""
     script = script if isinstance(script, Script) else Script(tuple(script))
-    assembler = new_assembler(**options)
+    return run(script, new_assembler(**options))
+
+
+def run(script: Script, assembler: Assembler, watch: Callable[[], None] = lambda: None) -> Assembled:
+    """The same with an assembler of the test's own; `watch` is called after every step."""
     assembler.start()
+    watch()
     try:
         if script.retried:
             assembler.receive(script.deltas[: script.retried])
             assembler.abandon_turn()
-        assembler.receive(script.deltas[script.retried :])
-        if script.end == "finish":
+        for delta in script.deltas[script.retried :]:
+            assembler.receive([delta])
+            watch()
+        if script.end == "finish" or script.steps is not None:
             assembler.end_turn()
+            watch()
+            _run_calls(script, assembler, watch)
+        if script.end == "finish":
             assembler.finish(1_700_000_009)
     except InvalidArguments as error:
         assembler.fail(ResponseError("server_error", str(error)))
@@ -72,6 +135,23 @@ def assemble(script: Script | Sequence[d.Delta], **options: Any) -> Assembled:
     assert assembler.response is not None
     assembler.emit_end(assembler.response, assembler.body)
     return Assembled(assembler.response, assembler.body, assembler.take(), assembler.cuts)
+
+
+def _run_calls(script: Script, assembler: Assembler, watch: Callable[[], None]) -> None:
+    steps = 1000 if script.steps is None else script.steps
+    calls = assembler.hosted
+    for number, call in enumerate(calls[: script.most]):
+        item = HOSTED[call.name](call)
+        outcome = script.outcomes[number] if number < len(script.outcomes) else "completed"
+        for step in (partial(assembler.begin_hosted, item, "tool"), partial(assembler.settle_hosted, ended(item, outcome))):
+            if steps == 0:
+                return
+            steps -= 1
+            step()
+            watch()
+    if script.most < len(calls):
+        assembler.drop_hosted()
+        assembler.cut_short = "max_tool_calls"
 
 
 def _new_id(prefix: str, position: int) -> str:
@@ -99,6 +179,16 @@ _SPOKEN: st.SearchStrategy[d.Delta] = st.one_of(
     st.builds(d.TokenUsage, *[st.integers(0, 9)] * 6),
 )
 _ARGUMENTS = st.sampled_from(["{}", '{"a": 1}', '{"input": "x\\ny"}', '{"input": ""}', "", " ", '{"a', "nonsense", "[1,2]"])
+_HOSTED_ARGUMENTS = st.sampled_from(
+    [
+        "",
+        "{}",
+        '{"code": "print(1)\\n\\ud83d\\ude00 \\u4e2d \\\\ud83d"}',
+        'print("bare")',
+        ' {"code":"x',
+        '{"a": {"code": "n"}, "code": "m"}',
+    ]
+)
 
 
 @st.composite
@@ -106,9 +196,10 @@ def _calls(draw: st.DrawFn, first: int) -> list[d.Delta]:
     """Some calls whose fragments, and perhaps words, come in any order that keeps each call's own."""
     queues: list[list[d.Delta]] = []
     for index in range(first, first + draw(st.integers(1, 3))):
-        written = draw(_ARGUMENTS)
+        name = draw(st.sampled_from([*TARGETS, "unknown", *HOSTED]))
+        written = draw(_HOSTED_ARGUMENTS if name in HOSTED else _ARGUMENTS)
         cut = draw(st.integers(0, len(written)))
-        opened = d.CallOpened(index, draw(st.sampled_from(["", f"call_{index}"])), draw(st.sampled_from([*TARGETS, "unknown"])))
+        opened = d.CallOpened(index, draw(st.sampled_from(["", f"call_{index}"])), name)
         queues.append([opened, *(d.CallArguments(index, piece) for piece in (written[:cut], written[cut:]))])
     if draw(st.booleans()):
         queues.append(draw(st.lists(_SPOKEN, max_size=2)))
@@ -132,13 +223,20 @@ def scripts(draw: st.DrawFn) -> Script:
     deltas += draw(st.lists(_SPOKEN, max_size=6))
     deltas.append(d.TurnFinished(draw(st.sampled_from(["stop", "length", "tool_calls", "content_filter"]))))
     end: End = draw(st.sampled_from(["finish", "fail", "cancel"]))
-    if end != "finish":
+    steps = draw(st.none() | st.integers(0, 5)) if end != "finish" else None
+    if end != "finish" and steps is None:
         deltas = deltas[: draw(st.integers(retried, len(deltas)))]
-    return Script(tuple(deltas), end, retried)
+    outcomes: list[Outcome] = draw(st.lists(st.sampled_from(["completed", "failed"]), max_size=4))
+    return Script(tuple(deltas), end, retried, tuple(outcomes), steps, draw(st.sampled_from([1000, 1000, 0, 1, 2])))
 
 
 def options() -> st.SearchStrategy[dict[str, Any]]:
     """How the response is shown; sealed text is in capitals."""
     return st.fixed_dictionaries(
-        {"raw_reasoning": st.booleans(), "parallel_calls": st.booleans(), "seal": st.sampled_from([None, str.upper])}
+        {
+            "raw_reasoning": st.booleans(),
+            "parallel_calls": st.sampled_from([True, True, False]),
+            "seal": st.sampled_from([None, str.upper]),
+            "annotate": st.sampled_from([None, cite]),
+        }
     )

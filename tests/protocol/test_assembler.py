@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from app.protocol import deltas as d
 from app.protocol.items import CustomToolCallItem, FunctionCallItem, MessageItem, OutputItem, OutputText, ReasoningItem
 from app.protocol.projection import fold, parse_frame
-from app.protocol.replay import encode_cuts, replay
+from app.protocol.replay import catch_up, encode_cuts, replay
 from app.protocol.response import InputTokensDetails, OutputTokensDetails, ResponseError, Usage
 from app.protocol.writers import InvalidArguments
-from tests.protocol.assembling import RESPONSE_ID, Assembled, Script, assemble, new_assembler, options, scripts
+from tests.protocol.assembling import RESPONSE_ID, Assembled, Script, assemble, new_assembler, options, run, scripts
 from tests.support.judge import judge
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -76,6 +76,18 @@ def test_every_stream_is_legal_and_adds_up_to_the_response(script: Script, how: 
 def test_a_stored_stream_replays_byte_for_byte(script: Script, how: dict[str, Any]) -> None:
     made = assemble(script, **how)
     assert replay(made.body, encode_cuts(made.cuts)) == made.frames
+
+
+@given(scripts(), options())
+def test_whoever_comes_late_gets_the_frames_so_far_at_every_moment(script: Script, how: dict[str, Any]) -> None:
+    assembler = new_assembler(**how)
+    sent: list[bytes] = []
+
+    def look() -> None:
+        sent.extend(assembler.take())
+        assert catch_up(assembler) == sent
+
+    run(script, assembler, look)
 
 
 @given(scripts(), options())

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from app.protocol import events as e
+from app.protocol import hosted as h
 from app.protocol.items import (
     CustomToolCallItem,
     FunctionCallItem,
@@ -18,6 +19,7 @@ from app.protocol.items import (
     ReasoningText,
     RefusalPart,
     SummaryText,
+    UrlCitation,
 )
 from app.protocol.lifecycle import TRANSITIONS, IllegalEvent, Lifecycle
 
@@ -26,7 +28,19 @@ ITEMS = {
     "reasoning": ReasoningItem("x", "in_progress"),
     "function_call": FunctionCallItem("x", "in_progress", "c", "f"),
     "custom_tool_call": CustomToolCallItem("x", "in_progress", "c", "f"),
+    "web_search_call": h.WebSearchCall("x", "in_progress", h.SearchAction("q")),
+    "file_search_call": h.FileSearchCall("x", "in_progress", ("q",)),
+    "code_interpreter_call": h.CodeInterpreterCall("x", "in_progress", "cntr"),
+    "mcp_call": h.McpCall("x", "in_progress", "n", "s"),
+    "mcp_list_tools": h.McpListTools("x", "s"),
+    "mcp_approval_request": h.McpApprovalRequest("x", "n", "s", "{}"),
+    "web_extractor_call": h.WebExtractorCall("x", "in_progress", ("https://a.example",)),
+    "web_search_image_call": h.WebSearchImageCall("x", "in_progress"),
+    "image_search_call": h.ImageSearchCall("x", "in_progress"),
+    "x_tool_call": h.ToolCall("x", "in_progress", "n"),
 }
+SILENT = ("mcp_approval_request", "web_extractor_call", "web_search_image_call", "image_search_call", "x_tool_call")
+"""Items without events of their own."""
 PARTS = {"output_text": OutputText(""), "refusal": RefusalPart(""), "reasoning_text": ReasoningText("")}
 ENDS = {"response.completed": "end", "response.failed": "end", "response.incomplete": "end"}
 OPENINGS = {f"response.output_item.added:{item}": item for item in ITEMS}
@@ -38,8 +52,76 @@ REASONING = (*BEGUN, "response.output_item.added:reasoning")
 SUMMARY = (*REASONING, "response.reasoning_summary_part.added")
 CALL = (*BEGUN, "response.output_item.added:function_call")
 CUSTOM = (*BEGUN, "response.output_item.added:custom_tool_call")
+SEARCH = (*BEGUN, "response.output_item.added:web_search_call")
+FILES = (*BEGUN, "response.output_item.added:file_search_call")
+CODE = (*BEGUN, "response.output_item.added:code_interpreter_call")
+MCP = (*BEGUN, "response.output_item.added:mcp_call")
+LISTING = (*BEGUN, "response.output_item.added:mcp_list_tools")
+DONE = {"response.output_item.done": "between items"}
+
+HOSTED: dict[str, tuple[Sequence[str], dict[str, str]]] = {
+    **{item: ((*BEGUN, f"response.output_item.added:{item}"), DONE) for item in SILENT},
+    "web_search_call": (SEARCH, {"response.web_search_call.in_progress": "web_search_call begun"}),
+    "web_search_call begun": (
+        (*SEARCH, "response.web_search_call.in_progress"),
+        {"response.web_search_call.searching": "web_search_call begun, running"},
+    ),
+    "web_search_call begun, running": (
+        (*SEARCH, "response.web_search_call.in_progress", "response.web_search_call.searching"),
+        {"response.web_search_call.completed": "call done", **DONE},
+    ),
+    "file_search_call": (FILES, {"response.file_search_call.in_progress": "file_search_call begun"}),
+    "file_search_call begun": (
+        (*FILES, "response.file_search_call.in_progress"),
+        {"response.file_search_call.searching": "file_search_call begun, running"},
+    ),
+    "file_search_call begun, running": (
+        (*FILES, "response.file_search_call.in_progress", "response.file_search_call.searching"),
+        {"response.file_search_call.completed": "call done", **DONE},
+    ),
+    "code_interpreter_call": (CODE, {"response.code_interpreter_call.in_progress": "code_interpreter_call begun"}),
+    "code_interpreter_call begun": (
+        (*CODE, "response.code_interpreter_call.in_progress"),
+        {
+            "response.code_interpreter_call_code.delta": "code_interpreter_call begun",
+            "response.code_interpreter_call_code.done": "code_interpreter_call begun, arguments done",
+        },
+    ),
+    "code_interpreter_call begun, arguments done": (
+        (*CODE, "response.code_interpreter_call.in_progress", "response.code_interpreter_call_code.done"),
+        {"response.code_interpreter_call.interpreting": "code_interpreter_call begun, arguments done, running"},
+    ),
+    "code_interpreter_call begun, arguments done, running": (
+        (
+            *CODE,
+            "response.code_interpreter_call.in_progress",
+            "response.code_interpreter_call_code.done",
+            "response.code_interpreter_call.interpreting",
+        ),
+        {"response.code_interpreter_call.completed": "call done", **DONE},
+    ),
+    "mcp_call": (MCP, {"response.mcp_call.in_progress": "mcp_call begun"}),
+    "mcp_call begun": (
+        (*MCP, "response.mcp_call.in_progress"),
+        {
+            "response.mcp_call_arguments.delta": "mcp_call begun",
+            "response.mcp_call_arguments.done": "mcp_call begun, arguments done",
+        },
+    ),
+    "mcp_call begun, arguments done": (
+        (*MCP, "response.mcp_call.in_progress", "response.mcp_call_arguments.done"),
+        {"response.mcp_call.completed": "call done", "response.mcp_call.failed": "call done", **DONE},
+    ),
+    "mcp_list_tools": (LISTING, {"response.mcp_list_tools.in_progress": "mcp_list_tools begun"}),
+    "mcp_list_tools begun": (
+        (*LISTING, "response.mcp_list_tools.in_progress"),
+        {"response.mcp_list_tools.completed": "call done", "response.mcp_list_tools.failed": "call done", **DONE},
+    ),
+}
+"""The states of the server's own tools, in the same way as below."""
 
 PATHS: dict[str, tuple[Sequence[str], dict[str, str]]] = {
+    **HOSTED,
     "start": ((), {"response.created": "created"}),
     "created": (BEGUN[:1], {"response.in_progress": "between items"}),
     "between items": (BEGUN, {**OPENINGS, **ENDS, "error": "error"}),
@@ -48,7 +130,11 @@ PATHS: dict[str, tuple[Sequence[str], dict[str, str]]] = {
     "message": (MESSAGE, {**PART_OPENINGS, "response.output_item.done": "between items"}),
     "output_text": (
         (*MESSAGE, "response.content_part.added:output_text"),
-        {"response.output_text.delta": "output_text", "response.output_text.done": "part done"},
+        {
+            "response.output_text.delta": "output_text",
+            "response.output_text.annotation.added": "output_text",
+            "response.output_text.done": "part done",
+        },
     ),
     "refusal": (
         (*MESSAGE, "response.content_part.added:refusal"),
@@ -96,6 +182,8 @@ def event(name: str, number: int, index: int = 0, item_id: str = "x") -> e.Event
         "output_index": index,
         "item_id": item_id,
         "item": msgspec.structs.replace(ITEMS.get(variant, ITEMS["message"]), id=item_id),
+        "annotation_index": 0,
+        "annotation": UrlCitation("https://a.example", "A", 0, 0),
         "part": SummaryText("") if "summary" in name else PARTS.get(variant, PARTS["output_text"]),
         "code": None,
         "param": None,

@@ -41,6 +41,11 @@ def test_a_plain_answer_replays_with_one_delta_a_field() -> None:
     assert [event["delta"] for event in judged.events if event["type"].endswith(".delta")] == ["ab", "ab", "no", "{}", "x"]
 
 
+def test_log_probabilities_of_an_empty_text_replay() -> None:
+    made = assemble([d.Refusal("n"), d.Text("", (d.TokenLogprob("a", -1.0),)), STOP], quiet=True)
+    assert judge(b"".join(replay(made.body, None))).response == made.response
+
+
 def test_a_call_cut_off_before_its_first_argument_replays_without_a_delta() -> None:
     made = assemble([d.CallOpened(0, "c", "f"), d.TurnFinished("length")])
     assert replay(made.body, encode_cuts(made.cuts)) == replay(made.body, None) == made.frames

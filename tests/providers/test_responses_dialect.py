@@ -191,18 +191,13 @@ def test_calls_are_numbered_by_their_order() -> None:
     ]
 
 
-def test_hosted_tools_and_unknown_events_are_passed_over() -> None:
-    search = {"type": "web_search_call", "id": "msg_w", "status": "completed", "action": {"type": "search", "query": "Web search"}}
+def test_unknown_items_and_events_are_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     stream = frames(
         CREATED,
-        {"type": "response.mcp_call_arguments.delta", "item_id": "msg_m", "delta": "{}"},
-        added(0, type="mcp_call", id="msg_m", name="weather", arguments="{}"),
-        {"type": "response.mcp_call.completed", "item_id": "msg_m"},
-        done(0, type="mcp_call", id="msg_m", name="weather", arguments={"not": "text"}, output="{}"),
-        added(1, **search),
-        {"type": "response.web_search_call.searching", "item_id": "msg_w", "output_index": 1},
-        done(1, **search),
-        done(2, type="web_search_image_call", id="msg_i", name="web_search_image", arguments="{}", output="[]", content=7),
+        added(0, type="video_call", id="msg_v", status="in_progress", arguments={"not": "text"}),
+        {"type": "response.video_call.completed", "item_id": "msg_v"},
+        done(0, type="video_call", id="msg_v", status="completed", content=7),
         {"type": "response.new.delta", "delta": {"not": "text"}, "item_id": 7},
         {"note": "nothing that is known"},
         text("Hi"),
@@ -210,6 +205,7 @@ def test_hosted_tools_and_unknown_events_are_passed_over() -> None:
     )
 
     assert decode(stream) == [Text("Hi"), STOPPED]
+    assert "video_call" in caplog.text
 
 
 @pytest.mark.parametrize("payload", [b"null", b"[]", b"7", b'{"type":7}'])

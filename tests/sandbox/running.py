@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
 import secrets
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Generator
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,21 @@ def end(process: subprocess.Popen[bytes]) -> None:
             process.stdout.close()
 
 
+async def until_gone(pids: Collection[int]) -> None:
+    """Wait for the end of these processes; one that nobody has asked about has ended, too."""
+    async with asyncio.timeout(10):
+        while [pid for pid in pids if state(pid) not in ("", "Z")]:  # noqa: ASYNC110 - the kernel tells only their parent
+            await asyncio.sleep(0.01)
+
+
+def state(pid: int) -> str:
+    """The kernel's letter for what a process does; "" when there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def can_be_ordinary() -> str | None:
     """Why the service cannot be run as an ordinary user here; None: it can."""
     if os.geteuid() != 0:
@@ -156,7 +172,7 @@ def _limits(wanted: dict[str, float]) -> dict[str, float]:
     return {**small, **wanted}
 
 
-def _greet(process: subprocess.Popen[bytes], config: dict[str, object]) -> dict[str, str]:
+def _greet(process: subprocess.Popen[bytes], config: Mapping[str, object]) -> dict[str, str]:
     if process.stdin is None or process.stdout is None:
         raise TypeError("a process with pipes has them")
     process.stdin.write(msgspec.json.encode(config) + b"\n")

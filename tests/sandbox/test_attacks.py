@@ -14,7 +14,7 @@ import pytest
 from app.sandbox.limits import MEBIBYTE
 from app.sandbox.protocol import file_id
 from app.tools._sandbox import NotThere
-from tests.sandbox.running import SECRET, Box, RunningSandbox
+from tests.sandbox.running import SECRET, Box, RunningSandbox, state
 
 CALLS = """
 import ctypes, errno, os, socket, subprocess, threading, time
@@ -106,7 +106,7 @@ class World:
         self.canary.chmod(0o666)
         os.utime(self.canary, (1, 1))
         self.tcp = socket.create_server(("127.0.0.1", 0))
-        self.tcp.setblocking(False)
+        self.tcp.settimeout(0)
         self.abstract = f"\0{self.canary.name}"
         self.unix = socket.socket(socket.AF_UNIX)
         self.unix.bind(self.abstract)
@@ -317,5 +317,5 @@ async def test_between_two_runs_everything_stands_still(service: RunningSandbox)
 
 async def _until_stopped(pid: int) -> None:
     async with asyncio.timeout(10):
-        while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
-            await asyncio.sleep(0.01)  # the kernel stops one thread after the other
+        while state(pid) != "T":  # noqa: ASYNC110 - the kernel stops one thread after the other, and tells nobody
+            await asyncio.sleep(0.01)

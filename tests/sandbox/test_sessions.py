@@ -7,13 +7,12 @@ import os
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from pathlib import Path
 
 import pytest
 
 from app.sandbox.limits import MEBIBYTE
 from app.tools._sandbox import NotThere, SandboxRefused, SandboxUnavailable
-from tests.sandbox.running import Box, RunningSandbox
+from tests.sandbox.running import Box, RunningSandbox, until_gone
 
 
 @pytest.fixture
@@ -134,8 +133,8 @@ async def test_another_owner_sees_nothing(any_service: RunningSandbox, box: Box)
     assert box.id not in [session.id for session in await thief.sandbox.sessions(thief.owner)]
     for attempt in (
         lambda: thief.run("1"),
-        lambda: thief.open(),
-        lambda: thief.close(),
+        thief.open,
+        thief.close,
         lambda: thief.sandbox.session(thief.owner, box.id),
         lambda: thief.sandbox.files(thief.owner, box.id),
         lambda: thief.sandbox.file(thief.owner, box.id, made.id),
@@ -215,8 +214,8 @@ async def test_an_unused_session_expires(any_service: RunningSandbox) -> None:
     short = await Box(any_service).open(idle_seconds=0.2)
 
     async with asyncio.timeout(20):
-        while short.id in [session.id for session in await short.sandbox.sessions(short.owner)]:
-            await asyncio.sleep(0.05)  # looking does not use it
+        while short.id in [session.id for session in await short.sandbox.sessions(short.owner)]:  # noqa: ASYNC110 - looking does not use it
+            await asyncio.sleep(0.05)
 
     with pytest.raises(NotThere):
         await short.run("1")
@@ -249,7 +248,7 @@ async def test_a_closed_session_leaves_no_process(any_service: RunningSandbox) -
     await box.close()
 
     assert started
-    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
+    await until_gone(started)
 
 
 async def _content(box: Box, file_id: str) -> bytes:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from app.sandbox.config import ConfigurationError, from_environment
-from tests.sandbox.running import ROOT, Box, DoesNotHold, RunningSandbox, end, running_sandbox
+from tests.sandbox.running import ROOT, Box, DoesNotHold, RunningSandbox, end, running_sandbox, until_gone
 
 OPEN_BACKEND = """
 import asyncio, sys
@@ -87,7 +86,7 @@ async def test_it_ends_with_the_gateway_and_leaves_nothing() -> None:
         assert stage == "1\n"
         assert service.process.returncode == 0
         assert processes
-        assert not [pid for pid in processes if Path(f"/proc/{pid}").exists()]
+        await until_gone(processes)
 
 
 def test_settings_come_from_the_environment() -> None:

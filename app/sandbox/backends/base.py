@@ -32,12 +32,17 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     command: Sequence[str]
     setup: Mapping[str, Any]
     """The first line on its control socket; see `inside/main.py`."""
+    ready_seconds: float = 20.0
+    """Until then it has to be ready."""
     data: str = DATA
     """Where the code finds its files; code and output are translated where this is not /mnt/data."""
 
 
 class Backend(Protocol):
     """One way to confine. A back end's module is `app.sandbox.backends.NAME` and offers it as the constant `BACKEND`."""
+
+    own_user: bool
+    """Each session can run as a user of its own, where root can choose."""
 
     def missing(self) -> str | None:
         """Why it cannot run here, as far as a quick look shows; None: it may."""

@@ -20,6 +20,8 @@ _ISOLATION = ("--unshare-all", "--unshare-user", "--uid", "1000", "--gid", "1000
 class Bubblewrap:
     """There is no /proc inside: nothing needs it, and mounting one is what container engines refuse most often."""
 
+    own_user = True
+
     def missing(self) -> str | None:
         """See `Backend`."""
         if sys.platform != "linux":

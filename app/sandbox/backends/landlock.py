@@ -20,6 +20,8 @@ _VERSION_FLAG = 1
 class Landlock:
     """The interpreter confines itself before it takes the first line of code."""
 
+    own_user = True
+
     def missing(self) -> str | None:
         """See `Backend`."""
         if sys.platform != "linux":

@@ -47,11 +47,13 @@ class _Loader(importlib.abc.Loader):
     def exec_module(self, module: ModuleType) -> None:
         self._loader.exec_module(module)
         pyplot: Any = module
-        pyplot.show = self._show
-        _offer_chinese(pyplot.rcParams)
+        directory = self._directory
 
-    def _show(self, *_arguments: object, **_options: object) -> None:
-        save(self._directory)
+        def show(*_arguments: object, **_options: object) -> None:  # a function: pyplot gives it a signature
+            save(directory)
+
+        pyplot.show = show
+        _offer_chinese(pyplot.rcParams)
 
 
 def watch(directory: str) -> None:

