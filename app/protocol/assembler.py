@@ -321,6 +321,8 @@ class Assembler:
         item = self._options.hosted[call.name](call.call)
         if SPECS[type(item)].arguments is not None and not (self._deferred or self._waiting or self._mid_call):
             call.writer = self._open_hosted(item)
+        elif isinstance(self._writer, MessageWriter | ReasoningWriter):
+            self.close_item("completed")  # what is said from now on comes after the call
         self._deferred.add(call)
 
     def _open_hosted(self, item: HostedItem) -> HostedWriter:

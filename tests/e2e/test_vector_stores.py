@@ -128,16 +128,8 @@ async def test_what_is_wrong_is_named(gateway: Gateway, client: openai.AsyncOpen
         (stores, {"name": "a\0b"}, "name"),
         (stores, {"colour": "red"}, "colour"),
         (stores, {"expires_after": {"anchor": "last_active_at", "days": 0}}, "days"),
-        (
-            stores,
-            {"chunking_strategy": {"type": "static", "static": {"max_chunk_size_tokens": 99, "chunk_overlap_tokens": 0}}},
-            "max_chunk",
-        ),
-        (
-            stores,
-            {"chunking_strategy": {"type": "static", "static": {"max_chunk_size_tokens": 200, "chunk_overlap_tokens": 101}}},
-            "overlap",
-        ),
+        (stores, cut(99, 0), "max_chunk"),
+        (stores, cut(200, 101), "overlap"),
         (f"{stores}/{store}/files", {"file_id": "file-1", "attributes": {"k": {"nested": 1}}}, "attributes.k "),
         (f"{stores}/{store}/files", {"file_id": "file-1", "attributes": {"k": "x" * 513}}, "attributes.k "),
         (f"{stores}/{store}/file_batches", {}, "file_ids or files"),

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text as sql
 
 from app.db.engine import Database
 from app.db.tables import passages as passages_table
@@ -206,11 +206,11 @@ async def test_what_is_put_together_is_taken_apart(index: PassageIndex, database
     await index.remove("vs_a", "file_1")
     assert await _texts(index, odd) == []
     if database.embedded:
-        check = text("INSERT INTO passage_index_words (passage_index_words) VALUES ('integrity-check')")
+        check = sql("INSERT INTO passage_index_words (passage_index_words) VALUES ('integrity-check')")
         async with database.transaction() as connection:
             await connection.execute(check)
             assert (
-                await connection.execute(text("SELECT count(*) FROM passage_index_words WHERE passage_index_words MATCH 'pump'"))
+                await connection.execute(sql("SELECT count(*) FROM passage_index_words WHERE passage_index_words MATCH 'pump'"))
             ).scalar() == 0
 
 

@@ -29,13 +29,17 @@ End = Literal["finish", "fail", "cancel"]
 Outcome = Literal["completed", "failed"]
 
 
+class _Code(msgspec.Struct, frozen=True):
+    code: str = ""
+
+
 def code_call(call: h.HostedCall) -> h.HostedItem:
     """Python code, in JSON or bare, as the real tool reads it."""
     try:
-        given: Any = msgspec.json.decode(call.arguments)
+        code = msgspec.json.decode(call.arguments, type=_Code).code
     except msgspec.DecodeError:
-        given = {"code": call.arguments}
-    return h.CodeInterpreterCall("", "in_progress", "cntr_1", given["code"] if isinstance(given, dict) and "code" in given else "")
+        code = call.arguments
+    return h.CodeInterpreterCall("", "in_progress", "cntr_1", code)
 
 
 HOSTED: dict[str, Callable[[h.HostedCall], h.HostedItem]] = {

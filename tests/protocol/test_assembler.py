@@ -78,6 +78,7 @@ def test_a_stored_stream_replays_byte_for_byte(script: Script, how: dict[str, An
     assert replay(made.body, encode_cuts(made.cuts)) == made.frames
 
 
+@settings(max_examples=50)
 @given(scripts(), options())
 def test_whoever_comes_late_gets_the_frames_so_far_at_every_moment(script: Script, how: dict[str, Any]) -> None:
     assembler = new_assembler(**how)

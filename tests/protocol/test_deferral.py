@@ -23,21 +23,23 @@ def shown(made: Assembled) -> list[str]:
 
 
 def _word(item: OutputItem) -> str:
+    word = type(item).__name__
     match item:
         case MessageItem():
-            return "".join(part.text for part in item.content if isinstance(part, OutputText))
+            word = "".join(part.text for part in item.content if isinstance(part, OutputText))
         case ReasoningItem():
-            return f"({item.summary[0].text})"
+            word = f"({item.summary[0].text})"
         case FunctionCallItem():
-            return f"{item.name}{item.arguments}"
-        case h.WebSearchCall(action=h.SearchAction(query)):
-            return f"search {query}"
+            word = f"{item.name}{item.arguments}"
+        case h.WebSearchCall(action=h.SearchAction() as action):
+            word = f"search {action.query}"
         case h.CodeInterpreterCall():
-            return f"code {item.code}"
+            word = f"code {item.code}"
         case CustomToolCallItem():
-            return f"{item.name} {item.input}"
+            word = f"{item.name} {item.input}"
         case _:
-            return type(item).__name__
+            pass
+    return word
 
 
 def test_nothing_waits_before_the_first_hosted_call() -> None:

@@ -31,7 +31,12 @@ KEPT: dict[str, dict[str, Any]] = {
     "web_search_image_call": {"status": "in_progress", "name": "web_search_image", "arguments": '{"queries": ["q"]}', "output": ""},
     "image_search_call": {"status": "in_progress", "name": "image_search", "arguments": '{"img_idx": 0}', "output": ""},
     "mcp_call": {
-        **{"status": "in_progress", "name": "n", "server_label": "s", "arguments": "", "output": None, "error": None},
+        "status": "in_progress",
+        "name": "n",
+        "server_label": "s",
+        "arguments": "",
+        "output": None,
+        "error": None,
         "approval_request_id": "mcpr_1",
     },
     "mcp_list_tools": {"server_label": "s", "tools": [], "error": None},
@@ -47,7 +52,7 @@ def test_every_kind_of_item_is_told() -> None:
 
 @pytest.mark.parametrize("name", DONE)
 def test_an_item_begins_without_what_only_its_end_brings(name: str) -> None:
-    shown = msgspec.to_builtins(opening(DONE[name], "y"))
+    shown = msgspec.json.decode(msgspec.json.encode(opening(DONE[name], "y")))
     assert shown == {"type": name, "id": "y", **KEPT[name]}
 
 

@@ -60,6 +60,7 @@ def told(deltas: Sequence[Delta]) -> list[tuple[str, str]]:
 
 
 SOURCES = [{"type": "url", "url": "https://a.example"}, {"type": "url", "url": "https://b.example"}, {"url": "https://a.example"}, {}]
+NO_SOURCES: list[Json] = []
 TWO = (UrlSource("https://a.example"), UrlSource("https://b.example"))
 
 
@@ -73,7 +74,7 @@ TWO = (UrlSource("https://a.example"), UrlSource("https://b.example"))
             id="queries and repeated sources",
         ),
         pytest.param(
-            SEARCHED | {"action": {"type": "search", "query": "a", "queries": None, "sources": []}, "new": {"field": 1}},
+            SEARCHED | {"action": {"type": "search", "query": "a", "queries": None, "sources": NO_SOURCES}, "new": {"field": 1}},
             WebSearchCall("msg_w", "completed", SearchAction("a", (), ())),
             id="query",
         ),

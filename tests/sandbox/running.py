@@ -66,7 +66,7 @@ class RunningSandbox:
 
     def descendants(self) -> list[int]:
         """Processes it has started, and those that these have."""
-        return _descendants(self.process.pid)
+        return descendants(self.process.pid)
 
 
 class Box:
@@ -185,6 +185,7 @@ def _status(pid: int, key: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
+    """Processes it has started, and those that these have."""
     children = [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
-    return children + [below for child in children for below in _descendants(child)]
+    return children + [below for child in children for below in descendants(child)]

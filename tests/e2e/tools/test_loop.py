@@ -56,12 +56,17 @@ async def test_search_read_answer(client: openai.AsyncOpenAI, upstream: Scripted
 
 async def test_the_stream_shows_every_call_and_replays_byte_for_byte(gateway: Gateway, upstream: ScriptedUpstream, site: Site) -> None:
     upstream.script(
-        Reply(pieces=[Text("Let me look."), call("web_search", {"queries": ["a"]}), call("get_weather", {}, 1), call("web_extractor", {"urls": [site.url("/a")]}, 2)]),
+        Reply(
+            pieces=[
+                Text("Let me look."),
+                call("web_search", {"queries": ["a"]}),
+                call("get_weather", {}, 1),
+                call("web_extractor", {"urls": [site.url("/a")]}, 2),
+            ]
+        ),
     )
     async with gateway.http() as http:
-        answer = await http.post(
-            "/v1/responses", json={"model": MODEL, "input": "q", "stream": True, "tools": [SEARCH, EXTRACT, WEATHER]}
-        )
+        answer = await http.post("/v1/responses", json={"model": MODEL, "input": "q", "stream": True, "tools": [SEARCH, EXTRACT, WEATHER]})
         stream = answer.content
         body = final(stream)
         again = await http.get(f"/v1/responses/{body['id']}", params={"stream": "true"})
