@@ -85,10 +85,8 @@ def create_app(settings: Settings | None = None) -> Gateway:
     app = FastAPIOffline(
         title="Responses gateway", version=__version__, lifespan=lifespan, description="The OpenAI Responses API in front of Qwen."
     )
-    for router in (responses.router, models.router, tools.router, health.router):
+    for router in (responses.router, models.router, tools.router, files.router, vector_stores.router, health.router):
         app.include_router(router)
-    for router in (files.router, vector_stores.router):
-        app.include_router(router, max_body_size=None if router is files.router else settings.limits.body_bytes)
     errors.install(app)
     openapi.install(app)
     gateway = Gateway(app, metrics)
@@ -153,7 +151,18 @@ async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
         _start_library(runs, library, ingestion)
     policy = Policy(settings.limits.body_bytes, settings.done_marker, settings.lenient_user_agents)
     create = CreateResponse(service, access, runs, metrics, heartbeats, policy)
-    return create, Services(service, access, router, metrics, catalog, store, settings.heartbeat_seconds, settings.done_marker, library)
+    return create, Services(
+        service,
+        access,
+        router,
+        metrics,
+        catalog,
+        store,
+        settings.heartbeat_seconds,
+        settings.done_marker,
+        settings.limits.body_bytes,
+        library,
+    )
 
 
 def _library(settings: Settings, database: Database, stack: AsyncExitStack) -> tuple[Library | None, Ingestion | None]:

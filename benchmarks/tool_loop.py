@@ -41,6 +41,7 @@ def measure_rounds(subject: Subject, number: int, seconds: float) -> Measurement
     if not subject.server.tools:
         values = {f"{way}_0": cost(way, "") for way in _WAYS}
     else:
+        cost("plain", "-calls1")  # the first search of a process loads the HTTP client
         values |= {way: slope(way) for way in _WAYS}
         values |= {name: slope("plain", option, _ENDS) for name, option in (("turn", "-void"), ("cached", "-same"))}
     return Measurement(subject.server.name, "tools", number, values, errors)

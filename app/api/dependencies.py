@@ -43,6 +43,8 @@ class Services(msgspec.Struct, frozen=True):
     store: ResponseStore
     heartbeat_seconds: float
     done_marker: bool
+    body_bytes: int
+    """The most a request's body may have; files are limited by themselves."""
     library: Library | None = None
     """None: files are switched off."""
     containers: Containers | None = None

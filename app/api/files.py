@@ -16,8 +16,9 @@ from app.api.dependencies import Known, Principal
 from app.api.openapi import ERRORS
 from app.api.uploads import UploadForm, attachment
 from app.engine.files import NewFile
-from app.knowledge.base import FileRecord, Page, Staged
+from app.knowledge.base import FileRecord, Staged
 from app.protocol.errors import InvalidRequest, PayloadTooLarge
+from app.protocol.paging import Page
 
 router = APIRouter(tags=["Files"], responses=ERRORS)
 

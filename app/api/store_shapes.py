@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from app.engine.store_files import Batch, Chunking, NewStoreFile
 from app.engine.vector_stores import Store
-from app.knowledge.base import Attachment, Page, StoreTotals
+from app.knowledge.base import Attachment, StoreTotals
+from app.protocol.paging import Page
 from app.tools.base import FileHit
 
 _BATCH_FILES = 2000

@@ -62,18 +62,28 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     """What to set, when it does not."""
     reason: str | None = None
     price: Price | None = None
+    """Of a call that runs here."""
+    native_price: Price | None = None
+    """Of one that the vendor of Qwen runs."""
     example: msgspec.Raw
 
 
 class Catalog:
     """Tools by type."""
 
-    def __init__(self, specs: Sequence[ToolSpec], built: Mapping[str, Tool | Missing], settings: Mapping[str, ToolSettings]) -> None:
+    def __init__(
+        self,
+        specs: Sequence[ToolSpec],
+        built: Mapping[str, Tool | Missing],
+        settings: Mapping[str, ToolSettings],
+        native_prices: Mapping[str, Price] | None = None,
+    ) -> None:
         self._specs = {spec.type: spec for spec in specs}
         self._types = {alias: spec.type for spec in specs for alias in (spec.type, *spec.aliases)}
         self._built = built
         self._settings = settings
         self._prices = _read_prices()
+        self._native_prices = native_prices or {}
 
     def serves(self, tool_type: str) -> bool:
         """Whether there is such a built-in tool at all."""
@@ -132,6 +142,7 @@ class Catalog:
             setting=missing.setting if missing else None,
             reason=missing.reason if missing else None,
             price=self.price(spec.type),
+            native_price=self._native_prices.get(spec.type),
             example=spec.example,
         )
 

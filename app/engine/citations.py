@@ -17,7 +17,7 @@ from app.tools.base import ContainerFile, FileCitation, Source, UrlCitation
 _URL = r"(?:[^\s()]|\([^\s()]{0,200}\)){1,2000}"
 _LINK = rf"\((?P<link>{_URL}|sandbox:[^()\n]{{1,500}})(?:\s+\"[^\"\n]{{0,200}}\")?\)"
 _NUMBER = re.compile(rf"\[(\d{{1,4}})\](?:{_LINK})?")
-_MARKDOWN = re.compile(rf"!?\[[^\[\]\n]{{0,500}}\]{_LINK}")
+_MARKDOWN = re.compile(rf"(?:!\[|\[)[^\[\]\n]{{0,500}}\]{_LINK}")
 _ADDRESS = re.compile(r"(?:https?://|sandbox:/)(?:[^\s<>()\[\]\"'`，。；、！？：（）【】《》「」]|\([^\s<>()]{0,200}\))+")  # noqa: RUF001 - Chinese text
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _TRAILING = ".,;:!?*"
@@ -29,6 +29,7 @@ class Citations:
     def __init__(self) -> None:
         self._sources: list[Source] = []
         self._numbers: dict[object, int] = {}
+        self._by_address: dict[str, Source] = {}
         self._shown: set[str] = set()
         """Ids of the files that an answer has got already."""
 
@@ -39,6 +40,7 @@ class Citations:
         if number is None:
             self._sources.append(source)
             number = self._numbers[key] = len(self._sources)
+            self._by_address.setdefault(_address(source), source)
         return number
 
     def annotate(self, text: str) -> Sequence[Annotation]:
@@ -62,15 +64,14 @@ class Citations:
             number = int(match[1])
             if 0 < number <= len(self._sources):
                 yield *match.span(), self._sources[number - 1]
-        by_address = {_address(source): source for source in reversed(self._sources)}
         for match in _MARKDOWN.finditer(text):
-            source = by_address.get(_normal(match["link"]))
+            source = self._by_address.get(_normal(match["link"]))
             if source is not None:
                 yield *match.span(), source
         for match in _ADDRESS.finditer(text):
             for written in (match[0], _NOT_ASCII.split(match[0], maxsplit=1)[0]):  # Chinese goes on without a space
                 address = written.rstrip(_TRAILING)
-                source = by_address.get(_normal(address))
+                source = self._by_address.get(_normal(address))
                 if source is not None:
                     yield match.start(), match.start() + len(address), source
                     break

@@ -10,9 +10,10 @@ from typing import Literal, TypeVar, cast, get_args
 
 import msgspec
 
-from app.knowledge.base import Blobs, FileRecord, FileRecords, Page, Staged
+from app.knowledge.base import Blobs, FileRecord, FileRecords, Staged
 from app.protocol.errors import InvalidRequest, NotFound, PayloadTooLarge
 from app.protocol.ids import response_id
+from app.protocol.paging import Page
 from app.tools.base import FileContent
 
 T = TypeVar("T")

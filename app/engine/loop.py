@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 
 from app.engine import turn
+from app.engine.history import join
 from app.engine.hosted import Hosted, Ran
 from app.engine.preparation import Duties, Prepared, forced_in_words
 from app.engine.routing import Started
@@ -124,7 +125,8 @@ def _continued(prepared: Prepared, said: Sequence[Message], *, offers: bool) -> 
     following = msgspec.structs.replace(
         call,
         system=system,
-        messages=(*call.messages, *(message for message in said if prepared.can.images or not _is_image(message))),
+        prefix=join(call.prefix, prepared.provider.encode_messages(call.messages, reasoning=True)),  # each message is written once
+        messages=tuple(message for message in said if prepared.can.images or not _is_image(message)),
         tools=call.tools if offers else [tool for tool in call.tools if tool.name not in prepared.hosted],
         forced_call=None,
     )

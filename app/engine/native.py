@@ -14,6 +14,9 @@ from app.engine.catalog import Entry
 from app.protocol.errors import InvalidRequest
 from app.providers.base import Capabilities
 
+_GUIDANCE = {"type", "search_context_size"}
+"""Members of an entry that a tool may take as a hint."""
+
 
 class Where(msgspec.Struct, frozen=True):
     """The upstream, and how this request would be run there."""
@@ -49,7 +52,11 @@ def native_entries(entries: Sequence[Entry], where: Where) -> Mapping[str, msgsp
 def _forwardable(entry: Entry, where: Where) -> msgspec.Raw | None:
     if entry.mode not in ("native", "auto") or entry.type not in where.can.native_tools:
         return None
-    return entry.request.native if entry.request is not None else entry.raw
+    if entry.request is not None:
+        return entry.request.native
+    # It cannot be configured here, so only an entry that asks for nothing special is known to be what the vendor's tool does.
+    asked = msgspec.json.decode(entry.raw, type=dict[str, msgspec.Raw]).keys()
+    return msgspec.Raw(msgspec.json.encode({"type": entry.type})) if asked <= _GUIDANCE else None
 
 
 def _obstacle(entry: Entry, where: Where, kinds: set[str]) -> str | None:

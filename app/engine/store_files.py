@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from app.engine.files import cut, new_id, no_such_file
-from app.knowledge.base import Attachment, Attachments, Attributes, BatchRecord, IngestionStatus, Page, Passage, PassageIndex, StoreTotals
+from app.knowledge.base import Attachment, Attachments, Attributes, BatchRecord, IngestionStatus, Passage, PassageIndex, StoreTotals
 from app.protocol.errors import InvalidRequest, NotFound
+from app.protocol.paging import Page
 
 
 class Chunking(msgspec.Struct, frozen=True):

@@ -14,7 +14,6 @@ from app.knowledge.base import (
     Embedder,
     EmbeddingFailed,
     Hit,
-    Page,
     PassageIndex,
     Search,
     StoreRecord,
@@ -24,6 +23,7 @@ from app.knowledge.base import (
 )
 from app.protocol.errors import NotFound, Unavailable
 from app.protocol.filters import parse_filter
+from app.protocol.paging import Page
 from app.tools.base import FileContent, FileHit, FileQuery
 
 _DAY = 86_400

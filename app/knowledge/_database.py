@@ -10,7 +10,8 @@ from sqlalchemy import Column, RowMapping, Select
 
 from app.db.engine import Database
 from app.db.writer import DatabaseUnavailable, RowRefused
-from app.knowledge.base import KnowledgeUnavailable, Page
+from app.knowledge.base import KnowledgeUnavailable
+from app.protocol.paging import Page
 
 
 @contextmanager

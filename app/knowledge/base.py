@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from app.protocol.filters import Filter
+from app.protocol.paging import Page
 
 Attributes = dict[str, str | float | bool]
 
@@ -23,8 +24,7 @@ class Staged(msgspec.Struct, frozen=True):
     """Content that has arrived, but belongs to nobody yet."""
 
     key: str
-    digest: str
-    """SHA-256, 64 hex digits."""
+    digest: str  # SHA-256, 64 hex digits
     size: int
 
 
@@ -54,15 +54,6 @@ class Blobs(Protocol):
     async def sweep(self, before: int, limit: int) -> int:
         """Drop at most `limit` contents that were staged before that time and then forgotten (the process ended); how many."""
         ...
-
-
-class Page(msgspec.Struct, frozen=True):
-    """Which part of a list; `after` and `before` are ids of the list."""
-
-    limit: int
-    order: Literal["asc", "desc"] = "desc"
-    after: str | None = None
-    before: str | None = None
 
 
 class FileRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,10 +109,8 @@ class StoreRecord(msgspec.Struct, frozen=True, kw_only=True):
     created_at: int
     name: str
     description: str | None
-    metadata: bytes
-    """JSON object of strings."""
-    expires_days: int | None
-    """Days after the last use."""
+    metadata: bytes  # a JSON object of strings
+    expires_days: int | None  # after the last use
     last_active_at: int
     expires_at: int | None
 
@@ -154,12 +143,10 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True):
     batch_id: str | None
     created_at: int
     status: IngestionStatus
-    attributes: bytes
-    """JSON object."""
+    attributes: bytes  # a JSON object
     chunk_size: int
-    """Tokens of a passage, at most."""
     chunk_overlap: int
-    """Tokens a passage shares with the one before."""
+    """Both in tokens, see `Split`."""
     usage_bytes: int = 0
     error_code: LastError | None = None
     error_message: str | None = None
@@ -261,8 +248,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     file_id: str
     project_id: str
     owner: str
-    attempts: int
-    """This one included."""
+    attempts: int  # this one included
     attributes: bytes
     chunk_size: int
     chunk_overlap: int
@@ -303,8 +289,7 @@ class Jobs(Protocol):
 class Passage(msgspec.Struct, frozen=True):
     """A piece of a file's text, as it is searched and shown."""
 
-    position: int
-    """Its number in the file, from 0."""
+    position: int  # its number in the file, from 0
     text: str
 
 

@@ -24,6 +24,9 @@ _HALF = 2
 _COARSE = 4
 """As many times the wanted vectors are looked at again in full."""
 
+_READ = 32
+"""Files whose vectors are read at once."""
+
 _SEGMENTS = text(
     "SELECT v.number, v.data FROM json_each(:files) AS f CROSS JOIN passage_index_vectors AS v "
     "ON v.number >= f.value << :bits AND v.number < (f.value + 1) << :bits"
@@ -93,9 +96,13 @@ class SqliteIndex(SqlPassages):
 
     async def _grown(self, known: matrix.Matrix, versions: frozenset[int], dimensions: int) -> matrix.Matrix:
         new = sorted(versions - known.files)
-        rows = await fetch(self._database, _SEGMENTS, {"files": json.dumps(new), "bits": POSITION_BITS})
-        added = [(row["number"], row["data"]) for row in rows]
-        return await asyncio.to_thread(known.changed, versions, added, dimensions)
+        added: list[matrix.Rows] = []
+        for start in range(0, len(new), _READ):
+            some = json.dumps(new[start : start + _READ])
+            rows = await fetch(self._database, _SEGMENTS, {"files": some, "bits": POSITION_BITS})
+            segments = [(row["number"], row["data"]) for row in rows]
+            added += await asyncio.to_thread(matrix.rounded, segments, dimensions)
+        return await asyncio.to_thread(known.changed, versions, added)
 
     def _containing(self, name: str) -> str:
         return f"SELECT rowid AS number FROM passage_index_words WHERE passage_index_words MATCH :{name}"  # noqa: S608 - a name of our own

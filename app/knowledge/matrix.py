@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    Rows = tuple[NDArray[np.int64], NDArray[np.int8], NDArray[np.float32]]
+    """Of vectors: their passages' numbers, their own rounded to bytes, and what those have to be multiplied by."""
+
 _BLOCK = 1024
 """Rows at a time: they stay in the processor's cache while they are widened and multiplied."""
 _LARGEST = 127
@@ -38,19 +41,14 @@ class Matrix:
         """Bytes."""
         return self._rows.nbytes + self._numbers.nbytes + self._scales.nbytes
 
-    def changed(self, files: frozenset[int], added: Sequence[tuple[int, bytes]], dimensions: int) -> Matrix:
-        """With these files and no others; `added` are the segments of the new ones, each with its first number."""
+    def changed(self, files: frozenset[int], added: Sequence[Rows]) -> Matrix:
+        """With these files and no others; `added` are the vectors of the new ones."""
         import numpy as np  # noqa: PLC0415 - see the module's docstring
 
         kept = slice(None) if self.files <= files else np.isin(self._numbers >> POSITION_BITS, list(files))
-        numbers, rows, scales = [self._numbers[kept]], [self._rows[kept]], [self._scales[kept]]
-        for first, data in added:
-            segment = np.frombuffer(data, np.float16).reshape(-1, dimensions).astype(np.float32)
-            scale = np.maximum(np.abs(segment).max(axis=1), np.finfo(np.float32).tiny) / _LARGEST
-            numbers.append(np.arange(first, first + len(segment)))
-            rows.append(np.rint(segment / scale[:, None]).astype(np.int8))
-            scales.append(scale)
-        return Matrix(files, np.concatenate(numbers), np.concatenate(rows), np.concatenate(scales))
+        parts = [(self._numbers[kept], self._rows[kept], self._scales[kept]), *added]
+        numbers, rows, scales = (np.concatenate(one) for one in zip(*parts, strict=True))
+        return Matrix(files, numbers, rows, scales)
 
     def nearest(self, query: bytes, count: int, files: frozenset[int]) -> list[int]:
         """The numbers of the `count` vectors in those files that are most like the query (float32), in no order."""
@@ -77,6 +75,18 @@ def empty(dimensions: int) -> Matrix:
     import numpy as np  # noqa: PLC0415 - see the module's docstring
 
     return Matrix(frozenset(), np.empty(0, np.int64), np.empty((0, dimensions), np.int8), np.empty(0, np.float32))
+
+
+def rounded(segments: Sequence[tuple[int, bytes]], dimensions: int) -> list[Rows]:
+    """Segments as they are stored, each with its first number, rounded to bytes."""
+    import numpy as np  # noqa: PLC0415 - see the module's docstring
+
+    found: list[Rows] = []
+    for first, data in segments:
+        segment = np.frombuffer(data, np.float16).reshape(-1, dimensions).astype(np.float32)
+        scale = np.maximum(np.abs(segment).max(axis=1), np.finfo(np.float32).tiny) / _LARGEST
+        found.append((np.arange(first, first + len(segment)), np.rint(segment / scale[:, None]).astype(np.int8), scale))
+    return found
 
 
 def in_order(query: bytes, candidates: Sequence[tuple[int, bytes]]) -> list[tuple[int, float]]:

@@ -35,7 +35,7 @@ _MOST_WORDS = 32
 """Of a query."""
 _LONGEST_QUERY = 2000
 """Characters in which words are looked for."""
-_COMMON = 20_000
+_COMMON = 10_000
 """A word in more passages than this is common."""
 _FEWEST_CANDIDATES = 60
 _CANDIDATES = 4

@@ -12,8 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.db.engine import Database
 from app.db.tables import file_batches, files, vector_store_files, vector_stores
 from app.knowledge._database import database_errors, fetch, in_order, is_backwards
-from app.knowledge.base import Attachment, BatchRecord, IngestionStatus, Page, StoreTotals
+from app.knowledge.base import Attachment, BatchRecord, IngestionStatus, StoreTotals
 from app.knowledge.records_stores import totals
+from app.protocol.paging import Page
 
 _a = vector_store_files.c
 _b = file_batches.c

@@ -19,7 +19,7 @@ from app.protocol.hosted_writer import HostedWriter
 from app.protocol.ids import item_prefix
 from app.protocol.items import CustomToolCallItem, FunctionCallItem, ItemStatus, OutputItem, ReasoningItem
 from app.protocol.options import Options
-from app.protocol.phases import SPECS, kind
+from app.protocol.phases import SPECS, kind, tells_arguments
 from app.protocol.response import IncompleteDetails, Response, ResponseError, encode, usage_of
 from app.protocol.writers import (
     CallTarget,
@@ -339,7 +339,7 @@ class Assembler:
             self.close_item("completed")
             name = kind(delta.item).removesuffix("_call")
             self._tools.setdefault(name, {"count": 0})["count"] += 1
-        elif isinstance(self._writer, HostedWriter) and SPECS[type(delta.item)].arguments is None:
+        elif isinstance(self._writer, HostedWriter) and tells_arguments(delta.item):
             self._writer.run(delta.item)
 
     def _write_arguments(self, delta: d.CallArguments) -> None:

@@ -86,6 +86,12 @@ def opening(item: HostedItem, item_id: str) -> HostedItem:
     return msgspec.structs.replace(item, **changes)
 
 
+def tells_arguments(item: HostedItem) -> bool:
+    """Whether the item has its arguments already; an upstream's own tool may bring code with the end."""
+    stream = SPECS[type(item)].arguments
+    return stream is None or bool(getattr(item, stream.field))
+
+
 def status(item: HostedItem) -> h.CallStatus:
     """How it ended; an item without a status by whether it tells an error."""
     found: h.CallStatus | None = getattr(item, "status", None)

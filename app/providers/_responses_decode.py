@@ -116,9 +116,9 @@ class _Response(msgspec.Struct):
 
 
 class _Output(msgspec.Struct):
-    """The items of the object inside a terminal event."""
+    """The items of the object inside a terminal event, unread."""
 
-    output: tuple[dict[str, Any], ...] = ()
+    output: Any = None
 
 
 class _OpenCall:

@@ -7,7 +7,7 @@ fields, JSON comes as text or as itself. Whatever can be read is read; nothing i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -34,6 +34,7 @@ from app.protocol.hosted import (
 )
 
 Json = dict[str, Any]
+Action = SearchAction | OpenPageAction | FindAction
 
 _PLACEHOLDER = "Web search"
 """What the vendor writes where it does not tell the query."""
@@ -44,11 +45,12 @@ _OURS = re.compile(rf"(?:{_PREFIX})*(?:web_search|web_extractor|code_interpreter
 _INPUTS: Mapping[type[HostedItem], Sequence[str]] = {
     WebExtractorCall: ("urls", "goal"),
     FileSearchCall: ("queries",),
-    WebSearchImageCall: ("arguments",),
-    ImageSearchCall: ("arguments",),
+    WebSearchImageCall: ("name", "arguments"),
+    ImageSearchCall: ("name", "arguments"),
     McpCall: ("name", "server_label"),
 }
-"""What an item shows from its beginning and never changes; one that begins without it is told when it has ended."""
+"""What an item shows from its beginning and never changes, besides a search's action; the code and the arguments that are streamed are
+the writer's concern."""
 
 
 def outward(name: str) -> str:
@@ -118,20 +120,22 @@ class HostedItems:
             self.begin({**raw, "id": item_id})
         known = self._open.get(item_id)
         if known is not None:
-            known.ended = read_item(raw, item_id)
+            item = read_item(raw, item_id)
+            known.ended = item if type(item) is type(known.begun) else None
 
-    def complete(self, output: Iterable[Json]) -> None:
+    def complete(self, output: Any) -> None:
         """The terminal event's `output`, which may know the end of what has none yet."""
-        for raw in output:
-            if raw.get("id") in self._open:
-                self.end(raw)
+        for item in map(_object, _list(output)):
+            item_id, kind = item.get("id"), item.get("type")
+            if isinstance(item_id, str) and item_id in self._open and isinstance(kind, str) and kind in HOSTED_TYPES:
+                self.end(item)
 
     def tell(self) -> Sequence[NativeItem]:
         """What can be told now."""
         told: list[NativeItem] = []
         for item_id, hosted in list(self._open.items()):
             if hosted.ended is None:
-                if not hosted.shown and all(getattr(hosted.begun, field) for field in _INPUTS.get(type(hosted.begun), ())):
+                if not hosted.shown and _says_what_it_does(hosted.begun):
                     hosted.shown = True
                     told.append(NativeItem(hosted.begun, done=False))
                 break
@@ -156,9 +160,26 @@ class HostedItems:
         return next(iter(same), f"item_{len(self._seen)}")
 
 
+def _says_what_it_does(item: HostedItem) -> bool:
+    """Whether the item can be shown when it begins. A stored stream is told again from the items as they ended, so what begins must be
+    what ends: a search that begins with a placeholder, and names its queries at the end, is told then."""
+    if isinstance(item, WebSearchCall):
+        return not isinstance(item.action, SearchAction) or bool(item.action.queries)
+    return all(getattr(item, field) for field in _INPUTS.get(type(item), ()))
+
+
 def _as_shown(hosted: _Hosted, ended: HostedItem) -> HostedItem:
-    kept = {field: getattr(hosted.begun, field) for field in _INPUTS.get(type(ended), ())} if hosted.shown else {}
-    return msgspec.structs.replace(ended, **kept) if type(ended) is type(hosted.begun) else ended
+    """The item as it ended, with what it has shown already."""
+    if not hosted.shown:
+        return ended
+    if isinstance(ended, WebSearchCall) and isinstance(hosted.begun, WebSearchCall):
+        return msgspec.structs.replace(ended, action=_action_as_shown(hosted.begun.action, ended.action))
+    return msgspec.structs.replace(ended, **{field: getattr(hosted.begun, field) for field in _INPUTS.get(type(ended), ())})
+
+
+def _action_as_shown(begun: Action, ended: Action) -> Action:
+    sources = ended.sources if isinstance(ended, SearchAction) else msgspec.UNSET
+    return msgspec.structs.replace(begun, sources=sources) if isinstance(begun, SearchAction) else begun
 
 
 def read_item(raw: Json, item_id: str) -> HostedItem:
@@ -185,7 +206,7 @@ def _sources(value: Any) -> tuple[UrlSource, ...] | msgspec.UnsetType:
     """Each page once, though several searches may have found it."""
     if not isinstance(value, list):
         return msgspec.UNSET
-    urls = [_text(_object(one).get("url")) or (one if isinstance(one, str) else "") for one in cast("list[Any]", value)]
+    urls = [one if isinstance(one, str) else _text(_object(one).get("url")) for one in _list(value)]
     return tuple(UrlSource(url) for url in dict.fromkeys(urls) if url)
 
 
@@ -195,8 +216,9 @@ def _web_extractor(raw: Json, item_id: str, status: CallStatus) -> HostedItem:
 
 def _code_interpreter(raw: Json, item_id: str, status: CallStatus) -> HostedItem:
     outputs = raw.get("outputs")
-    read = None if outputs is None else tuple(map(_output, cast("list[Any]", outputs) if isinstance(outputs, list) else [outputs]))
-    return CodeInterpreterCall(item_id, status, _text(raw.get("container_id")), _text(raw.get("code")), read)
+    read = None if outputs is None else tuple(map(_output, _list(outputs)))
+    # The vendor's container, which it leaves unnamed, cannot be reached through this gateway either.
+    return CodeInterpreterCall(item_id, status, "", _text(raw.get("code")), read)
 
 
 def _output(value: Any) -> Logs | PlotImage:
@@ -209,7 +231,7 @@ def _output(value: Any) -> Logs | PlotImage:
 
 def _file_search(raw: Json, item_id: str, status: CallStatus) -> HostedItem:
     results = raw.get("results")
-    found = tuple(_file_result(_object(one)) for one in cast("list[Any]", results)) if isinstance(results, list) else None
+    found = None if results is None else tuple(_file_result(_object(one)) for one in _list(results))
     return FileSearchCall(item_id, status, _texts(raw.get("queries")), found)
 
 
@@ -221,7 +243,7 @@ def _file_result(raw: Json) -> FileResult:
     return FileResult(
         _text(raw.get("file_id")),
         _text(raw.get("filename")),
-        float(score) if isinstance(score, int | float) else 0.0,
+        float(min(max(score, 0), 1)) if isinstance(score, int | float) else 0.0,
         _text(raw.get("text")),
         attributes,
     )
@@ -275,6 +297,11 @@ def _object(value: Any) -> Json:
     return cast("Json", value) if isinstance(value, dict) else {}
 
 
+def _list(value: Any) -> Sequence[Any]:
+    """A list as it is; what is none stands for its only member."""
+    return cast("list[Any]", value) if isinstance(value, list) else [value]
+
+
 def _text(value: Any) -> str:
     """Text as it is, nothing as "", all else as JSON."""
     if value is None:
@@ -283,6 +310,5 @@ def _text(value: Any) -> str:
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    """A list of texts, or the one text that stands in its place; blanks left out."""
-    values = cast("list[Any]", value) if isinstance(value, list) else [value]
-    return tuple(text for one in values if (text := _text(one)))
+    """A list of texts; blanks left out."""
+    return tuple(text for one in _list(value) if (text := _text(one)))

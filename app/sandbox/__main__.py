@@ -21,7 +21,6 @@ import uvicorn
 from app.sandbox import probe, protocol
 from app.sandbox.config import Config, ConfigurationError, from_environment
 from app.sandbox.service import application
-from app.sandbox.session import Workplace
 from app.sandbox.sessions import Sessions
 from app.sandbox.stage import Stage
 
@@ -64,14 +63,7 @@ async def _serve(config: Config, stage: Stage, *, child: bool) -> None:
     if child:
         _say({"version": protocol.VERSION, "backend": name})
         asyncio.get_running_loop().add_reader(0, lambda: _end_with_parent(server))
-    async with asyncio.TaskGroup() as group:
-        warming = group.create_task(_warm(workplace, config))
-        await server.serve(sockets=[listener])
-        warming.cancel()
-
-
-async def _warm(workplace: Workplace, config: Config) -> None:
-    workplace.seeds = await probe.font_cache(workplace, config.limits)
+    await server.serve(sockets=[listener])
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

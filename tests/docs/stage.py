@@ -99,7 +99,8 @@ def _found(site: Site, visit: Visit) -> Answer:
 
 
 _TOWER = "<p>The Eiffel Tower is 330 metres tall. It opened on 31 March 1889.</p>" + "".join(
-    f"<p>Paragraph {number} tells of rivets, paint and visitors, which nobody asked for here, at some length.</p>" for number in range(1, 60)
+    f"<p>Paragraph {number} tells of rivets, paint and visitors, which nobody asked for here, at some length.</p>"
+    for number in range(1, 60)
 )
 
 
@@ -148,7 +149,7 @@ import matplotlib.pyplot as plt
 
 sales = pd.read_csv("sales.csv")
 sales.plot.bar(x="month", y="amount")
-plt.savefig("sales.png")
+plt.show()
 print("total:", sales["amount"].sum())"""
 
 
@@ -173,7 +174,7 @@ def scripts(stage: Stage) -> Mapping[str, Sequence[Reply]]:
         "web_extractor": [calls(read_tower), Reply.say(extract), Reply.say("It opened on 31 March 1889 [1].")],
         "code_interpreter": [
             calls(("code_interpreter", {"code": _PLOT})),
-            Reply.say("The total is 360. Here is the [chart](sandbox:/mnt/data/sales.png)."),
+            Reply.say("The total is 360. Here is the [chart](sandbox:/mnt/data/plot-1.png)."),
         ],
         "file_search": [
             calls(("knowledge_search", {"queries": ["How many days of leave do employees have?"]})),

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import ast
 import inspect
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import httpx
-import msgspec
 import pytest
+from openai.resources.containers import Containers
+from openai.resources.containers.files import Content
+from openai.resources.containers.files import Files as ContainerFiles
+from openai.resources.files import Files
 from openai.resources.models import Models
 from openai.resources.responses import InputItems, InputTokens, Responses
+from openai.resources.vector_stores import FileBatches, VectorStores
+from openai.resources.vector_stores import Files as StoreFiles
 from openai.types.responses import (
     ResponseIncludable,
     ResponseInputContentParam,
@@ -25,66 +28,17 @@ from openai.types.responses import (
     ToolParam,
 )
 from openai.types.responses.response_create_params import ResponseCreateParamsStreaming, ToolChoice
+from openai.types.responses.response_output_text import Annotation
 from pydantic import BaseModel
 
 from app.protocol import events, items
 from app.protocol.requests import CreateResponse
 from app.settings import Dialect
+from tests.docs.examples import ROOT
+from tests.docs.tables import SPELLINGS, TABLES, TOOLS, named, refused, served
 from tests.support.gateway import Gateway
+from tests.support.script import Json
 from tests.support.upstream import ScriptedUpstream
-
-ROOT = Path(__file__).parents[2]
-
-
-class Row(msgspec.Struct, frozen=True):
-    """One line of a table."""
-
-    name: str
-    state: Literal["served", "refused", "not yet"]
-    code: str
-    """What a refusal says."""
-    tests: tuple[str, ...]
-
-
-_COLUMN = re.compile(r"(?<!\\)\|")
-_STATE = re.compile(r"(served|not yet|refused)(?: `(\w+)`)?")
-_TEST = re.compile(r"`(tests/[\w/]+\.py::\w+)`")
-
-
-def _row(line: str) -> Row:
-    _, name, state, shown_by, *_ = (cell.strip() for cell in _COLUMN.split(line))
-    match = _STATE.fullmatch(state)
-    assert match is not None, f"no such state: {line}"
-    found: Any = match[1]
-    return Row(name.strip("`"), found, match[2] or "", tuple(_TEST.findall(shown_by)))
-
-
-def _tables() -> Mapping[str, list[Row]]:
-    tables: dict[str, list[Row]] = {}
-    section = ""
-    for line in (ROOT / "docs" / "coverage.md").read_text(encoding="utf-8").splitlines():
-        if line.startswith("## "):
-            section = line.removeprefix("## ")
-            tables[section] = []
-        elif line.startswith("| ") and not line.startswith(("| What |", "| --- |")):
-            tables[section].append(_row(line))
-    return tables
-
-
-TABLES = _tables()
-
-
-def _refused(section: str) -> list[Row]:
-    return [row for row in TABLES[section] if row.state == "refused"]
-
-
-def _served(section: str) -> set[str]:
-    return {row.name for row in TABLES[section] if row.state == "served"}
-
-
-def _named(section: str) -> list[str]:
-    return sorted(row.name for row in TABLES[section])
-
 
 # --- Nothing is missing -------------------------------------------------------------------------------------------------------------
 
@@ -113,9 +67,23 @@ def _types(union: Any) -> set[str]:
     return found
 
 
+RESOURCES: Mapping[str, type] = {
+    "responses": Responses,
+    "responses.input_items": InputItems,
+    "responses.input_tokens": InputTokens,
+    "models": Models,
+    "files": Files,
+    "vector_stores": VectorStores,
+    "vector_stores.files": StoreFiles,
+    "vector_stores.file_batches": FileBatches,
+    "containers": Containers,
+    "containers.files": ContainerFiles,
+    "containers.files.content": Content,
+}
+
+
 def _methods() -> Iterator[str]:
-    resources = {"responses": Responses, "responses.input_items": InputItems, "responses.input_tokens": InputTokens, "models": Models}
-    for path, resource in resources.items():
+    for path, resource in RESOURCES.items():
         for name, _ in inspect.getmembers(resource, inspect.isfunction):
             if not name.startswith("_"):
                 yield f"{path}.{name}"
@@ -130,8 +98,9 @@ EXPECTED: Mapping[str, Iterable[str]] = {
     "Request parameters": get_type_hints(ResponseCreateParamsStreaming).keys() | set(CreateResponse.__struct_fields__),
     "Input items": _types(ResponseInputItemParam),
     "Content parts": _types(ResponseInputContentParam),
-    "Output items": _types(ResponseOutputItem),
-    "Tools": _types(ToolParam),
+    "Output items": _types(ResponseOutputItem) | _tags(items.OutputItem),
+    "Annotations": _types(Annotation),
+    "Tools": _types(ToolParam) | SPELLINGS,
     "Tool choice": _types(ToolChoice),
     "Streamed events": _types(ResponseStreamEvent),
     "Values of `include`": set(get_args(ResponseIncludable)),
@@ -142,14 +111,14 @@ EXPECTED: Mapping[str, Iterable[str]] = {
 
 @pytest.mark.parametrize("section", EXPECTED)
 def test_every_name_of_the_sdk_has_its_row(section: str) -> None:
-    missing = set(EXPECTED[section]) - set(_named(section))
+    missing = set(EXPECTED[section]) - set(named(section))
 
     assert not missing, f"{section}: {', '.join(sorted(missing))}"
 
 
 @pytest.mark.parametrize("section", TABLES)
 def test_no_row_stands_twice(section: str) -> None:
-    assert len(_named(section)) == len(set(_named(section)))
+    assert len(named(section)) == len(set(named(section)))
 
 
 async def test_every_endpoint_has_its_row(gateway: Gateway) -> None:
@@ -157,7 +126,7 @@ async def test_every_endpoint_has_its_row(gateway: Gateway) -> None:
         paths: dict[str, dict[str, Any]] = (await http.get("/openapi.json")).json()["paths"]
 
     described = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
-    assert described | {"GET /openapi.json", "GET /docs"} == _served("Endpoints")
+    assert described | {"GET /openapi.json", "GET /docs"} == served("Endpoints")
 
 
 # --- What is said to be shown is shown -----------------------------------------------------------------------------------------------
@@ -194,11 +163,27 @@ def test_a_refusal_has_its_code(section: str) -> None:
 
 
 def test_the_events_served_are_those_the_gateway_has() -> None:
-    assert _served("Streamed events") == _tags(events.Event)
+    assert served("Streamed events") == _tags(events.Event)
 
 
 def test_the_output_items_served_are_those_the_gateway_has() -> None:
-    assert _served("Output items") == _tags(items.OutputItem)
+    assert served("Output items") == _tags(items.OutputItem)
+
+
+def test_the_annotations_served_are_those_the_gateway_has() -> None:
+    assert served("Annotations") == _tags(items.Annotation)
+
+
+def test_the_tools_served_are_those_the_gateway_has() -> None:
+    assert served("Tools") == {"function", "custom", "namespace"} | SPELLINGS
+
+
+async def test_a_tool_that_has_to_be_set_up_names_its_setting(gateway: Gateway) -> None:
+    async with gateway.http() as http:
+        listed: list[Json] = (await http.get("/v1/tools")).json()["data"]
+    rows = {row.name: row for row in TABLES["Tools"]}
+    assert {tool["type"] for tool in listed} == TOOLS.keys()
+    assert not [tool["type"] for tool in listed if tool["setting"] is not None and tool["setting"] not in rows[tool["type"]].remark]
 
 
 _FUNCTION = {"type": "function", "name": "f", "parameters": {"type": "object"}}
@@ -242,10 +227,52 @@ async def test_parameters_that_are_served_are_accepted(gateway: Gateway) -> None
     async with gateway.http() as http:
         first = (await http.post("/v1/responses", json={"model": "qwen3-8b", "input": "Hi"})).json()
         accepted = {**ACCEPTED, "previous_response_id": first["id"]}
-        assert _served("Request parameters") == accepted.keys()
+        assert served("Request parameters") == accepted.keys()
         for name, value in accepted.items():
             answer = await http.post("/v1/responses", json={"model": "qwen3-8b", "input": "Hi", name: value})
             assert answer.status_code == 200, f"{name}: {answer.text}"
+
+
+@pytest.mark.usefixtures("upstream")
+async def test_values_of_include_are_accepted(gateway: Gateway) -> None:
+    async with gateway.http() as http:
+        for name in named("Values of `include`"):
+            answer = await http.post("/v1/responses", json={"model": "qwen3-8b", "input": "Hi", "include": [name]})
+            assert answer.status_code == 200, f"{name}: {answer.text}"
+
+
+_REQUESTED = {"type": "mcp_approval_request", "id": "mcpr_1", "server_label": "s", "name": "add", "arguments": "{}"}
+_DECLINED = {"type": "mcp_approval_response", "approval_request_id": "mcpr_1", "approve": False}
+_CALLED = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}
+_CUSTOM = {"type": "custom_tool_call", "call_id": "c1", "name": "f", "input": "x"}
+ACCEPTED_ITEMS: Mapping[str, list[Json]] = {
+    "message": [{"type": "message", "role": "user", "content": "Hi"}],
+    "reasoning": [{"type": "reasoning", "id": "rs_1", "summary": []}],
+    "function_call": [_CALLED, {"type": "function_call_output", "call_id": "c1", "output": "x"}],
+    "custom_tool_call": [_CUSTOM, {"type": "custom_tool_call_output", "call_id": "c1", "output": "x"}],
+    "web_search_call": [{"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": "q"}}],
+    "web_extractor_call": [{"type": "web_extractor_call", "status": "completed", "urls": ["https://example.com"], "output": "x"}],
+    "code_interpreter_call": [{"type": "code_interpreter_call", "id": "ci_1", "status": "completed", "container_id": "c", "code": "1"}],
+    "file_search_call": [{"type": "file_search_call", "id": "fs_1", "status": "completed", "queries": ["q"]}],
+    "web_search_image_call": [{"type": "web_search_image_call", "status": "completed", "arguments": "{}", "output": "[]"}],
+    "image_search_call": [{"type": "image_search_call", "status": "completed", "arguments": "{}", "output": "[]"}],
+    "x_tool_call": [{"type": "x_tool_call", "name": "t", "arguments": "{}", "output": "x"}],
+    "mcp_list_tools": [{"type": "mcp_list_tools", "id": "mcpl_1", "server_label": "s", "tools": []}],
+    "mcp_call": [{"type": "mcp_call", "id": "mcp_1", "server_label": "s", "name": "add", "arguments": "{}", "output": "3"}],
+    "mcp_approval_request": [_REQUESTED, _DECLINED],
+}
+
+
+@pytest.mark.usefixtures("upstream")
+async def test_items_that_are_served_are_accepted(gateway: Gateway) -> None:
+    async with gateway.http() as http:
+        first = (await http.post("/v1/responses", json={"model": "qwen3-8b", "input": "Hi"})).json()
+        accepted = [*ACCEPTED_ITEMS.values(), [{"type": "item_reference", "id": first["output"][0]["id"]}]]
+        assert served("Input items") == {item["type"] for sent in accepted for item in sent}
+        for sent in accepted:
+            body = {"model": "qwen3-8b", "input": [*sent, {"role": "user", "content": "Hi"}]}
+            answer = await http.post("/v1/responses", json=body)
+            assert answer.status_code == 200, f"{sent}: {answer.text}"
 
 
 # --- What is said to be refused is, with that code -----------------------------------------------------------------------------------
@@ -282,35 +309,35 @@ async def _refusal(http: httpx.AsyncClient, **fields: Any) -> tuple[str, str]:
 
 async def test_parameters_that_are_refused_are_named(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     async with gateway.http() as http:
-        for row in _refused("Request parameters"):
+        for row in refused("Request parameters"):
             assert await _refusal(http, **{row.name: REFUSED[row.name]}) == (row.code, row.name)
     assert not upstream.requests
 
 
 async def test_tools_that_are_refused_are_named(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     async with gateway.http() as http:
-        for row in _refused("Tools"):
+        for row in refused("Tools"):
             assert await _refusal(http, tools=[{"type": row.name}]) == (row.code, "tools[0].type"), row.name
     assert not upstream.requests
 
 
 async def test_choices_that_are_refused_are_named(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     async with gateway.http() as http:
-        for row in _refused("Tool choice"):
+        for row in refused("Tool choice"):
             assert await _refusal(http, tools=[_FUNCTION], tool_choice={"type": row.name}) == (row.code, "tool_choice"), row.name
     assert not upstream.requests
 
 
 async def test_items_that_are_refused_are_named(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     async with gateway.http() as http:
-        for row in _refused("Input items"):
+        for row in refused("Input items"):
             assert await _refusal(http, input=[{"type": row.name}]) == (row.code, "input[0].type"), row.name
     assert not upstream.requests
 
 
 async def test_methods_that_are_refused_answer_in_the_envelope(gateway: Gateway) -> None:
     async with gateway.http() as http:
-        for row in _refused("SDK methods"):
+        for row in refused("SDK methods"):
             method, path = METHODS[row.name]
             answer = await http.request(method, path, headers=_UPGRADE if row.name == "responses.connect" else None)
             assert (answer.is_client_error, answer.json()["error"]["code"]) == (True, row.code), row.name

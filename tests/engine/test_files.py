@@ -9,9 +9,10 @@ import pytest
 
 from app.db.engine import Database
 from app.engine.files import NewFile, safe_name
-from app.knowledge.base import FileRecord, Page
+from app.knowledge.base import FileRecord
 from app.knowledge.records_files import SqlFileRecords
 from app.protocol.errors import InvalidRequest, NotFound, PayloadTooLarge
+from app.protocol.paging import Page
 from tests.engine.library import PROJECT, READ_BYTES, Library, build, pieces
 
 

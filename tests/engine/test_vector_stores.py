@@ -10,8 +10,9 @@ import pytest
 from app.db.engine import Database
 from app.engine.store_files import Chunking, NewStoreFile
 from app.engine.vector_stores import NewStore, StoreChange
-from app.knowledge.base import Attributes, Page
+from app.knowledge.base import Attributes
 from app.protocol.errors import InvalidRequest, NotFound, Unavailable
+from app.protocol.paging import Page
 from app.tools.base import FileQuery
 from tests.engine.library import PROJECT, Library, build
 

@@ -167,3 +167,4 @@ def test_capabilities_name_what_this_face_cannot_do(provider: ResponsesProvider)
     assert (provider.name, provider.dialect) == ("vendor", "dashscope-responses")
     assert (capable.formats, capable.forced_calls, capable.forced_calls_while_thinking) == (frozenset(), {"named"}, False)
     assert (capable.thinks, capable.images, capable.context_window) == (True, False, 1_000_000)
+    assert "web_search" in capable.native_tools

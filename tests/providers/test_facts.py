@@ -6,7 +6,7 @@ import pytest
 
 from app.providers.base import Effort, UpstreamModel
 from app.providers.detect import dialect_of
-from app.providers.facts import ModelFacts, budget_for, facts, facts_with, price_list
+from app.providers.facts import ModelFacts, budget_for, call_prices, facts, facts_with, price_list
 from app.settings import ModelFacts as Overrides
 
 DOCUMENTED = (
@@ -38,6 +38,45 @@ def test_documented_models_are_described(model: str) -> None:
 
 def test_prices_are_dated() -> None:
     assert (price_list().currency, price_list().as_of.year) == ("USD", 2026)
+
+
+EVERY_TOOL = {"web_search", "web_extractor", "code_interpreter", "web_search_image", "image_search"}
+
+
+@pytest.mark.parametrize(
+    ("model", "missing"),
+    [
+        ("qwen3.8-max", set[str]()),
+        ("qwen3.7-plus-2026-05-01", set[str]()),
+        ("qwen3.7-flash", set[str]()),
+        ("qwen3.6-flash", set[str]()),
+        ("qwen3.5-397b-a17b", set[str]()),
+        ("qwen3.7-max", {"image_search"}),
+        ("qwen3-max", {"image_search", "web_extractor"}),
+        ("qwen-plus", EVERY_TOOL),
+        ("qwen3-coder-plus", EVERY_TOOL),
+        ("qwen3-8b", EVERY_TOOL),
+        ("qwen3.5-ocr", EVERY_TOOL),
+        ("qwen3.8-omni-flash", EVERY_TOOL),
+        ("somebody-elses", EVERY_TOOL),
+    ],
+)
+def test_the_vendors_own_tools(model: str, missing: set[str]) -> None:
+    assert EVERY_TOOL - set(facts(model).native_tools) == missing
+
+
+def test_an_operator_states_what_the_vendor_has() -> None:
+    lookup = facts_with({"qwen-plus": Overrides(native_tools=("web_search",)), "qwen3.8-max": Overrides(native_tools=())})
+
+    assert (lookup("qwen-plus").native_tools, lookup("qwen3.8-max").native_tools) == (("web_search",), ())
+
+
+def test_prices_of_the_vendors_calls() -> None:
+    prices = call_prices()
+
+    assert (prices.currency, prices.as_of.year) == ("CNY", 2026)
+    assert prices.per_call.keys() == EVERY_TOOL
+    assert prices.per_call["web_search"] * 1000 == 4
 
 
 @pytest.mark.parametrize(

@@ -151,10 +151,11 @@ def test_an_item_is_read_whatever_its_shape(raw: Json, read: HostedItem) -> None
     assert decode(event(DONE, raw), COMPLETED) == [NativeItem(read, done=True), STOPPED]
 
 
-def test_a_search_as_the_vendor_streams_it() -> None:
-    begun = {**SEARCHED, "status": "in_progress", "action": {"type": "search", "query": "Web search"}}
+def a_search(query: Json) -> list[Delta]:
+    """A turn in the vendor's order; the item begins with `query` in its action."""
+    begun = {**SEARCHED, "status": "in_progress", "action": {"type": "search", **query}}
     done = {**SEARCHED, "action": {"type": "search", "query": "Web search", "queries": ["tower"], "sources": SOURCES}}
-    deltas = decode(
+    return decode(
         event(ADDED, {"type": "reasoning", "id": "msg_r", "summary": []}),
         {"type": "response.reasoning_text.delta", "item_id": "msg_r", "delta": "Search."},
         event(DONE, {"type": "reasoning", "id": "msg_r", "summary": [{"type": "summary_text", "text": "Search."}]}),
@@ -167,16 +168,17 @@ def test_a_search_as_the_vendor_streams_it() -> None:
         COMPLETED,
     )
 
-    assert deltas == [
-        Reasoning("Search."),
-        NativeItem(WebSearchCall("msg_w", "completed", SearchAction("Web search")), done=False),
-        NativeItem(WebSearchCall("msg_w", "completed", SearchAction("tower", ("tower",), TWO)), done=True),
-        Text("Found."),
-        STOPPED,
-    ]
+
+def test_a_search_as_the_vendor_streams_it() -> None:
+    found = NativeItem(WebSearchCall("msg_w", "completed", SearchAction("tower", ("tower",), TWO)), done=True)
+    begun = NativeItem(WebSearchCall("msg_w", "completed", SearchAction("tower", ("tower",))), done=False)
+
+    assert a_search({"query": "Web search"}) == [Reasoning("Search."), found, Text("Found."), STOPPED]
+    assert a_search({"query": "Web search", "queries": ["tower"]}) == [Reasoning("Search."), begun, found, Text("Found."), STOPPED]
 
 
-A, B = {**SEARCHED, "id": "a"}, {**SEARCHED, "id": "b"}
+QUERIED: Json = {**SEARCHED, "action": {"type": "search", "queries": ["q"]}}
+A, B = {**QUERIED, "id": "a"}, {**QUERIED, "id": "b"}
 F: Json = {"type": "function_call", "id": "f", "call_id": "call_f", "name": "get_weather", "arguments": ""}
 WHOLE = {**F, "arguments": "{}"}
 SUCCEEDED = event("response.web_search_call.completed", item_id="a")
@@ -243,9 +245,14 @@ CALL = [("CallOpened", ""), ("CallArguments", "")]
             id="arguments before the item",
         ),
         pytest.param(
-            [event(ADDED, {"type": "web_search_call"}), event(DONE, {"type": "web_search_call", "status": "failed"})],
+            [event(ADDED, {"type": "code_interpreter_call"}), event(DONE, {"type": "code_interpreter_call", "status": "failed"})],
             [("item_0", "added"), ("item_0", "failed")],
             id="without an id",
+        ),
+        pytest.param(
+            [event(ADDED, A), event(DONE, {"type": "web_extractor_call", "id": "a"})],
+            [("a", "added"), ("a", "incomplete")],
+            id="an end of another type",
         ),
     ],
 )
@@ -254,7 +261,8 @@ def test_items_are_told_one_after_the_other(events: Sequence[Json], expected: Se
 
 
 def test_the_terminal_event_may_know_how_an_item_ended() -> None:
-    listed = {"type": "response.completed", "response": {"status": "completed", "output": [{"type": "message"}, A | {"status": "failed"}]}}
+    output = [{"type": "message"}, A | {"id": ["?"]}, A | {"type": ["?"]}, 7, A | {"type": "video_call"}, A | {"status": "failed"}]
+    listed = {"type": "response.completed", "response": {"status": "completed", "output": output}}
 
     assert told(decode(event(ADDED, A), listed))[:-1] == [("a", "added"), ("a", "failed")]
 

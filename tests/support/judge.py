@@ -73,7 +73,7 @@ _event = msgspec.json.Decoder(Event)
 SPECS_BY_TYPE = {str(item.__struct_config__.tag): spec for item, spec in SPECS.items()}
 
 VENDOR_TOOLS = frozenset({"web_extractor", "web_search_image", "image_search"})
-"""Tools and items (`…_call`) of the vendor that the SDK has no types for."""
+"""Tools and items (`…_call`) of the vendor that the SDK has no types for; tools of no public API begin with `x_`."""
 _UNKNOWN = frozenset({f"{tool}_call" for tool in VENDOR_TOOLS} | {"x_tool_call"})
 _RESULTS = frozenset({"action", "output", "outputs", "results", "code", "error", "tools"})
 """What a hosted item may have at its end only."""
@@ -137,10 +137,17 @@ def _known_to_the_sdk(event: Json) -> Json:
         return event
     response = dict(event["response"])
     response["output"] = [item for item in response["output"] if item["type"] not in _UNKNOWN]
-    response["tools"] = [tool for tool in response["tools"] if tool["type"] not in VENDOR_TOOLS]
+    response["tools"] = [tool for tool in response["tools"] if not _ours(tool["type"])]
+    choice = response["tool_choice"]
+    if isinstance(choice, dict) and (_ours(choice["type"]) or choice["type"] == "web_search"):  # the SDK knows only its preview
+        response["tool_choice"] = "auto"
     if (response["incomplete_details"] or {}).get("reason") == "max_tool_calls":
         response["incomplete_details"] = {"reason": "max_output_tokens"}
     return {**event, "response": response}
+
+
+def _ours(tool_type: str) -> bool:
+    return tool_type in VENDOR_TOOLS or tool_type.startswith("x_")
 
 
 def judge_response(response: Json) -> None:

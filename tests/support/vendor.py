@@ -41,7 +41,7 @@ class Turn:
         return self._done({**item, "summary": [{"type": "summary_text", "text": text}]})
 
     def searches(self, *queries: str, sources: Sequence[str] = (), done: bool = True) -> Turn:
-        """A search of the web; its query is known at its end only, and pages are named once a query."""
+        """A search of the web; its queries are known at its end only, where pages are named once a query. Not `done`: that never comes."""
         item = self._item("web_search_call", status="in_progress", action={"type": "search", "query": "Web search"})
         self._added(item)
         for phase in ("in_progress", "searching", "completed"):
@@ -56,12 +56,14 @@ class Turn:
         self._added(item)
         return self._done({**item, "status": "completed", "output": output}, "web_extractor")
 
-    def computes(self, code: str, logs: str) -> Turn:
-        """Code is run; it stands in the item from the beginning."""
+    def computes(self, code: str, logs: str | None) -> Turn:
+        """Code is run; it stands in the item from the beginning. Without `logs` nobody hears of its end."""
         item = self._item("code_interpreter_call", status="in_progress", code=code, container_id="")
         self._added(item)
-        for phase in ("in_progress", "interpreting", "completed"):
+        for phase in ("in_progress", "interpreting", *(("completed",) if logs is not None else ())):
             self._about(f"response.code_interpreter_call.{phase}", item)
+        if logs is None:
+            return self
         return self._done({**item, "status": "completed", "outputs": [{"type": "logs", "logs": logs}]}, "code_interpreter")
 
     def finds_images(self, tool: str, arguments: str, output: str) -> Turn:
@@ -82,14 +84,14 @@ class Turn:
         self._added(item)
         for text in texts:
             self._about("response.output_text.delta", item, content_index=0, delta=text, logprobs=[])
-        part = {"type": "output_text", "text": "".join(texts), "annotations": [], "logprobs": None}
+        part: Json = {"type": "output_text", "text": "".join(texts), "annotations": [], "logprobs": None}
         self._about("response.output_text.done", item, content_index=0, text="".join(texts))
         return self._done({**item, "status": "completed", "content": [part]})
 
     def breaks(self, code: str, message: str) -> Turn:
         """The answer ends with an error."""
         self._ended = True
-        error = {"status": "failed", "output": [], "error": {"code": code, "message": message}}
+        error: Json = {"status": "failed", "output": [], "error": {"code": code, "message": message}}
         self._events.append({"type": "response.failed", "response": error})
         return self
 

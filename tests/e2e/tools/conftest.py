@@ -8,6 +8,7 @@ from typing import cast
 import pytest
 
 from tests.support.gateway import Gateway, running_gateway
+from tests.support.mcp_server import McpServer, serving_mcp
 from tests.support.services import Postgres, Valkey
 from tests.support.site import Answer, Site, Visit, serving_site
 from tests.support.upstream import ScriptedUpstream
@@ -40,6 +41,20 @@ def found(site: Site, visit: Visit) -> Answer:
         {"url": site.url("/b"), "title": "Other", "content": "Something else.", "engine": "e", "score": 1.0},
     ]
     return Answer.json({"query": "q", "results": results})
+
+
+@pytest.fixture(scope="session")
+def mcp_server() -> Generator[McpServer]:
+    """The one server behind `mcp`."""
+    with serving_mcp() as server:
+        yield server
+
+
+@pytest.fixture
+def mcp(mcp_server: McpServer) -> McpServer:
+    """An MCP server that nobody has asked yet."""
+    mcp_server.reset()
+    return mcp_server
 
 
 @pytest.fixture(scope="session")

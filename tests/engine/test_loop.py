@@ -1,0 +1,371 @@
+"""The loop: the model calls, tools run side by side, their items are shown in order, the model is asked again, until it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from app.protocol.deltas import CallArguments, CallOpened, Reasoning, Text, TurnFinished
+from app.protocol.errors import InvalidRequest, NotFound, Unavailable
+from app.protocol.hosted import CodeInterpreterCall, HostedCall, Logs
+from app.protocol.messages import ImagePart
+from app.providers.base import Capabilities, ForcedCall, UpstreamError
+from app.tools.base import ToolContext, ToolFailure, ToolOutcome
+from tests.engine.hosting import OWNER, USAGE, Engine, ScriptedTool, Side, calls, read, results, say, texts
+
+Json = dict[str, Any]
+
+ECHO: Json = {"type": "x_echo"}
+F: Json = {"type": "function", "name": "f", "parameters": {"type": "object"}}
+DOWN = UpstreamError("The upstream is down.", status=503)
+
+
+async def test_calls_of_one_turn_run_side_by_side_and_are_shown_one_after_the_other() -> None:
+    engine = Engine(calls(*(("echo", {"n": n}) for n in range(3))), say("All met."), tools=[ScriptedTool(do=Side(3).do)])
+    output = await engine.output(tools=[ECHO])
+    assert texts(output) == ['{"n": 0}', '{"n": 1}', '{"n": 2}', "All met."]
+    assert [item["output"] for item in output[:3]] == [f'met {{"n": {n}}}' for n in range(3)]
+    assert [m["type"] for m in read(engine.provider.calls[1])] == ["user", "assistant", "tool", "tool", "tool"]
+
+
+async def test_a_call_that_ends_early_waits_for_its_turn() -> None:
+    over = asyncio.Event()
+
+    async def do(call: HostedCall, _context: ToolContext) -> str:
+        if "first" in call.arguments:
+            await over.wait()
+        over.set()
+        return "done"
+
+    engine = Engine(calls(("echo", "first"), ("echo", "second")), say("So."), tools=[ScriptedTool(do=do)])
+    assert texts(await engine.output(tools=[ECHO])) == ["first", "second", "So."]
+
+
+async def test_no_more_calls_run_at_once_than_the_limit_says() -> None:
+    running, most = 0, 0
+
+    async def do(_call: HostedCall, _context: ToolContext) -> str:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        running -= 1
+        return ""
+
+    engine = Engine(calls(*["echo"] * 6), say("So."), tools=[ScriptedTool(do=do)], limits={"tool_calls_at_once": 2})
+    await engine.output(tools=[ECHO])
+    assert most == 2
+
+
+async def test_words_thoughts_and_the_clients_calls_keep_their_place() -> None:
+    turn = [
+        [Reasoning("hm"), Text("Before."), CallOpened(0, "", "echo"), CallArguments(0, "one")],
+        [Text("Between."), CallOpened(1, "c1", "f"), CallArguments(1, "{}"), Reasoning("and")],
+        [CallOpened(2, "", "echo"), CallArguments(2, "two"), Text("After."), USAGE, TurnFinished("tool_calls")],
+    ]
+    expected = ["reasoning", "Before.", "one", "Between.", "function_call", "reasoning", "two", "After."]
+    streamed, plain = Engine(turn, tools=[ScriptedTool()]), Engine(turn, tools=[ScriptedTool()])
+    assert texts(await streamed.output(tools=[ECHO, F])) == expected
+    assert texts((await plain.plain(tools=[ECHO, F]))["output"]) == expected
+
+
+async def test_several_rounds_and_the_model_reads_each() -> None:
+    tool = ScriptedTool()
+    engine = Engine(calls(("echo", "one"), text="First:"), calls(("echo", "two")), say("Done."), tools=[tool])
+    body = await engine.plain(tools=[ECHO])
+    assert texts(body["output"]) == ["First:", "one", "two", "Done."]
+    assert [m["type"] for m in read(engine.provider.calls[2])] == ["user", "assistant", "tool", "assistant", "tool"]
+    assert read(engine.provider.calls[2])[1]["text"] == "First:"
+    assert "echo of one" in results(engine.provider.calls[2])[0]
+    assert body["usage"]["total_tokens"] == 3 * USAGE.total_tokens
+    assert body["usage"]["x_tools"] == {"x_echo": {"count": 2}}
+    assert engine.counted("x_echo", "completed") == 2
+    assert tool.closed == 1
+
+
+async def test_the_thinking_of_a_round_is_given_back_to_the_model() -> None:
+    turn = [[Reasoning("I need it."), CallOpened(0, "", "echo"), CallArguments(0, "{}"), TurnFinished("tool_calls")]]
+    engine = Engine(turn, say("So."), tools=[ScriptedTool()])
+    await engine.output(tools=[ECHO])
+    assert read(engine.provider.calls[1])[1]["reasoning"] == "I need it."
+
+
+async def test_code_streams_while_the_model_writes() -> None:
+    reached, written = asyncio.Event(), asyncio.Event()
+
+    def opener(call: HostedCall) -> CodeInterpreterCall:
+        return CodeInterpreterCall("", "in_progress", "cntr", json.loads(call.arguments)["code"] if call.arguments else "")
+
+    async def do(call: HostedCall, _context: ToolContext) -> ToolOutcome:
+        code = json.loads(call.arguments)["code"]
+        return ToolOutcome(text="1", item=CodeInterpreterCall("", "completed", "cntr", code, (Logs("1"),)))
+
+    class Slow(list[Any]):
+        """Stops before its second batch."""
+
+    first = [CallOpened(0, "", "code"), CallArguments(0, '{"code": "a = 1\\')]
+    rest = [CallArguments(0, 'n\\u4e2d"}'), USAGE, TurnFinished("tool_calls")]
+    engine = Engine(Slow([first, rest]), say("So."), tools=[ScriptedTool("x_code", do=do, opener=opener)])
+    sent: list[bytes] = []
+
+    async def send(frames: list[bytes]) -> None:
+        sent.extend(frames)
+        if b'"a = 1"' in b"".join(frames) and not reached.is_set():
+            reached.set()
+            await written.wait()
+
+    async with engine.running(stream=True, tools=[{"type": "x_code"}]) as run, asyncio.TaskGroup() as group:
+        group.create_task(run.stream(send))
+        await reached.wait()
+        assert b"code_interpreter_call_code.done" not in b"".join(sent)
+        written.set()
+    assert '"delta":"\\n中"'.encode() in b"".join(sent)
+
+
+async def test_after_the_last_round_the_tools_are_withheld_and_the_model_answers() -> None:
+    turns = [calls("echo"), calls("echo"), say("Enough.")]
+    engine = Engine(*turns, tools=[ScriptedTool()], limits={"tool_rounds": 2})
+    assert texts(await engine.output(tools=[ECHO, F])) == ["{}", "{}", "Enough."]
+    assert [[tool.name for tool in call.tools] for call in engine.provider.calls] == [["f", "echo"], ["f", "echo"], ["f"]]
+
+
+async def test_a_model_that_calls_without_being_offered_the_tool_is_not_obeyed() -> None:
+    tool = ScriptedTool()
+    engine = Engine(calls("echo"), calls("echo", text="Well."), tools=[tool], limits={"tool_rounds": 1})
+    judged = await engine.stream(tools=[ECHO])
+    assert texts(judged.events[-1]["response"]["output"]) == ["{}", "Well."]
+    assert judged.response.status == "completed"
+    assert len(tool.calls) == 1
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_more_calls_than_the_client_allows_end_the_response(stream: bool) -> None:
+    tool = ScriptedTool()
+    engine = Engine(calls(("echo", "one")), calls(("echo", "two"), ("echo", "three")), tools=[tool])
+    wanted: Json = {"tools": [ECHO], "max_tool_calls": 2}
+    body = (await engine.stream(**wanted)).events[-1]["response"] if stream else await engine.plain(**wanted)
+    assert texts(body["output"]) == ["one", "two"]
+    assert (body["status"], body["incomplete_details"]) == ("incomplete", {"reason": "max_tool_calls"})
+    assert [call.arguments for call in tool.calls] == ["one", "two"]
+
+
+async def test_as_many_calls_as_the_client_allows_are_no_offence() -> None:
+    engine = Engine(calls("echo"), say("So."), tools=[ScriptedTool()])
+    assert (await engine.plain(tools=[ECHO], max_tool_calls=1))["status"] == "completed"
+
+
+async def test_a_call_that_takes_too_long_is_stopped_and_the_answer_still_comes() -> None:
+    stopped = asyncio.Event()
+
+    async def do(_call: HostedCall, _context: ToolContext) -> str:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+        return ""
+
+    engine = Engine(calls("echo"), say("Too bad."), tools=[ScriptedTool(do=do)], limits={"tool_seconds": 0.01})
+    output = await engine.output(tools=[ECHO])
+    assert (output[0]["status"], texts(output)[1]) == ("failed", "Too bad.")
+    assert stopped.is_set()
+    assert "longer than 0.01 seconds" in results(engine.provider.calls[1])[0]
+
+
+async def test_a_huge_output_is_cut_in_its_middle() -> None:
+    async def do(_call: HostedCall, _context: ToolContext) -> str:
+        return "begin " + "中" * 100_000 + " end"
+
+    engine = Engine(calls("echo"), say("So."), tools=[ScriptedTool(do=do)], limits={"tool_output_bytes": 1024})
+    await engine.output(tools=[ECHO])
+    (text,) = results(engine.provider.calls[1])
+    assert "begin 中" in text
+    assert "中 end" in text
+    assert "bytes are left out" in text
+    assert len(text.encode()) < 1400
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (ToolFailure("There is no such page."), "There is no such page."),
+        (NotFound("No such store."), "No such store."),
+        (Unavailable("It is down."), "It is down."),
+        (RuntimeError("/srv/secret.key"), "The tool failed unexpectedly."),
+        (TimeoutError("connect"), "was stopped"),
+    ],
+)
+async def test_a_call_that_fails_is_a_failed_item_and_a_sentence(error: Exception, sentence: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def do(_call: HostedCall, _context: ToolContext) -> str:
+        raise error
+
+    engine = Engine(calls("echo"), say("Sorry."), tools=[ScriptedTool(do=do)])
+    with caplog.at_level(logging.ERROR):
+        judged = await engine.stream(tools=[ECHO])
+    item, message = judged.events[-1]["response"]["output"]
+    assert item["status"] == "failed"
+    assert sentence in item["output"]
+    assert message["content"][0]["text"] == "Sorry."
+    assert sentence in results(engine.provider.calls[1])[0]
+    assert "secret" not in json.dumps(judged.events) + json.dumps(read(engine.provider.calls[1]))
+    assert ("secret" in caplog.text) == isinstance(error, RuntimeError)
+    assert engine.counted("x_echo", "failed") == 1
+
+
+async def test_one_failure_does_not_disturb_the_calls_beside_it() -> None:
+    async def do(call: HostedCall, _context: ToolContext) -> str:
+        if call.arguments == "bad":
+            raise ToolFailure("no")
+        return "yes"
+
+    engine = Engine(calls(("echo", "good"), ("echo", "bad"), ("echo", "fine")), say("So."), tools=[ScriptedTool(do=do)])
+    assert [item["status"] for item in (await engine.output(tools=[ECHO]))[:3]] == ["completed", "failed", "completed"]
+
+
+async def test_a_cancelled_response_cancels_its_calls_and_keeps_what_was_done() -> None:
+    begun, stopped = asyncio.Event(), asyncio.Event()
+
+    async def do(call: HostedCall, _context: ToolContext) -> str:
+        if call.arguments == "first":
+            return "done"
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+        return ""
+
+    engine = Engine(calls(("echo", "first"), ("echo", "second")), tools=[ScriptedTool(do=do)])
+    shown = asyncio.Event()
+
+    async def send(frames: list[bytes]) -> None:
+        if any(b'"output_index":1' in frame for frame in frames):
+            shown.set()
+
+    async with engine.running(stream=True, tools=[ECHO]) as run:
+        streaming = asyncio.ensure_future(run.stream(send))  # noqa: TID251 - the client hangs up
+        await begun.wait()
+        await shown.wait()
+        streaming.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await streaming
+    assert stopped.is_set()
+    stored: Json = json.loads(await engine.responses.get(OWNER, run.id))
+    assert stored["status"] == "cancelled"
+    assert [item["status"] for item in stored["output"]] == ["completed", "incomplete"]
+    frames = [frame async for batch in await engine.responses.follow(OWNER, run.id, -1) for frame in batch]
+    assert b"response.incomplete" in frames[-1]
+
+
+async def test_an_upstream_that_fails_in_a_later_round_ends_the_stream_with_what_was_done() -> None:
+    engine = Engine(calls("echo"), DOWN, tools=[ScriptedTool()])
+    judged = await engine.stream(tools=[ECHO])
+    assert judged.types[-2:] == ["error", "response.failed"]
+    assert [item["status"] for item in judged.events[-1]["response"]["output"]] == ["completed"]
+    plain = Engine(calls("echo"), DOWN, tools=[ScriptedTool()])
+    with pytest.raises(Unavailable, match="upstream is down"):
+        await plain.plain(tools=[ECHO])
+
+
+async def test_a_demanded_call_is_demanded_once() -> None:
+    engine = Engine(calls("echo"), say("So."), tools=[ScriptedTool()])
+    await engine.output(tools=[ECHO, F], tool_choice={"type": "x_echo"})
+    assert [call.forced_call for call in engine.provider.calls] == [ForcedCall("echo"), None]
+    assert [tool.name for tool in engine.provider.calls[0].tools] == ["echo"]
+
+
+async def test_a_call_demanded_in_words_is_demanded_once_and_checked() -> None:
+    can = Capabilities(forced_calls=frozenset())
+    engine = Engine(say("No."), calls("echo"), say("So."), tools=[ScriptedTool()], can=can)
+    output = await engine.output(tools=[ECHO], tool_choice="required", instructions="Be kind.")
+    assert texts(output) == ["{}", "So."]
+    first, again, last = (call.system or "" for call in engine.provider.calls)
+    assert "You must call" in first
+    assert "You must call" in again
+    assert last == "Be kind."
+
+
+async def test_without_parallel_calls_only_the_first_is_made() -> None:
+    tool = ScriptedTool()
+    engine = Engine(calls(("echo", "one"), ("echo", "two")), say("So."), tools=[tool])
+    assert texts(await engine.output(tools=[ECHO], parallel_tool_calls=False)) == ["one", "So."]
+    assert len(tool.calls) == 1
+
+
+async def test_the_format_is_asked_of_the_answer_not_of_the_turns_that_call() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}
+    form = {"format": {"type": "json_schema", "name": "n", "schema": schema}}
+    engine = Engine(
+        calls("echo", text="Let me see."), say("nonsense"), say('{"a": 1}'), tools=[ScriptedTool()], can=Capabilities(formats=frozenset())
+    )
+    body = await engine.plain(tools=[ECHO], text=form)
+    assert texts(body["output"]) == ["Let me see.", "{}", '{"a": 1}']
+
+
+async def test_a_call_of_a_function_that_may_not_be_called_is_refused_in_later_rounds_too() -> None:
+    choice = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "x_echo"}]}
+    engine = Engine(calls("echo"), calls("f"), say("So."), tools=[ScriptedTool()])
+    assert texts(await engine.output(tools=[ECHO, F], tool_choice=choice)) == ["{}", "So."]
+
+
+@pytest.mark.parametrize("images", [True, False])
+async def test_images_a_tool_returns_are_shown_to_a_model_that_takes_them(images: bool) -> None:
+    async def do(call: HostedCall, _context: ToolContext) -> ToolOutcome:
+        return ToolOutcome(text="look", item=ScriptedTool().item(call), images=[ImagePart("data:image/png;base64,AA")])
+
+    engine = Engine(calls("echo"), say("So."), tools=[ScriptedTool(do=do)], can=Capabilities(images=images))
+    await engine.plain(tools=[ECHO])
+    assert [m["type"] for m in read(engine.provider.calls[1])] == ["user", "assistant", "tool", *(["user"] if images else [])]
+
+
+async def test_a_response_can_be_seen_and_followed_while_a_tool_runs() -> None:
+    begun, let = asyncio.Event(), asyncio.Event()
+
+    async def do(_call: HostedCall, _context: ToolContext) -> str:
+        begun.set()
+        await let.wait()
+        return "done"
+
+    engine = Engine(calls("echo", text="Look:"), say("So."), tools=[ScriptedTool(do=do)])
+    sent: list[bytes] = []
+
+    async def send(frames: list[bytes]) -> None:
+        sent.extend(frames)
+
+    async with engine.running(stream=True, tools=[ECHO]) as run, asyncio.TaskGroup() as group:
+        group.create_task(run.stream(send))
+        await begun.wait()
+        seen: Json = json.loads(await engine.responses.get(OWNER, run.id))
+        assert (seen["status"], texts(seen["output"])) == ("in_progress", ["Look:"])
+        following = await engine.responses.follow(OWNER, run.id, -1)
+        followed = list(await anext(following))
+        assert b"x_tool_call" in followed[-1]
+        let.set()
+        async for batch in following:
+            followed += batch
+    assert followed == sent
+
+
+async def test_a_tools_sessions_are_closed_even_if_one_cannot_be(caplog: pytest.LogCaptureFixture) -> None:
+    class Stuck(ScriptedTool):
+        async def aclose(self) -> None:
+            raise RuntimeError("stuck")
+
+    tool = ScriptedTool("x_b")
+    engine = Engine(say("So."), tools=[Stuck("x_a"), tool])
+    assert texts(await engine.output(tools=[{"type": "x_a"}, {"type": "x_b"}])) == ["So."]
+    assert tool.closed == 1
+    assert "x_a could not be closed" in caplog.text
+
+
+async def test_what_opening_refuses_is_the_clients_mistake() -> None:
+    class Picky(ScriptedTool):
+        async def _open(self, context: ToolContext) -> ScriptedTool:
+            raise InvalidRequest("No such store.", param="tools[0].vector_store_ids")
+
+    with pytest.raises(InvalidRequest, match="No such store"):
+        await Engine(tools=[Picky()]).stream(tools=[ECHO])
