@@ -18,9 +18,9 @@ from app.tools.base import FileQuery
 
 router = APIRouter(prefix="/v1/vector_stores", tags=["Vector stores"], responses=ERRORS, route_class=BoundedRoute)
 
-StoreId = Annotated[str, Path(max_length=128, description="The vector store's id.")]
-FileId = Annotated[str, Path(max_length=128, description="The file's id.")]
-BatchId = Annotated[str, Path(max_length=128, description="The batch's id.")]
+StoreId = Annotated[str, Path(max_length=128, pattern=shapes.NO_NUL, description="The vector store's id.")]
+FileId = Annotated[str, Path(max_length=128, pattern=shapes.NO_NUL, description="The file's id.")]
+BatchId = Annotated[str, Path(max_length=128, pattern=shapes.NO_NUL, description="The batch's id.")]
 PageQuery = Annotated[shapes.PageQuery, Query()]
 FilesQuery = Annotated[shapes.FilesQuery, Query()]
 

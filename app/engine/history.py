@@ -19,7 +19,7 @@ from app.engine.toolset import upstream_name
 from app.engine.transcript import Context, Transcript, last_user
 from app.protocol import ids
 from app.protocol.errors import InvalidRequest
-from app.protocol.messages import Message, User
+from app.protocol.messages import Message, TextPart, User
 from app.protocol.requests import parse_item
 from app.providers.base import Capabilities
 from app.stores.base import AncestorDeleted, ResponseStore, Turn
@@ -64,7 +64,9 @@ class View(msgspec.Struct, frozen=True):
     async def load_media(self, transcript: Transcript, items: Sequence[Item] = ()) -> None:
         """Put files and images in place of what names them; without `items`, what is gone becomes a note for the model."""
         messages = transcript.messages
-        if any(type(message) is User and type(message.content) is tuple for message in messages):
+        parts = [part for message in messages if type(message) is User and type(message.content) is tuple for part in message.content]
+        if parts:
+            transcript.uploads = transcript.uploads or any(not isinstance(part, TextPart) and part.file_id is not None for part in parts)
             transcript.messages = list(await self.media.resolve(self.project_id, messages, self.can, model=self.model, items=items))
 
     def transcript(self, context: Context) -> Transcript:
@@ -86,6 +88,7 @@ class View(msgspec.Struct, frozen=True):
             awaited=transcript.awaited,
             images=tuple(transcript.images),
             notes=transcript.notes,
+            uploads=transcript.uploads,
         )
 
 

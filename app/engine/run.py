@@ -176,6 +176,8 @@ class Run:
         assembler, prepared = self._assembler, self._prepared
         if not self.admitted.store or assembler is None or prepared is None or self._response.status not in ("completed", "incomplete"):
             return
+        if prepared.transcript.uploads:  # a file may be deleted, by any process, and must not be shown from here then
+            return
         body, turns = assembler.body, prepared.context.turns | {self.id}
         exchanges = self._hosted.exchanges if self._hosted is not None else Exchanges()
         expires_at = int(self._began) + self._ports.retention_seconds

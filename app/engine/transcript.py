@@ -45,6 +45,8 @@ class Context(msgspec.Struct, frozen=True):
     """What tools may be pointed to, oldest first."""
     notes: Mapping[str, str] = {}
     """What tools noted last."""
+    uploads: bool = False
+    """Uploaded files are in it, whose owner may delete them."""
     expires_at: int = 0
     """When the tip expires, Unix seconds."""
 
@@ -84,6 +86,7 @@ class Transcript:
         self.awaited = dict(context.awaited)
         self.images = list(context.images)
         self.notes = dict(context.notes)
+        self.uploads = context.uploads
         self.approved: list[HostedCall] = []
         """Calls the client has consented to; each is to be run and `answer`ed."""
         self._resume_open_calls()

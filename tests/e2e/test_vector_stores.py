@@ -146,6 +146,20 @@ async def test_what_is_wrong_is_named(gateway: Gateway, client: openai.AsyncOpen
             assert answer.status_code == 400, (path, body, answer.text)
             error = answer.json()["error"]
             assert words in f"{error['param']} {error['message']}", (path, body, answer.text)
+        for method, path, body in (
+            ("GET", f"{stores}/vs%00", None),
+            ("DELETE", f"{stores}/vs%00", None),
+            ("POST", f"{stores}/{store}/files", {"file_id": "file\0"}),
+            ("DELETE", f"{stores}/{store}/files/file%00", None),
+            ("GET", f"{stores}/{store}/files?after=%00", None),
+            ("GET", f"{stores}?after=%00", None),
+            ("GET", "/v1/files?after=%00", None),
+            ("DELETE", "/v1/files/file%00", None),
+        ):
+            answer = await http.request(method, path, json=body)
+            assert answer.status_code == 400, (method, path, answer.text)
+        answer = await http.post(search, json={"query": "a\0b \"' OR -x* NEAR("})
+        assert (answer.status_code, answer.json().get("data")) == (200, []), answer.text
         for odd in (b'{"name": "\\ud800"}', b'{"metadata": {"k": NaN}}', b"[" * 100_000, b"{", b"\xff"):
             answer = await http.post(stores, content=odd, headers={"content-type": "application/json"})
             assert answer.status_code == 400, answer.text
