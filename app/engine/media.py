@@ -199,7 +199,7 @@ class Media:
             case ImagePart(file_id=str(file_id)) | FilePart(file_id=str(file_id), file_data=None):
                 return await self._uploaded(project_id, file_id)
             case ImagePart(url=url):
-                return await self._fetched(url, None, _IMAGE_BYTES, ("image/*",))
+                return await self._fetched(url, None, min(_IMAGE_BYTES, self._limits.fetch_bytes), ("image/*",))
             case FilePart(file_data=str(data), filename=filename):
                 content, content_type = await asyncio.to_thread(_decoded, data)
                 return _Loaded(content, filename or "document", content_type)
@@ -211,7 +211,7 @@ class Media:
             raise _Unusable("this gateway keeps no files; send the content or a URL")
         try:
             found = await self._files.read(project_id, file_id)
-        except NotFound as error:
+        except (NotFound, InvalidRequest) as error:  # it is not there, or too large
             raise _Unusable(_clause(error.message)) from error
         return _Loaded(found.content, found.filename)
 

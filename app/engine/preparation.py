@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import msgspec
@@ -108,7 +109,9 @@ class Preparation:
         can = provider.capabilities(model)
         _check_sampling(admitted.sampling, can, provider.dialect)
         decision = thinking.decide(admitted.request, can, excluded=self._excludes_thinking(can))
-        view = View(self._project_id, provider, can, admitted.model, self._unseal, self._media)
+        # The view outlives the request, so it must not hold on to this object.
+        unseal = partial(self._sealer.open, project_id=self._project_id, model=admitted.model)
+        view = View(self._project_id, provider, can, admitted.model, unseal, self._media)
         context = await self._history.context(view, admitted.request.previous_response_id, now)
         items = tuple(item for item in self._items if not _repeated(item, context)) if context.turns else self._items
         transcript = view.transcript(context)
@@ -167,9 +170,6 @@ class Preparation:
         for one in ran:
             transcript.answer(one.result)
         return ran
-
-    def _unseal(self, blob: str) -> str | None:
-        return self._sealer.open(blob, project_id=self._project_id, model=self._admitted.model)
 
     def _excludes_thinking(self, can: Capabilities) -> bool:
         forced = self._admitted.tools.forced is not None and not can.forced_calls_while_thinking

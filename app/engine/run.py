@@ -190,7 +190,7 @@ class Run:
 
         previous = self.admitted.request.previous_response_id
         parent = ids.normalize_response_id(previous) if previous else None
-        size = len(prefix) + sum(map(weight, transcript.messages)) + len(body)
+        size = len(prefix) + sum(map(weight, transcript.messages)) + exchanges.weight + len(body)
         self._ports.history.remember(view, self.id, Recent(turns, expires_at, size, make), after=parent)
 
     async def _generate(self, publish: Callable[[], Awaitable[None]]) -> None:

@@ -241,7 +241,7 @@ class Transcript:
         if call.call_id in self._calls or call.call_id in self.answered:
             self._add_approved(exchange)
             return
-        if exchange.turn != self._turn:
+        if exchange.turn != self._turn or not exchange.turn:
             self._begin_assistant()
         self._turn, self._beside = exchange.turn, exchange.beside_client
         self._calls[call.call_id] = call

@@ -78,8 +78,11 @@ def _end_with_parent(server: uvicorn.Server) -> None:
 
 def _listen(address: str) -> socket.socket:
     if address.startswith("unix:"):
+        path = Path(address.removeprefix("unix:"))
+        path.unlink(missing_ok=True)  # of a service that was killed
         listener = socket.socket(socket.AF_UNIX)
-        listener.bind(address.removeprefix("unix:"))
+        listener.bind(str(path))
+        path.chmod(0o666)  # noqa: S103 - who comes this far is up to its directory, and who may do anything to the token
     else:
         host, _, port = address.rpartition(":")
         listener = socket.create_server((host.strip("[]"), int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET)

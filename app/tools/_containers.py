@@ -105,6 +105,8 @@ class SandboxContainers:
             file = await self._files.read(project_id, file_id)
         except NotFound as error:
             raise InvalidRequest(f"No such file: '{file_id[:64]}'.", code="invalid_value", param=param) from error
+        except InvalidRequest as error:  # it is too large
+            raise InvalidRequest(error.message, code=error.code, param=param) from error
         if len(file.content) > self._file_bytes:
             raise InvalidRequest(f"The file is larger than {self._file_bytes} bytes.", code="invalid_value", param=param)
         return file

@@ -29,10 +29,12 @@ _STOP_SECONDS = 10.0
 _MEMORY_BYTES = 4096 * MEBIBYTE
 """The largest container that can be asked for."""
 _PASSED_ON = ("PATH", "TMPDIR", "LANG", "HOME")
+_ANY_URL = "http://sandbox"
+"""For a service on a socket: nobody looks the name up."""
 
 
 class RemoteService:
-    """A service that somebody else runs, by its URL."""
+    """A service that somebody else runs, by its URL, or `unix:` and the path of its socket."""
 
     begun = True
 
@@ -44,7 +46,8 @@ class RemoteService:
     async def client(self) -> httpx.AsyncClient:
         """See `Service`."""
         if self._client is None:
-            self._client = _client(self._token, self._url)
+            path = self._url.removeprefix("unix:")
+            self._client = _client(self._token, self._url) if path == self._url else _client(self._token, _ANY_URL, socket=path)
         return self._client
 
     async def aclose(self) -> None:
@@ -117,7 +120,7 @@ class LocalService:
             self._refusal = ready.get("refused")  # it will not change its mind; anything else is worth another try
             _log.error("the sandbox service does not start: %s", self._refusal or "it says nothing")
             raise SandboxUnavailable(self._refusal or "The sandbox service does not start.")
-        return _client(token, "http://sandbox", socket=str(path))
+        return _client(token, _ANY_URL, socket=str(path))
 
     async def _greet(self, process: asyncio.subprocess.Process, config: bytes) -> dict[str, Any]:
         """What it says of its start. It learns the token from its standard input, which stays open: when that ends, so does the service."""

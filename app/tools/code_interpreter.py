@@ -194,7 +194,7 @@ class CodeInterpreter:
 def _build(workshop: Workshop) -> Tool | Missing:
     settings = workshop.settings
     where, token = settings.sandbox, settings.sandbox_token
-    if where.startswith(("http://", "https://")):
+    if where.startswith(("http://", "https://", "unix:")):
         if token is None:
             return Missing("GATEWAY_SANDBOX_TOKEN", "Set it to the token of the sandbox service at GATEWAY_SANDBOX.")
         return CodeInterpreter(workshop, Sandbox(RemoteService(where, token.get_secret_value())))

@@ -1,0 +1,86 @@
+"""Files and vector stores, composed of their adapters: a part of the composition root of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+
+from app.api.dependencies import Library
+from app.db.engine import Database
+from app.documents import reading
+from app.engine.files import UploadedFiles
+from app.engine.ingestion import Ingestion, Pipeline
+from app.engine.runs import Runs
+from app.engine.store_files import StoreFiles
+from app.engine.vector_stores import StorePorts, VectorStores
+from app.knowledge import chunking
+from app.knowledge.base import Embedder, PassageIndex
+from app.knowledge.blobs import StoredBlobs
+from app.knowledge.records_attachments import SqlAttachments
+from app.knowledge.records_files import SqlFileRecords
+from app.knowledge.records_jobs import SqlJobs
+from app.knowledge.records_stores import SqlStoreRecords
+from app.settings import Settings
+
+_PURGE_SECONDS = 30.0
+_PURGE_BATCH = 200
+_PURGE_PAUSE = 0.05
+_INGESTIONS = 2
+"""Files that are ingested at a time in one process."""
+_USUAL_EMBEDDINGS = "text-embedding-v4"
+
+
+def build(settings: Settings, database: Database, stack: AsyncExitStack) -> tuple[Library, Ingestion] | None:
+    """The use cases of files and vector stores and the worker that reads files; None: files are switched off."""
+    if settings.files_dir == "off":
+        return None
+    blobs = StoredBlobs(settings.files_dir, settings.files_s3_endpoint)
+    records, attachments = SqlFileRecords(database), SqlAttachments(database)
+    index, embedder = _index(database, settings), _embedder(settings)
+    stack.push_async_callback(embedder.aclose)
+    limits = settings.limits
+    pipeline = Pipeline(
+        jobs=SqlJobs(database), files=records, blobs=blobs, read=reading.text, split=chunking.split, embedder=embedder, index=index
+    )
+    ingestion = Ingestion(pipeline, read_bytes=limits.container_file_bytes, clock=time.time)
+    uploaded = UploadedFiles(records, blobs, upload_bytes=limits.file_bytes, read_bytes=limits.container_file_bytes, clock=time.time)
+    store_files = StoreFiles(attachments, index, time.time, ingestion.wake)
+    shelf = StorePorts(stores=SqlStoreRecords(database), attachments=attachments, index=index, embedder=embedder)
+    return Library(uploaded, store_files, VectorStores(shelf, uploaded, store_files, time.time)), ingestion
+
+
+def _index(database: Database, settings: Settings) -> PassageIndex:
+    if database.embedded:
+        from app.knowledge.index_sqlite import SqliteIndex  # noqa: PLC0415 - one of the two is used
+
+        return SqliteIndex(database, memory=settings.limits.vector_cache_bytes)
+    from app.knowledge.index_postgres import PostgresIndex  # noqa: PLC0415 - as above
+
+    return PostgresIndex(database)
+
+
+def _embedder(settings: Settings) -> Embedder:
+    if settings.embeddings_base_url is None:
+        from app.knowledge.embed_local import LocalEmbedder  # noqa: PLC0415 - one of the two is used
+
+        return LocalEmbedder()
+    from app.knowledge.embed_http import HttpEmbedder  # noqa: PLC0415 - as above
+
+    key = settings.embeddings_api_key.get_secret_value() if settings.embeddings_api_key else None
+    return HttpEmbedder(settings.embeddings_base_url, model=settings.embeddings_model or _USUAL_EMBEDDINGS, api_key=key)
+
+
+def start(runs: Runs, library: Library, ingestion: Ingestion) -> None:
+    """Read files as they come, and purge what has expired."""
+
+    async def purge() -> None:
+        removed = 1
+        while removed:
+            now = int(time.time())
+            removed = await library.files.purge(now, _PURGE_BATCH) + await library.vector_stores.purge(now, _PURGE_BATCH)
+            await asyncio.sleep(_PURGE_PAUSE)
+
+    runs.every(_PURGE_SECONDS, purge)
+    for _ in range(_INGESTIONS):
+        runs.every(0.0, ingestion.run)
