@@ -8,6 +8,8 @@ import msgspec
 
 _TEXT_PARTS = {"assistant": "output_text"}
 
+_WITHOUT_STATUS = frozenset({"reasoning", "mcp_list_tools", "mcp_approval_request", "mcp_approval_response"})
+
 
 def shown(raw: msgspec.Raw) -> dict[str, Any]:
     """The stored item with the API's defaults filled in (openai SDK type `ResponseItem`)."""
@@ -17,7 +19,7 @@ def shown(raw: msgspec.Raw) -> dict[str, Any]:
         return _message(item)
     if kind == "reasoning":
         item["summary"] = item.get("summary") or []
-    if kind != "reasoning" and not item.get("status"):
+    if kind not in _WITHOUT_STATUS and not item.get("status"):
         item["status"] = "completed"
     return {key: value for key, value in item.items() if value is not None}
 

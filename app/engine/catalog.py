@@ -94,7 +94,7 @@ class Catalog:
         name = self._types[tool_type]
         mode = self.mode(name, model)
         if mode == "off":
-            message = f"The tool '{name}' is switched off for this model; GATEWAY_TOOLS__{name.upper()}__MODE is the setting."
+            message = f"The tool '{tool_type}' is switched off for this model; GATEWAY_TOOLS__{name.upper()}__MODE is the setting."
             raise InvalidRequest(message, code="unsupported_tool", param=f"{place}.type")
         tool = self._built[name]
         if not isinstance(tool, Missing):
@@ -150,7 +150,7 @@ class Catalog:
 def unavailable(entry: Entry) -> InvalidRequest:
     """Refuses an entry that can run neither here nor at the upstream, and names the setting."""
     why = f"{entry.missing.reason} (setting {entry.missing.setting})" if entry.missing else "it runs only at the vendor's own service"
-    message = f"The tool '{entry.type}' is not available: {why}"
+    message = f"The tool '{entry.alias}' is not available: {why}"
     return InvalidRequest(message, code="unsupported_tool", param=f"{entry.place}.type")
 
 

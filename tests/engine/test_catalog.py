@@ -82,6 +82,7 @@ def test_every_tool_is_listed_with_an_example_and_what_is_missing() -> None:
             "setting": None,
             "reason": None,
             "price": {"amount": 0.5, "currency": "EUR", "note": "setting"},
+            "native_price": None,
             "example": {"type": "x_echo"},
         }
     ]

@@ -135,11 +135,11 @@ def _known_to_the_sdk(event: Json) -> Json:
         return {**event, "item": {"type": "message", "id": event["item"]["id"], "role": "assistant", "status": "completed", "content": []}}
     if "response" not in event:
         return event
-    response = dict(event["response"])
+    response: Json = dict(event["response"])
     response["output"] = [item for item in response["output"] if item["type"] not in _UNKNOWN]
     response["tools"] = [tool for tool in response["tools"] if not _ours(tool["type"])]
-    choice = response["tool_choice"]
-    if isinstance(choice, dict) and (_ours(choice["type"]) or choice["type"] == "web_search"):  # the SDK knows only its preview
+    choice: Json | str = response["tool_choice"]
+    if not isinstance(choice, str) and (_ours(choice["type"]) or choice["type"] == "web_search"):  # the SDK knows only its preview
         response["tool_choice"] = "auto"
     if (response["incomplete_details"] or {}).get("reason") == "max_tool_calls":
         response["incomplete_details"] = {"reason": "max_output_tokens"}
@@ -236,7 +236,7 @@ def _check_items(events: Sequence[Json]) -> Sequence[Json]:
 
 
 def _check_hosted(added: Json, done: Json, inside: Sequence[Json]) -> None:
-    changing = _RESULTS | {"status"} | ({"arguments"} if done["type"] == "mcp_call" else set())
+    changing = _RESULTS | {"status"} | ({"arguments"} if done["type"] == "mcp_call" else set[str]())
     assert {k: v for k, v in added.items() if k not in changing} == {k: v for k, v in done.items() if k not in changing}
     assert added.get("status", "in_progress") == "in_progress"
     assert not any(added.get(name) for name in ("output", "outputs", "results", "code", "error", "tools"))

@@ -14,6 +14,7 @@ from tests.support.site import Answer, Site, Visit, serving_site
 from tests.support.upstream import ScriptedUpstream
 
 SETTINGS = {"fetch_allow": '["127.0.0.1"]', "fetch_robots": "false", "limits__tool_seconds": "5", "limits__tool_rounds": "4"}
+PATIENT = {"fetch_allow": '["127.0.0.1"]', "fetch_robots": "false"}
 
 
 @pytest.fixture(scope="session")
@@ -69,9 +70,10 @@ def sqlite_tools(upstream_server: ScriptedUpstream, site_server: Site, tmp_path_
 def postgres_tools(
     upstream_server: ScriptedUpstream, site_server: Site, tmp_path_factory: pytest.TempPathFactory, postgres: Postgres, valkey: Valkey
 ) -> Generator[Gateway]:
-    """The same on Postgres and Redis."""
+    """The same on Postgres and Redis, with nothing of a conversation kept in memory, as on another replica or after a restart."""
     postgres.execute("CREATE DATABASE tools TEMPLATE gateway_template")
     settings = SETTINGS | {"searxng_url": site_server.origin, "database_url": postgres.url("tools"), "redis_url": valkey.url}
+    settings["limits__context_cache_bytes"] = "0"
     with running_gateway(tmp_path_factory.mktemp("postgres-tools"), upstream_server.url, **settings) as running:
         yield running
 
@@ -81,3 +83,35 @@ def gateway(request: pytest.FixtureRequest, site: Site) -> Gateway:
     """The shared gateway on each back end in turn."""
     del site  # it has been reset
     return cast("Gateway", request.getfixturevalue("sqlite_tools" if request.param == "sqlite" else "postgres_tools"))
+
+
+@pytest.fixture(scope="session")
+def patient_sqlite(upstream_server: ScriptedUpstream, site_server: Site, tmp_path_factory: pytest.TempPathFactory) -> Generator[Gateway]:
+    """As `sqlite_tools`, with the usual time limits: starting a sandbox takes long on a busy machine."""
+    directory = tmp_path_factory.mktemp("patient-sqlite")
+    with running_gateway(directory, upstream_server.url, **PATIENT, searxng_url=site_server.origin) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def patient_database(postgres: Postgres) -> str:
+    """The database of `patient_postgres`."""
+    postgres.execute("CREATE DATABASE patient TEMPLATE gateway_template")
+    return postgres.url("patient")
+
+
+@pytest.fixture(scope="session")
+def patient_postgres(
+    upstream_server: ScriptedUpstream, site_server: Site, tmp_path_factory: pytest.TempPathFactory, patient_database: str, valkey: Valkey
+) -> Generator[Gateway]:
+    """The same on Postgres and Redis."""
+    settings = PATIENT | {"searxng_url": site_server.origin, "database_url": patient_database, "redis_url": valkey.url}
+    with running_gateway(tmp_path_factory.mktemp("patient-postgres"), upstream_server.url, **settings) as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def patient(request: pytest.FixtureRequest, site: Site) -> Gateway:
+    """The gateway with time on each back end in turn."""
+    del site  # it has been reset
+    return cast("Gateway", request.getfixturevalue("patient_sqlite" if request.param == "sqlite" else "patient_postgres"))

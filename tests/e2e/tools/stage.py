@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -17,6 +22,8 @@ from tests.support.script import Call, Reply, Text
 from tests.support.site import Answer, Site, Visit
 
 Json = dict[str, Any]
+
+_ROOT = Path(__file__).parents[3]
 
 SEES = "qwen3-vl-8b"
 """A model that takes images."""
@@ -101,12 +108,23 @@ def official(gateway: Gateway, key: str | None = None) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(base_url=f"{gateway.base_url}/v1", api_key=key or gateway.key, max_retries=0)
 
 
+async def new_key(gateway: Gateway, project: str, database_url: str = "") -> str:
+    """A key of this project; `database_url`: empty for the gateway's SQLite."""
+    directory = gateway.log_file.parent
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+    database = {"GATEWAY_DATABASE_URL": database_url or f"sqlite+aiosqlite:///{directory / 'gateway.db'}", "PYTHONPATH": str(_ROOT)}
+    command = [sys.executable, "-m", "app.cli", "keys", "create", "--project", project]
+    # Not in the gateway's directory, whose configuration is for the gateway.
+    made = await asyncio.to_thread(
+        subprocess.run, command, cwd=_ROOT, env=inherited | database, capture_output=True, text=True, timeout=60, check=True
+    )
+    return made.stdout.strip()
+
+
 async def library(client: openai.AsyncOpenAI, text: str = NOTES) -> tuple[str, str]:
     """A vector store with a file; the ids of both."""
     store = await client.vector_stores.create(name="notes")
-    file = await client.vector_stores.files.upload_and_poll(
-        vector_store_id=store.id, file=("notes.md", text.encode()), poll_interval_ms=50
-    )
+    file = await client.vector_stores.files.upload_and_poll(vector_store_id=store.id, file=("notes.md", text.encode()), poll_interval_ms=50)
     assert (file.status, file.last_error) == ("completed", None)
     return store.id, file.id
 

@@ -74,11 +74,11 @@ class Stage(msgspec.Struct, frozen=True):
 
 
 @pytest.fixture
-async def stage(gateway: Gateway, upstream: ScriptedUpstream, site: Site, mcp: McpServer) -> AsyncGenerator[Stage]:
+async def stage(patient: Gateway, upstream: ScriptedUpstream, site: Site, mcp: McpServer) -> AsyncGenerator[Stage]:
     furnish(site)
-    async with official(gateway) as client:
+    async with official(patient) as client:
         store_id, file_id = await library(client)
-        yield Stage(gateway, client, upstream, site, entries(store_id, mcp), file_id)
+        yield Stage(patient, client, upstream, site, entries(store_id, mcp), file_id)
 
 
 async def test_streamed(stage: Stage) -> None:
@@ -162,7 +162,9 @@ async def _is_continued(stage: Stage, body: Json) -> None:
     """The next turn has all that was read, the sandbox as it was left, and no second list of the MCP server's tools."""
     before = stage.upstream.requests[-1].body["messages"]
     assert len(list(read_by_model(before))) == len(COUNTED)
-    stage.upstream.script(calling(("code_interpreter", {"code": "print(height, open('/mnt/data/report.txt').read())"})), Reply.say("Sunny."))
+    stage.upstream.script(
+        calling(("code_interpreter", {"code": "print(height, open('/mnt/data/report.txt').read())"})), Reply.say("Sunny.")
+    )
     answered: Any = [{"type": "function_call_output", "call_id": body["output"][-1]["call_id"], "output": "sunny"}]
     events = [
         event.type
@@ -195,7 +197,7 @@ async def _lists_and_forgets(stage: Stage, body: Json) -> None:
         listed = (await http.get(f"/v1/responses/{second.id}/input_items", params={"order": "asc", "limit": 100})).json()["data"]
         question, *outputs, answered = listed
         assert [part["type"] for part in question["content"]] == ["input_text", "input_image"]
-        assert outputs == body["output"]
+        assert outputs == [{name: value for name, value in item.items() if value is not None} for item in body["output"]]
         assert answered["output"] == "sunny"
         for response_id in (second.id, body["id"]):
             await stage.client.responses.delete(response_id)
