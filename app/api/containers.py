@@ -164,7 +164,7 @@ class _FromUploaded(BaseModel):
 
 def _containers(services: Wired) -> Containers:
     if services.containers is None:
-        raise InvalidRequest("Code cannot be run on this gateway; GET /v1/tools says what to set.", code="containers_off")
+        raise InvalidRequest("Code cannot be run on this gateway; GATEWAY_SANDBOX says where to run it.", code="containers_off")
     return services.containers
 
 

@@ -149,8 +149,9 @@ class Catalog:
 
 def unavailable(entry: Entry) -> InvalidRequest:
     """Refuses an entry that can run neither here nor at the upstream, and names the setting."""
-    why = f"{entry.missing.reason} (setting {entry.missing.setting})" if entry.missing else "it runs only at the vendor's own service"
-    message = f"The tool '{entry.alias}' is not available: {why}"
+    missing = entry.missing
+    why = f"the setting is {missing.setting}. {missing.reason}" if missing else "it runs only at the vendor's own service."
+    message = f"The tool '{entry.alias}' is not available here: {why}"
     return InvalidRequest(message, code="unsupported_tool", param=f"{entry.place}.type")
 
 

@@ -27,10 +27,12 @@ _CUSTOM_PARAMETERS = msgspec.Raw(
 _NO_PARAMETERS = msgspec.Raw(b'{"type":"object","properties":{}}')
 _RESERVED = re.compile(
     r"(fn_)*(search|file_search|web_search|web_search_open|web_extractor|code_interpreter|web_search_image|image_search|knowledge_search"
-    r"|mcp|mcp__.*)\Z"
+    r"|mcp|mcp__.*|tool__.*)\Z"
 )
-"""Names that an upstream forbids or takes for its own tool; a client's function of that name is renamed on the way. So are those that
-would meet a renamed one."""
+"""Names that an upstream forbids or takes for its own tool, and those of built-in tools (`tool__` is for ones that are added later).
+
+A client's function of such a name is renamed on the way, and so is one that would meet a renamed one.
+"""
 
 
 class _Function(msgspec.Struct, frozen=True):

@@ -82,7 +82,7 @@ def _listen(address: str) -> socket.socket:
         path.unlink(missing_ok=True)  # of a service that was killed
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))
-        path.chmod(0o666)  # noqa: S103 - who comes this far is up to its directory, and who may do anything to the token
+        path.chmod(0o666)  # who comes this far is up to its directory, and who may do anything to the token
     else:
         host, _, port = address.rpartition(":")
         listener = socket.create_server((host.strip("[]"), int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET)

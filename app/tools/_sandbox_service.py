@@ -28,6 +28,7 @@ _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
 _MEMORY_BYTES = 4096 * MEBIBYTE
 """The largest container that can be asked for."""
+_NOTHING_HOLDS = "No sandbox holds on the gateway's machine; its log says why, and GATEWAY_SANDBOX can name a service elsewhere."
 _PASSED_ON = ("PATH", "TMPDIR", "LANG", "HOME")
 _ANY_URL = "http://sandbox"
 """For a service on a socket: nobody looks the name up."""
@@ -117,8 +118,9 @@ class LocalService:
         )
         ready = await self._greet(process, msgspec.json.encode(config))
         if "backend" not in ready:
-            self._refusal = ready.get("refused")  # it will not change its mind; anything else is worth another try
-            _log.error("the sandbox service does not start: %s", self._refusal or "it says nothing")
+            why = ready.get("refused")
+            _log.error("the sandbox service does not start: %s", why or "it says nothing")
+            self._refusal = _NOTHING_HOLDS if why else None  # it will not change its mind; anything else is worth another try
             raise SandboxUnavailable(self._refusal or "The sandbox service does not start.")
         return _client(token, _ANY_URL, socket=str(path))
 

@@ -158,7 +158,7 @@ async def test_what_cannot_be_used_is_named(client: openai.AsyncOpenAI, upstream
         (LINKS, {**file, "file_url": site.url("/huge.txt")}, "file_url", "larger than"),
         (LINKS, {**file, "file_url": site.url("/endless.txt")}, "file_url", "larger than"),
         (LINKS, {**file, "file_id": huge.id}, "file_id", "too large"),
-        (LINKS, {**file, "filename": "run.exe", "file_data": data_uri(b"MZ\x90\x00\x03\x00\x00\x00" * 50, "application/x-msdownload")}, "file_data", ""),
+        (LINKS, {**file, "filename": "run.exe", "file_data": data_uri(b"MZ\x90\0\3\0\0\0" * 50, "application/x-dosexec")}, "file_data", ""),
         (LINKS, {**file, "filename": "a.pdf", "file_data": data_uri(b"%PDF-1.7 broken", "application/pdf")}, "file_data", ""),
         (LINKS, {**file, "filename": "a.txt", "file_data": "data:text/plain;base64,%%%"}, "file_data", "base64"),
         (LINKS, {"type": "input_image", "file_id": huge.id, "detail": "auto"}, "file_id", ""),

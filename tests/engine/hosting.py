@@ -35,6 +35,8 @@ Do = Callable[[HostedCall, ToolContext], Awaitable[ToolOutcome | str]]
 OWNER = Principal("p", "k")
 NOW = 1_700_000_000.0
 USAGE = TokenUsage(10, 5, 15)
+_PATIENCE = 10.0
+"""For calls that never meet, so that a failure is no hang."""
 
 
 async def _echo(call: HostedCall, _context: ToolContext) -> str:
@@ -246,5 +248,6 @@ class Side:
 
     async def do(self, call: HostedCall, _context: ToolContext) -> str:
         """A tool's work."""
-        await self._barrier.wait()
+        async with asyncio.timeout(_PATIENCE):
+            await self._barrier.wait()
         return f"met {call.arguments}"

@@ -37,12 +37,14 @@ async def test_a_call_that_ends_early_waits_for_its_turn() -> None:
 
     async def do(call: HostedCall, _context: ToolContext) -> str:
         if "first" in call.arguments:
-            await over.wait()
+            await asyncio.wait_for(over.wait(), 10)  # if they ran one by one
         over.set()
         return "done"
 
     engine = Engine(calls(("echo", "first"), ("echo", "second")), say("So."), tools=[ScriptedTool(do=do)])
-    assert texts(await engine.output(tools=[ECHO])) == ["first", "second", "So."]
+    output = await engine.output(tools=[ECHO])
+    assert texts(output) == ["first", "second", "So."]
+    assert output[0]["status"] == "completed"
 
 
 async def test_no_more_calls_run_at_once_than_the_limit_says() -> None:

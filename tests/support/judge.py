@@ -138,7 +138,7 @@ def _known_to_the_sdk(event: Json) -> Json:
     response: Json = dict(event["response"])
     response["output"] = [item for item in response["output"] if item["type"] not in _UNKNOWN]
     response["tools"] = [tool for tool in response["tools"] if not _ours(tool["type"])]
-    choice: Json | str = response["tool_choice"]
+    choice: Any = response["tool_choice"]
     if not isinstance(choice, str) and (_ours(choice["type"]) or choice["type"] == "web_search"):  # the SDK knows only its preview
         response["tool_choice"] = "auto"
     if (response["incomplete_details"] or {}).get("reason") == "max_tool_calls":

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.discovery import constants
+from app.engine.toolset import upstream_name
 from app.protocol.errors import InvalidRequest
 from app.protocol.hosted import HostedCall
 from app.protocol.phases import SPECS
@@ -176,6 +177,7 @@ async def test_every_upstream_can_be_offered_its_functions(spec: ToolSpec, mcp_u
         for function in session.functions:
             assert _UPSTREAM_NAME.match(function.name)
             assert function.name not in _FORBIDDEN
+            assert upstream_name(function.name, None) != function.name, "a client's function of that name would meet this one"
             assert function.description
             schema = msgspec.json.decode(function.parameters)
             assert schema["type"] == "object"

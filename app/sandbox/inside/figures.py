@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.abc
 import importlib.machinery
 import os
@@ -82,16 +81,17 @@ def _unused(directory: str) -> str:
 
 def _offer_chinese(parameters: Any) -> None:
     """A Chinese font, if there is one, draws what the usual fonts lack, and stands in for those of other systems."""
+    from dataclasses import replace  # noqa: PLC0415 - only a sandbox that draws pays for it
+
     from matplotlib.font_manager import fontManager  # noqa: PLC0415  # pyright: ignore - it is being imported anyway, and is untyped
 
     fonts: list[Any] = fontManager.ttflist  # pyright: ignore
     found = next((font for name in _CHINESE for font in fonts if font.name == name), None)
     if found is None:
         return
-    parameters["font.sans-serif"] = ["DejaVu Sans", found.name, *parameters["font.sans-serif"]]
+    parameters["font.family"] = [
+        *parameters["font.family"],
+        found.name,
+    ]  # of a list of sans-serifs only the first is asked
     known = {font.name for font in fonts}
-    for name in _CHINESE_ELSEWHERE:
-        if name not in known:
-            stand_in = copy.copy(found)
-            stand_in.name = name
-            fonts.append(stand_in)
+    fonts.extend(replace(found, name=name) for name in _CHINESE_ELSEWHERE if name not in known)

@@ -121,6 +121,14 @@ async def new_key(gateway: Gateway, project: str, database_url: str = "") -> str
     return made.stdout.strip()
 
 
+async def code_runs(gateway: Gateway) -> bool:
+    """Whether a sandbox holds on this machine. Where none does, the gateway has to name the setting."""
+    async with gateway.http() as http:
+        made = await http.post("/v1/containers", json={"name": "probe"}, timeout=90)
+    assert made.is_success or "GATEWAY_SANDBOX" in made.text
+    return made.is_success
+
+
 async def library(client: openai.AsyncOpenAI, text: str = NOTES) -> tuple[str, str]:
     """A vector store with a file; the ids of both."""
     store = await client.vector_stores.create(name="notes")

@@ -1,4 +1,7 @@
-"""One request with every tool, over several rounds: in the stream, in the answer, in the record, in the next turn, and gone when deleted."""
+"""One request with every tool, over several rounds: in the stream, in the answer, in the record, in the next turn, and deleted.
+
+Where no sandbox holds on the machine, it is every other tool, and the gateway has to say why.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,20 @@ import openai
 import pytest
 
 from tests.e2e.streams import final, replay
-from tests.e2e.tools.stage import SEES, asking, calling, data_uri, entries, furnish, library, official, picture, png, read_by_model
+from tests.e2e.tools.stage import (
+    SEES,
+    asking,
+    calling,
+    code_runs,
+    data_uri,
+    entries,
+    furnish,
+    library,
+    official,
+    picture,
+    png,
+    read_by_model,
+)
 from tests.support.gateway import Gateway
 from tests.support.judge import judge, judge_response
 from tests.support.mcp_server import McpServer
@@ -48,6 +64,12 @@ class Stage(msgspec.Struct, frozen=True):
     site: Site
     tools: list[Any]
     file_id: str
+    code: bool
+    """Code can be run on this machine."""
+
+    def without(self, names: Sequence[str], code: str) -> list[str]:
+        """The names that are to be expected."""
+        return [name for name in names if self.code or name != code]
 
     @property
     def request(self) -> Json:
@@ -57,19 +79,18 @@ class Stage(msgspec.Struct, frozen=True):
 
     def script(self) -> None:
         """What the model says: three rounds of calls, then an answer beside a call of the client's function."""
+        first: list[tuple[str, Json]] = [("web_search", {"queries": ["tower height"]}), ("code_interpreter", {"code": CODE})]
         self.upstream.script(
-            calling(
-                ("web_search", {"queries": ["tower height"]}),
-                ("code_interpreter", {"code": CODE}),
-                ("mcp__shop__add", {"a": 1, "b": 2}),
-                saying="Let me look.",
-            ),
+            calling(*first[: 2 if self.code else 1], ("mcp__shop__add", {"a": 1, "b": 2}), saying="Let me look."),
             calling(
                 ("web_extractor", {"urls": [self.site.url("/a")], "goal": "the height"}), ("knowledge_search", {"queries": ["铁塔 高度"]})
             ),
             calling(("web_search_image", {"queries": ["tower"]}), ("image_search", {"img_idx": 0, "bbox": [0, 0, 1000, 1000]})),
             Reply.say("a red square with a dark corner"),  # asked by image_search, to have words for the image
-            calling(("get_weather", {}), saying=f"高 321 m [4], {self.site.url('/a')}, [report](sandbox:/mnt/data/report.txt)."),
+            calling(
+                ("get_weather", {}),
+                saying=f"高 321 m [{4 if self.code else 3}], {self.site.url('/a')}, [report](sandbox:/mnt/data/report.txt).",
+            ),
         )
 
 
@@ -78,7 +99,9 @@ async def stage(patient: Gateway, upstream: ScriptedUpstream, site: Site, mcp: M
     furnish(site)
     async with official(patient) as client:
         store_id, file_id = await library(client)
-        yield Stage(patient, client, upstream, site, entries(store_id, mcp), file_id)
+        code = await code_runs(patient)
+        tools = [tool for tool in entries(store_id, mcp) if code or tool["type"] != "code_interpreter"]
+        yield Stage(patient, client, upstream, site, tools, file_id, code)
 
 
 async def test_streamed(stage: Stage) -> None:
@@ -87,7 +110,7 @@ async def test_streamed(stage: Stage) -> None:
         stream = await answer.read()
     judged, body = judge(stream), final(stream)
     _holds_every_call(stage, body)
-    _tells_every_call(judged.types)
+    _tells_every_call(judged.types, code=stage.code)
     async with stage.gateway.http() as http:
         assert await replay(http, body["id"]) == stream
         middle = len(judged.events) // 2
@@ -104,7 +127,7 @@ async def test_whole(stage: Stage) -> None:
     body = json.loads(answer.text)
     judge_response(body)
     _holds_every_call(stage, body)
-    assert [item.type for item in answer.parse().output] == SHOWN
+    assert [item.type for item in answer.parse().output] == [item["type"] for item in body["output"]]
     assert json.loads((await stage.client.responses.with_raw_response.retrieve(body["id"])).text) == body
     await _made_files_can_be_had(stage, body)
     await _lists_and_forgets(stage, body)
@@ -112,38 +135,44 @@ async def test_whole(stage: Stage) -> None:
 
 def _holds_every_call(stage: Stage, body: Json) -> None:
     assert (body["status"], body["error"]) == ("completed", None)
-    assert [item["type"] for item in body["output"]] == SHOWN
+    assert [item["type"] for item in body["output"]] == stage.without(SHOWN, "code_interpreter_call")
     assert {item.get("status", "completed") for item in body["output"]} == {"completed"}
-    listed, _, search, code, mcp, extract, files, images, alike, message, function = body["output"]
-    assert "add" in [tool["name"] for tool in listed["tools"]]
-    assert [source["url"] for source in search["action"]["sources"]] == [stage.site.url("/a"), stage.site.url("/b")]
-    assert (code["code"], code["outputs"]) == (CODE, [{"type": "logs", "logs": "hé 中 321\n"}])
+    shown = {item["type"]: item for item in body["output"]}
+    assert "add" in [tool["name"] for tool in shown["mcp_list_tools"]["tools"]]
+    sources = [source["url"] for source in shown["web_search_call"]["action"]["sources"]]
+    assert sources == [stage.site.url("/a"), stage.site.url("/b")]
+    mcp = shown["mcp_call"]
     assert (mcp["name"], json.loads(mcp["arguments"]), mcp["output"]) == ("add", {"a": 1, "b": 2}, "3")
-    assert "321 metres" in extract["output"]
-    assert [(found["file_id"], found["filename"]) for found in files["results"]] == [(stage.file_id, "notes.md")]
-    for call, best in ((images, "/blue.png"), (alike, "/red.png")):
-        shown = json.loads(call["output"])
-        assert [found["index"] for found in shown] == [1, 2], "the page that says it is a picture was dropped"
-        assert shown[0]["url"] == stage.site.url(best)
-    assert (alike["name"], json.loads(alike["arguments"])["img_idx"]) == ("image_search", 0)
-    assert function["name"] == "get_weather"
-    _cites(stage, message["content"][0], code["container_id"])
-    assert body["usage"]["x_tools"] == {tool: {"count": 1} for tool in COUNTED}
+    assert "321 metres" in shown["web_extractor_call"]["output"]
+    assert [(found["file_id"], found["filename"]) for found in shown["file_search_call"]["results"]] == [(stage.file_id, "notes.md")]
+    for tool, best in (("web_search_image", "/blue.png"), ("image_search", "/red.png")):
+        found = json.loads(shown[f"{tool}_call"]["output"])
+        assert [image["index"] for image in found] == [1, 2], "the page that says it is a picture was dropped"
+        assert found[0]["url"] == stage.site.url(best)
+    assert shown["function_call"]["name"] == "get_weather"
+    if stage.code:
+        code = shown["code_interpreter_call"]
+        assert (code["code"], code["outputs"]) == (CODE, [{"type": "logs", "logs": "hé 中 321\n"}])
+    _cites(stage, shown["message"]["content"][0], shown.get("code_interpreter_call", {}))
+    assert body["usage"]["x_tools"] == {tool: {"count": 1} for tool in stage.without(COUNTED, "code_interpreter")}
     assert body["usage"]["total_tokens"] == 5 * 13
 
 
-def _cites(stage: Stage, part: Json, container_id: str) -> None:
-    file, page, made = part["annotations"]
+def _cites(stage: Stage, part: Json, code: Json) -> None:
+    file, page, *made = part["annotations"]
     text = part["text"]
     assert (file["type"], file["file_id"], file["filename"]) == ("file_citation", stage.file_id, "notes.md")
     assert text[: file["index"]] == "高 321 m "
     assert (page["type"], page["url"], page["title"]) == ("url_citation", stage.site.url("/a"), "Tower")
     assert text[page["start_index"] : page["end_index"]] == stage.site.url("/a")
-    assert (made["type"], made["filename"], made["container_id"]) == ("container_file_citation", "report.txt", container_id)
-    assert text[made["start_index"] : made["end_index"]] == "[report](sandbox:/mnt/data/report.txt)"
+    assert len(made) == stage.code
+    for report in made:
+        assert (report["type"], report["filename"]) == ("container_file_citation", "report.txt")
+        assert report["container_id"] == code["container_id"]
+        assert text[report["start_index"] : report["end_index"]] == "[report](sandbox:/mnt/data/report.txt)"
 
 
-def _tells_every_call(types: Sequence[str]) -> None:
+def _tells_every_call(types: Sequence[str], *, code: bool) -> None:
     for tool, phases in (
         ("web_search_call", ("in_progress", "searching", "completed")),
         ("code_interpreter_call", ("in_progress", "interpreting", "completed")),
@@ -151,20 +180,22 @@ def _tells_every_call(types: Sequence[str]) -> None:
         ("mcp_call", ("in_progress", "completed")),
         ("mcp_list_tools", ("in_progress", "completed")),
     ):
+        if tool == "code_interpreter_call" and not code:
+            continue
         told = [name for name in types if re.fullmatch(rf"response\.{tool}\.\w+", name)]
         assert told == [f"response.{tool}.{phase}" for phase in phases]
-    assert "response.code_interpreter_call_code.delta" in types
+    assert ("response.code_interpreter_call_code.delta" in types) is code
     assert "response.mcp_call_arguments.delta" in types
-    assert types.count("response.output_text.annotation.added") == 3
+    assert types.count("response.output_text.annotation.added") == 2 + code
 
 
 async def _is_continued(stage: Stage, body: Json) -> None:
     """The next turn has all that was read, the sandbox as it was left, and no second list of the MCP server's tools."""
     before = stage.upstream.requests[-1].body["messages"]
-    assert len(list(read_by_model(before))) == len(COUNTED)
-    stage.upstream.script(
-        calling(("code_interpreter", {"code": "print(height, open('/mnt/data/report.txt').read())"})), Reply.say("Sunny.")
-    )
+    assert len(list(read_by_model(before))) == len(stage.without(COUNTED, "code_interpreter"))
+    again: Json = {"code": "print(height, open('/mnt/data/report.txt').read())"}
+    calls = calling(("code_interpreter", again)) if stage.code else calling(("mcp__shop__add", {"a": 320, "b": 1}))
+    stage.upstream.script(calls, Reply.say("Sunny."))
     answered: Any = [{"type": "function_call_output", "call_id": body["output"][-1]["call_id"], "output": "sunny"}]
     events = [
         event.type
@@ -179,10 +210,12 @@ async def _is_continued(stage: Stage, body: Json) -> None:
     assert (spoken["role"], [call["function"]["name"] for call in spoken["tool_calls"]]) == ("assistant", ["get_weather"])
     assert (weather["role"], weather["content"]) == ("tool", "sunny")
     *_, last = read_by_model(stage.upstream.requests[-1].body["messages"])
-    assert last.startswith("321 321 m")
+    assert last.startswith("321 321 m" if stage.code else "321")
 
 
 async def _made_files_can_be_had(stage: Stage, body: Json) -> None:
+    if not stage.code:
+        return
     made = body["output"][-2]["content"][0]["annotations"][-1]
     content = await stage.client.containers.files.content.retrieve(made["file_id"], container_id=made["container_id"])
     assert await content.aread() == b"321 m\n"
