@@ -10,6 +10,7 @@ import msgspec
 
 from app.engine.reading import Reader
 from app.engine.routing import Router
+from app.engine.untrusted import defused
 from app.protocol.deltas import Text, TokenUsage
 from app.protocol.errors import ApiError
 from app.protocol.messages import ImagePart, TextPart, User
@@ -41,9 +42,10 @@ class Asker(msgspec.Struct, frozen=True):
         can = route.provider.capabilities(target.model)
         if images and not can.images:
             raise ToolFailure(f"The model '{self.model}' does not take images; GATEWAY_VISION_MODEL can name one that does, for this tool.")
+        asked = defused(question)  # tools put into it what they have read
         call = ModelCall(
             model=target.model,
-            messages=(User((TextPart(question), *images) if images else question),),
+            messages=(User((TextPart(asked), *images) if images else asked),),
             sampling=Sampling(max_output_tokens=max_tokens),
             thinking=_without_thinking(can),
             stream=False,

@@ -190,7 +190,7 @@ class VectorStores:
         try:
             return await self._ports.embedder.query(text)
         except EmbeddingFailed as error:
-            raise Unavailable(f"The embedding model did not answer: {error}", code="embeddings_unavailable", retry_after=1.0) from error
+            raise Unavailable(f"The embedding model did not answer: {error}.", code="embeddings_unavailable", retry_after=1.0) from error
 
     async def _found(self, project_id: str, hits: Collection[Hit], limit: int) -> Sequence[FileHit]:
         """The best of them. What has just been removed may still be in the index, but is not shown."""

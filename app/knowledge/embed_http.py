@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _AT_ONCE = 10
 """Texts in a request: DashScope takes no more."""
 _SECONDS = 60.0
+_MOST_BYTES = 16 * 1024 * 1024
+"""Of an answer: ten vectors take less than one."""
 _PAUSES = (0.5, 2.0, 8.0)
 """Seconds before each further try."""
 _LONGEST_PAUSE = 30.0
@@ -94,12 +96,17 @@ class HttpEmbedder:
 
         if self._client is None:
             self._client = httpx.AsyncClient(headers={"content-type": "application/json", **self._headers}, timeout=_SECONDS)
+        answer = bytearray()
         try:
-            response = await self._client.post(self._url, content=body)
+            async with self._client.stream("POST", self._url, content=body) as response:
+                async for chunk in response.aiter_bytes():
+                    answer += chunk
+                    if len(answer) > _MOST_BYTES:
+                        return None, "the embeddings server answers too much"
         except httpx.HTTPError as error:
             return 0, f"the embeddings server cannot be reached ({type(error).__name__})"
         if response.status_code == _OK:
-            return 0, response.content
+            return 0, bytes(answer)
         worth = response.status_code == _TOO_MANY or response.status_code >= _SERVER_ERROR
         return (_seconds(response.headers.get("retry-after")) if worth else None), f"the embeddings server says {response.status_code}"
 

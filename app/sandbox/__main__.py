@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -39,7 +40,8 @@ def main() -> int:
         return _refuse(str(error), child=child)
     os.environ.pop("SANDBOX_TOKEN", None)
     signal.signal(signal.SIGTERM, _end)  # the server raises the signal again once it has ended in order
-    Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_DIE, encoding="ascii")
+    with suppress(OSError):  # a container may not allow it
+        Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_DIE, encoding="ascii")
     stage = Stage()
     try:
         asyncio.run(_serve(config, stage, child=child))

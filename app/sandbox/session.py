@@ -191,9 +191,15 @@ class Session:
     def _is_overfull(self, interpreter: Interpreter) -> bool:
         try:
             taken = sum(files.disk_usage(directory) for directory in (self._volume.data, self._volume.scratch))
-            return taken + files.deleted_bytes(interpreter.pid) > self.limits.disk_bytes
         except (OSError, RecursionError):  # nested so deep that nobody can look: that is no honest use either
             return True
+        try:
+            hidden = files.deleted_bytes(interpreter.pid)
+        except OSError:
+            if interpreter.alive:  # it does not let itself be looked at: as above
+                return True
+            hidden = 0  # it has ended, and let go of them
+        return taken + hidden > self.limits.disk_bytes
 
     async def _write(self, name: str, chunks: AsyncIterator[bytes]) -> None:
         room = self.limits.disk_bytes - (0 if self._volume.hard else files.disk_usage(self._volume.data))

@@ -55,6 +55,7 @@ def _open(setup: dict[str, Any]) -> Any:
         shutdown_s=0,
     )
     confine.limit(setup["limits"])
+    confine.end_with_service()
     return session
 
 

@@ -20,6 +20,8 @@ T = TypeVar("T")
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 30.0
 """Beside the time the code may take: starting an interpreter, waiting for a run that is under way."""
+_MOST_BYTES = 32 * 1024 * 1024
+"""Of an answer that is not a file: what a run printed, or the list of all the files in a session."""
 _GONE = ("unknown_session", "unknown_file")
 _REFUSED = ("bad_request", "too_large", "no_space")
 
@@ -114,7 +116,7 @@ class Sandbox:
 
     async def _ask(self, owner: str, method: str, path: str, kind: type[T], **options: Any) -> T:
         async with self._asked(owner, method, path, **options) as response:
-            body = await response.aread()
+            body = await _read(response)
         try:
             return msgspec.json.decode(body or b"null", type=kind)
         except msgspec.MsgspecError as error:
@@ -135,10 +137,20 @@ class Sandbox:
         try:
             async with client.stream(method, f"/v1/sessions{path}", content=content, headers=headers, timeout=timeout) as response:
                 if response.is_error:
-                    raise _failure(await response.aread())
+                    raise _failure(await _read(response))
                 yield response
         except httpx.HTTPError as error:
             raise SandboxUnavailable("The sandbox service does not answer.") from error
+
+
+async def _read(response: httpx.Response) -> bytes:
+    """The whole answer. Raises SandboxUnavailable for more than a service of ours says."""
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > _MOST_BYTES:
+            raise SandboxUnavailable("The sandbox service answers too much.")
+    return bytes(body)
 
 
 def _failure(body: bytes) -> Exception:

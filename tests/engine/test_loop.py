@@ -263,6 +263,25 @@ async def test_a_cancelled_response_cancels_its_calls_and_keeps_what_was_done() 
     assert b"response.incomplete" in frames[-1]
 
 
+async def test_a_mistake_of_the_model_between_two_calls_stops_the_one_that_runs() -> None:
+    stopped = asyncio.Event()
+
+    async def do(call: HostedCall, _context: ToolContext) -> str:
+        if call.arguments == "second":
+            try:
+                await asyncio.wait_for(asyncio.Event().wait(), 10)
+            finally:
+                stopped.set()
+        return "done"
+
+    engine = Engine(calls(("echo", "first"), ("f", "{oops"), ("echo", "second")), tools=[ScriptedTool(do=do)])
+    judged = await engine.stream(tools=[ECHO, F])
+    assert judged.response.status == "failed"
+    assert [item["type"] for item in judged.events[-1]["response"]["output"]] == ["x_tool_call", "function_call"]
+    assert stopped.is_set()
+    assert engine.counted("x_echo", "failed") == 0  # it was stopped, it did not run out of time
+
+
 async def test_an_upstream_that_fails_in_a_later_round_ends_the_stream_with_what_was_done() -> None:
     engine = Engine(calls("echo"), DOWN, tools=[ScriptedTool()])
     judged = await engine.stream(tools=[ECHO])

@@ -14,18 +14,18 @@ Services = Callable[[str], RunningSandbox]
 
 @pytest.fixture(scope="session")
 def services() -> Generator[Services]:
-    """Starts a service when it is first asked for: `landlock`, or `landlock-ordinary` for one that an ordinary user runs."""
+    """Starts a service when it is first asked for: `landlock`, or `landlock-ordinary`; see `running_sandbox`."""
     started: dict[str, RunningSandbox] = {}
     with ExitStack() as stack:
 
         def service(name: str) -> RunningSandbox:
             if name not in started:
-                backend, _, ordinary = name.partition("-")
-                reason = can_be_ordinary() if ordinary else None
+                backend, _, how = name.partition("-")
+                reason = can_be_ordinary() if how == "ordinary" else None
                 if reason is not None:
                     pytest.skip(reason)
                 try:
-                    started[name] = stack.enter_context(running_sandbox(backend, ordinary=bool(ordinary)))
+                    started[name] = stack.enter_context(running_sandbox(backend, how=how))
                 except DoesNotHold as error:
                     pytest.skip(str(error))
             return started[name]
@@ -39,9 +39,9 @@ def service(request: pytest.FixtureRequest, services: Services) -> RunningSandbo
     return services(request.param)
 
 
-@pytest.fixture(params=["bubblewrap", "landlock", "bubblewrap-ordinary", "landlock-ordinary"])
+@pytest.fixture(params=["bubblewrap", "landlock", "bubblewrap-ordinary", "landlock-ordinary", "landlock-contained"])
 def service_of_anyone(request: pytest.FixtureRequest, services: Services) -> RunningSandbox:
-    """The same, and as an ordinary user."""
+    """The same, as an ordinary user, and in a container."""
     return services(request.param)
 
 

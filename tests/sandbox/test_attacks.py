@@ -249,8 +249,10 @@ print(written >> 20)
 """
     result = await box.run(fill)
 
-    assert result.logs.startswith("No space left on device\n")
-    assert int(result.logs.split()[-1]) < 33
+    if "more files than there is room for" not in result.logs:  # said where files are only watched
+        assert result.logs.startswith("No space left on device\n")
+        assert int(result.logs.split()[-1]) < 33
+    assert (await box.run("1")).logs.endswith("1\n")
     await box.close()
 
 

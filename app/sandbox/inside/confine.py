@@ -37,6 +37,11 @@ def limit(limits: dict[str, int]) -> None:
     os.nice(5)
 
 
+def end_with_service() -> None:
+    """However it ends; a stopped process would not notice otherwise."""
+    _control(_PR_SET_PDEATHSIG, _SIGKILL)
+
+
 def landlock(readable: Sequence[str], writable: Sequence[str]) -> None:
     """Leave no files in reach but these, no TCP and, on newer kernels, no signals and abstract sockets of others. Raises OSError."""
     version = _call(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION_FLAG))
@@ -55,7 +60,7 @@ def landlock(readable: Sequence[str], writable: Sequence[str]) -> None:
 
 def filter_calls(*, shares_files: bool) -> None:
     """Install the seccomp filter. Raises OSError."""
-    _control(_PR_SET_PDEATHSIG, _SIGKILL)  # the service's end is the end of this, too
+    end_with_service()
     program = seccomp.program(os.getpid(), shares_files=shares_files)
     buffer = ctypes.create_string_buffer(program, len(program))
     header = _Program(len(program) // 8, ctypes.cast(buffer, ctypes.c_void_p))

@@ -89,9 +89,7 @@ def _offer_chinese(parameters: Any) -> None:
     found = next((font for name in _CHINESE for font in fonts if font.name == name), None)
     if found is None:
         return
-    parameters["font.family"] = [
-        *parameters["font.family"],
-        found.name,
-    ]  # of a list of sans-serifs only the first is asked
+    # Families are asked one after the other; of the list of sans-serifs only the first that there is.
+    parameters["font.family"] = [*parameters["font.family"], found.name]
     known = {font.name for font in fonts}
     fonts.extend(replace(found, name=name) for name in _CHINESE_ELSEWHERE if name not in known)
