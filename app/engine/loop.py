@@ -29,6 +29,8 @@ class Bounds(msgspec.Struct, frozen=True):
     rounds: int
     calls: int | None
     """`max_tool_calls`."""
+    tokens: int | None = None
+    """`max_output_tokens`, of all turns together as far as the upstream counts them."""
 
 
 def begin(prepared: Prepared, assembler: Assembler, hosted: Hosted) -> None:
@@ -61,7 +63,12 @@ async def run(prepared: Prepared, started: Started, assembler: Assembler, hosted
         if assembler.cut_short or any(isinstance(item, _LEFT_UNDONE) for item in output):
             return
         left = None if left is None else left - len(ran)
-        prepared = _continued(prepared, _said(output, ran), offers=turns_left > 1)
+        used = assembler.usage.output_tokens if assembler.usage is not None else 0
+        tokens = None if bounds.tokens is None else bounds.tokens - used
+        if tokens is not None and tokens <= 0:
+            assembler.finish_reason = "length"
+            return
+        prepared = _continued(prepared, _said(output, ran), tokens, offers=turns_left > 1)
         assembler.begin_turn()
         started = await around.reopen(prepared.call)
 
@@ -116,7 +123,7 @@ def _shown(images: Sequence[ImagePart]) -> Sequence[Message]:
     return [User((TextPart("Images that the tools returned:"), *images))] if images else []
 
 
-def _continued(prepared: Prepared, said: Sequence[Message], *, offers: bool) -> Prepared:
+def _continued(prepared: Prepared, said: Sequence[Message], tokens: int | None, *, offers: bool) -> Prepared:
     """The next turn's call. A demanded call has been made; in the last turn there are no hosted functions on offer any more."""
     call, duties = prepared.call, prepared.duties
     system = call.system
@@ -129,6 +136,7 @@ def _continued(prepared: Prepared, said: Sequence[Message], *, offers: bool) -> 
         messages=tuple(message for message in said if prepared.can.images or not _is_image(message)),
         tools=call.tools if offers else [tool for tool in call.tools if tool.name not in prepared.hosted],
         forced_call=None,
+        sampling=msgspec.structs.replace(call.sampling, max_output_tokens=tokens),
     )
     relaxed = Duties(None, duties.format, duties.withheld, holds_text=duties.holds_answer)
     return msgspec.structs.replace(prepared, call=following, duties=relaxed)

@@ -203,7 +203,8 @@ class Run:
             if self._hosted is None:
                 await turn.run(self._ready, started, assembler, around)
             else:
-                bounds = Bounds(ports.limits.tool_rounds, self.admitted.request.max_tool_calls)
+                request = self.admitted.request
+                bounds = Bounds(ports.limits.tool_rounds, request.max_tool_calls, request.max_output_tokens)
                 loop.begin(self._ready, assembler, self._hosted)
                 await loop.run(self._ready, started, assembler, self._hosted, around, bounds)
             if ports.estimates_usage:

@@ -60,10 +60,12 @@ class Assembler:
         self._waiting: list[_PendingCall] = []
         self._lead: list[d.Text] = []
         self._deferred = Deferral()
-        self._called = False
+        self.called = False
+        """The model has called a tool in this turn."""
         self._hosted_calls = 0
         self._tools: dict[str, dict[str, int]] = {}
-        self._usage: d.TokenUsage | None = None
+        self.usage: d.TokenUsage | None = None
+        """Of all turns so far, as far as the upstream counts."""
         self._estimated = False
         self.output: list[OutputItem] = []
         self.cuts: list[Sequence[Cut]] = []
@@ -81,11 +83,6 @@ class Assembler:
         frames = self._out.frames
         self._out.frames = []
         return frames
-
-    @property
-    def called(self) -> bool:
-        """Whether the model has called a tool in this turn."""
-        return self._called
 
     def so_far(self) -> tuple[Sequence[OutputItem], Sequence[Sequence[Cut]]]:
         """What is written, with its cuts; the last item may be open still, and is shown as if it ended here."""
@@ -137,7 +134,7 @@ class Assembler:
             self.close_item("incomplete" if truncated else "completed")
         self._calls.clear()
         self._lead.clear()
-        self._called = False
+        self.called = False
 
     def begin_turn(self) -> None:
         """The model is asked again, with what its calls have brought."""
@@ -192,24 +189,24 @@ class Assembler:
         self._calls.clear()
         self._lead.clear()
         self._deferred.clear()
-        self._called = False
+        self.called = False
         self.finish_reason = None
 
     def add_usage(self, usage: d.TokenUsage) -> None:
         """Count a turn whose deltas were not received."""
-        before = self._usage
+        before = self.usage
         if before is None:
-            self._usage = usage
+            self.usage = usage
             return
-        self._usage = d.TokenUsage(*(a + b for a, b in zip(msgspec.structs.astuple(before), msgspec.structs.astuple(usage), strict=True)))
+        self.usage = d.TokenUsage(*(a + b for a, b in zip(msgspec.structs.astuple(before), msgspec.structs.astuple(usage), strict=True)))
 
     def estimate_usage(self, *, read: int) -> None:
         """Where the upstream reported nothing, say what a rule of thumb does: four bytes a token. `read`: bytes of the prompt."""
-        if self._usage is not None:
+        if self.usage is not None:
             return
         wrote = sum(len(msgspec.json.encode(item)) for item in self.output) // _BYTES_PER_TOKEN
         thought = sum(len(msgspec.json.encode(item)) for item in self.output if isinstance(item, ReasoningItem)) // _BYTES_PER_TOKEN
-        self._usage = d.TokenUsage(read // _BYTES_PER_TOKEN, wrote, read // _BYTES_PER_TOKEN + wrote, reasoning_tokens=thought)
+        self.usage = d.TokenUsage(read // _BYTES_PER_TOKEN, wrote, read // _BYTES_PER_TOKEN + wrote, reasoning_tokens=thought)
         self._estimated = True
 
     def finish(self, now: int) -> None:
@@ -292,8 +289,8 @@ class Assembler:
     def _open_call(self, delta: d.CallOpened) -> None:
         if delta.index in self._calls or self._deferred.find(delta.index) is not None:
             return
-        ignored = self._called and not self._options.parallel_calls
-        self._called = True
+        ignored = self.called and not self._options.parallel_calls
+        self.called = True
         if not ignored and delta.name in self._options.hosted:
             self._defer_call(delta)
         elif not ignored and self._deferred:
@@ -394,6 +391,6 @@ class Assembler:
         self._out.emit_end(response, body)
 
     def _end(self, **outcome: Any) -> None:
-        usage = usage_of(self._usage, self._tools, estimated=self._estimated)
+        usage = usage_of(self.usage, self._tools, estimated=self._estimated)
         self.response = msgspec.structs.replace(self.seed, output=tuple(self.output), usage=usage, **outcome)
         self.body = encode(self.response)

@@ -21,6 +21,7 @@ _LONGEST_SCHEMA = 32 * 1024
 _LONGEST_LIST = 256 * 1024
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]|[\U000e0000-\U000e007f]")
 """What people do not see and models read: control characters, direction marks, Unicode's invisible tags."""
+_MARKS = re.compile(r"<(?=\||/?(?:think|tools|tool_call|tool_response|tool_output|attached_file)\b)|\|(?=>)", re.IGNORECASE)
 
 
 class _Note(msgspec.Struct, frozen=True):
@@ -89,8 +90,8 @@ def _plain(tool: McpTool, credentials: Credentials) -> McpTool | None:
 
 
 def _orderless(text: str) -> str:
-    """Without what chat templates take for the marks between messages (`<|im_start|>`)."""
-    return text.replace("<|", "< |").replace("|>", "| >")
+    """Without what chat templates take for their own marks (`<|im_start|>`, `</tools>`)."""
+    return _MARKS.sub(lambda mark: f"{mark[0]} ", text)
 
 
 def _is_schema(schema: dict[str, Any]) -> bool:

@@ -11,6 +11,7 @@ import msgspec
 
 from app.protocol.errors import ApiError, InvalidRequest, NotFound, Unavailable
 from app.protocol.hosted import CodeInterpreterCall, HostedCall, HostedItem, Logs, PlotImage
+from app.protocol.hosted_writer import StringMember
 from app.protocol.messages import FunctionTool
 from app.sandbox.backends import NAMES, Name, load
 from app.sandbox.protocol import FileInfo, RunResult
@@ -247,8 +248,8 @@ def _code(arguments: str) -> str:
     """The code, also where the model wrote it bare, in a fence, or under another key."""
     try:
         given: Any = msgspec.json.decode(arguments)
-    except (msgspec.DecodeError, RecursionError):
-        given = arguments
+    except (msgspec.DecodeError, RecursionError):  # nearly JSON, with raw line breaks in it perhaps: as it was shown; or no JSON at all
+        given = StringMember("code").feed(arguments) or arguments
     if isinstance(given, dict):
         values = cast("dict[str, Any]", given)
         given = next((values[key] for key in _CODE_KEYS if isinstance(values.get(key), str)), "")

@@ -161,6 +161,19 @@ async def test_as_many_calls_as_the_client_allows_are_no_offence() -> None:
     assert (await engine.plain(tools=[ECHO], max_tool_calls=1))["status"] == "completed"
 
 
+async def test_the_limit_of_tokens_holds_for_all_rounds_together() -> None:
+    engine = Engine(calls("echo"), say("So."), tools=[ScriptedTool()])
+    await engine.plain(tools=[ECHO], max_output_tokens=20)
+    assert [call.sampling.max_output_tokens for call in engine.provider.calls] == [20, 20 - USAGE.output_tokens]
+
+
+async def test_when_the_tokens_are_used_up_the_model_is_not_asked_again() -> None:
+    engine = Engine(*[calls("echo")] * 4, tools=[ScriptedTool()])
+    body = await engine.plain(tools=[ECHO], max_output_tokens=4 * USAGE.output_tokens)
+    assert (body["status"], body["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
+    assert texts(body["output"]) == ["{}"] * 4
+
+
 async def test_a_call_that_takes_too_long_is_stopped_and_the_answer_still_comes() -> None:
     stopped = asyncio.Event()
 

@@ -110,7 +110,7 @@ async def _owned(owner: openai.AsyncOpenAI, *, code: bool) -> dict[str, str]:
     return owned
 
 
-def _requests(code: bool) -> list[tuple[str, Json]]:  # noqa: FBT001 - nothing else to say
+def _requests(code: bool) -> list[tuple[str, Json]]:
     """Bodies that name what is not the sender's."""
 
     def asked(**fields: Any) -> tuple[str, Json]:
