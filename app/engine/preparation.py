@@ -27,6 +27,7 @@ from app.providers.base import Capabilities, ForcedCall, JsonObject, JsonSchema,
 _WITHOUT_EFFECT: dict[str, float] = {"presence_penalty": 0, "frequency_penalty": 0, "repetition_penalty": 1}
 _VERBOSITY = {"low": "Keep the answer short.", "medium": "", "high": "Answer in detail."}
 """Qwen has no parameter for it: `text.verbosity` is put into words."""
+_NOTHING = Offer()
 
 
 class Duties(msgspec.Struct, frozen=True):
@@ -116,12 +117,12 @@ class Preparation:
         items = tuple(item for item in self._items if not _repeated(item, context)) if context.turns else self._items
         transcript = view.transcript(context)
         transcript.add([(item.place, one) for item in items if (one := said(item.raw, item.fields, item.place)) is not None])
-        offer = await self._offer(transcript, can, thinks=decision.enabled is True)
-        resumed = await self._resume(transcript)
+        offer = _NOTHING if self._hosted is None else await self._offer(self._hosted, transcript, can, thinks=decision.enabled is True)
+        resumed = await self._resume(transcript) if transcript.approved else ()
         transcript.close()
         await view.load_media(transcript, items)
         call, duties = self._call(transcript, _Setting(provider, model, can, decision, context, offer))
-        hosted = frozenset(function.name for function in offer.functions)
+        hosted = frozenset([function.name for function in offer.functions])
         warnings = self._warnings(transcript)
         return Prepared(provider, call, decision, duties, view, context, items, transcript, can, warnings, hosted, resumed)
 
@@ -152,18 +153,14 @@ class Preparation:
         )
         return call, duties
 
-    async def _offer(self, transcript: Transcript, can: Capabilities, *, thinks: bool) -> Offer:
-        if self._hosted is None:
-            return Offer()
+    async def _offer(self, hosted: Hosted, transcript: Transcript, can: Capabilities, *, thinks: bool) -> Offer:
         limited = self._admitted.request.max_tool_calls is not None
         where = Where(can, thinks, self._admitted.tools.forced is not None, limited)
         transcript.images = await self._media.images(self._project_id, transcript.images)
-        return await self._hosted.offer(where, transcript.notes, transcript.images)
+        return await hosted.offer(where, transcript.notes, transcript.images)
 
     async def _resume(self, transcript: Transcript) -> Sequence[Ran]:
         """Run what the client has consented to."""
-        if not transcript.approved:
-            return ()
         if self._hosted is None:
             raise InvalidRequest("A call was approved whose MCP server is not in 'tools'.", code="invalid_value", param="tools")
         ran = await self._hosted.resume(transcript.approved)

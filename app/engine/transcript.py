@@ -89,7 +89,8 @@ class Transcript:
         self.uploads = context.uploads
         self.approved: list[HostedCall] = []
         """Calls the client has consented to; each is to be run and `answer`ed."""
-        self._resume_open_calls()
+        if self.messages:
+            self._resume_open_calls()
 
     def add(self, items: Iterable[tuple[str, Said]]) -> None:
         """Add items; each comes with its place in the request (`input[3]`, or "" for stored ones). Raises InvalidRequest."""

@@ -195,10 +195,8 @@ class Session:
             return True
         try:
             hidden = files.deleted_bytes(interpreter.pid)
-        except OSError:
-            if interpreter.alive:  # it does not let itself be looked at: as above
-                return True
-            hidden = 0  # it has ended, and let go of them
+        except OSError:  # it is ending, and lets go of them; seccomp keeps it from closing /proc to us otherwise
+            hidden = 0
         return taken + hidden > self.limits.disk_bytes
 
     async def _write(self, name: str, chunks: AsyncIterator[bytes]) -> None:

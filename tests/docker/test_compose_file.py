@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from app.sandbox.config import from_environment
+from app.sandbox.stage import PACKAGES
 from app.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -16,7 +18,11 @@ COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 EXAMPLE = (ROOT / "deploy" / "example.env").read_text(encoding="utf-8")
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+SANDBOX_DOCKERFILE = (ROOT / "deploy" / "sandbox" / "Dockerfile").read_text(encoding="utf-8")
+LOCK = (ROOT / "requirements" / "run.lock").read_text(encoding="utf-8")
 SETTINGS = {f"GATEWAY_{name.upper()}" for name in Settings.model_fields}
+
+KEYED = ("tavily", "brave", "serper", "bocha", "exa", "jina", "google_vision", "embeddings")
 
 # What either generation of compose refuses, or reads differently.
 ONLY_NEW = {"name", "include", "version", "configs", "develop", "models"}
@@ -29,7 +35,8 @@ def test_every_container_is_locked_down(name: str) -> None:
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert not {"privileged", "pid", "ipc", "network_mode", "devices"} & service.keys()
+    assert not {"privileged", "pid", "ipc", "devices"} & service.keys()
+    assert service.get("network_mode", "none") == "none"
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -49,7 +56,80 @@ def test_only_the_gateway_can_be_reached_and_only_from_this_machine() -> None:
     assert {name for name, service in SERVICES.items() if "ports" in service} == {"gateway"}
     assert SERVICES["gateway"]["ports"] == ["${PUBLISH_ADDRESS:-127.0.0.1:8000}:8000"]
     assert COMPOSE["networks"]["inside"] == {"internal": True}
-    assert {name for name, service in SERVICES.items() if service["networks"] != ["inside"]} == {"gateway", "searxng"}
+    assert {name for name, service in SERVICES.items() if "inside" in service.get("networks", ())} == set(SERVICES) - {"searxng", "sandbox"}
+    assert {name for name, service in SERVICES.items() if "outside" in service.get("networks", ())} == {"gateway", "searxng"}
+    assert SERVICES["sandbox"]["network_mode"] == "none"
+
+
+def test_one_profile_brings_what_tools_need() -> None:
+    profiles = {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service}
+
+    assert profiles == {"searxng": ["tools"], "sandbox": ["tools"], "llama": ["local"]}
+
+
+def test_without_the_profile_the_gateway_is_pointed_at_nothing() -> None:
+    environment = SERVICES["gateway"]["environment"]
+
+    assert environment["GATEWAY_SEARXNG_URL"] is None
+    assert environment["GATEWAY_SANDBOX"] == "${GATEWAY_SANDBOX:-off}"  # not None: that would also unset what the image says
+    assert "GATEWAY_SANDBOX=off" in DOCKERFILE
+
+
+def test_the_lines_to_uncomment_lead_to_the_services_of_the_profile() -> None:
+    lines = dict(re.findall(r"^#(\w+)=(.+)$", EXAMPLE.partition("profile `tools`)")[2].partition("# ---")[0], re.MULTILINE))
+
+    assert lines["COMPOSE_PROFILES"] == "tools"
+    assert lines["GATEWAY_SEARXNG_URL"] == "http://searxng:8080"
+    directory, _, socket = lines["GATEWAY_SANDBOX"].removeprefix("unix:").rpartition("/")
+    assert f"SANDBOX_LISTEN=unix:{directory}/{socket}" in SANDBOX_DOCKERFILE
+    assert f"sandbox:{directory}" in SERVICES["sandbox"]["volumes"]
+    assert f"sandbox:{directory}:ro" in SERVICES["gateway"]["volumes"]
+    assert f"{directory}/{socket}" in SERVICES["sandbox"]["healthcheck"]["test"][-1]
+
+
+def test_only_the_sandbox_and_the_gateway_share_its_socket_and_a_token() -> None:
+    options = COMPOSE["volumes"]["sandbox"]["driver_opts"]
+
+    assert {name for name, service in SERVICES.items() if any(v.startswith("sandbox:") for v in service.get("volumes", ()))} == {
+        "gateway",
+        "sandbox",
+    }
+    assert "uid=10002,gid=10001,mode=750" in options["o"]
+    assert re.findall(r"^USER (.*)$", SANDBOX_DOCKERFILE, re.MULTILINE) == ["10002:10002"]
+    assert SERVICES["sandbox"]["environment"]["SANDBOX_TOKEN"] == "${GATEWAY_SANDBOX_TOKEN:-}"
+
+
+def test_what_code_of_others_may_take_is_limited() -> None:
+    sandbox = SERVICES["sandbox"]
+
+    assert sandbox["mem_limit"] == "${SANDBOX_MEMORY:-4g}"
+    assert sandbox["pids_limit"] > 0
+    assert [mount.partition(":size=")[2] for mount in sandbox["tmpfs"]] == ["2g"]
+
+
+def test_nobody_shares_the_users_of_the_sandbox() -> None:
+    """The kernel counts the threads of a user over all containers."""
+    assert [name for name, service in SERVICES.items() if str(service.get("user", "")).startswith("10002")] == []
+
+
+def test_variables_of_the_sandbox_exist() -> None:
+    """An unknown one would keep the service from starting."""
+    environment = {"SANDBOX_TOKEN": "t" * 20, "SANDBOX_SESSIONS": "8", "SANDBOX_BACKEND": "landlock", "SANDBOX_LISTEN": "unix:/s"}
+
+    assert SERVICES["sandbox"]["environment"].keys() <= environment.keys()
+    assert set(re.findall(r"SANDBOX_\w+", SANDBOX_DOCKERFILE)) <= environment.keys()
+    assert from_environment(environment).backend == "landlock"
+
+
+def test_uploaded_files_outlive_the_container() -> None:
+    assert "data:/var/lib/gateway/data" in SERVICES["gateway"]["volumes"]
+    assert Settings.model_fields["files_dir"].default == "data/files"
+    assert re.findall(r"^WORKDIR (.*)$", DOCKERFILE, re.MULTILINE) == ["/var/lib/gateway"]
+    assert "--owner gateway --group gateway /var/lib/gateway /var/lib/gateway/data" in DOCKERFILE  # or the volume would be root's
+
+
+def test_vectors_have_their_extension() -> None:
+    assert SERVICES["postgres"]["image"] == "${POSTGRES_IMAGE:-pgvector/pgvector:pg18}"
 
 
 def test_no_secret_is_written() -> None:
@@ -58,6 +138,7 @@ def test_no_secret_is_written() -> None:
 
     assert secrets.keys() >= {"PGPASSWORD", "POSTGRES_PASSWORD", "GATEWAY_ADMIN_KEY", "GATEWAY_UPSTREAM_API_KEY", "DASHSCOPE_API_KEY"}
     assert {name: value for name, value in secrets.items() if value is not None and not value.startswith("${POSTGRES_PASSWORD:?")} == {}
+    assert SERVICES["sandbox"]["environment"]["SANDBOX_TOKEN"] == "${GATEWAY_SANDBOX_TOKEN:-}"
     assert re.findall(r"^#?\w*(?:KEY|PASSWORD|SECRET)=(.+)$", EXAMPLE, re.MULTILINE) == []
 
 
@@ -68,6 +149,7 @@ def test_settings_exist() -> None:
     assert sorted(passed_on - SETTINGS) == []
     assert sorted(set(re.findall(r"GATEWAY_\w+", DOCKERFILE)) - SETTINGS) == []
     assert sorted(set(re.findall(r"GATEWAY_\w+", EXAMPLE)) - passed_on) == []
+    assert SETTINGS >= {f"GATEWAY_{name.upper()}_API_KEY" for name in KEYED} <= passed_on
 
 
 def test_both_generations_of_compose_read_it() -> None:
@@ -82,3 +164,34 @@ def test_the_image_is_not_root_and_holds_what_the_lock_says() -> None:
     assert re.findall(r"install --require-hashes --requirement \S+", DOCKERFILE) == [
         "install --require-hashes --requirement /build/run.lock"
     ]
+    assert _taken_away() <= _locked()
+
+
+def test_the_image_has_all_but_what_builds_it_and_what_only_code_in_a_sandbox_uses() -> None:
+    """Imports of the application, the sandbox's left out."""
+    sources = [path for path in (ROOT / "app").rglob("*.py") if "sandbox" not in path.relative_to(ROOT / "app").parts]
+    imported = {
+        word for path in sources for word in re.findall(r"^\s*(?:import|from) (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+
+    assert not imported & {name.replace("-", "_") for name in _taken_away()}
+
+
+def test_the_sandbox_has_what_the_model_is_told_in_the_versions_of_the_lock() -> None:
+    downloaded, installed = re.findall(r"(?:pip|python) (?:download|install) (.*?)\n(?=\S)", SANDBOX_DOCKERFILE, re.DOTALL)
+    names = set(installed.replace("\\", "").split()) - {"--no-index", "--find-links", "/build/wheels"}
+
+    assert downloaded == "--require-hashes --requirement /build/run.lock --dest /build/wheels"
+    assert "--no-index --find-links /build/wheels" in installed
+    assert names >= set(PACKAGES)
+    assert names <= _locked()
+
+
+def _locked() -> set[str]:
+    return set(re.findall(r"^([\w-]+)==", LOCK, re.MULTILINE))
+
+
+def _taken_away() -> set[str]:
+    words = re.search(r"uninstall --yes \\\n(.*?)&&", DOCKERFILE, re.DOTALL)
+    assert words is not None
+    return set(words[1].replace("\\", "").split())

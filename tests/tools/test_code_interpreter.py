@@ -231,7 +231,8 @@ async def test_much_output_is_cut_in_the_middle(tool: CodeInterpreter) -> None:
         ('{"code":"```py\\nprint(1)\\n```"}', "print(1)"),
         ('{"code":7}', ""),
         ("[1]", "[1]"),
-        ('{"code":"x', '{"code":"x'),
+        ('{"code":"a = 1\nprint(a)"}', "a = 1\nprint(a)"),
+        ('{"code":"x', "x"),
     ],
 )
 async def test_code_is_found_however_it_is_written(tool: CodeInterpreter, arguments: str, code: str) -> None:

@@ -33,7 +33,7 @@ from tests.support.script import Json, Reply
 from tests.support.site import Answer, Site, serving_site
 from tests.support.upstream import ScriptedUpstream
 
-LONG = f"<p>The tower is high. {ORDERS.replace('<', '&lt;')}</p>" * 60
+LONG = "".join(f"<p>Part {number} of the tower is high. {ORDERS.replace('<', '&lt;')}</p>" for number in range(60))
 """A page that is too long to be read whole, so the model is asked for an extract."""
 
 
@@ -63,7 +63,8 @@ async def test_orders_stay_data(patient_sqlite: Gateway, upstream: ScriptedUpstr
         def respond(body: Json) -> Reply:
             if not body.get("tools"):
                 return Reply.say(ORDERS)  # what a model that has been led astray says of a page or an image
-            return Reply.say("The answer.") if body["messages"][-1]["role"] == "tool" else calling(*calls)
+            told = any(message["role"] == "tool" for message in body["messages"])
+            return Reply.say("The answer.") if told else calling(*calls)
 
         upstream.respond = respond
         image = picture(data_uri(png("red")))
