@@ -22,7 +22,7 @@ ADMIN_KEY = "test-key-4f9a1c7e2b8d6053"
 _ROOT = Path(__file__).parents[2]
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For loopback: reading the system's certificates takes longer than most requests."""
-_START_SECONDS = 30.0
+_START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
 
 
