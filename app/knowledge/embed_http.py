@@ -51,24 +51,27 @@ class HttpEmbedder:
 
     async def passages(self, texts: Sequence[str]) -> Vectors:
         """See the port."""
-        rows = [row for start in range(0, len(texts), _AT_ONCE) for row in await self._embed(texts[start : start + _AT_ONCE])]
+        return await self._vectors(texts, _PAUSES)
+
+    async def query(self, text: str) -> Vectors:
+        """See the port. Somebody waits for the answer, so there is one more try and no patience."""
+        return await self._vectors([text], _PAUSES[:1])
+
+    async def _vectors(self, texts: Sequence[str], pauses: Sequence[float]) -> Vectors:
+        rows = [row for start in range(0, len(texts), _AT_ONCE) for row in await self._embed(texts[start : start + _AT_ONCE], pauses)]
         dimensions = len(rows[0]) if rows else 0
         if any(len(row) != dimensions for row in rows) or (texts and not dimensions):
             raise EmbeddingFailed("the embeddings server gives vectors that are empty or of different lengths")
         return Vectors(self._model, dimensions, b"".join(_unit(row) for row in rows))
-
-    async def query(self, text: str) -> Vectors:
-        """See the port."""
-        return await self.passages([text])
 
     async def aclose(self) -> None:
         """Close the connections."""
         if self._client is not None:
             await self._client.aclose()
 
-    async def _embed(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
+    async def _embed(self, texts: Sequence[str], pauses: Sequence[float]) -> list[tuple[float, ...]]:
         body = msgspec.json.encode({"model": self._model, "input": texts, "encoding_format": "float"})
-        answer = await self._post(body)
+        answer = await self._post(body, pauses)
         try:
             found = sorted(_decode(answer).data, key=lambda one: one.index)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -77,10 +80,10 @@ class HttpEmbedder:
             raise EmbeddingFailed(f"the embeddings server gives {len(found)} vectors for {len(texts)} texts")
         return [one.embedding for one in found]
 
-    async def _post(self, body: bytes) -> bytes:
+    async def _post(self, body: bytes, pauses: Sequence[float]) -> bytes:
         """The answer, after some patience with a server that is busy or away. Raises EmbeddingFailed."""
         trouble = ""
-        for pause in (*_PAUSES, None):
+        for pause in (*pauses, None):
             wait, answer = await self._try(body)
             if isinstance(answer, bytes):
                 return answer
