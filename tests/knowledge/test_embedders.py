@@ -92,8 +92,15 @@ async def test_texts_go_ten_at_a_time_and_come_back_in_order(server: Server, emb
 
 async def test_a_busy_server_is_asked_again(server: Server, embedder: HttpEmbedder) -> None:
     server.script = [(429, {"retry-after": "0"}, b"{}"), (503, {}, b"")]
-    assert (await embedder.query("abc")).dimensions == 3
+    assert (await embedder.passages(["abc"])).dimensions == 3
     assert len(server.requests) == 3
+
+
+async def test_a_question_is_asked_once_more_and_no_longer(server: Server, embedder: HttpEmbedder) -> None:
+    server.script = [(503, {}, b"")] * 2
+    with pytest.raises(EmbeddingFailed, match="503"):
+        await embedder.query("abc")
+    assert len(server.requests) == 2
 
 
 _FAILURES: list[tuple[Reply, int, str]] = [
@@ -115,7 +122,7 @@ async def test_what_does_not_pass_is_told_without_internals(
 ) -> None:
     server.script = [reply] * tries
     with pytest.raises(EmbeddingFailed, match=says) as failed:
-        await embedder.query("abc")
+        await embedder.passages(["abc"])
     assert len(server.requests) == tries
     assert "secret" not in str(failed.value)
 
