@@ -36,9 +36,9 @@ class Figures:
         ratios = [own[number] / ruler[number] for number in own if ruler.get(number)]
         return median(ratios) if ratios and server != RULER else None
 
-    def rounds_ratio(self, server: str, key: str, ruler: str) -> float | None:
-        """Median of the ratios of a tool round to one answer that nginx passes on, each taken inside one round of measuring."""
-        own, answers = self.values(server, "tools", key), self.values(RULER, "tools", ruler)
+    def rounds_ratio(self, server: str, key: str) -> float | None:
+        """Median of the ratios of a tool round to a whole answer that nginx passes on, each taken inside one round of measuring."""
+        own, answers = self.values(server, "tools", key), self.values(RULER, "tools", "plain_0")
         ratios = [own[number] / answers[number] for number in own if answers.get(number)]
         return median(ratios) if ratios else None
 
@@ -85,7 +85,7 @@ def _plain(title: str, case: str, keys: Sequence[str], digits: int) -> Column:
 
 def _round(way: str) -> Column:
     def cell(f: Figures, server: str) -> str:
-        ratio = f.rounds_ratio(server, way, f"{way}_0")
+        ratio = f.rounds_ratio(server, way)
         return _number(f.median(server, "tools", way), 3) + (f" ({ratio:.1f}x)" if ratio else "")
 
     return Column(f"a round, {way}", "tools", cell)

@@ -131,16 +131,27 @@ class Sandbox:
         # Without sessions there is nothing to ask: the service need not be started for that.
         if method != "PUT" and not self._service.begun:
             raise NotThere(file=False)
-        client = await self._service.client()
         timeout = httpx.Timeout(seconds, connect=_CONNECT_SECONDS)
-        headers = {OWNER_HEADER: owner}
-        try:
-            async with client.stream(method, f"/v1/sessions{path}", content=content, headers=headers, timeout=timeout) as response:
-                if response.is_error:
-                    raise _failure(await _read(response))
-                yield response
-        except httpx.HTTPError as error:
-            raise SandboxUnavailable("The sandbox service does not answer.") from error
+        answered = False
+        for last in (False, True):
+            client = await self._service.client()
+            try:
+                async with client.stream(
+                    method, f"/v1/sessions{path}", content=content, headers={OWNER_HEADER: owner}, timeout=timeout
+                ) as response:
+                    if response.is_error:
+                        raise _failure(await _read(response))
+                    answered = True
+                    yield response
+            except httpx.HTTPError as error:
+                # A service that has died is noticed by the first request that meets it; only what cannot have run is asked again.
+                harmless = isinstance(error, httpx.ConnectError) or (
+                    method == "GET" and isinstance(error, httpx.NetworkError | httpx.ProtocolError)
+                )
+                if answered or last or not harmless:
+                    raise SandboxUnavailable("The sandbox service does not answer.") from error
+            else:
+                return
 
 
 async def _read(response: httpx.Response) -> bytes:

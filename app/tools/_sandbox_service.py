@@ -85,7 +85,7 @@ class LocalService:
         async with self._lock:
             if self._refusal is not None:
                 raise SandboxUnavailable(self._refusal)
-            if self._client is None or self._process is None or self._process.returncode is not None:
+            if self._client is None or self._process is None or _has_ended(self._process):
                 await self._end()
                 self._client = await self._start()
             return self._client
@@ -152,6 +152,16 @@ class LocalService:
                 await process.wait()
         if directory is not None:
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def _has_ended(process: asyncio.subprocess.Process) -> bool:
+    """Also when the event loop has not been told yet."""
+    if process.returncode is not None:
+        return True
+    try:
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:  # it has been waited for
+        return True
 
 
 def _client(token: str, url: str, socket: str | None = None) -> httpx.AsyncClient:
