@@ -91,6 +91,7 @@ def _settle_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GC_YOUNG, 20, 20)
+    gc.enable()
 
 
 async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> Served:

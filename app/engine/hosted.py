@@ -94,7 +94,7 @@ class Hosted:
     @property
     def openers(self) -> Mapping[str, Callable[[HostedCall], HostedItem]]:
         """What makes the item of a call, by function."""
-        return {name: self._sessions[key].item for name, key in self._owners.items()}
+        return dict.fromkeys(self._owners, self.item)
 
     def item(self, call: HostedCall) -> HostedItem:
         """The call's item as it begins."""
@@ -137,8 +137,11 @@ class Hosted:
             self.exchanges.calls[item_id] = Exchange(item_id, call, text, self._turns, beside_client)
 
     async def aclose(self) -> None:
-        """The response is over."""
-        for key, session in self._sessions.items():
+        """The response is over; what the model has read is still told. Nothing holds on to the run any more: without cycles its memory,
+        which can be megabytes, is free at once, and not when the garbage collector counts enough objects."""
+        self._introduce = _closed
+        while self._sessions:
+            key, session = self._sessions.popitem()
             try:
                 await session.aclose()
             except Exception:  # noqa: BLE001 - the answer has been given, and the other sessions have to be closed, too
@@ -155,6 +158,10 @@ class Hosted:
         except Exception:  # noqa: BLE001 - one tool's mistake must not end the response
             _log.exception("tool %s failed", self.tool(call))
             return _failed(begun, "The tool failed unexpectedly.")
+
+
+def _closed(_note: str | None, _images: Sequence[ImagePart], _cite: Cite) -> ToolContext:
+    raise RuntimeError("the response is over")
 
 
 def _failed(begun: HostedItem, sentence: str) -> ToolOutcome:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from functools import partial
 
 import msgspec
 
@@ -114,7 +115,8 @@ class Run:
         for warning in self.warnings:
             _log.warning("response %s: %s", self.id, warning)
         self._ports.metrics.first_token(self._ports.clock() - self._began)
-        seal = self._seal if self.admitted.seals else None
+        # No method of this object: a cycle would leave the whole request to the garbage collector.
+        seal = partial(self._ports.sealer.seal, project_id=self.project_id, model=self.admitted.model) if self.admitted.seals else None
         options = Options(
             quiet=not self.admitted.stream,
             raw_reasoning=self._ports.raw_reasoning,
@@ -125,7 +127,7 @@ class Run:
             annotate=self._hosted.citations.annotate if self._hosted is not None else None,
         )
         seed = begin(self.admitted, prepared.decision, prepared.call.model, self._ports.id_prefix + self.id, int(self._began))
-        self._assembler = Assembler(seed, self._new_id, options)
+        self._assembler = Assembler(seed, partial(_new_id, self.id), options)
         for usage in self._asked_before:
             self._assembler.add_usage(usage)
 
@@ -339,14 +341,6 @@ class Run:
             foreign_item_ids=foreign,
         )
 
-    def _new_id(self, prefix: str, position: int) -> str:
-        if prefix == "call":
-            return ids.call_id(self.id, position)
-        return ids.item_id(prefix, self.id, position, output=True)
-
-    def _seal(self, text: str) -> str:
-        return self._ports.sealer.seal(text, project_id=self.project_id, model=self.admitted.model)
-
     @property
     def _built(self) -> Assembler:
         if self._assembler is None:
@@ -365,3 +359,9 @@ class Run:
         if response is None:
             raise RuntimeError("the run has not ended")
         return response
+
+
+def _new_id(response_id: str, prefix: str, position: int) -> str:
+    if prefix == "call":
+        return ids.call_id(response_id, position)
+    return ids.item_id(prefix, response_id, position, output=True)

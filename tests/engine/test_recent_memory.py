@@ -4,29 +4,43 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from app.stores.base import Turn
-from tests.engine.hosting import Engine, ScriptedTool, calls, results, say
+from tests.engine.hosting import Engine, Json, ScriptedTool, calls, results, say
 from tests.engine.scripted import Turn as Script
 
 ECHO = {"type": "x_echo"}
 
 
-async def test_a_response_that_may_be_continued_does_not_keep_its_request_alive() -> None:
+@pytest.fixture
+def _no_collector() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction] - named by the test
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_no_collector")
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("tools", [[], [ECHO]], ids=["plain", "tools"])
+async def test_a_request_is_free_at_once_also_when_its_response_may_be_continued(*, stream: bool, tools: list[Json]) -> None:
+    """A cycle would keep it until the garbage collector has counted enough objects, which says nothing of their size."""
     tool = ScriptedTool()
-    engine = Engine(calls("echo"), say("Done."), say("Yes."), tools=[tool])
-    async with engine.running(tools=[ECHO]) as run:
-        await run.whole()
+    engine = Engine(*[calls("echo")] * len(tools), say("Done."), say("Yes."), tools=[tool])
+
+    async def send(_frames: list[bytes]) -> None:
+        """Nobody reads."""
+
+    async with engine.running(stream=stream, tools=tools) as run:
+        await (run.stream(send) if stream else run.whole())
     response_id, request = run.id, weakref.ref(run)
-    del run
     tool.contexts.clear()  # the test's own
-    gc.collect()
+    del run
     assert request() is None
     await engine.plain(input="And?", previous_response_id=response_id)
-    assert results(engine.provider.calls[2])
+    assert len(results(engine.provider.calls[-1])) == len(tools)
 
 
 @pytest.mark.parametrize(
