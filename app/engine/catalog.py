@@ -14,6 +14,7 @@ from app.settings import ToolMode, ToolSettings
 from app.tools.base import Missing, Tool, ToolRequest, ToolSpec
 
 _PRICES = Path(__file__).with_name("prices.toml")
+_USUAL = ToolSettings()
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -106,7 +107,7 @@ class Catalog:
 
     def mode(self, tool_type: str, model: str) -> ToolMode:
         """Who runs the tool for this model."""
-        settings = self._settings.get(tool_type, ToolSettings())
+        settings = self._settings.get(tool_type, _USUAL)
         if model in settings.models:
             return settings.models[model]
         for pattern, mode in settings.models.items():
@@ -132,7 +133,7 @@ class Catalog:
                 await tool.aclose()
 
     def _listed(self, spec: ToolSpec) -> Listed:
-        mode, tool = self._settings.get(spec.type, ToolSettings()).mode, self._built[spec.type]
+        mode, tool = self._settings.get(spec.type, _USUAL).mode, self._built[spec.type]
         missing = tool if isinstance(tool, Missing) else None
         return Listed(
             type=spec.type,
