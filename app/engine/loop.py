@@ -63,7 +63,7 @@ async def run(prepared: Prepared, started: Started, assembler: Assembler, hosted
         if assembler.cut_short or any(isinstance(item, _LEFT_UNDONE) for item in output):
             return
         left = None if left is None else left - len(ran)
-        used = assembler.usage.output_tokens if assembler.usage is not None else 0
+        used = assembler.usage.tokens.output_tokens if assembler.usage.tokens is not None else 0
         tokens = None if bounds.tokens is None else bounds.tokens - used
         if tokens is not None and tokens <= 0:
             assembler.finish_reason = "length"

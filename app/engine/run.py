@@ -32,12 +32,12 @@ from app.engine.turn import ModelFailure, Parsers, Surroundings
 from app.eventlog.base import EventLog
 from app.protocol import ids
 from app.protocol.assembler import Assembler
+from app.protocol.call_writers import InvalidArguments
 from app.protocol.deltas import TokenUsage
 from app.protocol.messages import ImagePart
 from app.protocol.options import Options
 from app.protocol.replay import catch_up, encode_cuts
 from app.protocol.response import Response, ResponseError, encode
-from app.protocol.writers import InvalidArguments
 from app.providers.base import ModelCall, UpstreamError
 from app.settings import Limits
 from app.stores.base import RecordRefused, ResponseRecord, ResponseStore, StoreUnavailable
@@ -122,6 +122,7 @@ class Run:
             raw_reasoning=self._ports.raw_reasoning,
             parallel_calls=prepared.call.parallel_tool_calls,
             targets=self.admitted.tools.targets,
+            known_call_ids=prepared.transcript.answered,
             seal=seal,
             hosted=self._hosted.openers if self._hosted is not None else {},
             annotate=self._hosted.citations.annotate if self._hosted is not None else None,
@@ -129,7 +130,7 @@ class Run:
         seed = begin(self.admitted, prepared.decision, prepared.call.model, self._ports.id_prefix + self.id, int(self._began))
         self._assembler = Assembler(seed, partial(_new_id, self.id), options)
         for usage in self._asked_before:
-            self._assembler.add_usage(usage)
+            self._assembler.usage.add(usage)
 
     async def stream(self, send: Send) -> None:
         """Send the stream, some whole frames at a time. It ends with the terminal event on every path; the record is stored before it.
@@ -210,7 +211,7 @@ class Run:
                 loop.begin(self._ready, assembler, self._hosted)
                 await loop.run(self._ready, started, assembler, self._hosted, around, bounds)
             if ports.estimates_usage:
-                assembler.estimate_usage(read=estimated_size(self._ready.call))
+                assembler.usage.estimate(read=estimated_size(self._ready.call), output=assembler.output)
             assembler.finish(int(ports.clock()))
         except asyncio.CancelledError:
             await self._cancelled()
@@ -248,7 +249,7 @@ class Run:
         if self._assembler is None:
             self._asked_before.append(usage)
         else:
-            self._assembler.add_usage(usage)
+            self._assembler.usage.add(usage)
 
     async def _open_fitting(self) -> Started:
         """Send the request; with `truncation: auto` shorter and shorter until it fits the model's window. Raises UpstreamError."""

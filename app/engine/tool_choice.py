@@ -8,9 +8,9 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from app.engine.catalog import Entry
+from app.protocol.call_writers import CallTarget
 from app.protocol.errors import InvalidRequest
 from app.protocol.messages import FunctionTool
-from app.protocol.writers import CallTarget
 from app.providers.base import ForcedCall
 from app.tools.base import mcp_function
 

@@ -12,10 +12,10 @@ import msgspec
 
 from app.engine.catalog import Catalog, Entry
 from app.engine.tool_choice import choose
+from app.protocol.call_writers import CallTarget
 from app.protocol.errors import InvalidRequest
 from app.protocol.messages import FunctionTool
 from app.protocol.requests import Tool, given, parse_tool
-from app.protocol.writers import CallTarget
 from app.providers.base import ForcedCall
 
 _log = logging.getLogger(__name__)

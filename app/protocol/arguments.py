@@ -1,7 +1,7 @@
 """The arguments of a call as models really write them, and what is made of them. Pure.
 
 Right arguments are one JSON object. What is meant, though written otherwise, is taken for it: nothing at all, `null`, the object as a
-JSON string, line breaks and tabs inside strings as they are, and the object again, or its closing braces, behind it.
+JSON string, line breaks and tabs inside strings as they are, closing braces too many or too few, and the object once more behind it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,17 @@ MALFORMED = "malformed_arguments"
 
 _CONTROL = re.compile(r"[\x00-\x1f]")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_EXCESS = re.compile(r"[\s}]*")
+_MARKS = re.compile(r'"(?:[^"\\]|\\.)*"?|[{}\[\]]', re.DOTALL)
+"""Strings, the last of which may be cut, and brackets outside of them."""
+_CLOSING = {"{": "}", "[": "]"}
 _MOST_WRAPPED = 3
 """How often an object may be a string inside a string."""
+_WRAPPER_BEGUN = re.compile(r'\{\s*(?:"(?:i(?:n(?:p(?:u(?:t(?:"(?:\s*:.*)?)?)?)?)?)?)?)?\Z', re.DOTALL)
+_QUOTED_WRONGLY = re.compile(r'\{\s*"input"\s*:\s*"(.*)"\s*\}', re.DOTALL)
+_ESCAPE = re.compile(r'\\(["\\/bfnrt])')
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
+_UNREADABLE = (msgspec.DecodeError, UnicodeEncodeError, RecursionError)
+"""What decoding raises for text that is no JSON, holds half a character, or is nested beyond what can be read."""
 
 _encode = msgspec.json.encode
 _object_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -28,7 +36,7 @@ def is_object(text: str) -> bool:
     """Whether the text is one JSON object."""
     try:
         _object_decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+    except _UNREADABLE:
         return False
     return True
 
@@ -41,13 +49,10 @@ def read_object(text: str) -> str | None:
         body = text.strip()
         if body in ("", "null"):
             return "{}"
-        if body.startswith('"'):
-            inner = _read_string(body)
-            if inner is None:
-                return None
-            text = inner
-        else:
-            return _read_inexact(body)
+        inner = _read_string(body) if body.startswith('"') else None
+        if inner is None:
+            return _read_inexact(escape_controls(body)) if body.startswith("{") else None
+        text = inner
     return None
 
 
@@ -57,9 +62,40 @@ def sendable(text: str) -> str:
     return found if found is not None else _encode({MALFORMED: text}).decode()
 
 
+def read_text(text: str) -> str | None:
+    """The free text that a custom tool is called with; None when there is none.
+
+    Asked for `{"input": "…"}`, models also write the bare text, a JSON string, or an object with one member of another name.
+    """
+    body = text.strip()
+    if body.startswith('"'):
+        inner = _read_string(body)
+        return text if inner is None else _read_wrapped(inner)
+    if body.startswith("{"):
+        return _read_wrapped(text)
+    return text if body else None
+
+
 def escape_controls(text: str) -> str:
     """JSON text whose strings hold no raw line breaks, tabs and the like any more."""
+    if _CONTROL.search(text) is None:
+        return text
     return _STRING.sub(lambda string: _CONTROL.sub(_escaped, string[0]), text)
+
+
+def is_excess(rest: str, whole: str) -> bool:
+    """Whether what stands behind the object adds nothing to it: white space, closing braces too many, or the same object once more."""
+    if not rest.strip("} \t\r\n"):
+        return True
+    return same_object(rest, whole)
+
+
+def same_object(one: str, other: str) -> bool:
+    """Whether both are JSON and say the same."""
+    try:
+        return msgspec.json.decode(one) == msgspec.json.decode(other)
+    except _UNREADABLE:
+        return False
 
 
 def _escaped(match: re.Match[str]) -> str:
@@ -67,81 +103,168 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def _read_inexact(body: str) -> str | None:
-    escaped = escape_controls(body) if _CONTROL.search(body) else body
-    if is_object(escaped):
-        return escaped
-    first, rest = split_object(escaped)
-    return first if first is not None and is_excess(rest, first) else None
-
-
-def split_object(text: str) -> tuple[str | None, str]:
-    """The JSON object that the text begins with, and what follows it; None when there is none."""
-    depth = 0
-    for mark in _MARKS.finditer(text):
-        if mark[0] in "{[":
-            depth += 1
-        elif mark[0] in "}]":
-            depth -= 1
-            if depth <= 0:
-                first = text[: mark.end()]
-                return (first, text[mark.end() :]) if is_object(first) else (None, text)
-    return None, text
-
-
-_MARKS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]', re.DOTALL)
-
-
-def is_excess(rest: str, whole: str) -> bool:
-    """Whether what stands behind the object adds nothing to it: white space, braces too many, or the same object once more."""
-    if _EXCESS.fullmatch(rest):
-        return True
-    try:
-        return msgspec.json.decode(rest) == msgspec.json.decode(whole)
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
-        return False
+    """An object with something behind it, or with its last brackets missing."""
+    if is_object(body):
+        return body
+    open_brackets: list[str] = []
+    for mark in _MARKS.finditer(body):
+        if mark[0] in _CLOSING:
+            open_brackets.append(_CLOSING[mark[0]])
+        elif open_brackets and mark[0] == open_brackets[-1]:
+            open_brackets.pop()
+            if not open_brackets:
+                whole, rest = body[: mark.end()], body[mark.end() :]
+                return whole if is_object(whole) and is_excess(rest, whole) else None
+    closed = body + "".join(reversed(open_brackets))
+    return closed if body[-1] not in _CLOSING and is_object(closed) else None
 
 
 def _read_string(text: str) -> str | None:
     try:
         return msgspec.json.decode(escape_controls(text), type=str)
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+    except _UNREADABLE:
         return None
 
 
-def read_text(text: str, key: str = "input") -> str:
-    """The free text that a custom tool is called with: the text itself, or what a model has wrapped around it.
-
-    Asked for `{"input": "…"}`, models also write the bare text, a JSON string, or an object with one member of another name.
-    """
+def _read_wrapped(text: str) -> str | None:
+    """The text in the object; all of it where it is no wrapping, None for a wrapping without a text."""
     body = text.strip()
-    if body.startswith('"'):
-        inner = _read_string(body)
-        return text if inner is None else _unwrapped(inner, key) or inner
-    found = _unwrapped(body, key)
-    return text if found is None else found
-
-
-def _unwrapped(body: str, key: str) -> str | None:
-    """The text in the object; None where the object is no wrapping."""
     found = read_object(body) if body.startswith("{") else None
     if found is None:
-        return _quoted_wrongly(body, key)
+        quoted = _QUOTED_WRONGLY.fullmatch(body)
+        if quoted:
+            return _ESCAPE.sub(lambda match: _ESCAPES.get(match[1], match[1]), quoted[1])
+        return None if _WRAPPER_BEGUN.match(body) else text
     members = cast("dict[str, Any]", msgspec.json.decode(found))
-    value = members.get(key) if key in members else next(iter(members.values())) if len(members) == 1 else None
+    if not members:
+        return None
+    value = members.get("input", next(iter(members.values())) if len(members) == 1 else members)
     if isinstance(value, str):
         return value
-    return _encode(value).decode() if key in members else None
+    return _encode(value).decode() if "input" in members else text
 
 
-def _quoted_wrongly(body: str, key: str) -> str | None:
-    """The text between the outermost quotes, where quotes inside it were not escaped."""
-    match = re.fullmatch(rf'\{{\s*"{re.escape(key)}"\s*:\s*"(.*)"\s*\}}', body, re.DOTALL)
-    return _ESCAPE.sub(_unescaped, match[1]) if match else None
+class ArgumentsReader:
+    """The arguments of a call that is being written: which text can be shown already, and at the end whether they are right.
+
+    An object is shown as it comes, with what is raw in its strings escaped. Anything else waits for the end, and so does a fragment
+    that may be the object told again from its beginning. What was shown is never taken back.
+    """
+
+    __slots__ = ("_brackets", "_escaped", "_excess", "_held", "_in_string", "_is_object", "_shown", "_size", "_told_again", "whole")
+
+    def __init__(self) -> None:
+        self.whole = False
+        """The object's last brace has come."""
+        self._is_object: bool | None = None
+        """None: nothing but white space so far."""
+        self._shown: list[str] = []
+        self._size = 0
+        """Characters shown."""
+        self._held: list[str] = []
+        """Everything, as long as it is not known to be an object."""
+        self._told_again = ""
+        self._excess: list[str] = []
+        """What came behind the object."""
+        self._brackets = 0
+        self._in_string = False
+        self._escaped = False
+
+    def feed(self, fragment: str) -> str:
+        """What may be shown now."""
+        if self.whole:
+            self._excess.append(fragment)
+            return ""
+        if not self._is_object:
+            return self._begin(fragment)
+        if self._told_again:  # it was a part of the object after all
+            fragment, self._told_again = self._told_again + fragment, ""
+        elif len(fragment) > self._size and fragment.startswith(self.text()) and read_object(fragment) is not None:
+            self._told_again = fragment
+            return ""
+        return self._show(self._scan(fragment))
+
+    def end(self) -> str | None:
+        """What is still to be shown of right arguments; None when they are wrong."""
+        if not self._is_object:
+            found = read_object("".join(self._held))
+            return None if found is None else self._show(found)
+        shown = self.text()
+        if self.whole:
+            return "" if is_object(shown) and is_excess("".join(self._excess), shown) else None
+        begun = shown.lstrip()
+        for candidate in (begun + self._told_again, self._told_again):
+            whole = read_object(candidate) if candidate else None
+            if whole is not None and whole.startswith(begun):
+                return self._show(whole[len(begun) :])
+        return None
+
+    def release(self) -> str:
+        """What is still to be shown of arguments that were cut off."""
+        held, self._held = "".join(self._held), []
+        return self._show(held)
+
+    def text(self) -> str:
+        """What was shown."""
+        return "".join(self._shown)
+
+    def pieces(self) -> list[str]:
+        """The same, as it was shown."""
+        return self._shown
+
+    def _begin(self, fragment: str) -> str:
+        self._held.append(fragment)
+        start = fragment.lstrip() if self._is_object is None else ""
+        if start:
+            self._is_object = start.startswith("{")
+        if not self._is_object:
+            return ""
+        held, self._held = "".join(self._held), []
+        return self._show(self._scan(held))
+
+    def _show(self, text: str) -> str:
+        if text:
+            self._shown.append(text)
+            self._size += len(text)
+        return text
+
+    def _scan(self, fragment: str) -> str:
+        """The fragment up to the object's last brace, with escapes for what is raw in strings."""
+        at, end, pieces = 0, len(fragment), list[str]()
+        while at < end:
+            if self._escaped:
+                self._escaped = False
+                pieces.append(fragment[at])
+                at += 1
+                continue
+            mark = (_IN_STRING if self._in_string else _OUTSIDE).search(fragment, at)
+            stop = mark.start() if mark else end
+            pieces.append(fragment[at:stop])
+            if mark is None:
+                break
+            pieces.append(self._pass(mark[0]))
+            at = stop + 1
+            if self.whole:
+                self._excess.append(fragment[at:])
+                break
+        return "".join(pieces)
+
+    def _pass(self, mark: str) -> str:
+        """Take a character that changes where we are; how it is shown."""
+        match mark:
+            case '"':
+                self._in_string = not self._in_string
+            case "\\":
+                self._escaped = True
+            case "{" | "[":
+                self._brackets += 1
+            case "}" | "]":
+                self._brackets -= 1
+                self.whole = self._brackets == 0
+            case _:
+                return _encode(mark).decode()[1:-1]
+        return mark
 
 
-_ESCAPE = re.compile(r'\\(["\\/bfnrt])')
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
-
-
-def _unescaped(match: re.Match[str]) -> str:
-    return _ESCAPES.get(match[1], match[1])
+_IN_STRING = re.compile(r'["\\\x00-\x1f]')
+_OUTSIDE = re.compile(r'["{}\[\]]')

@@ -6,45 +6,28 @@ Synchronous and pure. At most one item is being written at any time; its end is 
 from __future__ import annotations
 
 import copy
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from app.protocol import deltas as d
+from app.protocol.call_writers import CallIds, CallTarget, CallWriter, CustomCallWriter, InvalidArguments, PendingCall, call_writer
 from app.protocol.deferral import Deferral, PendingHosted
 from app.protocol.events import Created, InProgress
 from app.protocol.hosted import HostedCall, HostedItem
 from app.protocol.hosted_writer import HostedWriter
 from app.protocol.ids import item_prefix
-from app.protocol.items import CustomToolCallItem, FunctionCallItem, ItemStatus, OutputItem, ReasoningItem
+from app.protocol.items import ItemStatus, OutputItem, ReasoningItem
 from app.protocol.options import Options
 from app.protocol.phases import SPECS, kind, tells_arguments
 from app.protocol.response import IncompleteDetails, Response, ResponseError, encode, usage_of
-from app.protocol.writers import (
-    CallTarget,
-    CallWriter,
-    CustomCallWriter,
-    Cut,
-    Emitter,
-    InvalidArguments,
-    MessageWriter,
-    ReasoningWriter,
-)
+from app.protocol.usage import UsageCounter
+from app.protocol.writers import Cut, Emitter, MessageWriter, ReasoningWriter
 
-_BYTES_PER_TOKEN = 4
 _HOSTED_CALLS = 0x8000
 """Numbers for the ids of hosted calls, which have no place in the output yet; those of other calls are their places."""
-
-
-class _PendingCall(msgspec.Struct):
-    """A call the model opened; its fragments wait here until an earlier one is written."""
-
-    call_id: str
-    name: str
-    fragments: list[str] = []
-    writer: CallWriter | CustomCallWriter | None = None
-    ignored: bool = False
 
 
 class Assembler:
@@ -56,17 +39,18 @@ class Assembler:
         self._options = options
         self._out = Emitter(quiet=options.quiet)
         self._writer: MessageWriter | ReasoningWriter | CallWriter | CustomCallWriter | HostedWriter | None = None
-        self._calls: dict[int, _PendingCall] = {}
-        self._waiting: list[_PendingCall] = []
+        self._calls: dict[int, PendingCall] = {}
+        self._waiting: deque[PendingCall | d.Text | d.Reasoning | d.Refusal | d.NativeItem] = deque()
+        """What was said while a call was not whole yet."""
+        self._call_ids = CallIds(options.known_call_ids)
+        self._turn_start = 0
+        """Items before this place are of earlier turns."""
         self._lead: list[d.Text] = []
         self._deferred = Deferral()
         self.called = False
         """The model has called a tool in this turn."""
         self._hosted_calls = 0
-        self._tools: dict[str, dict[str, int]] = {}
-        self.usage: d.TokenUsage | None = None
-        """Of all turns so far, as far as the upstream counts."""
-        self._estimated = False
+        self.usage = UsageCounter()
         self.output: list[OutputItem] = []
         self.cuts: list[Sequence[Cut]] = []
         self.finish_reason: d.FinishReason | None = None
@@ -127,11 +111,10 @@ class Assembler:
         if truncated:
             self.drop_hosted()
         if not isinstance(self._writer, HostedWriter):
-            self.close_item("incomplete" if truncated else "completed")
-        waiting, self._waiting = self._waiting, []
-        for call in waiting:
-            self._write_call(call)
-            self.close_item("incomplete" if truncated else "completed")
+            self._close_rest(truncated=truncated)
+        for call in self._calls.values():
+            if call.late and call.writer is not None and not call.writer.is_right():
+                raise InvalidArguments(call.name)
         self._calls.clear()
         self._lead.clear()
         self.called = False
@@ -139,6 +122,7 @@ class Assembler:
     def begin_turn(self) -> None:
         """The model is asked again, with what its calls have brought."""
         self.finish_reason = None
+        self._turn_start = len(self.output)
 
     @property
     def hosted(self) -> Sequence[HostedCall]:
@@ -150,7 +134,7 @@ class Assembler:
         writer = self._deferred.writer or self._open_hosted(item)
         writer.run(item)
         if tool is not None:
-            self._tools.setdefault(tool, {"count": 0})["count"] += 1
+            self.usage.add_tool(tool)
 
     def settle_hosted(self, item: HostedItem) -> None:
         """The call that runs has ended; what the model said after it goes on, up to the next one. Raises InvalidArguments."""
@@ -165,6 +149,7 @@ class Assembler:
         self._deferred = waiting
         if not waiting:
             self.end_turn()
+        self._turn_start = len(self.output)
 
     def drop_hosted(self) -> None:
         """Forget the calls that have not begun, and what the model said after them."""
@@ -180,34 +165,34 @@ class Assembler:
         if ended:
             writer.settle(item)
             self.close_item("completed")
+            self._turn_start = len(self.output)
         elif running:
             writer.run(item)
 
+    @property
+    def may_abandon(self) -> bool:
+        """Nothing but thinking has been shown of the turn, so that another one can take its place."""
+        shown = self.output[self._turn_start :]
+        return self._options.quiet or (
+            isinstance(self._writer, ReasoningWriter | None) and all(isinstance(item, ReasoningItem) for item in shown)
+        )
+
     def abandon_turn(self) -> None:
-        """The turn will be tried again: what was shown stays, the rest is forgotten. Its usage still counts."""
-        self.close_item("completed")
+        """The turn will be tried again, as it `may_abandon`: the thinking that it began with stays, its usage still counts."""
+        kept = self._turn_start
+        while kept < len(self.output) and isinstance(self.output[kept], ReasoningItem):
+            kept += 1
+        if kept == len(self.output) and isinstance(self._writer, ReasoningWriter):
+            self.close_item("completed")
+        elif self._options.quiet:
+            del self.output[kept:]
+            self._writer = None
         self._calls.clear()
+        self._waiting.clear()
         self._lead.clear()
         self._deferred.clear()
         self.called = False
         self.finish_reason = None
-
-    def add_usage(self, usage: d.TokenUsage) -> None:
-        """Count a turn whose deltas were not received."""
-        before = self.usage
-        if before is None:
-            self.usage = usage
-            return
-        self.usage = d.TokenUsage(*(a + b for a, b in zip(msgspec.structs.astuple(before), msgspec.structs.astuple(usage), strict=True)))
-
-    def estimate_usage(self, *, read: int) -> None:
-        """Where the upstream reported nothing, say what a rule of thumb does: four bytes a token. `read`: bytes of the prompt."""
-        if self.usage is not None:
-            return
-        wrote = sum(len(msgspec.json.encode(item)) for item in self.output) // _BYTES_PER_TOKEN
-        thought = sum(len(msgspec.json.encode(item)) for item in self.output if isinstance(item, ReasoningItem)) // _BYTES_PER_TOKEN
-        self.usage = d.TokenUsage(read // _BYTES_PER_TOKEN, wrote, read // _BYTES_PER_TOKEN + wrote, reasoning_tokens=thought)
-        self._estimated = True
 
     def finish(self, now: int) -> None:
         """The model is done: the response is whole."""
@@ -233,33 +218,37 @@ class Assembler:
 
     def _receive_other(self, delta: d.Delta) -> None:
         match delta:
-            case d.Text() | d.Reasoning() | d.Refusal():
+            case d.Text() | d.Reasoning() | d.Refusal() | d.NativeItem():
                 self._receive_words(delta)
             case d.CallOpened():
                 self._open_call(delta)
             case d.CallArguments():
                 self._write_arguments(delta)
             case d.TokenUsage():
-                self.add_usage(delta)
+                self.usage.add(delta)
             case d.TurnFinished():
                 self.finish_reason = delta.reason
-            case d.NativeItem() if self._deferred:
-                self._deferred.add(delta)
-            case d.NativeItem():
-                self._show_native(delta)
 
-    def _receive_words(self, delta: d.Text | d.Reasoning | d.Refusal) -> None:
+    def _receive_words(self, delta: d.Text | d.Reasoning | d.Refusal | d.NativeItem) -> None:
         if self._deferred:
             self._deferred.add(delta)
-        elif isinstance(delta, d.Text):
-            self._write_text(delta)
-        elif not delta.text:
-            return
-        elif isinstance(delta, d.Reasoning):
-            self._lead.clear()
-            self._begin_reasoning().write(delta.text)
+        elif self._mid_call:
+            self._waiting.append(delta)
         else:
-            self._open_message().refuse(delta.text)
+            self._write_words(delta)
+
+    def _write_words(self, delta: d.Text | d.Reasoning | d.Refusal | d.NativeItem) -> None:
+        match delta:
+            case d.Text():
+                self._write_text(delta)
+            case d.NativeItem():
+                self._show_native(delta)
+            case d.Reasoning() if delta.text:
+                self._write_reasoning(delta.text)
+            case d.Refusal() if delta.text:
+                self._open_message().refuse(delta.text)
+            case _:
+                pass
 
     def _write_text(self, delta: d.Text) -> None:
         if not isinstance(self._writer, MessageWriter):
@@ -280,11 +269,14 @@ class Assembler:
             self._writer = MessageWriter(self._out, self._next_id("message"), len(self.output), self._options.annotate)
         return self._writer
 
-    def _begin_reasoning(self) -> ReasoningWriter:
-        self.close_item("completed")
-        item_id, index, options = self._next_id("reasoning"), len(self.output), self._options
-        self._writer = writer = ReasoningWriter(self._out, item_id, index, raw=options.raw_reasoning, seal=options.seal)
-        return writer
+    def _write_reasoning(self, text: str) -> None:
+        self._lead.clear()
+        writer = self._writer
+        if not isinstance(writer, ReasoningWriter):
+            self.close_item("completed")
+            item_id, index, options = self._next_id("reasoning"), len(self.output), self._options
+            self._writer = writer = ReasoningWriter(self._out, item_id, index, raw=options.raw_reasoning, seal=options.seal)
+        writer.write(text)
 
     def _open_call(self, delta: d.CallOpened) -> None:
         if delta.index in self._calls or self._deferred.find(delta.index) is not None:
@@ -296,19 +288,37 @@ class Assembler:
         elif not ignored and self._deferred:
             self._deferred.add(delta)
         else:
-            self._queue_call(_PendingCall(delta.call_id, delta.name, ignored=ignored), delta.index)
+            self._queue_call(PendingCall(delta.call_id, delta.name, ignored=ignored), delta.index)
 
-    def _queue_call(self, call: _PendingCall, number: int) -> None:
+    def _queue_call(self, call: PendingCall, number: int) -> None:
         self._calls[number] = call
         if call.ignored:
             return
         self._waiting.append(call)
-        while self._waiting and not self._mid_call:
-            self._write_call(self._waiting.pop(0))
+        self._write_waiting()
 
     @property
     def _mid_call(self) -> bool:
-        return isinstance(self._writer, CallWriter | CustomCallWriter) and not self._writer.complete()
+        return isinstance(self._writer, CallWriter | CustomCallWriter) and not self._writer.whole
+
+    def _write_waiting(self) -> None:
+        """Write what waits, up to the next call that is not whole."""
+        while self._waiting and not self._mid_call:
+            one = self._waiting.popleft()
+            if isinstance(one, PendingCall):
+                self._write_call(one)
+            else:
+                self._write_words(one)
+
+    def _close_rest(self, *, truncated: bool) -> None:
+        """Close the open item, then write and close all that waits. Raises InvalidArguments, unless `truncated`."""
+        while self._writer is not None or self._waiting:
+            self.close_item("incomplete" if truncated and not self._is_right_call else "completed")
+            self._write_waiting()
+
+    @property
+    def _is_right_call(self) -> bool:
+        return isinstance(self._writer, CallWriter | CustomCallWriter) and self._writer.whole and self._writer.is_right()
 
     def _defer_call(self, delta: d.CallOpened) -> None:
         """Queue a hosted call; the first one's item is shown at once if its arguments are shown while they are written."""
@@ -334,8 +344,7 @@ class Assembler:
         if delta.done and isinstance(self._writer, HostedWriter):
             self._writer.settle(delta.item)
             self.close_item("completed")
-            name = kind(delta.item).removesuffix("_call")
-            self._tools.setdefault(name, {"count": 0})["count"] += 1
+            self.usage.add_tool(kind(delta.item).removesuffix("_call"))
         elif isinstance(self._writer, HostedWriter) and tells_arguments(delta.item):
             self._writer.run(delta.item)
 
@@ -347,24 +356,19 @@ class Assembler:
             return
         elif call.writer is None:
             call.fragments.append(delta.fragment)
-        elif call.writer is self._writer:
+        else:
             call.writer.write(delta.fragment)
-        elif delta.fragment.strip():
-            raise InvalidArguments(call.name)
+            call.late = call.writer is not self._writer
+            if self._waiting:
+                self._write_waiting()
 
-    def _write_call(self, call: _PendingCall) -> None:
+    def _write_call(self, call: PendingCall) -> None:
         self.close_item("completed")
         self._lead.clear()
-        index = len(self.output)
         target = self._options.targets.get(call.name) or CallTarget(call.name)
-        call_id = call.call_id or self._new_id("call", index)
-        namespace = target.namespace or msgspec.UNSET
-        if target.custom:
-            custom = CustomToolCallItem(self._next_id("custom_tool_call"), "in_progress", call_id, target.name, namespace=namespace)
-            call.writer = CustomCallWriter(self._out, custom, index)
-        else:
-            item = FunctionCallItem(self._next_id("function_call"), "in_progress", call_id, target.name, namespace=namespace)
-            call.writer = CallWriter(self._out, item, index)
+        index = len(self.output)
+        call_id = self._call_ids.claim(call.call_id) or self._new_id("call", index)
+        call.writer = call_writer(self._out, target, self._next_id(target.item_type), call_id, index)
         self._writer = call.writer
         for fragment in call.fragments:
             call.writer.write(fragment)
@@ -379,8 +383,7 @@ class Assembler:
         self.cuts.extend(writer.cuts())
 
     def _abandon(self) -> None:
-        self.close_item("incomplete")
-        self._waiting.clear()
+        self._close_rest(truncated=True)
         self._deferred.clear()
 
     def _next_id(self, item_type: str) -> str:
@@ -391,6 +394,6 @@ class Assembler:
         self._out.emit_end(response, body)
 
     def _end(self, **outcome: Any) -> None:
-        usage = usage_of(self.usage, self._tools, estimated=self._estimated)
+        usage = usage_of(self.usage.tokens, self.usage.tools, estimated=self.usage.estimated)
         self.response = msgspec.structs.replace(self.seed, output=tuple(self.output), usage=usage, **outcome)
         self.body = encode(self.response)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 
 import msgspec
 
+from app.protocol.call_writers import CallTarget
 from app.protocol.hosted import HostedCall, HostedItem
-from app.protocol.writers import Annotate, CallTarget
+from app.protocol.writers import Annotate
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -21,6 +22,8 @@ class Options(msgspec.Struct, frozen=True):
     """False: calls after the first are left out."""
     targets: Mapping[str, CallTarget] = {}
     """The client's tools by the names the upstream knows."""
+    known_call_ids: Container[str] | None = frozenset[str]()
+    """Those of the conversation so far, which no new call may have; None: ids are right as they come."""
     seal: Callable[[str], str] | None = None
     """Makes a reasoning item's `encrypted_content`."""
     hosted: Mapping[str, Callable[[HostedCall], HostedItem]] = {}

@@ -13,12 +13,13 @@ import msgspec
 
 from app.protocol import deltas as d
 from app.protocol.assembler import Assembler
+from app.protocol.call_writers import CallTarget
 from app.protocol.hosted import HostedItem
 from app.protocol.items import CustomToolCallItem, FunctionCallItem, MessageItem, OutputItem, OutputText, ReasoningItem
 from app.protocol.options import Options
 from app.protocol.phases import SPECS
 from app.protocol.response import Response, decode, seed
-from app.protocol.writers import CallTarget, Cut
+from app.protocol.writers import Cut
 
 _cuts_encoder = msgspec.msgpack.Encoder()
 _cuts_decoder = msgspec.msgpack.Decoder(list[list[int | tuple[int, int]]])
@@ -54,6 +55,7 @@ def _again(
     options = Options(
         raw_reasoning=any(isinstance(item, ReasoningItem) and item.content is not msgspec.UNSET for item in output),
         targets=calls,
+        known_call_ids=None,
         seal=lambda _text: next(sealed),  # type: ignore[arg-type,return-value]  # UNSET where there was none
         annotate=lambda _text: next(sources),
     )

@@ -16,8 +16,6 @@ from app.protocol.errors import ErrorType
 from app.protocol.items import (
     Annotation,
     ContentPart,
-    CustomToolCallItem,
-    FunctionCallItem,
     ItemStatus,
     MessageItem,
     OutputItem,
@@ -89,13 +87,6 @@ class Emitter:
 
 def _say_nothing(_text: str) -> None:
     pass
-
-
-class InvalidArguments(Exception):
-    """The model ended a call whose arguments are not JSON."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"The model wrote arguments for '{name}' that are not valid JSON.")
 
 
 class ItemWriter(Protocol):
@@ -239,105 +230,3 @@ class ReasoningWriter:
     def cuts(self) -> Sequence[Sequence[Cut]]:
         """See ItemWriter."""
         return [[len(fragment) for fragment in self._fragments]]
-
-
-class CallTarget(msgspec.Struct, frozen=True):
-    """The client's tool behind the name the model used."""
-
-    name: str
-    namespace: str | None = None
-    custom: bool = False
-
-
-class CallWriter:
-    """Writes a function call. Its arguments are checked to be JSON before `done` says so."""
-
-    def __init__(self, out: Emitter, item: FunctionCallItem, index: int) -> None:
-        self._out = out
-        self._index = index
-        self._item = item
-        self._fragments: list[str] = []
-        self._at: dict[str, Any] = {"item_id": item.id, "output_index": index}
-        out.emit(e.ItemAdded, output_index=index, item=item)
-        self._say = out.field(e.ArgumentsDelta, **self._at)
-
-    def write(self, fragment: str) -> None:
-        """Add to the arguments."""
-        self._fragments.append(fragment)
-        self._say(fragment)
-
-    def complete(self) -> bool:
-        """Whether the arguments are whole already."""
-        return is_json("".join(self._fragments))
-
-    def close(self, status: ItemStatus) -> FunctionCallItem:
-        """See ItemWriter."""
-        if status == "completed":
-            if not "".join(self._fragments).strip():
-                self.write("{}")
-            elif not self.complete():
-                raise InvalidArguments(self._item.name)
-        arguments = "".join(self._fragments)
-        item = msgspec.structs.replace(self._item, status=status, arguments=arguments)
-        self._out.emit(e.ArgumentsDone, **self._at, arguments=arguments)
-        self._out.emit(e.ItemDone, output_index=self._index, item=item)
-        return item
-
-    def cuts(self) -> Sequence[Sequence[Cut]]:
-        """See ItemWriter."""
-        return [[len(fragment) for fragment in self._fragments]]
-
-
-class _CustomArguments(msgspec.Struct, frozen=True):
-    input: str
-
-
-class CustomCallWriter:
-    """Writes a custom tool call. The model writes `{"input": "…"}`; the client gets the string, in one delta."""
-
-    def __init__(self, out: Emitter, item: CustomToolCallItem, index: int) -> None:
-        self._out = out
-        self._index = index
-        self._item = item
-        self._fragments: list[str] = []
-        self._at: dict[str, Any] = {"item_id": item.id, "output_index": index}
-        out.emit(e.ItemAdded, output_index=index, item=item)
-
-    def write(self, fragment: str) -> None:
-        """Add to the arguments, which are not shown before they are whole."""
-        self._fragments.append(fragment)
-
-    def complete(self) -> bool:
-        """Whether the arguments are whole already."""
-        return is_json("".join(self._fragments))
-
-    def close(self, status: ItemStatus) -> CustomToolCallItem:
-        """See ItemWriter."""
-        text = self._text(status)
-        if text:
-            self._out.emit(e.CustomInputDelta, **self._at, delta=text)
-        self._out.emit(e.CustomInputDone, **self._at, input=text)
-        item = msgspec.structs.replace(self._item, status=status, input=text)
-        self._out.emit(e.ItemDone, output_index=self._index, item=item)
-        return item
-
-    def cuts(self) -> Sequence[Sequence[Cut]]:
-        """See ItemWriter."""
-        return [[]]
-
-    def _text(self, status: ItemStatus) -> str:
-        try:
-            return msgspec.json.decode("".join(self._fragments), type=_CustomArguments).input
-        except msgspec.DecodeError as error:
-            if status == "completed":
-                raise InvalidArguments(self._item.name) from error
-            return ""
-
-
-def is_json(text: str) -> bool:
-    """Whether the text is one JSON value."""
-    try:
-        msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
-        return False
-    return True

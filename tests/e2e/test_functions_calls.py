@@ -62,6 +62,19 @@ SHAPES: dict[str, tuple[Sequence[Piece], Sequence[tuple[str, Any]]]] = {
         ONE,
     ),
     "no arguments": ([chunk(opening("clock", id="a"))], [("clock", {})]),
+    "text between its pieces": (
+        [chunk(opening("weather", id="a")), chunk(fragment('{"city":')), Text("Wait."), chunk(fragment('"Rome"}'))],
+        ONE,
+    ),
+    "thinking between its pieces": (
+        [chunk(opening("weather", id="a")), chunk(fragment('{"ci')), Thought("Hm."), chunk(fragment('ty":"Rome"}'))],
+        ONE,
+    ),
+    "arguments told again whole": ([chunk(opening("weather", id="a")), chunk(fragment('{"city":"Ro')), chunk(fragment(ROME_CALL))], ONE),
+    "encoded twice": ([Call("weather", ['"{\\"city\\":', ' \\"Rome\\"}"'])], ONE),
+    "null": ([Call("clock", ["null"])], [("clock", {})]),
+    "raw line breaks": ([Call("weather", ['{"city": "Ro\n', 'me"}'])], [("weather", {"city": "Ro\nme"})]),
+    "a brace too many": ([Call("weather", [ROME_CALL, "}"])], ONE),
     "after text and thinking": ([Thought("Hm."), Text("I look."), Call("weather", [ROME_CALL])], ONE),
 }
 
@@ -259,6 +272,29 @@ async def test_a_chain_of_tool_turns(dialects: Gateway, upstream: ScriptedUpstre
 
     assert text_of(last) == "Sunny."
     assert [message["role"] for message in sent(upstream)["messages"]] == ["user", *["assistant", "tool"] * 3]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_upstream_that_repeats_its_ids_loses_no_call_and_no_result(
+    dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool
+) -> None:
+    said = [Call("weather", [ROME_CALL], id="same"), Call("clock", ["{}"], id="same", index=1)]
+    chain: Json = {"input": "How is Rome?"}
+    seen: list[str] = []
+    for turn in range(2):
+        upstream.script(Reply(pieces=said))
+        response = await ask(dialects, stream=stream, tools=TOOLS, **chain)
+        assert calls_of(response) == TWO
+        call_ids = [item["call_id"] for item in response["output"]]
+        outputs = [{"type": "function_call_output", "call_id": one, "output": f"{turn} {one}"} for one in call_ids]
+        chain = {"previous_response_id": response["id"], "input": outputs}
+        seen += call_ids
+    assert len(set(seen)) == 4
+
+    await ask(dialects, tools=TOOLS, **chain)
+
+    results = [message["content"] for message in sent(upstream)["messages"] if message["role"] == "tool"]
+    assert results == [f"{number // 2} {one}" for number, one in enumerate(seen)]
 
 
 @pytest.mark.parametrize("stream", [False, True])

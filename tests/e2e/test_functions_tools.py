@@ -81,8 +81,20 @@ async def test_a_custom_tool_gets_its_input_as_text(dialects: Gateway, upstream:
     assert json.loads(sent(upstream)["messages"][1]["tool_calls"][0]["function"]["arguments"]) == {"input": 'SELECT "1";'}
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("written", ["SELECT 1", '{"input": "SELECT 1"}', '{"query": "SELECT 1"}', '"SELECT 1"'])
+async def test_a_custom_tool_gets_the_text_however_it_is_wrapped(
+    dialects: Gateway, upstream: ScriptedUpstream, written: str, *, stream: bool
+) -> None:
+    upstream.script(Reply(pieces=[Call("run_sql", [written[:4], written[4:]])]))
+
+    response = await ask(dialects, stream=stream, tools=[{"type": "custom", "name": "run_sql"}])
+
+    assert [item["input"] for item in response["output"]] == ["SELECT 1"]
+
+
 async def test_a_custom_tool_without_its_input_fails(dialects: Gateway, upstream: ScriptedUpstream) -> None:
-    upstream.script(Reply(pieces=[Call("run_sql", ['{"query": "SELECT 1"}'])]))
+    upstream.script(Reply(pieces=[Call("run_sql", ["{}"])]))
 
     judged = await streamed(dialects, tools=[{"type": "custom", "name": "run_sql"}])
 

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from app.engine.toolset import Toolset, build, upstream_name
+from app.protocol.call_writers import CallTarget
 from app.protocol.errors import InvalidRequest
-from app.protocol.writers import CallTarget
 from app.providers.base import ForcedCall
 from tests.engine.scripted import NO_TOOLS
 

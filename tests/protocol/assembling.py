@@ -13,10 +13,11 @@ from app.protocol import deltas as d
 from app.protocol import hosted as h
 from app.protocol import ids
 from app.protocol.assembler import Assembler
+from app.protocol.call_writers import CallTarget, InvalidArguments
 from app.protocol.items import Annotation, UrlCitation
 from app.protocol.options import Options
 from app.protocol.response import Response, ResponseError
-from app.protocol.writers import CallTarget, Cut, InvalidArguments
+from app.protocol.writers import Cut
 
 RESPONSE_ID = "0190b6d2-7c1a-7abc-8def-0123456789ab"
 TARGETS = {
@@ -182,7 +183,14 @@ _SPOKEN: st.SearchStrategy[d.Delta] = st.one_of(
     st.builds(d.Refusal, _PIECES),
     st.builds(d.TokenUsage, *[st.integers(0, 9)] * 6),
 )
-_ARGUMENTS = st.sampled_from(["{}", '{"a": 1}', '{"input": "x\\ny"}', '{"input": ""}', "", " ", '{"a', "nonsense", "[1,2]"])
+_THOUGHT: st.SearchStrategy[d.Delta] = st.one_of(st.builds(d.Reasoning, _PIECES), st.builds(d.TokenUsage, *[st.integers(0, 9)] * 6))
+"""What a turn may have shown that is given up for another try."""
+_ARGUMENTS = st.sampled_from(
+    [
+        *("{}", '{"a": 1}', '{"input": "x\\ny"}', '{"input": ""}', "", " ", '{"a', "nonsense", "[1,2]"),
+        *('{"a": "x\n\ty"}', "null", '"{\\"a\\": 1}"', '{"a": 1}{"a": 1}', '{"a": 1}}', '{"a": [1', '{"a": "\\\\"}', '{"patch": "x"}'),
+    ]
+)
 _HOSTED_ARGUMENTS = st.sampled_from(
     [
         "",
@@ -219,7 +227,7 @@ def scripts(draw: st.DrawFn) -> Script:
     deltas: list[d.Delta] = []
     retried = 0
     if draw(st.booleans()):
-        deltas += draw(st.lists(_SPOKEN, max_size=4))
+        deltas += draw(st.lists(_THOUGHT, max_size=4))
         retried = len(deltas)
     for round_ in range(draw(st.integers(0, 2))):
         deltas += draw(st.lists(_SPOKEN, max_size=6))

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.protocol import deltas as d
+from app.protocol.call_writers import InvalidArguments
 from app.protocol.items import CustomToolCallItem, FunctionCallItem, MessageItem, OutputItem, OutputText, ReasoningItem
 from app.protocol.projection import fold, parse_frame
 from app.protocol.replay import catch_up, encode_cuts, replay
 from app.protocol.response import InputTokensDetails, OutputTokensDetails, ResponseError, Usage
-from app.protocol.writers import InvalidArguments
 from tests.protocol.assembling import RESPONSE_ID, Assembled, Script, assemble, new_assembler, options, run, scripts
 from tests.support.judge import judge
 
@@ -48,7 +48,7 @@ STREAMS: dict[str, tuple[Script, dict[str, Any]]] = {
     "failed": (Script((d.Text("Half a"),), "fail"), {}),
     "arguments that are no JSON": (Script((d.CallOpened(0, "c", "f"), d.CallArguments(0, "{oops"), STOP)), {}),
     "cancelled": (Script((d.Reasoning("Half a"),), "cancel"), {}),
-    "second try": (Script((d.Text("No."), STOP, d.Text("Yes."), STOP), retried=2), {}),
+    "second try": (Script((d.Reasoning("No."), STOP, d.Text("Yes."), STOP), retried=2), {}),
 }
 
 
@@ -164,11 +164,93 @@ def test_only_the_first_call_counts_when_parallel_calls_are_off() -> None:
     assert _calls(made) == [("call_a", '{"a": 1}')]
 
 
+@pytest.mark.parametrize("word", [d.Text("Wait."), d.Reasoning("Wait."), d.Refusal("Wait.")])
+@pytest.mark.parametrize("pieces", [("", '{"x":1}'), ('{"x"', ":1}"), ('{"x":1}', "\n"), ('{"x":1}', "}"), ('{"x":1}', '{"x": 1}')])
+def test_words_between_the_pieces_of_a_call_come_after_it(word: d.Delta, pieces: tuple[str, str]) -> None:
+    deltas = [d.CallOpened(0, "a", "f"), d.CallArguments(0, pieces[0]), word, d.CallArguments(0, pieces[1]), word, STOP]
+    made = assemble(deltas)
+    assert made.response.status == "completed"
+    assert _calls(made) == [("a", '{"x":1}')]
+    assert len(made.response.output) == 2
+
+
 def test_arguments_that_come_after_their_call_was_closed_are_an_error_not_a_loss() -> None:
-    deltas = [d.CallOpened(0, "a", "f"), d.Text("Wait."), d.CallArguments(0, '{"x":1}'), STOP]
-    assert assemble(deltas).response.status == "failed"
-    space = [d.CallOpened(0, "a", "f"), d.CallArguments(0, "{}"), d.Text("Wait."), d.CallArguments(0, "\n"), STOP]
-    assert assemble(space).response.status == "completed"
+    deltas = [d.CallOpened(0, "a", "f"), d.CallArguments(0, "{}"), d.Text("Wait."), d.CallArguments(0, '{"x":1}'), STOP]
+    response = assemble(deltas).response
+    assert response.status == "failed"
+    assert response.error is not None
+    assert "'f'" in response.error.message
+
+
+def test_words_go_on_as_soon_as_the_call_before_them_is_whole() -> None:
+    assembler = new_assembler()
+    assembler.start()
+    assembler.receive([d.CallOpened(0, "a", "f"), d.CallArguments(0, '{"x"'), d.Text("Wait.")])
+    assert not any(b"output_text.delta" in frame for frame in assembler.take())
+    assembler.receive([d.CallArguments(0, ":1}")])
+    assert any(b"output_text.delta" in frame for frame in assembler.take())
+
+
+@pytest.mark.parametrize("known", [frozenset[str](), frozenset({"a"})])
+def test_no_two_calls_have_one_id(known: frozenset[str]) -> None:
+    turn = [d.CallOpened(0, "a", "f"), d.CallOpened(1, "a", "f"), d.CallOpened(2, "", "edit"), d.CallArguments(2, "x"), STOP]
+    output = assemble(turn, known_call_ids=known).response.output
+    found = [item.call_id for item in output if isinstance(item, FunctionCallItem | CustomToolCallItem)]
+    assert len({*found, *known}) == 3 + len(known)
+    assert ("a" in found) is not ("a" in known)
+
+
+def test_ids_stay_unique_over_the_turns_of_a_response() -> None:
+    assembler = new_assembler(quiet=True)
+    for _ in range(3):
+        assembler.receive([d.CallOpened(0, "a", "f"), STOP])
+        assembler.end_turn()
+        assembler.begin_turn()
+    assert len({item.call_id for item in assembler.output if isinstance(item, FunctionCallItem)}) == 3
+
+
+BROKEN = (d.CallOpened(0, "a", "f"), d.CallArguments(0, '{"x'), STOP)
+
+
+@pytest.mark.parametrize("before", [(), (d.Text("Look."),), (d.Reasoning("hm"),), (d.Reasoning("hm"), d.Text("Look."))])
+def test_a_plain_answer_can_be_given_up_whatever_it_was(before: tuple[d.Delta, ...]) -> None:
+    assembler = new_assembler(quiet=True)
+    assembler.receive([*before, *BROKEN])
+    with pytest.raises(InvalidArguments):
+        assembler.end_turn()
+    assert assembler.may_abandon
+    assembler.abandon_turn()
+    assembler.receive([d.CallOpened(0, "a", "f"), STOP])
+    assembler.end_turn()
+    assert [type(item) for item in assembler.output] == [*[ReasoningItem] * isinstance((*before, None)[0], d.Reasoning), FunctionCallItem]
+
+
+def test_what_a_stream_has_shown_cannot_be_given_up() -> None:
+    for deltas, may in (([d.Reasoning("hm")], True), ([d.Text(" ")], True), ([d.Text("a")], False), ([d.CallOpened(0, "a", "f")], False)):
+        assembler = new_assembler()
+        assembler.start()
+        assembler.receive(deltas)
+        assert assembler.may_abandon is may
+
+
+def test_earlier_turns_do_not_keep_a_later_one_from_being_given_up() -> None:
+    assembler = new_assembler()
+    assembler.start()
+    assembler.receive([d.Text("One."), STOP])
+    assembler.end_turn()
+    assembler.begin_turn()
+    assert assembler.may_abandon
+
+
+def test_a_whole_call_of_a_turn_that_was_cut_off_is_completed() -> None:
+    turn = [
+        d.CallOpened(0, "a", "f"),
+        d.CallArguments(0, "{}"),
+        d.CallOpened(1, "b", "f"),
+        d.CallArguments(1, '{"x'),
+        d.TurnFinished("length"),
+    ]
+    assert _statuses(assemble(turn).response.output) == ["completed", "incomplete"]
 
 
 def test_a_call_that_cannot_be_completed_fails_the_response_and_is_shown_as_incomplete() -> None:
@@ -200,7 +282,7 @@ def test_usage_of_all_turns_is_added_up() -> None:
     assembler = new_assembler(quiet=True)
     assembler.receive([d.Text("no"), d.TokenUsage(1, 2, 3, 4, 5, 6)])
     assembler.abandon_turn()
-    assembler.add_usage(d.TokenUsage(10, 20, 30, 40, 50, 60))
+    assembler.usage.add(d.TokenUsage(10, 20, 30, 40, 50, 60))
     assembler.finish(9)
     assert assembler.response is not None
     assert assembler.response.usage == Usage(11, InputTokensDetails(44, 55), 22, OutputTokensDetails(66), 33)
@@ -210,7 +292,7 @@ def test_an_estimate_of_the_usage_says_that_it_is_one_and_never_replaces_what_wa
     assembler = new_assembler(quiet=True)
     assembler.receive([d.Reasoning("a" * 400), d.Text("b" * 400), STOP])
     assembler.end_turn()
-    assembler.estimate_usage(read=4000)
+    assembler.usage.estimate(read=4000, output=assembler.output)
     assembler.finish(9)
     assert assembler.response is not None
     usage = assembler.response.usage
@@ -219,7 +301,7 @@ def test_an_estimate_of_the_usage_says_that_it_is_one_and_never_replaces_what_wa
     assert usage.input_tokens == 1000
     assert 100 <= usage.output_tokens_details.reasoning_tokens <= usage.output_tokens - 100
     assert usage.total_tokens == usage.input_tokens + usage.output_tokens
-    assembler.estimate_usage(read=8000)
+    assembler.usage.estimate(read=8000, output=assembler.output)
     assembler.finish(9)
     assert assembler.response.usage == usage
 

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from app.protocol import events as e
+from app.protocol.call_writers import CallIds, CallWriter, CustomCallWriter, InvalidArguments
 from app.protocol.deltas import TokenLogprob
 from app.protocol.items import (
     CustomToolCallItem,
@@ -22,7 +23,7 @@ from app.protocol.items import (
 from app.protocol.lifecycle import IllegalEvent
 from app.protocol.projection import parse_frame
 from app.protocol.response import Response, ResponseError, encode
-from app.protocol.writers import CallWriter, CustomCallWriter, Emitter, InvalidArguments, MessageWriter, ReasoningWriter, is_json
+from app.protocol.writers import Emitter, MessageWriter, ReasoningWriter
 
 SEED = Response(id="r", created_at=1, status="in_progress", model="m")
 CALL = FunctionCallItem("fc_1", "in_progress", "c", "f")
@@ -101,9 +102,9 @@ def test_arguments_are_shown_as_they_come() -> None:
     out = started()
     writer = CallWriter(out, CALL, 0)
     writer.write('{"a":')
-    assert not writer.complete()
+    assert not writer.whole
     writer.write("1}")
-    assert writer.complete()
+    assert writer.whole
     assert writer.close("completed").arguments == '{"a":1}'
     assert [event.delta for event in shown(out) if isinstance(event, e.ArgumentsDelta)] == ['{"a":', "1}"]
 
@@ -133,21 +134,38 @@ def test_a_custom_tool_gets_the_string_inside_the_arguments() -> None:
     out = started()
     writer = CustomCallWriter(out, CUSTOM, 0)
     writer.write('{"input": "a')
-    assert not writer.complete()
+    assert not writer.whole
     writer.write('\\nb"}')
-    assert writer.complete()
+    assert writer.whole
     assert writer.close("completed").input == "a\nb"
     assert [event.delta for event in shown(out) if isinstance(event, e.CustomInputDelta)] == ["a\nb"]
     assert writer.cuts() == [[]]
 
 
-@pytest.mark.parametrize("written", ["", "{}", '{"input": 5}', '{"inp'])
-def test_a_custom_tool_without_its_input_cannot_be_completed_but_cut_off(written: str) -> None:
+@pytest.mark.parametrize(("written", "shown"), [("", ""), ("{}", ""), ('{"inp', ""), ('{"input": "ab\\n', "ab\n"), ('{"input"', "")])
+def test_a_custom_tool_without_its_input_cannot_be_completed_but_cut_off(written: str, shown: str) -> None:
     writer = CustomCallWriter(started(), CUSTOM, 0)
     writer.write(written)
     with pytest.raises(InvalidArguments):
         writer.close("completed")
-    assert writer.close("incomplete").input == ""
+    assert writer.close("incomplete").input == shown
+
+
+@pytest.mark.parametrize("written", ['"{\\"a', "null", "oops"])
+def test_what_was_held_back_of_a_call_that_is_cut_off_is_shown_at_its_end(written: str) -> None:
+    out = started()
+    writer = CallWriter(out, CALL, 0)
+    for character in written:
+        writer.write(character)
+    assert not [event for event in shown(out) if isinstance(event, e.ArgumentsDelta)]
+    assert writer.close("incomplete").arguments == written
+    assert [event.delta for event in shown(out) if isinstance(event, e.ArgumentsDelta)] == [written]
+
+
+def test_an_id_is_given_once() -> None:
+    ids = CallIds(frozenset({"old"}))
+    assert [ids.claim(one) for one in ("a", "b", "a", "", "old")] == ["a", "b", None, None, None]
+    assert [CallIds(None).claim("a") for _ in range(2)] == ["a", "a"]
 
 
 def test_a_quiet_emitter_builds_nothing() -> None:
@@ -179,10 +197,3 @@ def test_a_failure_is_told_twice(code: str, category: str) -> None:
     assert (error.code, error.message) == (error.error.code, error.error.message) == (code, "why")
     assert error.error.type == category
     assert isinstance(failed, e.Failed)
-
-
-@pytest.mark.parametrize(
-    ("text", "verdict"), [("{}", True), ("1", True), ("", False), ("{", False), ("{} {}", False), ("[" * 200_000, False)]
-)
-def test_what_json_is(text: str, *, verdict: bool) -> None:
-    assert is_json(text) is verdict
