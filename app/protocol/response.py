@@ -49,7 +49,7 @@ class ResponseError(msgspec.Struct, frozen=True):
 class IncompleteDetails(msgspec.Struct, frozen=True):
     """Why a response ended early."""
 
-    reason: Literal["max_output_tokens", "content_filter", "max_tool_calls"]
+    reason: Literal["max_output_tokens", "content_filter"]
 
 
 class ReasoningEcho(msgspec.Struct, frozen=True):

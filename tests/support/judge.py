@@ -141,8 +141,6 @@ def _known_to_the_sdk(event: Json) -> Json:
     choice: Any = response["tool_choice"]
     if not isinstance(choice, str) and (_ours(choice["type"]) or choice["type"] == "web_search"):  # the SDK knows only its preview
         response["tool_choice"] = "auto"
-    if response["incomplete_details"] == {"reason": "max_tool_calls"}:
-        response["incomplete_details"] = {"reason": "max_output_tokens"}
     return {**event, "response": response}
 
 
