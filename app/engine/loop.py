@@ -112,7 +112,7 @@ def _settle(ran: Ran, assembler: Assembler) -> str:
 
 
 def _said(output: Sequence[OutputItem], ran: Sequence[Ran], ignored: Sequence[HostedCall]) -> Sequence[Message]:
-    """The turn as the model will read it: what it said and called, and the results. Of calls beyond the limit it learns that there is one."""
+    """The turn as the model will read it: what it said and called, and the results; of calls beyond the limit, that there is one."""
     text = "".join(p.text for item in output if isinstance(item, MessageItem) for p in item.content if isinstance(p, OutputText))
     reasoning = "\n".join(_thought(item) for item in output if isinstance(item, ReasoningItem))
     calls = (*(one.asked for one in ran), *(Call(one.call_id, one.name, sendable(one.arguments)) for one in ignored))

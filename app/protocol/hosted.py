@@ -6,7 +6,7 @@ searches), its own reference. `phases.py` says which events each of them has.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -217,3 +217,5 @@ HostedItem = (
     | McpApprovalRequest
     | ToolCall
 )
+HOSTED_TYPES = frozenset(str(item.__struct_config__.tag) for item in get_args(HostedItem))
+"""The `type` of every one of them."""
