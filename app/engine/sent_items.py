@@ -52,7 +52,7 @@ def read(kind: str, raw: msgspec.Raw) -> Told:
 def _web_search(item: Fields) -> tuple[str, Fields, str]:
     action = _fields(item.get("action"))
     found = [_entry(one) for fields in (action, item) for key in ("sources", "results", "output") for one in _list(fields.get(key))]
-    queries = _first(_texts(fields.get(key)) for fields in (action, item) for key in ("queries", "query")) or []
+    queries: list[str] = _first(_texts(fields.get(key)) for fields in (action, item) for key in ("queries", "query")) or []
     pages = {key: text for key in ("url", "pattern") if (text := _text(action.get(key)))}
     name = "web_search_open" if pages and not queries else "web_search"
     return name, pages if pages and not queries else {"queries": queries}, _lines(found)
@@ -114,9 +114,9 @@ def _error(error: object) -> str:
 
 def _entry(one: object) -> str:
     """Something that was found: its title, its address, its text, each on a line."""
-    if not isinstance(one, dict):
-        return _text(one)
     fields = _fields(one)
+    if not fields:
+        return _text(one)
     return _lines(_first(_text(fields.get(key)) for key in keys) or "" for keys in (_TITLES, _ADDRESSES, _TEXTS))
 
 

@@ -49,7 +49,8 @@ class ResponseError(msgspec.Struct, frozen=True):
 class IncompleteDetails(msgspec.Struct, frozen=True):
     """Why a response ended early."""
 
-    reason: Literal["max_output_tokens", "content_filter"]
+    reason: Literal["max_output_tokens", "content_filter", "max_tool_calls"]
+    """The last only in responses that earlier versions stored."""
 
 
 class ReasoningEcho(msgspec.Struct, frozen=True):

@@ -88,7 +88,7 @@ class RemoteServers:
 
 async def _unreachable(server: entry.Server, connection: Connection, sentence: str) -> ToolSession:
     session = _Session(server, connection, (), 0)
-    session.announcements = (McpListTools("", server.label, error=sentence),)
+    session.announcements = (McpListTools("", server.label, (), sentence),)
     await connection.aclose()
     return session
 

@@ -179,6 +179,10 @@ def _judge_item(item: Json) -> None:
     hosted = SPECS_BY_TYPE.get(item["type"])
     if hosted is not None:
         assert item.get("status", "completed") in ("completed", "incomplete", "failed")
+        if item["type"].startswith("mcp_"):
+            assert None not in [*item.values(), *(value for tool in item.get("tools", ()) for value in tool.values())], (
+                "the AI SDK refuses null"
+            )
         return
     assert item["status"] in ("completed", "incomplete")
     match item["type"]:
