@@ -6,7 +6,7 @@ Where that record is missing (a client that keeps its context itself sends only 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from sys import getsizeof
 from typing import Any
 
@@ -45,6 +45,12 @@ class Approval(msgspec.Struct, frozen=True):
     reason: str | None = None
 
 
+class _Listing(msgspec.Struct, frozen=True):
+    server_label: Any = None
+    tools: Any = None
+    error: Any = None
+
+
 class Exchanges(msgspec.Struct):
     """Those of one response, and of the turns it has inherited."""
 
@@ -64,6 +70,7 @@ Said = InputItem | Exchange | Approval
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 _approval_decoder = msgspec.json.Decoder(Approval)
+_listing_decoder = msgspec.json.Decoder(_Listing)
 _decoder = msgspec.msgpack.Decoder(dict[str, Exchange | str])
 _NOTE = "note:"
 
@@ -104,6 +111,17 @@ def said(raw: msgspec.Raw, fields: InputItem, place: str, known: dict[str, Excha
     if known is not None and fields.id in known:
         return known[fields.id]
     return None if fields.type == LISTING else _of_item(raw, fields, place)
+
+
+def listings(items: Iterable[tuple[msgspec.Raw, InputItem]]) -> dict[str, str]:
+    """Lists of MCP tools among the items, as notes for their servers' sessions: a server whose list is known is not asked for it again."""
+    found: dict[str, str] = {}
+    for raw, fields in items:
+        if fields.type == LISTING:
+            listing = _read(lambda raw=raw: _listing_decoder.decode(raw), "input")
+            if isinstance(listing.server_label, str) and listing.tools and listing.error is None:
+                found[f"mcp:{listing.server_label}"] = bytes(raw).decode()
+    return found
 
 
 def _read(decode: Callable[[], Any], place: str) -> Any:

@@ -20,7 +20,7 @@ from app.protocol.hosted import HostedCall, HostedItem, McpApprovalRequest, McpC
 from app.protocol.messages import Call, FunctionTool, ImagePart, ToolResult
 from app.protocol.phases import SPECS, status
 from app.settings import Limits
-from app.tools.base import Cite, ToolContext, ToolFailure, ToolOutcome, ToolSession
+from app.tools.base import Cite, ToolContext, ToolFailure, ToolOutcome, ToolSession, is_of_mcp_server
 
 _log = logging.getLogger(__name__)
 _INTERNAL_ERROR = -32603
@@ -127,11 +127,13 @@ class Hosted:
         return Ran(call, outcome.item, ToolResult(call.call_id, text), outcome.images)
 
     async def resume(self, calls: Sequence[HostedCall]) -> Sequence[Ran]:
-        """Run the calls that the client has consented to, once. Raises InvalidRequest when their tool is not on offer any more."""
+        """Run the calls that the client has consented to, once. Raises InvalidRequest when their server is not among the tools any more.
+
+        A server that is there and cannot be asked, or does not have the tool any more, is a failed call.
+        """
         for call in calls:
             if call.name not in self._owners:
-                message = "A call was approved whose MCP server is not in 'tools'; send the same 'mcp' entry again."
-                raise InvalidRequest(message, code="invalid_value", param="tools")
+                self._owners[call.name] = self._server(call.name)
             if call.call_id not in self._resumed:
                 self._resumed[call.call_id] = await self.run(call)
         return list(self._resumed.values())
@@ -154,6 +156,14 @@ class Hosted:
             except Exception:  # noqa: BLE001 - the answer has been given, and the other sessions have to be closed, too
                 _log.exception("tool %s could not be closed", key)
 
+    def _server(self, function: str) -> str:
+        """The key of the MCP server whose function that is. Raises InvalidRequest."""
+        labels = {entry.key: entry.request.label for entry in self._entries if entry.key in self._sessions and entry.request is not None}
+        fitting = [key for key, label in labels.items() if label and is_of_mcp_server(function, label)]
+        if not fitting:
+            raise missing_server()
+        return max(fitting, key=len)  # what `a` and `a__b` both may have is of the latter
+
     async def _outcome(self, call: HostedCall, begun: HostedItem) -> ToolOutcome:
         try:
             async with asyncio.timeout(self._limits.tool_seconds):
@@ -165,6 +175,12 @@ class Hosted:
         except Exception:  # noqa: BLE001 - one tool's mistake must not end the response
             _log.exception("tool %s failed", self.tool(call))
             return _failed(begun, "The tool failed unexpectedly.")
+
+
+def missing_server() -> InvalidRequest:
+    """Refuses an approval whose server the request does not name."""
+    message = "A call was approved whose MCP server is not in 'tools', or left out by 'tool_choice'; send the same 'mcp' entry again."
+    return InvalidRequest(message, code="invalid_value", param="tools")
 
 
 def _closed(_note: str | None, _images: Sequence[ImagePart], _cite: Cite) -> ToolContext:

@@ -314,6 +314,17 @@ async def test_a_call_without_consent_is_not_made(server: McpServer) -> None:
     assert "tools/call" not in server.methods
 
 
+@pytest.mark.parametrize("arguments", ["[1]", "{cut", '{"malformed_arguments":"{cut"}'])
+async def test_no_consent_is_asked_for_what_cannot_be_called(server: McpServer, arguments: str) -> None:
+    async with session(server.url(), require_approval="always") as opened:
+        for approved in (None, "mcpr_1"):
+            made = HostedCall("call_1", "mcp__shop__delete", arguments, approved)
+            assert isinstance(opened.item(made), McpCall)
+            outcome = await opened.run(made)
+            assert outcome.text == "The arguments have to be a JSON object."
+    assert "tools/call" not in server.methods
+
+
 async def test_a_call_with_consent_is_made_in_the_next_turn(url: str) -> None:
     async with session(url, require_approval="always") as first:
         note = first.note
