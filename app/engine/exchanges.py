@@ -5,39 +5,24 @@ Where that record is missing (a client that keeps its context itself sends only 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable
 from sys import getsizeof
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
+from app.engine import sent_items
 from app.engine.untrusted import wrap
+from app.protocol.arguments import sendable
 from app.protocol.errors import InvalidRequest
-from app.protocol.hosted import (
-    CodeInterpreterCall,
-    FileSearchCall,
-    HostedItem,
-    ImageSearchCall,
-    Logs,
-    McpApprovalRequest,
-    McpCall,
-    McpError,
-    McpExecutionError,
-    McpHttpError,
-    McpListTools,
-    McpProtocolError,
-    SearchAction,
-    ToolCall,
-    WebExtractorCall,
-    WebSearchCall,
-    WebSearchImageCall,
-)
+from app.protocol.hosted import HOSTED_TYPES
 from app.protocol.messages import Call
-from app.protocol.phases import SPECS, kind
 from app.protocol.requests import InputItem
-from app.tools.base import mcp_function
 
 APPROVAL = "mcp_approval_response"
+LISTING = "mcp_list_tools"
+REQUEST = "mcp_approval_request"
 
 
 class Exchange(msgspec.Struct, frozen=True):
@@ -60,6 +45,12 @@ class Approval(msgspec.Struct, frozen=True):
     reason: str | None = None
 
 
+class _Listing(msgspec.Struct, frozen=True):
+    server_label: Any = None
+    tools: Any = None
+    error: Any = None
+
+
 class Exchanges(msgspec.Struct):
     """Those of one response, and of the turns it has inherited."""
 
@@ -77,9 +68,9 @@ class Exchanges(msgspec.Struct):
 Said = InputItem | Exchange | Approval
 """What a transcript is made of."""
 
-_HOSTED_TYPES = frozenset(str(item.__struct_config__.tag) for item in SPECS)
-_item_decoder: msgspec.json.Decoder[HostedItem] = msgspec.json.Decoder(HostedItem)
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 _approval_decoder = msgspec.json.Decoder(Approval)
+_listing_decoder = msgspec.json.Decoder(_Listing)
 _decoder = msgspec.msgpack.Decoder(dict[str, Exchange | str])
 _NOTE = "note:"
 
@@ -97,8 +88,13 @@ def decode(stored: bytes | None) -> Exchanges:
         if isinstance(value, str):
             found.notes[key.removeprefix(_NOTE)] = value
         else:
-            found.calls[key] = value
+            found.calls[key] = msgspec.structs.replace(value, call=_sendable(value.call))
     return found
+
+
+def _sendable(call: Call) -> Call:
+    """Earlier versions kept arguments as the model wrote them."""
+    return msgspec.structs.replace(call, arguments=sendable(call.arguments))
 
 
 def said(raw: msgspec.Raw, fields: InputItem, place: str, known: dict[str, Exchange] | None = None) -> Said | None:
@@ -110,30 +106,22 @@ def said(raw: msgspec.Raw, fields: InputItem, place: str, known: dict[str, Excha
         return fields
     if fields.type == APPROVAL:
         return _read(lambda: _approval_decoder.decode(raw), place)
-    if fields.type not in _HOSTED_TYPES:
+    if fields.type not in HOSTED_TYPES:
         return fields
     if known is not None and fields.id in known:
         return known[fields.id]
-    return _of_item(_read(lambda: _item_decoder.decode(_complete(raw, fields)), place))
+    return None if fields.type == LISTING else _of_item(raw, fields, place)
 
 
-def _complete(raw: msgspec.Raw, fields: InputItem) -> bytes:
-    """With an id and a status, which clients may leave out of what they send, and without null."""
-    if fields.id is not None and fields.status is not None and b"null" not in bytes(raw):
-        return bytes(raw)
-    return msgspec.json.encode({"id": "", "status": "completed", **_without_nulls(msgspec.json.decode(raw))})
-
-
-def _without_nulls(value: Any) -> Any:
-    """What the official client writes for every field of an item that it did not get."""
-    match value:
-        case dict():
-            members = cast("dict[str, Any]", value)
-            return {name: _without_nulls(one) for name, one in members.items() if one is not None}
-        case list():
-            return [_without_nulls(one) for one in cast("list[Any]", value)]
-        case _:
-            return value
+def listings(items: Iterable[tuple[msgspec.Raw, InputItem]]) -> dict[str, str]:
+    """Lists of MCP tools among the items, as notes for their servers' sessions: a server whose list is known is not asked for it again."""
+    found: dict[str, str] = {}
+    for raw, fields in items:
+        if fields.type == LISTING:
+            listing = _read(lambda raw=raw: _listing_decoder.decode(raw), "input")
+            if isinstance(listing.server_label, str) and listing.tools and listing.error is None:
+                found[f"mcp:{listing.server_label}"] = bytes(raw).decode()
+    return found
 
 
 def _read(decode: Callable[[], Any], place: str) -> Any:
@@ -143,49 +131,15 @@ def _read(decode: Callable[[], Any], place: str) -> Any:
         raise InvalidRequest(f"Invalid '{place}': {error}.", code="invalid_type", param=place) from error
 
 
-def _of_item(item: HostedItem) -> Exchange | None:
+def _of_item(raw: msgspec.Raw, fields: InputItem, place: str) -> Exchange | None:
     """What the item itself tells of the call."""
-    name, arguments, text = kind(item).removesuffix("_call"), _json({}), ""
-    match item:
-        case McpListTools():
-            return None
-        case WebSearchCall():
-            if not isinstance(item.action, SearchAction):
-                return None
-            arguments = _json({"queries": item.action.queries or (item.action.query,)})
-            text = "\n".join(source.url for source in item.action.sources or ())
-        case WebExtractorCall():
-            arguments, text = _json({"urls": item.urls, "goal": item.goal}), item.output
-        case CodeInterpreterCall():
-            arguments = _json({"code": item.code})
-            text = "\n".join(output.logs for output in item.outputs or () if isinstance(output, Logs)) or "(no output)"
-        case FileSearchCall():
-            name, arguments = "knowledge_search", _json({"queries": item.queries})
-            text = "\n\n".join(f"{result.filename}\n{result.text}" for result in item.results or ())
-        case WebSearchImageCall() | ImageSearchCall() | ToolCall():
-            name, arguments, text = item.name, item.arguments, item.output
-        case McpCall():
-            name, arguments, text = mcp_function(item.server_label, item.name), item.arguments, item.output or _error(item.error)
-        case McpApprovalRequest():
-            return Exchange(item.id, Call(_call_id(item), mcp_function(item.server_label, item.name), item.arguments), None)
-    return Exchange(item.id, Call(_call_id(item), name, arguments), wrap(kind(item).removesuffix("_call"), text)) if text else None
-
-
-def _error(error: McpError | str | None) -> str:
-    match error:
-        case McpProtocolError() | McpHttpError():
-            return error.message
-        case McpExecutionError():
-            return msgspec.json.encode(error.content).decode()
-        case _:
-            return error or "(no output)"
-
-
-def _call_id(item: HostedItem) -> str:
-    """The same for an approval request and the call that was made after it."""
-    approved = item.approval_request_id if isinstance(item, McpCall) else None
-    return f"call_{approved or item.id}"
-
-
-def _json(value: dict[str, Sequence[str] | str]) -> str:
-    return msgspec.json.encode(value).decode()
+    kind = fields.type or ""
+    told = _read(lambda: sent_items.read(kind, raw), place)
+    item_id, name = fields.id or "", _UNSAFE.sub("_", fields.id or place)
+    if kind == REQUEST:
+        return Exchange(item_id, Call(f"call_{name}", told.name, told.arguments), None)
+    if not told.text:
+        return None
+    # The same id as the approval request; else one that no other call has, since some servers give all their items the same.
+    mark = told.approved or f"{name}_{told.digest}"
+    return Exchange(item_id, Call(f"call_{mark}", told.name, told.arguments), wrap(kind.removesuffix("_call"), told.text))

@@ -14,12 +14,13 @@ from app.engine.citations import Citations
 from app.engine.exchanges import Exchange, Exchanges
 from app.engine.native import Where, native_entries
 from app.engine.untrusted import wrap
+from app.protocol.arguments import read_object, sendable
 from app.protocol.errors import ApiError, InvalidRequest
 from app.protocol.hosted import HostedCall, HostedItem, McpApprovalRequest, McpCall, McpProtocolError
 from app.protocol.messages import Call, FunctionTool, ImagePart, ToolResult
-from app.protocol.phases import status
+from app.protocol.phases import SPECS, status
 from app.settings import Limits
-from app.tools.base import Cite, ToolContext, ToolFailure, ToolOutcome, ToolSession
+from app.tools.base import Cite, ToolContext, ToolFailure, ToolOutcome, ToolSession, is_of_mcp_server
 
 _log = logging.getLogger(__name__)
 _INTERNAL_ERROR = -32603
@@ -39,6 +40,11 @@ class Ran(msgspec.Struct, frozen=True):
     item: HostedItem
     result: ToolResult
     images: Sequence[ImagePart] = ()
+
+    @property
+    def asked(self) -> Call:
+        """The call as the model reads it later, and every upstream takes it."""
+        return Call(self.call.call_id, self.call.name, sendable(self.call.arguments))
 
 
 class Offer(msgspec.Struct, frozen=True):
@@ -97,8 +103,10 @@ class Hosted:
         return dict.fromkeys(self._owners, self.item)
 
     def item(self, call: HostedCall) -> HostedItem:
-        """The call's item as it begins."""
-        return self._sessions[self._owners[call.name]].item(call)
+        """The call's item as it begins. Where it shows the arguments' text, that stays as the model wrote it."""
+        item = self._sessions[self._owners[call.name]].item(_as_meant(call))
+        stream = SPECS[type(item)].arguments
+        return item if stream is None or stream.key is not None else msgspec.structs.replace(item, **{stream.field: call.arguments})
 
     def tool(self, call: HostedCall) -> str:
         """The type of the tool that is called."""
@@ -119,11 +127,13 @@ class Hosted:
         return Ran(call, outcome.item, ToolResult(call.call_id, text), outcome.images)
 
     async def resume(self, calls: Sequence[HostedCall]) -> Sequence[Ran]:
-        """Run the calls that the client has consented to, once. Raises InvalidRequest when their tool is not on offer any more."""
+        """Run the calls that the client has consented to, once. Raises InvalidRequest when their server is not among the tools any more.
+
+        A server that is there and cannot be asked, or does not have the tool any more, is a failed call.
+        """
         for call in calls:
             if call.name not in self._owners:
-                message = "A call was approved whose MCP server is not in 'tools'; send the same 'mcp' entry again."
-                raise InvalidRequest(message, code="invalid_value", param="tools")
+                self._owners[call.name] = self._server(call.name)
             if call.call_id not in self._resumed:
                 self._resumed[call.call_id] = await self.run(call)
         return list(self._resumed.values())
@@ -132,9 +142,8 @@ class Hosted:
         """Note what the model has read of the calls of one turn, whose items have these ids."""
         self._turns += 1
         for one, item_id in zip(ran, item_ids, strict=True):
-            call = Call(one.call.call_id, one.call.name, one.call.arguments or "{}")
             text = None if isinstance(one.item, McpApprovalRequest) else one.result.content
-            self.exchanges.calls[item_id] = Exchange(item_id, call, text, self._turns, beside_client)
+            self.exchanges.calls[item_id] = Exchange(item_id, one.asked, text, self._turns, beside_client)
 
     async def aclose(self) -> None:
         """The response is over; what the model has read is still told. Nothing holds on to the run any more: without cycles its memory,
@@ -147,10 +156,18 @@ class Hosted:
             except Exception:  # noqa: BLE001 - the answer has been given, and the other sessions have to be closed, too
                 _log.exception("tool %s could not be closed", key)
 
+    def _server(self, function: str) -> str:
+        """The key of the MCP server whose function that is. Raises InvalidRequest."""
+        labels = {entry.key: entry.request.label for entry in self._entries if entry.key in self._sessions and entry.request is not None}
+        fitting = [key for key, label in labels.items() if label and is_of_mcp_server(function, label)]
+        if not fitting:
+            raise missing_server()
+        return max(fitting, key=len)  # what `a` and `a__b` both may have is of the latter
+
     async def _outcome(self, call: HostedCall, begun: HostedItem) -> ToolOutcome:
         try:
             async with asyncio.timeout(self._limits.tool_seconds):
-                return await self._sessions[self._owners[call.name]].run(call)
+                return await self._sessions[self._owners[call.name]].run(_as_meant(call))
         except (ToolFailure, ApiError) as error:
             return _failed(begun, str(error))
         except TimeoutError:
@@ -160,8 +177,20 @@ class Hosted:
             return _failed(begun, "The tool failed unexpectedly.")
 
 
+def missing_server() -> InvalidRequest:
+    """Refuses an approval whose server the request does not name."""
+    message = "A call was approved whose MCP server is not in 'tools', or left out by 'tool_choice'; send the same 'mcp' entry again."
+    return InvalidRequest(message, code="invalid_value", param="tools")
+
+
 def _closed(_note: str | None, _images: Sequence[ImagePart], _cite: Cite) -> ToolContext:
     raise RuntimeError("the response is over")
+
+
+def _as_meant(call: HostedCall) -> HostedCall:
+    """With the arguments that are meant, where they are written otherwise; what is no object at all is for the tool to judge."""
+    meant = read_object(call.arguments) if call.arguments else None
+    return call if meant is None or meant == call.arguments else msgspec.structs.replace(call, arguments=meant)
 
 
 def _failed(begun: HostedItem, sentence: str) -> ToolOutcome:

@@ -13,14 +13,17 @@ from app.engine.hosted import Hosted, Ran
 from app.engine.preparation import Duties, Prepared, forced_in_words
 from app.engine.routing import Started
 from app.engine.turn import Surroundings
+from app.protocol.arguments import sendable
 from app.protocol.assembler import Assembler
 from app.protocol.hosted import HostedCall, McpApprovalRequest
 from app.protocol.items import CustomToolCallItem, FunctionCallItem, MessageItem, OutputItem, OutputText, ReasoningItem
-from app.protocol.messages import Assistant, Call, ImagePart, Message, TextPart, User
+from app.protocol.messages import Assistant, Call, ImagePart, Message, TextPart, ToolResult, User
 
 _CLIENTS = (CustomToolCallItem, FunctionCallItem)
 _LEFT_UNDONE = (*_CLIENTS, McpApprovalRequest)
 """Items that the client has to do something about before the model can go on."""
+
+_NOT_RUN = "This call was not made: no more tool calls are allowed for this answer. Answer with what you have."
 
 
 class Bounds(msgspec.Struct, frozen=True):
@@ -46,21 +49,18 @@ def begin(prepared: Prepared, assembler: Assembler, hosted: Hosted) -> None:
 
 async def run(prepared: Prepared, started: Started, assembler: Assembler, hosted: Hosted, around: Surroundings, bounds: Bounds) -> None:
     """Feed turn after turn into the assembler. Raises what a turn raises."""
-    left = bounds.calls
+    left = None if bounds.calls is None else max(bounds.calls - len(prepared.resumed), 0)
+    offered = bounds.rounds > 0
     for turns_left in range(bounds.rounds, -1, -1):
         spoken = len(assembler.output)
         await turn.run(prepared, started, assembler, around)
         calls = assembler.hosted
-        if not calls or turns_left == 0:
-            assembler.drop_hosted()
+        if not calls:
             return
-        allowed = calls if left is None else calls[:left]
+        allowed = calls[:left] if offered else ()
         ran = await _run_calls(allowed, assembler, hosted, around.publish, spoken)
-        if len(allowed) < len(calls):
-            assembler.drop_hosted()
-            assembler.cut_short = "max_tool_calls"
         output = assembler.output[spoken:]
-        if assembler.cut_short or any(isinstance(item, _LEFT_UNDONE) for item in output):
+        if not offered or any(isinstance(item, _LEFT_UNDONE) for item in output):
             return
         left = None if left is None else left - len(ran)
         used = assembler.usage.tokens.output_tokens if assembler.usage.tokens is not None else 0
@@ -68,7 +68,8 @@ async def run(prepared: Prepared, started: Started, assembler: Assembler, hosted
         if tokens is not None and tokens <= 0:
             assembler.finish_reason = "length"
             return
-        prepared = _continued(prepared, _said(output, ran), tokens, offers=turns_left > 1)
+        offered = turns_left > 1 and left != 0
+        prepared = _continued(prepared, _said(output, ran, calls[len(allowed) :]), tokens, offers=offered)
         assembler.begin_turn()
         started = await around.reopen(prepared.call)
 
@@ -76,7 +77,7 @@ async def run(prepared: Prepared, started: Started, assembler: Assembler, hosted
 async def _run_calls(
     calls: Sequence[HostedCall], assembler: Assembler, hosted: Hosted, publish: Callable[[], Awaitable[None]], spoken: int
 ) -> Sequence[Ran]:
-    """Run them side by side; their items are shown one after the other, in the order of the calls."""
+    """Run them side by side; their items are shown one after the other, in the order of the calls. Further ones of the turn are skipped."""
     ran: list[Ran] = []
     shown: list[str] = []
     failure: Exception | None = None
@@ -96,6 +97,9 @@ async def _run_calls(
                 task.cancel()
     if failure is not None:
         raise failure
+    for _ in assembler.hosted:
+        assembler.skip_hosted()
+    await publish()
     hosted.keep(ran, shown, beside_client=any(isinstance(item, _CLIENTS) for item in assembler.output[spoken:]))
     return ran
 
@@ -107,12 +111,13 @@ def _settle(ran: Ran, assembler: Assembler) -> str:
     return assembler.output[place].id
 
 
-def _said(output: Sequence[OutputItem], ran: Sequence[Ran]) -> Sequence[Message]:
-    """The turn as the model will read it: what it said and called, and the results."""
+def _said(output: Sequence[OutputItem], ran: Sequence[Ran], ignored: Sequence[HostedCall]) -> Sequence[Message]:
+    """The turn as the model will read it: what it said and called, and the results; of calls beyond the limit, that there is one."""
     text = "".join(p.text for item in output if isinstance(item, MessageItem) for p in item.content if isinstance(p, OutputText))
     reasoning = "\n".join(_thought(item) for item in output if isinstance(item, ReasoningItem))
-    calls = tuple(Call(one.call.call_id, one.call.name, one.call.arguments or "{}") for one in ran)
-    return [Assistant(text, reasoning, calls), *(one.result for one in ran), *_shown([image for one in ran for image in one.images])]
+    calls = (*(one.asked for one in ran), *(Call(one.call_id, one.name, sendable(one.arguments)) for one in ignored))
+    results = (*(one.result for one in ran), *(ToolResult(one.call_id, _NOT_RUN) for one in ignored))
+    return [Assistant(text, reasoning, calls), *results, *_shown([image for one in ran for image in one.images])]
 
 
 def _thought(item: ReasoningItem) -> str:

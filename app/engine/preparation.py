@@ -10,9 +10,9 @@ import msgspec
 
 from app.engine import thinking
 from app.engine.admission import Admitted, Item
-from app.engine.exchanges import said
+from app.engine.exchanges import listings, said
 from app.engine.history import History, View, join
-from app.engine.hosted import Hosted, Offer, Ran
+from app.engine.hosted import Hosted, Offer, Ran, missing_server
 from app.engine.media import Media
 from app.engine.native import Where
 from app.engine.reading import Reader
@@ -117,6 +117,7 @@ class Preparation:
         items = tuple(item for item in self._items if not _repeated(item, context)) if context.turns else self._items
         transcript = view.transcript(context)
         transcript.add([(item.place, one) for item in items if (one := said(item.raw, item.fields, item.place)) is not None])
+        transcript.notes.update(listings((item.raw, item.fields) for item in items))
         offer = _NOTHING if self._hosted is None else await self._offer(self._hosted, transcript, can, thinks=decision.enabled is True)
         resumed = await self._resume(transcript) if transcript.approved else ()
         transcript.close()
@@ -162,7 +163,7 @@ class Preparation:
     async def _resume(self, transcript: Transcript) -> Sequence[Ran]:
         """Run what the client has consented to."""
         if self._hosted is None:
-            raise InvalidRequest("A call was approved whose MCP server is not in 'tools'.", code="invalid_value", param="tools")
+            raise missing_server()
         ran = await self._hosted.resume(transcript.approved)
         for one in ran:
             transcript.answer(one.result)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from app.engine.admission import Item
-from app.engine.exchanges import Exchanges, decode, said
+from app.engine.exchanges import Exchanges, decode, listings, said
 from app.engine.transcript import Transcript
 from app.protocol import ids
 from app.protocol.requests import parse_item
@@ -45,8 +45,9 @@ def replay(turn: Turn, transcript: Transcript) -> None:
 
 def continue_with(items: Sequence[msgspec.Raw], exchanges: Exchanges, transcript: Transcript) -> None:
     """Add items, with what the model read of their tools."""
-    found = ((raw, parse_item(raw, "")) for raw in items)
+    found = [(raw, parse_item(raw, "")) for raw in items]
     transcript.add(("", one) for raw, fields in found if (one := said(raw, fields, "", exchanges.calls)) is not None)
+    transcript.notes.update(listings(found))
     transcript.notes.update(exchanges.notes)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -55,8 +55,6 @@ class Assembler:
         self.cuts: list[Sequence[Cut]] = []
         self.finish_reason: d.FinishReason | None = None
         """Of the last turn; None: the turn has not ended."""
-        self.cut_short: Literal["max_tool_calls"] | None = None
-        """A limit that ended the response."""
         self.response: Response | None = None
         """The finished response."""
         self.body = b""
@@ -108,8 +106,10 @@ class Assembler:
     def end_turn(self) -> None:
         """Close what the turn left open, but for hosted calls, which are to be run now. Raises InvalidArguments."""
         truncated = self.finish_reason in ("length", "content_filter")
-        if truncated:
-            self.drop_hosted()
+        if truncated:  # its hosted calls are not run, and what it said after them is forgotten
+            if isinstance(self._writer, HostedWriter):
+                self.close_item("incomplete")
+            self._deferred.clear()
         if not isinstance(self._writer, HostedWriter):
             self._close_rest(truncated=truncated)
         for call in self._calls.values():
@@ -126,7 +126,7 @@ class Assembler:
 
     @property
     def hosted(self) -> Sequence[HostedCall]:
-        """The hosted calls of the turn that has ended, in order. Each is to be begun and settled, or the rest dropped."""
+        """The hosted calls of the turn that has ended, in order. Each is to be begun and settled, or skipped."""
         return self._deferred.calls
 
     def begin_hosted(self, item: HostedItem, tool: str | None) -> None:
@@ -140,6 +140,10 @@ class Assembler:
         """The call that runs has ended; what the model said after it goes on, up to the next one. Raises InvalidArguments."""
         if isinstance(self._writer, HostedWriter):
             self._writer.settle(item)
+        self.skip_hosted()
+
+    def skip_hosted(self) -> None:
+        """As `settle_hosted`, of a call that is not run: what was shown of it stays, incomplete."""
         self.close_item("completed")
         said = self._deferred.advance()
         waiting, self._deferred = self._deferred, Deferral()
@@ -150,12 +154,6 @@ class Assembler:
         if not waiting:
             self.end_turn()
         self._turn_start = len(self.output)
-
-    def drop_hosted(self) -> None:
-        """Forget the calls that have not begun, and what the model said after them."""
-        if isinstance(self._writer, HostedWriter):
-            self.close_item("incomplete")
-        self._deferred.clear()
 
     def show_hosted(self, item: HostedItem, pieces: Sequence[str], *, running: bool, ended: bool) -> None:
         """Show an item that is known already, as far as it has got; `pieces` are those of its streamed arguments."""
@@ -196,9 +194,7 @@ class Assembler:
 
     def finish(self, now: int) -> None:
         """The model is done: the response is whole."""
-        match self.cut_short or self.finish_reason:
-            case "max_tool_calls":
-                self._end(status="incomplete", incomplete_details=IncompleteDetails("max_tool_calls"))
+        match self.finish_reason:
             case "length":
                 self._end(status="incomplete", incomplete_details=IncompleteDetails("max_output_tokens"))
             case "content_filter":

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import msgspec
 
 from app.protocol import deltas as d
-from app.protocol.arguments import read_object
 from app.protocol.hosted import HostedCall
 from app.protocol.hosted_writer import HostedWriter
 
@@ -27,9 +26,8 @@ class PendingHosted(msgspec.Struct):
 
     @property
     def call(self) -> HostedCall:
-        """As it is to be run: with the object that its arguments mean, or with all that was written where they mean none."""
-        written = "".join(self.fragments)
-        return HostedCall(self.call_id, self.name, (read_object(written) if written else None) or written)
+        """As it is to be run."""
+        return HostedCall(self.call_id, self.name, "".join(self.fragments))
 
 
 class Deferral:

@@ -6,7 +6,7 @@ searches), its own reference. `phases.py` says which events each of them has.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -154,21 +154,20 @@ class McpHttpError(msgspec.Struct, frozen=True, tag="http_error"):
 McpError = McpProtocolError | McpExecutionError | McpHttpError
 
 
-class McpCall(msgspec.Struct, frozen=True, tag="mcp_call"):
-    """A tool of a remote MCP server that is called."""
+class McpCall(msgspec.Struct, frozen=True, tag="mcp_call", omit_defaults=True):
+    """A tool of a remote MCP server that is called. What is null is left out: the AI SDK refuses it."""
 
     id: str
     status: CallStatus
     name: str
     server_label: str
-    arguments: str = ""
+    arguments: str
     output: str | None = None
-    error: McpError | str | None = None
-    """A string only in what older clients send back."""
+    error: McpError | None = None
     approval_request_id: str | None = None
 
 
-class McpTool(msgspec.Struct, frozen=True):
+class McpTool(msgspec.Struct, frozen=True, omit_defaults=True):
     """A tool of an MCP server."""
 
     name: str
@@ -177,12 +176,12 @@ class McpTool(msgspec.Struct, frozen=True):
     annotations: dict[str, Any] | None = None
 
 
-class McpListTools(msgspec.Struct, frozen=True, tag="mcp_list_tools"):
+class McpListTools(msgspec.Struct, frozen=True, tag="mcp_list_tools", omit_defaults=True):
     """The tools of an MCP server."""
 
     id: str
     server_label: str
-    tools: tuple[McpTool, ...] = ()
+    tools: tuple[McpTool, ...]
     error: str | None = None
 
 
@@ -217,3 +216,5 @@ HostedItem = (
     | McpApprovalRequest
     | ToolCall
 )
+HOSTED_TYPES = frozenset(str(item.__struct_config__.tag) for item in get_args(HostedItem))
+"""The `type` of every one of them."""

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import msgspec
 
 from app.protocol.errors import InvalidRequest
+from app.protocol.hosted import HOSTED_TYPES
 
 T = TypeVar("T")
 
@@ -166,6 +167,11 @@ class InputItem(msgspec.Struct, frozen=True):
     encrypted_content: str | None = None
 
 
+class _Core(msgspec.Struct, frozen=True):
+    type: str
+    id: Any = None
+
+
 class _Items(msgspec.Struct, frozen=True):
     input: tuple[InputItem, ...]
 
@@ -207,7 +213,19 @@ def parse_item(raw: msgspec.Raw, place: str) -> InputItem:
     try:
         return _item_decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _explain(error, place) from error
+        hosted = _hosted_item(raw)
+        if hosted is None:
+            raise _explain(error, place) from error
+        return hosted
+
+
+def _hosted_item(raw: msgspec.Raw) -> InputItem | None:
+    """An item of a built-in tool whose fields have other shapes than those of other items: whoever tells the model of it reads them."""
+    try:
+        core = msgspec.json.decode(raw, type=_Core)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return InputItem(type=core.type, id=core.id if isinstance(core.id, str) else None) if core.type in HOSTED_TYPES else None
 
 
 def parse_tool(raw: msgspec.Raw, place: str) -> Tool:

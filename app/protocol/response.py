@@ -50,6 +50,7 @@ class IncompleteDetails(msgspec.Struct, frozen=True):
     """Why a response ended early."""
 
     reason: Literal["max_output_tokens", "content_filter", "max_tool_calls"]
+    """The last only in responses that earlier versions stored."""
 
 
 class ReasoningEcho(msgspec.Struct, frozen=True):

@@ -57,6 +57,8 @@ class Sessions:
         limits = self._limited(wanted)
         while len(self._sessions) >= self._at_most:
             await self._drop(self._expendable())
+            if session_id in self._sessions:  # somebody else has opened it meanwhile
+                return self.get(owner, session_id)
         session = Session(session_id, owner, wanted.name, self._workplace, limits)
         self._sessions[session_id] = session
         return session

@@ -42,6 +42,7 @@ class GuardedFetcher:
         self._robots = robots
         self._tls = tls
         self._web: Web | None = None
+        self._starting = asyncio.Lock()
 
     async def get(
         self, url: str, *, limit: int, seconds: float, accept: Sequence[str] = (), headers: Sequence[tuple[str, str]] = ()
@@ -69,10 +70,10 @@ class GuardedFetcher:
             await self._web.aclose()
 
     async def _started(self) -> Web:
-        if self._web is None:
-            started = await asyncio.to_thread(self._start)  # the import would hold up every stream
-            self._web = self._web or started
-        return self._web
+        async with self._starting:
+            if self._web is None:
+                self._web = await asyncio.to_thread(self._start)  # the import would hold up every stream
+            return self._web
 
     def _start(self) -> Web:
         from app.tools._fetch_web import Web  # noqa: PLC0415 - the HTTP client costs 18 MiB, which a gateway at rest need not hold

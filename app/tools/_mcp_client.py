@@ -44,9 +44,12 @@ from app.tools._mcp_answer import Answer, McpFailure
 from app.tools._mcp_content import answer
 from app.tools._mcp_entry import Server
 from app.tools._mcp_listing import MOST_TOOLS
+from app.tools._once import Once
 from app.tools.base import FetchRefused
 
 T = TypeVar("T")
+Agreed = InitializeResult | DiscoverResult
+"""What was agreed on with the server, for all calls of a response."""
 
 _log = logging.getLogger(__name__)
 
@@ -75,8 +78,7 @@ class Connection:
         self._door = _Door(transport)
         self._seconds = seconds
         self._http = self._client(server.credentials.headers)
-        self._agreed: InitializeResult | DiscoverResult | None = None
-        self._agreeing = asyncio.Lock()
+        self._agreement: Once[Agreed] = Once()
 
     async def tools(self) -> list[McpTool]:
         """What the server offers. Raises McpFailure."""
@@ -98,19 +100,25 @@ class Connection:
             await self._http.aclose()
 
     async def _ask(self, question: Callable[[ClientSession], Awaitable[T]], *, again: bool = True) -> T:
+        sse = self._server.protocol == "sse"
+        agreement: Once[Agreed] = Once() if sse else self._agreement
+        agreed: Agreed | None = None
         try:
-            async with self._session() as session:
+            async with agreement.turn() as known, self._session() as session:
+                if known is not None:
+                    session.adopt(known)
+                agreed = known or await (session.initialize() if sse else _negotiate(session))
+                agreement.settle(agreed)
                 return await question(session)
         except Exception as error:  # noqa: BLE001 - the SDK lets through whatever went wrong in its tasks, in groups
             if not (again and any(isinstance(cause, _SessionEnded) for cause in _leaves(error))):
                 raise _failure(error, self._server) from None
-        self._agreed = None
+        agreement.forget(agreed)
         return await self._ask(question, again=False)
 
     @asynccontextmanager
     async def _session(self) -> AsyncGenerator[ClientSession]:
-        """A session that is ready for requests; entered and left within one task."""
-        sse = self._server.protocol == "sse"
+        """A session without an agreement yet; entered and left within one task."""
         streams = (
             sse_client(
                 self._server.url,
@@ -119,7 +127,7 @@ class Connection:
                 sse_read_timeout=self._seconds,
                 httpx_client_factory=self._client,
             )
-            if sse
+            if self._server.protocol == "sse"
             else streamable_http_client(
                 self._server.url, http_client=self._http, terminate_on_close=False, max_sse_event_size=_LARGEST_ANSWER
             )
@@ -128,15 +136,7 @@ class Connection:
             streams as (reading, writing),
             ClientSession(dispatcher=_Dispatcher(reading, writing), client_info=_ABOUT) as session,
         ):
-            await (session.initialize() if sse else self._agree(session))
             yield session
-
-    async def _agree(self, session: ClientSession) -> None:
-        async with self._agreeing:
-            if self._agreed is None:
-                self._agreed = await _negotiate(session)
-                return
-        session.adopt(self._agreed)
 
     def _client(
         self,
@@ -180,7 +180,7 @@ async def _call(session: ClientSession, request: CallToolRequest) -> CallToolRes
     return await session.send_request(request, CallToolResult)
 
 
-async def _negotiate(session: ClientSession) -> InitializeResult | DiscoverResult:
+async def _negotiate(session: ClientSession) -> Agreed:
     """Ask the way of MCP 2026-07-28, then the older one, as the SDK's own client does."""
     try:
         async with asyncio.timeout(_PROBE_SECONDS):
@@ -224,12 +224,14 @@ class _Door(httpx2.AsyncBaseTransport):
         """Send it. Raises FetchRefused, _TurnedAway, _TooLarge, _SessionEnded."""
         if self.session is not None:
             request.headers.setdefault(_SESSION, self.session)
+        sent = request.headers.get(_SESSION)
         response = await self._guarded.handle_async_request(request)
-        if response.status_code == HTTPStatus.NOT_FOUND and self.session is not None:
-            self.session = None
+        if self.session == sent:  # an answer in a session that another call has replaced meanwhile says nothing about the new one
+            ended = response.status_code == HTTPStatus.NOT_FOUND
+            self.session = None if ended else response.headers.get(_SESSION) or self.session
+        if response.status_code == HTTPStatus.NOT_FOUND and sent is not None:
             await response.aclose()
             raise _SessionEnded
-        self.session = response.headers.get(_SESSION) or self.session
         packed = response.headers.get("content-encoding", "identity") != "identity"
         if packed or response.status_code in _TURNED_AWAY:
             await response.aclose()

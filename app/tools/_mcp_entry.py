@@ -13,6 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
+from app.protocol.arguments import MALFORMED
 from app.protocol.errors import InvalidRequest
 from app.protocol.hosted import McpTool
 
@@ -234,4 +235,5 @@ def server_arguments(text: str) -> dict[str, Any] | None:
         value: Any = msgspec.json.decode(text or "{}")
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return None
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else None
+    # What a conversation has kept of arguments that were none (`app.protocol.arguments.sendable`) is none either.
+    return cast("dict[str, Any]", value) if isinstance(value, dict) and MALFORMED not in value else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -27,6 +27,21 @@ _MARKS = re.compile(r"<(?=\||/?(?:think|tools|tool_call|tool_response|tool_outpu
 class _Note(msgspec.Struct, frozen=True):
     server: str
     tools: tuple[McpTool, ...]
+
+
+class _Sent(msgspec.Struct, frozen=True):
+    """An item `mcp_list_tools`."""
+
+    type: Literal["mcp_list_tools"]
+    server_label: str
+    tools: tuple[msgspec.Raw, ...]
+
+
+class _SentTool(msgspec.Struct, frozen=True):
+    name: str
+    input_schema: dict[str, Any]
+    description: Any = None
+    annotations: Any = None
 
 
 def bounded(found: Iterable[McpTool], credentials: Credentials) -> tuple[McpTool, ...]:
@@ -64,6 +79,27 @@ def noted(note: str | None, server: Server) -> tuple[McpTool, ...] | None:
     except msgspec.DecodeError:  # of another version of the gateway; the list is asked for again
         return None
     return found.tools if found is not None and found.server == server.key else None
+
+
+def sent(note: str | None, server: Server) -> tuple[McpTool, ...] | None:
+    """The server's list from an item that the client has sent, as far as it can be offered; None when there is none."""
+    try:
+        found = msgspec.json.decode(note or "null", type=_Sent | None)
+    except msgspec.DecodeError:
+        return None
+    if found is None or found.server_label != server.label:
+        return None
+    return bounded((tool for raw in found.tools if (tool := _readable(raw)) is not None), server.credentials) or None
+
+
+def _readable(raw: msgspec.Raw) -> McpTool | None:
+    try:
+        tool = msgspec.json.decode(raw, type=_SentTool)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    given: object = tool.annotations
+    annotations = cast("dict[str, Any]", given) if isinstance(given, dict) else None
+    return McpTool(tool.name, tool.input_schema, tool.description if isinstance(tool.description, str) else None, annotations)
 
 
 def note(server: Server, tools: tuple[McpTool, ...]) -> str:

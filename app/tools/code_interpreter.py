@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -16,6 +17,7 @@ from app.protocol.messages import FunctionTool
 from app.sandbox.backends import NAMES, Name, load
 from app.sandbox.protocol import FileInfo, RunResult
 from app.tools._containers import MEMORY_LIMITS, SandboxContainers, new_container_id
+from app.tools._once import Once
 from app.tools._sandbox import NotThere, Sandbox, SandboxRefused, SandboxUnavailable
 from app.tools._sandbox_service import LocalService, RemoteService
 from app.tools.base import (
@@ -77,18 +79,33 @@ class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allowed_callers: tuple[Literal["direct"], ...] | None = None
 
 
+class _Container(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the code of a response is to run."""
+
+    id: str
+    wanted: NewContainer | None
+    """How to make it when it is not there; None: the client has named it."""
+    there: bool
+    lost: bool = False
+    """It takes the place of one that has expired."""
+
+
 class _Session:
     functions: Sequence[FunctionTool] = (_FUNCTION,)
     announcements: Sequence[HostedItem] = ()
 
-    def __init__(self, tool: CodeInterpreter, context: ToolContext, container_id: str, wanted: NewContainer | None) -> None:
-        """`wanted`: how to make the container when it is not there; None: the client has named it."""
+    def __init__(self, tool: CodeInterpreter, context: ToolContext, container: _Container) -> None:
         self.note: str | None = None
-        self._used = context.note is not None
         self._tool = tool
         self._context = context
-        self._container_id = container_id
-        self._wanted = wanted
+        self._container_id = container.id
+        self._wanted = container.wanted
+        self._there = Once(object() if container.there else None)
+        self._used = container.there or container.lost
+        self._lost = container.lost
+        """An earlier sandbox has expired, and the model has not been told yet."""
+        self._in_order = asyncio.Lock()
+        """Code runs in the order of the calls; one interpreter runs no two pieces at once anyway."""
 
     def item(self, call: HostedCall) -> CodeInterpreterCall:
         return CodeInterpreterCall(id="", status="in_progress", container_id=self._container_id, code=_code(call.arguments))
@@ -96,7 +113,6 @@ class _Session:
     async def run(self, call: HostedCall) -> ToolOutcome:
         code = _code(call.arguments)
         result = await self._run(code)
-        self._used = True
         files = [file for file in result.files if file.path.lower().endswith(_IMAGES)]
         outputs = [Logs(result.logs)] if result.logs else []
         images = [PlotImage(f"/v1/containers/{self._container_id}/files/{file.id}/content") for file in files]
@@ -107,24 +123,45 @@ class _Session:
         """The container outlives the response."""
 
     async def _run(self, code: str) -> RunResult:
-        owner, sandbox, seconds = self._context.project_id, self._tool.sandbox, self._tool.seconds
         try:
+            return await self._run_somewhere(code)
+        except NotThere as error:
+            raise ToolFailure("The container has expired; its variables and files are gone.") from error
+        except SandboxRefused as error:
+            raise ToolFailure(f"The code cannot be run: {error}.") from error
+        except (SandboxUnavailable, Unavailable) as error:
+            raise ToolFailure(f"Code cannot be run now. {error}") from error
+        except ApiError as error:
+            raise ToolFailure(error.message) from error
+
+    async def _run_somewhere(self, code: str) -> RunResult:
+        container = await self._open()
+        async with self._in_order:
             try:
-                return await sandbox.run(owner, self._container_id, code, seconds)
+                return await self._run_inside(code)
             except NotThere:
                 if self._wanted is None:
                     raise
-                await self._tool.containers.open(owner, self._container_id, self._wanted, "tools.container.")
-                result = await sandbox.run(owner, self._container_id, code, seconds)
-                return msgspec.structs.replace(result, logs=_EXPIRED + result.logs) if self._used else result
-        except NotThere as error:
-            raise ToolFailure("The container has expired; its variables and files are gone.") from error
-        except ApiError as error:
-            raise ToolFailure(error.message) from error
-        except SandboxRefused as error:
-            raise ToolFailure(f"The code cannot be run: {error}.") from error
-        except SandboxUnavailable as error:
-            raise ToolFailure(f"Code cannot be run now. {error}") from error
+                self._there.forget(container)
+                await self._open()
+                return await self._run_inside(code)
+
+    async def _open(self) -> object:
+        """The container, made if there is none; what stands for it is another object each time it is made."""
+        async with self._there.turn() as container:
+            if container is not None or self._wanted is None:
+                return container
+            self._lost = self._lost or self._used
+            await self._tool.containers.open(self._context.project_id, self._container_id, self._wanted, "tools.container.")
+            self._used = True
+            return self._there.settle(object())
+
+    async def _run_inside(self, code: str) -> RunResult:
+        result = await self._tool.sandbox.run(self._context.project_id, self._container_id, code, self._tool.seconds)
+        if self._lost:
+            self._lost = False
+            return msgspec.structs.replace(result, logs=_EXPIRED + result.logs)
+        return result
 
     def _text(self, result: RunResult) -> str:
         """What the model reads."""
@@ -174,13 +211,15 @@ class CodeInterpreter:
                 await self.containers.get(context.project_id, container)
             except NotFound as error:
                 raise InvalidRequest(error.message, code="container_not_found", param=place) from error
-            return _Session(self, context, container, None)
+            return _Session(self, context, _Container(id=container, wanted=None, there=True))
         wanted = NewContainer(name="auto", file_ids=container.file_ids, memory_limit=container.memory_limit)
-        known = context.note is not None and await self._lives(context.project_id, context.note)
-        container_id = context.note if known and context.note is not None else new_container_id()
+        note = context.note
+        there = note is not None and await self._lives(context.project_id, note)
+        container_id = note if there and note is not None else new_container_id()
         if container.file_ids:  # a file that is not there is the client's mistake, to be told before the model answers
             await self.containers.open(context.project_id, container_id, wanted, f"{place}.")
-        return _Session(self, context, container_id, wanted)
+        begun = _Container(id=container_id, wanted=wanted, there=there or bool(container.file_ids), lost=note is not None and not there)
+        return _Session(self, context, begun)
 
     async def _lives(self, project_id: str, container_id: str) -> bool:
         try:

@@ -21,7 +21,7 @@ from app.tools import _mcp_entry as entry
 from app.tools import _mcp_listing as listing
 from app.tools._fetch import guarded_transport
 from app.tools._mcp_answer import Answer, McpFailure
-from app.tools.base import ToolContext, ToolOutcome, ToolRequest, ToolSession, ToolSpec, Workshop
+from app.tools.base import ToolContext, ToolOutcome, ToolRequest, ToolSession, ToolSpec, Workshop, mcp_function
 
 if TYPE_CHECKING:
     import httpx2
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from app.tools._mcp_client import Connection
 
 _INVALID_PARAMS = -32602
+_REQUEST_TIMEOUT = -32001
 
 
 class RemoteServers:
@@ -57,13 +58,19 @@ class RemoteServers:
         known = listing.noted(context.note, server)
         if known is not None:
             return _Session(server, connection, known, self._limits.tool_output_bytes)
+        sent = listing.sent(context.note, server)
+        if sent is not None:
+            session = _Session(server, connection, sent, self._limits.tool_output_bytes)
+            session.note = listing.note(server, sent)
+            return session
         try:
             async with asyncio.timeout(self._open_seconds):
                 tools = listing.bounded(await connection.tools(), server.credentials)
         except McpFailure as failure:
-            return await _unreachable(server, connection, str(failure))
+            return await _unreachable(server, connection, failure)
         except TimeoutError:
-            return await _unreachable(server, connection, f"The MCP server '{server.label}' takes too long to list its tools.")
+            sentence = f"The MCP server '{server.label}' takes too long to list its tools."
+            return await _unreachable(server, connection, McpFailure.protocol(_REQUEST_TIMEOUT, sentence))
         except BaseException:
             await connection.aclose()
             raise
@@ -86,9 +93,10 @@ class RemoteServers:
             return Connection, self._transport
 
 
-async def _unreachable(server: entry.Server, connection: Connection, sentence: str) -> ToolSession:
+async def _unreachable(server: entry.Server, connection: Connection, failure: McpFailure) -> ToolSession:
     session = _Session(server, connection, (), 0)
-    session.announcements = (McpListTools("", server.label, error=sentence),)
+    session.announcements = (McpListTools("", server.label, (), str(failure)),)
+    session.failure = failure
     await connection.aclose()
     return session
 
@@ -100,6 +108,8 @@ class _Session:
         self.tools = tuple(tool for tool in tools if server.allowed.matches(tool))
         self.announcements: Sequence[HostedItem] = ()
         self.note: str | None = None
+        self.failure: McpFailure | None = None
+        """Why there are no tools."""
         self._server = server
         self._connection = connection
         self._output_bytes = output_bytes
@@ -110,14 +120,13 @@ class _Session:
     def item(self, call: HostedCall) -> HostedItem:
         """The call, or the question whether it may be made."""
         tool = self._behind.get(call.name)
-        if tool is not None and self._needs_consent(tool, call):
-            return McpApprovalRequest("", tool.name, self._server.label, call.arguments)
-        return self._call(tool.name if tool else call.name, call)
+        asks = tool is not None and self._needs_consent(tool, call) and entry.server_arguments(call.arguments) is not None
+        return McpApprovalRequest("", tool.name, self._server.label, call.arguments) if tool and asks else self._call(tool, call)
 
     async def run(self, call: HostedCall) -> ToolOutcome:
         """Ask the server. What it refuses or fails at is a failed item with its words."""
         tool = self._behind.get(call.name)
-        item = self._call(tool.name if tool else call.name, call)
+        item = self._call(tool, call)
         try:
             answer = await self._ask(tool, call)
         except McpFailure as failure:
@@ -130,12 +139,14 @@ class _Session:
 
     async def _ask(self, tool: McpTool | None, call: HostedCall) -> Answer:
         arguments = entry.server_arguments(call.arguments)
+        if self.failure is not None:
+            raise self.failure
         if tool is None:
             raise McpFailure.protocol(_INVALID_PARAMS, f"The MCP server '{self._server.label}' has no such tool.")
-        if self._needs_consent(tool, call):
-            raise McpFailure.protocol(_INVALID_PARAMS, f"'{tool.name}' may be called only with the user's consent.")
         if arguments is None:
             raise McpFailure.protocol(_INVALID_PARAMS, "The arguments have to be a JSON object.")
+        if self._needs_consent(tool, call):
+            raise McpFailure.protocol(_INVALID_PARAMS, f"'{tool.name}' may be called only with the user's consent.")
         return await self._connection.call(tool.name, arguments)
 
     def _outcome(self, item: McpCall, answer: Answer) -> ToolOutcome:
@@ -147,11 +158,11 @@ class _Session:
         done = msgspec.structs.replace(item, status="completed", output=text)
         return ToolOutcome(text=text, item=done, images=answer.images)
 
-    def _call(self, name: str, call: HostedCall) -> McpCall:
+    def _call(self, tool: McpTool | None, call: HostedCall) -> McpCall:
         return McpCall(
             id="",
             status="in_progress",
-            name=name,
+            name=tool.name if tool else call.name.removeprefix(mcp_function(self._server.label, "")),
             server_label=self._server.label,
             arguments=call.arguments,
             approval_request_id=call.approval_request_id,

@@ -194,6 +194,7 @@ def scripts(stage: Stage) -> Mapping[str, Sequence[Reply]]:
         "files": [Reply.say("Trains are booked in second class.")] * 3,
         "limits": [
             calls(("code_interpreter", {"code": "print(1)"}), ("code_interpreter", {"code": "print(2)"})),
+            Reply.say("It printed 1; the second call was not made."),
         ],
         "failure": [
             calls(("web_extractor", {"urls": ["http://169.254.169.254/latest/meta-data/"], "goal": "credentials"})),

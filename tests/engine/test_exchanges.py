@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.engine import exchanges
 from app.engine.exchanges import Exchange, Exchanges
+from app.protocol.arguments import MALFORMED, is_object
 from app.protocol.errors import InvalidRequest
-from app.protocol.hosted import HostedCall
+from app.protocol.hosted import HOSTED_TYPES, HostedCall
 from app.protocol.messages import Call
-from app.protocol.requests import parse_item
+from app.protocol.requests import InputItem, parse_item
 from app.providers.base import UpstreamError
 from app.stores.lineage import merged
 from app.tools.base import ToolContext, ToolOutcome
@@ -32,13 +36,18 @@ async def _private(call: HostedCall, _context: ToolContext) -> ToolOutcome:
 
 
 def shape(messages: list[Json]) -> list[str]:
-    """Who spoke, with the calls by their arguments."""
+    """Who spoke, with the calls by their arguments, as they were written where they are no object."""
     return [
-        f"assistant {' '.join(call['arguments'] for call in message['calls'])}".strip()
+        f"assistant {' '.join(_written(call['arguments']) for call in message['calls'])}".strip()
         if message["type"] == "assistant"
         else message["type"]
         for message in messages
     ]
+
+
+def _written(arguments: str) -> str:
+    written: str = json.loads(arguments).get(MALFORMED, arguments)
+    return written
 
 
 @pytest.mark.parametrize("between", RESTARTS)
@@ -224,11 +233,169 @@ def test_a_call_is_made_of_what_its_item_shows(item: Json, name: str, arguments:
     assert f"\n{text}\n" in exchange.text
 
 
+SEARCH: Json = {"type": "web_search_call"}
+CODE: Json = {"type": "code_interpreter_call"}
+FILES: Json = {"type": "file_search_call"}
+REMOTE: Json = {"type": "mcp_call", "server_label": "s", "name": "t"}
+LINK: Json = {"type": "url", "url": "https://a"}
+
+
+@pytest.mark.parametrize(
+    ("item", "name", "arguments", "text"),
+    [
+        (
+            {**SEARCH, "action": {"type": "search", "queries": ["q", "r"], "sources": [LINK]}},
+            "web_search",
+            {"queries": ["q", "r"]},
+            "https://a",
+        ),
+        (
+            {**SEARCH, "action": {"type": "search", "query": "q", "queries": [], "sources": ["https://a"]}},
+            "web_search",
+            {"queries": ["q"]},
+            "https://a",
+        ),
+        (
+            {**SEARCH, "action": {"queries": ["q"], "sources": [{"title": "A", "link": "https://a"}]}},
+            "web_search",
+            {"queries": ["q"]},
+            "A\nhttps://a",
+        ),
+        (
+            {**SEARCH, "action": None, "query": "q", "results": [{"url": "https://a", "snippet": "b"}]},
+            "web_search",
+            {"queries": ["q"]},
+            "https://a\nb",
+        ),
+        (
+            {**SEARCH, "queries": ["q"], "results": [{"title": "A", "url": "https://a", "content": "c"}]},
+            "web_search",
+            {"queries": ["q"]},
+            "A\nhttps://a\nc",
+        ),
+        (
+            {**SEARCH, "action": {"type": "search", "query": "q", "sources": [{"type": "api", "name": "weather"}]}},
+            "web_search",
+            {"queries": ["q"]},
+            "weather",
+        ),
+        ({**SEARCH, "action": {"type": "dance", "query": "q"}, "output": "found"}, "web_search", {"queries": ["q"]}, "found"),
+        ({**SEARCH, "action": "search", "results": [5]}, "web_search", {"queries": []}, "5"),
+        (
+            {**SEARCH, "action": {"type": "open_page", "url": "https://a"}, "results": [{"text": "page"}]},
+            "web_search_open",
+            {"url": "https://a"},
+            "page",
+        ),
+        (
+            {**SEARCH, "action": {"type": "find", "url": "https://a", "pattern": "p"}, "output": [{"type": "output_text", "text": "page"}]},
+            "web_search_open",
+            {"url": "https://a", "pattern": "p"},
+            "page",
+        ),
+        ({**CODE, "code": "1", "outputs": []}, "code_interpreter", {"code": "1"}, "(no output)"),
+        ({**CODE, "code": None, "outputs": None, "container_id": None}, "code_interpreter", {"code": ""}, "(no output)"),
+        ({**CODE, "code": ["a = 1", "a"], "outputs": ["1"]}, "code_interpreter", {"code": "a = 1\na"}, "1"),
+        (
+            {
+                **CODE,
+                "code": "p()",
+                "outputs": [{"type": "logs", "logs": "1"}, {"type": "image", "url": "https://a"}, {"type": "x", "y": 2}],
+            },
+            "code_interpreter",
+            {"code": "p()"},
+            '1\n[image]\n{"type":"x","y":2}',
+        ),
+        ({**CODE, "code": "1", "results": [{"type": "logs", "logs": "1"}]}, "code_interpreter", {"code": "1"}, "1"),
+        ({**CODE, "code": "1", "output": "1"}, "code_interpreter", {"code": "1"}, "1"),
+        (
+            {
+                **FILES,
+                "queries": "q",
+                "results": [{"file_name": "a.md", "content": [{"type": "text", "text": "passage"}], "score": "high"}],
+            },
+            "knowledge_search",
+            {"queries": ["q"]},
+            "a.md\npassage",
+        ),
+        ({**FILES, "query": "q", "search_results": ["passage"]}, "knowledge_search", {"queries": ["q"]}, "passage"),
+        ({**REMOTE, "arguments": None, "output": None, "error": None}, "mcp__s__t", {}, "(no output)"),
+        ({**REMOTE, "arguments": {"a": 1}, "output": "out"}, "mcp__s__t", {"a": 1}, "out"),
+        ({**REMOTE, "arguments": '{"a', "output": "out"}, "mcp__s__t", {MALFORMED: '{"a'}, "out"),
+        ({**REMOTE, "arguments": "", "output": [{"type": "text", "text": "out"}]}, "mcp__s__t", {}, "out"),
+        ({**REMOTE, "output": {"content": [{"type": "text", "text": "out"}], "isError": False}}, "mcp__s__t", {}, "out"),
+        ({**REMOTE, "output": {"total": 3}}, "mcp__s__t", {}, '{"total":3}'),
+        ({**REMOTE, "output": "", "error": {"code": -1}}, "mcp__s__t", {}, '{"code":-1}'),
+        ({**REMOTE, "error": ["a", 5]}, "mcp__s__t", {}, '["a",5]'),
+        (
+            {"type": "web_extractor_call", "url": "https://a", "output": ["page"]},
+            "web_extractor",
+            {"urls": ["https://a"], "goal": ""},
+            "page",
+        ),
+        (
+            {"type": "image_search_call", "arguments": {"img_idx": 0}, "output": [{"url": "u"}]},
+            "image_search",
+            {"img_idx": 0},
+            '{"url":"u"}',
+        ),
+    ],
+)
+@pytest.mark.parametrize("more", [{}, {"id": 7, "status": 5}, {"id": None, "status": None, "arguments_delta": {}}])
+def test_items_are_read_in_every_form_that_others_write(item: Json, name: str, arguments: Json, text: str, more: Json) -> None:
+    exchange = said({**item, **more})
+    assert isinstance(exchange, Exchange)
+    assert (exchange.call.name, json.loads(exchange.call.arguments)) == (name, arguments)
+    assert exchange.text is not None
+    assert f"\n{text}\n" in exchange.text
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(st.characters(codec="utf-8"), max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["type", "text", "url", "queries", "content", "x"]), inner),
+    max_leaves=8,
+)
+FIELDS = [
+    "id",
+    "status",
+    "action",
+    "results",
+    "outputs",
+    "output",
+    "error",
+    "arguments",
+    "queries",
+    "code",
+    "urls",
+    "sources",
+    "summary",
+    "content",
+]
+
+
+@given(st.sampled_from(sorted(HOSTED_TYPES - {"mcp_approval_request"})), st.dictionaries(st.sampled_from(FIELDS), JSON))
+def test_no_side_field_costs_the_request(kind: str, fields: Json) -> None:
+    exchange = said({"type": kind, "server_label": "s", **fields, "name": "t"})
+    if exchange is not None:
+        assert isinstance(exchange, Exchange)
+        assert is_object(exchange.call.arguments)
+        assert exchange.text
+
+
+def test_deep_nesting_is_refused_by_its_place() -> None:
+    raw = msgspec.Raw(b'{"type":"mcp_call","server_label":"s","name":"t","output":' + b"[" * 900 + b"]" * 900 + b"}")
+    with pytest.raises(InvalidRequest) as raised:
+        exchanges.said(raw, InputItem(type="mcp_call"), "input[0]")
+    assert raised.value.param == "input[0]"
+
+
 @pytest.mark.parametrize(
     "item",
     [
         {"type": "web_search_call", "id": "ws", "status": "completed", "action": {"type": "open_page", "url": "https://a"}},
         {"type": "web_search_call", "id": "ws", "status": "completed", "action": {"type": "search", "query": "q"}},
+        {"type": "web_search_call"},
+        {"type": "web_search_call", "action": {"type": "dance"}},
         {"type": "mcp_list_tools", "id": "m", "server_label": "s", "tools": []},
     ],
 )
@@ -239,18 +406,40 @@ def test_an_item_that_tells_nothing_is_left_out(item: Json) -> None:
 @pytest.mark.parametrize(
     "item",
     [
-        {"type": "web_search_call"},
-        {"type": "web_search_call", "action": {"type": "dance"}},
         {"type": "mcp_call", "id": "a", "status": "completed", "server_label": 5, "name": "t"},
+        {"type": "mcp_approval_request", "id": "a", "server_label": "s"},
         {"type": "mcp_approval_response", "approve": "yes", "approval_request_id": "a"},
         {"type": "mcp_approval_response", "approve": True},
-        {"type": "code_interpreter_call", "container_id": "c", "code": ["a"]},
     ],
 )
 def test_an_item_that_is_wrong_is_refused_by_its_place(item: Json) -> None:
     with pytest.raises(InvalidRequest) as raised:
         said(item)
     assert raised.value.param == "input[0]"
+
+
+@pytest.mark.parametrize("between", RESTARTS)
+async def test_items_in_odd_shapes_are_kept_and_continued(between: Callable[[Engine], None]) -> None:
+    engine = Engine(say("Yes."), say("So."), tools=[ScriptedTool()])
+    odd: list[Json] = [
+        {**REMOTE, "id": 7, "status": 5, "arguments": {"a": 1}, "output": {"total": 3}},
+        {**SEARCH, "queries": ["q"], "action": None, "content": 5, "results": [{"url": "https://a"}]},
+    ]
+    first = await engine.plain(tools=[ECHO], input=[*odd, {"role": "user", "content": "?"}])
+    between(engine)
+    await engine.plain(tools=[ECHO], input="!", previous_response_id=first["id"])
+    for call in engine.provider.calls:
+        assert shape(read(call))[:5] == ['assistant {"a":1}', "tool", 'assistant {"queries":["q"]}', "tool", "user"]
+
+
+async def test_items_without_an_id_or_with_one_for_all_are_calls_of_their_own() -> None:
+    engine = Engine(say("Yes."), tools=[ScriptedTool()])
+    made = [{"type": "x_tool_call", "name": "echo", "arguments": json.dumps({"n": n}), "output": "x"} for n in range(4)]
+    history: list[Json] = [made[0], made[1], {**made[2], "id": "own"}, {**made[3], "id": "own"}, {"role": "user", "content": "?"}]
+    await engine.plain(tools=[ECHO], input=history)
+    assert [json.loads(call["arguments"]) for message in read(engine.provider.calls[0]) for call in message.get("calls", ())] == [
+        {"n": n} for n in range(4)
+    ]
 
 
 def test_what_a_client_sends_as_output_is_data_too() -> None:

@@ -41,7 +41,7 @@ async def test_images_of_the_whole_conversation_are_numbered_oldest_first() -> N
 
 async def test_what_a_tool_announces_goes_before_everything_else() -> None:
     tool = asking_tool()
-    tool.announcements = [McpListTools("", "db"), McpListTools("", "db", error="gone")]
+    tool.announcements = [McpListTools("", "db", ()), McpListTools("", "db", (), "gone")]
     tool.note = "listed"
     engine = Engine(say("Hi."), say("Hi."), tools=[tool])
     entry = {"type": "mcp", "label": "db", "server_label": "db", "server_url": "https://db.example"}

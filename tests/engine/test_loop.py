@@ -146,19 +146,75 @@ async def test_a_model_that_calls_without_being_offered_the_tool_is_not_obeyed()
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_more_calls_than_the_client_allows_end_the_response(stream: bool) -> None:
+async def test_calls_beyond_the_limit_are_ignored_and_the_model_answers(stream: bool) -> None:
     tool = ScriptedTool()
-    engine = Engine(calls(("echo", "one")), calls(("echo", "two"), ("echo", "three")), tools=[tool])
-    wanted: Json = {"tools": [ECHO], "max_tool_calls": 2}
+    engine = Engine(calls(("echo", "one")), calls(("echo", "two"), ("echo", '{"three')), say("So."), tools=[tool])
+    wanted: Json = {"tools": [ECHO, F], "max_tool_calls": 2}
     body = (await engine.stream(**wanted)).events[-1]["response"] if stream else await engine.plain(**wanted)
-    assert texts(body["output"]) == ["one", "two"]
-    assert (body["status"], body["incomplete_details"]) == ("incomplete", {"reason": "max_tool_calls"})
+    assert texts(body["output"]) == ["one", "two", "So."]
+    assert (body["status"], body["incomplete_details"]) == ("completed", None)
     assert [call.arguments for call in tool.calls] == ["one", "two"]
+    assert body["usage"]["x_tools"] == {"x_echo": {"count": 2}}
+    last = engine.provider.calls[-1]
+    assert [tool.name for tool in last.tools] == ["f"]
+    assert [json.loads(call["arguments"]) for call in read(last)[-3]["calls"]] == [
+        {"malformed_arguments": "two"},
+        {"malformed_arguments": '{"three'},
+    ]
+    assert "echo of two" in results(last)[1]
+    assert results(last)[2] == "This call was not made: no more tool calls are allowed for this answer. Answer with what you have."
 
 
-async def test_as_many_calls_as_the_client_allows_are_no_offence() -> None:
+async def test_at_the_limit_the_tools_are_withheld_and_the_model_answers() -> None:
     engine = Engine(calls("echo"), say("So."), tools=[ScriptedTool()])
-    assert (await engine.plain(tools=[ECHO], max_tool_calls=1))["status"] == "completed"
+    assert (await engine.plain(tools=[ECHO, F], max_tool_calls=1))["status"] == "completed"
+    assert [[tool.name for tool in call.tools] for call in engine.provider.calls] == [["f", "echo"], ["f"]]
+
+
+async def test_a_model_that_calls_beyond_the_limit_without_being_offered_the_tool_is_not_obeyed() -> None:
+    tool = ScriptedTool()
+    engine = Engine(calls("echo"), calls("echo", text="Well."), tools=[tool])
+    body = await engine.plain(tools=[ECHO], max_tool_calls=1)
+    assert (body["status"], texts(body["output"]), len(tool.calls)) == ("completed", ["{}", "Well."], 1)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_clients_calls_beside_those_beyond_the_limit_are_made(stream: bool) -> None:
+    wanted: Json = {"tools": [ECHO, F], "max_tool_calls": 1}
+    engine = Engine(calls(("echo", "one"), ("echo", "two"), ("f", {})), say("So."), tools=[ScriptedTool()])
+    body = (await engine.stream(**wanted)).events[-1]["response"] if stream else await engine.plain(**wanted)
+    assert texts(body["output"]) == ["one", "function_call"]
+    assert (body["status"], len(engine.provider.calls)) == ("completed", 1)
+    answer = [{"type": "function_call_output", "call_id": body["output"][1]["call_id"], "output": "fine"}]
+    assert texts(await engine.output(**wanted, previous_response_id=body["id"], input=answer)) == ["So."]
+    assert len(results(engine.provider.calls[1])) == 2
+
+
+async def test_what_the_model_says_after_a_call_beyond_the_limit_is_kept() -> None:
+    turn = [
+        [CallOpened(0, "", "echo"), CallArguments(0, "one"), CallOpened(1, "", "echo"), CallArguments(1, "two")],
+        [Text("Both."), USAGE, TurnFinished("tool_calls")],
+    ]
+    engine = Engine(turn, say("So."), tools=[ScriptedTool()])
+    assert texts(await engine.output(tools=[ECHO], max_tool_calls=1)) == ["one", "Both.", "So."]
+    assert read(engine.provider.calls[1])[1]["text"] == "Both."
+
+
+async def test_arguments_that_are_no_object_go_up_again_as_one() -> None:
+    engine = Engine(calls(("echo", "print(1)"), ("echo", "{}}"), ("echo", "")), say("So."), say("Yes."), tools=[ScriptedTool()])
+    body = await engine.plain(tools=[ECHO])
+    await engine.plain(tools=[ECHO], previous_response_id=body["id"])
+    for call in engine.provider.calls[1:]:
+        made = [json.loads(call["arguments"]) for call in read(call)[1]["calls"]]
+        assert made == [{"malformed_arguments": "print(1)"}, {}, {}]
+
+
+@pytest.mark.parametrize("written", ['{"n": 1}}', '"{\\"n\\": 1}"', '{"n": 1}{"n": 1}'])
+async def test_a_tool_gets_the_arguments_that_are_meant(written: str) -> None:
+    tool = ScriptedTool()
+    engine = Engine(calls(("echo", written)), say("So."), tools=[tool])
+    await engine.plain(tools=[ECHO])
+    assert [json.loads(call.arguments) for call in tool.calls] == [{"n": 1}]
 
 
 async def test_the_limit_of_tokens_holds_for_all_rounds_together() -> None:

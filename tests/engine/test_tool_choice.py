@@ -96,7 +96,7 @@ async def test_a_demanded_tool_that_its_server_does_not_offer_is_refused() -> No
 async def test_a_demand_that_a_silent_server_makes_void_is_dropped() -> None:
     server = ScriptedTool("mcp")
     server.functions = []
-    server.announcements = [McpListTools("", "db", error="It is down.")]
+    server.announcements = [McpListTools("", "db", (), "It is down.")]
     engine = Engine(say("I cannot."), tools=[server], can=Capabilities(forced_calls=frozenset()))
     output = await engine.output(tools=[{**DB, "server_label": "db", "server_url": "https://db.example"}], tool_choice="required")
     assert [item["type"] for item in output] == ["mcp_list_tools", "message"]

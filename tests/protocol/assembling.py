@@ -154,9 +154,12 @@ def _run_calls(script: Script, assembler: Assembler, watch: Callable[[], None]) 
             steps -= 1
             step()
             watch()
-    if script.most < len(calls):
-        assembler.drop_hosted()
-        assembler.cut_short = "max_tool_calls"
+    for _ in calls[script.most :]:
+        if steps == 0:
+            return
+        steps -= 1
+        assembler.skip_hosted()
+        watch()
 
 
 def _new_id(prefix: str, position: int) -> str:

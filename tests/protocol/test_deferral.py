@@ -126,11 +126,19 @@ def test_a_turn_that_was_cut_off_runs_nothing() -> None:
     assert made.response.incomplete_details.reason == "max_output_tokens"
 
 
-def test_calls_beyond_the_limit_are_not_shown_nor_what_was_said_after_them() -> None:
-    made = assemble(Script((*search(0, written="x"), *search(1, written="y"), d.Text("So."), STOP), most=1))
-    assert shown(made) == ["search x"]
-    assert made.response.incomplete_details is not None
-    assert made.response.incomplete_details.reason == "max_tool_calls"
+def test_calls_that_are_skipped_are_not_shown_and_what_was_said_after_them_is() -> None:
+    deltas = [*search(0, written="x"), *search(1, written="y"), d.Text("So."), d.CallOpened(2, "c", "f"), d.CallArguments(2, "{}"), STOP]
+    made = assemble(Script(tuple(deltas), most=1))
+    assert shown(made) == ["search x", "So.", "f{}"]
+    assert (made.response.status, made.response.incomplete_details) == ("completed", None)
+    assert made.response.usage is None or made.response.usage.x_tools == {"tool": {"count": 1}}
+
+
+def test_what_was_shown_of_a_call_that_is_skipped_stays_incomplete() -> None:
+    deltas = [d.CallOpened(0, "", "code_interpreter"), d.CallArguments(0, '{"code": "a"}'), d.Text("So."), STOP]
+    made = assemble(Script(tuple(deltas), most=0))
+    assert shown(made) == ["code a", "So."]
+    assert [getattr(item, "status", None) for item in made.response.output] == ["incomplete", "completed"]
 
 
 def test_every_call_that_ran_counts_in_the_usage_by_its_tool() -> None:

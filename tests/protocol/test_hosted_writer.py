@@ -136,7 +136,7 @@ def test_a_call_that_is_not_run_is_incomplete_with_what_was_shown() -> None:
 
 
 def test_a_call_that_is_stopped_while_it_runs_is_incomplete_with_all_its_arguments() -> None:
-    stage = Stage(h.McpCall("", "in_progress", "t", "s"))
+    stage = Stage(h.McpCall("", "in_progress", "t", "s", ""))
     stage.writer.write('{"a"')
     stage.writer.run(h.McpCall("", "in_progress", "t", "s", '{"a": 1}'))
     assert stage.writer.running
@@ -147,10 +147,10 @@ def test_a_call_that_is_stopped_while_it_runs_is_incomplete_with_all_its_argumen
 @pytest.mark.parametrize(
     ("item", "last"),
     [
-        (h.McpCall("", "failed", "t", "s", "{}", error="no"), "mcp_call.failed"),
+        (h.McpCall("", "failed", "t", "s", "{}", error=h.McpExecutionError("no")), "mcp_call.failed"),
         (h.McpCall("", "completed", "t", "s", "{}", "yes"), "mcp_call.completed"),
-        (h.McpListTools("", "s", error="gone"), "mcp_list_tools.failed"),
-        (h.McpListTools("", "s"), "mcp_list_tools.completed"),
+        (h.McpListTools("", "s", (), "gone"), "mcp_list_tools.failed"),
+        (h.McpListTools("", "s", ()), "mcp_list_tools.completed"),
         (h.WebSearchCall("", "completed", h.SearchAction("q")), "web_search_call.completed"),
         (h.WebSearchCall("", "failed", h.SearchAction("q")), "web_search_call.searching"),  # it has no event for a failure
         (h.WebExtractorCall("", "failed", ()), "output_item.added"),

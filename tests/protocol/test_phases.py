@@ -35,11 +35,9 @@ KEPT: dict[str, dict[str, Any]] = {
         "name": "n",
         "server_label": "s",
         "arguments": "",
-        "output": None,
-        "error": None,
         "approval_request_id": "mcpr_1",
     },
-    "mcp_list_tools": {"server_label": "s", "tools": [], "error": None},
+    "mcp_list_tools": {"server_label": "s", "tools": []},
     "mcp_approval_request": {"name": "n", "server_label": "s", "arguments": '{"a": 1}'},
     "x_tool_call": {"status": "in_progress", "name": "n", "arguments": '{"a": 1}', "output": ""},
 }
@@ -68,7 +66,7 @@ def test_a_page_that_is_read_is_known_from_the_beginning() -> None:
         (DONE["mcp_call"], "failed"),
         (DONE["x_tool_call"], "completed"),
         (DONE["mcp_list_tools"], "failed"),
-        (h.McpListTools("x", "s"), "completed"),
+        (h.McpListTools("x", "s", ()), "completed"),
         (DONE["mcp_approval_request"], "completed"),
     ],
 )

@@ -142,7 +142,7 @@ TWO = (UrlSource("https://a.example"), UrlSource("https://b.example"))
         ),
         pytest.param(
             {"type": "mcp_call", "id": "x", "name": "weather", "server_label": "s", "error": "no"},
-            McpCall("x", "failed", "weather", "s", error=McpExecutionError("no")),
+            McpCall("x", "failed", "weather", "s", "", error=McpExecutionError("no")),
             id="mcp that failed",
         ),
     ],

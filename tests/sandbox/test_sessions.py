@@ -234,6 +234,21 @@ async def test_a_full_house_makes_room_at_the_expense_of_who_has_most(any_servic
         await box.close()
 
 
+async def test_a_session_that_two_open_at_once_in_a_full_house_is_one(any_service: RunningSandbox) -> None:
+    others = [await Box(any_service, "greedy").open() for _ in range(4)]
+    box = Box(any_service)
+
+    async with asyncio.TaskGroup() as group:
+        opened = [group.create_task(box.open()) for _ in range(3)]
+
+    assert len(opened) == 3
+    left = [session.id for session in await box.sandbox.sessions("greedy")]
+    assert left == [other.id for other in reversed(others[1:])]
+    await box.close()
+    for other in others[1:]:
+        await other.close()
+
+
 @pytest.mark.parametrize("wanted", [{"memory_bytes": 1 << 50}, {"memory_bytes": 0}, {"idle_seconds": 1e9}])
 async def test_more_than_the_service_gives_is_refused(any_service: RunningSandbox, wanted: dict[str, float]) -> None:
     with pytest.raises(SandboxRefused, match="limited to"):

@@ -141,8 +141,6 @@ def _known_to_the_sdk(event: Json) -> Json:
     choice: Any = response["tool_choice"]
     if not isinstance(choice, str) and (_ours(choice["type"]) or choice["type"] == "web_search"):  # the SDK knows only its preview
         response["tool_choice"] = "auto"
-    if response["incomplete_details"] == {"reason": "max_tool_calls"}:
-        response["incomplete_details"] = {"reason": "max_output_tokens"}
     return {**event, "response": response}
 
 
@@ -181,6 +179,10 @@ def _judge_item(item: Json) -> None:
     hosted = SPECS_BY_TYPE.get(item["type"])
     if hosted is not None:
         assert item.get("status", "completed") in ("completed", "incomplete", "failed")
+        if item["type"].startswith("mcp_"):
+            assert None not in [*item.values(), *(value for tool in item.get("tools", ()) for value in tool.values())], (
+                "the AI SDK refuses null"
+            )
         return
     assert item["status"] in ("completed", "incomplete")
     match item["type"]:

@@ -13,12 +13,24 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from app.protocol.errors import InvalidRequest, NotFound
+from app.protocol.errors import InvalidRequest, NotFound, Unavailable
 from app.protocol.hosted import CodeInterpreterCall, HostedCall, Logs, PlotImage
 from app.protocol.messages import ImagePart
 from app.settings import Settings
 from app.tools._fetch import GuardedFetcher
-from app.tools.base import ContainerFile, FileContent, FileHit, FileQuery, Missing, NewContainer, Source, ToolContext, ToolFailure, Workshop
+from app.tools.base import (
+    Container,
+    ContainerFile,
+    FileContent,
+    FileHit,
+    FileQuery,
+    Missing,
+    NewContainer,
+    Source,
+    ToolContext,
+    ToolFailure,
+    Workshop,
+)
 from app.tools.code_interpreter import TOOL, CodeInterpreter
 from tests.sandbox.running import descendants, until_gone
 
@@ -27,6 +39,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PROJECT = "project-a"
 BARE = {"type": "code_interpreter"}
+EXPIRED = "[The sandbox used before has expired: its variables and files are gone. This is a new one.]\n"
 
 
 class Shelf:
@@ -69,6 +82,20 @@ class Turn:
             done.append((outcome.text, outcome.item))
         await session.aclose()
         return done
+
+    async def run_together(self, *codes: str) -> list[str | ToolFailure]:
+        """What the model reads of calls of one turn, side by side."""
+        session = await self._tool.configure(self._entry, "tools[0]").open(self._context())
+
+        async def one(code: str) -> str | ToolFailure:
+            try:
+                return (await session.run(HostedCall("call_1", "code_interpreter", json.dumps({"code": code})))).text
+            except ToolFailure as failure:
+                return failure
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(code)) for code in codes]
+        return [task.result() for task in tasks]
 
     async def begun(self, arguments: str) -> CodeInterpreterCall:
         """The item of a call that is being written."""
@@ -157,6 +184,65 @@ async def test_an_expired_container_is_replaced_and_the_model_is_told(tool: Code
     assert text.startswith("[The sandbox used before has expired")
     assert "NameError" in text
     assert renewed.container_id != item.container_id
+
+
+async def test_calls_of_one_turn_share_a_fresh_container_in_their_order(tool: CodeInterpreter) -> None:
+    texts = await Turn(tool).run_together("x = [1]; print('a')", "x.append(2); print('b')", "print(x)")
+
+    assert texts == ["a\n", "b\n", "[1, 2]\n"]
+
+
+async def test_that_a_container_has_expired_is_told_once(tool: CodeInterpreter) -> None:
+    [(_, item)] = await Turn(tool).run("x = 1")
+    await tool.containers.delete(PROJECT, item.container_id)
+
+    texts = await Turn(tool, note=item.container_id).run_together("y = 2; print('a')", "print(y)")
+
+    assert texts == [f"{EXPIRED}a\n", "2\n"]
+
+
+async def test_a_container_that_expires_during_a_response_is_made_again_once(tool: CodeInterpreter) -> None:
+    [(_, item)] = await Turn(tool).run("x = 1")
+    turn = Turn(tool, note=item.container_id)
+    original = tool.containers.get
+
+    async def expiring(project_id: str, container_id: str) -> Container:
+        found = await original(project_id, container_id)
+        await tool.containers.delete(project_id, container_id)
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tool.containers, "get", expiring)
+        texts = await turn.run_together("y = 2; print('a')", "print(y)", "print(y + 1)")
+
+    assert texts == [f"{EXPIRED}a\n", "2\n", "3\n"]
+
+
+async def test_uploaded_files_do_not_hide_that_a_container_has_expired(tool: CodeInterpreter) -> None:
+    [(_, item)] = await Turn(tool).run("x = 1")
+    await tool.containers.delete(PROJECT, item.container_id)
+    entry = {**BARE, "container": {"type": "auto", "file_ids": ["file-1"]}}
+
+    [(text, _)] = await Turn(tool, entry, note=item.container_id).run("open('numbers.csv').read(1)")
+
+    assert text == f"{EXPIRED}'a'\n"
+
+
+async def test_all_who_wait_for_a_container_learn_that_it_cannot_be_made(tool: CodeInterpreter) -> None:
+    asked = 0
+
+    async def full(*_: object) -> Container:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0)
+        raise Unavailable("All sandboxes are busy.")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tool.containers, "open", full)
+        failures = await Turn(tool).run_together("1", "2", "3")
+
+    assert [str(failure) for failure in failures] == ["Code cannot be run now. All sandboxes are busy."] * 3
+    assert asked == 1
 
 
 async def test_plots_are_images_and_files_are_cited(tool: CodeInterpreter) -> None:

@@ -178,6 +178,45 @@ async def test_a_session_that_the_server_forgot_is_begun_anew(server: McpServer)
     assert server.methods.count("initialize") == 2
 
 
+async def test_calls_side_by_side_begin_one_session(server: McpServer) -> None:
+    async with session(server.url("legacy")) as first:
+        note = first.note
+    server.seen.clear()
+    async with session(server.url("legacy"), note=note) as later, asyncio.TaskGroup() as group:
+        calls = [group.create_task(call(later, "add", a=n, b=1)) for n in range(4)]
+    assert [task.result()[0].text for task in calls] == ["1", "2", "3", "4"]
+    assert server.methods.count("initialize") == 1
+    sessions = {seen.headers["mcp-session-id"] for seen in server.seen if seen.message.get("method") == "tools/call"}
+    assert len(sessions) == 1
+
+
+async def test_calls_side_by_side_share_that_a_session_cannot_begin(server: McpServer) -> None:
+    async with session(server.url()) as first:
+        note = first.note
+    server.seen.clear()
+    async with session(server.url(), note=note) as later:
+        server.status = 403
+        async with asyncio.TaskGroup() as group:
+            calls = [group.create_task(call(later, "add", a=n, b=1)) for n in range(4)]
+        assert {task.result()[1].status for task in calls} == {"failed"}
+        assert len(server.seen) == 1
+        server.status = None
+        assert (await call(later, "add", a=1, b=1))[0].text == "2"
+
+
+async def test_calls_side_by_side_outlive_a_session_that_the_server_forgot(server: McpServer) -> None:
+    async with session(server.url("legacy")) as opened:
+        server.forgets = True
+        async with asyncio.TaskGroup() as group:
+            calls = [group.create_task(call(opened, "add", a=n, b=1)) for n in range(4)]
+        assert [task.result()[0].text for task in calls] == ["1", "2", "3", "4"]
+        assert (await call(opened, "add", a=1, b=1))[0].text == "2"
+    assert server.methods.count("initialize") == 2
+    begun = [seen.headers.get("mcp-session-id") for seen in server.seen if seen.message.get("method") == "tools/call"]
+    assert begun[-1] == server.seen[-1].headers["mcp-session-id"]
+    assert begun[-1] != begun[0]
+
+
 async def test_the_list_of_an_earlier_turn_is_not_asked_for_again(url: str, server: McpServer) -> None:
     async with session(url) as first:
         note = first.note
@@ -272,6 +311,17 @@ async def test_a_call_without_consent_is_not_made(server: McpServer) -> None:
         outcome, item = await call(opened, "add", a=1, b=2)
         assert item.status == "failed"
         assert "consent" in outcome.text
+    assert "tools/call" not in server.methods
+
+
+@pytest.mark.parametrize("arguments", ["[1]", "{cut", '{"malformed_arguments":"{cut"}'])
+async def test_no_consent_is_asked_for_what_cannot_be_called(server: McpServer, arguments: str) -> None:
+    async with session(server.url(), require_approval="always") as opened:
+        for approved in (None, "mcpr_1"):
+            made = HostedCall("call_1", "mcp__shop__delete", arguments, approved)
+            assert isinstance(opened.item(made), McpCall)
+            outcome = await opened.run(made)
+            assert outcome.text == "The arguments have to be a JSON object."
     assert "tools/call" not in server.methods
 
 

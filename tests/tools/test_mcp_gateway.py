@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
@@ -93,6 +93,105 @@ async def test_the_approval_round_trip(gateway: Gateway, upstream: ScriptedUpstr
     assert isinstance(call, McpCall)
     assert (call.output, call.approval_request_id) == ("3", request.id)
     assert second.output_text == "It is 3."
+
+
+def sink(server: McpServer) -> None:
+    server.status = 500
+
+
+def drop_the_tool(server: McpServer) -> None:
+    del server.tools["add"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("context", ["stored", "sent", "sent without the list"])
+@pytest.mark.parametrize("break_it", [sink, drop_the_tool])
+async def test_an_approved_call_that_cannot_be_made_is_a_failed_item(
+    gateway: Gateway,
+    upstream: ScriptedUpstream,
+    server: McpServer,
+    break_it: Callable[[McpServer], None],
+    context: str,
+    stream: bool,
+) -> None:
+    upstream.script(adding(a=1, b=2), Reply.say("It did not work."))
+    asked: dict[str, Any] = {"model": MODEL, "tools": [entry(server, require_approval="always")], "store": context == "stored"}
+    async with gateway.http() as http:
+        first = (await http.post("/v1/responses", json={**asked, "input": "1 + 2?"})).json()
+        kept = [item for item in first["output"] if context == "sent" or item["type"] != "mcp_list_tools"]
+        approval = {"type": "mcp_approval_response", "approve": True, "approval_request_id": first["output"][-1]["id"]}
+        history = [{"role": "user", "content": "1 + 2?"}, *kept, approval]
+        before = {"previous_response_id": first["id"], "input": [approval]} if context == "stored" else {"input": history}
+        break_it(server)
+        answer = await http.post("/v1/responses", json={**asked, **before, "stream": stream})
+    assert answer.status_code == 200
+    second = judge(answer.content).events[-1]["response"] if stream else answer.json()
+    call, message = second["output"][-2:]
+    assert (call["type"], call["name"], call["status"]) == ("mcp_call", "add", "failed")
+    assert call["error"]
+    assert call["approval_request_id"] == approval["approval_request_id"]
+    assert "output" not in call
+    assert message["content"][0]["text"] == "It did not work."
+    assert second["status"] == "completed"
+    assert "MCP server" in upstream.requests[-1].body["messages"][-1]["content"] or break_it is drop_the_tool
+
+
+async def test_a_list_that_the_client_sends_is_not_asked_for(gateway: Gateway, upstream: ScriptedUpstream, server: McpServer) -> None:
+    upstream.script(adding(a=1, b=2), Reply.say("It is 3."), Reply.say("Yes."))
+    numbers = {"type": "object", "properties": {"a": {"type": "number"}}}
+    tools: list[Any] = [
+        {"name": "add", "description": None, "annotations": None, "input_schema": numbers},
+        {"name": "hidden", "input_schema": numbers},
+        {"name": "broken", "input_schema": {"type": "object", "properties": 5}},
+        {"name": 5, "input_schema": {}},
+        "no tool",
+    ]
+    item: dict[str, Any] = {"type": "mcp_list_tools", "id": "mcpl_theirs", "server_label": "shop", "tools": tools, "error": None}
+    wanted = {"model": MODEL, "tools": [entry(server, allowed_tools=["add", "broken"])]}
+    async with gateway.http() as http:
+        first = (await http.post("/v1/responses", json={**wanted, "input": [item, {"role": "user", "content": "1 + 2?"}]})).json()
+        assert [one["type"] for one in first["output"]] == ["mcp_call", "message"]
+        later = {**wanted, "tools": [entry(server)], "input": "Sure?", "previous_response_id": first["id"]}
+        second = (await http.post("/v1/responses", json=later)).json()
+    assert [one["type"] for one in second["output"]] == ["message"]
+    assert "tools/list" not in server.methods
+    offered = [[tool["function"] for tool in request.body["tools"]] for request in upstream.requests]
+    assert [function["name"] for function in offered[0]] == ["mcp__shop__add"]
+    assert offered[0][0]["parameters"]["properties"] == numbers["properties"]
+    assert [function["name"] for function in offered[-1]] == ["mcp__shop__add", "mcp__shop__hidden"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"server_label": "other"}, {"server_label": None}, {"error": "down"}, {"tools": []}, {"tools": "many"}, {"tools": [{"name": "x"}]}],
+)
+async def test_a_list_that_says_nothing_of_the_server_is_no_list(
+    gateway: Gateway, upstream: ScriptedUpstream, server: McpServer, changes: dict[str, Any]
+) -> None:
+    upstream.script(Reply.say("Well."))
+    tools = [{"name": "forged", "input_schema": {"type": "object"}}]
+    item = {"type": "mcp_list_tools", "id": "mcpl_theirs", "server_label": "shop", "tools": tools, **changes}
+    asked = {"model": MODEL, "input": [item, {"role": "user", "content": "?"}], "tools": [entry(server)]}
+    async with gateway.http() as http:
+        answer = (await http.post("/v1/responses", json=asked)).json()
+    assert [one["type"] for one in answer["output"]] == ["mcp_list_tools", "message"]
+    assert server.methods.count("tools/list") == 1
+    assert "forged" not in json.dumps(upstream.requests[0].body["tools"])
+
+
+async def test_a_client_that_keeps_its_context_lists_the_tools_once(
+    gateway: Gateway, upstream: ScriptedUpstream, server: McpServer
+) -> None:
+    upstream.script(adding(a=1, b=2), Reply.say("It is 3."), Reply.say("Yes."))
+    asked = {"model": MODEL, "tools": [entry(server)], "store": False}
+    async with gateway.http() as http:
+        first = (await http.post("/v1/responses", json={**asked, "input": "1 + 2?"})).json()
+        history = [{"role": "user", "content": "1 + 2?"}, *first["output"], {"role": "user", "content": "Sure?"}]
+        second = (await http.post("/v1/responses", json={**asked, "input": history})).json()
+    assert [one["type"] for one in second["output"]] == ["message"]
+    assert server.methods.count("tools/list") == 1
+    offered = [sorted(tool["function"]["name"] for tool in request.body["tools"]) for request in upstream.requests]
+    assert offered[0] == offered[-1]
 
 
 async def test_a_refused_call_is_not_made(gateway: Gateway, upstream: ScriptedUpstream, server: McpServer) -> None:

@@ -154,11 +154,13 @@ async def test_after_the_last_round_the_model_has_to_answer(gateway: Gateway, up
 
 
 async def test_more_calls_than_the_client_allows(client: openai.AsyncOpenAI, upstream: ScriptedUpstream) -> None:
-    upstream.script(calling(("web_search", {"queries": ["a"]}), ("web_search", {"queries": ["b"]})))
+    upstream.script(calling(("web_search", {"queries": ["a"]}), ("web_search", {"queries": ["b"]})), Reply.say("Only a."))
     raw = await client.responses.with_raw_response.create(model=MODEL, input="q", tools=[SEARCH], max_tool_calls=1)
     body = json.loads(raw.text)
-    assert (body["status"], body["incomplete_details"]) == ("incomplete", {"reason": "max_tool_calls"})
-    assert (len(body["output"]), body["max_tool_calls"]) == (1, 1)
+    assert (body["status"], body["incomplete_details"], body["max_tool_calls"]) == ("completed", None, 1)
+    assert [item["type"] for item in body["output"]] == ["web_search_call", "message"]
+    assert "tools" not in upstream.requests[-1].body
+    assert "not made" in upstream.requests[-1].body["messages"][-1]["content"]
 
 
 @pytest.mark.parametrize(

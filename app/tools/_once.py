@@ -1,0 +1,65 @@
+"""A value that calls running side by side need, made by one of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class _Attempt:
+    def __init__(self) -> None:
+        self.over = asyncio.Event()
+        self.failure: Exception | None = None
+
+
+class Once(Generic[T]):
+    """Whoever needs the value first makes it; all who come meanwhile wait, and share a failure. After one, the next call tries again."""
+
+    def __init__(self, value: T | None = None) -> None:
+        """`value`: where it is there already."""
+        self._value = value
+        self._attempt: _Attempt | None = None
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncGenerator[T | None]:
+        """The value; None: the caller is to make it and to `settle` it, and what it fails with until then, those who wait fail with, too.
+
+        One that is cancelled has not failed: somebody who waits makes the value then.
+        """
+        while self._value is None and self._attempt is not None:
+            attempt = self._attempt
+            await attempt.over.wait()
+            if attempt.failure is not None:
+                raise attempt.failure
+        if self._value is not None:
+            yield self._value
+            return
+        self._attempt = attempt = _Attempt()
+        try:
+            yield None
+        except Exception as error:
+            attempt.failure = error
+            raise
+        finally:
+            self._end(attempt)
+
+    def settle(self, value: T) -> T:
+        """It is made; nobody has to wait any longer."""
+        self._value = value
+        if self._attempt is not None:
+            self._end(self._attempt)
+        return value
+
+    def forget(self, value: T | None) -> None:
+        """This one is of no use any more. Nothing happens where it has been replaced meanwhile."""
+        if self._value is value:
+            self._value = None
+
+    def _end(self, attempt: _Attempt) -> None:
+        attempt.over.set()
+        if self._attempt is attempt:
+            self._attempt = None
