@@ -133,7 +133,7 @@ def _serve(settings: Settings, ports: Ports, access: Access, shelf: Shelf, conta
     runs = Runs(settings.limits.concurrent_responses)
     ports.metrics.running.set_function(lambda: len(runs))
     stack.push_async_callback(runs.aclose)
-    heartbeats = Heartbeats()
+    heartbeats = Heartbeats(settings.heartbeat_seconds)
     _start_background(runs, ports, access, heartbeats, settings)
     if shelf is not None:
         library.start(runs, *shelf)
@@ -147,7 +147,7 @@ def _serve(settings: Settings, ports: Ports, access: Access, shelf: Shelf, conta
         metrics=ports.metrics,
         catalog=ports.catalog,
         store=ports.store,
-        heartbeat_seconds=settings.heartbeat_seconds,
+        heartbeat_seconds=heartbeats.longest,
         done_marker=settings.done_marker,
         body_bytes=settings.limits.body_bytes,
         library=shelf[0] if shelf else None,
@@ -238,6 +238,6 @@ def _start_background(runs: Runs, ports: Ports, access: Access, heartbeats: Hear
     runs.every(min(_PURGE_SECONDS, max(1.0, ports.retention_seconds)), purge)
     runs.every(_USAGE_SECONDS, access.flush)
     runs.every(_MODELS_SECONDS, ports.router.refresh)
-    runs.every(settings.heartbeat_seconds, heartbeats.beat)
+    runs.every(heartbeats.pause, heartbeats.look)
     if ports.shared is not None:
         runs.share_streams()

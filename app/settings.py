@@ -152,7 +152,11 @@ class Settings(BaseSettings):
     estimate_usage: bool = Field(
         default=False, description="Where the upstream reports no usage, estimate it and say so (`usage.x_estimated`)."
     )
-    heartbeat_seconds: float = Field(default=15.0, gt=0, description="A comment is sent on a stream that was silent this long.")
+    heartbeat_seconds: float = Field(
+        default=15.0,
+        gt=0,
+        description="The longest that a stream is silent: then a comment is sent, and a stream whose upstream has not answered yet begins.",
+    )
     lenient_user_agents: tuple[str, ...] = Field(
         default=("codex*", "*codex_*"),
         description="Clients (User-Agent patterns) that always send tools nobody asked for: "

@@ -22,7 +22,7 @@ def to_api(error: UpstreamError) -> ApiError:
             return Unavailable(error.message, status=status, code=code, param=param, retry_after=retry_after)
 
 
-def response_code(error: UpstreamError) -> str:
+def response_code(error: UpstreamError | ApiError) -> str:
     """The `error.code` of a failed response: one of those the SDKs list."""
     match error.status:
         case 429:
