@@ -42,7 +42,7 @@ from app.protocol.response import Response, ResponseError, encode
 from app.protocol.writers import InvalidArguments
 from app.providers.base import UpstreamError
 from app.settings import Limits
-from app.stores.base import RecordRefused, ResponseRecord, ResponseStore, StoreUnavailable
+from app.stores.base import RecordRefused, ResponseRecord, ResponseStore, StoreUnavailable, Turn
 from app.tools.base import Cite, ToolContext
 
 _log = logging.getLogger(__name__)
@@ -210,6 +210,11 @@ class Run:
         assembler = self._built
         return assembler.body if self.settled else encode(msgspec.structs.replace(assembler.seed, output=tuple(assembler.output)))
 
+    def turn_so_far(self) -> Turn:
+        """What was asked, as it will be stored, and what is answered as yet."""
+        stored, _ = records.input_array(self._ready.items, self.id)
+        return Turn(self.id, stored, self.snapshot(), None)
+
     def remember(self) -> None:
         """Keep the context at hand for the next turn. Called when the client has its answer; the work is done if a next turn comes."""
         assembler, prepared = self._assembler, self._opening.prepared
@@ -227,10 +232,8 @@ class Run:
             transcript.flush_open()
             return view.settle(transcript, turns, prefix, expires_at)
 
-        previous = self.admitted.request.previous_response_id
-        parent = ids.normalize_response_id(previous) if previous else None
         size = len(prefix) + sum(map(weight, transcript.messages)) + exchanges.weight + len(body)
-        self._ports.history.remember(view, self.id, Recent(turns, expires_at, size, make), after=parent)
+        self._ports.history.remember(view, self.id, Recent(turns, expires_at, size, make), after=self.previous_id)
 
     async def _generate(self, publish: Callable[[], Awaitable[None]]) -> None:
         """The model's turn, with every failure made part of the response."""
@@ -327,6 +330,12 @@ class Run:
         self._ports.metrics.responded(response.model, response.status, stream=self.admitted.stream, seconds=seconds, usage=response.usage)
 
     @property
+    def previous_id(self) -> str | None:
+        """The response it continues."""
+        previous = self.admitted.request.previous_response_id
+        return ids.normalize_response_id(previous) if previous else None
+
+    @property
     def known(self) -> bool:
         """It has begun, and others may read it."""
         return self.admitted.store and self._assembler is not None
@@ -343,11 +352,10 @@ class Run:
     def _record(self) -> ResponseRecord:
         response, created = self._response, int(self._began)
         stored, foreign = records.input_array(self._ready.items, self.id)
-        previous = self.admitted.request.previous_response_id
         return ResponseRecord(
             id=self.id,
             project_id=self.project_id,
-            previous_id=ids.normalize_response_id(previous) if previous else None,
+            previous_id=self.previous_id,
             created_at=created,
             expires_at=created + self._ports.retention_seconds,
             status=response.status,
