@@ -20,7 +20,7 @@ from app.protocol.ids import item_prefix
 from app.protocol.items import CustomToolCallItem, FunctionCallItem, ItemStatus, OutputItem, ReasoningItem
 from app.protocol.options import Options
 from app.protocol.phases import SPECS, kind, tells_arguments
-from app.protocol.response import IncompleteDetails, Response, ResponseError, encode, usage_of
+from app.protocol.response import IncompleteDetails, Response, ResponseError, encode, tool_usage_of, usage_of
 from app.protocol.writers import (
     CallTarget,
     CallWriter,
@@ -392,5 +392,6 @@ class Assembler:
 
     def _end(self, **outcome: Any) -> None:
         usage = usage_of(self.usage, self._tools, estimated=self._estimated)
-        self.response = msgspec.structs.replace(self.seed, output=tuple(self.output), usage=usage, **outcome)
+        tools = tool_usage_of(self.output) if self._tools else msgspec.UNSET
+        self.response = msgspec.structs.replace(self.seed, output=tuple(self.output), usage=usage, tool_usage=tools, **outcome)
         self.body = encode(self.response)
