@@ -19,7 +19,7 @@ from app import __version__, discovery, library, upstreams
 from app.api import containers, errors, files, health, models, openapi, responses, tools, vector_stores
 from app.api.create import CreateResponse, Policy
 from app.api.dependencies import Library, Services
-from app.api.gateway import Gateway
+from app.api.gateway import BrowserGateway, Gateway
 from app.api.streaming import Heartbeats
 from app.db.engine import Database
 from app.engine.access import Access
@@ -73,13 +73,17 @@ def create_app(settings: Settings | None = None) -> Gateway:
             yield
 
     app = FastAPIOffline(
-        title="Responses gateway", version=__version__, lifespan=lifespan, description="The OpenAI Responses API in front of Qwen."
+        title="Responses gateway",
+        version=__version__,
+        lifespan=lifespan,
+        description="The OpenAI Responses API in front of Qwen.",
+        redirect_slashes=False,
     )
     for part in (responses, models, tools, files, vector_stores, containers, health):
         app.include_router(part.router)
     errors.install(app)
     openapi.install(app)
-    gateway = Gateway(app, metrics)
+    gateway = BrowserGateway(app, metrics, settings.cors_origins) if settings.cors_origins else Gateway(app, metrics)
     return gateway
 
 
