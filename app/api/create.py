@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
-from app.api import errors
+from app.api import encodings, errors
 from app.api.streaming import HEADERS, Heartbeats, StreamWriter
 from app.engine.access import Access
 from app.engine.metering import Metrics
@@ -72,6 +72,8 @@ class CreateResponse:
         if b"json" not in (headers.get(b"content-type") or b"json").lower():
             raise InvalidRequest("Unsupported content type: send 'Content-Type: application/json'.", code="unsupported_content_type")
         body = await self._read(headers, receive)
+        if b"content-encoding" in headers:
+            body = await encodings.decoded(body, encodings.named(scope), self._policy.body_bytes)
         run = await self._responses.create(principal, body, lenient=self._is_lenient(headers))
         self._runs.add(run)
         watch = self._runs.watch(partial(_hung_up, receive))
