@@ -19,7 +19,7 @@ from app import __version__, discovery, library, upstreams
 from app.api import containers, errors, files, health, models, openapi, responses, tools, vector_stores
 from app.api.create import CreateResponse, Policy
 from app.api.dependencies import Library, Services
-from app.api.gateway import Gateway
+from app.api.gateway import BrowserGateway, Gateway
 from app.api.streaming import Heartbeats
 from app.db.engine import Database
 from app.engine.access import Access
@@ -73,13 +73,17 @@ def create_app(settings: Settings | None = None) -> Gateway:
             yield
 
     app = FastAPIOffline(
-        title="Responses gateway", version=__version__, lifespan=lifespan, description="The OpenAI Responses API in front of Qwen."
+        title="Responses gateway",
+        version=__version__,
+        lifespan=lifespan,
+        description="The OpenAI Responses API in front of Qwen.",
+        redirect_slashes=False,
     )
     for part in (responses, models, tools, files, vector_stores, containers, health):
         app.include_router(part.router)
     errors.install(app)
     openapi.install(app)
-    gateway = Gateway(app, metrics)
+    gateway = BrowserGateway(app, metrics, settings.cors_origins) if settings.cors_origins else Gateway(app, metrics)
     return gateway
 
 
@@ -133,7 +137,7 @@ def _serve(settings: Settings, ports: Ports, access: Access, shelf: Shelf, conta
     runs = Runs(settings.limits.concurrent_responses)
     ports.metrics.running.set_function(lambda: len(runs))
     stack.push_async_callback(runs.aclose)
-    heartbeats = Heartbeats()
+    heartbeats = Heartbeats(settings.heartbeat_seconds)
     _start_background(runs, ports, access, heartbeats, settings)
     if shelf is not None:
         library.start(runs, *shelf)
@@ -147,7 +151,7 @@ def _serve(settings: Settings, ports: Ports, access: Access, shelf: Shelf, conta
         metrics=ports.metrics,
         catalog=ports.catalog,
         store=ports.store,
-        heartbeat_seconds=settings.heartbeat_seconds,
+        heartbeat_seconds=heartbeats.longest,
         done_marker=settings.done_marker,
         body_bytes=settings.limits.body_bytes,
         library=shelf[0] if shelf else None,
@@ -238,6 +242,6 @@ def _start_background(runs: Runs, ports: Ports, access: Access, heartbeats: Hear
     runs.every(min(_PURGE_SECONDS, max(1.0, ports.retention_seconds)), purge)
     runs.every(_USAGE_SECONDS, access.flush)
     runs.every(_MODELS_SECONDS, ports.router.refresh)
-    runs.every(settings.heartbeat_seconds, heartbeats.beat)
+    runs.every(heartbeats.pause, heartbeats.look)
     if ports.shared is not None:
         runs.share_streams()

@@ -6,15 +6,17 @@ Each field's description is its documentation; `docs/configuration.md` is genera
 from __future__ import annotations
 
 import difflib
+import json
 import os
+import re
 import tomllib
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 Dialect = Literal["auto", "dashscope", "dashscope-responses", "vllm", "sglang", "ollama", "llamacpp", "openai", "demo"]
 
@@ -23,6 +25,8 @@ ToolMode = Literal["auto", "gateway", "native", "off"]
 NativeTool = Literal["web_search", "web_extractor", "code_interpreter", "web_search_image", "image_search"]
 
 _MIN_ADMIN_KEY = 20
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:]+\]|[a-z0-9._-]+)(:\d{1,5})?")
+"""As browsers send it: lower case, nothing behind the port. Programs in a web view have schemes of their own."""
 
 
 class _Section(BaseModel):
@@ -152,7 +156,16 @@ class Settings(BaseSettings):
     estimate_usage: bool = Field(
         default=False, description="Where the upstream reports no usage, estimate it and say so (`usage.x_estimated`)."
     )
-    heartbeat_seconds: float = Field(default=15.0, gt=0, description="A comment is sent on a stream that was silent this long.")
+    heartbeat_seconds: float = Field(
+        default=15.0,
+        gt=0,
+        description="The longest that a stream is silent: then a comment is sent, and a stream whose upstream has not answered yet begins.",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Web pages that may call this server from a browser, by origin (`https://app.example.com`; in the environment also "
+        "comma-separated), or `*` for every page. Empty: none.",
+    )
     lenient_user_agents: tuple[str, ...] = Field(
         default=("codex*", "*codex_*"),
         description="Clients (User-Agent patterns) that always send tools nobody asked for: "
@@ -212,6 +225,22 @@ class Settings(BaseSettings):
     dashscope_api_key: SecretStr | None = Field(
         default=None, validation_alias="DASHSCOPE_API_KEY", description="`DASHSCOPE_API_KEY`: used when no upstream is set."
     )
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _listed_origins(cls, given: object) -> object:
+        """A list, its JSON, or its entries between commas."""
+        if not isinstance(given, str):
+            return given
+        return json.loads(given) if given.lstrip().startswith("[") else [part.strip() for part in given.split(",") if part.strip()]
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _whole_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no origin: expected `*`, or scheme, host and port as in `https://app.example.com`")
+        return origins
 
     @field_validator("fetch_allow")
     @classmethod

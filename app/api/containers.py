@@ -12,13 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import StreamingResponse
 
+from app.api.bodies import BodyRoute
 from app.api.dependencies import Principal, Wired
 from app.api.openapi import ERRORS
 from app.api.uploads import UploadForm, attachment
 from app.protocol.errors import InvalidRequest, NotFound, PayloadTooLarge
 from app.tools.base import Container, ContainerEntry, Containers, NewContainer
 
-router = APIRouter(tags=["Containers"], responses=ERRORS)
+router = APIRouter(tags=["Containers"], responses=ERRORS, route_class=BodyRoute)
 
 ContainerId = Annotated[str, Path(max_length=128, description="The container's id.")]
 FileId = Annotated[str, Path(max_length=128, description="The file's id.")]

@@ -12,9 +12,9 @@ from fnmatch import fnmatchcase
 from functools import lru_cache, partial
 
 import msgspec
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
-from app.api import errors
+from app.api import encodings, errors
 from app.api.streaming import HEADERS, Heartbeats, StreamWriter
 from app.engine.access import Access
 from app.engine.metering import Metrics
@@ -72,6 +72,8 @@ class CreateResponse:
         if b"json" not in (headers.get(b"content-type") or b"json").lower():
             raise InvalidRequest("Unsupported content type: send 'Content-Type: application/json'.", code="unsupported_content_type")
         body = await self._read(headers, receive)
+        if b"content-encoding" in headers:
+            body = await encodings.decoded(body, encodings.named(scope), self._policy.body_bytes)
         run = await self._responses.create(principal, body, lenient=self._is_lenient(headers))
         self._runs.add(run)
         watch = self._runs.watch(partial(_hung_up, receive))
@@ -88,13 +90,14 @@ class CreateResponse:
         run.remember()
 
     async def _answer(self, run: Run, reply: _Reply) -> None:
-        await run.open()
         if not run.admitted.stream:
+            await run.open()
             await reply.whole(await run.whole(), run.warnings)
             return
-        writer = await reply.stream(run.warnings)
+        writer = reply.stream(run)
         self._heartbeats.add(writer)
         try:
+            await run.open()
             await run.stream(writer.write)
         finally:
             self._heartbeats.discard(writer)
@@ -139,10 +142,12 @@ class _Reply:
     async def whole(self, body: bytes, warnings: tuple[str, ...]) -> None:
         await self._start(200, [(b"content-type", b"application/json"), *_warning_headers(warnings)], body)
 
-    async def stream(self, warnings: tuple[str, ...]) -> StreamWriter:
-        self._begun = True
-        await self._send({"type": "http.response.start", "status": 200, "headers": [*HEADERS, *_warning_headers(warnings), self._id]})
-        return StreamWriter(self._send)
+    def stream(self, run: Run) -> StreamWriter:
+        def head() -> Message:
+            self._begun = True
+            return {"type": "http.response.start", "status": 200, "headers": [*HEADERS, *_warning_headers(run.warnings), self._id]}
+
+        return StreamWriter(self._send, head, run.begin)
 
     async def end(self) -> None:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})

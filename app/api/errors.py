@@ -14,21 +14,15 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from app.api import unserved
 from app.knowledge.base import KnowledgeUnavailable
-from app.protocol.errors import ApiError, ErrorBody, ErrorEnvelope, InvalidRequest, Unavailable
+from app.protocol.errors import ApiError, InvalidRequest, MethodNotAllowed, PayloadTooLarge, Unavailable, UnsupportedEncoding
 from app.stores.base import StoreUnavailable
 
 _log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 
 _MEMBER = re.compile(r"\[key\]|str|float|bool|(list|constrained-|function-).*")
-_HTTP_ERRORS = {
-    404: "Unknown request URL or method.",
-    405: "Unknown request URL or method.",
-    413: "The request body is too large.",
-}
-"""What the framework refuses before a route is asked."""
-
 RawHeaders = list[tuple[bytes, bytes]]
 
 
@@ -40,6 +34,10 @@ def render(error: ApiError) -> tuple[int, RawHeaders, bytes]:
         headers.append((b"retry-after-ms", str(math.ceil(error.retry_after * 1000)).encode()))
     if error.retryable is not None:
         headers.append((b"x-should-retry", b"true" if error.retryable else b"false"))
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", error.allowed.encode()))
+    elif isinstance(error, UnsupportedEncoding):
+        headers.append((b"accept-encoding", error.accepted.encode()))
     return error.status, headers, _encode(error.envelope())
 
 
@@ -74,12 +72,14 @@ def install(app: FastAPI) -> None:
         name = _name(problem.get("loc", ()))
         return _answer(InvalidRequest(f"Invalid '{name}': {problem.get('msg', 'invalid')}.", code="invalid_value", param=name))
 
-    async def on_http(_request: Request, error: Exception) -> Response:
-        status = error.status_code if isinstance(error, HTTPException) else 500
-        message = _HTTP_ERRORS.get(status, "The request could not be served.")
-        code = {404: "unknown_url", 405: "method_not_allowed", 413: "request_too_large"}.get(status)
-        body = _encode(ErrorEnvelope(ErrorBody(message, "invalid_request_error", None, code)))
-        return Response(body, status, dict(getattr(error, "headers", None) or {}), "application/json")
+    async def on_http(request: Request, error: Exception) -> Response:
+        match error:
+            case HTTPException(status_code=404 | 405):
+                return _answer(unserved.error(app.routes, request.scope))
+            case HTTPException(status_code=413):
+                return _answer(PayloadTooLarge("The request body is too large.", code="request_too_large"))
+            case _:
+                return _answer(InvalidRequest("The request could not be served."))
 
     async def on_mistake(request: Request, _error: Exception) -> Response:
         return _answer(internal(request.scope["state"]["request_id"]))  # the framework raises the error again, for the server's log

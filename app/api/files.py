@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import StreamingResponse
 
+from app.api.bodies import BodyRoute
 from app.api.dependencies import Known, Principal
 from app.api.openapi import ERRORS
 from app.api.store_shapes import NO_NUL
@@ -21,7 +22,7 @@ from app.knowledge.base import FileRecord, Staged
 from app.protocol.errors import InvalidRequest, PayloadTooLarge
 from app.protocol.paging import Page
 
-router = APIRouter(tags=["Files"], responses=ERRORS)
+router = APIRouter(tags=["Files"], responses=ERRORS, route_class=BodyRoute)
 
 FileId = Annotated[str, Path(max_length=128, pattern=NO_NUL, description="The file's id.")]
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import render
@@ -15,7 +16,10 @@ from app.protocol.errors import ApiError
 
 _CREATE = "/v1/responses"
 _CREATE_ALIASES = frozenset({_CREATE, "/responses", "/openai/v1/responses"})
-_API = ("/responses", "/models", "/files", "/vector_stores")
+_API = ("/responses", "/models", "/files", "/vector_stores", "/containers", "/tools")
+_METHODS = ("GET", "POST", "DELETE")
+_EXPOSED = ("x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "warning", "openai-poll-after-ms", "content-disposition")
+"""What a page may read besides the fields every page may."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 _ROUTES = re.compile(
     r"(/v1/(?:responses|models|files|vector_stores))(/[^/]+)?"
@@ -44,8 +48,8 @@ class Gateway:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        scope["state"] = {**scope.get("state", {}), "request_id": _request_id(scope)}
         path: str = scope["path"]
+        scope["state"] = {**scope.get("state", {}), "request_id": _request_id(scope), "path": path}
         if path in _CREATE_ALIASES and scope["method"] == "POST":
             await self._create(scope, receive, send)
             return
@@ -67,6 +71,27 @@ class Gateway:
             await _refuse_websocket(send_with_id)
         else:
             await self._app(scope, receive, send_with_id)
+
+
+class BrowserGateway(Gateway):
+    """The same for pages of other origins, too (CORS)."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, origins: Sequence[str]) -> None:
+        """`origins` may read the answers; `*` is every one, and then without cookies, as browsers demand."""
+        super().__init__(app, metrics)
+        self._checked = CORSMiddleware(
+            super().__call__,
+            allow_origins=origins,
+            allow_methods=_METHODS,
+            allow_headers=["*"],
+            allow_credentials="*" not in origins,
+            allow_private_network=True,
+            expose_headers=_EXPOSED,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a preflight, or dispatch and let the page read the answer."""
+        await self._checked(scope, receive, send)
 
 
 def _request_id(scope: Scope) -> str:

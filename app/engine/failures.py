@@ -6,6 +6,8 @@ from app.protocol.errors import ApiError, InvalidRequest, NotFound, RateLimited,
 from app.protocol.response import ResponseError
 from app.providers.base import UpstreamError
 
+_BAD_GATEWAY = 502
+
 
 def to_api(error: UpstreamError) -> ApiError:
     """The HTTP error for a failure before anything was sent."""
@@ -19,10 +21,12 @@ def to_api(error: UpstreamError) -> ApiError:
         case status if 400 <= status < 500:  # noqa: PLR2004 - the class of client errors
             return InvalidRequest(error.message, code=code, param=param)
         case status:
-            return Unavailable(error.message, status=status, code=code, param=param, retry_after=retry_after)
+            # 503 and 504 are about time: they pass, also where this server does not try again by itself.
+            passes = error.retryable or status != _BAD_GATEWAY
+            return Unavailable(error.message, status=status, code=code, param=param, retry_after=retry_after, passes=passes)
 
 
-def response_code(error: UpstreamError) -> str:
+def response_code(error: UpstreamError | ApiError) -> str:
     """The `error.code` of a failed response: one of those the SDKs list."""
     match error.status:
         case 429:

@@ -21,7 +21,7 @@ from app.protocol.projection import fold, parse_frame
 from app.protocol.replay import replay
 from app.protocol.response import encode
 from app.settings import Limits
-from app.stores.base import AncestorDeleted, ResponseRecord, Turn
+from app.stores.base import AncestorDeleted, Turn
 
 _log = logging.getLogger(__name__)
 
@@ -86,20 +86,33 @@ class Responses:
 
     async def input_items(self, principal: Principal, response_id: str, query: PageQuery) -> ItemPage:
         """A page of what the model was given: the chain's earlier items and this turn's. Raises NotFound and InvalidRequest."""
-        found = ids.normalize_response_id(response_id)
-        try:
-            turns = await self._ports.store.chain(principal.project_id, found, self._now()) if found else None
-        except AncestorDeleted:
-            record = await self._record(principal, response_id)
-            turns = [Turn(record.id, record.input, record.response, record.inherited, record.exchanges)]
-        if turns is None:
-            raise not_found(response_id)
+        turns = await self._turns(principal, response_id)
         items: list[msgspec.Raw] = []
         for turn in turns:
             items += (*records.raws(turn.inherited or b"[]"), *records.raws(turn.input), *records.output_raws(turn.response))
         del items[len(items) - len(records.output_raws(turns[-1].response)) :]
         # An item that was referred to twice is listed once, since its id is what a page begins after.
         return _page(list({_ItemId.id_of(raw): raw for raw in items}.values()), query)
+
+    async def _turns(self, principal: Principal, response_id: str) -> Sequence[Turn]:
+        """The conversation up to the response, also while that is being made here."""
+        found = ids.normalize_response_id(response_id)
+        run = self._runs.find(principal.project_id, found) if found is not None else None
+        if run is not None and run.known and not run.settled:
+            before = await self._chain(principal, run.previous_id) if run.previous_id is not None else ()
+            return [*before, run.turn_so_far()]
+        turns = await self._chain(principal, found) if found is not None else ()
+        if not turns:
+            raise not_found(response_id)
+        return turns
+
+    async def _chain(self, principal: Principal, found: str) -> Sequence[Turn]:
+        """The turns up to a stored response; that one alone where an earlier one was deleted, none where it is not there itself."""
+        try:
+            return await self._ports.store.chain(principal.project_id, found, self._now()) or ()
+        except AncestorDeleted:
+            record = await self._ports.store.get(principal.project_id, found, self._now())
+            return [] if record is None else [Turn(record.id, record.input, record.response, record.inherited, record.exchanges)]
 
     async def delete(self, principal: Principal, response_id: str) -> str:
         """Delete the response and return its id as stored. Raises NotFound, and Conflict while it is being generated."""
@@ -116,13 +129,6 @@ class Responses:
             except EventLogUnavailable as error:
                 _log.warning("the frames of deleted response %s stay in the event log until they expire: %s", found, error)
         return self._ports.id_prefix + found
-
-    async def _record(self, principal: Principal, response_id: str) -> ResponseRecord:
-        found = ids.normalize_response_id(response_id)
-        record = await self._ports.store.get(principal.project_id, found, self._now()) if found else None
-        if record is None:
-            raise not_found(response_id)
-        return record
 
     async def _snapshot_elsewhere(self, principal: Principal, found: str, response_id: str) -> bytes:
         """The response as far as another replica has shared it."""

@@ -23,8 +23,9 @@ from app.engine.hosted import Hosted
 from app.engine.loop import Bounds
 from app.engine.media import Media
 from app.engine.metering import Metrics
-from app.engine.preparation import Preparation, Prepared, Tenant, estimated_size, shortened
-from app.engine.routing import Route, Router, Started, Target
+from app.engine.opening import Opening
+from app.engine.preparation import Preparation, Prepared, Tenant, estimated_size
+from app.engine.routing import Router, Started
 from app.engine.sealing import Sealer
 from app.engine.structured import Validator
 from app.engine.transcript import Context, weight
@@ -34,13 +35,14 @@ from app.protocol import ids
 from app.protocol.assembler import Assembler
 from app.protocol.call_writers import InvalidArguments
 from app.protocol.deltas import TokenUsage
+from app.protocol.errors import ApiError
 from app.protocol.messages import ImagePart
 from app.protocol.options import Options
 from app.protocol.replay import catch_up, encode_cuts
 from app.protocol.response import Response, ResponseError, encode
-from app.providers.base import ModelCall, UpstreamError
+from app.providers.base import UpstreamError
 from app.settings import Limits
-from app.stores.base import RecordRefused, ResponseRecord, ResponseStore, StoreUnavailable
+from app.stores.base import RecordRefused, ResponseRecord, ResponseStore, StoreUnavailable, Turn
 from app.tools.base import Cite, ToolContext
 
 _log = logging.getLogger(__name__)
@@ -92,29 +94,65 @@ class Run:
         self._hosted = (
             Hosted(admitted.tools.hosted, ports.limits, self._introduce, ports.metrics.tool_called) if admitted.tools.hosted else None
         )
-        self._preparation = Preparation(admitted, items, Tenant(project_id, ports.history, ports.sealer, ports.media), self._hosted)
-        self._prepared: Prepared | None = None
+        preparation = Preparation(admitted, items, Tenant(project_id, ports.history, ports.sealer, ports.media), self._hosted)
+        self._opening = Opening(ports.router, preparation, admitted, int(now))
         self._started: Started | None = None
+        self._refusal: Exception | None = None
+        """No upstream accepted a request whose stream had begun already."""
+        self._seed: Response | None = None
+        """What `response.created` shows."""
         self._assembler: Assembler | None = None
         self._asked_before: list[TokenUsage] = []
         """What tools' questions have cost before the model was asked."""
         self._failure: UpstreamError | None = None
-        self._target: Target | None = None
         self.audience = Audience(project_id, self.id, ports.shared)
         self.settled = False
         """Its record is stored."""
 
     async def open(self) -> None:
-        """Get an upstream to accept the request. Raises ApiError: nothing has been sent to the client yet."""
+        """Get an upstream to accept the request. Raises ApiError where nothing has been sent to the client yet; after `begin` a failure
+        is the response's."""
         try:
-            self._started = await self._open_fitting()
-        except UpstreamError as error:
-            raise failures.to_api(error) from error
+            self._started = await self._opening.first()
+        except asyncio.CancelledError:
+            if self._assembler is not None:
+                await self._cancelled()
+            raise
+        except Exception as error:
+            if self._assembler is not None:
+                self._refusal = error
+            elif isinstance(error, UpstreamError):
+                raise failures.to_api(error) from error
+            else:
+                raise
+        else:
+            self._ports.metrics.first_token(self._ports.clock() - self._began)
+        begun, self._assembler = self._assembler is not None, self._new_assembler()
+        self._assembler.start()
+        if begun:
+            self._assembler.take()  # these frames are out
+
+    def begin(self) -> list[bytes]:
+        """The opening frames of a stream whose upstream is silent, for the client; it can still be tried again and elsewhere behind them.
+
+        None where they are out already, and as long as the request is not written for an upstream.
+        """
+        if self._assembler is not None or self._opening.prepared is None:
+            return []
+        self._assembler = assembler = self._new_assembler()
+        assembler.start()
+        frames = assembler.take()
+        if self.admitted.store:
+            self.audience.tell(frames, final=False)
+        return frames
+
+    def _new_assembler(self) -> Assembler:
         prepared = self._ready
-        self.warnings = prepared.warnings
-        for warning in self.warnings:
-            _log.warning("response %s: %s", self.id, warning)
-        self._ports.metrics.first_token(self._ports.clock() - self._began)
+        if self._seed is None:  # else it is what the client has seen already, whatever another upstream would have made of it
+            self.warnings = prepared.warnings
+            for warning in self.warnings:
+                _log.warning("response %s: %s", self.id, warning)
+            self._seed = begin(self.admitted, prepared.decision, prepared.call.model, self._ports.id_prefix + self.id, int(self._began))
         # No method of this object: a cycle would leave the whole request to the garbage collector.
         seal = partial(self._ports.sealer.seal, project_id=self.project_id, model=self.admitted.model) if self.admitted.seals else None
         options = Options(
@@ -127,10 +165,10 @@ class Run:
             hosted=self._hosted.openers if self._hosted is not None else {},
             annotate=self._hosted.citations.annotate if self._hosted is not None else None,
         )
-        seed = begin(self.admitted, prepared.decision, prepared.call.model, self._ports.id_prefix + self.id, int(self._began))
-        self._assembler = Assembler(seed, partial(_new_id, self.id), options)
+        assembler = Assembler(self._seed, partial(_new_id, self.id), options)
         for usage in self._asked_before:
-            self._assembler.usage.add(usage)
+            assembler.usage.add(usage)
+        return assembler
 
     async def stream(self, send: Send) -> None:
         """Send the stream, some whole frames at a time. It ends with the terminal event on every path; the record is stored before it.
@@ -138,7 +176,6 @@ class Run:
         Cancelling the task cancels the run: the upstream request is closed and the record settles.
         """
         assembler, followable = self._built, self.admitted.store
-        assembler.start()
 
         async def publish() -> None:
             frames = assembler.take()
@@ -174,9 +211,14 @@ class Run:
         assembler = self._built
         return assembler.body if self.settled else encode(msgspec.structs.replace(assembler.seed, output=tuple(assembler.output)))
 
+    def turn_so_far(self) -> Turn:
+        """What was asked, as it will be stored, and what is answered as yet."""
+        stored, _ = records.input_array(self._ready.items, self.id)
+        return Turn(self.id, stored, self.snapshot(), None)
+
     def remember(self) -> None:
         """Keep the context at hand for the next turn. Called when the client has its answer; the work is done if a next turn comes."""
-        assembler, prepared = self._assembler, self._prepared
+        assembler, prepared = self._assembler, self._opening.prepared
         if not self.admitted.store or assembler is None or prepared is None or self._response.status not in ("completed", "incomplete"):
             return
         if prepared.transcript.uploads:  # a file may be deleted, by any process, and must not be shown from here then
@@ -191,18 +233,15 @@ class Run:
             transcript.flush_open()
             return view.settle(transcript, turns, prefix, expires_at)
 
-        previous = self.admitted.request.previous_response_id
-        parent = ids.normalize_response_id(previous) if previous else None
         size = len(prefix) + sum(map(weight, transcript.messages)) + exchanges.weight + len(body)
-        self._ports.history.remember(view, self.id, Recent(turns, expires_at, size, make), after=parent)
+        self._ports.history.remember(view, self.id, Recent(turns, expires_at, size, make), after=self.previous_id)
 
     async def _generate(self, publish: Callable[[], Awaitable[None]]) -> None:
         """The model's turn, with every failure made part of the response."""
-        assembler, ports, started = self._built, self._ports, self._started
-        if started is None:
-            raise RuntimeError("open() comes first")
+        assembler, ports = self._built, self._ports
         try:
-            around = Surroundings(ports.validator, ports.parsers, self._open, publish)
+            started = self._accepted()
+            around = Surroundings(ports.validator, ports.parsers, self._opening.again, publish)
             if self._hosted is None:
                 await turn.run(self._ready, started, assembler, around)
             else:
@@ -220,11 +259,22 @@ class Run:
             _log.warning("upstream failed during response %s: %s", self.id, error.message)
             self._failure = error
             assembler.fail(ResponseError(failures.response_code(error), error.message))
+        except ApiError as error:
+            assembler.fail(ResponseError(failures.response_code(error), error.message))
         except (ModelFailure, InvalidArguments) as error:
             assembler.fail(ResponseError("server_error", str(error)))
         except Exception:  # noqa: BLE001 - whatever happens, the stream ends with a terminal event
             _log.exception("response %s failed", self.id)
             assembler.fail(ResponseError("server_error", "The gateway failed while generating the response."))
+
+    def _accepted(self) -> Started:
+        """What the upstream has begun to say. Raises what has kept every upstream from it."""
+        refusal, self._refusal = self._refusal, None
+        if refusal is not None:
+            raise refusal
+        if self._started is None:
+            raise RuntimeError("open() comes first")
+        return self._started
 
     async def aclose(self) -> None:
         """Nobody needs the run's tools any more."""
@@ -246,39 +296,10 @@ class Run:
         )
 
     def _add_usage(self, usage: TokenUsage) -> None:
-        if self._assembler is None:
+        if self._started is None or self._assembler is None:
             self._asked_before.append(usage)
         else:
             self._assembler.usage.add(usage)
-
-    async def _open_fitting(self) -> Started:
-        """Send the request; with `truncation: auto` shorter and shorter until it fits the model's window. Raises UpstreamError."""
-        call: ModelCall | None = None
-        while True:
-            try:
-                return await self._open(call)
-            except UpstreamError as error:
-                prepared = self._prepared
-                if error.code != "context_length_exceeded" or self.admitted.request.truncation != "auto" or prepared is None:
-                    raise
-                call = shortened(call or prepared.call, prepared.provider)
-                if call is None:
-                    raise
-
-    async def _open(self, call: ModelCall | None) -> Started:
-        """Send the prepared request, or `call` in its stead."""
-        target = self._target or self._ports.router.target(self.admitted.model)
-        self._target = target
-        if call is not None:  # it is written in the words of one upstream
-            target = Target(target.model, tuple(route for route in target.routes if route.provider is self._ready.provider))
-
-        async def build(route: Route) -> ModelCall:
-            if call is not None:
-                return call
-            self._prepared = await self._preparation.prepare(route.provider, target.model, int(self._began))
-            return self._prepared.call
-
-        return await self._ports.router.open(target, build)
 
     async def _settle(self) -> None:
         """Store the record; without it the response is a failure, since it could not be continued."""
@@ -310,6 +331,12 @@ class Run:
         self._ports.metrics.responded(response.model, response.status, stream=self.admitted.stream, seconds=seconds, usage=response.usage)
 
     @property
+    def previous_id(self) -> str | None:
+        """The response it continues."""
+        previous = self.admitted.request.previous_response_id
+        return ids.normalize_response_id(previous) if previous else None
+
+    @property
     def known(self) -> bool:
         """It has begun, and others may read it."""
         return self.admitted.store and self._assembler is not None
@@ -326,11 +353,10 @@ class Run:
     def _record(self) -> ResponseRecord:
         response, created = self._response, int(self._began)
         stored, foreign = records.input_array(self._ready.items, self.id)
-        previous = self.admitted.request.previous_response_id
         return ResponseRecord(
             id=self.id,
             project_id=self.project_id,
-            previous_id=ids.normalize_response_id(previous) if previous else None,
+            previous_id=self.previous_id,
             created_at=created,
             expires_at=created + self._ports.retention_seconds,
             status=response.status,
@@ -350,9 +376,9 @@ class Run:
 
     @property
     def _ready(self) -> Prepared:
-        if self._prepared is None:
+        if self._opening.prepared is None:
             raise RuntimeError("open() comes first")
-        return self._prepared
+        return self._opening.prepared
 
     @property
     def _response(self) -> Response:

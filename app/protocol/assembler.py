@@ -22,7 +22,7 @@ from app.protocol.ids import item_prefix
 from app.protocol.items import ItemStatus, OutputItem, ReasoningItem
 from app.protocol.options import Options
 from app.protocol.phases import SPECS, kind, tells_arguments
-from app.protocol.response import IncompleteDetails, Response, ResponseError, encode, usage_of
+from app.protocol.response import IncompleteDetails, Response, ResponseError, encode, tool_usage_of, usage_of
 from app.protocol.usage import UsageCounter
 from app.protocol.writers import Cut, Emitter, MessageWriter, ReasoningWriter
 
@@ -391,5 +391,6 @@ class Assembler:
 
     def _end(self, **outcome: Any) -> None:
         usage = usage_of(self.usage.tokens, self.usage.tools, estimated=self.usage.estimated)
-        self.response = msgspec.structs.replace(self.seed, output=tuple(self.output), usage=usage, **outcome)
+        tools = tool_usage_of(self.output) if self.usage.tools else msgspec.UNSET
+        self.response = msgspec.structs.replace(self.seed, output=tuple(self.output), usage=usage, tool_usage=tools, **outcome)
         self.body = encode(self.response)

@@ -6,8 +6,10 @@ The tree:
     ├── InvalidRequest      400  the caller's mistake; names the parameter
     ├── Unauthorized        401
     ├── NotFound            404
+    ├── MethodNotAllowed    405
     ├── Conflict            409  never worth an automatic retry
     ├── PayloadTooLarge     413
+    ├── UnsupportedEncoding 415
     ├── RateLimited         429
     └── Unavailable         502, 503, 504: the upstream's or ours, may pass
 
@@ -78,6 +80,7 @@ class InvalidRequest(ApiError):
 
     status = 400
     type: ErrorType = "invalid_request_error"
+    retryable = False
 
 
 class Unauthorized(ApiError):
@@ -85,6 +88,7 @@ class Unauthorized(ApiError):
 
     status = 401
     type: ErrorType = "authentication_error"
+    retryable = False
 
 
 class NotFound(ApiError):
@@ -92,6 +96,7 @@ class NotFound(ApiError):
 
     status = 404
     type: ErrorType = "invalid_request_error"
+    retryable = False
 
 
 class Conflict(ApiError):
@@ -107,6 +112,31 @@ class PayloadTooLarge(ApiError):
 
     status = 413
     type: ErrorType = "invalid_request_error"
+    retryable = False
+
+
+class MethodNotAllowed(ApiError):
+    """The address is served, but not for this method; `allowed` lists those it is served for."""
+
+    status = 405
+    type: ErrorType = "invalid_request_error"
+    retryable = False
+
+    def __init__(self, message: str, allowed: str) -> None:
+        super().__init__(message, code="method_not_allowed")
+        self.allowed = allowed
+
+
+class UnsupportedEncoding(ApiError):
+    """The body has a `Content-Encoding` that is not read; `accepted` lists those that are."""
+
+    status = 415
+    type: ErrorType = "invalid_request_error"
+    retryable = False
+
+    def __init__(self, message: str, accepted: str) -> None:
+        super().__init__(message, code="unsupported_content_encoding")
+        self.accepted = accepted
 
 
 class RateLimited(ApiError):
@@ -129,6 +159,10 @@ class Unavailable(ApiError):
         code: str | None = None,
         param: str | None = None,
         retry_after: float | None = None,
+        passes: bool = True,
     ) -> None:
+        """`passes` False: whatever it is, trying again does not help."""
         super().__init__(message, code=code, param=param, retry_after=retry_after)
         self.status = status
+        if not passes:
+            self.retryable = False

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from app.protocol.deltas import TokenUsage
+from app.protocol.hosted import SearchAction, WebSearchCall
 from app.protocol.items import OutputItem
 
 Status = Literal["in_progress", "completed", "failed", "cancelled", "incomplete", "queued"]
@@ -37,6 +39,36 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=False):
     """Calls of hosted tools, as the vendor counts them: `{"web_search": {"count": 1}}`."""
     x_estimated: bool | msgspec.UnsetType = msgspec.UNSET
     """True when the upstream reported nothing and the numbers are this gateway's estimate."""
+
+
+class ImageTokens(msgspec.Struct, frozen=True, gc=False):
+    """Tokens by kind."""
+
+    image_tokens: int = 0
+    text_tokens: int = 0
+
+
+class ImageGenerationUsage(msgspec.Struct, frozen=True):
+    """Always none: images are not generated here."""
+
+    input_tokens: int = 0
+    input_tokens_details: ImageTokens = ImageTokens()
+    output_tokens: int = 0
+    output_tokens_details: ImageTokens = ImageTokens()
+    total_tokens: int = 0
+
+
+class WebSearchUsage(msgspec.Struct, frozen=True, gc=False):
+    """Searches of the web; opening a page is none."""
+
+    num_requests: int = 0
+
+
+class ToolUsage(msgspec.Struct, frozen=True):
+    """What hosted tools have used, as OpenAI's API tells it; families without any have zeros."""
+
+    image_gen: ImageGenerationUsage = ImageGenerationUsage()
+    web_search: WebSearchUsage = WebSearchUsage()
 
 
 class ResponseError(msgspec.Struct, frozen=True):
@@ -95,6 +127,8 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     usage: Usage | None = None
+    tool_usage: ToolUsage | msgspec.UnsetType = msgspec.UNSET
+    """Present when hosted tools were called."""
     user: str | None = None
     metadata: dict[str, str] = msgspec.field(default_factory=dict[str, str])
 
@@ -112,6 +146,12 @@ def usage_of(counted: TokenUsage | None, tools: dict[str, dict[str, int]], *, es
         x_tools=tools or msgspec.UNSET,
         x_estimated=estimated or msgspec.UNSET,
     )
+
+
+def tool_usage_of(output: Sequence[OutputItem]) -> ToolUsage:
+    """What the hosted calls among the items have used."""
+    done = [item for item in output if isinstance(item, WebSearchCall) and item.status == "completed"]
+    return ToolUsage(web_search=WebSearchUsage(sum(isinstance(item.action, SearchAction) for item in done)))
 
 
 _encoder = msgspec.json.Encoder()
@@ -137,5 +177,6 @@ def seed(response: Response) -> Response:
         "incomplete_details": None,
         "output": (),
         "usage": None,
+        "tool_usage": msgspec.UNSET,
     }
     return msgspec.structs.replace(response, **changes)

@@ -58,7 +58,7 @@ _RULES = (
         502,
         "upstream_billing",
         _any("arrearage|unpurchased|notpurchased|overdue|freetieronly"),
-        _any("free allocated quota exceeded|account is in good standing"),
+        _any("free allocated quota exceeded|account is in good standing|insufficient (account )?(balance|credits)|balance is insufficient"),
     ),
     _Rule(
         503, "server_is_overloaded", _any("serviceunavailable|modelunavailable|overloaded"), _any("system capacity limits"), retryable=True
@@ -98,9 +98,11 @@ _RULES = (
 
 _BY_STATUS = {
     401: _Rule(502, "upstream_authentication"),
+    402: _Rule(502, "upstream_billing"),
     403: _Rule(502, "upstream_authentication"),
     408: _Rule(504, "upstream_timeout", retryable=True),
     429: _Rule(429, "rate_limit_exceeded", retryable=True),
+    501: _Rule(502, "upstream_unsupported"),
     503: _Rule(503, "server_is_overloaded", retryable=True),
     504: _Rule(504, "upstream_timeout", retryable=True),
     529: _Rule(503, "server_is_overloaded", retryable=True),

@@ -84,6 +84,20 @@ async def test_when_to_come_back(client: openai.AsyncOpenAI, upstream: ScriptedU
 
 
 @pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("status", "told"), [(401, "false"), (402, "false"), (403, "false"), (400, "false"), (500, None), (429, None)])
+async def test_what_cannot_pass_is_not_worth_another_try(
+    gateway: Gateway, upstream: ScriptedUpstream, status: int, told: str | None, *, stream: bool
+) -> None:
+    tries = 3 if told is None else 1
+    upstream.script(*[Reply.error(status, {"error": {"message": "No."}}, {"retry-after": "0.01"})] * tries)
+    async with gateway.http() as http:
+        refused = await http.post("/v1/responses", json={"model": MODEL, "input": "Hi", "stream": stream})
+
+    assert not refused.is_success
+    assert refused.headers.get("x-should-retry") == told
+
+
+@pytest.mark.parametrize("stream", [False, True])
 async def test_tools_nobody_asked_for_are_left_out_with_a_warning(gateway: Gateway, upstream: ScriptedUpstream, stream: bool) -> None:
     tools: list[Json] = [{"type": "web_search", "external_web_access": True}, {"type": "function", "name": "shell", "parameters": {}}]
     request: Json = {"model": MODEL, "input": "Hi", "tools": tools, "stream": stream}

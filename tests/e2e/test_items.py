@@ -8,9 +8,9 @@ import openai
 import pytest
 from openai.types.responses import ResponseInputItemParam, ResponseInputParam
 
-from tests.e2e.streams import MODEL, Json, sent
+from tests.e2e.streams import MODEL, Frames, Json, id_in, sent
 from tests.support.gateway import Gateway
-from tests.support.script import Call, Reply, Text, Thought
+from tests.support.script import Call, Gate, Reply, Text, Thought
 from tests.support.upstream import ScriptedUpstream
 
 SEVEN: ResponseInputParam = [{"role": "user", "content": f"item {number}"} for number in range(7)]
@@ -178,3 +178,37 @@ async def test_an_item_referred_to_twice_is_listed_once(client: openai.AsyncOpen
 
     assert len(items) == len(set(items)) == 2
     assert [message["role"] for message in sent(upstream)] == ["assistant", "user", "assistant"]
+
+
+async def test_the_input_of_a_running_response(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+    gate = Gate()
+    upstream.script(Reply.say("One."), Reply(pieces=[Text("Two"), gate, Text(".")]))
+    async with gateway.http() as http:
+        first = (await http.post("/v1/responses", json={"model": MODEL, "input": "1?"})).json()["id"]
+        asked = {"model": MODEL, "input": [{"role": "user", "content": "2?"}], "previous_response_id": first, "stream": True}
+        async with http.stream("POST", "/v1/responses", json=asked) as answer:
+            frames = Frames(answer)
+            path = f"/v1/responses/{id_in(await frames.take())}/input_items"
+            running = await http.get(path, params={"order": "asc"})
+            page = await http.get(path, params={"limit": 1})
+            gate.open()
+            await frames.rest()
+        ended = await http.get(path, params={"order": "asc"})
+
+    assert running.status_code == 200
+    assert [item["content"][0]["text"] for item in running.json()["data"]] == ["1?", "One.", "2?"]
+    assert (page.json()["data"], page.json()["has_more"]) == (running.json()["data"][:1:-1], True)
+    assert running.json() == ended.json()
+
+
+async def test_the_input_of_a_running_response_that_is_not_stored(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+    gate = Gate()
+    upstream.script(Reply(pieces=[Text("Two"), gate, Text(".")]))
+    asked = {"model": MODEL, "input": "?", "stream": True, "store": False}
+    async with gateway.http() as http, http.stream("POST", "/v1/responses", json=asked) as answer:
+        frames = Frames(answer)
+        seen = await http.get(f"/v1/responses/{id_in(await frames.take())}/input_items")
+        gate.open()
+        await frames.rest()
+
+    assert (seen.status_code, seen.json()["error"]["code"]) == (404, "response_not_found")

@@ -58,3 +58,22 @@ def test_a_plain_answer_that_failed_is_an_http_error() -> None:
     assert failures.plain(ResponseError("rate_limit_exceeded", "Slow down."), cause).status == 429
     ours = failures.plain(ResponseError("server_error", "The model did not call."), None)
     assert (ours.status, ours.code, ours.message) == (502, "server_error", "The model did not call.")
+
+
+@pytest.mark.parametrize(
+    ("error", "retryable"),
+    [
+        (UpstreamError("m", status=502, code="upstream_authentication"), False),
+        (UpstreamError("m", status=502, code="upstream_billing"), False),
+        (UpstreamError("m", status=400), False),
+        (UpstreamError("m", status=404), False),
+        (UpstreamError("m", status=502, code="upstream_error", retryable=True), None),
+        (UpstreamError("m", status=504, code="upstream_stalled"), None),
+        (UpstreamError("m", status=503), None),
+        (UpstreamError("m", status=429), None),
+        (UpstreamProtocolError("m"), None),
+    ],
+)
+def test_what_cannot_pass_is_not_worth_another_try(error: UpstreamError, *, retryable: bool | None) -> None:
+    assert failures.to_api(error).retryable is retryable
+    assert failures.plain(ResponseError("server_error", "m"), error).retryable is retryable

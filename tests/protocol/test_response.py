@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 
 from app.protocol import deltas as d
+from app.protocol import hosted as h
 from app.protocol.response import Response, ResponseError, decode, encode, seed
 from tests.protocol.assembling import Script, assemble, scripts
 from tests.support.judge import REQUIRED, judge_response
@@ -39,6 +40,30 @@ def test_what_the_request_left_out_has_the_defaults_of_the_api() -> None:
     assert more.items() <= shown.items()
     assert shown["text"] == {"format": {"type": "text"}}
     assert shown["reasoning"] == {"effort": None, "summary": None}
+
+
+def test_tool_usage_counts_searches_and_has_every_family() -> None:
+    search, page = h.SearchAction("q"), h.OpenPageAction("https://a.example")
+    items = [
+        h.WebSearchCall("ws_1", "completed", search),
+        h.WebSearchCall("ws_2", "completed", search),
+        h.WebSearchCall("ws_3", "failed", search),
+        h.WebSearchCall("ws_4", "completed", page),
+    ]
+    turn = [d.NativeItem(item, done=True) for item in items]
+    made = assemble([*turn, d.Text("So."), d.TokenUsage(1, 2, 3), d.TurnFinished("stop")])
+    shown = json.loads(made.body)["tool_usage"]
+    assert shown["web_search"] == {"num_requests": 2}
+    nothing = {"image_tokens": 0, "text_tokens": 0}
+    assert shown["image_gen"] == {
+        "input_tokens": 0,
+        "input_tokens_details": nothing,
+        "output_tokens": 0,
+        "output_tokens_details": nothing,
+        "total_tokens": 0,
+    }
+    assert seed(made.response).tool_usage is msgspec.UNSET
+    assert "tool_usage" not in json.loads(assemble([d.Text("a"), d.TurnFinished("stop")]).body)
 
 
 @given(scripts())

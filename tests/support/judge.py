@@ -46,7 +46,7 @@ _NULLABLE = frozenset(
 REQUIRED = _NOT_NULL | _NULLABLE
 """The 31 fields that Open Responses requires of every response object."""
 
-_OUTCOME = frozenset({"status", "completed_at", "error", "incomplete_details", "output", "usage"})
+_OUTCOME = frozenset({"status", "completed_at", "error", "incomplete_details", "output", "usage", "tool_usage"})
 """The fields that may differ between the first and the last snapshot."""
 
 _ENDS: Mapping[str, frozenset[str]] = {

@@ -8,6 +8,7 @@ from typing import Any
 
 import openai
 from openai.types.responses import ResponseFunctionWebSearch, ResponseOutputMessage
+from openai.types.responses.response import ToolUsage
 
 from tests.e2e.streams import MODEL, final
 from tests.support.gateway import Gateway
@@ -49,6 +50,8 @@ async def test_search_read_answer(client: openai.AsyncOpenAI, upstream: Scripted
     (citation,) = message["content"][0]["annotations"]
     assert citation == {"type": "url_citation", "url": site.url("/a"), "title": "Tower", "start_index": 22, "end_index": 25}
     assert body["usage"]["x_tools"] == {"web_search": {"count": 1}, "web_extractor": {"count": 1}}
+    usage = ToolUsage.model_validate(body["tool_usage"])
+    assert (usage.web_search.num_requests, usage.image_gen.total_tokens) == (1, 0)
     assert body["usage"]["total_tokens"] == 3 * 13
 
     second, third = upstream.requests[1].body["messages"], upstream.requests[2].body["messages"]

@@ -1,0 +1,62 @@
+"""The way of one request to an upstream that accepts it."""
+
+from __future__ import annotations
+
+from app.engine.admission import Admitted
+from app.engine.preparation import Preparation, Prepared, shortened
+from app.engine.routing import Route, Router, Started, Target
+from app.providers.base import ModelCall, UpstreamError
+
+
+class Opening:
+    """Sends one request: `first`, then `again` with what is to be asked later."""
+
+    def __init__(self, router: Router, preparation: Preparation, admitted: Admitted, now: int) -> None:
+        self._router = router
+        self._preparation = preparation
+        self._admitted = admitted
+        self._now = now
+        self._target: Target | None = None
+        self.prepared: Prepared | None = None
+        """The request as it was written last; None: for no upstream yet."""
+
+    async def first(self) -> Started:
+        """Send the request; with `truncation: auto` shorter and shorter until it fits the model's window.
+
+        Raises UpstreamError, and ApiError for what preparing it shows to be wrong.
+        """
+        call: ModelCall | None = None
+        while True:
+            try:
+                return await (self._prepare_and_send() if call is None else self.again(call))
+            except UpstreamError as error:
+                prepared = self.prepared
+                if error.code != "context_length_exceeded" or self._admitted.request.truncation != "auto" or prepared is None:
+                    raise
+                call = shortened(call or prepared.call, prepared.provider)
+                if call is None:
+                    raise
+
+    async def again(self, call: ModelCall) -> Started:
+        """Send another call to the same upstream, in whose words it is written. Raises UpstreamError."""
+        target, prepared = self._aim(), self.prepared
+
+        async def build(_route: Route) -> ModelCall:
+            return call
+
+        routes = tuple(route for route in target.routes if prepared is not None and route.provider is prepared.provider)
+        return await self._router.open(Target(target.model, routes), build)
+
+    async def _prepare_and_send(self) -> Started:
+        target = self._aim()
+
+        async def build(route: Route) -> ModelCall:
+            self.prepared = await self._preparation.prepare(route.provider, target.model, self._now)
+            return self.prepared.call
+
+        return await self._router.open(target, build)
+
+    def _aim(self) -> Target:
+        if self._target is None:
+            self._target = self._router.target(self._admitted.model)
+        return self._target
