@@ -6,11 +6,14 @@ Where that record is missing (a client that keeps its context itself sends only 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from sys import getsizeof
 from typing import Any, cast
 
 import msgspec
 
+from app.engine import client_history
+from app.engine.toolset import MoreTools
 from app.engine.untrusted import wrap
 from app.protocol.errors import InvalidRequest
 from app.protocol.hosted import (
@@ -74,10 +77,21 @@ class Exchanges(msgspec.Struct):
         return sum(500 + getsizeof(one.call.arguments) + getsizeof(one.text) for one in self.calls.values())
 
 
-Said = InputItem | Exchange | Approval
+Said = InputItem | Exchange | Approval | MoreTools
 """What a transcript is made of."""
 
-_HOSTED_TYPES = frozenset(str(item.__struct_config__.tag) for item in SPECS)
+_IMAGE = "image_generation_call"
+_HOSTED_TYPES = frozenset({_IMAGE, *(str(item.__struct_config__.tag) for item in SPECS)})
+
+
+class _Image(msgspec.Struct, frozen=True):
+    id: str | None = None
+    status: str | None = None
+    revised_prompt: str | None = None
+    result: str | None = None
+
+
+_image_decoder = msgspec.json.Decoder(_Image)
 _item_decoder: msgspec.json.Decoder[HostedItem] = msgspec.json.Decoder(HostedItem)
 _approval_decoder = msgspec.json.Decoder(Approval)
 _decoder = msgspec.msgpack.Decoder(dict[str, Exchange | str])
@@ -110,10 +124,18 @@ def said(raw: msgspec.Raw, fields: InputItem, place: str, known: dict[str, Excha
         return fields
     if fields.type == APPROVAL:
         return _read(lambda: _approval_decoder.decode(raw), place)
+    if fields.type in client_history.ITEM_TYPES:
+        return client_history.read(raw, fields, place)
     if fields.type not in _HOSTED_TYPES:
         return fields
     if known is not None and fields.id in known:
         return known[fields.id]
+    return _read_hosted(raw, fields, place)
+
+
+def _read_hosted(raw: msgspec.Raw, fields: InputItem, place: str) -> Exchange | None:
+    if fields.type == _IMAGE:
+        return _of_image(_read(partial(_image_decoder.decode, raw), place))
     return _of_item(_read(lambda: _item_decoder.decode(_complete(raw, fields)), place))
 
 
@@ -169,6 +191,13 @@ def _of_item(item: HostedItem) -> Exchange | None:
         case McpApprovalRequest():
             return Exchange(item.id, Call(_call_id(item), mcp_function(item.server_label, item.name), item.arguments), None)
     return Exchange(item.id, Call(_call_id(item), name, arguments), wrap(kind(item).removesuffix("_call"), text)) if text else None
+
+
+def _of_image(image: _Image) -> Exchange:
+    """An image that another server has made. The model is told of it; the picture itself no assistant's message can hold."""
+    text = "The image was made and shown to the user." if image.result else f"There is no image (status: {image.status or 'unknown'})."
+    arguments = _json({"prompt": image.revised_prompt or ""})
+    return Exchange(image.id or "", Call(f"call_{image.id or _IMAGE}", "image_generation", arguments), text)
 
 
 def _error(error: McpError | str | None) -> str:

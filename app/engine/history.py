@@ -15,7 +15,7 @@ import msgspec
 from app.engine import records
 from app.engine.admission import Item
 from app.engine.media import Media
-from app.engine.toolset import upstream_name
+from app.engine.toolset import MoreTools, upstream_name
 from app.engine.transcript import Context, Transcript, last_user
 from app.protocol import ids
 from app.protocol.errors import InvalidRequest
@@ -89,6 +89,7 @@ class View(msgspec.Struct, frozen=True):
             images=tuple(transcript.images),
             notes=transcript.notes,
             uploads=transcript.uploads,
+            tools=tuple(_kept(transcript.tools)) if transcript.tools else (),
         )
 
 
@@ -210,6 +211,11 @@ class History:
                 f"Previous response with id '{given}' not found.", code="previous_response_not_found", param="previous_response_id"
             )
         return turns
+
+
+def _kept(tools: Sequence[MoreTools]) -> Iterable[MoreTools]:
+    """What later turns need of them; what a client sends again in each turn, once."""
+    return {(one.tools, one.found): one for one in (more.kept() for more in tools)}.values()
 
 
 def _by_id(input_items: bytes, response: bytes) -> dict[str, msgspec.Raw]:

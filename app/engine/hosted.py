@@ -52,7 +52,8 @@ class Hosted:
     """The tools one request asks for. `offer` first; `aclose` at the end."""
 
     def __init__(self, entries: Sequence[Entry], limits: Limits, introduce: Introduce, count: Count) -> None:
-        self._entries = entries
+        self.entries = entries
+        """Those of `tools`; before `offer` the conversation may add to them."""
         self._count = count
         self._limits = limits
         self._introduce = introduce
@@ -67,12 +68,12 @@ class Hosted:
 
     def __bool__(self) -> bool:
         """Whether there are any."""
-        return bool(self._entries)
+        return bool(self.entries)
 
     async def offer(self, where: Where, notes: Mapping[str, str], images: Sequence[ImagePart]) -> Offer:
         """Open what is to run here, and name what the upstream shall run. Raises ApiError."""
-        native = native_entries(self._entries, where)
-        for entry in self._entries:
+        native = native_entries(self.entries, where)
+        for entry in self.entries:
             if entry.key in native:
                 continue
             if entry.request is None:

@@ -14,7 +14,7 @@ from app.engine import failures, loop, records, turn
 from app.engine.admission import Admitted, Item
 from app.engine.asking import Asker
 from app.engine.audience import Audience
-from app.engine.catalog import Catalog
+from app.engine.catalog import Catalog, Entry
 from app.engine.echo import begin
 from app.engine.exchanges import Exchanges
 from app.engine.exchanges import encode as encode_exchanges
@@ -89,10 +89,8 @@ class Run:
         self._ports = ports
         self._items = items
         self._began = now
-        self._hosted = (
-            Hosted(admitted.tools.hosted, ports.limits, self._introduce, ports.metrics.tool_called) if admitted.tools.hosted else None
-        )
-        self._preparation = Preparation(admitted, items, Tenant(project_id, ports.history, ports.sealer, ports.media), self._hosted)
+        hosted = self._host(admitted.tools.hosted) if admitted.tools.hosted else None
+        self._preparation = Preparation(admitted, items, Tenant(project_id, ports.history, ports.sealer, ports.media), hosted)
         self._prepared: Prepared | None = None
         self._started: Started | None = None
         self._assembler: Assembler | None = None
@@ -121,11 +119,13 @@ class Run:
             quiet=not self.admitted.stream,
             raw_reasoning=self._ports.raw_reasoning,
             parallel_calls=prepared.call.parallel_tool_calls,
-            targets=self.admitted.tools.targets,
+            targets=prepared.tools.targets,
             seal=seal,
             hosted=self._hosted.openers if self._hosted is not None else {},
             annotate=self._hosted.citations.annotate if self._hosted is not None else None,
         )
+        if prepared.tools is not self.admitted.tools:  # the conversation has brought some
+            self.admitted = msgspec.structs.replace(self.admitted, tools=prepared.tools)
         seed = begin(self.admitted, prepared.decision, prepared.call.model, self._ports.id_prefix + self.id, int(self._began))
         self._assembler = Assembler(seed, partial(_new_id, self.id), options)
         for usage in self._asked_before:
@@ -192,7 +192,9 @@ class Run:
 
         previous = self.admitted.request.previous_response_id
         parent = ids.normalize_response_id(previous) if previous else None
-        size = len(prefix) + sum(map(weight, transcript.messages)) + exchanges.weight + len(body)
+        size = (
+            len(prefix) + sum(map(weight, transcript.messages)) + exchanges.weight + len(body) + sum(one.weight for one in transcript.tools)
+        )
         self._ports.history.remember(view, self.id, Recent(turns, expires_at, size, make), after=parent)
 
     async def _generate(self, publish: Callable[[], Awaitable[None]]) -> None:
@@ -229,6 +231,13 @@ class Run:
         """Nobody needs the run's tools any more."""
         if self._hosted is not None:
             await self._hosted.aclose()
+
+    @property
+    def _hosted(self) -> Hosted | None:
+        return self._preparation.hosted
+
+    def _host(self, entries: Sequence[Entry]) -> Hosted:
+        return Hosted(entries, self._ports.limits, self._introduce, self._ports.metrics.tool_called)
 
     def _introduce(self, note: str | None, images: Sequence[ImagePart], cite: Cite) -> ToolContext:
         request, model = self.admitted.request, self.admitted.model
@@ -274,7 +283,7 @@ class Run:
         async def build(route: Route) -> ModelCall:
             if call is not None:
                 return call
-            self._prepared = await self._preparation.prepare(route.provider, target.model, int(self._began))
+            self._prepared = await self._preparation.prepare(route.provider, target.model, int(self._began), self._host)
             return self._prepared.call
 
         return await self._ports.router.open(target, build)

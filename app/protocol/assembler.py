@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from app.protocol import deltas as d
+from app.protocol.client_tool_writer import ClientToolWriter
 from app.protocol.deferral import Deferral, PendingHosted
 from app.protocol.events import Created, InProgress
 from app.protocol.hosted import HostedCall, HostedItem
@@ -43,7 +44,7 @@ class _PendingCall(msgspec.Struct):
     call_id: str
     name: str
     fragments: list[str] = []
-    writer: CallWriter | CustomCallWriter | None = None
+    writer: CallWriter | CustomCallWriter | ClientToolWriter | None = None
     ignored: bool = False
 
 
@@ -55,7 +56,7 @@ class Assembler:
         self._new_id = new_id
         self._options = options
         self._out = Emitter(quiet=options.quiet)
-        self._writer: MessageWriter | ReasoningWriter | CallWriter | CustomCallWriter | HostedWriter | None = None
+        self._writer: MessageWriter | ReasoningWriter | CallWriter | CustomCallWriter | ClientToolWriter | HostedWriter | None = None
         self._calls: dict[int, _PendingCall] = {}
         self._waiting: list[_PendingCall] = []
         self._lead: list[d.Text] = []
@@ -308,7 +309,7 @@ class Assembler:
 
     @property
     def _mid_call(self) -> bool:
-        return isinstance(self._writer, CallWriter | CustomCallWriter) and not self._writer.complete()
+        return isinstance(self._writer, CallWriter | CustomCallWriter | ClientToolWriter) and not self._writer.complete()
 
     def _defer_call(self, delta: d.CallOpened) -> None:
         """Queue a hosted call; the first one's item is shown at once if its arguments are shown while they are written."""
@@ -359,7 +360,9 @@ class Assembler:
         target = self._options.targets.get(call.name) or CallTarget(call.name)
         call_id = call.call_id or self._new_id("call", index)
         namespace = target.namespace or msgspec.UNSET
-        if target.custom:
+        if target.tool is not None:
+            call.writer = ClientToolWriter(self._out, target.tool, (self._next_id(target.tool.item_type), call_id), index)
+        elif target.custom:
             custom = CustomToolCallItem(self._next_id("custom_tool_call"), "in_progress", call_id, target.name, namespace=namespace)
             call.writer = CustomCallWriter(self._out, custom, index)
         else:

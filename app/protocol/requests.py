@@ -84,6 +84,8 @@ class Tool(msgspec.Struct, frozen=True):
     strict: bool | None = None
     format: Json = msgspec.UNSET
     tools: tuple[msgspec.Raw, ...] | None = None
+    defer_loading: bool | None = None
+    """Not offered before a tool search has brought it."""
     function: Json = msgspec.UNSET
     """Chat Completions' nested form, which is refused with a hint."""
 
@@ -166,12 +168,26 @@ class InputItem(msgspec.Struct, frozen=True):
     encrypted_content: str | None = None
 
 
+_DESCRIBED = frozenset(
+    {None, "message", "reasoning", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output", "item_reference"}
+)
+"""Types whose every field `InputItem` has. Others may have fields of the same name and another shape, and are read where they are used."""
+
+
+class _Head(msgspec.Struct, frozen=True):
+    type: str | None = None
+    id: str | None = None
+    status: str | None = None
+    call_id: str | None = None
+
+
 class _Items(msgspec.Struct, frozen=True):
     input: tuple[InputItem, ...]
 
 
 _items_decoder = msgspec.json.Decoder(_Items)
 _request_decoder = msgspec.json.Decoder(CreateResponse)
+_head_decoder = msgspec.json.Decoder(_Head)
 _item_decoder = msgspec.json.Decoder(InputItem)
 _tool_decoder = msgspec.json.Decoder(Tool)
 _AT = re.compile(r" - at `\$\.?(?P<path>.*)`$")
@@ -207,7 +223,18 @@ def parse_item(raw: msgspec.Raw, place: str) -> InputItem:
     try:
         return _item_decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if isinstance(error, msgspec.ValidationError) and (head := _head(raw)) is not None:
+            return InputItem(type=head.type, id=head.id, status=head.status, call_id=head.call_id)
         raise _explain(error, place) from error
+
+
+def _head(raw: msgspec.Raw) -> _Head | None:
+    """What all items have in common; None for one that has to be as `InputItem` describes it."""
+    try:
+        head = _head_decoder.decode(raw)
+    except msgspec.ValidationError:
+        return None
+    return None if head.type in _DESCRIBED else head
 
 
 def parse_tool(raw: msgspec.Raw, place: str) -> Tool:

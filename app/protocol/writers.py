@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import msgspec
 
 from app.protocol import events as e
+from app.protocol.client_tools import ClientTool
 from app.protocol.deltas import TokenLogprob
 from app.protocol.errors import ErrorType
 from app.protocol.items import (
@@ -247,6 +248,8 @@ class CallTarget(msgspec.Struct, frozen=True):
     name: str
     namespace: str | None = None
     custom: bool = False
+    tool: ClientTool | None = None
+    """Whose calls are items of their own."""
 
 
 class CallWriter:
