@@ -94,7 +94,7 @@ def admit(body: bytes, limits: Limits, validator: Validator, catalog: Catalog, *
     _check_metadata(request.metadata or {})
     include = request.include or ()
     items = _items(request, body, limits)
-    build = partial(_toolset, request, catalog, limits.tools, lenient)
+    build = partial(_toolset, request, catalog, limits.tools, lenient=lenient)
     return Admitted(
         request=request,
         model=request.model,
@@ -109,9 +109,12 @@ def admit(body: bytes, limits: Limits, validator: Validator, catalog: Catalog, *
     )
 
 
-def _toolset(request: CreateResponse, catalog: Catalog, most: int, lenient: bool, more: Sequence[MoreTools] = ()) -> Toolset:  # noqa: FBT001 - bound by name nowhere else
-    _limit("tools", len(request.tools or ()) + sum(len(one.tools) for one in more), most)
-    return toolset.build(request.tools or (), given(request.tool_choice), catalog, request.model or "", more, lenient=lenient)
+def _toolset(request: CreateResponse, catalog: Catalog, most: int, more: Sequence[MoreTools] = (), *, lenient: bool) -> Toolset:
+    tools = request.tools or ()
+    _limit("tools", len(tools), most)
+    for one in more:
+        _limit(one.place or "tools", len(one.tools), most)
+    return toolset.build(tools, given(request.tool_choice), catalog, request.model or "", more, lenient=lenient)
 
 
 def _first_toolset(build: Callable[[], Toolset], request: CreateResponse, items: Sequence[Item]) -> Toolset:

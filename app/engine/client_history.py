@@ -52,7 +52,7 @@ def _arguments(kind: str, members: Members, place: str) -> str:
 def _more_tools(raw: msgspec.Raw, fields: InputItem, place: str) -> MoreTools:
     at = f"{place}.tools" if place else "tools"
     try:
-        tools = msgspec.json.decode(raw, type=_Tools).tools
+        tools = tuple(tool.copy() for tool in msgspec.json.decode(raw, type=_Tools).tools)  # else they would keep the whole body
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"Invalid '{at}': expected a list of tools.", code="invalid_type", param=at) from error
     if fields.type == "additional_tools":

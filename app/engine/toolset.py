@@ -57,8 +57,8 @@ class MoreTools(msgspec.Struct, frozen=True):
     result: InputItem | None = None
 
     def kept(self) -> MoreTools:
-        """As a later turn needs them, without the request's body."""
-        return MoreTools(tuple(raw.copy() for raw in self.tools), "", self.found)
+        """As a later turn needs them."""
+        return MoreTools(self.tools, "", self.found)
 
     @property
     def weight(self) -> int:

@@ -60,9 +60,9 @@ class ShellCall(msgspec.Struct, frozen=True, tag="shell_call"):
 class PatchOperation(msgspec.Struct, frozen=True):
     """What to do with one file; `diff` is missing where it is deleted."""
 
-    type: Literal["create_file", "update_file", "delete_file"] = "update_file"
-    path: str = ""
-    diff: str | msgspec.UnsetType = ""
+    type: Literal["create_file", "update_file", "delete_file"]
+    path: str
+    diff: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class ApplyPatchCall(msgspec.Struct, frozen=True, tag="apply_patch_call"):
@@ -71,7 +71,7 @@ class ApplyPatchCall(msgspec.Struct, frozen=True, tag="apply_patch_call"):
     id: str
     status: Literal["in_progress", "completed"]
     call_id: str
-    operation: PatchOperation = PatchOperation()
+    operation: PatchOperation
 
 
 class ToolSearchCall(msgspec.Struct, frozen=True, tag="tool_search_call"):

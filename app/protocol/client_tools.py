@@ -137,7 +137,7 @@ _ROWS = (
             diff=_text(_DIFF),
         ),
         read_operation,
-        PatchOperation(),
+        PatchOperation("update_file", "", ""),
         _without_diff,
         cut="in_progress",
     ),
