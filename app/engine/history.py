@@ -214,8 +214,13 @@ class History:
 
 
 def _kept(tools: Sequence[MoreTools]) -> Iterable[MoreTools]:
-    """What later turns need of them; what a client sends again in each turn, once."""
-    return {(one.tools, one.found): one for one in (more.kept() for more in tools)}.values()
+    """What later turns need of them. What a client sends again in each turn is kept once, where it came last."""
+    kept: dict[tuple[bytes, bool], MoreTools] = {}
+    for one in tools:
+        key = b"".join(map(bytes, one.tools)), one.found
+        kept.pop(key, None)
+        kept[key] = one.kept()
+    return kept.values()
 
 
 def _by_id(input_items: bytes, response: bytes) -> dict[str, msgspec.Raw]:

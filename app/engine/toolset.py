@@ -275,7 +275,8 @@ class _Collector:
             raise InvalidRequest(f"Two tools are named '{target.name}'; names must differ.", code="invalid_value", param=f"{place}.name")
         if known is not None and function.parameters is _NO_PARAMETERS:
             function = known  # what a search has found may be no more than a name
-        self._deferred.pop(function.name, None)
+        if self._deferred.pop(function.name, None) is not None:
+            del self._functions[function.name]  # it comes last, so that what the model read before stays the same
         self.targets[function.name] = target
         self._functions[function.name] = function
 
