@@ -99,7 +99,7 @@ def test_a_search_and_what_it_found(arguments: object) -> None:
 
 
 def test_arguments_that_could_not_be_run_are_still_told() -> None:
-    odd = {**SHELL, "action": {"commands": [], "x": 1}}
+    odd: Json = {**SHELL, "action": {"commands": [], "x": 1}}
     assert round_of(odd, {"type": "shell_call_output", "call_id": "c", "output": []})[1] == '{"commands":[],"x":1}'
 
 
@@ -128,25 +128,25 @@ def test_calls_side_by_side_keep_their_order() -> None:
     assert [result.call_id for result in results if isinstance(result, ToolResult)] == ["c", "p"]
 
 
-@pytest.mark.parametrize(
-    ("items", "param", "code"),
-    [
-        ([{"type": "shell_call", "call_id": "c"}], "input[0].action", "missing_required_parameter"),
-        ([{"type": "shell_call", "call_id": "c", "action": 1}], "input[0].action", "invalid_type"),
-        ([{"type": "apply_patch_call", "call_id": "c"}], "input[0].operation", "missing_required_parameter"),
-        ([{**SHELL, "call_id": None}], "input[0].call_id", "missing_required_parameter"),
-        ([SHELL, {"type": "shell_call_output", "call_id": "c"}], "input[1].output", "invalid_type"),
-        ([SHELL, {"type": "shell_call_output", "call_id": "c", "output": [1]}], "input[1].output[0]", "invalid_type"),
-        ([LOCAL, {"type": "local_shell_call_output", "call_id": "c"}], "input[1].output", "missing_required_parameter"),
-        ([{"type": "tool_search_output", "call_id": "c", "tools": "a"}], "input[0].tools", "invalid_type"),
-        ([{"type": "computer_call", "call_id": "c"}, {"type": "computer_call_output", "output": {}}], "input[0].type", "unsupported_value"),
-        (
-            [{"type": "computer_call_output", "output": {"type": "computer_screenshot"}}],
-            "input[0].type",
-            "unsupported_value",
-        ),
-    ],
-)
+_WRONG: list[tuple[list[Json], str, str]] = [
+    ([{"type": "shell_call", "call_id": "c"}], "input[0].action", "missing_required_parameter"),
+    ([{"type": "shell_call", "call_id": "c", "action": 1}], "input[0].action", "invalid_type"),
+    ([{"type": "apply_patch_call", "call_id": "c"}], "input[0].operation", "missing_required_parameter"),
+    ([{**SHELL, "call_id": None}], "input[0].call_id", "missing_required_parameter"),
+    ([SHELL, {"type": "shell_call_output", "call_id": "c"}], "input[1].output", "invalid_type"),
+    ([SHELL, {"type": "shell_call_output", "call_id": "c", "output": [1]}], "input[1].output[0]", "invalid_type"),
+    ([LOCAL, {"type": "local_shell_call_output", "call_id": "c"}], "input[1].output", "missing_required_parameter"),
+    ([{"type": "tool_search_output", "call_id": "c", "tools": "a"}], "input[0].tools", "invalid_type"),
+    ([{"type": "computer_call", "call_id": "c"}, {"type": "computer_call_output", "output": {}}], "input[0].type", "unsupported_value"),
+    (
+        [{"type": "computer_call_output", "output": {"type": "computer_screenshot"}}],
+        "input[0].type",
+        "unsupported_value",
+    ),
+]
+
+
+@pytest.mark.parametrize(("items", "param", "code"), _WRONG)
 def test_what_is_wrong_is_named_where_it_stands(items: list[Json], param: str, code: str) -> None:
     with pytest.raises(InvalidRequest) as raised:
         spoken(*items)

@@ -275,7 +275,7 @@ async def test_what_a_search_finds_can_be_called() -> None:
 
 async def test_a_search_that_found_a_name_means_the_definition_that_was_deferred() -> None:
     engine = Engine(say("Hi."))
-    later = {**LATER, "parameters": {"type": "object", "properties": {"a": {}}}}
+    later: Json = {**LATER, "parameters": {"type": "object", "properties": {"a": {}}}}
     await engine.plain(tools=[SEARCH, later], input=[USER, searched(), found("c1", {"type": "function", "name": "later"})])
     assert offered(engine) == ["tool_search", "later"]
     assert json.loads(bytes(engine.provider.calls[0].tools[1].parameters)) == later["parameters"]
