@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import openai
 import pytest
@@ -45,8 +45,7 @@ ASKED: ResponseInputParam = [{"type": "message", "role": "user", "content": "Go"
 async def create(client: openai.AsyncOpenAI, *, stream: bool, **fields: Any) -> Response:
     """The response, as the answer or as the stream's helper has it."""
     if not stream:
-        answer: Response = await client.responses.create(model=MODEL, tools=TOOLS, **fields)
-        return answer
+        return cast("Response", await client.responses.create(model=MODEL, tools=TOOLS, **fields))
     async with client.responses.stream(model=MODEL, tools=TOOLS, **fields) as events:
         async for _ in events:
             pass
