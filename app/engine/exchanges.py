@@ -5,6 +5,7 @@ Where that record is missing (a client that keeps its context itself sends only 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from sys import getsizeof
@@ -135,7 +136,7 @@ def said(raw: msgspec.Raw, fields: InputItem, place: str, known: dict[str, Excha
 
 def _read_hosted(raw: msgspec.Raw, fields: InputItem, place: str) -> Exchange | None:
     if fields.type == _IMAGE:
-        return _of_image(_read(partial(_image_decoder.decode, raw), place))
+        return _of_image(_read(partial(_image_decoder.decode, raw), place), place)
     return _of_item(_read(lambda: _item_decoder.decode(_complete(raw, fields)), place))
 
 
@@ -193,11 +194,12 @@ def _of_item(item: HostedItem) -> Exchange | None:
     return Exchange(item.id, Call(_call_id(item), name, arguments), wrap(kind(item).removesuffix("_call"), text)) if text else None
 
 
-def _of_image(image: _Image) -> Exchange:
+def _of_image(image: _Image, place: str) -> Exchange:
     """An image that another server has made. The model is told of it; the picture itself no assistant's message can hold."""
     text = "The image was made and shown to the user." if image.result else f"There is no image (status: {image.status or 'unknown'})."
     arguments = _json({"prompt": image.revised_prompt or ""})
-    return Exchange(image.id or "", Call(f"call_{image.id or _IMAGE}", "image_generation", arguments), text)
+    name = image.id or re.sub(r"\W+", "_", place)
+    return Exchange(image.id or "", Call(f"call_{name}", "image_generation", arguments), text)
 
 
 def _error(error: McpError | str | None) -> str:

@@ -15,11 +15,10 @@ from app.engine.routing import Started
 from app.engine.turn import Surroundings
 from app.protocol.assembler import Assembler
 from app.protocol.hosted import HostedCall, McpApprovalRequest
-from app.protocol.items import CustomToolCallItem, FunctionCallItem, MessageItem, OutputItem, OutputText, ReasoningItem
+from app.protocol.items import ClientCall, MessageItem, OutputItem, OutputText, ReasoningItem
 from app.protocol.messages import Assistant, Call, ImagePart, Message, TextPart, User
 
-_CLIENTS = (CustomToolCallItem, FunctionCallItem)
-_LEFT_UNDONE = (*_CLIENTS, McpApprovalRequest)
+_LEFT_UNDONE = ClientCall | McpApprovalRequest
 """Items that the client has to do something about before the model can go on."""
 
 
@@ -96,7 +95,7 @@ async def _run_calls(
                 task.cancel()
     if failure is not None:
         raise failure
-    hosted.keep(ran, shown, beside_client=any(isinstance(item, _CLIENTS) for item in assembler.output[spoken:]))
+    hosted.keep(ran, shown, beside_client=any(isinstance(item, ClientCall) for item in assembler.output[spoken:]))
     return ran
 
 

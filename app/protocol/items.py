@@ -116,4 +116,6 @@ class CustomToolCallItem(msgspec.Struct, frozen=True, tag="custom_tool_call"):
     namespace: str | msgspec.UnsetType = msgspec.UNSET
 
 
-OutputItem = MessageItem | ReasoningItem | FunctionCallItem | CustomToolCallItem | ClientItem | HostedItem
+ClientCall = FunctionCallItem | CustomToolCallItem | ClientItem
+"""A call that the client answers."""
+OutputItem = MessageItem | ReasoningItem | ClientCall | HostedItem

@@ -105,12 +105,13 @@ def test_arguments_that_could_not_be_run_are_still_told() -> None:
 
 def test_an_image_of_another_server_is_told_of() -> None:
     image = {"type": "image_generation_call", "id": "ig_1", "status": "completed", "revised_prompt": "A cat.", "result": "aGk="}
-    failed = {"type": "image_generation_call", "id": "ig_2", "status": "failed", "result": None}
-    one, first, two, second, _ = spoken(image, failed, {"role": "user", "content": "Hi"})
-    assert [(call.name, call.arguments) for m in (one, two) if isinstance(m, Assistant) for call in m.calls] == [
-        ("image_generation", '{"prompt":"A cat."}'),
-        ("image_generation", '{"prompt":""}'),
+    failed = {"type": "image_generation_call", "status": "failed", "result": None}
+    one, first, two, second, *rest = spoken(image, failed, failed, {"role": "user", "content": "Hi"})
+    assert [(call.call_id, call.name, call.arguments) for m in (one, two) if isinstance(m, Assistant) for call in m.calls] == [
+        ("call_ig_1", "image_generation", '{"prompt":"A cat."}'),
+        ("call_input_1_", "image_generation", '{"prompt":""}'),
     ]
+    assert [type(message) for message in rest] == [Assistant, ToolResult, User]
     assert isinstance(first, ToolResult)
     assert isinstance(second, ToolResult)
     assert ("was made" in first.content, "failed" in second.content) == (True, True)

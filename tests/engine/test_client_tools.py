@@ -304,3 +304,38 @@ async def test_a_search_that_found_nothing_says_so() -> None:
     engine = Engine(say("Hi."))
     await engine.plain(tools=[SEARCH], input=[USER, searched(), found("c1")])
     assert results(engine.provider.calls[0]) == ["No tools were found."]
+
+
+@pytest.mark.parametrize("between", RESTARTS)
+@pytest.mark.parametrize("turn", [["echo", ("shell", {"commands": ["ls"]})], [("shell", {"commands": ["ls"]}), "echo"]])
+async def test_beside_a_built_in_tool_the_client_is_waited_for(between: Callable[[Engine], None], turn: list[Any]) -> None:
+    engine = Engine(calls(*turn), say("Done."), tools=[ScriptedTool()])
+    tools = [{"type": "x_echo"}, SHELL]
+    first = (await engine.stream(tools=tools)).events[-1]["response"]
+    assert {item["type"] for item in first["output"]} == {"x_tool_call", "shell_call"}
+    between(engine)
+    (call,) = [item for item in first["output"] if item["type"] == "shell_call"]
+    output = {"type": "shell_call_output", "call_id": call["call_id"], "output": "a"}
+    await engine.plain(tools=tools, input=[output], previous_response_id=first["id"])
+    asked, *results_ = read(engine.provider.calls[1])[1:]
+    assert sorted(one["name"] for one in asked["calls"]) == ["echo", "shell"]
+    assert [one["type"] for one in results_] == ["tool", "tool"]
+
+
+async def test_a_call_that_the_model_wrote_into_its_text_is_one_of_them_too() -> None:
+    engine = Engine(say('<tool_call>\n{"name": "shell", "arguments": {"commands": ["ls"]}}\n</tool_call>'))
+    (item,) = await engine.output(tools=[SHELL])
+    assert (item["type"], item["action"]["commands"]) == ("shell_call", ["ls"])
+
+
+async def test_an_item_may_be_referred_to() -> None:
+    engine = Engine(calls(("apply_patch", {"type": "delete_file", "path": "p"})), say("Done."))
+    first = await engine.plain(tools=[{"type": "apply_patch"}])
+    call = first["output"][0]
+    items = [
+        USER,
+        {"type": "item_reference", "id": call["id"]},
+        {"type": "apply_patch_call_output", "call_id": call["call_id"], "status": "completed"},
+    ]
+    await engine.plain(input=items)
+    assert results(engine.provider.calls[1]) == ["Status: completed"]
