@@ -246,10 +246,10 @@ _REQUESTED = {"type": "mcp_approval_request", "id": "mcpr_1", "server_label": "s
 _DECLINED = {"type": "mcp_approval_response", "approval_request_id": "mcpr_1", "approve": False}
 _CALLED = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}
 _CUSTOM = {"type": "custom_tool_call", "call_id": "c1", "name": "f", "input": "x"}
-_LOCAL_SHELL = {"type": "local_shell_call", "call_id": "c1", "action": {"type": "exec", "command": ["ls"], "env": {}}}
-_SHELL = {"type": "shell_call", "call_id": "c1", "action": {"commands": ["ls"]}}
-_PATCH = {"type": "apply_patch_call", "call_id": "c1", "operation": {"type": "delete_file", "path": "p"}}
-_SEARCH = {"type": "tool_search_call", "call_id": "c1", "execution": "client", "arguments": {}}
+_LOCAL_SHELL: Json = {"type": "local_shell_call", "call_id": "c1", "action": {"type": "exec", "command": ["ls"], "env": {}}}
+_SHELL: Json = {"type": "shell_call", "call_id": "c1", "action": {"commands": ["ls"]}}
+_PATCH: Json = {"type": "apply_patch_call", "call_id": "c1", "operation": {"type": "delete_file", "path": "p"}}
+_SEARCH: Json = {"type": "tool_search_call", "call_id": "c1", "execution": "client", "arguments": {}}
 ACCEPTED_ITEMS: Mapping[str, list[Json]] = {
     "message": [{"type": "message", "role": "user", "content": "Hi"}],
     "reasoning": [{"type": "reasoning", "id": "rs_1", "summary": []}],
