@@ -8,7 +8,12 @@ import msgspec
 
 _TEXT_PARTS = {"assistant": "output_text"}
 
-_WITHOUT_STATUS = frozenset({"reasoning", "mcp_list_tools", "mcp_approval_request", "mcp_approval_response"})
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "tool_search_call": {"execution": "client"},
+    "tool_search_output": {"execution": "client"},
+    "additional_tools": {"role": "developer"},
+}
+_WITHOUT_STATUS = frozenset({"additional_tools", "reasoning", "mcp_list_tools", "mcp_approval_request", "mcp_approval_response"})
 
 
 def shown(raw: msgspec.Raw) -> dict[str, Any]:
@@ -19,6 +24,10 @@ def shown(raw: msgspec.Raw) -> dict[str, Any]:
         return _message(item)
     if kind == "reasoning":
         item["summary"] = item.get("summary") or []
+    if kind == "local_shell_call" and isinstance(item.get("action"), dict):
+        item["action"] = {"env": {}, **item["action"]}
+    for name, value in _DEFAULTS.get(kind, {}).items():
+        item[name] = item.get(name) or value
     if kind not in _WITHOUT_STATUS and not item.get("status"):
         item["status"] = "completed"
     return {key: value for key, value in item.items() if value is not None}

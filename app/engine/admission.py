@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import msgspec
 
-from app.engine import toolset
+from app.engine import client_history, toolset
 from app.engine.catalog import Catalog
 from app.engine.structured import Validator
-from app.engine.toolset import Toolset
+from app.engine.toolset import MoreTools, Toolset
 from app.protocol.errors import InvalidRequest
 from app.protocol.requests import CreateResponse, InputItem, TextFormat, given, parse, parse_item, parse_items
 from app.providers.base import JsonObject, JsonSchema, Sampling
@@ -24,6 +25,7 @@ _MAX_METADATA_VALUE = 512
 _MAX_INT = 2**31 - 1
 _MAX_NAME = 256
 
+_BRING_TOOLS = frozenset({*client_history.BRING_TOOLS, "item_reference"})
 _NOT_SERVED: dict[str, str] = {
     "background_options": "background mode is not served",
     "conversation": "the Conversations API is not served; use 'previous_response_id'",
@@ -65,6 +67,8 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     items: tuple[Item, ...]
     tools: Toolset
+    tools_with: Callable[[Sequence[MoreTools]], Toolset]
+    """The same with the tools that items of the conversation bring."""
     sampling: Sampling
     format: JsonSchema | JsonObject | None
     stream: bool
@@ -88,19 +92,40 @@ def admit(body: bytes, limits: Limits, validator: Validator, catalog: Catalog, *
     _refuse_unserved(request)
     _check_ranges(request)
     _check_metadata(request.metadata or {})
-    _limit("tools", len(request.tools or ()), limits.tools)
     include = request.include or ()
+    items = _items(request, body, limits)
+    build = partial(_toolset, request, catalog, limits.tools, lenient=lenient)
     return Admitted(
         request=request,
         model=request.model,
-        items=_items(request, body, limits),
-        tools=toolset.build(request.tools or (), given(request.tool_choice), catalog, request.model, lenient=lenient),
+        items=items,
+        tools=_first_toolset(build, request, items),
+        tools_with=build,
         sampling=_sampling(request, wants_logprobs="message.output_text.logprobs" in include),
         format=_format(request.text.format if request.text else None, validator),
         stream=bool(request.stream),
         store=request.store is not False,
         seals="reasoning.encrypted_content" in include,
     )
+
+
+def _toolset(request: CreateResponse, catalog: Catalog, most: int, more: Sequence[MoreTools] = (), *, lenient: bool) -> Toolset:
+    tools = request.tools or ()
+    _limit("tools", len(tools), most)
+    for one in more:
+        _limit(one.place or "tools", len(one.tools), most)
+    return toolset.build(tools, given(request.tool_choice), catalog, request.model or "", more, lenient=lenient)
+
+
+def _first_toolset(build: Callable[[], Toolset], request: CreateResponse, items: Sequence[Item]) -> Toolset:
+    """The tools as far as the request's own go; what `tool_choice` misses may come with the conversation."""
+    try:
+        return build()
+    except InvalidRequest as error:
+        known = request.previous_response_id is None and all(item.fields.type not in _BRING_TOOLS for item in items)
+        if known or error.param != "tool_choice":
+            raise
+        return Toolset(unmet=error)
 
 
 def _refuse_unserved(request: CreateResponse) -> None:

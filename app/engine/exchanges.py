@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from app.engine import sent_items
+from app.engine import client_history, sent_items
+from app.engine.toolset import MoreTools
 from app.engine.untrusted import wrap
 from app.protocol.arguments import sendable
 from app.protocol.errors import InvalidRequest
@@ -65,9 +66,10 @@ class Exchanges(msgspec.Struct):
         return sum(500 + getsizeof(one.call.arguments) + getsizeof(one.text) for one in self.calls.values())
 
 
-Said = InputItem | Exchange | Approval
+Said = InputItem | Exchange | Approval | MoreTools
 """What a transcript is made of."""
 
+_HOSTED_TYPES = HOSTED_TYPES | {"image_generation_call"}
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 _approval_decoder = msgspec.json.Decoder(Approval)
 _listing_decoder = msgspec.json.Decoder(_Listing)
@@ -106,7 +108,9 @@ def said(raw: msgspec.Raw, fields: InputItem, place: str, known: dict[str, Excha
         return fields
     if fields.type == APPROVAL:
         return _read(lambda: _approval_decoder.decode(raw), place)
-    if fields.type not in HOSTED_TYPES:
+    if fields.type in client_history.ITEM_TYPES:
+        return client_history.read(raw, fields, place)
+    if fields.type not in _HOSTED_TYPES:
         return fields
     if known is not None and fields.id in known:
         return known[fields.id]

@@ -15,7 +15,7 @@ import msgspec
 from app.engine import records
 from app.engine.admission import Item
 from app.engine.media import Media
-from app.engine.toolset import upstream_name
+from app.engine.toolset import MoreTools, upstream_name
 from app.engine.transcript import Context, Transcript, last_user
 from app.protocol import ids
 from app.protocol.errors import InvalidRequest
@@ -89,6 +89,7 @@ class View(msgspec.Struct, frozen=True):
             images=tuple(transcript.images),
             notes=transcript.notes,
             uploads=transcript.uploads,
+            tools=tuple(_kept(transcript.tools)) if transcript.tools else (),
         )
 
 
@@ -210,6 +211,16 @@ class History:
                 f"Previous response with id '{given}' not found.", code="previous_response_not_found", param="previous_response_id"
             )
         return turns
+
+
+def _kept(tools: Sequence[MoreTools]) -> Iterable[MoreTools]:
+    """What later turns need of them. What a client sends again in each turn is kept once, where it came last."""
+    kept: dict[tuple[bytes, bool], MoreTools] = {}
+    for one in tools:
+        key = b"".join(map(bytes, one.tools)), one.found
+        kept.pop(key, None)
+        kept[key] = one.kept()
+    return kept.values()
 
 
 def _by_id(input_items: bytes, response: bytes) -> dict[str, msgspec.Raw]:

@@ -58,7 +58,8 @@ class Hosted:
     """The tools one request asks for. `offer` first; `aclose` at the end."""
 
     def __init__(self, entries: Sequence[Entry], limits: Limits, introduce: Introduce, count: Count) -> None:
-        self._entries = entries
+        self.entries = entries
+        """Those of `tools`; before `offer` the conversation may add to them."""
         self._count = count
         self._limits = limits
         self._introduce = introduce
@@ -73,12 +74,12 @@ class Hosted:
 
     def __bool__(self) -> bool:
         """Whether there are any."""
-        return bool(self._entries)
+        return bool(self.entries)
 
     async def offer(self, where: Where, notes: Mapping[str, str], images: Sequence[ImagePart]) -> Offer:
         """Open what is to run here, and name what the upstream shall run. Raises ApiError."""
-        native = native_entries(self._entries, where)
-        for entry in self._entries:
+        native = native_entries(self.entries, where)
+        for entry in self.entries:
             if entry.key in native:
                 continue
             if entry.request is None:
@@ -158,7 +159,7 @@ class Hosted:
 
     def _server(self, function: str) -> str:
         """The key of the MCP server whose function that is. Raises InvalidRequest."""
-        labels = {entry.key: entry.request.label for entry in self._entries if entry.key in self._sessions and entry.request is not None}
+        labels = {entry.key: entry.request.label for entry in self.entries if entry.key in self._sessions and entry.request is not None}
         fitting = [key for key, label in labels.items() if label and is_of_mcp_server(function, label)]
         if not fitting:
             raise missing_server()

@@ -16,11 +16,10 @@ from app.engine.turn import Surroundings
 from app.protocol.arguments import sendable
 from app.protocol.assembler import Assembler
 from app.protocol.hosted import HostedCall, McpApprovalRequest
-from app.protocol.items import CustomToolCallItem, FunctionCallItem, MessageItem, OutputItem, OutputText, ReasoningItem
+from app.protocol.items import ClientCall, MessageItem, OutputItem, OutputText, ReasoningItem
 from app.protocol.messages import Assistant, Call, ImagePart, Message, TextPart, ToolResult, User
 
-_CLIENTS = (CustomToolCallItem, FunctionCallItem)
-_LEFT_UNDONE = (*_CLIENTS, McpApprovalRequest)
+_LEFT_UNDONE = ClientCall | McpApprovalRequest
 """Items that the client has to do something about before the model can go on."""
 
 _NOT_RUN = "This call was not made: no more tool calls are allowed for this answer. Answer with what you have."
@@ -100,7 +99,7 @@ async def _run_calls(
     for _ in assembler.hosted:
         assembler.skip_hosted()
     await publish()
-    hosted.keep(ran, shown, beside_client=any(isinstance(item, _CLIENTS) for item in assembler.output[spoken:]))
+    hosted.keep(ran, shown, beside_client=any(isinstance(item, ClientCall) for item in assembler.output[spoken:]))
     return ran
 
 

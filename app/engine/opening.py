@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.engine.admission import Admitted
-from app.engine.preparation import Preparation, Prepared, shortened
+from app.engine.preparation import Host, Preparation, Prepared, shortened
 from app.engine.routing import Route, Router, Started, Target
 from app.providers.base import ModelCall, UpstreamError
 
@@ -20,15 +20,16 @@ class Opening:
         self.prepared: Prepared | None = None
         """The request as it was written last; None: for no upstream yet."""
 
-    async def first(self) -> Started:
+    async def first(self, host: Host) -> Started:
         """Send the request; with `truncation: auto` shorter and shorter until it fits the model's window.
 
+        `host` serves built-in tools that the conversation brings; kept, it would hold on to the run.
         Raises UpstreamError, and ApiError for what preparing it shows to be wrong.
         """
         call: ModelCall | None = None
         while True:
             try:
-                return await (self._prepare_and_send() if call is None else self.again(call))
+                return await (self._prepare_and_send(host) if call is None else self.again(call))
             except UpstreamError as error:
                 prepared = self.prepared
                 if error.code != "context_length_exceeded" or self._admitted.request.truncation != "auto" or prepared is None:
@@ -47,11 +48,11 @@ class Opening:
         routes = tuple(route for route in target.routes if prepared is not None and route.provider is prepared.provider)
         return await self._router.open(Target(target.model, routes), build)
 
-    async def _prepare_and_send(self) -> Started:
+    async def _prepare_and_send(self, host: Host) -> Started:
         target = self._aim()
 
         async def build(route: Route) -> ModelCall:
-            self.prepared = await self._preparation.prepare(route.provider, target.model, self._now)
+            self.prepared = await self._preparation.prepare(route.provider, target.model, self._now, host)
             return self.prepared.call
 
         return await self._router.open(target, build)

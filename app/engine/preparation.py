@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -10,6 +10,7 @@ import msgspec
 
 from app.engine import thinking
 from app.engine.admission import Admitted, Item
+from app.engine.catalog import Entry
 from app.engine.exchanges import listings, said
 from app.engine.history import History, View, join
 from app.engine.hosted import Hosted, Offer, Ran, missing_server
@@ -18,6 +19,7 @@ from app.engine.native import Where
 from app.engine.reading import Reader
 from app.engine.sealing import Sealer
 from app.engine.thinking import Decision
+from app.engine.toolset import Toolset
 from app.engine.transcript import Context, Transcript, last_user, weight
 from app.protocol import ids
 from app.protocol.errors import InvalidRequest
@@ -28,6 +30,9 @@ _WITHOUT_EFFECT: dict[str, float] = {"presence_penalty": 0, "frequency_penalty":
 _VERBOSITY = {"low": "Keep the answer short.", "medium": "", "high": "Answer in detail."}
 """Qwen has no parameter for it: `text.verbosity` is put into words."""
 _NOTHING = Offer()
+
+Host = Callable[[Sequence[Entry]], Hosted]
+"""Makes what serves built-in tools."""
 
 
 class Duties(msgspec.Struct, frozen=True):
@@ -49,6 +54,8 @@ class Prepared(msgspec.Struct, frozen=True):
     """Everything about the request that depends on the upstream."""
 
     provider: Provider
+    tools: Toolset
+    """With those that the conversation brings."""
     call: ModelCall
     decision: Decision
     duties: Duties
@@ -102,11 +109,16 @@ class Preparation:
         self._history = tenant.history
         self._sealer = tenant.sealer
         self._media = tenant.media
-        self._hosted = hosted
+        self._requested = admitted
+        self.hosted = hosted
+        """Built-in tools, when there are any."""
 
-    async def prepare(self, provider: Provider, model: str, now: int) -> Prepared:
-        """The request for `provider`, which knows the model as `model`. Raises InvalidRequest."""
-        admitted = self._admitted
+    async def prepare(self, provider: Provider, model: str, now: int, host: Host | None = None) -> Prepared:
+        """The request for `provider`, which knows the model as `model`. Raises InvalidRequest.
+
+        `host` serves built-in tools that the conversation brings.
+        """
+        admitted = self._requested
         can = provider.capabilities(model)
         _check_sampling(admitted.sampling, can, provider.dialect)
         decision = thinking.decide(admitted.request, can, excluded=self._excludes_thinking(can))
@@ -118,14 +130,28 @@ class Preparation:
         transcript = view.transcript(context)
         transcript.add([(item.place, one) for item in items if (one := said(item.raw, item.fields, item.place)) is not None])
         transcript.notes.update(listings((item.raw, item.fields) for item in items))
-        offer = _NOTHING if self._hosted is None else await self._offer(self._hosted, transcript, can, thinks=decision.enabled is True)
+        admitted = self._admitted = self._with_tools(transcript, host)
+        offer = _NOTHING if self.hosted is None else await self._offer(self.hosted, transcript, can, thinks=decision.enabled is True)
         resumed = await self._resume(transcript) if transcript.approved else ()
         transcript.close()
         await view.load_media(transcript, items)
         call, duties = self._call(transcript, _Setting(provider, model, can, decision, context, offer))
         hosted = frozenset([function.name for function in offer.functions])
         warnings = self._warnings(transcript)
-        return Prepared(provider, call, decision, duties, view, context, items, transcript, can, warnings, hosted, resumed)
+        return Prepared(provider, admitted.tools, call, decision, duties, view, context, items, transcript, can, warnings, hosted, resumed)
+
+    def _with_tools(self, transcript: Transcript, host: Host | None) -> Admitted:
+        admitted = self._requested
+        if transcript.tools:
+            admitted = msgspec.structs.replace(admitted, tools=admitted.tools_with(transcript.tools))
+        elif admitted.tools.unmet is not None:
+            raise admitted.tools.unmet
+        entries = admitted.tools.hosted
+        if self.hosted is not None:
+            self.hosted.entries = entries
+        elif entries and host is not None:
+            self.hosted = host(entries)
+        return admitted
 
     def _call(self, transcript: Transcript, setting: _Setting) -> tuple[ModelCall, Duties]:
         admitted, request, can, messages = self._admitted, self._admitted.request, setting.can, transcript.messages
@@ -162,9 +188,9 @@ class Preparation:
 
     async def _resume(self, transcript: Transcript) -> Sequence[Ran]:
         """Run what the client has consented to."""
-        if self._hosted is None:
+        if self.hosted is None:
             raise missing_server()
-        ran = await self._hosted.resume(transcript.approved)
+        ran = await self.hosted.resume(transcript.approved)
         for one in ran:
             transcript.answer(one.result)
         return ran

@@ -14,7 +14,7 @@ from app.engine import failures, loop, records, turn
 from app.engine.admission import Admitted, Item
 from app.engine.asking import Asker
 from app.engine.audience import Audience
-from app.engine.catalog import Catalog
+from app.engine.catalog import Catalog, Entry
 from app.engine.echo import begin
 from app.engine.exchanges import Exchanges
 from app.engine.exchanges import encode as encode_exchanges
@@ -32,8 +32,8 @@ from app.engine.transcript import Context, weight
 from app.engine.turn import ModelFailure, Parsers, Surroundings
 from app.eventlog.base import EventLog
 from app.protocol import ids
+from app.protocol.arguments import InvalidArguments
 from app.protocol.assembler import Assembler
-from app.protocol.call_writers import InvalidArguments
 from app.protocol.deltas import TokenUsage
 from app.protocol.errors import ApiError
 from app.protocol.messages import ImagePart
@@ -89,13 +89,10 @@ class Run:
         self.admitted = admitted
         self.warnings: tuple[str, ...] = ()
         self._ports = ports
-        self._items = items
         self._began = now
-        self._hosted = (
-            Hosted(admitted.tools.hosted, ports.limits, self._introduce, ports.metrics.tool_called) if admitted.tools.hosted else None
-        )
-        preparation = Preparation(admitted, items, Tenant(project_id, ports.history, ports.sealer, ports.media), self._hosted)
-        self._opening = Opening(ports.router, preparation, admitted, int(now))
+        hosted = self._host(admitted.tools.hosted) if admitted.tools.hosted else None
+        self._preparation = Preparation(admitted, items, Tenant(project_id, ports.history, ports.sealer, ports.media), hosted)
+        self._opening = Opening(ports.router, self._preparation, admitted, int(now))
         self._started: Started | None = None
         self._refusal: Exception | None = None
         """No upstream accepted a request whose stream had begun already."""
@@ -113,7 +110,7 @@ class Run:
         """Get an upstream to accept the request. Raises ApiError where nothing has been sent to the client yet; after `begin` a failure
         is the response's."""
         try:
-            self._started = await self._opening.first()
+            self._started = await self._opening.first(self._host)
         except asyncio.CancelledError:
             if self._assembler is not None:
                 await self._cancelled()
@@ -152,6 +149,8 @@ class Run:
             self.warnings = prepared.warnings
             for warning in self.warnings:
                 _log.warning("response %s: %s", self.id, warning)
+            if prepared.tools is not self.admitted.tools:  # the conversation has brought some
+                self.admitted = msgspec.structs.replace(self.admitted, tools=prepared.tools)
             self._seed = begin(self.admitted, prepared.decision, prepared.call.model, self._ports.id_prefix + self.id, int(self._began))
         # No method of this object: a cycle would leave the whole request to the garbage collector.
         seal = partial(self._ports.sealer.seal, project_id=self.project_id, model=self.admitted.model) if self.admitted.seals else None
@@ -159,13 +158,13 @@ class Run:
             quiet=not self.admitted.stream,
             raw_reasoning=self._ports.raw_reasoning,
             parallel_calls=prepared.call.parallel_tool_calls,
-            targets=self.admitted.tools.targets,
+            targets=prepared.tools.targets,
             known_call_ids=prepared.transcript.answered,
             seal=seal,
             hosted=self._hosted.openers if self._hosted is not None else {},
             annotate=self._hosted.citations.annotate if self._hosted is not None else None,
         )
-        assembler = Assembler(self._seed, partial(_new_id, self.id), options)
+        assembler = Assembler(self._seed, partial(ids.new_id, self.id), options)
         for usage in self._asked_before:
             assembler.usage.add(usage)
         return assembler
@@ -233,7 +232,8 @@ class Run:
             transcript.flush_open()
             return view.settle(transcript, turns, prefix, expires_at)
 
-        size = len(prefix) + sum(map(weight, transcript.messages)) + exchanges.weight + len(body)
+        brought = sum(one.weight for one in transcript.tools)
+        size = len(prefix) + sum(map(weight, transcript.messages)) + exchanges.weight + len(body) + brought
         self._ports.history.remember(view, self.id, Recent(turns, expires_at, size, make), after=self.previous_id)
 
     async def _generate(self, publish: Callable[[], Awaitable[None]]) -> None:
@@ -280,6 +280,13 @@ class Run:
         """Nobody needs the run's tools any more."""
         if self._hosted is not None:
             await self._hosted.aclose()
+
+    @property
+    def _hosted(self) -> Hosted | None:
+        return self._preparation.hosted
+
+    def _host(self, entries: Sequence[Entry]) -> Hosted:
+        return Hosted(entries, self._ports.limits, self._introduce, self._ports.metrics.tool_called)
 
     def _introduce(self, note: str | None, images: Sequence[ImagePart], cite: Cite) -> ToolContext:
         request, model = self.admitted.request, self.admitted.model
@@ -386,9 +393,3 @@ class Run:
         if response is None:
             raise RuntimeError("the run has not ended")
         return response
-
-
-def _new_id(response_id: str, prefix: str, position: int) -> str:
-    if prefix == "call":
-        return ids.call_id(response_id, position)
-    return ids.item_id(prefix, response_id, position, output=True)

@@ -74,6 +74,13 @@ def _file_search(item: Fields) -> tuple[str, Fields, str]:
     return "knowledge_search", {"queries": queries}, "\n\n".join(filter(None, found))
 
 
+def _image_generation(item: Fields) -> tuple[str, Fields, str]:
+    """The model is told of the image; the picture itself no assistant's message can hold."""
+    made = "The image was made and shown to the user."
+    text = made if item.get("result") else f"There is no image (status: {_text(item.get('status')) or 'unknown'})."
+    return "image_generation", {"prompt": _text(item.get("revised_prompt"))}, text
+
+
 def _mcp(item: Fields) -> tuple[str, str, str]:
     label, name = item.get("server_label"), item.get("name")
     if not (isinstance(label, str) and label and isinstance(name, str) and name):
@@ -95,6 +102,7 @@ _READERS: Mapping[str, Callable[[Fields], tuple[str, Fields | str, str]]] = {
     "image_search_call": _named("image_search"),
     "mcp_call": _mcp,
     "mcp_approval_request": _mcp,
+    "image_generation_call": _image_generation,
     "x_tool_call": _named("tool"),
 }
 

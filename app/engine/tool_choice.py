@@ -9,10 +9,14 @@ import msgspec
 
 from app.engine.catalog import Entry
 from app.protocol.call_writers import CallTarget
+from app.protocol.client_tools import CLIENT_TOOLS
 from app.protocol.errors import InvalidRequest
 from app.protocol.messages import FunctionTool
 from app.providers.base import ForcedCall
 from app.tools.base import mcp_function
+
+_OF_CLIENT = frozenset({"function", "custom", *CLIENT_TOOLS})
+"""Types of tools that the client runs."""
 
 
 class _ChoiceTool(msgspec.Struct, frozen=True):
@@ -68,7 +72,7 @@ def choose(raw: msgspec.Raw | None, tools: Choices) -> Chosen:
         if choice.mode == "required" and not kept and not allowed:
             raise InvalidRequest("'tool_choice' requires a call but allows no tool.", code="invalid_value", param="tool_choice")
         return kept, allowed, ForcedCall() if choice.mode == "required" else None
-    if choice.type not in ("function", "custom"):
+    if choice.type not in _OF_CLIENT:
         entries = _entries(choice, hosted)
         return (), entries, _forced(entries, choice)
     name = _named(choice, tools)
@@ -76,8 +80,8 @@ def choose(raw: msgspec.Raw | None, tools: Choices) -> Chosen:
 
 
 def _allowed(wanted: Sequence[_ChoiceTool], tools: Choices) -> tuple[tuple[FunctionTool, ...], tuple[Entry, ...]]:
-    names = {_named(tool, tools) for tool in wanted if tool.type in ("function", "custom")}
-    keys = {entry.key for tool in wanted if tool.type not in ("function", "custom") for entry in _entries(tool, tools.hosted)}
+    names = {_named(tool, tools) for tool in wanted if tool.type in _OF_CLIENT}
+    keys = {entry.key for tool in wanted if tool.type not in _OF_CLIENT for entry in _entries(tool, tools.hosted)}
     kept = tuple(function for function in tools.functions if function.name in names)
     return kept, tuple(entry for entry in tools.hosted if entry.key in keys)
 
@@ -115,11 +119,20 @@ def _parse_choice(raw: msgspec.Raw | None) -> str | _ChoiceObject:
 
 
 def _named(choice: _ChoiceTool | _ChoiceObject, tools: Choices) -> str:
+    if choice.type in CLIENT_TOOLS:
+        own = [upstream for upstream, target in tools.targets.items() if target.tool is not None and target.tool.type == choice.type]
+        if not own:
+            raise _not_there(choice.type)
+        return own[0]
     candidates = [
         upstream
         for upstream, target in tools.targets.items()
         if target.name == choice.name and (choice.namespace is None or target.namespace == choice.namespace)
     ]
     if not candidates:
-        raise InvalidRequest(f"Tool choice '{choice.name}' not found in 'tools' parameter.", code="invalid_value", param="tool_choice")
+        raise _not_there(choice.name)
     return candidates[0]
+
+
+def _not_there(name: str | None) -> InvalidRequest:
+    return InvalidRequest(f"Tool choice '{name}' not found in 'tools' parameter.", code="invalid_value", param="tool_choice")

@@ -11,11 +11,13 @@ from typing import Literal
 import msgspec
 
 from app.engine.catalog import Catalog, Entry
+from app.engine.client_entries import function_of
 from app.engine.tool_choice import choose
 from app.protocol.call_writers import CallTarget
+from app.protocol.client_tools import CLIENT_TOOLS
 from app.protocol.errors import InvalidRequest
 from app.protocol.messages import FunctionTool
-from app.protocol.requests import Tool, given, parse_tool
+from app.protocol.requests import InputItem, Tool, given, parse_tool
 from app.providers.base import ForcedCall
 
 _log = logging.getLogger(__name__)
@@ -24,6 +26,7 @@ _MAX_UPSTREAM_NAME = 64
 _CUSTOM_PARAMETERS = msgspec.Raw(
     b'{"type":"object","properties":{"input":{"type":"string","description":"The whole input, as free text."}},"required":["input"]}'
 )
+_SEARCH = "tool_search"
 _NO_PARAMETERS = msgspec.Raw(b'{"type":"object","properties":{}}')
 _RESERVED = re.compile(
     r"(fn_)*(search|file_search|web_search|web_search_open|web_extractor|code_interpreter|web_search_image|image_search|knowledge_search"
@@ -43,6 +46,26 @@ class _Function(msgspec.Struct, frozen=True):
     strict: bool | None = None
 
 
+class MoreTools(msgspec.Struct, frozen=True):
+    """Tools that an item of the conversation brings, and what it says to the model beside that."""
+
+    tools: tuple[msgspec.Raw, ...]
+    place: str
+    """Where they stand in the request; "" for those of an earlier turn."""
+    found: bool
+    """A search has brought them, so they are on offer whether they were deferred or not."""
+    result: InputItem | None = None
+
+    def kept(self) -> MoreTools:
+        """As a later turn needs them."""
+        return MoreTools(self.tools, "", self.found)
+
+    @property
+    def weight(self) -> int:
+        """Bytes."""
+        return sum(len(bytes(raw)) for raw in self.tools)
+
+
 class Toolset(msgspec.Struct, frozen=True):
     """What the model may call, and what it must."""
 
@@ -55,6 +78,8 @@ class Toolset(msgspec.Struct, frozen=True):
     forced: ForcedCall | None = None
     withheld: frozenset[str] = frozenset()
     """Upstream names of functions that `tool_choice` does not allow."""
+    unmet: InvalidRequest | None = None
+    """What `tool_choice` demands is not there, unless the conversation brings it."""
     left_out: tuple[str, ...] = ()
     """Types of tools that were left out for a lenient client."""
 
@@ -70,19 +95,31 @@ def upstream_name(name: str, namespace: str | None) -> str:
     return full
 
 
-def build(raw_tools: Sequence[msgspec.Raw], choice: msgspec.Raw | None, catalog: Catalog, model: str, *, lenient: bool) -> Toolset:
+def build(
+    raw_tools: Sequence[msgspec.Raw],
+    choice: msgspec.Raw | None,
+    catalog: Catalog,
+    model: str,
+    more: Sequence[MoreTools] = (),
+    *,
+    lenient: bool,
+) -> Toolset:
     """Check the tools and the choice. Raises InvalidRequest.
 
+    `more`: tools of the conversation, where the last of a name counts.
     `lenient`: tool types that are not served are left out instead of refused, unless `tool_choice` needs them.
     """
     collector = _Collector(catalog, model, lenient=lenient)
     for i, raw in enumerate(raw_tools):
         collector.add(parse_tool(raw, f"tools[{i}]"), raw, f"tools[{i}]")
+    for one in more:
+        collector.add_more(one)
+    collector.defer()
     functions, hosted, forced = choose(choice, collector)
     if collector.left_out:
         _log.info("left out tools that are not served, for a client that always sends them: %s", ", ".join(collector.left_out))
     withheld = frozenset(collector.targets) - {function.name for function in functions}
-    return Toolset(functions, collector.targets, hosted, tuple(collector.echo), forced, withheld, tuple(collector.left_out))
+    return Toolset(functions, collector.targets, hosted, tuple(collector.echo), forced, withheld, left_out=tuple(collector.left_out))
 
 
 class _Collector:
@@ -90,24 +127,57 @@ class _Collector:
         self._catalog = catalog
         self._model = model
         self.hosted: list[Entry] = []
-        self.functions: list[FunctionTool] = []
         self.targets: dict[str, CallTarget] = {}
+        self._functions: dict[str, FunctionTool] = {}
+        self._deferred: dict[str, str] = {}
+        """Functions that a search has to bring, with what tells of them: a line a namespace, or a function outside of one."""
+        self._more: MoreTools | None = None
         self.echo: list[msgspec.Raw] = []
         self.left_out: list[str] = []
         self._lenient = lenient
+
+    @property
+    def functions(self) -> Sequence[FunctionTool]:
+        return tuple(self._functions.values())
+
+    def add_more(self, more: MoreTools) -> None:
+        """Add tools of the conversation. Those of an earlier turn were checked then: what is not served any more is left out."""
+        self._more = more
+        for i, raw in enumerate(more.tools):
+            place = f"{more.place}[{i}]"
+            tool = parse_tool(raw, place)
+            try:
+                self.add(tool, raw, place)
+            except InvalidRequest:
+                if more.place:
+                    raise
+                self.left_out.append(tool.type)
+
+    def defer(self) -> None:
+        """Take what is to be searched for off the offer, and tell of it where the search is described."""
+        search = self._functions.get(_SEARCH)
+        if search is None or self.targets[_SEARCH].tool is None:
+            return
+        for name in self._deferred:
+            del self._functions[name], self.targets[name]
+        if self._deferred:
+            there = "\n".join(dict.fromkeys(self._deferred.values()))
+            self._functions[_SEARCH] = msgspec.structs.replace(search, description=f"{search.description}\nWhat there is:\n{there}")
 
     def add(self, tool: Tool, raw: msgspec.Raw, place: str) -> None:
         match tool.type:
             case "function":
                 self._add_function(tool, None, place)
                 shown = _Function("function", tool.name or "", tool.description, given(tool.parameters), tool.strict)
-                self.echo.append(msgspec.Raw(msgspec.json.encode(shown)))
+                self._show(msgspec.Raw(msgspec.json.encode(shown)))
             case "custom":
                 self._add_custom(tool, None, place)
-                self.echo.append(raw)
+                self._show(raw)
             case "namespace":
                 self._add_namespace(tool, place)
-                self.echo.append(raw)
+                self._show(raw)
+            case other if other in CLIENT_TOOLS:
+                self._add_client_tool(other, raw, place)
             case other if self._catalog.serves(other):
                 self._add_hosted(other, raw, place)
             case other if self._lenient and _NAME.match(other):  # it goes into a header and the log
@@ -115,10 +185,25 @@ class _Collector:
             case other:
                 raise InvalidRequest(
                     f"The tool type '{other}' is not served by this gateway. Served are: "
-                    f"{', '.join(('function', 'custom', 'namespace', *(tool.type for tool in self._catalog.list())))}.",
+                    f"{', '.join(('function', 'custom', 'namespace', *CLIENT_TOOLS, *(tool.type for tool in self._catalog.list())))}.",
                     code="unsupported_tool",
                     param=f"{place}.type",
                 )
+
+    def _show(self, raw: msgspec.Raw) -> None:
+        if self._more is None:
+            self.echo.append(raw)
+
+    def _add_client_tool(self, kind: str, raw: msgspec.Raw, place: str) -> None:
+        try:
+            function = function_of(kind, raw, place)
+        except InvalidRequest as error:
+            if not self._lenient or error.code != "unsupported_tool":
+                raise
+            self.left_out.append(kind)
+            return
+        self._register(CallTarget(kind, tool=CLIENT_TOOLS[kind]), function, place)
+        self._show(raw)
 
     def _add_hosted(self, kind: str, raw: msgspec.Raw, place: str) -> None:
         try:
@@ -132,26 +217,28 @@ class _Collector:
             self.left_out.append(kind)
             return
         if any(entry.key == other.key for other in self.hosted):
+            if self._more is not None:
+                return
             raise InvalidRequest(f"The tool '{entry.key}' is in 'tools' twice.", code="invalid_value", param=place)
         self.hosted.append(entry)
-        self.echo.append(entry.echo)
+        self._show(entry.echo)
 
     def _add_namespace(self, tool: Tool, place: str) -> None:
-        namespace = self._name(tool, place)
+        self._name(tool, place)
         for i, raw in enumerate(tool.tools or ()):
             inner_place = f"{place}.tools[{i}]"
             inner = parse_tool(raw, inner_place)
             match inner.type:
                 case "function":
-                    self._add_function(inner, namespace, inner_place)
+                    self._add_function(inner, tool, inner_place)
                 case "custom":
-                    self._add_custom(inner, namespace, inner_place)
+                    self._add_custom(inner, tool, inner_place)
                 case other:
                     raise InvalidRequest(
                         f"A namespace cannot hold a tool of type '{other}'.", code="invalid_value", param=f"{inner_place}.type"
                     )
 
-    def _add_function(self, tool: Tool, namespace: str | None, place: str) -> None:
+    def _add_function(self, tool: Tool, space: Tool | None, place: str) -> None:
         if given(tool.function) is not None:
             raise InvalidRequest(
                 f"'{place}.function' is the Chat Completions form; "
@@ -167,23 +254,38 @@ class _Collector:
             raise InvalidRequest(
                 f"Invalid '{place}.parameters': expected a JSON Schema object.", code="invalid_type", param=f"{place}.parameters"
             )
-        self._register(
-            CallTarget(name, namespace), FunctionTool(upstream_name(name, namespace), tool.description, parameters, tool.strict), place
-        )
+        target = CallTarget(name, space.name if space else None)
+        function = FunctionTool(upstream_name(name, target.namespace), tool.description, parameters, tool.strict)
+        self._register(target, function, place)
+        self._note_deferred(function.name, tool, space)
 
-    def _add_custom(self, tool: Tool, namespace: str | None, place: str) -> None:
+    def _add_custom(self, tool: Tool, space: Tool | None, place: str) -> None:
         name = self._name(tool, place)
         wanted = bytes(given(tool.format) or b"").decode()
         grammar = f"\nThe input must follow this format: {wanted}" if '"grammar"' in wanted else ""
         description = (tool.description or "") + grammar
-        function = FunctionTool(upstream_name(name, namespace), description or None, _CUSTOM_PARAMETERS)
-        self._register(CallTarget(name, namespace, custom=True), function, place)
+        target = CallTarget(name, space.name if space else None, custom=True)
+        function = FunctionTool(upstream_name(name, target.namespace), description or None, _CUSTOM_PARAMETERS)
+        self._register(target, function, place)
+        self._note_deferred(function.name, tool, space)
 
     def _register(self, target: CallTarget, function: FunctionTool, place: str) -> None:
-        if function.name in self.targets:
+        known = self._functions.get(function.name)
+        if known is not None and self._more is None:
             raise InvalidRequest(f"Two tools are named '{target.name}'; names must differ.", code="invalid_value", param=f"{place}.name")
+        if known is not None and function.parameters is _NO_PARAMETERS:
+            function = known  # what a search has found may be no more than a name
+        if self._deferred.pop(function.name, None) is not None:
+            del self._functions[function.name]  # it comes last, so that what the model read before stays the same
         self.targets[function.name] = target
-        self.functions.append(function)
+        self._functions[function.name] = function
+
+    def _note_deferred(self, name: str, tool: Tool, space: Tool | None) -> None:
+        if self._more is not None and self._more.found:
+            return
+        if tool.defer_loading or (space is not None and space.defer_loading):
+            shown = space or tool
+            self._deferred[name] = f"- {shown.name}: {shown.description or ''}".rstrip(": ")
 
     def _name(self, tool: Tool, place: str) -> str:
         if not tool.name:

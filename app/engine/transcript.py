@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import msgspec
 
 from app.engine.exchanges import Approval, Exchange, Said
+from app.engine.toolset import MoreTools
 from app.protocol.errors import InvalidRequest
 from app.protocol.hosted import HostedCall
 from app.protocol.messages import Assistant, Call, FilePart, ImagePart, Message, Part, TextPart, ToolResult, User
@@ -45,6 +46,8 @@ class Context(msgspec.Struct, frozen=True):
     """What tools may be pointed to, oldest first."""
     notes: Mapping[str, str] = {}
     """What tools noted last."""
+    tools: tuple[MoreTools, ...] = ()
+    """What items of the conversation have added to the tools."""
     uploads: bool = False
     """Uploaded files are in it, whose owner may delete them."""
     expires_at: int = 0
@@ -87,6 +90,7 @@ class Transcript:
         self.images = list(context.images)
         self.notes = dict(context.notes)
         self.uploads = context.uploads
+        self.tools = list(context.tools)
         self.approved: list[HostedCall] = []
         """Calls the client has consented to; each is to be run and `answer`ed."""
         if self.messages:
@@ -100,6 +104,10 @@ class Transcript:
                     self._add(item, place)
             elif isinstance(item, Exchange):
                 self._add_exchange(item)
+            elif isinstance(item, MoreTools):
+                self.tools.append(item)
+                if item.result is not None:
+                    self._add(item.result, place)
             else:
                 self._add_approval(item, place)
 

@@ -32,6 +32,13 @@ _encode = msgspec.json.encode
 _object_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
+class InvalidArguments(Exception):
+    """The model ended a call whose arguments mean nothing."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The model wrote arguments for '{name}' that are not valid JSON.")
+
+
 def is_object(text: str) -> bool:
     """Whether the text is one JSON object."""
     try:
@@ -264,6 +271,34 @@ class ArgumentsReader:
             case _:
                 return _encode(mark).decode()[1:-1]
         return mark
+
+
+class HeldArguments:
+    """The arguments of a call that shows nothing before they are whole."""
+
+    __slots__ = ("_fragments", "_reader")
+
+    def __init__(self) -> None:
+        self._fragments: list[str] = []
+        self._reader = ArgumentsReader()
+
+    @property
+    def whole(self) -> bool:
+        """Nothing can be added to them any more; of a bare text that is never known."""
+        return self._reader.whole
+
+    def feed(self, fragment: str) -> None:
+        """Take a fragment."""
+        self._fragments.append(fragment)
+        self._reader.feed(fragment)
+
+    def text(self) -> str:
+        """As they were written."""
+        return "".join(self._fragments)
+
+    def is_right(self) -> bool:
+        """Whether what came behind a whole object adds nothing to it."""
+        return self._reader.end() is not None
 
 
 _IN_STRING = re.compile(r'["\\\x00-\x1f]')

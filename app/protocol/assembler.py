@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from app.protocol import deltas as d
-from app.protocol.call_writers import CallIds, CallTarget, CallWriter, CustomCallWriter, InvalidArguments, PendingCall, call_writer
+from app.protocol.arguments import InvalidArguments
+from app.protocol.call_writers import CallIds, CallTarget, ClientCallWriter, PendingCall, call_writer
 from app.protocol.deferral import Deferral, PendingHosted
 from app.protocol.events import Created, InProgress
 from app.protocol.hosted import HostedCall, HostedItem
@@ -38,7 +39,7 @@ class Assembler:
         self._new_id = new_id
         self._options = options
         self._out = Emitter(quiet=options.quiet)
-        self._writer: MessageWriter | ReasoningWriter | CallWriter | CustomCallWriter | HostedWriter | None = None
+        self._writer: MessageWriter | ReasoningWriter | ClientCallWriter | HostedWriter | None = None
         self._calls: dict[int, PendingCall] = {}
         self._waiting: deque[PendingCall | d.Text | d.Reasoning | d.Refusal | d.NativeItem] = deque()
         """What was said while a call was not whole yet."""
@@ -284,37 +285,39 @@ class Assembler:
         elif not ignored and self._deferred:
             self._deferred.add(delta)
         else:
-            self._queue_call(PendingCall(delta.call_id, delta.name, ignored=ignored), delta.index)
-
-    def _queue_call(self, call: PendingCall, number: int) -> None:
-        self._calls[number] = call
-        if call.ignored:
-            return
-        self._waiting.append(call)
-        self._write_waiting()
+            self._calls[delta.index] = call = PendingCall(delta.call_id, delta.name, ignored=ignored)
+            self._waiting.extend(() if ignored else (call,))
+            self._write_waiting()
 
     @property
     def _mid_call(self) -> bool:
-        return isinstance(self._writer, CallWriter | CustomCallWriter) and not self._writer.whole
+        return isinstance(self._writer, ClientCallWriter) and not self._writer.whole
 
     def _write_waiting(self) -> None:
         """Write what waits, up to the next call that is not whole."""
         while self._waiting and not self._mid_call:
-            one = self._waiting.popleft()
-            if isinstance(one, PendingCall):
-                self._write_call(one)
-            else:
-                self._write_words(one)
+            self._write_next()
+
+    def _write_next(self) -> None:
+        one = self._waiting.popleft()
+        if isinstance(one, PendingCall):
+            self._write_call(one)
+        else:
+            self._write_words(one)
 
     def _close_rest(self, *, truncated: bool) -> None:
-        """Close the open item, then write and close all that waits. Raises InvalidArguments, unless `truncated`."""
-        while self._writer is not None or self._waiting:
-            self.close_item("incomplete" if truncated and not self._is_right_call else "completed")
-            self._write_waiting()
+        """Write and close all that waits. Raises InvalidArguments, unless `truncated`."""
+        while self._waiting:
+            if isinstance(self._writer, ClientCallWriter):
+                self._close_open(truncated=truncated)
+            self._write_next()
+        self._close_open(truncated=truncated)
 
-    @property
-    def _is_right_call(self) -> bool:
-        return isinstance(self._writer, CallWriter | CustomCallWriter) and self._writer.whole and self._writer.is_right()
+    def _close_open(self, *, truncated: bool) -> None:
+        """Close the open item; of a turn that was cut off only a call is complete, when it is right."""
+        writer = self._writer
+        right = isinstance(writer, ClientCallWriter) and writer.whole and writer.is_right()
+        self.close_item("incomplete" if truncated and not right else "completed")
 
     def _defer_call(self, delta: d.CallOpened) -> None:
         """Queue a hosted call; the first one's item is shown at once if its arguments are shown while they are written."""

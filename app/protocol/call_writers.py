@@ -8,7 +8,9 @@ from typing import Any
 import msgspec
 
 from app.protocol import events as e
-from app.protocol.arguments import ArgumentsReader, read_text
+from app.protocol.arguments import ArgumentsReader, HeldArguments, InvalidArguments, read_text
+from app.protocol.client_tool_writer import ClientToolWriter
+from app.protocol.client_tools import ClientTool
 from app.protocol.hosted_writer import StringMember
 from app.protocol.items import CustomToolCallItem, FunctionCallItem, ItemStatus
 from app.protocol.writers import Cut, Emitter
@@ -20,18 +22,15 @@ class CallTarget(msgspec.Struct, frozen=True):
     name: str
     namespace: str | None = None
     custom: bool = False
+    tool: ClientTool | None = None
+    """Whose calls are items of their own."""
 
     @property
     def item_type(self) -> str:
         """Of the item that shows a call."""
+        if self.tool is not None:
+            return self.tool.item_type
         return "custom_tool_call" if self.custom else "function_call"
-
-
-class InvalidArguments(Exception):
-    """The model ended a call whose arguments are no JSON object."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"The model wrote arguments for '{name}' that are not valid JSON.")
 
 
 class CallWriter:
@@ -86,28 +85,26 @@ class CustomCallWriter:
         self._out = out
         self._index = index
         self._item = item
-        self._fragments: list[str] = []
-        self._arguments = ArgumentsReader()
+        self._arguments = HeldArguments()
         self._at: dict[str, Any] = {"item_id": item.id, "output_index": index}
         out.emit(e.ItemAdded, output_index=index, item=item)
 
     @property
     def whole(self) -> bool:
-        """Nothing can be added to the input any more; of a bare text that is never known."""
+        """See CallWriter."""
         return self._arguments.whole
 
     def write(self, fragment: str) -> None:
         """Add to the arguments, which are not shown before they are whole."""
-        self._fragments.append(fragment)
         self._arguments.feed(fragment)
 
     def is_right(self) -> bool:
         """See CallWriter."""
-        return self._arguments.end() is not None and read_text("".join(self._fragments)) is not None
+        return self._arguments.is_right() and read_text(self._arguments.text()) is not None
 
     def close(self, status: ItemStatus) -> CustomToolCallItem:
         """See ItemWriter. Raises InvalidArguments."""
-        written = "".join(self._fragments)
+        written = self._arguments.text()
         text = read_text(written)
         if text is None and status == "completed":
             raise InvalidArguments(self._item.name)
@@ -125,9 +122,14 @@ class CustomCallWriter:
         return [[]]
 
 
-def call_writer(out: Emitter, target: CallTarget, item_id: str, call_id: str, index: int) -> CallWriter | CustomCallWriter:
+ClientCallWriter = CallWriter | CustomCallWriter | ClientToolWriter
+
+
+def call_writer(out: Emitter, target: CallTarget, item_id: str, call_id: str, index: int) -> ClientCallWriter:
     """The writer of a call that begins now, as the item at `index` of the output."""
     namespace = target.namespace or msgspec.UNSET
+    if target.tool is not None:
+        return ClientToolWriter(out, target.tool, (item_id, call_id), index)
     if target.custom:
         return CustomCallWriter(out, CustomToolCallItem(item_id, "in_progress", call_id, target.name, namespace=namespace), index)
     return CallWriter(out, FunctionCallItem(item_id, "in_progress", call_id, target.name, namespace=namespace), index)
@@ -139,7 +141,7 @@ class PendingCall(msgspec.Struct):
     call_id: str
     name: str
     fragments: list[str] = []
-    writer: CallWriter | CustomCallWriter | None = None
+    writer: ClientCallWriter | None = None
     ignored: bool = False
     late: bool = False
     """Something came for it after it was closed."""

@@ -171,6 +171,31 @@ class CustomInputDone(_InItem, frozen=True, kw_only=True, tag="response.custom_t
     input: str
 
 
+class _InCommand(_Event, frozen=True, kw_only=True):
+    """Unlike the events of other items it does not tell the item's id."""
+
+    output_index: int
+    command_index: int
+
+
+class ShellCommandAdded(_InCommand, frozen=True, kw_only=True, tag="response.shell_call_command.added"):
+    """A command of a shell call begins; it is empty yet."""
+
+    command: str
+
+
+class ShellCommandDelta(_InCommand, frozen=True, kw_only=True, tag="response.shell_call_command.delta"):
+    """A piece of the command."""
+
+    delta: str
+
+
+class ShellCommandDone(_InCommand, frozen=True, kw_only=True, tag="response.shell_call_command.done"):
+    """The whole command."""
+
+    command: str
+
+
 class WebSearchBegun(_InItem, frozen=True, kw_only=True, tag="response.web_search_call.in_progress"):
     """A web search is wanted."""
 
@@ -276,6 +301,7 @@ class ErrorEvent(_Event, frozen=True, kw_only=True, tag="error"):
 TextualDelta = (
     TextDelta | RefusalDelta | ReasoningTextDelta | SummaryTextDelta | ArgumentsDelta | CustomInputDelta | CodeDelta | McpArgumentsDelta
 )
+ShellCommand = ShellCommandAdded | ShellCommandDelta | ShellCommandDone
 HostedPhase = (
     WebSearchBegun
     | WebSearchRunning
@@ -313,6 +339,7 @@ Event = (
     | SummaryTextDone
     | ArgumentsDone
     | CustomInputDone
+    | ShellCommand
     | AnnotationAdded
     | HostedPhase
     | ErrorEvent

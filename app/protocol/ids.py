@@ -25,6 +25,16 @@ _PREFIXES = {
     "reasoning": "rs",
     "custom_tool_call": "ctc",
     "custom_tool_call_output": "ctco",
+    "local_shell_call": "lsh",
+    "local_shell_call_output": "lsho",
+    "shell_call": "sh",
+    "shell_call_output": "sho",
+    "apply_patch_call": "apc",
+    "apply_patch_call_output": "apco",
+    "tool_search_call": "tsc",
+    "tool_search_output": "tso",
+    "additional_tools": "at",
+    "image_generation_call": "ig",
     "web_search_call": "ws",
     "file_search_call": "fs",
     "code_interpreter_call": "ci",
@@ -98,3 +108,10 @@ def call_id(response_id: str, position: int) -> str:
     Only the slowest 16 bits of the UUID's time, 49 days each, make room for the position.
     """
     return f"call_{response_id.replace('-', '')[4:]}{position:04x}"
+
+
+def new_id(response_id: str, prefix: str, position: int) -> str:
+    """The id of something new at `position` of the output: of a call where the prefix is `call`, else of an item."""
+    if prefix == "call":
+        return call_id(response_id, position)
+    return item_id(prefix, response_id, position, output=True)

@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from app.protocol.client_items import ClientItem
 from app.protocol.deltas import TokenLogprob
 from app.protocol.hosted import HostedItem
 
@@ -115,4 +116,6 @@ class CustomToolCallItem(msgspec.Struct, frozen=True, tag="custom_tool_call"):
     namespace: str | msgspec.UnsetType = msgspec.UNSET
 
 
-OutputItem = MessageItem | ReasoningItem | FunctionCallItem | CustomToolCallItem | HostedItem
+ClientCall = FunctionCallItem | CustomToolCallItem | ClientItem
+"""A call that the client answers."""
+OutputItem = MessageItem | ReasoningItem | ClientCall | HostedItem

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from app.protocol import events as e
+from app.protocol.client_items import ApplyPatchCall, LocalShellCall, ShellCall, ToolSearchCall
 from app.protocol.items import CustomToolCallItem, FunctionCallItem, MessageItem, ReasoningItem
 from app.protocol.phases import SPECS, HostedCallSpec
 
@@ -33,6 +34,9 @@ TRANSITIONS: dict[str, dict[type, str]] = {
     "part done": {e.PartDone: "item again"},
     "function_call": {e.ArgumentsDelta: "function_call", e.ArgumentsDone: "call done"},
     "custom_tool_call": {e.CustomInputDelta: "custom_tool_call", e.CustomInputDone: "call done"},
+    "shell_call": {e.ShellCommandAdded: "shell command", e.ItemDone: "between items"},
+    "shell command": {e.ShellCommandDelta: "shell command", e.ShellCommandDone: "shell_call"},
+    "call shown whole": {e.ItemDone: "between items"},
     "call done": {e.ItemDone: "between items"},
 }
 """State -> event -> next state; hosted items add theirs below.
@@ -44,6 +48,8 @@ _ITEM_STATES: dict[type, str] = {
     ReasoningItem: "reasoning",
     FunctionCallItem: "function_call",
     CustomToolCallItem: "custom_tool_call",
+    ShellCall: "shell_call",
+    **dict.fromkeys((LocalShellCall, ApplyPatchCall, ToolSearchCall), "call shown whole"),
     **{item: str(item.__struct_config__.tag) for item in SPECS},  # type: ignore[attr-defined]  # every item is a struct
 }
 
@@ -116,6 +122,9 @@ class Lifecycle:
                     self._refuse(event, "not the open item")
             case e.Created() | e.InProgress() | e.Completed() | e.Failed() | e.Incomplete() | e.ErrorEvent():
                 return
+            case e.ShellCommandAdded() | e.ShellCommandDelta() | e.ShellCommandDone():
+                if event.output_index != self.output_index:
+                    self._refuse(event, "not in the open item")
             case _:
                 if (event.output_index, event.item_id) != (self.output_index, self._item_id):
                     self._refuse(event, "not in the open item")

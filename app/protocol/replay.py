@@ -8,14 +8,18 @@ delta a field.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import msgspec
 
 from app.protocol import deltas as d
 from app.protocol.assembler import Assembler
 from app.protocol.call_writers import CallTarget
+from app.protocol.client_arguments import Members
+from app.protocol.client_items import ClientItem, Payload
+from app.protocol.client_tools import CALLS, payload_of
 from app.protocol.hosted import HostedItem
-from app.protocol.items import CustomToolCallItem, FunctionCallItem, MessageItem, OutputItem, OutputText, ReasoningItem
+from app.protocol.items import ClientCall, CustomToolCallItem, FunctionCallItem, MessageItem, OutputItem, OutputText, ReasoningItem
 from app.protocol.options import Options
 from app.protocol.phases import SPECS
 from app.protocol.response import Response, decode, seed
@@ -48,7 +52,7 @@ def _again(
     response: Response, output: Sequence[OutputItem], cuts: Sequence[Sequence[Cut]], *, open_last: bool, running: bool = False
 ) -> Assembler:
     """An assembler that has emitted the items once more; with `open_last` but for the end of the last one."""
-    calls = {item.id: _target(item) for item in output if isinstance(item, FunctionCallItem | CustomToolCallItem)}
+    calls = {item.id: _target(item) for item in output if isinstance(item, ClientCall)}
     sealed = iter([item.encrypted_content for item in output if isinstance(item, ReasoningItem)])
     messages = [item for item in output if isinstance(item, MessageItem)]
     sources = iter([part.annotations for message in messages for part in message.content if isinstance(part, OutputText)])
@@ -74,13 +78,18 @@ def _again(
     return assembler
 
 
-def _target(item: FunctionCallItem | CustomToolCallItem) -> CallTarget:
+def _target(item: ClientCall) -> CallTarget:
+    if isinstance(item, ClientItem):
+        payload, kind = payload_of(item), CALLS[str(item.__struct_config__.tag)]
+        return CallTarget(kind.type, tool=msgspec.structs.replace(kind, read=partial(_known, payload)))
     return CallTarget(item.name, item.namespace or None, isinstance(item, CustomToolCallItem))
 
 
-def _deltas(
-    item: MessageItem | ReasoningItem | FunctionCallItem | CustomToolCallItem, position: int, cuts: Iterator[Sequence[Cut]]
-) -> Iterator[d.Delta]:
+def _known(payload: Payload, _members: Members) -> Payload:
+    return payload
+
+
+def _deltas(item: MessageItem | ReasoningItem | ClientCall, position: int, cuts: Iterator[Sequence[Cut]]) -> Iterator[d.Delta]:
     match item:
         case MessageItem():
             for part in item.content:
@@ -98,6 +107,10 @@ def _deltas(
             next(cuts, None)
             yield d.CallOpened(position, item.call_id, item.id)
             yield d.CallArguments(position, msgspec.json.encode({"input": item.input}).decode())
+        case _:
+            next(cuts, None)
+            yield d.CallOpened(position, item.call_id, item.id)
+            yield d.CallArguments(position, "{}")
 
 
 def _pieces(text: str, cuts: Sequence[Cut] | None) -> Iterator[str]:

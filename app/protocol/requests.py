@@ -12,7 +12,6 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import msgspec
 
 from app.protocol.errors import InvalidRequest
-from app.protocol.hosted import HOSTED_TYPES
 
 T = TypeVar("T")
 
@@ -85,6 +84,8 @@ class Tool(msgspec.Struct, frozen=True):
     strict: bool | None = None
     format: Json = msgspec.UNSET
     tools: tuple[msgspec.Raw, ...] | None = None
+    defer_loading: bool | None = None
+    """Not offered before a tool search has brought it."""
     function: Json = msgspec.UNSET
     """Chat Completions' nested form, which is refused with a hint."""
 
@@ -167,9 +168,17 @@ class InputItem(msgspec.Struct, frozen=True):
     encrypted_content: str | None = None
 
 
-class _Core(msgspec.Struct, frozen=True):
-    type: str
+_DESCRIBED = frozenset(
+    {None, "message", "reasoning", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output", "item_reference"}
+)
+"""Types whose every field `InputItem` has. Others may have fields of the same name and another shape, and are read where they are used."""
+
+
+class _Head(msgspec.Struct, frozen=True):
+    type: str | None = None
     id: Any = None
+    status: Any = None
+    call_id: Any = None
 
 
 class _Items(msgspec.Struct, frozen=True):
@@ -178,6 +187,7 @@ class _Items(msgspec.Struct, frozen=True):
 
 _items_decoder = msgspec.json.Decoder(_Items)
 _request_decoder = msgspec.json.Decoder(CreateResponse)
+_head_decoder = msgspec.json.Decoder(_Head)
 _item_decoder = msgspec.json.Decoder(InputItem)
 _tool_decoder = msgspec.json.Decoder(Tool)
 _AT = re.compile(r" - at `\$\.?(?P<path>.*)`$")
@@ -213,19 +223,21 @@ def parse_item(raw: msgspec.Raw, place: str) -> InputItem:
     try:
         return _item_decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        hosted = _hosted_item(raw)
-        if hosted is None:
-            raise _explain(error, place) from error
-        return hosted
+        if isinstance(error, msgspec.ValidationError) and (head := _head(raw)) is not None:
+            return head
+        raise _explain(error, place) from error
 
 
-def _hosted_item(raw: msgspec.Raw) -> InputItem | None:
-    """An item of a built-in tool whose fields have other shapes than those of other items: whoever tells the model of it reads them."""
+def _head(raw: msgspec.Raw) -> InputItem | None:
+    """What all items have in common, as far as it is text; None for one that has to be as `InputItem` describes it."""
     try:
-        core = msgspec.json.decode(raw, type=_Core)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        head = _head_decoder.decode(raw)
+    except msgspec.ValidationError:
         return None
-    return InputItem(type=core.type, id=core.id if isinstance(core.id, str) else None) if core.type in HOSTED_TYPES else None
+    if head.type in _DESCRIBED:
+        return None
+    texts = [one if isinstance(one, str) else None for one in (head.id, head.status, head.call_id)]
+    return InputItem(type=head.type, id=texts[0], status=texts[1], call_id=texts[2])
 
 
 def parse_tool(raw: msgspec.Raw, place: str) -> Tool:

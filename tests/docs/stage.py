@@ -191,6 +191,7 @@ def scripts(stage: Stage) -> Mapping[str, Sequence[Reply]]:
         ],
         "mcp": [calls(("mcp__calculator__add", {"a": 2, "b": 40})), Reply.say("The sum is 42.")],
         "approval": [calls(("mcp__store__delete", {})), Reply.say("It is done.")],
+        "client": [calls(("shell", {"commands": ["echo hello"]})), Reply.say("It prints hello.")],
         "files": [Reply.say("Trains are booked in second class.")] * 3,
         "limits": [
             calls(("code_interpreter", {"code": "print(1)"}), ("code_interpreter", {"code": "print(2)"})),

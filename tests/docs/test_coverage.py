@@ -32,6 +32,7 @@ from openai.types.responses.response_output_text import Annotation
 from pydantic import BaseModel
 
 from app.protocol import events, items
+from app.protocol.client_tools import CLIENT_TOOLS
 from app.protocol.requests import CreateResponse
 from app.settings import Dialect
 from tests.docs.examples import ROOT
@@ -175,7 +176,7 @@ def test_the_annotations_served_are_those_the_gateway_has() -> None:
 
 
 def test_the_tools_served_are_those_the_gateway_has() -> None:
-    assert served("Tools") == {"function", "custom", "namespace"} | SPELLINGS
+    assert served("Tools") == {"function", "custom", "namespace", *CLIENT_TOOLS} | SPELLINGS
 
 
 async def test_a_tool_that_has_to_be_set_up_names_its_setting(gateway: Gateway) -> None:
@@ -245,6 +246,10 @@ _REQUESTED = {"type": "mcp_approval_request", "id": "mcpr_1", "server_label": "s
 _DECLINED = {"type": "mcp_approval_response", "approval_request_id": "mcpr_1", "approve": False}
 _CALLED = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}
 _CUSTOM = {"type": "custom_tool_call", "call_id": "c1", "name": "f", "input": "x"}
+_LOCAL_SHELL: Json = {"type": "local_shell_call", "call_id": "c1", "action": {"type": "exec", "command": ["ls"], "env": {}}}
+_SHELL: Json = {"type": "shell_call", "call_id": "c1", "action": {"commands": ["ls"]}}
+_PATCH: Json = {"type": "apply_patch_call", "call_id": "c1", "operation": {"type": "delete_file", "path": "p"}}
+_SEARCH: Json = {"type": "tool_search_call", "call_id": "c1", "execution": "client", "arguments": {}}
 ACCEPTED_ITEMS: Mapping[str, list[Json]] = {
     "message": [{"type": "message", "role": "user", "content": "Hi"}],
     "reasoning": [{"type": "reasoning", "id": "rs_1", "summary": []}],
@@ -260,6 +265,12 @@ ACCEPTED_ITEMS: Mapping[str, list[Json]] = {
     "mcp_list_tools": [{"type": "mcp_list_tools", "id": "mcpl_1", "server_label": "s", "tools": []}],
     "mcp_call": [{"type": "mcp_call", "id": "mcp_1", "server_label": "s", "name": "add", "arguments": "{}", "output": "3"}],
     "mcp_approval_request": [_REQUESTED, _DECLINED],
+    "local_shell_call": [_LOCAL_SHELL, {"type": "local_shell_call_output", "id": "c1", "output": "x"}],
+    "shell_call": [_SHELL, {"type": "shell_call_output", "call_id": "c1", "output": []}],
+    "apply_patch_call": [_PATCH, {"type": "apply_patch_call_output", "call_id": "c1", "status": "completed"}],
+    "tool_search_call": [_SEARCH, {"type": "tool_search_output", "call_id": "c1", "tools": [_FUNCTION]}],
+    "additional_tools": [{"type": "additional_tools", "role": "developer", "tools": [_FUNCTION]}],
+    "image_generation_call": [{"type": "image_generation_call", "id": "ig_1", "status": "completed", "result": "aGk="}],
 }
 
 

@@ -107,6 +107,54 @@ async def test_a_call_into_the_namespace_and_back(gateway: Gateway, upstream: Sc
     assert sent(upstream)[-2]["tool_calls"][0]["function"]["name"] == "multi_agent_v1__wait_agent"
 
 
+EXEC: Json = {
+    "type": "custom",
+    "name": "exec",
+    "description": "Runs.",
+    "format": {"type": "grammar", "syntax": "lark", "definition": "start: /.+/"},
+}
+LITE: Json = {
+    "type": "additional_tools",
+    "role": "developer",
+    "tools": [{"type": "namespace", "name": "functions", "tools": [EXEC, SHELL]}, {"type": "image_generation"}],
+}
+
+
+async def test_its_tools_may_come_as_an_item(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+    """For the models it knows by name it sends them so, first in every request, and no `tools`."""
+    upstream.script(Reply(pieces=[Call("functions__exec_command", ['{"cmd": "ls"}'])]), Reply.say("Done."))
+    items = [LITE, *opening()]
+    rest = {name: value for name, value in COMMON.items() if name != "tools"}
+    first = await ask(gateway, AGENT, {**rest, "input": items})
+    call = first["output"][-1]
+    result = {"type": "function_call_output", "id": "fco_01a2049c-1751-7b71-aa37-65a07e63a99e", "call_id": call["call_id"], "output": "a"}
+    second = await ask(gateway, AGENT, {**rest, "input": [*items, call, result]})
+
+    assert [tool["function"]["name"] for tool in upstream.requests[-1].body["tools"]] == ["functions__exec", "functions__exec_command"]
+    assert (call["namespace"], call["name"], call["arguments"]) == ("functions", "exec_command", '{"cmd": "ls"}')
+    assert (text_of(second), second["tools"]) == ("Done.", [])
+
+
+async def test_its_search_for_tools(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+    search: Json = {"type": "tool_search", "execution": "client", "description": "Searches apps.", "parameters": CITY}
+    upstream.script(Reply(pieces=[Call("tool_search", ['{"city": "x"}'])]), Reply(pieces=[Call("multi_agent_v1__wait_agent", ["{}"])]))
+    items = opening()
+    first = await ask(gateway, AGENT, {**COMMON, "tools": [SHELL, search], "input": items})
+    call = first["output"][-1]
+    inner = [{**NAMESPACE["tools"][0], "defer_loading": True}]
+    found = {
+        "type": "tool_search_output",
+        "call_id": call["call_id"],
+        "status": "completed",
+        "execution": "client",
+        "tools": [{**NAMESPACE, "tools": inner}],
+    }
+    second = await ask(gateway, AGENT, {**COMMON, "tools": [SHELL, search], "input": [*items, call, found]})
+
+    assert (call["type"], call["execution"], call["arguments"]) == ("tool_search_call", "client", {"city": "x"})
+    assert (second["output"][-1]["namespace"], second["output"][-1]["name"]) == ("multi_agent_v1", "wait_agent")
+
+
 async def test_an_output_schema(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     upstream.script(Reply.say('{"name": "Ada", "age": 36}'))
     text = json_schema(PERSON, name="codex_output_schema", strict=True)

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from app.protocol import deltas as d
 from app.protocol import hosted as h
 from app.protocol import ids
+from app.protocol.arguments import InvalidArguments
 from app.protocol.assembler import Assembler
-from app.protocol.call_writers import CallTarget, InvalidArguments
+from app.protocol.call_writers import CallTarget
+from app.protocol.client_tools import CLIENT_TOOLS
 from app.protocol.items import Annotation, UrlCitation
 from app.protocol.options import Options
 from app.protocol.response import Response, ResponseError
@@ -25,6 +27,7 @@ TARGETS = {
     "tools__g": CallTarget("g", "tools"),
     "edit": CallTarget("edit", custom=True),
     "tools__patch": CallTarget("patch", "tools", custom=True),
+    **{name: CallTarget(name, tool=kind) for name, kind in CLIENT_TOOLS.items()},
 }
 End = Literal["finish", "fail", "cancel"]
 Outcome = Literal["completed", "failed"]
@@ -194,6 +197,19 @@ _ARGUMENTS = st.sampled_from(
         *('{"a": "x\n\ty"}', "null", '"{\\"a\\": 1}"', '{"a": 1}{"a": 1}', '{"a": 1}}', '{"a": [1', '{"a": "\\\\"}', '{"patch": "x"}'),
     ]
 )
+_CLIENT_ARGUMENTS = st.sampled_from(
+    [
+        '{"commands": ["ls", "a\\nb"], "timeout_ms": 5}',
+        '{"command": ["bash", "-lc", "ls"], "env": {"A": "1"}}',
+        '{"type": "update_file", "path": "a", "diff": "@@ -1 +1 @@\\n-x\\n+\\ud83d\\ude00"}',
+        '{"type": "create_file", "path": "a", "content": "x"}',
+        '{"type": "delete_file", "path": "a"}',
+        '{"paths": ["a"],\n "limit": 1.0}',
+        "{}",
+        "nonsense",
+        '{"commands": ["l',
+    ]
+)
 _HOSTED_ARGUMENTS = st.sampled_from(
     [
         "",
@@ -212,7 +228,7 @@ def _calls(draw: st.DrawFn, first: int) -> list[d.Delta]:
     queues: list[list[d.Delta]] = []
     for index in range(first, first + draw(st.integers(1, 3))):
         name = draw(st.sampled_from([*TARGETS, "unknown", *HOSTED]))
-        written = draw(_HOSTED_ARGUMENTS if name in HOSTED else _ARGUMENTS)
+        written = draw(_HOSTED_ARGUMENTS if name in HOSTED else _CLIENT_ARGUMENTS if name in CLIENT_TOOLS else _ARGUMENTS)
         cut = draw(st.integers(0, len(written)))
         opened = d.CallOpened(index, draw(st.sampled_from(["", f"call_{index}"])), name)
         queues.append([opened, *(d.CallArguments(index, piece) for piece in (written[:cut], written[cut:]))])

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.protocol import deltas as d
-from app.protocol.call_writers import InvalidArguments
+from app.protocol.arguments import InvalidArguments
 from app.protocol.items import CustomToolCallItem, FunctionCallItem, MessageItem, OutputItem, OutputText, ReasoningItem
 from app.protocol.projection import fold, parse_frame
 from app.protocol.replay import catch_up, encode_cuts, replay

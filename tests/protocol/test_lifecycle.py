@@ -8,6 +8,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
+from app.protocol import client_items as c
 from app.protocol import events as e
 from app.protocol import hosted as h
 from app.protocol.items import (
@@ -28,6 +29,10 @@ ITEMS = {
     "reasoning": ReasoningItem("x", "in_progress"),
     "function_call": FunctionCallItem("x", "in_progress", "c", "f"),
     "custom_tool_call": CustomToolCallItem("x", "in_progress", "c", "f"),
+    "local_shell_call": c.LocalShellCall("x", "in_progress", "c"),
+    "shell_call": c.ShellCall("x", "in_progress", "c"),
+    "apply_patch_call": c.ApplyPatchCall("x", "in_progress", "c", c.PatchOperation("delete_file", "p")),
+    "tool_search_call": c.ToolSearchCall("x", "in_progress", "c"),
     "web_search_call": h.WebSearchCall("x", "in_progress", h.SearchAction("q")),
     "file_search_call": h.FileSearchCall("x", "in_progress", ("q",)),
     "code_interpreter_call": h.CodeInterpreterCall("x", "in_progress", "cntr"),
@@ -43,7 +48,9 @@ SILENT = ("mcp_approval_request", "web_extractor_call", "web_search_image_call",
 """Items without events of their own."""
 PARTS = {"output_text": OutputText(""), "refusal": RefusalPart(""), "reasoning_text": ReasoningText("")}
 ENDS = {"response.completed": "end", "response.failed": "end", "response.incomplete": "end"}
-OPENINGS = {f"response.output_item.added:{item}": item for item in ITEMS}
+WHOLE = ("local_shell_call", "apply_patch_call", "tool_search_call")
+"""Calls that are shown in one piece."""
+OPENINGS = {f"response.output_item.added:{item}": "call shown whole" if item in WHOLE else item for item in ITEMS}
 PART_OPENINGS = {f"response.content_part.added:{part}": part for part in PARTS}
 
 BEGUN = ("response.created", "response.in_progress")
@@ -52,6 +59,7 @@ REASONING = (*BEGUN, "response.output_item.added:reasoning")
 SUMMARY = (*REASONING, "response.reasoning_summary_part.added")
 CALL = (*BEGUN, "response.output_item.added:function_call")
 CUSTOM = (*BEGUN, "response.output_item.added:custom_tool_call")
+SHELL = (*BEGUN, "response.output_item.added:shell_call")
 SEARCH = (*BEGUN, "response.output_item.added:web_search_call")
 FILES = (*BEGUN, "response.output_item.added:file_search_call")
 CODE = (*BEGUN, "response.output_item.added:code_interpreter_call")
@@ -165,6 +173,12 @@ PATHS: dict[str, tuple[Sequence[str], dict[str, str]]] = {
         CUSTOM,
         {"response.custom_tool_call_input.delta": "custom_tool_call", "response.custom_tool_call_input.done": "call done"},
     ),
+    "shell_call": (SHELL, {"response.shell_call_command.added": "shell command", **DONE}),
+    "shell command": (
+        (*SHELL, "response.shell_call_command.added"),
+        {"response.shell_call_command.delta": "shell command", "response.shell_call_command.done": "shell_call"},
+    ),
+    "call shown whole": ((*BEGUN, "response.output_item.added:apply_patch_call"), DONE),
     "call done": ((*CALL, "response.function_call_arguments.done"), {"response.output_item.done": "between items"}),
 }
 """State -> how to get there, and what may follow. The states are the table's, the rules are written down a second time."""

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from app.protocol import events as e
-from app.protocol.call_writers import CallIds, CallWriter, CustomCallWriter, InvalidArguments
+from app.protocol.arguments import InvalidArguments
+from app.protocol.call_writers import CallIds, CallWriter, CustomCallWriter
 from app.protocol.deltas import TokenLogprob
 from app.protocol.items import (
     CustomToolCallItem,

@@ -15,6 +15,7 @@ from openai import BaseModel
 from openai.types.responses import ResponseStreamEvent
 
 from app.protocol import ids
+from app.protocol.client_tools import CALLS
 from app.protocol.events import Event
 from app.protocol.lifecycle import Lifecycle
 from app.protocol.phases import SPECS
@@ -184,6 +185,12 @@ def _judge_item(item: Json) -> None:
                 "the AI SDK refuses null"
             )
         return
+    client = CALLS.get(item["type"])
+    if client is not None:
+        assert item["status"] in ("completed", client.cut)
+        assert item["call_id"]
+        assert isinstance(item[client.field], dict)
+        return
     assert item["status"] in ("completed", "incomplete")
     match item["type"]:
         case "message":
@@ -247,9 +254,23 @@ def _check_hosted(added: Json, done: Json, inside: Sequence[Json]) -> None:
         assert _whole(streamed)[0] == (done["code"] if "code" in done else done["arguments"])
 
 
+def _check_client_call(added: Json, done: Json, inside: Sequence[Json]) -> None:
+    field = CALLS[done["type"]].field
+    changing = {"status", field}
+    assert {k: v for k, v in added.items() if k not in changing} == {k: v for k, v in done.items() if k not in changing}
+    assert added["status"] == "in_progress"
+    commands = [event["command"] for event in inside if event["type"] == "response.shell_call_command.done"]
+    assert commands == (done[field]["commands"] if done["type"] == "shell_call" else [])
+    assert [event["delta"] for event in inside if event["type"] == "response.shell_call_command.delta"] == commands
+    assert [event["command_index"] for event in inside] == [number for number in range(len(commands)) for _ in range(3)]
+
+
 def _check_item(added: Json, done: Json, inside: Sequence[Json]) -> None:
     if done["type"] in SPECS_BY_TYPE:
         _check_hosted(added, done, inside)
+        return
+    if done["type"] in CALLS:
+        _check_client_call(added, done, inside)
         return
     changing = {"status", "content", "summary", "arguments", "input", "encrypted_content"}
     assert {k: v for k, v in added.items() if k not in changing} == {k: v for k, v in done.items() if k not in changing}

@@ -1,0 +1,89 @@
+"""Calls of tools that the client runs and the API has items of their own for (openai SDK types `LocalShellCall`,
+`ResponseFunctionShellToolCall`, `ResponseApplyPatchToolCall`, `ResponseToolSearchCall`).
+
+Fields that the official types require stand here with null; what they merely allow is left out, since the AI SDK refuses null there.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+CallStatus = Literal["in_progress", "completed", "incomplete"]
+
+
+class LocalShellAction(msgspec.Struct, frozen=True):
+    """One program with its arguments."""
+
+    command: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    type: Literal["exec"] = "exec"
+    timeout_ms: int | msgspec.UnsetType = msgspec.UNSET
+    user: str | msgspec.UnsetType = msgspec.UNSET
+    working_directory: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class LocalShellCall(msgspec.Struct, frozen=True, tag="local_shell_call"):
+    """The client shall run a program."""
+
+    id: str
+    status: CallStatus
+    call_id: str
+    action: LocalShellAction = LocalShellAction()
+
+
+class ShellAction(msgspec.Struct, frozen=True):
+    """Commands of a shell, to be run in order."""
+
+    commands: tuple[str, ...] = ()
+    timeout_ms: int | None = None
+    max_output_length: int | None = None
+
+
+class LocalEnvironment(msgspec.Struct, frozen=True):
+    """The client's own machine."""
+
+    type: Literal["local"] = "local"
+
+
+class ShellCall(msgspec.Struct, frozen=True, tag="shell_call"):
+    """The client shall run commands."""
+
+    id: str
+    status: CallStatus
+    call_id: str
+    action: ShellAction = ShellAction()
+    environment: LocalEnvironment = LocalEnvironment()
+
+
+class PatchOperation(msgspec.Struct, frozen=True):
+    """What to do with one file; `diff` is missing where it is deleted."""
+
+    type: Literal["create_file", "update_file", "delete_file"]
+    path: str
+    diff: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class ApplyPatchCall(msgspec.Struct, frozen=True, tag="apply_patch_call"):
+    """The client shall change a file. The API has no `incomplete` here: a call that was cut stays in progress."""
+
+    id: str
+    status: Literal["in_progress", "completed"]
+    call_id: str
+    operation: PatchOperation
+
+
+class ToolSearchCall(msgspec.Struct, frozen=True, tag="tool_search_call"):
+    """The client shall look for tools and send their definitions."""
+
+    id: str
+    status: CallStatus
+    call_id: str
+    arguments: msgspec.Raw = msgspec.Raw(b"{}")
+    execution: Literal["client"] = "client"
+
+
+ClientItem = LocalShellCall | ShellCall | ApplyPatchCall | ToolSearchCall
+Payload = LocalShellAction | ShellAction | PatchOperation | msgspec.Raw
+"""The field of such an item that is made of the call's arguments."""

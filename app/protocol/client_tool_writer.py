@@ -1,0 +1,76 @@
+"""Writes the call of a tool that the client runs. What the model has written is shown once it is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from app.protocol import events as e
+from app.protocol.arguments import HeldArguments, InvalidArguments, read_object
+from app.protocol.client_items import ClientItem, Payload, ShellAction
+from app.protocol.client_tools import ClientTool
+from app.protocol.items import ItemStatus
+from app.protocol.writers import Cut, Emitter
+
+
+class ClientToolWriter:
+    """Nothing is emitted before `close`: an item begins with fields that the arguments have to tell."""
+
+    def __init__(self, out: Emitter, tool: ClientTool, ids: tuple[str, str], index: int) -> None:
+        """`ids`: of the item and of the call."""
+        self._out = out
+        self._tool = tool
+        self._item_id, self._call_id = ids
+        self._index = index
+        self._arguments = HeldArguments()
+
+    @property
+    def whole(self) -> bool:
+        """See CallWriter."""
+        return self._arguments.whole
+
+    def write(self, fragment: str) -> None:
+        """Add to the arguments."""
+        self._arguments.feed(fragment)
+
+    def is_right(self) -> bool:
+        """See CallWriter."""
+        return self._arguments.is_right() and self._payload() is not None
+
+    def close(self, status: ItemStatus) -> ClientItem:
+        """See ItemWriter."""
+        payload = self._payload()
+        if payload is None:
+            if status == "completed":
+                raise InvalidArguments(self._tool.type)
+            payload = self._tool.nothing
+        begun = self._item("in_progress", self._tool.begun(payload))
+        self._out.emit(e.ItemAdded, output_index=self._index, item=begun)
+        if isinstance(payload, ShellAction):
+            self._show_commands(payload.commands)
+        item = self._item(status if status == "completed" else self._tool.cut, payload)
+        self._out.emit(e.ItemDone, output_index=self._index, item=item)
+        return item
+
+    def cuts(self) -> Sequence[Sequence[Cut]]:
+        """See ItemWriter."""
+        return [[]]
+
+    def _payload(self) -> Payload | None:
+        written = self._arguments.text()
+        found = read_object(written)
+        if found is not None:
+            return self._tool.read(msgspec.json.decode(found))
+        bare = self._tool.bare
+        return self._tool.read({"input": written}) if bare and written.lstrip().startswith(bare) else None
+
+    def _item(self, status: str, payload: Payload) -> ClientItem:
+        return self._tool.item(self._item_id, status, self._call_id, payload)
+
+    def _show_commands(self, commands: Sequence[str]) -> None:
+        for number, command in enumerate(commands):
+            place = {"output_index": self._index, "command_index": number}
+            self._out.emit(e.ShellCommandAdded, **place, command="")
+            self._out.emit(e.ShellCommandDelta, **place, delta=command)
+            self._out.emit(e.ShellCommandDone, **place, command=command)
