@@ -77,7 +77,7 @@ class Exchanges(msgspec.Struct):
 Said = InputItem | Exchange | Approval
 """What a transcript is made of."""
 
-_HOSTED_TYPES = frozenset(str(item.__struct_config__.tag) for item in SPECS)
+HOSTED_TYPES = frozenset(str(item.__struct_config__.tag) for item in SPECS)
 _item_decoder: msgspec.json.Decoder[HostedItem] = msgspec.json.Decoder(HostedItem)
 _approval_decoder = msgspec.json.Decoder(Approval)
 _decoder = msgspec.msgpack.Decoder(dict[str, Exchange | str])
@@ -110,7 +110,7 @@ def said(raw: msgspec.Raw, fields: InputItem, place: str, known: dict[str, Excha
         return fields
     if fields.type == APPROVAL:
         return _read(lambda: _approval_decoder.decode(raw), place)
-    if fields.type not in _HOSTED_TYPES:
+    if fields.type not in HOSTED_TYPES:
         return fields
     if known is not None and fields.id in known:
         return known[fields.id]

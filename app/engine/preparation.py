@@ -10,6 +10,7 @@ import msgspec
 
 from app.engine import thinking
 from app.engine.admission import Admitted, Item
+from app.engine.context import Context, last_user, weight
 from app.engine.exchanges import said
 from app.engine.history import History, View, join
 from app.engine.hosted import Hosted, Offer, Ran
@@ -18,7 +19,7 @@ from app.engine.native import Where
 from app.engine.reading import Reader
 from app.engine.sealing import Sealer
 from app.engine.thinking import Decision
-from app.engine.transcript import Context, Transcript, last_user, weight
+from app.engine.transcript import Transcript
 from app.protocol import ids
 from app.protocol.errors import InvalidRequest
 from app.protocol.messages import FunctionTool

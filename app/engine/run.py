@@ -15,6 +15,7 @@ from app.engine.admission import Admitted, Item
 from app.engine.asking import Asker
 from app.engine.audience import Audience
 from app.engine.catalog import Catalog
+from app.engine.context import Context, weight
 from app.engine.echo import begin
 from app.engine.exchanges import Exchanges
 from app.engine.exchanges import encode as encode_exchanges
@@ -27,7 +28,6 @@ from app.engine.preparation import Preparation, Prepared, Tenant, estimated_size
 from app.engine.routing import Route, Router, Started, Target
 from app.engine.sealing import Sealer
 from app.engine.structured import Validator
-from app.engine.transcript import Context, weight
 from app.engine.turn import ModelFailure, Parsers, Surroundings
 from app.eventlog.base import EventLog
 from app.protocol import ids
@@ -186,8 +186,7 @@ class Run:
         view, transcript, prefix = prepared.view, prepared.transcript, prepared.context.prefix  # all that `make` may keep alive
 
         def make() -> Context:
-            records.continue_with(records.output_raws(body), exchanges, transcript)
-            transcript.flush_open()
+            records.continue_with(body, exchanges, transcript)
             return view.settle(transcript, turns, prefix, expires_at)
 
         previous = self.admitted.request.previous_response_id

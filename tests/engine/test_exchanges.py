@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from app.engine import exchanges
 from app.engine.exchanges import Exchange, Exchanges
+from app.protocol.arguments import MALFORMED
 from app.protocol.errors import InvalidRequest
 from app.protocol.hosted import HostedCall
 from app.protocol.messages import Call
@@ -34,7 +36,7 @@ async def _private(call: HostedCall, _context: ToolContext) -> ToolOutcome:
 def shape(messages: list[Json]) -> list[str]:
     """Who spoke, with the calls by their arguments."""
     return [
-        f"assistant {' '.join(call['arguments'] for call in message['calls'])}".strip()
+        f"assistant {' '.join(json.loads(call['arguments']).get(MALFORMED, call['arguments']) for call in message['calls'])}".strip()
         if message["type"] == "assistant"
         else message["type"]
         for message in messages

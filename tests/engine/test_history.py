@@ -11,9 +11,9 @@ import pytest
 
 from app.engine import records
 from app.engine.admission import Item
+from app.engine.context import Context, weight
 from app.engine.exchanges import Exchanges
 from app.engine.history import History, Recent, View, join
-from app.engine.transcript import Context, weight
 from app.protocol import ids
 from app.protocol.errors import InvalidRequest
 from app.protocol.requests import parse_item
@@ -88,8 +88,7 @@ class Chat:
         )
         await self.store.save(record)
         if remember:
-            records.continue_with(records.output_raws(body), Exchanges(), transcript)
-            transcript.flush_open()
+            records.continue_with(body, Exchanges(), transcript)
             turns = context.turns | {rid(number)}
             after = self.view.settle(transcript, turns, context.prefix, EXPIRY)
             recent = Recent(turns, EXPIRY, sum(map(weight, after.tail)) + len(after.prefix), lambda: after)

@@ -8,8 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from app.engine.context import Context, last_user, weight
+from app.engine.known_calls import KnownCalls
 from app.engine.toolset import upstream_name
-from app.engine.transcript import Context, Transcript, last_user, weight
+from app.engine.transcript import Transcript
 from app.protocol.errors import InvalidRequest
 from app.protocol.messages import Assistant, Call, FilePart, ImagePart, Message, TextPart, ToolResult, User
 from app.protocol.requests import parse_item
@@ -177,7 +179,7 @@ def test_the_question_repeated_before_the_result_of_the_chains_call_is_left_out(
 def test_the_client_may_repeat_calls_and_results_that_the_chain_holds() -> None:
     chain = Context(tail=(User("hi"), Assistant("", calls=(opened(),))))
     assert messages(call(), output(), output(), context=chain) == [User("hi"), Assistant("", calls=(opened(),)), ToolResult("c1", "42")]
-    answered = Context(answered=frozenset({"c1"}))
+    answered = Context(known=KnownCalls().extended([Assistant("", calls=(opened(),)), ToolResult("c1", "42")], ()))
     assert messages(call(), output(), USER, context=answered) == [User("hi")]
 
 
@@ -246,15 +248,17 @@ def test_thinking_comes_from_where_it_is(item: Json, thinking: str, *, dropped: 
 
 def test_a_result_without_its_call_is_refused_in_the_words_of_the_api() -> None:
     error = refusal(USER, output("c9"))
-    assert error.message == "No tool call found for function call output with call_id c9."
-    assert (error.status, error.code, error.param) == (400, None, "input")
+    assert error.message.startswith("No tool call found for function call output with call_id c9. ")
+    assert "'input[1]'" in error.message
+    assert (error.status, error.code, error.param) == (400, None, "input[1].call_id")
 
 
-@pytest.mark.parametrize("items", [(USER, call("c9")), (USER, call(), call("c9"), output()), (call("c9"), USER)])
-def test_a_call_without_its_result_is_refused_in_the_words_of_the_api(items: tuple[Json, ...]) -> None:
+@pytest.mark.parametrize(("items", "at"), [((USER, call("c9")), 1), ((USER, call(), call("c9"), output()), 2), ((call("c9"), USER), 0)])
+def test_a_call_without_its_result_is_refused_in_the_words_of_the_api(items: tuple[Json, ...], at: int) -> None:
     error = refusal(*items)
-    assert error.message == "No tool output found for function call c9."
-    assert (error.status, error.code, error.param) == (400, None, "input")
+    assert error.message.startswith("No tool output found for function call c9. ")
+    assert f"'input[{at}]'" in error.message
+    assert (error.status, error.code, error.param) == (400, None, f"input[{at}].call_id")
 
 
 def test_the_chains_call_without_its_result_is_refused_too() -> None:
@@ -303,12 +307,12 @@ def test_what_follows_the_last_user_message_is_the_running_loop() -> None:
 def test_open_calls_are_resumed() -> None:
     transcript = Transcript(Context(), upstream_name, unseal)
     transcript.add([("", parse_item(msgspec.Raw(json.dumps(item).encode()), "")) for item in (USER, said("Hm."), call())])
-    transcript.flush_open()
+    transcript.end_turn(cut=False)
     assert transcript.open_calls
     resumed = transcribe(output(), context=Context(tail=tuple(transcript.messages)))
     assert not resumed.open_calls
     assert resumed.messages == [User("hi"), Assistant("Hm.", calls=(opened(),)), ToolResult("c1", "42")]
-    assert resumed.answered == {"c1"}
+    assert "c1" in resumed.call_ids
 
 
 def test_a_message_is_weighed_by_its_text() -> None:
