@@ -20,7 +20,7 @@ class ClientCall(msgspec.Struct, frozen=True):
     """What the model wrote."""
     name: str | None = None
     """The function that is called; None: the item names it."""
-    result: Callable[[InputItem, str], tuple[str, Sequence[Part]]] = lambda item, place: content.of_result(item.output, place)
+    result: Callable[[InputItem, str], tuple[str, Sequence[Part]]] = content.of_result
     """(item, its place) -> the text of the result, and what of it is no text. Raises InvalidRequest."""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from app.protocol.errors import InvalidRequest
 from app.protocol.messages import FilePart, ImagePart, Part, TextPart
+from app.protocol.requests import InputItem
 from app.protocol.requests import Part as ItemPart
 
 Content = str | tuple[ItemPart, ...] | None
@@ -59,8 +60,9 @@ def of_user(content: Content, place: str) -> str | tuple[Part, ...]:
     return parts
 
 
-def of_result(output: Content, place: str) -> tuple[str, Sequence[Part]]:
+def of_result(item: InputItem, place: str) -> tuple[str, Sequence[Part]]:
     """The text of a call's result, and what of it is no text. `place` is the item's. Raises InvalidRequest."""
+    output = item.output
     if isinstance(output, str):
         return output, ()
     place = at(place, "output")

@@ -56,21 +56,16 @@ class KnownCalls:
 class Repeats:
     """What a client sends again of the chain that it continues. Each thing that the chain holds is left out as often as it is sent."""
 
-    __slots__ = ("_given", "_known", "_open", "_possible", "_repeated")
+    __slots__ = ("_given", "_known", "_open", "_repeated")
 
     def __init__(self, known: KnownCalls, waiting: Sequence[Call]) -> None:
         self._known = known
         self._open = list(waiting)
         """Calls that wait at the chain's end, and were not sent again."""
-        self._possible = bool(known or waiting)
         self._repeated: dict[str, list[Call]] = {}
         """Calls with a result that were sent again, by id."""
         self._given: set[tuple[str, str]] = set()
         """Results that were not in the chain."""
-
-    def __bool__(self) -> bool:
-        """There may be some."""
-        return self._possible
 
     def take_call(self, call: Call) -> bool:
         """Whether the chain holds the call."""

@@ -30,93 +30,83 @@ class OpenCall(msgspec.Struct):
     result: ToolResult | None = None
 
 
-class OpenCalls:
+class OpenCalls(list[OpenCall]):
     """The calls in their order. Ids need not be unique: a result belongs to the oldest call of its id that waits."""
 
-    __slots__ = ("_all", "_waiting", "answered", "cut")
+    __slots__ = ("_later", "answered", "cut", "waiting")
 
     def __init__(self) -> None:
-        self._all: list[OpenCall] = []
-        self._waiting: dict[str, list[OpenCall]] = {}
+        super().__init__()
+        self.waiting: dict[str, OpenCall] = {}
+        """Those without a result; of each id the oldest."""
+        self._later: dict[str, list[OpenCall]] = {}
+        """The others of the same id."""
         self.answered = False
         """One of them has its result."""
         self.cut = False
         """The model was cut off in this turn: what has no result need not get one."""
 
-    def __bool__(self) -> bool:
-        """Whether there are any."""
-        return bool(self._all)
-
-    @property
-    def complete(self) -> bool:
-        """None waits."""
-        return not self._waiting
-
     @property
     def unanswered(self) -> Sequence[OpenCall]:
         """Those that wait."""
-        return [one for one in self._all if one.result is None]
+        return [one for one in self if one.result is None]
 
-    def add(self, call: Call, place: str = "", result: ToolResult | None = None) -> None:
-        """The model calls; with `result` it is known what came of it."""
-        one = OpenCall(call, place, result)
-        self._all.append(one)
-        if result is not None:
-            self.answered = True
-        elif call.call_id in self._waiting:
-            self._waiting[call.call_id].append(one)
+    def add(self, call: Call, place: str) -> None:
+        """The model calls."""
+        one = OpenCall(call, place)
+        self.append(one)
+        if call.call_id in self.waiting:
+            self._later.setdefault(call.call_id, []).append(one)
         else:
-            self._waiting[call.call_id] = [one]
+            self.waiting[call.call_id] = one
+
+    def add_answered(self, call: Call, text: str) -> None:
+        """The model calls, and this is what came of it."""
+        self.append(OpenCall(call, "", result_of(call, text)))
+        self.answered = True
+
+    def answer(self, call_id: str, text: str) -> bool:
+        """Give the result to the call it belongs to; False when none of that id waits."""
+        one = self._next(call_id)
+        if one is not None:
+            one.result = result_of(one.call, text)
+        return one is not None
 
     def resume(self, calls: Sequence[Call], results: Sequence[ToolResult]) -> None:
-        """Go on with a turn that was taken from here once."""
+        """Go on with a turn of the chain."""
         for call in calls:
-            self.add(call)
+            self.add(call, "")
         for result in results:
             one = self._next(result.call_id)
             if one is not None:
                 one.result = result
 
-    def waits(self, call_id: str) -> bool:
-        """A call of this id has no result yet."""
-        return call_id in self._waiting
-
-    def answer(self, call_id: str, text: str) -> bool:
-        """Give the result to the call it belongs to; False when none of that id waits."""
-        one = self._next(call_id)
-        if one is None:
-            return False
-        one.result = result_of(one.call, text)
-        return True
-
     def _next(self, call_id: str) -> OpenCall | None:
-        waiting = self._waiting.get(call_id)
-        if waiting is None:
+        one = self.waiting.pop(call_id, None)
+        if one is None:
             return None
-        one = waiting.pop(0)
-        if not waiting:
-            del self._waiting[call_id]
+        if self._later and self._later.get(call_id):
+            self.waiting[call_id] = self._later[call_id].pop(0)
         self.answered = True
         return one
 
     def leave_out(self, *, but: Collection[str] = ()) -> Sequence[Call]:
         """Take away the calls that wait, except for those of the ids in `but`."""
-        gone = [one.call for one in self._all if one.result is None and one.call.call_id not in but]
-        self._all = [one for one in self._all if one.result is not None or one.call.call_id in but]
-        self._waiting = {call_id: waiting for call_id, waiting in self._waiting.items() if call_id in but}
+        gone = [one.call for one in self if one.result is None and one.call.call_id not in but]
+        self[:] = [one for one in self if one.result is not None or one.call.call_id in but]
+        self.waiting = {call_id: one for call_id, one in self.waiting.items() if call_id in but}
+        self._later = {call_id: later for call_id, later in self._later.items() if call_id in but}
         return gone
 
     def rename_twins(self) -> Sequence[Call | ToolResult]:
         """Give every call an id of its own, as upstreams want it; what was renamed, as it was before."""
-        if len(self._all) == 1:
-            return ()
-        ids = {one.call.call_id for one in self._all}
-        if len(ids) == len(self._all):
+        ids = {one.call.call_id for one in self}
+        if len(ids) == len(self):
             return ()
         seen: set[str] = set()
         before: list[Call | ToolResult] = []
         numbers = count(2)
-        for one in self._all:
+        for one in self:
             call_id = one.call.call_id
             if call_id in seen:
                 before += (one.call,) if one.result is None else (one.call, one.result)
@@ -127,10 +117,10 @@ class OpenCalls:
             ids.add(call_id)
         return before
 
-    def take(self) -> tuple[tuple[Call, ...], Sequence[ToolResult]]:
-        """The calls, and the results that are there; then it is empty."""
-        calls = tuple([one.call for one in self._all])
-        results = [one.result for one in self._all if one.result is not None]
-        self._all, self._waiting = [], {}
+    def reset(self) -> None:
+        """The turn is over."""
+        self.clear()
         self.answered = self.cut = False
-        return calls, results
+        if self.waiting or self._later:
+            self.waiting.clear()
+            self._later.clear()

@@ -11,16 +11,16 @@ result; and what was said before this request (its place is "") is never refused
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Container, Iterable, Mapping
+from typing import Any, ClassVar
 
 from app.engine import client_calls, content
 from app.engine.content import at
 from app.engine.context import Context, last_user, unanswered
 from app.engine.exchanges import APPROVAL, HOSTED_TYPES, Approval, Exchange, Said
 from app.engine.known_calls import CallIds, Repeats
-from app.engine.open_calls import OpenCall, OpenCalls, result_of
-from app.protocol.arguments import sendable
+from app.engine.open_calls import OpenCall, OpenCalls
+from app.protocol.arguments import is_object, sendable
 from app.protocol.errors import InvalidRequest
 from app.protocol.hosted import HostedCall
 from app.protocol.messages import Assistant, Call, ImagePart, Message, TextPart, ToolResult, User
@@ -50,7 +50,6 @@ class Transcript:
         """A sealed reasoning item was not ours to open (another server, tenant or model)."""
         self._upstream_name = upstream_name
         self._unseal = unseal
-        self._names: dict[tuple[str, str | None], str] = {}
         self._reasoning = ""
         self._thought: str | None = None
         """The last reasoning item of this turn."""
@@ -75,10 +74,15 @@ class Transcript:
 
     def add(self, items: Iterable[tuple[str, Said]]) -> None:
         """Add items; each comes with its place in the request (`input[3]`, or "" for stored ones). Raises InvalidRequest."""
+        handlers, add_plain = self.handlers, self._add_plain
         for place, item in items:
             if isinstance(item, InputItem):
-                if not self._add_plain(item):
-                    self._add(item, place)
+                if item.type in _MESSAGE and add_plain(item):
+                    continue
+                handler = handlers.get(item.type)
+                if handler is None:
+                    raise content.unread(item.type, place)
+                handler(self, item, place)
             elif isinstance(item, Exchange):
                 self._add_exchange(item, place)
             else:
@@ -90,16 +94,16 @@ class Transcript:
 
     def _add_plain(self, item: InputItem) -> bool:
         """Take a message of plain text while nothing is pending: nearly all of a long history, at a third of the cost."""
-        text = item.content
-        if type(text) is not str or self._calls or item.type not in _MESSAGE:
+        text, calls = item.content, self._calls
+        if type(text) is not str or (calls and calls.waiting):
             return False
         if item.role == "user":
-            if self._text or self._reasoning:
+            if self._text or self._reasoning or calls:
                 self._flush()
             self.messages.append(User(text))
             return True
         if item.role == "assistant" and "<think>" not in text[:_TAG_WITHIN]:
-            if self._text:
+            if self._text or calls:
                 self._flush()
             self._text = text
             return True
@@ -107,7 +111,7 @@ class Transcript:
 
     def close(self) -> None:
         """The request's items are all there. Raises InvalidRequest when a call has no result."""
-        if not (self._calls.complete or self._calls.cut):
+        if self._calls.waiting and not self._calls.cut:
             raise self._unanswered_call(self._calls.unanswered[0])
         self.close_stored()
 
@@ -134,7 +138,8 @@ class Transcript:
             self._calls.resume(last.calls, [result for result in results if isinstance(result, ToolResult)])
             self._calls.cut = self.cut
         self._settled = len(self.messages)
-        self._repeats = Repeats(self.known, [one.call for one in self._calls.unanswered])
+        waiting = [one.call for one in self._calls.unanswered]
+        self._repeats = Repeats(self.known, waiting) if self.known or waiting else None
 
     @property
     def open_calls(self) -> bool:
@@ -145,12 +150,6 @@ class Transcript:
     def call_ids(self) -> Container[str]:
         """The ids of all calls of the conversation, answered, open and left out; when the request is closed."""
         return CallIds(self.known, self.messages, self._unsaid)
-
-    def _add(self, item: InputItem, place: str) -> None:
-        handler = self.handlers.get(item.type)
-        if handler is None:
-            raise content.unread(item.type, place)
-        handler(self, item, place)
 
     def _add_message(self, item: InputItem, place: str) -> None:
         match item.role:
@@ -170,7 +169,7 @@ class Transcript:
         message = User(item.content if isinstance(item.content, str) else content.of_user(item.content, at(place, "content")))
         if type(message.content) is not str:  # a text is no list of parts: looked through, it costs 0.2 s a megabyte
             self.images += [part for part in message.content if isinstance(part, ImagePart)]
-        if self._calls.complete:
+        if not self._calls.waiting:
             self._flush()
             self.messages.append(message)
         elif self._calls.cut or self.messages[last_user(self.messages) :][:1] != [message]:  # Semantic Kernel repeats it with its results
@@ -186,8 +185,7 @@ class Transcript:
             text = text[thought.end() :]
         self._text += text
 
-    def _add_reasoning(self, item: InputItem, place: str) -> None:
-        del place
+    def _add_reasoning(self, item: InputItem, _place: str) -> None:
         self._begin_assistant()
         thought = self._thinking(item)
         if thought == self._thought or (item.id and self._thoughts.get(item.id) == thought):
@@ -214,30 +212,24 @@ class Transcript:
         name = row.name or item.name
         if not item.call_id or not name:
             raise content.missing(at(place, "name" if item.call_id else "call_id"))
-        call = Call(item.call_id, self._name(name, item.namespace), sendable(row.arguments(item)))
-        if self._repeats and self._repeats.take_call(call):
+        arguments = row.arguments(item)
+        if not is_object(arguments):
+            arguments = sendable(arguments)
+        call = Call(item.call_id, self._upstream_name(name, item.namespace), arguments)
+        if self._repeats is not None and self._repeats.take_call(call):
             return
-        self._open(call, place)
-        if item.status in _UNFINISHED:
-            self._calls.cut = True
-
-    def _name(self, name: str, namespace: str | None) -> str:
-        key = name, namespace
-        if key not in self._names:
-            self._names[key] = self._upstream_name(name, namespace)
-        return self._names[key]
-
-    def _open(self, call: Call, place: str) -> None:
         if (self._calls.answered or self._deferred) and not self._beside:
             self._begin_assistant()
         self._calls.add(call, place)
+        if item.status in _UNFINISHED:
+            self._calls.cut = True
 
     def _add_result(self, item: InputItem, place: str) -> None:
         call_id = item.call_id
         if not call_id:
             raise content.missing(at(place, "call_id"))
         text, others = client_calls.OUTPUTS[item.type].result(item, place)
-        if self._repeats and self._is_repeated(call_id, text, place):
+        if self._repeats is not None and self._is_repeated(self._repeats, call_id, text, place):
             return
         if not self._calls.answer(call_id, text):
             if not place:
@@ -248,13 +240,14 @@ class Transcript:
         if others:
             self._deferred.append(User((TextPart(f"Images of the result of call {call_id}:"), *others)))
 
-    def _is_repeated(self, call_id: str, text: str, place: str) -> bool:
-        waits = self._calls.waits(call_id)
-        if self._repeats.take_result(call_id, text, waits=waits):
+    def _is_repeated(self, repeats: Repeats, call_id: str, text: str, place: str) -> bool:
+        waits = call_id in self._calls.waiting
+        if repeats.take_result(call_id, text, waits=waits):
             return True
-        anew = None if waits else self._repeats.reopened(call_id)
+        anew = None if waits else repeats.reopened(call_id)
         if anew is not None:
-            self._open(anew, place)
+            self._begin_assistant()
+            self._calls.add(anew, place)
         return False
 
     def _add_exchange(self, exchange: Exchange, place: str) -> None:
@@ -269,7 +262,7 @@ class Transcript:
             self.awaited[exchange.item_id] = exchange.call
             self._calls.add(call, place)
         else:
-            self._calls.add(call, place, result_of(call, exchange.text))
+            self._calls.add_answered(call, exchange.text)
 
     def _ends_approved(self, call_id: str, text: str | None) -> bool:
         """The call has run with the client's consent."""
@@ -307,7 +300,7 @@ class Transcript:
         calls = self._calls
         if not calls:
             return
-        if calls.complete:
+        if not calls.waiting:
             self._flush()
         elif calls.cut and (calls.answered or self._deferred):  # nobody has answered the rest
             self._leave_out_unanswered()
@@ -318,25 +311,29 @@ class Transcript:
         self._unsaid += gone
         ids = {call.call_id for call in gone}
         self.awaited = {item_id: call for item_id, call in self.awaited.items() if call.call_id not in ids}
-        if self._calls.complete:
+        if not self._calls.waiting:
             self._flush()
 
     def _flush(self) -> None:
-        calls: tuple[Call, ...] = ()
-        results: Sequence[ToolResult] = ()
-        if self._calls:
-            if self._calls.complete:
-                self._unsaid += self._calls.rename_twins()
-            calls, results = self._calls.take()
-        if calls or self._text or self._reasoning:
-            self.messages.append(Assistant(self._text, self._reasoning, calls))
+        calls = self._calls
+        if len(calls) == 1 and calls[0].result is not None:  # as a rule
+            self.messages += (Assistant(self._text, self._reasoning, (calls[0].call,)), calls[0].result)
+            calls.reset()
+        elif calls:
+            if not calls.waiting:
+                self._unsaid += calls.rename_twins()
+            self.messages.append(Assistant(self._text, self._reasoning, tuple([one.call for one in calls])))
+            self.messages += [one.result for one in calls if one.result is not None]
+            calls.reset()
+        elif self._text or self._reasoning:
+            self.messages.append(Assistant(self._text, self._reasoning))
         self._text = self._reasoning = ""
         self._turn, self._beside, self._thought = None, False, None
-        if calls or self._deferred:
-            self.messages += (*results, *self._deferred)
+        if self._deferred:
+            self.messages += self._deferred
             self._deferred = []
 
-    handlers: ClassVar[Mapping[str | None, Callable[[Transcript, InputItem, str], None]]] = {
+    handlers: ClassVar[Mapping[str | None, Callable[[Any, InputItem, str], None]]] = {
         **dict.fromkeys(_MESSAGE, _add_message),
         "reasoning": _add_reasoning,
         **dict.fromkeys(client_calls.CALLS, _add_call),
