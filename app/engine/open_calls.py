@@ -18,7 +18,9 @@ _MARK = f'{{"{MALFORMED}":'
 
 def result_of(call: Call, text: str) -> ToolResult:
     """The result of a call as the model reads it; the call's arguments are `sendable` already."""
-    return ToolResult(call.call_id, MALFORMED_NOTE + text if call.arguments.startswith(_MARK) else text)
+    if call.arguments.startswith(_MARK) and not text.startswith(MALFORMED_NOTE):
+        text = MALFORMED_NOTE + text
+    return ToolResult(call.call_id, text)
 
 
 class OpenCall(msgspec.Struct):

@@ -94,16 +94,16 @@ class Transcript:
 
     def _add_plain(self, item: InputItem) -> bool:
         """Take a message of plain text while nothing is pending: nearly all of a long history, at a third of the cost."""
-        text, calls = item.content, self._calls
-        if type(text) is not str or (calls and calls.waiting):
+        text, role = item.content, item.role
+        if type(text) is not str or self._calls.waiting:
             return False
-        if item.role == "user":
-            if self._text or self._reasoning or calls:
+        if role == "user":
+            if self._text or self._calls or self._reasoning:
                 self._flush()
             self.messages.append(User(text))
             return True
-        if item.role == "assistant" and "<think>" not in text[:_TAG_WITHIN]:
-            if self._text or calls:
+        if role == "assistant" and "<think>" not in text[:_TAG_WITHIN]:
+            if self._text or self._calls:
                 self._flush()
             self._text = text
             return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import msgspec
 import pytest
@@ -12,52 +11,9 @@ from app.engine.context import Context, last_user, weight
 from app.engine.known_calls import KnownCalls
 from app.engine.toolset import upstream_name
 from app.engine.transcript import Transcript
-from app.protocol.errors import InvalidRequest
-from app.protocol.messages import Assistant, Call, FilePart, ImagePart, Message, TextPart, ToolResult, User
+from app.protocol.messages import Assistant, FilePart, ImagePart, TextPart, ToolResult, User
 from app.protocol.requests import parse_item
-
-Json = dict[str, Any]
-
-USER: Json = {"role": "user", "content": "hi"}
-IMAGE = "data:image/png;base64,AAAA"
-
-
-def call(call_id: str = "c1", **more: Any) -> Json:
-    return {"type": "function_call", "call_id": call_id, "name": "f", "arguments": '{"a": 1}', **more}
-
-
-def output(call_id: str = "c1", result: Any = "42", **more: Any) -> Json:
-    return {"type": "function_call_output", "call_id": call_id, "output": result, **more}
-
-
-def said(text: str, **more: Any) -> Json:
-    return {"role": "assistant", "content": text, **more}
-
-
-def opened(call_id: str = "c1", name: str = "f", arguments: str = '{"a": 1}') -> Call:
-    return Call(call_id, name, arguments)
-
-
-def unseal(blob: str) -> str | None:
-    return blob.removeprefix("ours:") if blob.startswith("ours:") else None
-
-
-def transcribe(*items: Json, context: Context | None = None) -> Transcript:
-    """The transcript of a request with these input items."""
-    transcript = Transcript(context or Context(), upstream_name, unseal)
-    transcript.add((f"input[{i}]", parse_item(msgspec.Raw(json.dumps(item).encode()), f"input[{i}]")) for i, item in enumerate(items))
-    transcript.close()
-    return transcript
-
-
-def messages(*items: Json, context: Context | None = None) -> list[Message]:
-    return transcribe(*items, context=context).messages
-
-
-def refusal(*items: Json, context: Context | None = None) -> InvalidRequest:
-    with pytest.raises(InvalidRequest) as raised:
-        transcribe(*items, context=context)
-    return raised.value
+from tests.engine.conversing import IMAGE, USER, Json, call, messages, opened, output, refusal, said, transcribe, unseal
 
 
 @pytest.mark.parametrize(
