@@ -156,6 +156,11 @@ def test_a_result_that_is_only_an_image_or_nothing_is_still_a_string() -> None:
     assert messages(USER, call(), output("c1", ""))[2] == ToolResult("c1", "")
 
 
+@pytest.mark.parametrize("result", [[], "", [{"type": "input_text", "text": ""}], [{"type": "output_text", "text": ""}] * 0])
+def test_a_result_that_holds_nothing_is_empty(result: object) -> None:
+    assert messages(USER, call(), output("c1", result))[2:] == [ToolResult("c1", "")]
+
+
 def test_names_are_those_the_upstream_knows() -> None:
     calls = messages(USER, call(namespace="ns"), output(), call("c2", name="web_search"), output("c2"))
     assert [c.name for m in calls if isinstance(m, Assistant) for c in m.calls] == ["ns__f", "fn_web_search"]
@@ -200,6 +205,35 @@ def test_thinking_comes_from_where_it_is(item: Json, thinking: str, *, dropped: 
     transcript = transcribe(USER, {"type": "reasoning", **item}, said("ok"))
     assert transcript.messages[1] == Assistant("ok", thinking)
     assert transcript.dropped_thinking is dropped
+
+
+@pytest.mark.parametrize("more", [{}, {"id": "rs_1"}, {"id": "rs_1", "encrypted_content": "ours:a"}])
+def test_the_same_thinking_twice_is_read_once(more: Json) -> None:
+    """Clients put the reasoning item before each of the calls that followed it."""
+    thought = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "a"}], **more}
+    assert messages(USER, thought, thought, said("ok"))[1] == Assistant("ok", "a")
+    assert messages(USER, thought, call(), thought, call("c2"), output(), output("c2"))[1] == Assistant("", "a", (opened(), opened("c2")))
+
+
+def test_other_thinking_of_the_same_id_and_the_same_thinking_in_another_turn_are_read() -> None:
+    one, two = ({"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": text}]} for text in "ab")
+    assert messages(USER, one, two, said("ok"))[1] == Assistant("ok", "ab")
+    again = {"type": "reasoning", "summary": one["summary"]}
+    assert [m.reasoning for m in messages(USER, again, said("x"), USER, again, said("y")) if isinstance(m, Assistant)] == ["a", "a"]
+
+
+def test_thinking_between_the_calls_of_a_turn_that_began_with_text_parts_no_call_from_its_result() -> None:
+    thought = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "a"}]}
+    assert messages(USER, said("Look:"), call(), thought, call("c2"), output(), output("c2"))[1:] == [
+        *(Assistant("Look:", "a", (opened(), opened("c2"))), ToolResult("c1", "42"), ToolResult("c2", "42")),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["computer_call", "computer_call_output", "image_generation_call", "compaction", "x"])
+def test_an_item_of_a_type_that_is_not_served_is_refused_at_its_place(kind: str) -> None:
+    error = refusal(USER, {"type": kind, "call_id": "c1"}, output())
+    assert (error.param, error.code) == ("input[1].type", "unsupported_value")
+    assert f"'{kind}'" in error.message
 
 
 def test_a_result_without_its_call_is_refused_in_the_words_of_the_api() -> None:
