@@ -21,7 +21,6 @@ from app.protocol.hosted import (
     Logs,
     McpApprovalRequest,
     McpCall,
-    McpError,
     McpExecutionError,
     McpHttpError,
     McpListTools,
@@ -158,27 +157,32 @@ def _of_item(item: HostedItem) -> Exchange | None:
             arguments, text = _json({"urls": item.urls, "goal": item.goal}), item.output
         case CodeInterpreterCall():
             arguments = _json({"code": item.code})
-            text = "\n".join(output.logs for output in item.outputs or () if isinstance(output, Logs)) or "(no output)"
+            text = "\n".join(output.logs for output in item.outputs or () if isinstance(output, Logs)) or _silence(item)
         case FileSearchCall():
             name, arguments = "knowledge_search", _json({"queries": item.queries})
             text = "\n\n".join(f"{result.filename}\n{result.text}" for result in item.results or ())
         case WebSearchImageCall() | ImageSearchCall() | ToolCall():
             name, arguments, text = item.name, item.arguments, item.output
         case McpCall():
-            name, arguments, text = mcp_function(item.server_label, item.name), item.arguments, item.output or _error(item.error)
+            name, arguments, text = mcp_function(item.server_label, item.name), item.arguments, item.output or _error(item)
         case McpApprovalRequest():
             return Exchange(item.id, Call(_call_id(item), mcp_function(item.server_label, item.name), item.arguments), None)
     return Exchange(item.id, Call(_call_id(item), name, arguments), wrap(kind(item).removesuffix("_call"), text)) if text else None
 
 
-def _error(error: McpError | str | None) -> str:
-    match error:
+def _silence(item: CodeInterpreterCall | McpCall) -> str:
+    """What came of a call that shows nothing; a call that never ended is left out."""
+    return "(no output)" if item.status in ("completed", "failed") else ""
+
+
+def _error(item: McpCall) -> str:
+    match item.error:
         case McpProtocolError() | McpHttpError():
-            return error.message
+            return item.error.message
         case McpExecutionError():
-            return msgspec.json.encode(error.content).decode()
+            return msgspec.json.encode(item.error.content).decode()
         case _:
-            return error or "(no output)"
+            return item.error or _silence(item)
 
 
 def _call_id(item: HostedItem) -> str:

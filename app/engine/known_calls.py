@@ -56,7 +56,7 @@ class KnownCalls:
 class Repeats:
     """What a client sends again of the chain that it continues. Each thing that the chain holds is left out as often as it is sent."""
 
-    __slots__ = ("_given", "_known", "_open", "_repeated")
+    __slots__ = ("_given", "_known", "_looked_for", "_open", "_repeated")
 
     def __init__(self, known: KnownCalls, waiting: Sequence[Call]) -> None:
         self._known = known
@@ -64,8 +64,9 @@ class Repeats:
         """Calls that wait at the chain's end, and were not sent again."""
         self._repeated: dict[str, list[Call]] = {}
         """Calls with a result that were sent again, by id."""
-        self._given: set[tuple[str, str]] = set()
-        """Results that were not in the chain."""
+        self._given: list[tuple[str, str]] = []
+        """Results that were not in the chain; hashed when one is looked for."""
+        self._looked_for: set[tuple[str, str]] = set()
 
     def take_call(self, call: Call) -> bool:
         """Whether the chain holds the call."""
@@ -84,10 +85,12 @@ class Repeats:
             if repeated:
                 repeated.pop(0)
             return True
-        if not waits and not repeated:
-            return (call_id, text) in self._given
-        self._given.add((call_id, text))
-        return False
+        if waits or repeated:
+            self._given.append((call_id, text))
+            return False
+        self._looked_for.update(self._given)
+        self._given.clear()
+        return (call_id, text) in self._looked_for
 
     def reopened(self, call_id: str) -> Call | None:
         """A call that was sent again with a result that the chain does not hold: it was made once more."""

@@ -121,6 +121,7 @@ class Transcript:
             self._leave_out_unanswered()
         else:
             self._flush()
+        self._repeats = None  # what the model does now is new, even if it looks the same
 
     def end_turn(self, *, cut: bool) -> None:
         """A response ends here. `cut`: it was not completed."""

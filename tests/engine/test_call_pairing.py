@@ -107,6 +107,11 @@ def test_a_call_of_the_chain_with_another_result_was_made_once_more() -> None:
     assert messages(made(1), output("a", "one"), USER, context=chain)[-1:] == messages(USER)
 
 
+def test_what_the_model_calls_again_is_new() -> None:
+    chain = after(transcribe(USER, made(1), output("a", "wait"), USER), made(1))
+    assert exchanges(messages(output("a", "wait"), context=chain)) == [('{"n": 1}', "wait")] * 2
+
+
 def test_parallel_calls_of_one_id_are_known_again_in_a_chain() -> None:
     chain = after(transcribe(USER), made(1), made(2))
     answered = after(transcribe(output("a", "one"), output("a", "two"), context=chain), said("So."))

@@ -232,6 +232,9 @@ def test_a_call_is_made_of_what_its_item_shows(item: Json, name: str, arguments:
         {"type": "web_search_call", "id": "ws", "status": "completed", "action": {"type": "open_page", "url": "https://a"}},
         {"type": "web_search_call", "id": "ws", "status": "completed", "action": {"type": "search", "query": "q"}},
         {"type": "mcp_list_tools", "id": "m", "server_label": "s", "tools": []},
+        {"type": "code_interpreter_call", "id": "ci", "status": "incomplete", "container_id": "c", "code": "print(6*", "outputs": None},
+        {"type": "code_interpreter_call", "id": "ci", "status": "interpreting", "container_id": "c", "code": "print(6*7)", "outputs": []},
+        {"type": "mcp_call", "id": "m", "status": "incomplete", "server_label": "s", "name": "t", "arguments": '{"a', "output": None},
     ],
 )
 def test_an_item_that_tells_nothing_is_left_out(item: Json) -> None:
