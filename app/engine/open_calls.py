@@ -96,7 +96,8 @@ class OpenCalls(list[OpenCall]):
         """Take away the calls that wait, except for those of the ids in `but`."""
         gone = [one.call for one in self if one.result is None and one.call.call_id not in but]
         self[:] = [one for one in self if one.result is not None or one.call.call_id in but]
-        self.waiting = {call_id: one for call_id, one in self.waiting.items() if call_id in but}
+        for call in gone:
+            self.waiting.pop(call.call_id, None)
         self._later = {call_id: later for call_id, later in self._later.items() if call_id in but}
         return gone
 

@@ -33,6 +33,7 @@ _THINK = re.compile(r"^\s*<think>\n?(?P<thought>.*?)\n?</think>\s*", re.DOTALL)
 """pydantic-ai replays thinking as text in this form."""
 _TAG_WITHIN = 64
 _MESSAGE = ("message", None)
+_SPEAKERS = ("user", "assistant")
 _UNFINISHED = ("incomplete", "in_progress")
 
 
@@ -57,6 +58,7 @@ class Transcript:
         """Reasoning items by their ids."""
         self._text = ""
         self._calls = OpenCalls()
+        self._waiting = self._calls.waiting
         self._exchanged: dict[str, Call] = {}
         self._unsaid: list[Call | ToolResult] = []
         """What clients have seen of this turn and upstreams have not: calls left out, and renamed ones as they were."""
@@ -70,7 +72,11 @@ class Transcript:
         self.uploads = context.uploads
         self.approved: list[HostedCall] = []
         """Calls the client has consented to; each is to be run and `answer`ed."""
-        self.resume()
+        self._settled = len(self.messages)
+        """Messages whose calls are `known`."""
+        self._repeats: Repeats | None = None
+        if self.messages or self.known:
+            self.resume()
 
     def add(self, items: Iterable[tuple[str, Said]]) -> None:
         """Add items; each comes with its place in the request (`input[3]`, or "" for stored ones). Raises InvalidRequest."""
@@ -95,15 +101,19 @@ class Transcript:
     def _add_plain(self, item: InputItem) -> bool:
         """Take a message of plain text while nothing is pending: nearly all of a long history, at a third of the cost."""
         text, role = item.content, item.role
-        if type(text) is not str or self._calls.waiting:
+        if type(text) is not str:
             return False
+        if self._calls:
+            if self._waiting or role not in _SPEAKERS:
+                return False
+            self._flush()
         if role == "user":
-            if self._text or self._calls or self._reasoning:
+            if self._text or self._reasoning:
                 self._flush()
             self.messages.append(User(text))
             return True
         if role == "assistant" and "<think>" not in text[:_TAG_WITHIN]:
-            if self._text or self._calls:
+            if self._text:
                 self._flush()
             self._text = text
             return True
@@ -111,7 +121,7 @@ class Transcript:
 
     def close(self) -> None:
         """The request's items are all there. Raises InvalidRequest when a call has no result."""
-        if self._calls.waiting and not self._calls.cut:
+        if self._waiting and not self._calls.cut:
             raise self._unanswered_call(self._calls.unanswered[0])
         self.close_stored()
 
@@ -132,7 +142,7 @@ class Transcript:
 
     def resume(self) -> None:
         """What follows continues the last response, and may answer its calls."""
-        last, *results = (unanswered(self.messages) if self.messages else ()) or (None,)
+        last, *results = unanswered(self.messages) or (None,)
         if isinstance(last, Assistant):
             del self.messages[-1 - len(results) :]
             self._text, self._reasoning = last.text, last.reasoning
@@ -170,7 +180,7 @@ class Transcript:
         message = User(item.content if isinstance(item.content, str) else content.of_user(item.content, at(place, "content")))
         if type(message.content) is not str:  # a text is no list of parts: looked through, it costs 0.2 s a megabyte
             self.images += [part for part in message.content if isinstance(part, ImagePart)]
-        if not self._calls.waiting:
+        if not self._waiting:
             self._flush()
             self.messages.append(message)
         elif self._calls.cut or self.messages[last_user(self.messages) :][:1] != [message]:  # Semantic Kernel repeats it with its results
@@ -242,7 +252,7 @@ class Transcript:
             self._deferred.append(User((TextPart(f"Images of the result of call {call_id}:"), *others)))
 
     def _is_repeated(self, repeats: Repeats, call_id: str, text: str, place: str) -> bool:
-        waits = call_id in self._calls.waiting
+        waits = call_id in self._waiting
         if repeats.take_result(call_id, text, waits=waits):
             return True
         anew = None if waits else repeats.reopened(call_id)
@@ -301,7 +311,7 @@ class Transcript:
         calls = self._calls
         if not calls:
             return
-        if not calls.waiting:
+        if not self._waiting:
             self._flush()
         elif calls.cut and (calls.answered or self._deferred):  # nobody has answered the rest
             self._leave_out_unanswered()
@@ -312,7 +322,7 @@ class Transcript:
         self._unsaid += gone
         ids = {call.call_id for call in gone}
         self.awaited = {item_id: call for item_id, call in self.awaited.items() if call.call_id not in ids}
-        if not self._calls.waiting:
+        if not self._waiting:
             self._flush()
 
     def _flush(self) -> None:
@@ -321,7 +331,7 @@ class Transcript:
             self.messages += (Assistant(self._text, self._reasoning, (calls[0].call,)), calls[0].result)
             calls.reset()
         elif calls:
-            if not calls.waiting:
+            if not self._waiting:
                 self._unsaid += calls.rename_twins()
             self.messages.append(Assistant(self._text, self._reasoning, tuple([one.call for one in calls])))
             self.messages += [one.result for one in calls if one.result is not None]
