@@ -8,10 +8,11 @@ from typing import Literal
 
 import msgspec
 
-from app.engine import client_history, toolset
+from app.engine import client_history, content, toolset
 from app.engine.catalog import Catalog
 from app.engine.structured import Validator
 from app.engine.toolset import MoreTools, Toolset
+from app.engine.transcript import READ_TYPES
 from app.protocol.errors import InvalidRequest
 from app.protocol.requests import CreateResponse, InputItem, TextFormat, given, parse, parse_item, parse_items
 from app.providers.base import JsonObject, JsonSchema, Sampling
@@ -184,8 +185,23 @@ def _items(request: CreateResponse, body: bytes, limits: Limits) -> tuple[Item, 
     _limit("input", len(given), limits.input_items)
     parsed = parse_items(body)
     if parsed is None:
-        parsed = tuple(parse_item(raw, f"input[{i}]") for i, raw in enumerate(given))
+        parsed = tuple(_parse(raw, f"input[{i}]") for i, raw in enumerate(given))
     return tuple(_item(raw, fields, i) for i, (raw, fields) in enumerate(zip(given, parsed, strict=True)))
+
+
+class _Typed(msgspec.Struct, frozen=True):
+    type: str | None = None
+
+
+def _parse(raw: msgspec.Raw, place: str) -> InputItem:
+    """One of several items, of which some are wrong: an item of a type that is not served may have any shape."""
+    try:
+        kind = msgspec.json.decode(raw, type=_Typed).type
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        kind = None
+    if kind not in READ_TYPES:
+        raise content.unread(kind, place)
+    return parse_item(raw, place)
 
 
 def _item(raw: msgspec.Raw, fields: InputItem, position: int) -> Item:

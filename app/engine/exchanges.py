@@ -17,7 +17,7 @@ from app.engine.toolset import MoreTools
 from app.engine.untrusted import wrap
 from app.protocol.arguments import sendable
 from app.protocol.errors import InvalidRequest
-from app.protocol.hosted import HOSTED_TYPES
+from app.protocol.hosted import HOSTED_TYPES as _RUN_HERE
 from app.protocol.messages import Call
 from app.protocol.requests import InputItem
 
@@ -69,7 +69,8 @@ class Exchanges(msgspec.Struct):
 Said = InputItem | Exchange | Approval | MoreTools
 """What a transcript is made of."""
 
-_HOSTED_TYPES = HOSTED_TYPES | {"image_generation_call"}
+HOSTED_TYPES = _RUN_HERE | {"image_generation_call"}
+"""The `type` of every item of a tool that a server runs, this one or another."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 _approval_decoder = msgspec.json.Decoder(Approval)
 _listing_decoder = msgspec.json.Decoder(_Listing)
@@ -110,7 +111,7 @@ def said(raw: msgspec.Raw, fields: InputItem, place: str, known: dict[str, Excha
         return _read(lambda: _approval_decoder.decode(raw), place)
     if fields.type in client_history.ITEM_TYPES:
         return client_history.read(raw, fields, place)
-    if fields.type not in _HOSTED_TYPES:
+    if fields.type not in HOSTED_TYPES:
         return fields
     if known is not None and fields.id in known:
         return known[fields.id]

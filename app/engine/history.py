@@ -14,9 +14,10 @@ import msgspec
 
 from app.engine import records
 from app.engine.admission import Item
+from app.engine.context import Context, last_user
 from app.engine.media import Media
 from app.engine.toolset import MoreTools, upstream_name
-from app.engine.transcript import Context, Transcript, last_user
+from app.engine.transcript import Transcript
 from app.protocol import ids
 from app.protocol.errors import InvalidRequest
 from app.protocol.messages import Message, TextPart, User
@@ -83,7 +84,8 @@ class View(msgspec.Struct, frozen=True):
             system=tuple(transcript.system),
             prefix=prefix,
             tail=tuple(messages[closed:]),
-            answered=frozenset(transcript.answered),
+            known=transcript.known,
+            cut=transcript.cut,
             expires_at=expires_at,
             awaited=transcript.awaited,
             images=tuple(transcript.images),
@@ -146,7 +148,6 @@ class History:
         transcript = view.transcript(Context())
         for turn in turns:
             records.replay(turn, transcript)
-        transcript.flush_open()
         await view.load_media(transcript)
         return view.settle(transcript, frozenset(turn.id for turn in turns), b"")
 

@@ -11,6 +11,7 @@ import msgspec
 from app.engine import thinking
 from app.engine.admission import Admitted, Item
 from app.engine.catalog import Entry
+from app.engine.context import Context, last_user, weight
 from app.engine.exchanges import listings, said
 from app.engine.history import History, View, join
 from app.engine.hosted import Hosted, Offer, Ran, missing_server
@@ -20,7 +21,7 @@ from app.engine.reading import Reader
 from app.engine.sealing import Sealer
 from app.engine.thinking import Decision
 from app.engine.toolset import Toolset
-from app.engine.transcript import Context, Transcript, last_user, weight
+from app.engine.transcript import Transcript
 from app.protocol import ids
 from app.protocol.errors import InvalidRequest
 from app.protocol.messages import FunctionTool

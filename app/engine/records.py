@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -10,12 +10,13 @@ from app.engine.admission import Item
 from app.engine.exchanges import Exchanges, decode, listings, said
 from app.engine.transcript import Transcript
 from app.protocol import ids
-from app.protocol.requests import parse_item
+from app.protocol.requests import InputItem, parse_item
 from app.stores.base import Turn
 
 
 class _Output(msgspec.Struct, frozen=True):
     output: tuple[msgspec.Raw, ...]
+    status: str = "completed"
 
 
 _output = msgspec.json.Decoder(_Output)
@@ -39,16 +40,52 @@ def input_array(items: Sequence[Item], response_id: str) -> tuple[bytes, Sequenc
 
 def replay(turn: Turn, transcript: Transcript) -> None:
     """Add what was said in a stored turn, with what the model read of its tools."""
-    inherited = raws(turn.inherited) if turn.inherited else ()
-    continue_with((*inherited, *raws(turn.input), *output_raws(turn.response)), decode(turn.exchanges), transcript)
+    exchanges = decode(turn.exchanges)
+    transcript.resume()
+    if turn.inherited:
+        _add_inherited(raws(turn.inherited), exchanges, transcript)
+    _add([(raw, parse_item(raw, "")) for raw in raws(turn.input)], exchanges, transcript)
+    transcript.close_stored()
+    continue_with(turn.response, exchanges, transcript)
 
 
-def continue_with(items: Sequence[msgspec.Raw], exchanges: Exchanges, transcript: Transcript) -> None:
-    """Add items, with what the model read of their tools."""
-    found = [(raw, parse_item(raw, "")) for raw in items]
+def continue_with(body: bytes, exchanges: Exchanges, transcript: Transcript) -> None:
+    """Add a response's output, with what the model read of its tools; the next items continue it."""
+    response = _output.decode(body)
+    _add([(raw, parse_item(raw, "")) for raw in response.output], exchanges, transcript)
+    transcript.notes.update(exchanges.notes)
+    transcript.end_turn(cut=response.status != "completed")
+
+
+def _add(items: Iterable[tuple[msgspec.Raw, InputItem]], exchanges: Exchanges, transcript: Transcript) -> None:
+    found = list(items)
     transcript.add(("", one) for raw, fields in found if (one := said(raw, fields, "", exchanges.calls)) is not None)
     transcript.notes.update(listings(found))
-    transcript.notes.update(exchanges.notes)
+
+
+def _add_inherited(items: Sequence[msgspec.Raw], exchanges: Exchanges, transcript: Transcript) -> None:
+    """Add the items of several turns, which nothing but the items' ids tells apart: those of a response's output say whose they are."""
+    before: ids.ItemLocation | None = None
+    for raw in items:
+        fields = parse_item(raw, "")
+        location = ids.locate(fields.id) if fields.id else None
+        if before is not None and _place(location) != _place(before):
+            if before.output:
+                _end_turn(transcript)
+            elif location is not None and location.response_id == before.response_id:
+                transcript.close_stored()
+        _add([(raw, fields)], exchanges, transcript)
+        before = location
+    _end_turn(transcript)
+
+
+def _end_turn(transcript: Transcript) -> None:
+    transcript.end_turn(cut=False)
+    transcript.resume()
+
+
+def _place(location: ids.ItemLocation | None) -> tuple[str, bool] | None:
+    return location and (location.response_id, location.output)
 
 
 def output_raws(body: bytes) -> tuple[msgspec.Raw, ...]:

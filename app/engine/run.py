@@ -15,6 +15,7 @@ from app.engine.admission import Admitted, Item
 from app.engine.asking import Asker
 from app.engine.audience import Audience
 from app.engine.catalog import Catalog, Entry
+from app.engine.context import Context, weight
 from app.engine.echo import begin
 from app.engine.exchanges import Exchanges
 from app.engine.exchanges import encode as encode_exchanges
@@ -28,7 +29,6 @@ from app.engine.preparation import Preparation, Prepared, Tenant, estimated_size
 from app.engine.routing import Router, Started
 from app.engine.sealing import Sealer
 from app.engine.structured import Validator
-from app.engine.transcript import Context, weight
 from app.engine.turn import ModelFailure, Parsers, Surroundings
 from app.eventlog.base import EventLog
 from app.protocol import ids
@@ -159,7 +159,7 @@ class Run:
             raw_reasoning=self._ports.raw_reasoning,
             parallel_calls=prepared.call.parallel_tool_calls,
             targets=prepared.tools.targets,
-            known_call_ids=prepared.transcript.answered,
+            known_call_ids=prepared.transcript.call_ids,
             seal=seal,
             hosted=self._hosted.openers if self._hosted is not None else {},
             annotate=self._hosted.citations.annotate if self._hosted is not None else None,
@@ -228,8 +228,7 @@ class Run:
         view, transcript, prefix = prepared.view, prepared.transcript, prepared.context.prefix  # all that `make` may keep alive
 
         def make() -> Context:
-            records.continue_with(records.output_raws(body), exchanges, transcript)
-            transcript.flush_open()
+            records.continue_with(body, exchanges, transcript)
             return view.settle(transcript, turns, prefix, expires_at)
 
         brought = sum(one.weight for one in transcript.tools)

@@ -18,6 +18,7 @@ from app.tools.base import mcp_function
 Fields = dict[str, Any]
 
 _NO_OUTPUT = "(no output)"
+_UNENDED = ("incomplete", "in_progress", "interpreting", "calling", "searching")
 _TITLES = ("title", "filename", "file_name", "name")
 _ADDRESSES = ("url", "uri", "link")
 _TEXTS = ("text", "logs", "snippet", "content", "output", "message", "description")
@@ -65,7 +66,12 @@ def _web_extractor(item: Fields) -> tuple[str, Fields, str]:
 
 def _code_interpreter(item: Fields) -> tuple[str, Fields, str]:
     outputs = [_text(one) for key in ("outputs", "results", "output") for one in _list(item.get(key))]
-    return "code_interpreter", {"code": _text(item.get("code"))}, _lines(outputs) or _NO_OUTPUT
+    return "code_interpreter", {"code": _text(item.get("code"))}, _lines(outputs) or _silence(item)
+
+
+def _silence(item: Fields) -> str:
+    """What came of a call that shows nothing; one that never ended is left out."""
+    return "" if item.get("status") in _UNENDED else _NO_OUTPUT
 
 
 def _file_search(item: Fields) -> tuple[str, Fields, str]:
@@ -85,7 +91,7 @@ def _mcp(item: Fields) -> tuple[str, str, str]:
     label, name = item.get("server_label"), item.get("name")
     if not (isinstance(label, str) and label and isinstance(name, str) and name):
         raise msgspec.ValidationError("'server_label' and 'name' have to be there, as strings")
-    return mcp_function(label, name), _arguments(item), _text(item.get("output")) or _error(item.get("error")) or _NO_OUTPUT
+    return mcp_function(label, name), _arguments(item), _text(item.get("output")) or _error(item.get("error")) or _silence(item)
 
 
 def _named(usual: str) -> Callable[[Fields], tuple[str, str, str]]:

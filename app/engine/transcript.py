@@ -3,22 +3,29 @@
 Qwen's templates take one leading system message, and a call's result right after the call; clients put items in any order.
 So system and developer items are collected, an assistant's thinking, text and calls become one message, and what stands between
 a call and its result is moved behind the result.
+
+A result answers the oldest open call of its id. What the client sends again is left out only where the chain holds that very call or
+result; and what was said before this request (its place is "") is never refused, since it has been accepted once.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping
+from typing import Any, ClassVar
 
-import msgspec
-
-from app.engine.exchanges import Approval, Exchange, Said
+from app.engine import client_calls, client_history, content
+from app.engine.content import at
+from app.engine.context import Context, last_user, unanswered
+from app.engine.exchanges import APPROVAL, HOSTED_TYPES, Approval, Exchange, Said
+from app.engine.known_calls import CallIds, Repeats
+from app.engine.open_calls import OpenCall, OpenCalls
 from app.engine.toolset import MoreTools
+from app.protocol.arguments import is_object, sendable
 from app.protocol.errors import InvalidRequest
 from app.protocol.hosted import HostedCall
-from app.protocol.messages import Assistant, Call, FilePart, ImagePart, Message, Part, TextPart, ToolResult, User
+from app.protocol.messages import Assistant, Call, ImagePart, Message, TextPart, ToolResult, User
 from app.protocol.requests import InputItem
-from app.protocol.requests import Part as ItemPart
 
 UpstreamName = Callable[[str, str | None], str]
 """(function name, namespace) -> the name the upstream knows it by."""
@@ -27,44 +34,8 @@ _THINK = re.compile(r"^\s*<think>\n?(?P<thought>.*?)\n?</think>\s*", re.DOTALL)
 """pydantic-ai replays thinking as text in this form."""
 _TAG_WITHIN = 64
 _MESSAGE = ("message", None)
-
-
-class Context(msgspec.Struct, frozen=True):
-    """Everything said so far, ready to be continued. `prefix` is encoded for one upstream dialect."""
-
-    turns: frozenset[str] = frozenset()
-    """Ids of the responses in it."""
-    system: tuple[str, ...] = ()
-    prefix: bytes = b""
-    tail: tuple[Message, ...] = ()
-    """Messages not in `prefix` yet: since the last thing the user said."""
-    answered: frozenset[str] = frozenset()
-    """Ids of calls that have their result."""
-    awaited: Mapping[str, Call] = {}
-    """Calls that wait for the client's consent, by the id of the request's item."""
-    images: tuple[ImagePart, ...] = ()
-    """What tools may be pointed to, oldest first."""
-    notes: Mapping[str, str] = {}
-    """What tools noted last."""
-    tools: tuple[MoreTools, ...] = ()
-    """What items of the conversation have added to the tools."""
-    uploads: bool = False
-    """Uploaded files are in it, whose owner may delete them."""
-    expires_at: int = 0
-    """When the tip expires, Unix seconds."""
-
-
-def weight(message: Message) -> int:
-    """About how many bytes of memory it takes."""
-    match message:
-        case User():
-            return 200 + (
-                len(message.content) if isinstance(message.content, str) else sum(len(msgspec.json.encode(p)) for p in message.content)
-            )
-        case Assistant():
-            return 200 + len(message.text) + len(message.reasoning) + sum(len(call.arguments) + 100 for call in message.calls)
-        case ToolResult():
-            return 200 + len(message.content)
+_SPEAKERS = ("user", "assistant")
+_UNFINISHED = ("incomplete", "in_progress")
 
 
 class Transcript:
@@ -73,15 +44,25 @@ class Transcript:
     def __init__(self, context: Context, upstream_name: UpstreamName, unseal: Callable[[str], str | None]) -> None:
         self.system = list(context.system)
         self.messages: list[Message] = list(context.tail)
-        self.answered = set(context.answered)
+        self.known = context.known
+        """The calls and results of the chain, to the end of its last response."""
+        self.cut = context.cut
+        """The chain's last response was cut: its open calls need not get a result."""
         self.dropped_thinking = False
         """A sealed reasoning item was not ours to open (another server, tenant or model)."""
         self._upstream_name = upstream_name
         self._unseal = unseal
         self._reasoning = ""
+        self._thought: str | None = None
+        """The last reasoning item of this turn."""
+        self._thoughts: dict[str, str] = {}
+        """Reasoning items by their ids."""
         self._text = ""
-        self._calls: dict[str, Call] = {}
-        self._results: dict[str, ToolResult] = {}
+        self._calls = OpenCalls()
+        self._waiting = self._calls.waiting
+        self._exchanged: dict[str, Call] = {}
+        self._unsaid: list[Call | ToolResult] = []
+        """What clients have seen of this turn and upstreams have not: calls left out, and renamed ones as they were."""
         self._deferred: list[Message] = []
         self._turn: int | None = None
         """Of the exchange before."""
@@ -93,121 +74,145 @@ class Transcript:
         self.tools = list(context.tools)
         self.approved: list[HostedCall] = []
         """Calls the client has consented to; each is to be run and `answer`ed."""
-        if self.messages:
-            self._resume_open_calls()
+        self._settled = len(self.messages)
+        """Messages whose calls are `known`."""
+        self._repeats: Repeats | None = None
+        if self.messages or self.known:
+            self.resume()
 
     def add(self, items: Iterable[tuple[str, Said]]) -> None:
         """Add items; each comes with its place in the request (`input[3]`, or "" for stored ones). Raises InvalidRequest."""
+        handlers, add_plain = self.handlers, self._add_plain
         for place, item in items:
             if isinstance(item, InputItem):
-                if not self._add_plain(item):
-                    self._add(item, place)
+                if item.type in _MESSAGE and add_plain(item):
+                    continue
+                handler = handlers.get(item.type)
+                if handler is None:
+                    raise content.unread(item.type, place)
+                handler(self, item, place)
             elif isinstance(item, Exchange):
-                self._add_exchange(item)
+                self._add_exchange(item, place)
             elif isinstance(item, MoreTools):
                 self.tools.append(item)
                 if item.result is not None:
-                    self._add(item.result, place)
+                    self.handlers[item.result.type](self, item.result, place)
             else:
                 self._add_approval(item, place)
 
     def answer(self, result: ToolResult) -> None:
         """The result of a call that is open."""
-        self._results[result.call_id] = result
+        self._calls.answer(result.call_id, result.content)
 
     def _add_plain(self, item: InputItem) -> bool:
         """Take a message of plain text while nothing is pending: nearly all of a long history, at a third of the cost."""
-        content = item.content
-        if type(content) is not str or self._calls or item.type not in _MESSAGE:
+        text, role = item.content, item.role
+        if type(text) is not str:
             return False
-        if item.role == "user":
+        if self._calls:
+            if self._waiting or role not in _SPEAKERS:
+                return False
+            self._flush()
+        if role == "user":
             if self._text or self._reasoning:
                 self._flush()
-            self.messages.append(User(content))
+            self.messages.append(User(text))
             return True
-        if item.role == "assistant" and "<think>" not in content[:_TAG_WITHIN]:
+        if role == "assistant" and "<think>" not in text[:_TAG_WITHIN]:
             if self._text:
                 self._flush()
-            self._text = content
+            self._text = text
             return True
         return False
 
     def close(self) -> None:
-        """Everything has been said. Raises InvalidRequest when a call has no result."""
-        for call_id in self._calls:
-            if call_id in self._results:
-                continue
-            awaited = next((item_id for item_id, call in self.awaited.items() if call.call_id == call_id), None)
-            if awaited is not None:
-                raise InvalidRequest(f"No approval response found for the approval request {awaited}.", param="input")
-            raise InvalidRequest(f"No tool output found for function call {call_id}.", param="input")
-        self._flush()
+        """The request's items are all there. Raises InvalidRequest when a call has no result."""
+        if self._waiting and not self._calls.cut:
+            raise self._unanswered_call(self._calls.unanswered[0])
+        self.close_stored()
 
-    def flush_open(self) -> None:
-        """As `close`, but calls may stay unanswered: the result is expected in the next turn."""
+    def close_stored(self) -> None:
+        """As `close`, for items that have been accepted once: a call without a result is left out, unless it is approved and runs next."""
+        if self._calls:
+            self._leave_out_unanswered()
+        else:
+            self._flush()
+        self._repeats = None  # what the model does now is new, even if it looks the same
+
+    def end_turn(self, *, cut: bool) -> None:
+        """A response ends here. `cut`: it was not completed."""
+        self.cut = cut or self._calls.cut
         self._flush()
+        self.known = self.known.extended(self.messages[self._settled :], self._unsaid)
+        self._unsaid = []
+
+    def resume(self) -> None:
+        """What follows continues the last response, and may answer its calls."""
+        last, *results = unanswered(self.messages) or (None,)
+        if isinstance(last, Assistant):
+            del self.messages[-1 - len(results) :]
+            self._text, self._reasoning = last.text, last.reasoning
+            self._calls.resume(last.calls, [result for result in results if isinstance(result, ToolResult)])
+            self._calls.cut = self.cut
+        self._settled = len(self.messages)
+        waiting = [one.call for one in self._calls.unanswered]
+        self._repeats = Repeats(self.known, waiting) if self.known or waiting else None
 
     @property
     def open_calls(self) -> bool:
         """The last thing the model did was to call, and the results are not there yet."""
-        return bool(_unanswered(self.messages))
+        return bool(unanswered(self.messages))
 
-    def _resume_open_calls(self) -> None:
-        last, *results = _unanswered(self.messages) or (None,)
-        if isinstance(last, Assistant):
-            del self.messages[-1 - len(results) :]
-            self._text, self._reasoning = last.text, last.reasoning
-            self._calls = {call.call_id: call for call in last.calls}
-            self._results = {result.call_id: result for result in results if isinstance(result, ToolResult)}
-
-    def _add(self, item: InputItem, place: str) -> None:
-        match item.type:
-            case "message" | None:
-                self._add_message(item, place)
-            case "reasoning":
-                self._begin_assistant()
-                if self._text:
-                    self._flush()
-                self._reasoning += self._thinking(item)
-            case "function_call":
-                self._add_call(item, item.arguments, place)
-            case "custom_tool_call":
-                self._add_call(item, msgspec.json.encode({"input": item.input or ""}).decode(), place)
-            case "function_call_output" | "custom_tool_call_output":
-                self._add_result(item, place)
-            case other:
-                raise InvalidRequest(
-                    f"Input items of type '{other}' are not supported by this gateway.", code="unsupported_value", param=_at(place, "type")
-                )
+    @property
+    def call_ids(self) -> Container[str]:
+        """The ids of all calls of the conversation, answered, open and left out; when the request is closed."""
+        return CallIds(self.known, self.messages, self._unsaid)
 
     def _add_message(self, item: InputItem, place: str) -> None:
         match item.role:
             case "system" | "developer":
-                self.system.append(_plain(item.content, place))
+                self.system.append(content.plain(item.content, place))
             case "user":
-                message = User(item.content if isinstance(item.content, str) else _user_content(item.content, _at(place, "content")))
-                if type(message.content) is not str:  # a text is no list of parts: looked through, it costs 0.2 s a megabyte
-                    self.images += [part for part in message.content if isinstance(part, ImagePart)]
-                if len(self._results) == len(self._calls):
-                    self._flush()
-                    self.messages.append(message)
-                elif self.messages[last_user(self.messages) :][:1] != [message]:  # Semantic Kernel repeats the question with its results
-                    self._deferred.append(message)
+                self._add_question(item, place)
             case "assistant":
-                self._begin_assistant()
-                if self._text and not self._calls:
-                    self._flush()
-                text = _plain(item.content, place)
-                thought = _THINK.match(text) if "<think>" in text[:_TAG_WITHIN] else None
-                if thought:
-                    self._reasoning += thought["thought"]
-                    text = text[thought.end() :]
-                self._text += text
+                self._add_answer(content.plain(item.content, place))
             case _:
                 known = "'user', 'assistant', 'system' and 'developer'"
                 raise InvalidRequest(
-                    f"Invalid role: '{item.role}'. Supported values are: {known}.", code="invalid_value", param=_at(place, "role")
+                    f"Invalid role: '{item.role}'. Supported values are: {known}.", code="invalid_value", param=at(place, "role")
                 )
+
+    def _add_question(self, item: InputItem, place: str) -> None:
+        message = User(item.content if isinstance(item.content, str) else content.of_user(item.content, at(place, "content")))
+        if type(message.content) is not str:  # a text is no list of parts: looked through, it costs 0.2 s a megabyte
+            self.images += [part for part in message.content if isinstance(part, ImagePart)]
+        if not self._waiting:
+            self._flush()
+            self.messages.append(message)
+        elif self._calls.cut or self.messages[last_user(self.messages) :][:1] != [message]:  # Semantic Kernel repeats it with its results
+            self._deferred.append(message)
+
+    def _add_answer(self, text: str) -> None:
+        self._begin_assistant()
+        if self._text and not self._calls:
+            self._flush()
+        thought = _THINK.match(text) if "<think>" in text[:_TAG_WITHIN] else None
+        if thought:
+            self._reasoning += thought["thought"]
+            text = text[thought.end() :]
+        self._text += text
+
+    def _add_reasoning(self, item: InputItem, _place: str) -> None:
+        self._begin_assistant()
+        thought = self._thinking(item)
+        if thought == self._thought or (item.id and self._thoughts.get(item.id) == thought):
+            return  # sent twice: some clients put it before each call of the turn
+        if self._text and not self._calls:
+            self._flush()
+        self._reasoning += thought
+        self._thought = thought
+        if item.id:
+            self._thoughts[item.id] = thought
 
     def _thinking(self, item: InputItem) -> str:
         if item.encrypted_content:
@@ -219,174 +224,140 @@ class Transcript:
             self.dropped_thinking = True
         return "\n".join(shown)
 
-    def _add_call(self, item: InputItem, arguments: str | None, place: str) -> None:
-        if not item.call_id or not item.name:
-            missing = "name" if item.call_id else "call_id"
-            raise InvalidRequest(
-                f"Missing required parameter: '{_at(place, missing)}'.", code="missing_required_parameter", param=_at(place, missing)
-            )
-        if item.call_id in self._calls or item.call_id in self.answered:
-            return  # the client repeats what the chain holds already
-        if self._results and not self._beside:
+    def _add_call(self, item: InputItem, place: str) -> None:
+        row = client_calls.CALLS[item.type]
+        name = row.name or item.name
+        if not item.call_id or not name:
+            raise content.missing(at(place, "name" if item.call_id else "call_id"))
+        arguments = row.arguments(item)
+        if not is_object(arguments):
+            arguments = sendable(arguments)
+        call = Call(item.call_id, self._upstream_name(name, item.namespace), arguments)
+        if self._repeats is not None and self._repeats.take_call(call):
+            return
+        if (self._calls.answered or self._deferred) and not self._beside:
             self._begin_assistant()
-        self._calls[item.call_id] = Call(item.call_id, self._upstream_name(item.name, item.namespace), arguments or "{}")
+        self._calls.add(call, place)
+        if item.status in _UNFINISHED:
+            self._calls.cut = True
 
     def _add_result(self, item: InputItem, place: str) -> None:
-        if not item.call_id:
-            raise InvalidRequest(
-                f"Missing required parameter: '{_at(place, 'call_id')}'.", code="missing_required_parameter", param=_at(place, "call_id")
-            )
-        if item.call_id in self.answered or item.call_id in self._results:
-            return  # repeated, as above
-        if item.call_id not in self._calls:
-            raise InvalidRequest(f"No tool call found for function call output with call_id {item.call_id}.", param="input")
-        text, images = _result_content(item.output, _at(place, "output"))
-        self._results[item.call_id] = ToolResult(item.call_id, text)
+        call_id = item.call_id
+        if not call_id:
+            raise content.missing(at(place, "call_id"))
+        text, others = client_calls.OUTPUTS[item.type].result(item, place)
+        if self._repeats is not None and self._is_repeated(self._repeats, call_id, text, place):
+            return
+        if not self._calls.answer(call_id, text):
+            if not place:
+                return
+            message = f"No tool call found for function call output with call_id {call_id}. No call before '{place}' waits for it."
+            raise InvalidRequest(message, param=at(place, "call_id"))
         self._turn, self._beside = None, False  # whatever the server's tools did next, the model had read this
-        if images:
-            self._deferred.append(User((TextPart(f"Images of the result of call {item.call_id}:"), *images)))
+        if others:
+            self._deferred.append(User((TextPart(f"Images of the result of call {call_id}:"), *others)))
 
-    def _add_exchange(self, exchange: Exchange) -> None:
-        call = exchange.call
-        if call.call_id in self._calls or call.call_id in self.answered:
-            self._add_approved(exchange)
+    def _is_repeated(self, repeats: Repeats, call_id: str, text: str, place: str) -> bool:
+        waits = call_id in self._waiting
+        if repeats.take_result(call_id, text, waits=waits):
+            return True
+        anew = None if waits else repeats.reopened(call_id)
+        if anew is not None:
+            self._begin_assistant()
+            self._calls.add(anew, place)
+        return False
+
+    def _add_exchange(self, exchange: Exchange, place: str) -> None:
+        call = Call(exchange.call.call_id, exchange.call.name, sendable(exchange.call.arguments))
+        if self._ends_approved(call.call_id, exchange.text) or self._is_known(exchange, call):
             return
         if exchange.turn != self._turn or not exchange.turn:
             self._begin_assistant()
         self._turn, self._beside = exchange.turn, exchange.beside_client
-        self._calls[call.call_id] = call
+        self._exchanged[call.call_id] = call
         if exchange.text is None:
-            self.awaited[exchange.item_id] = call
+            self.awaited[exchange.item_id] = exchange.call
+            self._calls.add(call, place)
         else:
-            self._results[call.call_id] = ToolResult(call.call_id, exchange.text)
+            self._calls.add_answered(call, exchange.text)
 
-    def _add_approved(self, exchange: Exchange) -> None:
-        """The call is known: it has run with the client's consent, or the client repeats what the chain holds already."""
-        call_id = exchange.call.call_id
-        if exchange.text is not None and any(call.call_id == call_id for call in self.approved):
-            self.approved = [call for call in self.approved if call.call_id != call_id]
-            self._results[call_id] = ToolResult(call_id, exchange.text)
+    def _ends_approved(self, call_id: str, text: str | None) -> bool:
+        """The call has run with the client's consent."""
+        if text is None or all(call.call_id != call_id for call in self.approved):
+            return False
+        self.approved = [call for call in self.approved if call.call_id != call_id]
+        self._calls.answer(call_id, text)
+        return True
+
+    def _is_known(self, exchange: Exchange, call: Call) -> bool:
+        """The client sends a built-in call again. An item without an id is always one of its own."""
+        return self.known.has(call) or (bool(exchange.item_id) and self._exchanged.get(call.call_id) == call)
 
     def _add_approval(self, approval: Approval, place: str) -> None:
         call = self.awaited.pop(approval.approval_request_id, None)
         if call is None:
             message = f"No approval request with the id '{approval.approval_request_id}' is waiting in this conversation."
-            raise InvalidRequest(message, code="invalid_value", param=_at(place, "approval_request_id"))
+            raise InvalidRequest(message, code="invalid_value", param=at(place, "approval_request_id"))
         if approval.approve:
             self.approved.append(HostedCall(call.call_id, call.name, call.arguments, approval.approval_request_id))
             return
         reason = f" The reason: {approval.reason}" if approval.reason else ""
-        self._results[call.call_id] = ToolResult(call.call_id, f"The user did not allow this call.{reason}")
+        self._calls.answer(call.call_id, f"The user did not allow this call.{reason}")
+
+    def _unanswered_call(self, one: OpenCall) -> InvalidRequest:
+        awaited = next((item_id for item_id, call in self.awaited.items() if call.call_id == one.call.call_id), None)
+        if awaited is not None:
+            return InvalidRequest(f"No approval response found for the approval request {awaited}.", param=one.place or "input")
+        where = f" Nothing answers '{one.place}'." if one.place else ""
+        message = f"No tool output found for function call {one.call.call_id}.{where}"
+        return InvalidRequest(message, param=at(one.place, "call_id") if one.place else "input")
 
     def _begin_assistant(self) -> None:
         """The assistant speaks (again): what it said before its calls were answered is one message of its own."""
-        if self._calls and len(self._results) == len(self._calls):
+        calls = self._calls
+        if not calls:
+            return
+        if not self._waiting:
+            self._flush()
+        elif calls.cut and (calls.answered or self._deferred):  # nobody has answered the rest
+            self._leave_out_unanswered()
+
+    def _leave_out_unanswered(self) -> None:
+        """The conversation goes on without the results of the calls that wait; those that are approved run next."""
+        gone = self._calls.leave_out(but=[call.call_id for call in self.approved])
+        self._unsaid += gone
+        ids = {call.call_id for call in gone}
+        self.awaited = {item_id: call for item_id, call in self.awaited.items() if call.call_id not in ids}
+        if not self._waiting:
             self._flush()
 
     def _flush(self) -> None:
-        if self._calls:
-            self.messages.append(Assistant(self._text, self._reasoning, tuple(self._calls.values())))
-            self.messages.extend(self._results[call_id] for call_id in self._calls if call_id in self._results)
-            self.messages.extend(self._deferred)
-            self.answered.update(self._results)
-            self._calls, self._results, self._deferred = {}, {}, []
+        calls = self._calls
+        if len(calls) == 1 and calls[0].result is not None:  # as a rule
+            self.messages += (Assistant(self._text, self._reasoning, (calls[0].call,)), calls[0].result)
+            calls.reset()
+        elif calls:
+            if not self._waiting:
+                self._unsaid += calls.rename_twins()
+            self.messages.append(Assistant(self._text, self._reasoning, tuple([one.call for one in calls])))
+            self.messages += [one.result for one in calls if one.result is not None]
+            calls.reset()
         elif self._text or self._reasoning:
             self.messages.append(Assistant(self._text, self._reasoning))
         self._text = self._reasoning = ""
-        self._turn, self._beside = None, False
+        self._turn, self._beside, self._thought = None, False, None
+        if self._deferred:
+            self.messages += self._deferred
+            self._deferred = []
+
+    handlers: ClassVar[Mapping[str | None, Callable[[Any, InputItem, str], None]]] = {
+        **dict.fromkeys(_MESSAGE, _add_message),
+        "reasoning": _add_reasoning,
+        **dict.fromkeys(client_calls.CALLS, _add_call),
+        **dict.fromkeys(client_calls.OUTPUTS, _add_result),
+    }
+    """What takes the items of a type."""
 
 
-def last_user(messages: Sequence[Message]) -> int:
-    """Index of the last user message; 0 when there is none. What follows it is the running tool loop."""
-    for i in range(len(messages) - 1, -1, -1):
-        if type(messages[i]) is User:
-            return i
-    return 0
-
-
-def _unanswered(messages: Sequence[Message]) -> Sequence[Message]:
-    """The model's last turn with the results it has so far, when one is missing: hosted calls are answered before the client's are."""
-    start = len(messages) - 1
-    while start >= 0 and isinstance(messages[start], ToolResult):
-        start -= 1
-    last = messages[start] if start >= 0 else None
-    results = messages[start + 1 :]
-    return messages[start:] if isinstance(last, Assistant) and len(last.calls) > len(results) else ()
-
-
-def _at(place: str, field: str) -> str:
-    return f"{place}.{field}" if place else field
-
-
-def _plain(content: str | tuple[ItemPart, ...] | None, place: str) -> str:
-    if isinstance(content, str):
-        return content
-    if content is None:
-        return ""
-    texts: list[str] = []
-    for part in content:
-        match part.type:
-            case "input_text" | "output_text" | "text" | "summary_text" | "reasoning_text":
-                texts.append(part.text or "")
-            case "refusal":
-                texts.append(part.refusal or "")
-            case _:
-                message = f"Invalid content type '{part.type}': this role takes text only."
-                raise InvalidRequest(message, code="invalid_value", param=_at(place, "content"))
-    return "".join(texts)
-
-
-def _user_content(content: str | tuple[ItemPart, ...] | None, place: str) -> str | tuple[Part, ...]:
-    if content is None:
-        raise InvalidRequest(f"Missing required parameter: '{place}'.", code="missing_required_parameter", param=place)
-    if isinstance(content, str):
-        return content
-    parts = tuple(_part(part, f"{place}[{i}]") for i, part in enumerate(content))
-    if len(parts) == 1 and isinstance(parts[0], TextPart):
-        return parts[0].text
-    return parts
-
-
-def _part(part: ItemPart, place: str) -> Part:
-    match part.type:
-        case "input_text" | "text" | "output_text":
-            if part.text is None:
-                raise InvalidRequest(
-                    f"Missing required parameter: '{place}.text'.", code="missing_required_parameter", param=f"{place}.text"
-                )
-            return TextPart(part.text)
-        case "input_image" | "image_url":
-            return _image(part, place)
-        case "input_file":
-            return _file(part, place)
-        case other:
-            raise InvalidRequest(f"Content parts of type '{other}' are not supported.", code="unsupported_value", param=f"{place}.type")
-
-
-def _image(part: ItemPart, place: str) -> ImagePart:
-    url = part.image_url.get("url") if isinstance(part.image_url, dict) else part.image_url
-    if part.file_id:
-        return ImagePart("", part.detail or "auto", part.file_id)
-    if not isinstance(url, str) or not url.startswith(("http://", "https://", "data:image/")):
-        message = "Expected 'image_url' to be an http(s) URL or a base64 data URI of an image."
-        raise InvalidRequest(f"Invalid '{place}.image_url'. {message}", code="invalid_image_url", param=f"{place}.image_url")
-    return ImagePart(url, part.detail or "auto")
-
-
-def _file(part: ItemPart, place: str) -> FilePart:
-    if not (part.file_url or part.file_data or part.file_id):
-        raise InvalidRequest(
-            f"'{place}' needs 'file_id', 'file_data' or 'file_url'.", code="missing_required_parameter", param=f"{place}.file_data"
-        )
-    return FilePart(part.filename, part.file_url, part.file_data, part.file_id)
-
-
-def _result_content(output: str | tuple[ItemPart, ...] | None, place: str) -> tuple[str, Sequence[Part]]:
-    if output is None:
-        raise InvalidRequest(f"Missing required parameter: '{place}'.", code="missing_required_parameter", param=place)
-    if isinstance(output, str):
-        return output, []
-    parts = [_part(part, f"{place}[{i}]") for i, part in enumerate(output)]
-    text = "\n".join(part.text for part in parts if isinstance(part, TextPart))
-    others = [part for part in parts if not isinstance(part, TextPart)]
-    return text or "(see the attached content)", others
+READ_TYPES = frozenset({*Transcript.handlers, *HOSTED_TYPES, *client_history.ITEM_TYPES, APPROVAL, "item_reference"})
+"""Types of items that a conversation may be made of."""

@@ -1,7 +1,7 @@
 """The arguments of a call as models really write them, and what is made of them. Pure.
 
 Right arguments are one JSON object. What is meant, though written otherwise, is taken for it: nothing at all, `null`, the object as a
-JSON string, line breaks and tabs inside strings as they are, closing braces too many or too few, and the object once more behind it.
+JSON string, line breaks and tabs inside strings as they are, closing braces too many, and the object once more behind it.
 """
 
 from __future__ import annotations
@@ -109,10 +109,24 @@ def _escaped(match: re.Match[str]) -> str:
     return _encode(match[0]).decode()[1:-1]
 
 
+def closed(text: str) -> str | None:
+    """The object with the brackets that it lacks at its end; None when that does not make it one."""
+    missing = "".join(reversed(_split(text)[1]))
+    whole = text + missing
+    return whole if text[-1:] not in _CLOSING and is_object(whole) else None
+
+
 def _read_inexact(body: str) -> str | None:
-    """An object with something behind it, or with its last brackets missing."""
+    """An object, perhaps with something behind it."""
     if is_object(body):
         return body
+    end, _ = _split(body)
+    whole, rest = body[:end], body[end:]
+    return whole if is_object(whole) and is_excess(rest, whole) else None
+
+
+def _split(body: str) -> tuple[int, list[str]]:
+    """Where the object ends that the text begins with; with 0, which brackets would end it."""
     open_brackets: list[str] = []
     for mark in _MARKS.finditer(body):
         if mark[0] in _CLOSING:
@@ -120,10 +134,8 @@ def _read_inexact(body: str) -> str | None:
         elif open_brackets and mark[0] == open_brackets[-1]:
             open_brackets.pop()
             if not open_brackets:
-                whole, rest = body[: mark.end()], body[mark.end() :]
-                return whole if is_object(whole) and is_excess(rest, whole) else None
-    closed = body + "".join(reversed(open_brackets))
-    return closed if body[-1] not in _CLOSING and is_object(closed) else None
+                return mark.end(), []
+    return 0, open_brackets
 
 
 def _read_string(text: str) -> str | None:
@@ -200,9 +212,8 @@ class ArgumentsReader:
         if self.whole:
             return "" if is_object(shown) and is_excess("".join(self._excess), shown) else None
         begun = shown.lstrip()
-        for candidate in (begun + self._told_again, self._told_again):
-            whole = read_object(candidate) if candidate else None
-            if whole is not None and whole.startswith(begun):
+        for whole in (read_object(begun + self._told_again), self._told_again, closed(begun)):
+            if whole and whole.startswith(begun) and is_object(whole):
                 return self._show(whole[len(begun) :])
         return None
 

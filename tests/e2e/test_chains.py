@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import httpx
 import openai
 import pytest
 from openai.types.responses import FunctionToolParam, ResponseFunctionToolCall
 
-from tests.e2e.streams import MODEL, Frames, id_in, sent
+from tests.e2e.streams import MODEL, Frames, Json, final, id_in, sent
 from tests.support.gateway import Gateway
 from tests.support.script import Call, Reply, Text, Thought
 from tests.support.upstream import ScriptedUpstream
@@ -99,7 +102,77 @@ async def test_calls_and_results_have_to_match(client: openai.AsyncOpenAI, upstr
         "param": "input",
         "code": None,
     }
-    assert _error(orphaned.value)["message"] == "No tool call found for function call output with call_id call_x."
+    assert _error(orphaned.value) == {
+        "message": "No tool call found for function call output with call_id call_x. No call before 'input[0]' waits for it.",
+        "type": "invalid_request_error",
+        "param": "input[0].call_id",
+        "code": None,
+    }
+
+
+CALL_OF_EACH_TURN = "call_0"
+"""llama.cpp and others count anew in each answer."""
+
+
+async def test_results_of_calls_with_one_id_all_reach_the_model(client: openai.AsyncOpenAI, upstream: ScriptedUpstream) -> None:
+    items: list[Any] = [{"role": "user", "content": "Add."}]
+    for number in range(2):
+        for kind, value in (
+            ("function_call", {"name": "add", "arguments": f'{{"a":{number}}}'}),
+            ("function_call_output", {"output": str(number)}),
+        ):
+            items.append({"type": kind, "call_id": CALL_OF_EACH_TURN, **value})
+    items += [{**item, "call_id": "call_p"} for item in (items[1], items[3], items[2], items[4])]
+
+    await client.responses.create(model=MODEL, input=items, tools=[ADD])
+
+    calls = [[(one["id"], one["function"]["arguments"]) for one in message.get("tool_calls", ())] for message in sent(upstream)]
+    assert [one for one in calls if one] == [
+        *([("call_0", '{"a":0}')], [("call_0", '{"a":1}')], [("call_p", '{"a":0}'), ("call_p_2", '{"a":1}')]),
+    ]
+    results = [(message["tool_call_id"], message["content"]) for message in sent(upstream) if message["role"] == "tool"]
+    assert results == [("call_0", "0"), ("call_0", "1"), ("call_p", "0"), ("call_p_2", "1")]
+
+
+@pytest.mark.parametrize("repeats", ["with ids", "without ids"])
+async def test_a_whole_history_sent_along_is_read_once(client: openai.AsyncOpenAI, upstream: ScriptedUpstream, repeats: str) -> None:
+    upstream.script(Reply(pieces=[Call("add", ['{"a":1}'], id="call_a")]), Reply.say("1"), Reply.say("Yes."))
+    first = await client.responses.create(model=MODEL, input="1?", tools=[ADD])
+    (called,) = [item.to_dict() for item in first.output]
+    if repeats == "without ids":
+        del called["id"]
+    result = {"type": "function_call_output", "call_id": "call_a", "output": "1"}
+    history: Any = [called, result]
+    second = await client.responses.create(model=MODEL, previous_response_id=first.id, input=history, tools=[ADD])
+    question: Any = {"role": "user", "content": "Sure?"}
+    await client.responses.create(model=MODEL, previous_response_id=second.id, input=[*history, question], tools=[ADD])
+
+    assert [message["role"] for message in sent(upstream)] == ["user", "assistant", "tool", "assistant", "user"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_response_that_was_cut_in_a_call_can_be_continued(gateway: Gateway, upstream: ScriptedUpstream, stream: bool) -> None:
+    cut = Reply(pieces=[Text("Let me see."), Call("add", ['{"a": 1'], id="call_cut")], finish_reason="length")
+    upstream.script(cut, Reply.say("Fine."), Reply.say("Used."))
+    async with gateway.http() as http:
+
+        async def ask(**fields: Any) -> Json:
+            answer = await http.post("/v1/responses", json={"model": MODEL, "tools": [ADD], **fields})
+            assert answer.status_code == 200, answer.text
+            body: Json = final(answer.content) if fields.get("stream") else answer.json()
+            return body
+
+        made = await ask(input="1+2?", stream=stream)
+        await ask(input="Go on.", previous_response_id=made["id"])
+        assert [(one["role"], one["content"]) for one in sent(upstream)[1:]] == [("assistant", "Let me see."), ("user", "Go on.")]
+        result = {"type": "function_call_output", "call_id": made["output"][-1]["call_id"], "output": "cut"}
+        await ask(input=[result], previous_response_id=made["id"])
+
+    assert made["status"] == "incomplete"
+    _, assistant, answered = sent(upstream)
+    assert json.loads(assistant["tool_calls"][0]["function"]["arguments"]) == {"malformed_arguments": '{"a": 1'}
+    assert answered["content"].endswith("\ncut")
+    assert "not a JSON object" in answered["content"]
 
 
 @pytest.mark.parametrize("given", [UNKNOWN, f"resp_{UNKNOWN}", "resp_68a1", "no id at all", ""])

@@ -303,7 +303,8 @@ async def test_an_unanswered_call_is_refused_in_the_apis_words(dialects: Gateway
 
     error = await refused(dialects, 400, stream=stream, input=[call, {"role": "user", "content": "Well?"}])
 
-    assert (error["message"], error["param"]) == ("No tool output found for function call call_x.", "input")
+    assert error["message"] == "No tool output found for function call call_x. Nothing answers 'input[0]'."
+    assert error["param"] == "input[0].call_id"
     assert not upstream.requests
 
 
@@ -321,5 +322,6 @@ async def test_an_orphan_result_is_refused_in_the_apis_words(dialects: Gateway, 
 
     error = await refused(dialects, 400, input=[{"role": "user", "content": "Hi"}, output])
 
-    assert (error["message"], error["param"]) == ("No tool call found for function call output with call_id call_z.", "input")
+    assert error["message"] == "No tool call found for function call output with call_id call_z. No call before 'input[1]' waits for it."
+    assert error["param"] == "input[1].call_id"
     assert not upstream.requests

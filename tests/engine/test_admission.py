@@ -160,6 +160,28 @@ def test_a_wrong_item_is_refused_with_its_place() -> None:
     assert refusal(input=[{"role": "user", "content": "a"}, {"content": 5}]).param == "input[1].content"
 
 
+SHOT = {"type": "computer_call_output", "call_id": "c", "output": {"type": "computer_screenshot", "image_url": "data:image/png;base64,AA"}}
+
+
+@pytest.mark.parametrize(
+    ("items", "at"),
+    [
+        ([{"type": "computer_call", "call_id": "c", "action": {"type": "wait"}}, SHOT], 0),
+        ([{"role": "user", "content": "a"}, SHOT], 1),
+        ([{"role": "user", "content": "a"}, {"type": "x", "output": 5}, {"content": 5}], 1),
+    ],
+)
+def test_an_item_of_a_type_that_is_not_served_is_blamed_before_its_shape(items: list[dict[str, Any]], at: int) -> None:
+    error = refusal(input=items)
+    assert (error.param, error.code) == (f"input[{at}].type", "unsupported_value")
+    assert f"'{items[at]['type']}'" in error.message
+
+
+@pytest.mark.parametrize(("item", "param"), [("text", "input[0]"), ({"type": 5}, "input[0].type"), ([], "input[0]")])
+def test_an_item_without_a_readable_type_is_refused_by_its_place(item: object, param: str) -> None:
+    assert refusal(input=[item]).param == param
+
+
 def test_sampling_holds_what_was_sent_and_nothing_else() -> None:
     assert admitted().sampling == Sampling()
     assert admitted(temperature=0, top_k=0, seed=0).sampling == Sampling(temperature=0, top_k=0, seed=0)

@@ -397,6 +397,9 @@ def test_deep_nesting_is_refused_by_its_place() -> None:
         {"type": "web_search_call"},
         {"type": "web_search_call", "action": {"type": "dance"}},
         {"type": "mcp_list_tools", "id": "m", "server_label": "s", "tools": []},
+        {"type": "code_interpreter_call", "id": "ci", "status": "incomplete", "container_id": "c", "code": "print(6*", "outputs": None},
+        {"type": "code_interpreter_call", "id": "ci", "status": "interpreting", "container_id": "c", "code": "print(6*7)", "outputs": []},
+        {"type": "mcp_call", "id": "m", "status": "incomplete", "server_label": "s", "name": "t", "arguments": '{"a', "output": None},
     ],
 )
 def test_an_item_that_tells_nothing_is_left_out(item: Json) -> None:

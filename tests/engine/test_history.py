@@ -11,9 +11,9 @@ import pytest
 
 from app.engine import records
 from app.engine.admission import Item
+from app.engine.context import Context, weight
 from app.engine.exchanges import Exchanges
 from app.engine.history import History, Recent, View, join
-from app.engine.transcript import Context, weight
 from app.protocol import ids
 from app.protocol.errors import InvalidRequest
 from app.protocol.requests import parse_item
@@ -88,8 +88,7 @@ class Chat:
         )
         await self.store.save(record)
         if remember:
-            records.continue_with(records.output_raws(body), Exchanges(), transcript)
-            transcript.flush_open()
+            records.continue_with(body, Exchanges(), transcript)
             turns = context.turns | {rid(number)}
             after = self.view.settle(transcript, turns, context.prefix, EXPIRY)
             recent = Recent(turns, EXPIRY, sum(map(weight, after.tail)) + len(after.prefix), lambda: after)
@@ -109,6 +108,9 @@ TURNS: list[tuple[list[Json], list[Json]]] = [
     ([RESULT], [*answer("2"), *[{**CALL[0], "call_id": "d"}]]),
     ([user("two"), {**RESULT, "call_id": "d"}], answer("3")),
     ([{"role": "system", "content": "be brief"}, user("four")], answer("4")),
+    ([*CALL, RESULT, user("five")], [{**CALL[0], "arguments": "{"}, CALL[0]]),
+    ([{**RESULT, "output": "43"}, {**RESULT, "output": "44"}], [*answer("5"), {**CALL[0], "call_id": "e", "status": "incomplete"}]),
+    ([user("six")], answer("6")),
 ]
 
 
@@ -125,6 +127,7 @@ async def test_a_cached_context_is_the_one_the_store_gives(length: int, *, prese
     miss = await History(chat.store, 0, shared=False).context(chat.view, rid(length - 1), NOW)
     assert msgspec.structs.replace(hit, expires_at=0) == miss
     assert hit.turns == {rid(number) for number in range(length)}
+    assert [hit.known.has_id(call_id) for call_id in "cde"] == [length > 1, length > 2, length > 6]
 
 
 async def test_without_a_previous_response_there_is_nothing() -> None:

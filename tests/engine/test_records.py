@@ -10,8 +10,9 @@ import pytest
 
 from app.engine import records
 from app.engine.admission import Item
+from app.engine.context import Context
 from app.engine.exchanges import Exchanges
-from app.engine.transcript import Context, Transcript
+from app.engine.transcript import Transcript
 from app.protocol import ids
 from app.protocol.messages import Assistant
 from app.protocol.requests import parse_item
@@ -77,6 +78,5 @@ def test_a_string_is_stored_as_the_message_it_is() -> None:
 def test_the_output_is_read_as_the_input_it_becomes() -> None:
     body = b'{"id":"r","output":[{"type":"message","role":"assistant","content":[{"type":"output_text","text":"a"}]}],"x":1}'
     transcript = Transcript(Context(), lambda name, _namespace: name, lambda _blob: None)
-    records.continue_with(records.output_raws(body), Exchanges(), transcript)
-    transcript.close()
+    records.continue_with(body, Exchanges(), transcript)
     assert transcript.messages == [Assistant("a")]

@@ -3,59 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import msgspec
 import pytest
 
+from app.engine.context import Context, last_user, weight
+from app.engine.known_calls import KnownCalls
 from app.engine.toolset import upstream_name
-from app.engine.transcript import Context, Transcript, last_user, weight
-from app.protocol.errors import InvalidRequest
-from app.protocol.messages import Assistant, Call, FilePart, ImagePart, Message, TextPart, ToolResult, User
+from app.engine.transcript import Transcript
+from app.protocol.messages import Assistant, FilePart, ImagePart, TextPart, ToolResult, User
 from app.protocol.requests import parse_item
-
-Json = dict[str, Any]
-
-USER: Json = {"role": "user", "content": "hi"}
-IMAGE = "data:image/png;base64,AAAA"
-
-
-def call(call_id: str = "c1", **more: Any) -> Json:
-    return {"type": "function_call", "call_id": call_id, "name": "f", "arguments": '{"a": 1}', **more}
-
-
-def output(call_id: str = "c1", result: Any = "42", **more: Any) -> Json:
-    return {"type": "function_call_output", "call_id": call_id, "output": result, **more}
-
-
-def said(text: str, **more: Any) -> Json:
-    return {"role": "assistant", "content": text, **more}
-
-
-def opened(call_id: str = "c1", name: str = "f", arguments: str = '{"a": 1}') -> Call:
-    return Call(call_id, name, arguments)
-
-
-def unseal(blob: str) -> str | None:
-    return blob.removeprefix("ours:") if blob.startswith("ours:") else None
-
-
-def transcribe(*items: Json, context: Context | None = None) -> Transcript:
-    """The transcript of a request with these input items."""
-    transcript = Transcript(context or Context(), upstream_name, unseal)
-    transcript.add((f"input[{i}]", parse_item(msgspec.Raw(json.dumps(item).encode()), f"input[{i}]")) for i, item in enumerate(items))
-    transcript.close()
-    return transcript
-
-
-def messages(*items: Json, context: Context | None = None) -> list[Message]:
-    return transcribe(*items, context=context).messages
-
-
-def refusal(*items: Json, context: Context | None = None) -> InvalidRequest:
-    with pytest.raises(InvalidRequest) as raised:
-        transcribe(*items, context=context)
-    return raised.value
+from tests.engine.conversing import IMAGE, USER, Json, call, messages, opened, output, refusal, said, transcribe, unseal
 
 
 @pytest.mark.parametrize(
@@ -177,7 +135,7 @@ def test_the_question_repeated_before_the_result_of_the_chains_call_is_left_out(
 def test_the_client_may_repeat_calls_and_results_that_the_chain_holds() -> None:
     chain = Context(tail=(User("hi"), Assistant("", calls=(opened(),))))
     assert messages(call(), output(), output(), context=chain) == [User("hi"), Assistant("", calls=(opened(),)), ToolResult("c1", "42")]
-    answered = Context(answered=frozenset({"c1"}))
+    answered = Context(known=KnownCalls().extended([Assistant("", calls=(opened(),)), ToolResult("c1", "42")], ()))
     assert messages(call(), output(), USER, context=answered) == [User("hi")]
 
 
@@ -196,6 +154,11 @@ def test_a_result_that_is_only_an_image_or_nothing_is_still_a_string() -> None:
     answers = messages(USER, call(), output("c1", [{"type": "input_image", "image_url": IMAGE}]))
     assert answers[2] == ToolResult("c1", "(see the attached content)")
     assert messages(USER, call(), output("c1", ""))[2] == ToolResult("c1", "")
+
+
+@pytest.mark.parametrize("result", [[], "", [{"type": "input_text", "text": ""}], [{"type": "output_text", "text": ""}] * 0])
+def test_a_result_that_holds_nothing_is_empty(result: object) -> None:
+    assert messages(USER, call(), output("c1", result))[2:] == [ToolResult("c1", "")]
 
 
 def test_names_are_those_the_upstream_knows() -> None:
@@ -244,17 +207,48 @@ def test_thinking_comes_from_where_it_is(item: Json, thinking: str, *, dropped: 
     assert transcript.dropped_thinking is dropped
 
 
+@pytest.mark.parametrize("more", [{}, {"id": "rs_1"}, {"id": "rs_1", "encrypted_content": "ours:a"}])
+def test_the_same_thinking_twice_is_read_once(more: Json) -> None:
+    """Clients put the reasoning item before each of the calls that followed it."""
+    thought = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "a"}], **more}
+    assert messages(USER, thought, thought, said("ok"))[1] == Assistant("ok", "a")
+    assert messages(USER, thought, call(), thought, call("c2"), output(), output("c2"))[1] == Assistant("", "a", (opened(), opened("c2")))
+
+
+def test_other_thinking_of_the_same_id_and_the_same_thinking_in_another_turn_are_read() -> None:
+    one, two = ({"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": text}]} for text in "ab")
+    assert messages(USER, one, two, said("ok"))[1] == Assistant("ok", "ab")
+    again = {"type": "reasoning", "summary": one["summary"]}
+    assert [m.reasoning for m in messages(USER, again, said("x"), USER, again, said("y")) if isinstance(m, Assistant)] == ["a", "a"]
+
+
+def test_thinking_between_the_calls_of_a_turn_that_began_with_text_parts_no_call_from_its_result() -> None:
+    thought = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "a"}]}
+    assert messages(USER, said("Look:"), call(), thought, call("c2"), output(), output("c2"))[1:] == [
+        *(Assistant("Look:", "a", (opened(), opened("c2"))), ToolResult("c1", "42"), ToolResult("c2", "42")),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["computer_call", "computer_call_output", "image_generation_call", "compaction", "x"])
+def test_an_item_of_a_type_that_is_not_served_is_refused_at_its_place(kind: str) -> None:
+    error = refusal(USER, {"type": kind, "call_id": "c1"}, output())
+    assert (error.param, error.code) == ("input[1].type", "unsupported_value")
+    assert f"'{kind}'" in error.message
+
+
 def test_a_result_without_its_call_is_refused_in_the_words_of_the_api() -> None:
     error = refusal(USER, output("c9"))
-    assert error.message == "No tool call found for function call output with call_id c9."
-    assert (error.status, error.code, error.param) == (400, None, "input")
+    assert error.message.startswith("No tool call found for function call output with call_id c9. ")
+    assert "'input[1]'" in error.message
+    assert (error.status, error.code, error.param) == (400, None, "input[1].call_id")
 
 
-@pytest.mark.parametrize("items", [(USER, call("c9")), (USER, call(), call("c9"), output()), (call("c9"), USER)])
-def test_a_call_without_its_result_is_refused_in_the_words_of_the_api(items: tuple[Json, ...]) -> None:
+@pytest.mark.parametrize(("items", "at"), [((USER, call("c9")), 1), ((USER, call(), call("c9"), output()), 2), ((call("c9"), USER), 0)])
+def test_a_call_without_its_result_is_refused_in_the_words_of_the_api(items: tuple[Json, ...], at: int) -> None:
     error = refusal(*items)
-    assert error.message == "No tool output found for function call c9."
-    assert (error.status, error.code, error.param) == (400, None, "input")
+    assert error.message.startswith("No tool output found for function call c9. ")
+    assert f"'input[{at}]'" in error.message
+    assert (error.status, error.code, error.param) == (400, None, f"input[{at}].call_id")
 
 
 def test_the_chains_call_without_its_result_is_refused_too() -> None:
@@ -303,12 +297,12 @@ def test_what_follows_the_last_user_message_is_the_running_loop() -> None:
 def test_open_calls_are_resumed() -> None:
     transcript = Transcript(Context(), upstream_name, unseal)
     transcript.add([("", parse_item(msgspec.Raw(json.dumps(item).encode()), "")) for item in (USER, said("Hm."), call())])
-    transcript.flush_open()
+    transcript.end_turn(cut=False)
     assert transcript.open_calls
     resumed = transcribe(output(), context=Context(tail=tuple(transcript.messages)))
     assert not resumed.open_calls
     assert resumed.messages == [User("hi"), Assistant("Hm.", calls=(opened(),)), ToolResult("c1", "42")]
-    assert resumed.answered == {"c1"}
+    assert "c1" in resumed.call_ids
 
 
 def test_a_message_is_weighed_by_its_text() -> None:
