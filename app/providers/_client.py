@@ -18,7 +18,8 @@ OK = 200
 ERROR_LIMIT = 1024 * 1024
 """Bytes of an error's body."""
 _LIST_LIMIT = 16 * 1024 * 1024
-_DRAIN_SECONDS = 0.1
+DRAIN_SECONDS = 0.1
+"""How long the end of a body is waited for whose last event has come."""
 
 
 class _Model(msgspec.Struct):
@@ -80,6 +81,6 @@ async def drain(reply: UpstreamReply) -> None:
     """Wait a moment for the end of a body whose last event has come: mostly it is in the same packet, and with it read the connection
     can be used again. The answer is whole, so whatever goes wrong here only costs the connection."""
     with suppress(TimeoutError, UpstreamError):
-        async with asyncio.timeout(_DRAIN_SECONDS):
+        async with asyncio.timeout(DRAIN_SECONDS):
             while await reply.read_some():
                 pass
