@@ -86,12 +86,18 @@ def as_arguments(value: Any) -> str | Json | None:
     """The arguments of a call: text, or an object; any other value as its JSON, which whoever reads them will refuse."""
     if value is None or isinstance(value, str):
         return value
-    return cast("Json", without_halves(value)) if isinstance(value, dict) else encoded(value)
+    try:
+        return cast("Json", without_halves(value)) if isinstance(value, dict) else encoded(without_halves(value))
+    except RecursionError as error:
+        raise UpstreamProtocolError("The upstream sent a chunk that cannot be read: its values are nested too deeply.") from error
 
 
 def encoded(value: Any) -> str:
-    """A value as JSON text."""
-    return msgspec.json.encode(without_halves(value)).decode()
+    """A value as JSON text. Raises UpstreamProtocolError."""
+    try:
+        return msgspec.json.encode(value).decode()
+    except RecursionError as error:
+        raise UpstreamProtocolError("The upstream sent a value that is nested too deeply.") from error
 
 
 def parts_of(value: Any) -> Iterable[tuple[Kind, str]]:

@@ -15,6 +15,7 @@ import msgspec
 from app.protocol.arguments import read_object
 from app.protocol.deltas import CallArguments, CallOpened, Delta
 from app.protocol.messages import FunctionTool
+from app.providers._lenient import encoded
 from app.providers._openai_chat_wire import Call, Function
 from app.providers.base import UpstreamProtocolError
 
@@ -50,7 +51,7 @@ class _OpenCall:
 
     def text(self) -> str:
         """The arguments as far as they have come."""
-        return "".join(self.pieces) or ("" if self.values is None else _written(self.values))
+        return "".join(self.pieces) or ("" if self.values is None else encoded(self.values))
 
     def is_whole(self) -> bool:
         """Whether the arguments are a whole object."""
@@ -88,7 +89,7 @@ class CallReader:
             call = self._call_of(piece, said, call, out)
             if call is None:
                 return
-        if said.arguments:
+        if said.arguments or isinstance(said.arguments, dict):
             self._argue(call, said.arguments, out)
         elif call.begun and call.name and not call.opened:
             self._open(call, out)
@@ -102,7 +103,7 @@ class CallReader:
         call.name = said.name or ""
         if call.name:
             self._open(call, out)
-        if said.arguments:
+        if said.arguments or isinstance(said.arguments, dict):
             self._argue(call, said.arguments, out)
         if call.name:
             self._settle(call, out)
@@ -250,7 +251,7 @@ class CallReader:
         if not call.pieces:
             call.values = (call.values or {}) | values
         elif not _same(call.text(), values):
-            self._write(call, _written(values), out)
+            self._write(call, encoded(values), out)
 
     def _settle(self, call: _OpenCall, out: list[Delta]) -> None:
         """The call is complete as far as one can tell."""
@@ -262,7 +263,7 @@ class CallReader:
         """Tell arguments that came as an object, unless others have come in their place."""
         values, call.values = call.values, None
         if values is not None and not replaced:
-            self._write(call, _written(values), out)
+            self._write(call, encoded(values), out)
 
     def _write(self, call: _OpenCall, fragment: str, out: list[Delta]) -> None:
         call.pieces.append(fragment)
@@ -281,12 +282,8 @@ def _goes_on(arguments: Arguments) -> bool:
     return isinstance(arguments, str) and arguments.strip() != "" and not arguments.lstrip().startswith("{")
 
 
-def _written(values: dict[str, Any]) -> str:
-    return msgspec.json.encode(values).decode()
-
-
 def _same(text: str, arguments: str | dict[str, Any]) -> bool:
     """Whether two arguments, both whole, say the same."""
     first = read_object(text)
-    second = read_object(arguments) if isinstance(arguments, str) else _written(arguments)
+    second = read_object(arguments) if isinstance(arguments, str) else encoded(arguments)
     return first is not None and second is not None and msgspec.json.decode(first) == msgspec.json.decode(second)

@@ -22,7 +22,6 @@ from app.providers._lenient import (
     read_json,
     text_of,
     unbroken,
-    without_halves,
 )
 from app.providers._openai_chat_wire import Alternative, Call, Choice, Chunk, Details, Function, Logprobs, Message, Token, Usage
 from app.providers.base import UpstreamProtocolError
@@ -49,11 +48,14 @@ class LenientReader:
     def read(self, payload: bytes) -> Chunk:
         """The chunk, as plain ones say it. Raises UpstreamProtocolError."""
         value = as_object(read_json(payload))
-        choices = [raw for raw in map(as_object, as_list(value.get("choices"))) if raw and not as_count(raw.get("index"))]
+        given = value.get("choices")
+        if given and not isinstance(given, list | dict):
+            raise _unreadable("its choices are no list")
+        choices = [raw for raw in map(as_object, as_list(given)) if raw and not as_count(raw.get("index"))]
         return Chunk(
             choices=[choice for raw in choices for choice in self._choices(raw)],
             usage=_usage(value.get("usage")),
-            error=without_halves(value.get("error")),
+            error=value.get("error"),
             message=value.get("message"),
             detail=value.get("detail"),
         )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from app.discovery import constants
@@ -195,6 +197,49 @@ async def test_a_body_without_an_end_does_not_hold_the_answer_back() -> None:
 
         assert last[-1] == TurnFinished("tool_calls")
         await server.saw_departure()
+
+
+FINISHED = b'data: {"choices":[{"delta":{"content":"Hi"},"finish_reason":"stop"}]}\n\n'
+COUNTED = b'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":4,"total_tokens":13}}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("packets", "usage"),
+    [
+        ([FINISHED + COUNTED], [TokenUsage(9, 4, 13)]),
+        ([FINISHED, COUNTED], [TokenUsage(9, 4, 13)]),
+        ([FINISHED], []),
+        ([FINISHED + b"data: [DONE]\n\n"], []),
+        ([FINISHED, b"data: [DO", b"NE]\n\n"], []),
+    ],
+    ids=["at once", "usage behind it", "no usage", "marked, no usage", "marked behind it"],
+)
+async def test_the_finish_reason_ends_a_body_that_stays_open(packets: list[bytes], usage: list[Delta]) -> None:
+    async def endlessly(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(HEAD, *map(chunked, packets))
+        await peer.gone()
+
+    async with serve(endlessly) as server, aclosing(provider(PROVIDER, f"http://127.0.0.1:{server.port}/v1")) as connected:
+        async with asyncio.timeout(4), aclosing(connected.stream(CALL)) as batches:  # below the idle limit
+            deltas = [delta for batch in [batch async for batch in batches] for delta in batch]
+
+        assert deltas == [Text("Hi"), *usage, TurnFinished("stop")]
+        await server.saw_departure()
+
+
+async def test_an_error_behind_the_finish_reason_is_told(upstream: ScriptedUpstream) -> None:
+    _, error = await failing(upstream, Reply(pieces=[Raw(FINISHED + b'data: {"error":{"message":"boom"}}\n\n')]))
+
+    assert error.message == "boom"
+
+
+async def test_an_empty_success_is_no_batch(upstream: ScriptedUpstream) -> None:
+    empty = Reply(pieces=[script.Text("")], usage=None)
+    for call in (CALL, msgspec.structs.replace(CALL, stream=False)):
+        upstream.script(empty)
+        with pytest.raises(UpstreamProtocolError, match="empty"):
+            await ask(PROVIDER, upstream, call)
 
 
 async def test_closing_the_iterator_closes_the_request(upstream: ScriptedUpstream) -> None:
