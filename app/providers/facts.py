@@ -6,7 +6,6 @@ import datetime
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from fnmatch import fnmatchcase
 from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any, Literal
@@ -18,6 +17,10 @@ from app.settings import ModelFacts as Overrides
 from app.settings import NativeTool
 
 _EFFORTS: tuple[Effort, ...] = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+_SEPARATOR = re.compile(r"[:_@]|\.(?=[a-z])")
+"""What stands in the place of a hyphen in names of files and tags."""
+_WORDS = r"[\d.]*(?:-.*)?"
+"""For which `*` stands in a pattern."""
 _SNAPSHOT = re.compile(r"(-(\d{4}-\d{2}-\d{2}|latest|preview|us))+$")
 
 
@@ -114,13 +117,18 @@ def facts(model: str) -> ModelFacts:
 
     Takes names as servers use them: `qwen-plus-2025-07-28`, `Qwen/Qwen3-8B-AWQ`, `qwen3:8b`, `/models/Qwen3-8B.gguf`.
     """
-    name = model.rsplit("/", 1)[-1].lower().replace(":", "-").removesuffix(".gguf")
+    name = _SEPARATOR.sub("-", model.rsplit("/", 1)[-1].lower().removesuffix(".gguf"))
     catalogue = _catalogue()
     for known in (name, _SNAPSHOT.sub("", name)):
         if known in catalogue.models:
             return catalogue.models[known]
-    family = next((family for family in catalogue.families if fnmatchcase(name, family.pattern)), None)
+    family = next((family for family in catalogue.families if fits(family.pattern, name)), None)
     return ModelFacts() if family is None else ModelFacts(**_described(family))
+
+
+def fits(pattern: str, name: str) -> bool:
+    """Whether a family's pattern fits the name of a model. It ends at a hyphen or with the name: `qwen-vl` does not fit `qwen-vllm`."""
+    return re.fullmatch(re.escape(pattern).replace(r"\*", _WORDS) + "(?:-.*)?", name) is not None
 
 
 def _described(family: _Family) -> dict[str, Any]:
