@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from app.providers.base import Effort
+from app.providers.base import Effort, Thinking
 from app.settings import ModelFacts as Overrides
 from app.settings import NativeTool
 
@@ -143,6 +143,14 @@ def facts_with(overrides: Mapping[str, Overrides]) -> FactsLookup:
         return facts(model) if stated is None else facts(model).with_overrides(stated)
 
     return lookup
+
+
+def effort_of(thinking: Thinking, model: ModelFacts) -> Effort | None:
+    """The effort asked for, by name or as a budget, as the family takes it; None where neither is said."""
+    if thinking.effort is None and thinking.budget is None:
+        return None
+    enough = (effort for effort, tokens in _catalogue().budgets.items() if tokens >= (thinking.budget or 0))
+    return model.nearest_effort(thinking.effort or next(enough, "max"))
 
 
 def budget_for(model: ModelFacts, effort: Effort) -> int | None:

@@ -12,12 +12,12 @@ import pytest
 from app.discovery import constants
 from app.protocol.deltas import Delta, Text, TokenUsage, TurnFinished
 from app.protocol.messages import Assistant, FilePart, TextPart, ToolResult, User
-from app.providers.base import ModelCall, UpstreamError, UpstreamModel, UpstreamProtocolError
+from app.providers.base import ModelCall, Thinking, UpstreamError, UpstreamModel, UpstreamProtocolError
 from app.providers.facts import facts
 from app.providers.spec import ProviderSpec
 from app.providers.vllm import PROVIDER
 from app.settings import ConfigurationError, Upstream
-from tests.providers.chat import HELLO, ask, encoded, provider, sample
+from tests.providers.chat import HELLO, ask, encoded, parameters, provider, sample
 from tests.providers.raw_http import OK, Peer, answering, serve
 from tests.providers.test_http_limits import certificate
 from tests.support import script
@@ -75,6 +75,20 @@ def test_a_file_is_refused_where_there_are_none() -> None:
         encoded(PROVIDER, User((FilePart("a.pdf", file_data="data:application/pdf;base64,AA=="),)))
 
     assert (caught.value.status, caught.value.code, caught.value.param) == (400, "unsupported_file", "input")
+
+
+@pytest.mark.parametrize("dialect", ["dashscope", "vllm", "sglang", "ollama", "llamacpp", "openai"])
+@pytest.mark.parametrize("thinking", [Thinking(enabled=True), Thinking(effort="low"), Thinking(budget=9)])
+@pytest.mark.parametrize("model", ["qwen3-8b", "qwen3-4b-thinking-2507", "somebody-elses"])
+async def test_thinking_that_is_asked_for_is_never_left_out(
+    upstream: ScriptedUpstream, dialect: str, thinking: Thinking, model: str
+) -> None:
+    spec = next(spec for spec in constants("app.providers", "PROVIDER", ProviderSpec).values() if spec.dialect == dialect)
+    asked, unasked = [
+        await parameters(spec, upstream, ModelCall(model=model, messages=HELLO, thinking=wanted)) for wanted in (thinking, Thinking())
+    ]
+
+    assert asked != unasked
 
 
 # --- The answer ----------------------------------------------------------------------------------------------------------------
