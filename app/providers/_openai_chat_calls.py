@@ -7,6 +7,7 @@ decides together with what has come of the arguments: while they are not whole, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -23,14 +24,44 @@ Arguments = str | dict[str, Any] | None
 
 _PLACEHOLDERS = frozenset({"{}", "null"})
 """Arguments with which some servers begin a call whose real ones follow."""
-_ENDS = {"{": "}", '"': '"'}
-"""With which character arguments can be whole, by the one they begin with."""
+_MARKS = re.compile(r'[\\"{}\[\]]')
+
+
+class _Balance:
+    """Whether JSON text that comes in pieces may be whole: all brackets and quotes are closed. Each piece is read once."""
+
+    __slots__ = ("_depth", "_escaped", "_quoted", "_read")
+
+    def __init__(self) -> None:
+        self._read = 0
+        self._depth = 0
+        self._quoted = False
+        self._escaped = False
+
+    def holds(self, pieces: Sequence[str]) -> bool:
+        """Whether it may, after these pieces; those of the last time are at their beginning."""
+        for piece in pieces[self._read :]:
+            self._feed(piece)
+        self._read = len(pieces)
+        return self._depth <= 0 and not self._quoted
+
+    def _feed(self, piece: str) -> None:
+        at, self._escaped = int(self._escaped), False
+        while mark := _MARKS.search(piece, at):
+            at = mark.end()
+            if mark[0] == "\\":
+                at += 1
+                self._escaped = at > len(piece)
+            elif mark[0] == '"':
+                self._quoted = not self._quoted
+            elif not self._quoted:
+                self._depth += 1 if mark[0] in "{[" else -1
 
 
 class _OpenCall:
     """A call on its way. Its arguments wait for its name; those that came as an object wait for the end, since they may come again."""
 
-    __slots__ = ("again", "id", "name", "number", "opened", "pieces", "values")
+    __slots__ = ("_balance", "again", "id", "name", "number", "opened", "pieces", "values")
 
     def __init__(self, number: int, identity: str) -> None:
         self.number = number
@@ -41,6 +72,7 @@ class _OpenCall:
         """The arguments' text so far."""
         self.values: dict[str, Any] | None = None
         """Arguments that came as an object and have not been told yet."""
+        self._balance = _Balance()
         self.again = False
         """Its name has come again behind whole arguments: the next piece of arguments begins another call."""
 
@@ -57,10 +89,7 @@ class _OpenCall:
         """Whether the arguments are a whole object."""
         if not self.pieces:
             return self.values is not None
-        last = next((piece for piece in map(str.rstrip, reversed(self.pieces)) if piece), "")
-        first = next((piece for piece in map(str.lstrip, self.pieces) if piece), "")
-        # Most pieces cannot be the last one, and are not worth reading everything.
-        return _ENDS.get(first[:1]) == last[-1:] and read_object(self.text()) is not None
+        return self._balance.holds(self.pieces) and self.text().strip() not in ("", "null") and read_object(self.text()) is not None
 
 
 class CallReader:
@@ -84,13 +113,18 @@ class CallReader:
     def receive(self, piece: Call, out: list[Delta]) -> None:
         """A piece of a stream."""
         said = piece.function or piece
+        arguments = said.arguments
         call = self._at_index.get(piece.index)
         if call is None or said.name or piece.id or call.again:
             call = self._call_of(piece, said, call, out)
             if call is None:
                 return
-        if said.arguments or isinstance(said.arguments, dict):
-            self._argue(call, said.arguments, out)
+        if arguments and call.opened and call.pieces and isinstance(arguments, str):
+            # The way of most pieces.
+            call.pieces.append(arguments)
+            out.append(CallArguments(call.number, arguments))
+        elif arguments or isinstance(arguments, dict):
+            self._argue(call, arguments, out)
         elif call.begun and call.name and not call.opened:
             self._open(call, out)
 

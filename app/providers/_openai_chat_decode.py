@@ -117,12 +117,13 @@ class ChatDecoder:
                 chunk = self._read_odd(payload)
                 if chunk is None:
                     continue
-            if chunk.error or (not chunk.choices and (chunk.message or chunk.detail)):
+            choices = chunk.choices
+            if chunk.error or (not choices and (chunk.message or chunk.detail or chunk.error_message)):
                 raise error_in_stream(payload, self._sse.status)
             if chunk.usage is not None:
                 self._usage = chunk.usage
-            if chunk.choices:
-                for choice in chunk.choices:
+            if choices:
+                for choice in choices:
                     if not choice.index:
                         self._choose(choice, out)
 

@@ -57,6 +57,7 @@ class LenientReader:
             usage=_usage(value.get("usage")),
             error=value.get("error"),
             message=value.get("message"),
+            error_message=value.get("error_message"),
             detail=value.get("detail"),
         )
 

@@ -95,7 +95,8 @@ class Chunk(msgspec.Struct, gc=False):
     usage: Usage | None = None
     error: Any = None
     message: Any = None
-    """Only in flat errors."""
+    error_message: Any = None
+    """Only in flat errors, as the one before."""
     detail: Any = None
     """Only in those of FastAPI."""
 

@@ -149,8 +149,8 @@ def effort_of(thinking: Thinking, model: ModelFacts) -> Effort | None:
     """The effort asked for, by name or as a budget, as the family takes it; None where neither is said."""
     if thinking.effort is None and thinking.budget is None:
         return None
-    enough = (effort for effort, tokens in _catalogue().budgets.items() if tokens >= (thinking.budget or 0))
-    return model.nearest_effort(thinking.effort or next(enough, "max"))
+    enough: list[Effort] = [effort for effort, tokens in _catalogue().budgets.items() if tokens >= (thinking.budget or 0)]
+    return model.nearest_effort(thinking.effort or (enough[0] if enough else "max"))
 
 
 def budget_for(model: ModelFacts, effort: Effort) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -282,6 +283,17 @@ def test_pieces_stay_with_their_call_whatever_comes_between() -> None:
         CallArguments(0, '"Rome"}'),
         TurnFinished("tool_calls"),
     ]
+
+
+def test_a_name_in_each_of_many_pieces_does_not_cost_more_than_the_pieces() -> None:
+    """Whether the arguments are whole is asked at each of them, and read from the beginning only where it may be so."""
+    values: list[Json] = [{"a}": '"\\"', "b": [{}]}] * 4000
+    text = json.dumps({"all": values})
+    pieces = [call("f", text[at : at + 9], index=0, id="a") for at in range(0, len(text), 9)]
+
+    began = time.process_time()
+    assert streamed(*pieces) == [("a", "f", text)]
+    assert time.process_time() - began < 5  # a hundredth of what reading it each time would take
 
 
 def test_calls_behind_the_finish_reason_count() -> None:

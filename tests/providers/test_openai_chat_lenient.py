@@ -364,6 +364,7 @@ def test_any_cut_through_any_character(thought: str, said: str, value: str, cuts
     [
         {"detail": [{"loc": ["body", "messages"], "msg": "Field required", "type": "missing"}]},
         {"error": {"message": "Field required\ud83d"}},
+        {"choices": None, "error_type": "x", "error_message": "Field required"},
     ],
 )
 def test_errors_in_odd_shapes(body: Json) -> None:
