@@ -6,10 +6,12 @@ import asyncio
 import ssl
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 
 from app.providers._http import ClientTimeouts, UpstreamClient, UpstreamReply
+from app.providers._lenient import as_count, as_label
 from app.providers.base import UpstreamError, UpstreamModel, UpstreamProtocolError
 from app.providers.errors import error_from_reply
 from app.settings import ConfigurationError, Upstream
@@ -24,8 +26,8 @@ DRAIN_SECONDS = 0.1
 
 class _Model(msgspec.Struct):
     id: str
-    created: float | None = None
-    owned_by: str | None = None
+    created: Any = None
+    owned_by: Any = None
 
 
 class _Models(msgspec.Struct):
@@ -74,7 +76,7 @@ async def list_models(client: UpstreamClient) -> Sequence[UpstreamModel]:
         listed = _decode_models(body).data or ()
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UpstreamProtocolError("The upstream's list of models cannot be read.", retryable=False) from error
-    return tuple(UpstreamModel(model.id, int(model.created or 0), model.owned_by or "") for model in listed)
+    return tuple(UpstreamModel(model.id, as_count(model.created) or 0, as_label(model.owned_by) or "") for model in listed)
 
 
 async def drain(reply: UpstreamReply) -> None:

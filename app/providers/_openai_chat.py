@@ -70,13 +70,18 @@ class ChatProvider:
         """What comes behind the finish reason: usage mostly, then a marker, then the end of the body. Servers leave out any of them, so
         it is waited for a moment; what goes wrong here costs the usage, not the answer. Raises UpstreamError for an error that is told."""
         last: list[Delta] = []
+        settled = decoder.done or decoder.counted
         loop = asyncio.get_running_loop()
         with suppress(TimeoutError, UpstreamError):
-            async with asyncio.timeout(DRAIN_SECONDS if decoder.done or decoder.counted else _USAGE_SECONDS) as limit:
+            async with asyncio.timeout(DRAIN_SECONDS if settled else _USAGE_SECONDS) as limit:
                 while piece := await reply.read_some():
-                    if not decoder.done:
-                        last += decoder.feed(piece)
-                        limit.reschedule(loop.time() + (DRAIN_SECONDS if decoder.done or decoder.counted else _USAGE_SECONDS))
+                    if decoder.done:
+                        continue
+                    deltas = decoder.feed(piece)
+                    last += deltas
+                    if deltas or (decoder.done or decoder.counted) != settled:  # comments that keep a connection alive change nothing
+                        settled = decoder.done or decoder.counted
+                        limit.reschedule(loop.time() + (DRAIN_SECONDS if settled else _USAGE_SECONDS))
         if decoder.failure is not None:
             raise decoder.failure
         return last

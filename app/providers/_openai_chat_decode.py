@@ -114,7 +114,7 @@ class ChatDecoder:
             try:
                 chunk = self._lenient.read(payload) if self._lenient else decode_chunk(payload)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                chunk = self._read_odd(payload)
+                chunk = self._read_odd(payload, out)
                 if chunk is None:
                     continue
             choices = chunk.choices
@@ -127,8 +127,8 @@ class ChatDecoder:
                     if not choice.index:
                         self._choose(choice, out)
 
-    def _read_odd(self, payload: bytes) -> Chunk | None:
-        """What the typed decoder refused; None behind the finish reason, where nothing costs the answer any more."""
+    def _read_odd(self, payload: bytes, out: list[Delta]) -> Chunk | None:
+        """What the typed decoder refused; None where nothing is left to do, as behind the finish reason, where nothing costs the answer."""
         if payload.strip() == DONE:
             self.done = True
             return None
@@ -137,9 +137,11 @@ class ChatDecoder:
         try:
             return self._lenient.read(payload)
         except UpstreamProtocolError:
-            if self.answered:
-                return None
-            raise
+            if b"\n" in payload:
+                self._receive(payload.split(b"\n"), out)  # events without blank lines between them
+            elif not self.answered:
+                raise
+            return None
 
     def _choose(self, choice: Choice, out: list[Delta]) -> None:
         message = choice.delta or choice.message

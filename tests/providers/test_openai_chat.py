@@ -242,6 +242,21 @@ async def test_the_finish_reason_ends_a_body_that_stays_open(packets: list[bytes
         await server.saw_departure()
 
 
+async def test_comments_behind_the_finish_reason_do_not_hold_it_back() -> None:
+    async def kept_alive(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(HEAD, chunked(FINISHED + COUNTED))
+        while not peer.writer.is_closing():
+            await peer.say(chunked(b": ping\n\n"))
+            await asyncio.sleep(0.02)  # the pace of the stream
+
+    async with serve(kept_alive) as server, aclosing(provider(PROVIDER, f"http://127.0.0.1:{server.port}/v1")) as connected:
+        async with asyncio.timeout(4), aclosing(connected.stream(CALL)) as batches:
+            deltas = [delta for batch in [batch async for batch in batches] for delta in batch]
+
+        assert deltas == [Text("Hi"), TokenUsage(9, 4, 13), TurnFinished("stop")]
+
+
 async def test_an_error_behind_the_finish_reason_is_told(upstream: ScriptedUpstream) -> None:
     _, error = await failing(upstream, Reply(pieces=[Raw(FINISHED + b'data: {"error":{"message":"boom"}}\n\n')]))
 
@@ -271,10 +286,14 @@ async def test_closing_the_iterator_closes_the_request(upstream: ScriptedUpstrea
 async def test_the_list_of_models(upstream: ScriptedUpstream) -> None:
     upstream.pages["/v1/models"] = {
         "object": "list",
-        "data": [{"id": "a", "created": 1.5, "owned_by": "vllm"}, {"id": "b", "created": None}],
+        "data": [
+            {"id": "a", "created": 1.5, "owned_by": "vllm"},
+            {"id": "b", "created": None},
+            {"id": "c", "created": "now", "owned_by": []},
+        ],
     }
     async with aclosing(provider(PROVIDER, upstream.url)) as connected:
-        assert await connected.models() == (UpstreamModel("a", 1, "vllm"), UpstreamModel("b"))
+        assert await connected.models() == (UpstreamModel("a", 1, "vllm"), UpstreamModel("b"), UpstreamModel("c"))
 
         upstream.pages["/v1/models"] = models_page()
         assert await connected.models() == ()

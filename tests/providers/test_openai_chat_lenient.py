@@ -282,6 +282,12 @@ def test_other_ways_to_write_the_marker(marker: bytes) -> None:
     assert (decoder.done, decoder.failure) == (True, None)
 
 
+def test_events_without_blank_lines_between_them() -> None:
+    lines = HI + chunk({"content": "!"}) + END + event({"choices": [], "usage": USAGE}) + b"data: [DONE]\n\n"
+
+    assert decode(lines.replace(b"\n\n", b"\n")) == [Text("Hi"), Text("!"), TokenUsage(5, 3, 8), STOP]
+
+
 def test_control_characters_inside_strings() -> None:
     assert decode(b'data: {"choices":[{"delta":{"content":"a\tb"}}]}\n\n', END) == [Text("a\tb"), STOP]
 
