@@ -34,11 +34,17 @@ class _Section(BaseModel):
 
 
 class Timeouts(_Section):
-    """Time limits of one upstream request, in seconds."""
+    """Time limits of one upstream request, in seconds; the error says which one has passed."""
 
     connect: float = Field(default=5.0, gt=0, description="To open a connection, TLS included.")
-    first_token: float = Field(default=120.0, gt=0, description="From the request to the first byte of the answer.")
-    idle: float = Field(default=60.0, gt=0, description="Between two reads of an answer that has begun (the stall timer).")
+    first_token: float = Field(
+        default=600.0, gt=0, description="From the request to the first byte of the answer; a plain answer arrives whole."
+    )
+    idle: float = Field(
+        default=300.0,
+        gt=0,
+        description="Between two reads of an answer that has begun; servers that give a call whole are silent while they write it.",
+    )
     total: float = Field(default=1800.0, gt=0, description="For the whole answer.")
 
 
@@ -134,6 +140,9 @@ class Settings(BaseSettings):
     )
     upstream_api_key: SecretStr | None = Field(default=None, description="Its key.")
     upstream_dialect: Dialect = Field(default="auto", description="Its dialect.")
+    upstream_timeouts: Timeouts = Field(
+        default_factory=Timeouts, description="Its time limits, in seconds; also those of the upstream that `DASHSCOPE_API_KEY` stands for."
+    )
     upstreams: tuple[Upstream, ...] = Field(default=(), description="Upstreams, in the file: `[[upstreams]]`.")
     aliases: dict[str, str] = Field(default_factory=dict, description='Model names that stand for others: `alias = "real"`.')
     models: dict[str, ModelFacts] = Field(default_factory=dict, description="Facts about models that differ from the built-in ones.")

@@ -44,13 +44,18 @@ def configured(settings: Settings) -> Sequence[Upstream]:
     if settings.upstream_base_url:
         chosen.append(
             Upstream(
-                name="default", base_url=settings.upstream_base_url, api_key=settings.upstream_api_key, dialect=settings.upstream_dialect
+                name="default",
+                base_url=settings.upstream_base_url,
+                api_key=settings.upstream_api_key,
+                dialect=settings.upstream_dialect,
+                timeouts=settings.upstream_timeouts,
             )
         )
     elif settings.upstream_dialect == "demo":
         chosen.append(Upstream(name="demo", base_url="demo:", dialect="demo"))
     if not chosen and settings.dashscope_api_key:
-        chosen.append(Upstream(name="dashscope", base_url=_DASHSCOPE, api_key=settings.dashscope_api_key, dialect="dashscope"))
+        key, limits = settings.dashscope_api_key, settings.upstream_timeouts
+        chosen.append(Upstream(name="dashscope", base_url=_DASHSCOPE, api_key=key, dialect="dashscope", timeouts=limits))
     return chosen
 
 

@@ -48,6 +48,7 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     ("top_logprobs", lambda v: 0 <= v <= _MAX_TOP_LOGPROBS, f"between [0,{_MAX_TOP_LOGPROBS}]"),
     ("max_output_tokens", lambda v: v <= _MAX_INT, f"of at most {_MAX_INT}"),
     ("max_tool_calls", lambda v: 1 <= v <= _MAX_INT, f"between [1,{_MAX_INT}]"),
+    ("min_p", lambda v: 0 <= v <= 1, "between [0,1]"),
     ("top_k", lambda v: 0 <= v <= _MAX_INT, f"between [0,{_MAX_INT}]"),
     ("seed", lambda v: 0 <= v <= 2**63 - 1, "between [0,2^63-1]"),
 )
@@ -219,6 +220,7 @@ def _sampling(request: CreateResponse, *, wants_logprobs: bool) -> Sampling:
         frequency_penalty=request.frequency_penalty,
         repetition_penalty=request.repetition_penalty,
         top_k=request.top_k,
+        min_p=request.min_p,
         seed=request.seed,
         top_logprobs=(request.top_logprobs or 0) if wants_logprobs or request.top_logprobs else None,
     )

@@ -27,7 +27,7 @@ from app.protocol.errors import InvalidRequest
 from app.protocol.messages import FunctionTool
 from app.providers.base import Capabilities, ForcedCall, JsonObject, JsonSchema, ModelCall, Provider, Sampling
 
-_WITHOUT_EFFECT: dict[str, float] = {"presence_penalty": 0, "frequency_penalty": 0, "repetition_penalty": 1}
+_WITHOUT_EFFECT: dict[str, float] = {"presence_penalty": 0, "frequency_penalty": 0, "repetition_penalty": 1, "min_p": 0}
 _VERBOSITY = {"low": "Keep the answer short.", "medium": "", "high": "Answer in detail."}
 """Qwen has no parameter for it: `text.verbosity` is put into words."""
 _NOTHING = Offer()

@@ -125,6 +125,7 @@ class CreateResponse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
     top_k: int | None = None
+    min_p: float | None = None
     seed: int | None = None
     background: bool | None = None
     background_options: Json = msgspec.UNSET

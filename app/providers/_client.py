@@ -6,10 +6,12 @@ import asyncio
 import ssl
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 
 from app.providers._http import ClientTimeouts, UpstreamClient, UpstreamReply
+from app.providers._lenient import as_count, as_label
 from app.providers.base import UpstreamError, UpstreamModel, UpstreamProtocolError
 from app.providers.errors import error_from_reply
 from app.settings import ConfigurationError, Upstream
@@ -18,13 +20,14 @@ OK = 200
 ERROR_LIMIT = 1024 * 1024
 """Bytes of an error's body."""
 _LIST_LIMIT = 16 * 1024 * 1024
-_DRAIN_SECONDS = 0.1
+DRAIN_SECONDS = 0.1
+"""How long the end of a body is waited for whose last event has come."""
 
 
 class _Model(msgspec.Struct):
     id: str
-    created: float | None = None
-    owned_by: str | None = None
+    created: Any = None
+    owned_by: Any = None
 
 
 class _Models(msgspec.Struct):
@@ -73,13 +76,13 @@ async def list_models(client: UpstreamClient) -> Sequence[UpstreamModel]:
         listed = _decode_models(body).data or ()
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UpstreamProtocolError("The upstream's list of models cannot be read.", retryable=False) from error
-    return tuple(UpstreamModel(model.id, int(model.created or 0), model.owned_by or "") for model in listed)
+    return tuple(UpstreamModel(model.id, as_count(model.created) or 0, as_label(model.owned_by) or "") for model in listed)
 
 
 async def drain(reply: UpstreamReply) -> None:
     """Wait a moment for the end of a body whose last event has come: mostly it is in the same packet, and with it read the connection
     can be used again. The answer is whole, so whatever goes wrong here only costs the connection."""
     with suppress(TimeoutError, UpstreamError):
-        async with asyncio.timeout(_DRAIN_SECONDS):
+        async with asyncio.timeout(DRAIN_SECONDS):
             while await reply.read_some():
                 pass

@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import urlsplit
 
-from app.providers._http_connection import ClientTimeouts, Connection, abandoned
+from app.providers._http_connection import ClientTimeouts, Connection, abandoned, overdue
 from app.providers._http_response import Response
 from app.providers.base import UpstreamError, UpstreamProtocolError
 
@@ -152,8 +152,7 @@ class UpstreamClient:
                     lambda: Connection(self._timeouts, self._forget), self._host, self._port, ssl=self._tls, server_hostname=server_name
                 )
         except TimeoutError as error:
-            message = "The connection to the upstream could not be opened in time."
-            raise UpstreamError(message, status=504, code="upstream_timeout", retryable=True) from error
+            raise overdue("did not take a connection", self._timeouts, "connect", retryable=True) from error
         except OSError as error:
             raise _unreachable(error) from error
         self._connections.add(connection)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import cast
+from typing import Literal, cast
 
 import msgspec
 
@@ -17,6 +17,9 @@ _KEEP_ALIVE = 60.0
 """Seconds an unused connection is kept."""
 _CLOCK_TICK = 0.001
 """Seconds; uvloop's clock and timers count whole milliseconds, so a timer may come this much early."""
+
+
+Limit = Literal["connect", "first_token", "idle", "total"]
 
 
 class ClientTimeouts(msgspec.Struct, frozen=True, gc=False):
@@ -200,10 +203,16 @@ class Connection(asyncio.Protocol):
 
     def _overdue(self, now: float) -> UpstreamError:
         if now >= self._ends - _CLOCK_TICK:
-            return UpstreamError("The upstream did not finish its answer in time.", status=504, code="upstream_timeout")
+            return overdue("did not finish its answer", self._timeouts, "total")
         if self._response.received:
-            return UpstreamError("The upstream stopped in the middle of its answer.", status=504, code="upstream_stalled")
-        return UpstreamError("The upstream did not begin its answer in time.", status=504, code="upstream_timeout")
+            return overdue("stopped in the middle of its answer and sent nothing more", self._timeouts, "idle", code="upstream_stalled")
+        return overdue("did not begin its answer", self._timeouts, "first_token")
+
+
+def overdue(what: str, timeouts: ClientTimeouts, limit: Limit, *, code: str = "upstream_timeout", retryable: bool = False) -> UpstreamError:
+    """The error for a time limit that has passed; it names the setting."""
+    message = f"The upstream {what} within {getattr(timeouts, limit):g} seconds (its setting 'timeouts.{limit}')."
+    return UpstreamError(message, status=504, code=code, retryable=retryable)
 
 
 def abandoned() -> UpstreamError:

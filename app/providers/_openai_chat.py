@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 
 from app.protocol.deltas import Delta
 from app.protocol.messages import Message
-from app.providers._client import ERROR_LIMIT, OK, client_for, drain, list_models
+from app.providers._client import DRAIN_SECONDS, ERROR_LIMIT, OK, client_for, list_models
+from app.providers._http import UpstreamReply
 from app.providers._openai_chat_decode import ChatDecoder
 from app.providers._openai_chat_encode import Dialect, encode_call, encode_messages
 from app.providers.base import Capabilities, ModelCall, UpstreamError, UpstreamModel
@@ -18,6 +21,8 @@ from app.settings import Upstream
 _PATH = "/chat/completions"
 _JSON, _EVENTS = "application/json", "text/event-stream"
 _ANSWER_LIMIT = 64 * 1024 * 1024
+_USAGE_SECONDS = 2.0
+"""How long usage is waited for that has not come with the finish reason; servers send it right behind."""
 
 
 class ChatProvider:
@@ -46,29 +51,40 @@ class ChatProvider:
         try:
             if reply.status != OK:
                 raise error_from_reply(reply.status, reply.headers, await reply.read(ERROR_LIMIT))
-            decoder = ChatDecoder()
+            decoder = ChatDecoder(call.tools)
             # The server decides: some answer with JSON what was asked as a stream, errors above all.
             if not reply.headers.get("content-type", _EVENTS if streamed else _JSON).startswith(_EVENTS):
                 yield decoder.whole(await reply.read(_ANSWER_LIMIT))
                 return
-            while not decoder.done:
-                try:
-                    piece = await reply.read_some()
-                except UpstreamError:
-                    if decoder.answered:
-                        break  # what goes wrong after the finish reason costs the usage, not the answer
-                    raise
-                if not piece:
-                    break
+            while not (decoder.answered or decoder.done) and (piece := await reply.read_some()):
                 if deltas := decoder.feed(piece):
                     yield deltas
                 if decoder.failure is not None:
                     raise decoder.failure
-            else:
-                await drain(reply)
-            yield decoder.end()
+            last = await self._ending(reply, decoder)
+            yield [*last, *decoder.end()]
         finally:
             reply.close()
+
+    async def _ending(self, reply: UpstreamReply, decoder: ChatDecoder) -> Sequence[Delta]:
+        """What comes behind the finish reason: usage mostly, then a marker, then the end of the body. Servers leave out any of them, so
+        it is waited for a moment; what goes wrong here costs the usage, not the answer. Raises UpstreamError for an error that is told."""
+        last: list[Delta] = []
+        settled = decoder.done or decoder.counted
+        loop = asyncio.get_running_loop()
+        with suppress(TimeoutError, UpstreamError):
+            async with asyncio.timeout(DRAIN_SECONDS if settled else _USAGE_SECONDS) as limit:
+                while piece := await reply.read_some():
+                    if decoder.done:
+                        continue
+                    deltas = decoder.feed(piece)
+                    last += deltas
+                    if deltas or (decoder.done or decoder.counted) != settled:  # comments that keep a connection alive change nothing
+                        settled = decoder.done or decoder.counted
+                        limit.reschedule(loop.time() + (DRAIN_SECONDS if settled else _USAGE_SECONDS))
+        if decoder.failure is not None:
+            raise decoder.failure
+        return last
 
     async def models(self) -> Sequence[UpstreamModel]:
         """As the port says."""

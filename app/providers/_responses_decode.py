@@ -13,121 +13,29 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from app.protocol.deltas import CallArguments, CallOpened, Delta, FinishReason, Reasoning, Refusal, Text, TokenUsage, TurnFinished
+from app.protocol.deltas import CallArguments, CallOpened, Delta, FinishReason, Reasoning, Refusal, Text, TurnFinished
+from app.providers._lenient import as_list
+from app.providers._responses_lenient import LenientReader, plain_item
 from app.providers._responses_native import HOSTED_TYPES, HostedItems, homeward
+from app.providers._responses_wire import Event, Item, Response, decode_event, decode_item, decode_output, decode_response, decode_typed
 from app.providers._sse import DONE, SSEDecoder
 from app.providers.base import UpstreamError, UpstreamProtocolError
 from app.providers.errors import error_in_stream
 
 _log = logging.getLogger(__name__)
 
-_EMPTY = msgspec.Raw(b"{}")
 _LONGEST_TYPE = 64
-
-
-class _Typed(msgspec.Struct, gc=False):
-    """Whatever says what it is."""
-
-    type: str = ""
-
-
-class _Event(msgspec.Struct, gc=False):
-    """The fields of all events that are read."""
-
-    type: str = ""
-    item_id: str | None = None
-    delta: str = ""
-    item: msgspec.Raw = _EMPTY
-    response: msgspec.Raw = _EMPTY
-
-
-class _Content(msgspec.Struct, gc=False):
-    """A part of a message or of a reasoning item."""
-
-    text: str = ""
-    refusal: str = ""
-
-
-class _Item(msgspec.Struct):
-    """A message, a reasoning item or a function call."""
-
-    id: str | None = None
-    call_id: str = ""
-    name: str = ""
-    arguments: str | None = None
-    content: tuple[_Content, ...] | None = None
-    summary: tuple[_Content, ...] | None = None
-
-
-class _Details(msgspec.Struct, gc=False):
-    """Both kinds of token details in one."""
-
-    cached_tokens: int = 0
-    cache_creation_input_tokens: int = 0
-    reasoning_tokens: int = 0
-
-
-_NO_DETAILS = _Details()
-
-
-class _Billed(msgspec.Struct):
-    """Details as the usage and each entry of its `x_details` carry them; some entries use the Chat name for the input's."""
-
-    input_tokens_details: _Details | None = None
-    prompt_tokens_details: _Details | None = None
-    output_tokens_details: _Details | None = None
-
-    def details(self) -> _Details:
-        """Of input and output together."""
-        spent = self.input_tokens_details or self.prompt_tokens_details or _NO_DETAILS
-        made = self.output_tokens_details or _NO_DETAILS
-        return _Details(spent.cached_tokens, spent.cache_creation_input_tokens, made.reasoning_tokens)
-
-
-class _Usage(_Billed):
-    input_tokens: int = 0
-    output_tokens: int = 0
-    total_tokens: int = 0
-    x_details: tuple[_Billed, ...] | None = None
-
-    def counted(self) -> TokenUsage:
-        """Ours: what the usage itself says, else the sum over its entries."""
-        own = self.details()
-        parts = [entry.details() for entry in self.x_details or ()]
-        return TokenUsage(
-            input_tokens=self.input_tokens,
-            output_tokens=self.output_tokens,
-            total_tokens=self.total_tokens or self.input_tokens + self.output_tokens,
-            cached_tokens=own.cached_tokens or sum(part.cached_tokens for part in parts),
-            cache_write_tokens=own.cache_creation_input_tokens or sum(part.cache_creation_input_tokens for part in parts),
-            reasoning_tokens=own.reasoning_tokens or sum(part.reasoning_tokens for part in parts),
-        )
-
-
-class _Incomplete(msgspec.Struct, gc=False):
-    reason: str = ""
-
-
-class _Response(msgspec.Struct):
-    """What is read of the object inside a terminal event."""
-
-    usage: _Usage | None = None
-    incomplete_details: _Incomplete | None = None
-
-
-class _Output(msgspec.Struct):
-    """The items of the object inside a terminal event, unread."""
-
-    output: Any = None
 
 
 class _OpenCall:
     """A function call on its way."""
 
-    __slots__ = ("announced", "arguments", "closed", "held", "index", "opened")
+    __slots__ = ("announced", "arguments", "call_id", "closed", "held", "index", "name", "opened")
 
     def __init__(self, index: int) -> None:
         self.index = index
+        self.call_id = ""
+        self.name = ""
         self.opened = False
         self.closed = False
         self.held = False
@@ -137,13 +45,16 @@ class _OpenCall:
         self.announced = ""
         """What came whole with the opening. It waits: deltas may repeat it, and the end usually does."""
 
+    def is_of(self, item: Item, *, begins: bool) -> bool:
+        """Whether the item, which begins or ends, is this call: ids repeat, even within one answer."""
+        if not self.opened:
+            return True
+        if self.name != item.name or (self.call_id and item.call_id and self.call_id != item.call_id):
+            return False
+        return not self.closed or not (begins or (item.arguments and item.arguments != self.arguments))
 
-_decode_event = msgspec.json.Decoder(_Event).decode
-_decode_typed = msgspec.json.Decoder(_Typed).decode
+
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_item = msgspec.json.Decoder(_Item).decode
-_decode_response = msgspec.json.Decoder(_Response).decode
-_decode_output = msgspec.json.Decoder(_Output).decode
 _decode_hosted = msgspec.json.Decoder(dict[str, Any]).decode
 
 _ERRORS = frozenset({"response.failed", "error", ""})
@@ -161,19 +72,37 @@ class ResponsesDecoder:
     Unknown events and items are passed over. A hosted item and a function call never overlap in what is told: the later one waits.
     """
 
-    __slots__ = ("_calls", "_current", "_held", "_hosted", "_shown", "_sse", "_thinking", "done", "failure")
+    __slots__ = (
+        "_by_item",
+        "_calls",
+        "_current",
+        "_held",
+        "_hosted",
+        "_lenient",
+        "_shown",
+        "_sse",
+        "_thinking",
+        "_told",
+        "done",
+        "failure",
+    )
 
     def __init__(self) -> None:
         self.failure: UpstreamError | None = None
         self.done = False
         """The terminal event has come; nothing but the end of the HTTP body can follow."""
         self._sse = SSEDecoder()
-        self._calls: dict[str, _OpenCall] = {}
+        self._lenient: LenientReader | None = None
+        self._calls: list[_OpenCall] = []
+        self._by_item: dict[str, _OpenCall] = {}
+        """The call that was last known by an item id."""
         self._hosted = HostedItems()
         self._held: list[Delta] = []
         """Of function calls that wait for hosted items."""
         self._current = ""
         """The item id of the call opened last, for events that name none."""
+        self._told = False
+        """Anything has been passed on at all."""
         self._shown = False
         """Something of the open item has been passed on as deltas."""
         self._thinking = ""
@@ -201,40 +130,53 @@ class ResponsesDecoder:
             if self.done or payload == DONE:
                 return
             try:
-                event = _decode_event(payload)
-                reader = self._readers.get(event.type)
-                if reader is not None:
-                    out += reader(self, event)
-                elif event.type in _ERRORS and (event.type or _reports(payload)):
-                    raise error_in_stream(bytes(event.response) if event.type == "response.failed" else payload, self._sse.status)
-            except msgspec.ValidationError as error:
-                if self._is_read(payload):
-                    raise UpstreamProtocolError(f"The upstream sent an event of an unknown shape: {error}") from error
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise UpstreamProtocolError(f"The upstream sent an event that cannot be read: {error}") from error
+                if self._lenient:
+                    self._read_odd(payload, out)
+                else:
+                    event = decode_event(payload)
+                    self._read(event, payload, out)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                self._read_odd(payload, out)
 
-    def _is_read(self, payload: bytes) -> bool:
-        """Whether this is an event to read, and not one whose fields merely share a name."""
+    def _read(self, event: Event, payload: bytes, out: list[Delta]) -> None:
+        reader = self._readers.get(event.type)
+        if reader is None:
+            if event.type in _ERRORS and (event.type or _reports(payload)):
+                raise error_in_stream(bytes(event.response) if event.type == "response.failed" else payload, self._sse.status)
+            return
+        deltas = reader(self, event)
+        if deltas:
+            self._told = True
+            out += deltas
+
+    def _read_odd(self, payload: bytes, out: list[Delta]) -> None:
+        """What a typed decoder refused. Only an event that is read, and not one whose fields merely share a name, can break the answer."""
+        if self._lenient is None:
+            self._lenient = LenientReader()
+        kind = self._lenient.type_of(payload)
+        if kind is None or not (kind in self._readers or kind in _ERRORS):
+            return
         try:
-            return _decode_typed(payload).type in self._readers
-        except msgspec.ValidationError:
-            return False
+            for event in self._lenient.read(payload):
+                self._read(event, payload, out)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise UpstreamProtocolError(f"The upstream sent an event of an unknown shape: {error}") from error
 
-    def _said(self, event: _Event) -> Sequence[Delta]:
+    def _said(self, event: Event) -> Sequence[Delta]:
         return self._show(Text(event.delta)) if event.delta else ()
 
-    def _declined(self, event: _Event) -> Sequence[Delta]:
+    def _declined(self, event: Event) -> Sequence[Delta]:
         return self._show(Refusal(event.delta)) if event.delta else ()
 
-    def _thought(self, event: _Event) -> Sequence[Delta]:
+    def _thought(self, event: Event) -> Sequence[Delta]:
         self._thinking = self._thinking or event.type
         return self._show(Reasoning(event.delta)) if event.delta and event.type == self._thinking else ()
 
-    def _called(self, event: _Event) -> Sequence[Delta]:
+    def _called(self, event: Event) -> Sequence[Delta]:
         call = self._call(event.item_id or self._current)
         return self._pass(call, self._argued(call, event.delta))
 
-    def _succeeded(self, event: _Event) -> Sequence[Delta]:
+    def _succeeded(self, event: Event) -> Sequence[Delta]:
         self._hosted.succeed(event.item_id)
         return ()
 
@@ -243,37 +185,38 @@ class ResponsesDecoder:
         self._shown = True
         return (*self._hosted.settle(), *self._released(), *words) if self._hosted else words
 
-    def _added(self, event: _Event) -> Sequence[Delta]:
+    def _added(self, event: Event) -> Sequence[Delta]:
         self._shown = False
-        kind = _decode_typed(event.item).type
+        kind = decode_typed(event.item).type
         if kind in HOSTED_TYPES:
             self._hosted.begin(_decode_hosted(event.item))
             return self._tell()
         if kind != "function_call":
             return ()
-        item = _decode_item(event.item)
-        return self._pass(self._named(item), self._opened(item))
+        item = decode_item(event.item)
+        call = self._named(item, begins=True)
+        return self._pass(call, self._opened(call, item))
 
-    def _done(self, event: _Event) -> Sequence[Delta]:
+    def _done(self, event: Event) -> Sequence[Delta]:
         """The item is complete: what of it has not come as deltas comes now."""
         raw = event.item
-        match _decode_typed(raw).type:
+        match decode_typed(raw).type:
             case "function_call":
-                item = _decode_item(raw)
-                call = self._named(item)
-                told = self._pass(call, (*self._opened(item), *self._argued_whole(call, item.arguments or call.announced)))
+                item = decode_item(raw)
+                call = self._named(item, begins=False)
+                told = self._pass(call, (*self._opened(call, item), *self._argued_whole(call, item.arguments or call.announced)))
                 call.closed = True
                 return (*told, *self._tell())
             case kind if kind in HOSTED_TYPES:
                 self._hosted.end(_decode_hosted(raw))
                 return self._tell()
             case "message" if not self._shown:
-                parts = _decode_item(raw).content or ()
+                parts = decode_item(raw).content or ()
                 return self._show(
                     *[Refusal(part.refusal) if part.refusal else Text(part.text) for part in parts if part.refusal or part.text]
                 )
             case "reasoning" if not self._shown:
-                item = _decode_item(raw)
+                item = decode_item(raw)
                 return self._show(*[Reasoning(part.text) for part in item.summary or item.content or () if part.text])
             case "message" | "reasoning":
                 return ()
@@ -283,14 +226,14 @@ class ResponsesDecoder:
 
     def _tell(self) -> Sequence[Delta]:
         """What can be told of hosted items, and then of the calls that waited for them."""
-        if any(call.opened and not (call.closed or call.held) for call in self._calls.values()):
+        if any(call.opened and not (call.closed or call.held) for call in self._calls):
             return ()
         told = self._hosted.tell()
         return told if self._hosted else (*told, *self._released())
 
     def _released(self) -> Sequence[Delta]:
         held, self._held = self._held, []
-        for call in self._calls.values():
+        for call in self._calls:
             call.held = False
         return held
 
@@ -301,23 +244,32 @@ class ResponsesDecoder:
         return deltas
 
     def _call(self, item_id: str) -> _OpenCall:
-        call = self._calls.get(item_id)
-        if call is None:
-            call = self._calls[item_id] = _OpenCall(len(self._calls))
+        """The call that deltas for this item belong to."""
+        call = self._by_item.get(item_id)
+        return self._begun(item_id) if call is None or call.closed else call
+
+    def _begun(self, item_id: str) -> _OpenCall:
+        call = self._by_item[item_id] = _OpenCall(len(self._calls))
+        self._calls.append(call)
         return call
 
-    def _named(self, item: _Item) -> _OpenCall:
+    def _named(self, item: Item, *, begins: bool) -> _OpenCall:
+        """The call that the item is, which may be a new one under an id that was used already."""
         self._current = item.id or item.call_id
-        return self._call(self._current)
+        call = self._by_item.get(self._current)
+        if call is not None and call.is_of(item, begins=begins):
+            return call
+        earlier = () if begins else (one for one in self._calls if one.opened and not one.closed and one.is_of(item, begins=False))
+        return next(iter(earlier), None) or self._begun(self._current)
 
-    def _opened(self, item: _Item) -> Sequence[Delta]:
+    def _opened(self, call: _OpenCall, item: Item) -> Sequence[Delta]:
         """Open the call, once."""
-        call = self._named(item)
         if call.opened:
             return ()
         if not item.name:
             raise UpstreamProtocolError("The upstream opened a function call without a name.")
         call.opened = True
+        call.call_id, call.name = item.call_id, item.name
         call.held = bool(self._hosted)
         call.announced = item.arguments or ""
         opened = CallOpened(call.index, item.call_id, homeward(item.name))
@@ -331,36 +283,54 @@ class ResponsesDecoder:
         """The rest of the arguments. Where the whole is spelled differently from the deltas (other blanks), the deltas stand."""
         return self._argued(call, arguments[len(call.arguments) :]) if arguments.startswith(call.arguments) else ()
 
-    def _ended(self, event: _Event) -> Sequence[Delta]:
+    def _called_whole(self, event: Event) -> Sequence[Delta]:
+        call = self._call(event.item_id or self._current)
+        return self._pass(call, self._argued_whole(call, event.arguments))
+
+    def _ended(self, event: Event) -> Sequence[Delta]:
+        response, output = decode_response(event.response), decode_output(event.response).output
         self.done = True
-        response = _decode_response(event.response)
         last: list[Delta] = []
-        for call in self._calls.values():
+        for call in self._calls:
             if not call.opened:
                 raise UpstreamProtocolError("The upstream sent arguments for a function call it never opened.")
             last += self._pass(call, self._argued_whole(call, call.announced))
         if self._hosted:
-            self._hosted.complete(_decode_output(event.response).output)
+            self._hosted.complete(output)
             last += (*self._hosted.settle(), *self._released())
-        if response.usage:
-            last.append(response.usage.counted())
+        if not (self._told or last):
+            last += self._only_now(output)
+        usage = response.usage.counted() if response.usage else None
+        if usage is not None:
+            last.append(usage)
+        elif not (self._told or last) and event.type == "response.completed":
+            raise UpstreamProtocolError("The upstream's answer was empty: neither text nor a call, and no usage.")
         last.append(TurnFinished(self._reason(event, response)))
         return last
 
-    def _reason(self, event: _Event, response: _Response) -> FinishReason:
+    def _only_now(self, output: Any) -> Sequence[Delta]:
+        """The deltas of an answer whose items come in the terminal event alone."""
+        told: list[Delta] = []
+        for item in as_list(output):
+            self._shown = False
+            told += self._done(Event(item=plain_item(item)))
+        return told
+
+    def _reason(self, event: Event, response: Response) -> FinishReason:
         if event.type == "response.completed":
             return "tool_calls" if self._calls else "stop"
         # The vendor leaves `incomplete_details` out; the token limit is the only reason it documents.
         filtered = response.incomplete_details is not None and response.incomplete_details.reason == "content_filter"
         return "content_filter" if filtered else "length"
 
-    _readers: ClassVar[Mapping[str, Callable[[Any, _Event], Sequence[Delta]]]] = {
+    _readers: ClassVar[Mapping[str, Callable[[Any, Event], Sequence[Delta]]]] = {
         "response.output_text.delta": _said,
         "response.refusal.delta": _declined,
         "response.reasoning_text.delta": _thought,
         "response.reasoning_summary_text.delta": _thought,
         "response.output_item.added": _added,
         "response.function_call_arguments.delta": _called,
+        "response.function_call_arguments.done": _called_whole,
         "response.output_item.done": _done,
         "response.web_search_call.completed": _succeeded,
         "response.code_interpreter_call.completed": _succeeded,

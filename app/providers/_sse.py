@@ -5,6 +5,8 @@ Works on bytes, so that a line ends where the standard says (LF, CRLF, CR) and n
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
+
 from app.providers.base import UpstreamProtocolError
 
 DONE = b"[DONE]"
@@ -66,6 +68,8 @@ class SSEDecoder:
 
     def _field(self, line: bytes, data: bytes | None) -> bytes | None:
         """The event's data after a line that is not the plain one."""
+        if line.startswith(BOM_UTF8):
+            line = line[len(BOM_UTF8) :]  # the standard allows one before the first event
         if line.startswith(b"data:"):
             value = line[5:].removeprefix(b" ")
             return value if data is None else b"%b\n%b" % (data, value)

@@ -42,6 +42,7 @@ class Sampling(msgspec.Struct, frozen=True, gc=False):
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
     top_k: int | None = None
+    min_p: float | None = None
     seed: int | None = None
     top_logprobs: int | None = None
     """None: no log probabilities wanted."""

@@ -17,7 +17,7 @@ from app.providers._responses import encode_call, encode_messages
 from app.providers._responses_decode import ResponsesDecoder
 from app.providers.base import Capabilities, ModelCall, Thinking, UpstreamModel
 from app.providers.errors import error_from_reply, error_in_stream
-from app.providers.facts import FactsLookup
+from app.providers.facts import FactsLookup, effort_of
 from app.providers.spec import ProviderSpec
 from app.settings import Upstream
 
@@ -62,8 +62,11 @@ class ResponsesProvider:
 
     async def stream(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta]]:
         """As the port says. The last batch holds usage, where reported, and TurnFinished."""
-        if self._facts(call.model).thinking == "never":
+        facts, thinking = self._facts(call.model), call.thinking
+        if facts.thinking == "never":
             call = msgspec.structs.replace(call, thinking=Thinking())
+        elif thinking.budget is not None and thinking.effort is None:
+            call = msgspec.structs.replace(call, thinking=Thinking(thinking.enabled, effort_of(thinking, facts)))
         reply = await self._client.post("/responses", encode_call(call), accept=_EVENTS)
         try:
             if reply.status != OK:

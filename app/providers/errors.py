@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
-from app.providers.base import Headers, UpstreamError
+from app.providers._lenient import as_list, as_object, read_json, without_halves
+from app.providers.base import Headers, UpstreamError, UpstreamProtocolError
 
 _RETRY_AFTER = 1.0
 """Seconds; DashScope enforces its limits per second, too, and names no time."""
@@ -26,6 +27,8 @@ class _Report(msgspec.Struct, frozen=True):
     code: str
     names: str
     message: str
+    param: str | None = None
+    """The request's parameter that it names, as our client knows it."""
 
 
 class _Rule(msgspec.Struct, frozen=True):
@@ -112,6 +115,20 @@ _REJECTED = frozenset({400, 413, 422})
 _FAILED = _Rule(502, "upstream_error", retryable=True)
 _MISDIRECTED = _Rule(502, "upstream_error")
 
+_OURS = {
+    "messages": "input",
+    "max_tokens": "max_output_tokens",
+    "max_completion_tokens": "max_output_tokens",
+    "response_format": "text.format",
+    "reasoning_effort": "reasoning.effort",
+    "chat_template_kwargs": "enable_thinking",
+}
+"""Our client's name of what an upstream calls otherwise."""
+_TOLD = ("message", "msg", "detail", "error", "error_msg", "error_message")
+"""Where the sentence stands, the likeliest first."""
+_DEEPEST = 4
+_REQUEST_PARTS = frozenset({"body", "query", "path", "header"})
+
 _NAMED_STATUS = (
     (401, _any("invalid_?api_?key|not authorized|unauthorized|authentication")),
     (403, _any("access_?denied|permission|forbidden")),
@@ -150,7 +167,7 @@ def _judge(report: _Report, retry_after: float | None) -> UpstreamError:
         message,
         status=rule.status,
         code=rule.code,
-        param=rule.param,
+        param=rule.param or (report.param if rule.status == _CLIENT_ERROR else None),
         retry_after=retry_after if rule.retryable else None,
         retryable=rule.retryable,
     )
@@ -167,26 +184,72 @@ def _by_status(report: _Report) -> _Rule:
 def _read(body: bytes, status: int | None) -> _Report:
     """Find the fields in `{"error": {…}}`, `{"error": "…"}`, flat bodies, and FastAPI's `{"detail": …}`."""
     outer = _object(body)
-    error: Any = outer.get("error")
-    fields = cast("dict[str, Any]", error) if isinstance(error, dict) else outer
-    told: Any = error if isinstance(error, str) else fields.get("message") or fields.get("detail")
-    message = told[:_LONGEST] if isinstance(told, str) else ""
+    fields = as_object(outer.get("error")) or outer
+    told = _sentence(fields)[:_LONGEST]
     code, kind = fields.get("code"), fields.get("type")
     names = " ".join(name for name in (code, kind) if isinstance(name, str)).lower()
-    layer = _LAYER.match(message)
+    layer = _LAYER.match(told)
     # The algorithm layer's own status, inside the sentence, is the nearest to the cause.
     known = int(layer[1]) if layer else status or (code if isinstance(code, int) else None)
     if known is None:
-        known = next((guess for guess, pattern in _NAMED_STATUS if pattern.search(names)), 500)
-    return _Report(known, code if isinstance(code, str) else "", names, _cleaned(message[layer.end() :] if layer else message))
+        known = next((guess for guess, pattern in _NAMED_STATUS if pattern.search(names)), None)
+    if known is None:
+        known = 400 if _complaints(outer.get("detail")) else 500
+    message = _cleaned(told[layer.end() :] if layer else told)
+    return _Report(known, code if isinstance(code, str) else "", names, message, _param(fields))
 
 
 def _object(body: bytes) -> Mapping[str, Any]:
+    """The body's object; of a list the first."""
     try:
-        return msgspec.json.decode(body, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        value = without_halves(read_json(body))
+    except (UpstreamProtocolError, RecursionError):
         # A proxy's HTML page or a bare sentence: the status has to tell.
         return {}
+    entries = as_list(value)
+    return as_object(entries[0]) if entries else {}
+
+
+def _sentence(value: Any, depth: int = 0) -> str:
+    """What is told, whether as text, as an object with a text, or as a list of either."""
+    if isinstance(value, str):
+        return value
+    if depth > _DEEPEST:
+        return ""
+    complaints = _complaints(value)
+    if complaints:
+        return "; ".join(map(_complaint, complaints))
+    if isinstance(value, list):
+        return "; ".join(filter(None, (_sentence(one, depth + 1) for one in value)))  # pyright: ignore[reportUnknownVariableType]
+    found = as_object(value)
+    return next((told for name in _TOLD if (told := _sentence(found.get(name), depth + 1))), "")
+
+
+def _complaints(value: Any) -> list[Mapping[str, Any]]:
+    """The entries of a list as FastAPI writes it: `{"loc": ["body", "messages"], "msg": "Field required", "type": "missing"}`."""
+    entries = map(as_object, as_list(value))
+    return [entry for entry in entries if isinstance(entry.get("loc"), list) and isinstance(entry.get("msg"), str)]
+
+
+def _complaint(entry: Mapping[str, Any]) -> str:
+    place = ".".join(_place(entry))
+    return f"{place}: {entry['msg']}" if place else str(entry["msg"])
+
+
+def _place(entry: Mapping[str, Any]) -> list[str]:
+    """Where in the request's body something is wrong."""
+    place = [str(step) for step in entry["loc"] if isinstance(step, str | int)]
+    return place[1:] if place and place[0] in _REQUEST_PARTS else place
+
+
+def _param(fields: Mapping[str, Any]) -> str | None:
+    """The parameter that is wrong: `param`, or the first place of a list of complaints."""
+    named = fields.get("param")
+    if not isinstance(named, str):
+        places = [place for entry in _complaints(fields.get("detail")) if (place := _place(entry))]
+        named = places[0][0] if places else ""
+    name = re.split(r"[.\[]", named, maxsplit=1)[0]
+    return _OURS.get(name, name) or None
 
 
 def _cleaned(message: str) -> str:

@@ -6,18 +6,21 @@ import datetime
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from fnmatch import fnmatchcase
 from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any, Literal
 
 import msgspec
 
-from app.providers.base import Effort
+from app.providers.base import Effort, Thinking
 from app.settings import ModelFacts as Overrides
 from app.settings import NativeTool
 
 _EFFORTS: tuple[Effort, ...] = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+_SEPARATOR = re.compile(r"[:_@]|\.(?=[a-z])")
+"""What stands in the place of a hyphen in names of files and tags."""
+_WORDS = r"[\d.]*(?:-.*)?"
+"""For which `*` stands in a pattern."""
 _SNAPSHOT = re.compile(r"(-(\d{4}-\d{2}-\d{2}|latest|preview|us))+$")
 
 
@@ -114,13 +117,18 @@ def facts(model: str) -> ModelFacts:
 
     Takes names as servers use them: `qwen-plus-2025-07-28`, `Qwen/Qwen3-8B-AWQ`, `qwen3:8b`, `/models/Qwen3-8B.gguf`.
     """
-    name = model.rsplit("/", 1)[-1].lower().replace(":", "-").removesuffix(".gguf")
+    name = _SEPARATOR.sub("-", model.rsplit("/", 1)[-1].lower().removesuffix(".gguf"))
     catalogue = _catalogue()
     for known in (name, _SNAPSHOT.sub("", name)):
         if known in catalogue.models:
             return catalogue.models[known]
-    family = next((family for family in catalogue.families if fnmatchcase(name, family.pattern)), None)
+    family = next((family for family in catalogue.families if fits(family.pattern, name)), None)
     return ModelFacts() if family is None else ModelFacts(**_described(family))
+
+
+def fits(pattern: str, name: str) -> bool:
+    """Whether a family's pattern fits the name of a model. It ends at a hyphen or with the name: `qwen-vl` does not fit `qwen-vllm`."""
+    return re.fullmatch(re.escape(pattern).replace(r"\*", _WORDS) + "(?:-.*)?", name) is not None
 
 
 def _described(family: _Family) -> dict[str, Any]:
@@ -135,6 +143,14 @@ def facts_with(overrides: Mapping[str, Overrides]) -> FactsLookup:
         return facts(model) if stated is None else facts(model).with_overrides(stated)
 
     return lookup
+
+
+def effort_of(thinking: Thinking, model: ModelFacts) -> Effort | None:
+    """The effort asked for, by name or as a budget, as the family takes it; None where neither is said."""
+    if thinking.effort is None and thinking.budget is None:
+        return None
+    enough: list[Effort] = [effort for effort, tokens in _catalogue().budgets.items() if tokens >= (thinking.budget or 0)]
+    return model.nearest_effort(thinking.effort or (enough[0] if enough else "max"))
 
 
 def budget_for(model: ModelFacts, effort: Effort) -> int | None:

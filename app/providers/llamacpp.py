@@ -10,7 +10,7 @@ PROVIDER = provider_spec(
         name="llamacpp",
         think=think_by_template,
         reasoning_field="reasoning_content",
-        sampling={**COMMON_SAMPLING, "top_k": "top_k", "repetition_penalty": "repeat_penalty"},
+        sampling={**COMMON_SAMPLING, "top_k": "top_k", "min_p": "min_p", "repetition_penalty": "repeat_penalty"},
         forced_calls=frozenset({"required"}),  # a named function silently becomes "auto"
         image_urls=False,  # whether it can fetch depends on how it was built
     )

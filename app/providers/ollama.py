@@ -7,21 +7,20 @@ from typing import Any
 from app.providers._openai_chat import provider_spec
 from app.providers._openai_chat_encode import Dialect
 from app.providers.base import Effort, Thinking
-from app.providers.facts import ModelFacts
+from app.providers.facts import ModelFacts, effort_of
 
 _LEVELS: dict[Effort, str] = {"minimal": "low", "low": "low", "high": "high", "xhigh": "high", "max": "high"}
 """Older versions refuse any other level; to Qwen they are all the same."""
 
 
 def _think(thinking: Thinking, facts: ModelFacts) -> dict[str, Any]:
-    del facts
     match thinking.enabled:
         case None:
             return {}
         case False:
             return {"reasoning_effort": "none"}
         case True:
-            return {"reasoning_effort": _LEVELS.get(thinking.effort or "medium", "medium")}
+            return {"reasoning_effort": _LEVELS.get(effort_of(thinking, facts) or "medium", "medium")}
 
 
 PROVIDER = provider_spec(

@@ -7,13 +7,18 @@ from typing import Any
 from app.providers._openai_chat import provider_spec
 from app.providers._openai_chat_encode import COMMON_SAMPLING, Dialect
 from app.providers.base import Thinking
-from app.providers.facts import ModelFacts
+from app.providers.facts import ModelFacts, effort_of
 
 
 def _think(thinking: Thinking, facts: ModelFacts) -> dict[str, Any]:
-    del facts
-    effort = "none" if thinking.enabled is False else thinking.effort
-    return {} if effort is None else {"reasoning_effort": effort}
+    """There is no switch, only an effort: thinking without one is asked for by the middle one, or it would depend on the model."""
+    match thinking.enabled:
+        case None:
+            return {}
+        case False:
+            return {"reasoning_effort": "none"}
+        case True:
+            return {"reasoning_effort": effort_of(thinking, facts) or facts.nearest_effort("medium")}
 
 
 PROVIDER = provider_spec(

@@ -10,7 +10,7 @@ PROVIDER = provider_spec(
         name="vllm",
         think=think_by_template,
         reasoning_field="reasoning",  # versions 0.16 to 0.20 drop `reasoning_content` from a history
-        sampling={**COMMON_SAMPLING, "top_k": "top_k", "repetition_penalty": "repetition_penalty"},
+        sampling={**COMMON_SAMPLING, "top_k": "top_k", "min_p": "min_p", "repetition_penalty": "repetition_penalty"},
         strict_tools=True,
         identifiers=frozenset({"user"}),
     )

@@ -198,6 +198,7 @@ ACCEPTED: Mapping[str, Any] = {
     "max_output_tokens": 16,
     "max_tool_calls": 1,
     "metadata": {"a": "b"},
+    "min_p": 0.05,
     "model": "qwen3-8b",
     "parallel_tool_calls": False,
     "presence_penalty": 0.5,

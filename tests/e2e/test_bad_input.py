@@ -65,7 +65,7 @@ async def test_what_is_no_object(dialects: Gateway, upstream: ScriptedUpstream, 
 
 STRINGS = ["model", "instructions", "previous_response_id", "user", "safety_identifier", "prompt_cache_key", "truncation"]
 FLAGS = ["stream", "store", "parallel_tool_calls", "enable_thinking", "background"]
-NUMBERS = ["temperature", "top_p", "presence_penalty", "frequency_penalty", "repetition_penalty"]
+NUMBERS = ["temperature", "top_p", "presence_penalty", "frequency_penalty", "repetition_penalty", "min_p"]
 INTEGERS = ["max_output_tokens", "max_tool_calls", "top_logprobs", "top_k", "seed"]
 OBJECTS = ["text", "reasoning", "metadata", "stream_options"]
 LISTS = ["tools", "include"]

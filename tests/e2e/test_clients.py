@@ -280,6 +280,7 @@ async def test_null_is_absence_everywhere(gateway: Gateway, upstream: ScriptedUp
         "max_output_tokens",
         "max_tool_calls",
         "metadata",
+        "min_p",
         "moderation",
         "parallel_tool_calls",
         "presence_penalty",

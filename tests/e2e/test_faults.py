@@ -95,6 +95,7 @@ async def test_a_limit_says_when_to_come_back(dialects: Gateway, upstream: Scrip
         Reply.error(503, failure("Busy."), {"retry-after": "0.01"}),
         Reply(pieces=[Cut()]),
         Reply(pieces=[Raw(b'data: {"error": {"message": "Busy.", "code": "ServiceUnavailable"}}\n\n')]),
+        Reply(pieces=[Text("")], usage=None),
     ],
 )
 async def test_what_may_pass_is_tried_again_before_the_first_byte(
@@ -115,6 +116,25 @@ async def test_no_more_often_than_allowed(dialects: Gateway, upstream: ScriptedU
     await refused(dialects, 503, model="vllm/other", stream=stream)
 
     assert len(upstream.requests) == 3
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("model", ["vllm/other", "dashscope/qwen-plus"])
+async def test_an_answer_with_nothing_in_it_is_none(dialects: Gateway, upstream: ScriptedUpstream, model: str, *, stream: bool) -> None:
+    upstream.script(*[Reply(pieces=[Text("")], usage=None)] * 3)
+
+    error = await refused(dialects, 502, model=model, stream=stream)
+
+    assert (error["code"], len(upstream.requests)) == ("upstream_protocol_error", 3)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_is_counted_may_be_empty(dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool) -> None:
+    upstream.script(Reply(pieces=[Text("")]))
+
+    response = await ask(dialects, model="vllm/other", stream=stream)
+
+    assert (response["status"], response["usage"]["input_tokens"], len(upstream.requests)) == ("completed", 9, 1)
 
 
 @pytest.mark.parametrize("status", [400, 401, 404])

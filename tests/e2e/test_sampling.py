@@ -20,23 +20,24 @@ WISHES: Json = {
     "frequency_penalty": -0.5,
     "repetition_penalty": 1.5,
     "top_k": 7,
+    "min_p": 0.125,
     "seed": 42,
 }
 _BASE: Json = {"temperature": 0.5, "top_p": 0.25, "presence_penalty": 0.5, "seed": 42}
 PASSED: dict[str, Json] = {
     "dashscope": {**_BASE, "max_tokens": 100, "top_k": 7, "repetition_penalty": 1.5},
     "dashscope-responses": {"temperature": 0.5, "top_p": 0.25, "max_output_tokens": 100},
-    "vllm": {**_BASE, "max_tokens": 100, "frequency_penalty": -0.5, "top_k": 7, "repetition_penalty": 1.5},
-    "sglang": {**_BASE, "max_tokens": 100, "frequency_penalty": -0.5, "top_k": 7, "repetition_penalty": 1.5},
+    "vllm": {**_BASE, "max_tokens": 100, "frequency_penalty": -0.5, "top_k": 7, "min_p": 0.125, "repetition_penalty": 1.5},
+    "sglang": {**_BASE, "max_tokens": 100, "frequency_penalty": -0.5, "top_k": 7, "min_p": 0.125, "repetition_penalty": 1.5},
     "ollama": {**_BASE, "max_tokens": 100, "frequency_penalty": -0.5},
-    "llamacpp": {**_BASE, "max_tokens": 100, "frequency_penalty": -0.5, "top_k": 7, "repeat_penalty": 1.5},
+    "llamacpp": {**_BASE, "max_tokens": 100, "frequency_penalty": -0.5, "top_k": 7, "min_p": 0.125, "repeat_penalty": 1.5},
     "openai": {**_BASE, "max_completion_tokens": 100, "frequency_penalty": -0.5},
 }
 NOT_TAKEN: dict[str, tuple[str, ...]] = {
-    "dashscope": ("frequency_penalty",),
-    "dashscope-responses": ("presence_penalty", "frequency_penalty", "repetition_penalty", "top_k", "seed"),
-    "ollama": ("repetition_penalty", "top_k"),
-    "openai": ("repetition_penalty", "top_k"),
+    "dashscope": ("frequency_penalty", "min_p"),
+    "dashscope-responses": ("presence_penalty", "frequency_penalty", "repetition_penalty", "top_k", "min_p", "seed"),
+    "ollama": ("repetition_penalty", "top_k", "min_p"),
+    "openai": ("repetition_penalty", "top_k", "min_p"),
 }
 _NAMES = frozenset(WISHES) | {"max_tokens", "max_completion_tokens", "repeat_penalty"}
 
@@ -87,6 +88,8 @@ async def test_nothing_is_sent_that_nobody_asked_for(dialects: Gateway, upstream
         ("frequency_penalty", 2),
         ("seed", 0),
         ("top_k", 1),
+        ("min_p", 0),
+        ("min_p", 1),
         ("temperature", 1),
     ],
 )
@@ -113,6 +116,8 @@ async def test_values_at_the_border_are_taken(dialects: Gateway, upstream: Scrip
         ("frequency_penalty", -2.1),
         ("repetition_penalty", 0),
         ("top_k", -1),
+        ("min_p", -0.1),
+        ("min_p", 1.1),
         ("seed", -1),
         ("seed", 2**63),
         ("max_tool_calls", 0),

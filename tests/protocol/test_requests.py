@@ -101,7 +101,7 @@ def test_null_is_absence_for_every_parameter() -> None:
         {"reasoning": {"effort": None, "summary": "auto", "later_addition": 1}},
         {"client_metadata": {"x-codex": 1}},
         {"tool_choice": "none"},
-        {"top_k": 20, "seed": 7, "repetition_penalty": 1.05, "enable_thinking": False},
+        {"top_k": 20, "min_p": 0.05, "seed": 7, "repetition_penalty": 1.05, "enable_thinking": False},
     ],
 )
 def test_what_real_clients_send_is_read(body: dict[str, object]) -> None:

@@ -150,7 +150,7 @@ async def test_an_error_in_the_place_of_a_stream(
 
 
 async def test_thinking_is_not_mentioned_to_a_model_that_has_none(provider: ResponsesProvider, upstream: ScriptedUpstream) -> None:
-    upstream.script(streaming(frames(COMPLETED)))
+    upstream.script(streaming(frames(text("Hi"), COMPLETED)))
 
     await run(provider, ModelCall(model="qwen3-coder-plus", messages=[User("Hi")], thinking=Thinking(enabled=False)))
 

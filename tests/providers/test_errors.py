@@ -156,6 +156,61 @@ def test_an_endless_message_is_cut() -> None:
     assert len(mapped(400, nested("x" * 1_000_000)).message) == 2000
 
 
+MISSING: dict[str, Any] = {"loc": ["body", "messages", 0, "content"], "msg": "Field required", "type": "missing", "input": {}}
+TOO_HOT: dict[str, Any] = {
+    "loc": ["body", "temperature"],
+    "msg": "Input should be less than or equal to 2",
+    "type": "less_than_equal",
+    "ctx": {"le": 2},
+}
+
+
+COMPLAINTS: list[tuple[Any, str, str | None]] = [
+    ({"detail": [MISSING]}, "messages.0.content: Field required", "input"),
+    (
+        {"detail": [TOO_HOT, MISSING]},
+        "temperature: Input should be less than or equal to 2; messages.0.content: Field required",
+        "temperature",
+    ),
+    ({"detail": [{**TOO_HOT, "loc": ["body"]}]}, "Input should be less than or equal to 2", None),
+    (
+        {"detail": [{**TOO_HOT, "loc": ["body", "max_tokens"]}]},
+        "max_tokens: Input should be less than or equal to 2",
+        "max_output_tokens",
+    ),
+    ({"detail": {"message": "Too hot."}}, "Too hot", None),
+    ({"detail": {"error": {"message": "Too hot."}}}, "Too hot", None),
+    ({"detail": ["Too hot.", "Too long."]}, "Too hot.; Too long", None),
+    ({"detail": [{"nothing": 1}]}, "The upstream answered with status 422", None),
+    ({"error": {"message": [MISSING]}}, "messages.0.content: Field required", None),
+    ({"error": {"message": "Too hot.", "param": "temperature"}}, "Too hot", "temperature"),
+    ({"error": {"message": "Bad.", "param": "messages[0].content"}}, "Bad", "input"),
+    ([{"error": {"message": "Too hot.", "code": 422}}], "Too hot", None),
+    ({"msg": "Too hot."}, "Too hot", None),
+]
+
+
+@pytest.mark.parametrize(("body", "message", "param"), COMPLAINTS)
+def test_complaints_are_put_into_a_sentence(body: Any, message: str, param: str | None) -> None:
+    error = mapped(422, json.dumps(body).encode())
+
+    assert (error.status, error.message.rstrip("."), error.param) == (400, message, param)
+
+
+def test_complaints_inside_a_stream_are_the_requests_fault() -> None:
+    error = error_in_stream(json.dumps({"detail": [TOO_HOT]}).encode())
+
+    assert (error.status, error.code, error.param) == (400, "upstream_rejected", "temperature")
+
+
+def test_a_nest_of_errors_ends() -> None:
+    body: Any = "deep"
+    for _ in range(500):
+        body = {"error": body}
+
+    assert mapped(400, json.dumps(body).encode()).status == 400
+
+
 IN_STREAM = [
     ({"error": {"message": "bad", "code": 400}}, None, 400),
     (flat("Bad.", "InvalidParameter"), None, 400),

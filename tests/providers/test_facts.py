@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import tomllib
+from importlib.resources import files
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.providers.base import Effort, UpstreamModel
 from app.providers.detect import dialect_of
-from app.providers.facts import ModelFacts, budget_for, call_prices, facts, facts_with, price_list
+from app.providers.facts import ModelFacts, budget_for, call_prices, facts, facts_with, fits, price_list
 from app.settings import ModelFacts as Overrides
 
 DOCUMENTED = (
@@ -110,11 +115,52 @@ def test_prices_of_the_vendors_calls() -> None:
         ("QwQ-32B", "always", False),
         ("Qwen2.5-7B-Instruct", "never", False),
         ("Qwen2.5-VL-7B-Instruct", "never", True),
+        ("qwen2.5vl:7b", "never", True),
+        ("Qwen3.5-0.8B.Q4_K_M.gguf", "off", True),
+        ("qwen3_8b", "on", False),
+        ("qwen3", "on", False),
+        ("qwq:32b", "always", False),
+        ("qwen-vl-max", "never", True),
+        ("qwen-vl", "never", True),
+        ("qwen-vllm", None, None),
+        ("qwen-maximal", None, None),
+        ("qwen3guard-8b", None, None),
+        ("qwen3.55-plus", None, None),
+        ("qwen3-8b-instructed", "on", False),
         ("somebody-elses", None, None),
     ],
 )
 def test_names_as_servers_use_them(model: str, thinking: str | None, images: bool | None) -> None:
     assert (facts(model).thinking, facts(model).images) == (thinking, images)
+
+
+PATTERNS: list[str] = [
+    family["pattern"] for family in tomllib.loads(files("app.providers").joinpath("models.toml").read_text())["families"]
+]
+LETTERS = st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=6)
+WORDS = st.lists(st.sampled_from(["8b", "a3b", "2507", "awq", "max", "q4_k_m"]), max_size=3)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@given(words=WORDS, letters=LETTERS, inside=st.sampled_from(["", ".5", "-30b-a3b", ".5-30b"]))
+def test_a_pattern_ends_at_a_hyphen_or_with_the_name(pattern: str, words: list[str], letters: str, inside: str) -> None:
+    more = "".join(f"-{word}" for word in words)
+    stem = pattern.removesuffix("*").replace("*", inside)
+
+    assert fits(pattern, stem)
+    assert fits(pattern, stem + more)
+    assert not fits(pattern, stem + letters)
+    assert not fits(pattern, stem + letters + more)
+    if "*" in pattern:
+        assert fits(pattern, pattern.replace("*", inside) + more)
+        assert not fits(pattern, pattern.replace("*", letters) + more)
+
+
+def test_every_family_is_reached() -> None:
+    named = [pattern.replace("*", "") for pattern in PATTERNS]
+
+    assert [facts(name) for name in named].count(ModelFacts()) == 0
+    assert len({*PATTERNS}) == len(PATTERNS)
 
 
 def test_the_operator_knows_better() -> None:

@@ -40,21 +40,22 @@ async def failure(call: Awaitable[object]) -> UpstreamError:
 
 
 @pytest.mark.parametrize(
-    ("answer", "limits", "code"),
+    ("answer", "limits", "code", "named"),
     [
-        (b"", limited(first_token=SOON), "upstream_timeout"),
-        (CHUNKED, limited(first_token=SOON), "upstream_timeout"),
-        (CHUNKED + A_CHUNK, limited(idle=SOON), "upstream_stalled"),
-        (CHUNKED + A_CHUNK, limited(total=SOON), "upstream_timeout"),
-        (CHUNKED, limited(total=SOON), "upstream_timeout"),
+        (b"", limited(first_token=SOON), "upstream_timeout", "first_token"),
+        (CHUNKED, limited(first_token=SOON), "upstream_timeout", "first_token"),
+        (CHUNKED + A_CHUNK, limited(idle=SOON), "upstream_stalled", "idle"),
+        (CHUNKED + A_CHUNK, limited(total=SOON), "upstream_timeout", "total"),
+        (CHUNKED, limited(total=SOON), "upstream_timeout", "total"),
     ],
     ids=["no head", "no body", "stalled", "total, in the body", "total, before the body"],
 )
-async def test_an_answer_that_takes_too_long(answer: bytes, limits: ClientTimeouts, code: str) -> None:
+async def test_an_answer_that_takes_too_long(answer: bytes, limits: ClientTimeouts, code: str, named: str) -> None:
     async with serve(then_silent(answer)) as server, connect(server, timeouts=limits) as client:
         async with asyncio.timeout(30):  # the other limits are further away
             error = await failure(ask_whole(client))
         assert (error.status, error.code, error.retryable) == (504, code, False)
+        assert error.message.endswith(f" within 0.1 seconds (its setting 'timeouts.{named}').")
         await server.saw_departure()
 
 
@@ -106,6 +107,7 @@ async def test_a_connection_that_takes_too_long_to_open() -> None:
         with pytest.raises(UpstreamError) as caught:
             await ask(client)
         assert (caught.value.status, caught.value.code, caught.value.retryable) == (504, "upstream_timeout", True)
+        assert "'timeouts.connect'" in caught.value.message
         await server.saw_departure()
 
 

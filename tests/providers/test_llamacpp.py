@@ -12,11 +12,12 @@ from tests.support.upstream import ScriptedUpstream
 
 
 async def test_parameters(upstream: ScriptedUpstream) -> None:
-    sampling = Sampling(top_k=5, repetition_penalty=1.1, max_output_tokens=9)
+    sampling = Sampling(top_k=5, min_p=0.1, repetition_penalty=1.1, max_output_tokens=9)
     call = ModelCall(model="Qwen3-8B.gguf", messages=HELLO, sampling=sampling, thinking=Thinking(effort="none"), user="u")
 
     assert await parameters(PROVIDER, upstream, call) == {
         "top_k": 5,
+        "min_p": 0.1,
         "repeat_penalty": 1.1,
         "max_tokens": 9,
         "chat_template_kwargs": {"enable_thinking": False},

@@ -15,7 +15,10 @@ from tests.support.upstream import ScriptedUpstream
     ("thinking", "said"),
     [
         (Thinking(), {}),
-        (Thinking(enabled=True), {}),
+        (Thinking(enabled=True), {"reasoning_effort": "medium"}),
+        (Thinking(enabled=True, budget=1000), {"reasoning_effort": "minimal"}),
+        (Thinking(budget=20_000), {"reasoning_effort": "high"}),
+        (Thinking(budget=10**6), {"reasoning_effort": "max"}),
         (Thinking(enabled=False), {"reasoning_effort": "none"}),
         (Thinking(effort="xhigh", budget=9), {"reasoning_effort": "xhigh"}),
     ],
@@ -24,8 +27,14 @@ async def test_thinking(upstream: ScriptedUpstream, thinking: Thinking, said: di
     assert await parameters(PROVIDER, upstream, ModelCall(model="m", messages=HELLO, thinking=thinking)) == said
 
 
+async def test_a_family_that_names_its_efforts(upstream: ScriptedUpstream) -> None:
+    call = ModelCall(model="qwen3.8-max", messages=HELLO, thinking=Thinking(effort="minimal"))
+
+    assert await parameters(PROVIDER, upstream, call) == {"reasoning_effort": "low"}
+
+
 async def test_other_parameters(upstream: ScriptedUpstream) -> None:
-    sampling = Sampling(top_k=5, repetition_penalty=1.1, max_output_tokens=9, top_logprobs=0)
+    sampling = Sampling(top_k=5, min_p=0.1, repetition_penalty=1.1, max_output_tokens=9, top_logprobs=0)
     call = ModelCall(model="m", messages=HELLO, sampling=sampling, user="u", prompt_cache_key="k")
 
     assert await parameters(PROVIDER, upstream, call) == {

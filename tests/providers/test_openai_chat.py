@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from app.discovery import constants
 from app.protocol.deltas import Delta, Text, TokenUsage, TurnFinished
 from app.protocol.messages import Assistant, FilePart, TextPart, ToolResult, User
-from app.providers.base import ModelCall, UpstreamError, UpstreamModel, UpstreamProtocolError
+from app.providers.base import ModelCall, Thinking, UpstreamError, UpstreamModel, UpstreamProtocolError
 from app.providers.facts import facts
 from app.providers.spec import ProviderSpec
 from app.providers.vllm import PROVIDER
 from app.settings import ConfigurationError, Upstream
-from tests.providers.chat import HELLO, ask, encoded, provider, sample
+from tests.providers.chat import HELLO, ask, encoded, parameters, provider, sample
 from tests.providers.raw_http import OK, Peer, answering, serve
 from tests.providers.test_http_limits import certificate
 from tests.support import script
@@ -73,6 +75,20 @@ def test_a_file_is_refused_where_there_are_none() -> None:
         encoded(PROVIDER, User((FilePart("a.pdf", file_data="data:application/pdf;base64,AA=="),)))
 
     assert (caught.value.status, caught.value.code, caught.value.param) == (400, "unsupported_file", "input")
+
+
+@pytest.mark.parametrize("dialect", ["dashscope", "vllm", "sglang", "ollama", "llamacpp", "openai"])
+@pytest.mark.parametrize("thinking", [Thinking(enabled=True), Thinking(effort="low"), Thinking(budget=9)])
+@pytest.mark.parametrize("model", ["qwen3-8b", "qwen3-4b-thinking-2507", "somebody-elses"])
+async def test_thinking_that_is_asked_for_is_never_left_out(
+    upstream: ScriptedUpstream, dialect: str, thinking: Thinking, model: str
+) -> None:
+    spec = next(spec for spec in constants("app.providers", "PROVIDER", ProviderSpec).values() if spec.dialect == dialect)
+    asked, unasked = [
+        await parameters(spec, upstream, ModelCall(model=model, messages=HELLO, thinking=wanted)) for wanted in (thinking, Thinking())
+    ]
+
+    assert asked != unasked
 
 
 # --- The answer ----------------------------------------------------------------------------------------------------------------
@@ -197,6 +213,64 @@ async def test_a_body_without_an_end_does_not_hold_the_answer_back() -> None:
         await server.saw_departure()
 
 
+FINISHED = b'data: {"choices":[{"delta":{"content":"Hi"},"finish_reason":"stop"}]}\n\n'
+COUNTED = b'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":4,"total_tokens":13}}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("packets", "usage"),
+    [
+        ([FINISHED + COUNTED], [TokenUsage(9, 4, 13)]),
+        ([FINISHED, COUNTED], [TokenUsage(9, 4, 13)]),
+        ([FINISHED], []),
+        ([FINISHED + b"data: [DONE]\n\n"], []),
+        ([FINISHED, b"data: [DO", b"NE]\n\n"], []),
+    ],
+    ids=["at once", "usage behind it", "no usage", "marked, no usage", "marked behind it"],
+)
+async def test_the_finish_reason_ends_a_body_that_stays_open(packets: list[bytes], usage: list[Delta]) -> None:
+    async def endlessly(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(HEAD, *map(chunked, packets))
+        await peer.gone()
+
+    async with serve(endlessly) as server, aclosing(provider(PROVIDER, f"http://127.0.0.1:{server.port}/v1")) as connected:
+        async with asyncio.timeout(4), aclosing(connected.stream(CALL)) as batches:  # below the idle limit
+            deltas = [delta for batch in [batch async for batch in batches] for delta in batch]
+
+        assert deltas == [Text("Hi"), *usage, TurnFinished("stop")]
+        await server.saw_departure()
+
+
+async def test_comments_behind_the_finish_reason_do_not_hold_it_back() -> None:
+    async def kept_alive(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(HEAD, chunked(FINISHED + COUNTED))
+        while not peer.writer.is_closing():
+            await peer.say(chunked(b": ping\n\n"))
+            await asyncio.sleep(0.02)  # the pace of the stream
+
+    async with serve(kept_alive) as server, aclosing(provider(PROVIDER, f"http://127.0.0.1:{server.port}/v1")) as connected:
+        async with asyncio.timeout(4), aclosing(connected.stream(CALL)) as batches:
+            deltas = [delta for batch in [batch async for batch in batches] for delta in batch]
+
+        assert deltas == [Text("Hi"), TokenUsage(9, 4, 13), TurnFinished("stop")]
+
+
+async def test_an_error_behind_the_finish_reason_is_told(upstream: ScriptedUpstream) -> None:
+    _, error = await failing(upstream, Reply(pieces=[Raw(FINISHED + b'data: {"error":{"message":"boom"}}\n\n')]))
+
+    assert error.message == "boom"
+
+
+async def test_an_empty_success_is_no_batch(upstream: ScriptedUpstream) -> None:
+    empty = Reply(pieces=[script.Text("")], usage=None)
+    for call in (CALL, msgspec.structs.replace(CALL, stream=False)):
+        upstream.script(empty)
+        with pytest.raises(UpstreamProtocolError, match="empty"):
+            await ask(PROVIDER, upstream, call)
+
+
 async def test_closing_the_iterator_closes_the_request(upstream: ScriptedUpstream) -> None:
     upstream.script(Reply(pieces=[script.Text("a"), Gate()]))
     async with aclosing(provider(PROVIDER, upstream.url)) as connected:
@@ -212,10 +286,14 @@ async def test_closing_the_iterator_closes_the_request(upstream: ScriptedUpstrea
 async def test_the_list_of_models(upstream: ScriptedUpstream) -> None:
     upstream.pages["/v1/models"] = {
         "object": "list",
-        "data": [{"id": "a", "created": 1.5, "owned_by": "vllm"}, {"id": "b", "created": None}],
+        "data": [
+            {"id": "a", "created": 1.5, "owned_by": "vllm"},
+            {"id": "b", "created": None},
+            {"id": "c", "created": "now", "owned_by": []},
+        ],
     }
     async with aclosing(provider(PROVIDER, upstream.url)) as connected:
-        assert await connected.models() == (UpstreamModel("a", 1, "vllm"), UpstreamModel("b"))
+        assert await connected.models() == (UpstreamModel("a", 1, "vllm"), UpstreamModel("b"), UpstreamModel("c"))
 
         upstream.pages["/v1/models"] = models_page()
         assert await connected.models() == ()

@@ -10,11 +10,12 @@ from tests.support.upstream import ScriptedUpstream
 
 
 async def test_parameters(upstream: ScriptedUpstream) -> None:
-    sampling = Sampling(top_k=5, repetition_penalty=1.1)
+    sampling = Sampling(top_k=5, min_p=0.1, repetition_penalty=1.1)
     call = ModelCall(model="Qwen/Qwen3-8B", messages=HELLO, sampling=sampling, thinking=Thinking(enabled=False), user="u")
 
     assert await parameters(PROVIDER, upstream, call) == {
         "top_k": 5,
+        "min_p": 0.1,
         "repetition_penalty": 1.1,
         "chat_template_kwargs": {"enable_thinking": False},
         "user": "u",

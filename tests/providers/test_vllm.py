@@ -43,13 +43,14 @@ async def test_everything_else(upstream: ScriptedUpstream) -> None:
         tools=[FunctionTool("f", strict=True)],
         forced_call=ForcedCall("f"),
         format=JsonSchema("s", msgspec.Raw(b"{}"), "A thing."),
-        sampling=Sampling(top_k=5, repetition_penalty=1.1, frequency_penalty=0.5, max_output_tokens=9),
+        sampling=Sampling(top_k=5, min_p=0.1, repetition_penalty=1.1, frequency_penalty=0.5, max_output_tokens=9),
         user="u",
         prompt_cache_key="k",
     )
 
     assert await parameters(PROVIDER, upstream, call) == {
         "top_k": 5,
+        "min_p": 0.1,
         "repetition_penalty": 1.1,
         "frequency_penalty": 0.5,
         "max_tokens": 9,
