@@ -28,7 +28,8 @@ from app.engine.routing import Route, Router, Started, Target
 from app.engine.sealing import Sealer
 from app.engine.structured import Validator
 from app.engine.transcript import Context, weight
-from app.engine.turn import ModelFailure, Parsers, Surroundings
+from app.engine.turn import ModelFailure, Surroundings
+from app.engine.upstream_traits import UpstreamTraits
 from app.eventlog.base import EventLog
 from app.protocol import ids
 from app.protocol.assembler import Assembler
@@ -63,7 +64,7 @@ class Ports(msgspec.Struct, frozen=True):
     router: Router
     sealer: Sealer
     validator: Validator
-    parsers: Parsers
+    traits: UpstreamTraits
     metrics: Metrics
     shared: EventLog | None
     """Where streams can be followed from other processes."""
@@ -201,7 +202,7 @@ class Run:
         if started is None:
             raise RuntimeError("open() comes first")
         try:
-            around = Surroundings(ports.validator, ports.parsers, self._open, publish)
+            around = Surroundings(ports.validator, ports.traits, self._open, publish)
             if self._hosted is None:
                 await turn.run(self._ready, started, assembler, around)
             else:

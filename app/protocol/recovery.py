@@ -301,6 +301,7 @@ class CallRecovery:
             out += (CallOpened(self._index, "", name), CallArguments(self._index, arguments))
             self._index += 1
         self._phase = "called"
+        self._quotes.advance("\n")  # the text goes on behind the call as on a line of its own
         return True
 
     def _resolve(self, name: str) -> str | None:

@@ -15,7 +15,8 @@ from app.engine.history import History
 from app.engine.preparation import Preparation, Tenant
 from app.engine.routing import Route, Started
 from app.engine.sealing import Sealer
-from app.engine.turn import ModelFailure, Parsers, Surroundings
+from app.engine.turn import ModelFailure, Surroundings
+from app.engine.upstream_traits import UpstreamTraits
 from app.protocol.assembler import Assembler
 from app.protocol.deltas import CallArguments, CallOpened, Delta, Reasoning, Text, TokenUsage, TurnFinished
 from app.protocol.items import FunctionCallItem, MessageItem, OutputItem, OutputText, ReasoningItem
@@ -48,7 +49,7 @@ class Played:
 
     def __init__(self, *script: Turn, can: Capabilities = TEXT_ONLY) -> None:
         self.provider = ScriptedProvider(*script, can=can)
-        self.parsers = Parsers()
+        self.traits = UpstreamTraits()
         self.shown: list[bytes] = []
         self.sightings: list[str] = []
         """What a client had seen of the answer's text after each step."""
@@ -66,7 +67,7 @@ class Played:
         async def publish() -> None:
             self._take(assembler)
 
-        around = Surroundings(VALIDATOR, self.parsers, self._open, publish)
+        around = Surroundings(VALIDATOR, self.traits, self._open, publish)
         await turn.run(prepared, await self._open(prepared.call), assembler, around)
         assembler.finish(9)
         assert assembler.response is not None

@@ -16,7 +16,7 @@ TRICKY = st.lists(st.sampled_from(["<think>", "</think>", "<", "</", "<thi", "nk
 )
 
 
-def split(pieces: Iterable[str], *, expect_unopened: bool = False) -> tuple[str, str]:
+def split(pieces: Iterable[str], *, unopened: Unopened = "unlikely") -> tuple[str, str]:
     """The thinking and the answer of a stream of pieces."""
     splitter = ThinkingSplitter(expect_unopened=expect_unopened)
     deltas: list[Delta] = [delta for piece in pieces for delta in splitter.feed(piece)]
