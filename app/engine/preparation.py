@@ -69,8 +69,8 @@ class Prepared(msgspec.Struct, frozen=True):
     def reader(self, thoughts: Thoughts | None) -> Reader:
         """What cleans a turn of this call. `thoughts`: how thinking was seen to come with answers of this upstream and model."""
         functions = {tool.name: tool.parameters for tool in self.call.tools}
-        off = self.decision.enabled is False
-        return Reader(Manner(self._unopened(thoughts), off, functions, bare_calls=self.duties.format is None))
+        free = self.duties.format is None  # JSON in a demanded format is looked for where the format is checked
+        return Reader(Manner(self._unopened(thoughts), free and self.decision.enabled is False, functions, bare_calls=free))
 
     def _unopened(self, thoughts: Thoughts | None) -> Unopened:
         """Whether the answer may begin inside the thinking.
