@@ -89,16 +89,16 @@ class Reader:
 
     def read(self, batch: Sequence[Delta]) -> Sequence[Delta]:
         """The batch, cleaned."""
+        if len(batch) == 1 and self._passes(batch[0]):
+            return batch
         clean: list[Delta] = []
-        splitter, recovery = self._splitter, self._recovery
         for delta in batch:
-            if type(delta) is not Text:
-                self._read_other(delta, clean)
-                splitter = self._splitter
-            elif self._answered and not self._tokens and splitter.passes(delta.text) and (recovery is None or recovery.passes(delta.text)):
+            if self._passes(delta):
                 clean.append(delta)
-            else:
+            elif type(delta) is Text:
                 self._read_text(delta, clean)
+            else:
+                self._read_other(delta, clean)
         return clean
 
     def flush(self) -> Sequence[Delta]:
@@ -113,6 +113,12 @@ class Reader:
         if self._recovery and self._thought and not (self._answered or self._called):
             clean += self._recovery.recover_from_reasoning("".join(self._thought), cut=self._cut)[1]
         return clean
+
+    def _passes(self, delta: Delta) -> bool:
+        """Nearly every token is text that needs nothing."""
+        if type(delta) is not Text or not self._answered or self._tokens or not self._splitter.passes(delta.text):
+            return False
+        return self._recovery is None or self._recovery.passes(delta.text)
 
     def _new_recovery(self) -> CallRecovery | None:
         manner = self._manner

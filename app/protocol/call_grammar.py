@@ -28,7 +28,7 @@ class Family(msgspec.Struct, frozen=True):
     """The marks are part of the body."""
 
 
-_BODIES = ("{", "[", "<function=", "<function name=", "```", f"{_NAME}(")
+_BODIES = ("{", "[", "<function=", "<function name=", "```", f"{_NAME}(", f"{_NAME}\n", f"{_NAME}{{")
 """How the body of a family begins whose marks are no part of it."""
 _AFTER_FUNCTION_MARK = (f"{_NAME}>", f'"{_NAME}"', f"'{_NAME}'", f"{_NAME} ")
 """How one goes on whose opening mark is that of a function."""
@@ -58,7 +58,7 @@ _BARE_IN_LISTS = (f"{_NAME}(",)
 _BARE_IN_FENCES = ("<tool_call>", "<function=")
 _FENCE = re.compile(r"```(?:json|xml|tool_call)?(?![a-z_])[ \t]*\s*")
 _PART_OF_FENCE = re.compile(r"`{1,2}|```(?:j(?:s(?:on?)?)?|x(?:ml?)?|t(?:o(?:ol?)?)?|tool_(?:c(?:a(?:ll?)?)?)?)?")
-_MOST_LOOKED_AT = 1000
+MOST_LOOKED_AT = 1000
 """Characters, within which the beginning of a bare form has to show."""
 
 OPENING = re.compile("|".join(re.escape(family.opens) for family in FAMILIES))
@@ -80,12 +80,14 @@ class Beginnings:
 
     def bare(self, text: str) -> bool | None:
         """Whether the answer that begins with `text` may be nothing but a call; None: that cannot be known yet."""
-        found = self._bare_within(text[:_MOST_LOOKED_AT].lstrip())
-        return False if found is None and len(text) >= _MOST_LOOKED_AT else found
+        found = self._bare_within(text[:MOST_LOOKED_AT].lstrip())
+        return False if found is None and len(text) >= MOST_LOOKED_AT else found
 
     def body(self, family: Family, text: str) -> bool | None:
         """Whether the text behind an opening mark may be a call; None: that cannot be known yet."""
-        return _begins(text, self._names) if family.keeps_marks else _begins(text.lstrip(), self._bodies)
+        near = text[:MOST_LOOKED_AT]
+        found = _begins(near, self._names) if family.keeps_marks else _begins(near.lstrip(), self._bodies)
+        return False if found is None and len(text) >= MOST_LOOKED_AT else found
 
     def _bare_within(self, text: str) -> bool | None:
         if not text.startswith("`"):

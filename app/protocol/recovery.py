@@ -15,11 +15,11 @@ from typing import Literal
 
 import msgspec
 
-from app.protocol.call_grammar import BY_MARK, CLOSING, FAMILIES, OPENING, STRAY, Beginnings, is_whole
+from app.protocol.call_grammar import BY_MARK, CLOSING, FAMILIES, MOST_LOOKED_AT, OPENING, STRAY, Beginnings, is_whole
 from app.protocol.deltas import CallArguments, CallOpened, Delta, Text
 from app.protocol.markdown_quotes import MarkdownQuotes
 from app.protocol.schema_values import Properties
-from app.protocol.written_calls import read_calls
+from app.protocol.written_calls import read_calls, unfenced
 
 _OPENS = tuple(family.opens for family in FAMILIES)
 _LONGEST_OPENING = max(map(len, _OPENS))
@@ -97,7 +97,10 @@ class CallRecovery:
         if self.passes(text):
             return (Text(text),) if text else ()
         out: list[Delta] = []
-        self._take(text, out)
+        if self._phase == "text" and self._said and not self._held and "<" not in text:
+            self._say(text, out)
+        else:
+            self._take(text, out)
         self._settle()
         return out
 
@@ -155,7 +158,7 @@ class CallRecovery:
 
     def _start(self, text: str) -> str:
         first = text.lstrip()[:1]
-        begins = None if not first else self._bare and first in "{[`" and self._begins.bare(text)
+        begins = None if not first and len(text) < MOST_LOOKED_AT else self._bare and first and first in "{[`" and self._begins.bare(text)
         if begins is None:
             self._held = text
             return ""
@@ -173,7 +176,7 @@ class CallRecovery:
             if not self._quotes.quoted:
                 return self._open_at(text, mark, out)
         end = _settled(text, _OPENS, _LONGEST_OPENING)
-        if not self._said and text[:end].isspace():
+        if self._leads(text[:end]):
             self._held = text
             return ""
         self._quotes.advance(text[at:end])
@@ -185,10 +188,14 @@ class CallRecovery:
         before = text[: mark.start()]
         self._family = BY_MARK[mark[0]]
         self._phase = "opened"
-        if self._said or before.strip():
-            self._give(before, out)
-            return text[mark.start() :]
-        return text
+        if not before or self._leads(before):
+            return text
+        self._give(before, out)
+        return text[mark.start() :]
+
+    def _leads(self, text: str) -> bool:
+        """White space at the beginning of the answer, which goes where the call goes that may follow."""
+        return not self._said and len(text) < MOST_LOOKED_AT and text.isspace()
 
     def _opened(self, text: str, out: list[Delta]) -> str:
         lead = len(text) - len(text.lstrip())
@@ -260,8 +267,14 @@ class CallRecovery:
 
     def _end_bare(self, gathered: str, out: list[Delta], *, cut: bool) -> None:
         self._held = ""
-        if not self._call(gathered, out, whole=not cut):
+        body = unfenced(gathered.strip())
+        if body.startswith(_OPENS):
+            rest, calls = self.recover_from_reasoning(body, cut=cut)
+            out += () if rest else calls
+            self._phase = "called" if calls and not rest else "text"
+        elif not self._call(body, out, whole=not cut):
             self._phase = "text"
+        if self._phase == "text":
             self._take(gathered, out)
 
     def _called(self, text: str) -> str:

@@ -16,6 +16,8 @@ from app.protocol.deltas import Delta, Reasoning, Text
 _OPEN = "<think>"
 _CLOSE = "</think>"
 _TAG = re.compile(r"</?think>")
+_MOST_SPACE = 1000
+"""White space in front of a tag; it is held."""
 _QUOTES = ("`", '"', "'")
 
 Unopened = Literal["likely", "possible", "unlikely"]
@@ -110,13 +112,16 @@ class ThinkingSplitter:
 
     def _between(self, text: str) -> str:
         body = text.lstrip()
+        at_start = self._phase == "start"
+        if at_start and len(text) - len(body) > _MOST_SPACE:
+            self._phase = "answer" if self._unopened == "unlikely" else "unopened"
+            return text
         if body.startswith(_OPEN):
             self._phase = "opened"
             return body[len(_OPEN) :]
         if body.startswith(_CLOSE):
             self._phase = "closed"
             return body[len(_CLOSE) :]
-        at_start = self._phase == "start"
         if _OPEN.startswith(body) or _CLOSE.startswith(body):
             self._held = text if at_start else body
             return ""

@@ -29,6 +29,8 @@ _MOST_MISSING = 4
 """Closing brackets that are added at the end."""
 _BETWEEN = re.compile(r"[\s,;}\]]*")
 _FENCED = re.compile(r"```[a-z_]*[ \t]*\n(.*?)(?:\n[ \t]*```|```)?", re.DOTALL)
+_NAMED = re.compile(r"([\w.-]+)\s*(\{.*)", re.DOTALL)
+"""A name with the arguments behind it."""
 _MARKS = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\Z)|[{}\[\]]', re.DOTALL)
 _CLOSERS = {"{": "}", "[": "]"}
 
@@ -55,6 +57,9 @@ def read_calls(body: str, schema_of: SchemaOf, *, whole: bool) -> list[Written]:
         except ValueError:
             if not body.startswith("["):
                 raise
+    named = _NAMED.fullmatch(body)
+    if named and (arguments := read_object(named[2])) is not None:
+        return [Written(named[1], arguments)]
     return read_python(body, schema_of)
 
 
