@@ -40,6 +40,7 @@ class Reader:
         "_aside",
         "_called",
         "_finish",
+        "_found",
         "_held_in_vain",
         "_manner",
         "_met_unopened",
@@ -53,6 +54,11 @@ class Reader:
 
     def __init__(self, manner: Manner) -> None:
         self._manner = manner
+        self._answered = False
+        """Words of the answer have gone on."""
+        self._called = False
+        self._found = 0
+        """Calls that were written as text."""
         self._splitter = ThinkingSplitter(manner.unopened)
         self._recovery = self._new_recovery()
         self._thought: list[str] = []
@@ -62,9 +68,6 @@ class Reader:
         """Log probabilities of text that is not decided yet."""
         self._waiting: list[str] | None = []
         """That text, as long as none of it was let go."""
-        self._answered = False
-        """Words of the answer have gone on."""
-        self._called = False
         self._apart = False
         """The last thing that came was thinking, separated by the upstream."""
         self._reasoned = False
@@ -122,7 +125,10 @@ class Reader:
 
     def _new_recovery(self) -> CallRecovery | None:
         manner = self._manner
-        return CallRecovery(manner.functions, bare=manner.bare_calls, first_index=_RECOVERED) if manner.functions else None
+        if not manner.functions:
+            return None
+        bare = manner.bare_calls and not self._answered
+        return CallRecovery(manner.functions, bare=bare, first_index=_RECOVERED + self._found)
 
     @property
     def _cut(self) -> bool:
@@ -167,6 +173,7 @@ class Reader:
                 self._answered = self._answered or not delta.text.isspace()
             elif type(delta) is CallOpened:
                 self._called = True
+                self._found += 1
             if self._answered or self._called:
                 self._show_aside(clean)
             clean.append(delta)
@@ -232,12 +239,9 @@ class Reader:
     def _read_reasoning(self, delta: Reasoning, clean: list[Delta]) -> None:
         if not self._apart:
             # Text before it was the answer, and text behind it begins anew.
-            found: list[Delta] = []
-            for held in self._splitter.flush():
-                self._recover(held, found)
-            self._give(self._scored(found), clean)
+            clean += self._release()
             self._met_unopened = self.met_unopened
-            self._splitter = ThinkingSplitter("unlikely")
+            self._splitter, self._recovery = ThinkingSplitter("unlikely"), self._new_recovery()
             self._apart = self._reasoned = True
         if self._recovery:
             self._thought.append(delta.text)
