@@ -57,6 +57,8 @@ class Properties:
             if text.strip() in (literal, _json_text(literal), f"'{literal}'"):
                 return msgspec.Raw(_json_text(literal).encode())
         kinds = {kind for one in found for kind in _kinds(one)}
+        if "string" in kinds and not text.strip():
+            kinds = {"string"}
         for kind in _KINDS:
             if kind in kinds and (value := _READERS[kind](text)) is not None:
                 return msgspec.Raw(value.encode())
@@ -175,13 +177,13 @@ def _number(text: str) -> str | None:
         return None
 
 
-def _container(opening: str, kind: type) -> Callable[[str], str | None]:
+def _container(openings: tuple[str, ...], kind: type) -> Callable[[str], str | None]:
     def read(text: str) -> str | None:
         body = text.strip()
         if body.startswith('"'):  # JSON inside a JSON string
             inner = _json(body)
             body = msgspec.json.decode(inner, type=str).strip() if inner is not None else body
-        if not body.startswith(opening):
+        if not body.startswith(openings):
             return None
         found = _json(body) or _json(escape_controls(body))
         return found if found is not None else _from_python(body, kind)
@@ -202,8 +204,8 @@ _READERS: dict[str, Callable[[str], str | None]] = {
     "boolean": _boolean,
     "integer": _integer,
     "number": _number,
-    "object": _container("{", dict),
-    "array": _container("[", list),
+    "object": _container(("{",), dict),
+    "array": _container(("[", "("), list),
     "string": _json_text,
 }
 

@@ -94,6 +94,58 @@ def test_a_stray_end_is_dropped_from_an_answer_that_is_under_way() -> None:
     assert kinds(splitter.feed("</think>")) == [("Text", "</think>")]
 
 
+@pytest.mark.parametrize(
+    ("stream", "thinking", "answer"),
+    [
+        ("<think>\n<think>why</think></think>so", "why", "so"),
+        ("<think><thi", "<thi", ""),
+        ("</think></think>\nso", "", "so"),
+        ("<thinking>why</thinking>so", "", "<thinking>why</thinking>so"),
+        ("<THINK>why</THINK>so", "", "<THINK>why</THINK>so"),
+    ],
+)
+@pytest.mark.parametrize("unopened", EVERY)
+def test_tags_are_doubled_but_known(*, unopened: Unopened, stream: str, thinking: str, answer: str) -> None:
+    assert split([stream], unopened=unopened) == (thinking, answer)
+    assert split(stream, unopened=unopened) == (thinking, answer)
+
+
+@pytest.mark.parametrize(
+    ("stream", "thinking", "answer"),
+    [
+        ("why\n</think>\n\nso", "why", "so"),
+        ("why</think>so", "why", "so"),
+        ("why</think>", "why", ""),
+        (" \n</think>so", "", "so"),
+        ("why</think><think>how</think>so", "whyhow", "so"),
+        ("A `</think>` ends it.", "", "A `</think>` ends it."),
+        ('if "</think>" in text:', "", 'if "</think>" in text:'),
+        ("A `</think>` ends it,</think>so", "A `</think>` ends it,", "so"),
+        ("So <think> begins and </think> ends it.", "", "So <think> begins and </think> ends it."),
+        ('re.sub(r"<think>.*?</think>", "", text)', "", 're.sub(r"<think>.*?</think>", "", text)'),
+        ("just an answer\n", "", "just an answer\n"),
+        ("cut </think", "", "cut </think"),
+    ],
+)
+def test_where_thinking_is_only_possible_an_answer_may_speak_of_tags(stream: str, thinking: str, answer: str) -> None:
+    assert split([stream], unopened="possible") == (thinking, answer)
+    assert split(stream, unopened="possible") == (thinking, answer)
+    # What cannot be held any more loses the tag, and nothing else.
+    shown = split(stream, unopened="unlikely")[1]
+    assert shown == answer if not thinking else "</think>so" not in shown
+
+
+@pytest.mark.parametrize("unopened", ["likely", "possible"])
+def test_it_is_known_that_an_answer_began_inside_the_thinking(unopened: Unopened) -> None:
+    told: dict[str, bool] = {}
+    for stream in ("why</think>so", "so", "<think>why</think>so", "</think>so"):
+        splitter = ThinkingSplitter(unopened)
+        splitter.feed(stream)
+        splitter.flush()
+        told[stream] = splitter.met_unopened
+    assert told == {"why</think>so": True, "so": False, "<think>why</think>so": False, "</think>so": False}
+
+
 def test_part_of_a_tag_never_leaks() -> None:
     splitter = ThinkingSplitter("unlikely")
     assert [kinds(splitter.feed(piece)) for piece in ["<thi", "nk>a", " </", "think", ">", "\n", "so"]] == [
