@@ -107,13 +107,14 @@ class Reader:
     def flush(self) -> Sequence[Delta]:
         """What was held back, once the turn is over; calls found in the thinking when neither an answer nor a call came otherwise."""
         clean = self._release(ended=True)
-        if self._aside and not (self._answered or self._called):
+        nothing_else = self._finish is not None and not (self._answered or self._called)
+        if self._aside and nothing_else:
             aside, self._aside = "".join(self._aside), None
             self._splitter, self._recovery = ThinkingSplitter("possible"), self._new_recovery()
             self._read_text(Text(aside), clean)
             clean += self._release(ended=True)
         self._show_aside(clean)
-        if self._recovery and self._thought and not (self._answered or self._called):
+        if self._recovery and self._thought and nothing_else and not (self._answered or self._called):
             clean += self._recovery.recover_from_reasoning("".join(self._thought), cut=self._cut)[1]
         return clean
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 import msgspec
 
@@ -14,6 +14,7 @@ from app.engine.upstream_traits import UpstreamTraits
 from app.protocol.assembler import Assembler
 from app.protocol.deltas import CallArguments, CallOpened, Delta, Refusal, Text
 from app.protocol.items import MessageItem, OutputText, ReasoningItem
+from app.protocol.writers import InvalidArguments
 from app.providers.base import JsonSchema, ModelCall
 
 Reopen = Callable[[ModelCall], Awaitable[Started]]
@@ -128,12 +129,18 @@ async def _read(prepared: Prepared, started: Started, gate: Gate, assembler: Ass
     route, batch, rest = started
     upstream, enabled = route.provider.name, prepared.decision.enabled
     reader = prepared.reader(around.traits.thoughts(upstream, prepared.call, enabled=enabled))
-    async with aclosing(rest):
-        assembler.receive(gate.let(reader.read(batch)))
-        await around.publish()
-        async for batch in rest:
+    try:
+        async with aclosing(rest):
             assembler.receive(gate.let(reader.read(batch)))
             await around.publish()
+            async for batch in rest:
+                assembler.receive(gate.let(reader.read(batch)))
+                await around.publish()
+    except BaseException:
+        # What was held is the answer's also where it breaks off, but an open call cannot be ended by it.
+        with suppress(InvalidArguments):
+            assembler.receive(gate.let(reader.flush()))
+        raise
     assembler.receive(gate.let(reader.flush()))
     around.traits.note(upstream, prepared.call, reader, enabled=enabled)
 

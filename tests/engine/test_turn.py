@@ -50,6 +50,7 @@ class Played:
     def __init__(self, *script: Turn, can: Capabilities = TEXT_ONLY) -> None:
         self.provider = ScriptedProvider(*script, can=can)
         self.traits = UpstreamTraits()
+        self.assembler: Assembler | None = None
         self.shown: list[bytes] = []
         self.sightings: list[str] = []
         """What a client had seen of the answer's text after each step."""
@@ -62,6 +63,7 @@ class Played:
         preparation = Preparation(request, request.items, Tenant("p", history, Sealer(bytes(32)), no_media()), None)
         prepared = await preparation.prepare(self.provider, "m", 0)
         assembler = new_assembler(parallel_calls=prepared.call.parallel_tool_calls)
+        self.assembler = assembler
         assembler.start()
 
         async def publish() -> None:
@@ -215,6 +217,25 @@ async def test_a_failure_in_the_middle_is_passed_on_and_the_request_closed() -> 
     with pytest.raises(UpstreamError, match="Cut"):
         await played.play(stream=True)
     assert played.provider.closed == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_text_that_was_held_is_there_when_the_answer_breaks_off(*, stream: bool) -> None:
+    class Breaking(ScriptedProvider):
+        async def stream(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]:
+            async with aclosing(super().stream(call)) as batches:
+                async for batch in batches:
+                    yield batch
+            raise UpstreamError("Cut.", status=502)
+
+    played = Played()
+    played.provider = Breaking(
+        [[Text("Half an ")], [Text("answer <tool_call>{")]], can=msgspec.structs.replace(TEXT_ONLY, reasoning_field=False)
+    )
+    with pytest.raises(UpstreamError, match="Cut"):
+        await played.play(stream=stream, tools=TOOLS)
+    assert played.assembler is not None
+    assert texts(played.assembler.so_far()[0]) == ["Half an answer <tool_call>{"]
 
 
 async def test_what_was_learned_about_an_upstream_is_used_for_the_next_turn() -> None:
