@@ -21,6 +21,7 @@ from app.protocol.markdown_quotes import MarkdownQuotes
 from app.protocol.schema_values import Properties
 from app.protocol.written_calls import read_calls, unfenced
 
+_UNKNOWN = Properties(b"{}")
 _OPENS = tuple(family.opens for family in FAMILIES)
 _LONGEST_OPENING = max(map(len, _OPENS))
 _MOST_FAILURES = 50
@@ -62,6 +63,7 @@ class CallRecovery:
         "_phase",
         "_quotes",
         "_said",
+        "_schemas",
     )
 
     def __init__(self, functions: Mapping[str, msgspec.Raw], *, bare: bool = True, first_index: int = 0) -> None:
@@ -84,6 +86,8 @@ class CallRecovery:
         """Text has been given."""
         self._quotes = MarkdownQuotes()
         self._open = self._fenced = False
+        self._schemas: dict[str, Properties] = {}
+        """Those that were needed."""
         self._beginnings: Beginnings | None = None
 
     def passes(self, text: str) -> bool:
@@ -323,7 +327,11 @@ class CallRecovery:
 
     def _schema_of(self, name: str) -> Properties:
         resolved = self._resolve(name)
-        return Properties(b"" if resolved is None else bytes(self._functions[resolved]))
+        if resolved is None:
+            return _UNKNOWN
+        if resolved not in self._schemas:
+            self._schemas[resolved] = Properties(bytes(self._functions[resolved]))
+        return self._schemas[resolved]
 
     @property
     def _begins(self) -> Beginnings:

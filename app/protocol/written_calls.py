@@ -112,19 +112,33 @@ _SCANNER = json.JSONDecoder(strict=False)
 
 
 def _completed(body: str) -> str:
-    """The value with the closing brackets that are missing at its end. Raises ValueError."""
+    """The value with the closing brackets that are missing. Raises ValueError."""
+    pieces: list[str] = []
     open_marks: list[str] = []
+    at = missing = 0
     for match in _MARKS.finditer(body):
         mark = match[0]
         if mark in _CLOSERS:
-            open_marks.append(mark)
-        elif mark[0] != '"' and open_marks and _CLOSERS[open_marks[-1]] == mark:
-            open_marks.pop()
-    if not open_marks:
+            open_marks.append(_CLOSERS[mark])
+        elif mark[0] != '"' and mark in open_marks:
+            forgotten = _pop_to(open_marks, mark)
+            pieces += (body[at : match.start()], forgotten)
+            at, missing = match.start(), missing + len(forgotten)
+    pieces += (body[at:], *reversed(open_marks))
+    missing += len(open_marks)
+    if not missing:
         return dump(python_literal(body))  # quoted as in Python
-    if len(open_marks) > _MOST_MISSING or not any(f'"{key}"' in body for key in _ARGUMENTS):
+    if missing > _MOST_MISSING or not any(f'"{key}"' in body for key in _ARGUMENTS):
         raise ValueError("cut off")
-    return escape_controls(body) + "".join(_CLOSERS[mark] for mark in reversed(open_marks))
+    return escape_controls("".join(pieces))
+
+
+def _pop_to(open_marks: list[str], mark: str) -> str:
+    """Close what is open up to `mark`; what was forgotten before it."""
+    forgotten = ""
+    while (one := open_marks.pop()) != mark:
+        forgotten += one
+    return forgotten
 
 
 def _from_json(value: str | msgspec.Raw, depth: int) -> Iterator[Written]:

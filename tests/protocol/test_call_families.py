@@ -46,12 +46,12 @@ def recover(pieces: Iterable[str], *, bare: bool = True, cut: bool = False) -> t
     return text, list(zip(names, arguments, strict=True))
 
 
-def held(*, text: str = "", calls: Called = (), said: str, **how: bool) -> None:  # type: ignore[assignment]
+def held(*, text: str = "", calls: Called | None = None, said: str, **how: bool) -> None:
     """The same comes of the whole and of its characters."""
-    assert recover([said], **how) == recover(said, **how) == (text, list(calls))
+    assert recover([said], **how) == recover(said, **how) == (text, calls or [])
 
 
-MARKED = {
+MARKED: dict[str, tuple[str, Called]] = {
     "list": (f"[{ROME}, {PARIS}]", BOTH),
     "lines": (f"{ROME}\n{PARIS}", BOTH),
     "openai": ('{"type": "function", "function": {"name": "weather", "arguments": {"city": "Rome"}}}', IN_ROME),
@@ -64,6 +64,7 @@ MARKED = {
     "extra brace between": (f"{ROME}}}\n{PARIS}", BOTH),
     "missing brace": (ROME[:-1], IN_ROME),
     "two missing": (ROME[:-2], IN_ROME),
+    "missing brace in a list": (f"[{ROME}, {PARIS[:-1]}]", BOTH),
     "doubled braces": ("{" + ROME + "}", IN_ROME),
     "raw controls": ('{"name": "write", "arguments": {"content": "one\ntwo\tx"}}', [("write", {"content": "one\ntwo\tx"})]),
     "encoded twice": (json.dumps({"name": "weather", "arguments": json.dumps({"city": "Rome"})}), IN_ROME),
