@@ -75,7 +75,8 @@ class Prepared(msgspec.Struct, frozen=True):
     def _unopened(self, thoughts: Thoughts | None) -> Unopened:
         """Whether the answer may begin inside the thinking.
 
-        A plain answer is held in any case, so that is always looked for there, whatever the upstream promises. A streamed one is held
+        A plain answer is held in any case, and so is text that has to be checked: there it is always looked for, whatever the upstream
+        promises. A streamed answer is held
         until the upstream and model have shown that their answers begin with the answer, apart for thinking on, off and unsaid;
         thinking that was asked for is looked for until it has come apart. A stream that leaks nevertheless only loses the tag, since
         its text is out already; from then on streams are held again.
@@ -84,7 +85,8 @@ class Prepared(msgspec.Struct, frozen=True):
             return "unlikely"
         separates = self.can.reasoning_field or thoughts == "apart"
         shown = separates or (thoughts == "none" and not self.decision.explicit)
-        if self.call.stream and shown and thoughts != "unopened":
+        flows = self.call.stream and not self.duties.holds_text
+        if flows and shown and thoughts != "unopened":
             return "unlikely"
         return "likely" if self.decision.enabled is True and not separates else "possible"
 

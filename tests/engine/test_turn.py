@@ -220,6 +220,15 @@ async def test_a_failure_in_the_middle_is_passed_on_and_the_request_closed() -> 
 
 
 @pytest.mark.parametrize("stream", [False, True])
+async def test_thinking_in_front_of_a_format_is_no_part_of_it(*, stream: bool) -> None:
+    played = Played(spoken(Text('Is {"a": 2} right?'), Text("\n</think>\n\n"), Text('{"a": 1}')))
+    output = await played.play(stream=stream, text=FORMAT)
+    assert texts(output) == ['{"a": 1}']
+    assert isinstance(output[0], ReasoningItem)
+    assert len(played.provider.calls) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
 async def test_text_that_was_held_is_there_when_the_answer_breaks_off(*, stream: bool) -> None:
     class Breaking(ScriptedProvider):
         async def stream(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]:
