@@ -34,7 +34,7 @@ from app.engine.run import Ports
 from app.engine.runs import Runs
 from app.engine.sealing import Sealer
 from app.engine.structured import Validator
-from app.engine.turn import Parsers
+from app.engine.upstream_traits import UpstreamTraits
 from app.eventlog.base import EventLog
 from app.providers.facts import call_prices
 from app.settings import Settings, load
@@ -115,7 +115,7 @@ async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
         router=router,
         sealer=Sealer(await keys.secret("sealing", os.urandom(32))),
         validator=Validator(),
-        parsers=Parsers(),
+        traits=UpstreamTraits(),
         metrics=metrics,
         shared=_shared_log(settings, database, stack),
         clock=time.time,

@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import msgspec
 
-from app.engine.reading import Reader
+from app.engine.reading import Manner, Reader
 from app.engine.routing import Router
 from app.engine.untrusted import defused
 from app.protocol.deltas import Text, TokenUsage
@@ -56,7 +56,7 @@ class Asker(msgspec.Struct, frozen=True):
 
         only = msgspec.structs.replace(target, routes=(route,))
         _, batch, rest = await self.router.open(only, build)
-        reader = Reader(splits_thinking=not can.reasoning_field, expects_unopened=False, call_names=())
+        reader = Reader(Manner(unopened="possible", thinking_off=call.thinking.enabled is False))
         deltas = list(reader.read(batch))
         async with aclosing(rest):
             async for batch in rest:

@@ -17,14 +17,16 @@ from app.engine.history import History, View, join
 from app.engine.hosted import Hosted, Offer, Ran, missing_server
 from app.engine.media import Media
 from app.engine.native import Where
-from app.engine.reading import Reader
+from app.engine.reading import Manner, Reader
 from app.engine.sealing import Sealer
 from app.engine.thinking import Decision
 from app.engine.toolset import Toolset
 from app.engine.transcript import Transcript
+from app.engine.upstream_traits import Thoughts
 from app.protocol import ids
 from app.protocol.errors import InvalidRequest
 from app.protocol.messages import FunctionTool
+from app.protocol.thinking import Unopened
 from app.providers.base import Capabilities, ForcedCall, JsonObject, JsonSchema, ModelCall, Provider, Sampling
 
 _WITHOUT_EFFECT: dict[str, float] = {"presence_penalty": 0, "frequency_penalty": 0, "repetition_penalty": 1, "min_p": 0}
@@ -72,12 +74,30 @@ class Prepared(msgspec.Struct, frozen=True):
     resumed: Sequence[Ran] = ()
     """Calls that have run already, since the client has consented to them."""
 
-    def reader(self, *, apart: bool, tagged: bool) -> Reader:
-        """What cleans a turn of this call. What was seen of the upstream with this model: `apart`: it separates thinking by itself;
-        `tagged`: its answers do not begin inside the thinking, unless that was asked for."""
-        splits = not (self.can.reasoning_field or apart)
-        unopened = splits and self.decision.enabled is True and (self.decision.explicit or not tagged)
-        return Reader(splits_thinking=splits, expects_unopened=unopened, call_names=[tool.name for tool in self.call.tools])
+    def reader(self, thoughts: Thoughts | None) -> Reader:
+        """What cleans a turn of this call. `thoughts`: how thinking was seen to come with answers of this upstream and model."""
+        functions = {tool.name: tool.parameters for tool in self.call.tools}
+        free = self.duties.format is None  # JSON in a demanded format is looked for where the format is checked
+        return Reader(Manner(self._unopened(thoughts), free and self.decision.enabled is False, functions, bare_calls=free))
+
+    def _unopened(self, thoughts: Thoughts | None) -> Unopened:
+        """Whether the answer may begin inside the thinking.
+
+        A plain answer is held in any case, and so is text that has to be checked: there it is always looked for, whatever the upstream
+        promises. A streamed answer is held until upstream and model have shown that their answers begin with the answer, apart for thinking
+        on and off; thinking that was asked for is looked for until it has come apart. Where nothing is known of the model and nothing was
+        asked, it is held once a leak was seen. A stream that leaks nevertheless only loses the tag, since its text is out already; from
+        then on streams are held again.
+        """
+        enabled = self.decision.enabled
+        if self.can.can_think is False:
+            return "unlikely"
+        separates = self.can.reasoning_field or thoughts == "apart"
+        harmless = enabled is None if thoughts is None else thoughts == "none" and not self.decision.explicit
+        flows = self.call.stream and not self.duties.holds_text
+        if flows and (separates or harmless) and thoughts != "unopened":
+            return "unlikely"
+        return "likely" if enabled is True and not separates else "possible"
 
 
 class Tenant(msgspec.Struct, frozen=True):

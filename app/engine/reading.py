@@ -1,32 +1,78 @@
-"""Between the upstream's deltas and the assembler: thinking and calls that the model wrote into its text are taken out of it."""
+"""Between the upstream's deltas and the assembler: thinking and calls that the model wrote into its text are taken out of it.
+
+Each answer is read for itself. A `<think>` at the beginning of its text is thinking, also behind thinking that came apart, and a lone
+`</think>` there vanishes. With thinking off, an answer that came only as thinking is the message.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from app.protocol.deltas import CallArguments, CallOpened, Delta, Reasoning, Text, TokenLogprob, TurnFinished
+import msgspec
+
+from app.protocol.deltas import CallOpened, Delta, NativeItem, Reasoning, Refusal, Text, TokenLogprob, TurnFinished
 from app.protocol.recovery import CallRecovery
-from app.protocol.thinking import ThinkingSplitter
+from app.protocol.thinking import ThinkingSplitter, Unopened
 
 _RECOVERED = 10_000
 """Calls found in text are counted from here, so that they cannot meet the upstream's own."""
 
 
+class Manner(msgspec.Struct, frozen=True):
+    """How the answer to a call is to be read."""
+
+    unopened: Unopened = "unlikely"
+    """Whether its text may begin inside the thinking."""
+    thinking_off: bool = False
+    """The model was told not to think, or cannot."""
+    functions: Mapping[str, msgspec.Raw] = {}
+    """What it may call, with the schemas."""
+    bare_calls: bool = True
+    """An answer that is nothing but the JSON of a call is a call."""
+
+
 class Reader:
     """Cleans one turn. A turn that needs nothing passes through unchanged."""
 
-    __slots__ = ("_called", "_expects_unopened", "_finished", "_held_in_vain", "_reasoned", "_recovery", "_splitter", "_thought", "_tokens")
+    __slots__ = (
+        "_answered",
+        "_apart",
+        "_aside",
+        "_called",
+        "_finish",
+        "_found",
+        "_held_in_vain",
+        "_manner",
+        "_met_unopened",
+        "_reasoned",
+        "_recovery",
+        "_splitter",
+        "_thought",
+        "_tokens",
+        "_waiting",
+    )
 
-    def __init__(self, *, splits_thinking: bool, expects_unopened: bool, call_names: Sequence[str]) -> None:
-        self._splitter = ThinkingSplitter(expect_unopened=expects_unopened) if splits_thinking else None
-        self._recovery = CallRecovery(call_names, first_index=_RECOVERED) if call_names else None
-        self._expects_unopened = expects_unopened
+    def __init__(self, manner: Manner) -> None:
+        self._manner = manner
+        self._answered = False
+        """Words of the answer have gone on."""
+        self._called = False
+        self._found = 0
+        """Calls that were written as text."""
+        self._splitter = ThinkingSplitter(manner.unopened)
+        self._recovery = self._new_recovery()
         self._thought: list[str] = []
+        self._aside: list[str] | None = [] if manner.thinking_off else None
+        """Separate thinking, where it may turn out to be the answer."""
         self._tokens: list[TokenLogprob] = []
         """Log probabilities of text that is not decided yet."""
-        self._called = False
+        self._waiting: list[str] | None = []
+        """That text, as long as none of it was let go."""
+        self._apart = False
+        """The last thing that came was thinking, separated by the upstream."""
         self._reasoned = False
-        self._finished = False
+        self._finish: TurnFinished | None = None
+        self._met_unopened = False
         self._held_in_vain = False
 
     @property
@@ -35,58 +81,108 @@ class Reader:
         return self._reasoned
 
     @property
+    def met_unopened(self) -> bool:
+        """The text began inside the thinking."""
+        return self._met_unopened or self._splitter.met_unopened
+
+    @property
     def held_in_vain(self) -> bool:
         """The whole answer was held back for a `</think>` that never came, and it was not cut off before it could come."""
         return self._held_in_vain
 
     def read(self, batch: Sequence[Delta]) -> Sequence[Delta]:
         """The batch, cleaned."""
-        if self._splitter is None and self._recovery is None:
+        if len(batch) == 1 and self._passes(batch[0]):
             return batch
         clean: list[Delta] = []
         for delta in batch:
-            if type(delta) is Text:
+            if self._passes(delta):
+                clean.append(delta)
+            elif type(delta) is Text:
                 self._read_text(delta, clean)
             else:
-                self._note(delta, clean)
-                clean.append(delta)
+                self._read_other(delta, clean)
         return clean
 
     def flush(self) -> Sequence[Delta]:
-        """What was held back, once the turn is over; calls found in the thinking when none came otherwise."""
-        clean = self._release()
-        if self._recovery:
-            self._called = self._called or any(isinstance(delta, CallOpened) for delta in clean)
-            if not self._called and self._thought:
-                _, calls = self._recovery.recover_from_reasoning("".join(self._thought))
-                clean.extend(calls)
+        """What was held back, once the turn is over; calls found in the thinking when neither an answer nor a call came otherwise."""
+        clean = self._release(ended=True)
+        nothing_else = self._finish is not None and not (self._answered or self._called)
+        if self._aside and nothing_else:
+            aside, self._aside = "".join(self._aside), None
+            self._splitter, self._recovery = ThinkingSplitter("possible"), self._new_recovery()
+            self._read_text(Text(aside), clean)
+            clean += self._release(ended=True)
+        self._show_aside(clean)
+        if self._recovery and self._thought and nothing_else and not (self._answered or self._called):
+            clean += self._recovery.recover_from_reasoning("".join(self._thought), cut=self._cut)[1]
         return clean
 
-    def _release(self) -> list[Delta]:
-        """What was held back."""
-        held: list[Delta] = []
-        for delta in self._splitter.flush() if self._splitter else ():
-            self._held_in_vain = self._expects_unopened and self._finished and type(delta) is Text
-            self._recover(delta, held)
+    def _passes(self, delta: Delta) -> bool:
+        """Nearly every token is text that needs nothing."""
+        if type(delta) is not Text or not self._answered or self._tokens or not self._splitter.passes(delta.text):
+            return False
+        return self._recovery is None or self._recovery.passes(delta.text)
+
+    def _new_recovery(self) -> CallRecovery | None:
+        manner = self._manner
+        if not manner.functions:
+            return None
+        bare = manner.bare_calls and not self._answered
+        return CallRecovery(manner.functions, bare=bare, first_index=_RECOVERED + self._found)
+
+    @property
+    def _cut(self) -> bool:
+        """The model was stopped."""
+        return self._finish is None or self._finish.reason in ("length", "content_filter")
+
+    def _release(self, *, ended: bool = False) -> list[Delta]:
+        """What was held back. `ended`: the model has no more to say."""
+        found: list[Delta] = []
+        for delta in self._splitter.flush():
+            self._held_in_vain = type(delta) is Text and self._manner.unopened != "unlikely" and not self._cut
+            self._recover(delta, found)
         if self._recovery:
-            held.extend(self._recovery.flush())
-        return self._scored(held)
+            found += self._recovery.flush(cut=self._cut or not ended)
+        out: list[Delta] = []
+        self._give(self._scored(found), out)
+        return out
 
     def _read_text(self, delta: Text, clean: list[Delta]) -> None:
+        self._apart = False
+        found: list[Delta] = []
+        for piece in self._splitter.feed(delta.text):
+            self._recover(piece, found)
         if delta.logprobs:
-            found: list[Delta] = []
-            undecided = bool(self._tokens)
-            self._read_text(Text(delta.text), found)
-            if found == [Text(delta.text)] and not undecided:
-                clean.append(delta)
-                return
-            self._tokens.extend(delta.logprobs)
-            clean.extend(self._scored(found))
-        elif self._splitter is None:
-            self._recover(delta, clean)
-        else:
-            for piece in self._splitter.feed(delta.text):
-                self._recover(piece, clean)
+            if not self._tokens and found == [Text(delta.text)]:
+                found = [delta]
+            else:
+                if not self._tokens:
+                    self._waiting = []
+                if self._waiting is not None:
+                    self._waiting.append(delta.text)
+                self._tokens.extend(delta.logprobs)
+        self._give(self._scored(found), clean)
+
+    def _give(self, found: Sequence[Delta], clean: list[Delta]) -> None:
+        """Let go on what was found, behind the thinking that came before it."""
+        for delta in found:
+            if type(delta) is Reasoning and self._aside:
+                self._aside.append(delta.text)  # its place is behind that
+                continue
+            if type(delta) is Text:
+                self._answered = self._answered or not delta.text.isspace()
+            elif type(delta) is CallOpened:
+                self._called = True
+                self._found += 1
+            if self._answered or self._called:
+                self._show_aside(clean)
+            clean.append(delta)
+
+    def _show_aside(self, clean: list[Delta]) -> None:
+        aside, self._aside = self._aside, None
+        if aside:
+            clean.append(Reasoning("".join(aside)))
 
     def _scored(self, found: list[Delta]) -> list[Delta]:
         """Text with the log probabilities of its tokens; those of what was taken out go with it."""
@@ -96,7 +192,10 @@ class Reader:
 
     def _take_tokens(self, text: str) -> tuple[TokenLogprob, ...]:
         """Those of the waiting tokens that make up `text`, wherever they begin; none when they cannot be told apart."""
-        tokens = self._tokens
+        tokens, waiting, self._waiting = self._tokens, self._waiting, None
+        if waiting is not None and text == "".join(waiting):
+            self._tokens = []
+            return tuple(tokens)
         for start in range(len(tokens)):
             at = 0
             for end in range(start, len(tokens)):
@@ -109,27 +208,45 @@ class Reader:
         self._tokens = []  # kept, they would be searched again for every piece to come
         return ()
 
-    def _recover(self, delta: Delta, clean: list[Delta]) -> None:
-        if self._recovery is None or type(delta) is not Text:
-            if type(delta) is Reasoning and self._recovery:
+    def _recover(self, delta: Delta, found: list[Delta]) -> None:
+        if self._recovery is None:
+            found.append(delta)
+        elif type(delta) is Text:
+            found += self._recovery.feed(delta.text)
+        else:
+            if type(delta) is Reasoning:
                 self._thought.append(delta.text)
-            clean.append(delta)
-            return
-        found = self._recovery.feed(delta.text)
-        self._called = self._called or any(isinstance(piece, CallOpened | CallArguments) for piece in found)
-        clean.extend(found)
+            found.append(delta)
 
-    def _note(self, delta: Delta, clean: list[Delta]) -> None:
+    def _read_other(self, delta: Delta, clean: list[Delta]) -> None:
         if type(delta) is Reasoning:
-            # The server has a reasoning parser: its text is the answer, whatever it looks like.
-            for held in self._splitter.flush() if self._splitter else ():
-                self._recover(held, clean)
-            self._reasoned = True
-            self._splitter = None
-            if self._recovery:
-                self._thought.append(delta.text)
-        elif type(delta) is CallOpened:
+            self._read_reasoning(delta, clean)
+            return
+        if type(delta) is CallOpened:
+            clean += self._release()  # it was said before the call
             self._called = True
-            clean.extend(self._release())  # it was said before the call
+            self._show_aside(clean)
+        elif type(delta) is Refusal:
+            self._answered = True
+            self._show_aside(clean)
+        elif type(delta) is NativeItem:
+            clean += self._release()
+            self._show_aside(clean)
+            self._splitter = ThinkingSplitter("unlikely")
         elif type(delta) is TurnFinished:
-            self._finished = delta.reason in ("stop", "tool_calls")
+            self._finish = delta
+        clean.append(delta)
+
+    def _read_reasoning(self, delta: Reasoning, clean: list[Delta]) -> None:
+        if not self._apart:
+            # Text before it was the answer, and text behind it begins anew.
+            clean += self._release()
+            self._met_unopened = self.met_unopened
+            self._splitter, self._recovery = ThinkingSplitter("unlikely"), self._new_recovery()
+            self._apart = self._reasoned = True
+        if self._recovery:
+            self._thought.append(delta.text)
+        if self._aside is not None:
+            self._aside.append(delta.text)
+        else:
+            clean.append(delta)

@@ -29,7 +29,8 @@ from app.engine.preparation import Preparation, Prepared, Tenant, estimated_size
 from app.engine.routing import Router, Started
 from app.engine.sealing import Sealer
 from app.engine.structured import Validator
-from app.engine.turn import ModelFailure, Parsers, Surroundings
+from app.engine.turn import ModelFailure, Surroundings
+from app.engine.upstream_traits import UpstreamTraits
 from app.eventlog.base import EventLog
 from app.protocol import ids
 from app.protocol.arguments import InvalidArguments
@@ -65,7 +66,7 @@ class Ports(msgspec.Struct, frozen=True):
     router: Router
     sealer: Sealer
     validator: Validator
-    parsers: Parsers
+    traits: UpstreamTraits
     metrics: Metrics
     shared: EventLog | None
     """Where streams can be followed from other processes."""
@@ -240,7 +241,7 @@ class Run:
         assembler, ports = self._built, self._ports
         try:
             started = self._accepted()
-            around = Surroundings(ports.validator, ports.parsers, self._opening.again, publish)
+            around = Surroundings(ports.validator, ports.traits, self._opening.again, publish)
             if self._hosted is None:
                 await turn.run(self._ready, started, assembler, around)
             else:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 import msgspec
 
 from app.engine.preparation import Prepared, forced_in_words
-from app.engine.reading import Reader
 from app.engine.routing import Started
 from app.engine.structured import Validator, extract_json
+from app.engine.upstream_traits import UpstreamTraits
+from app.protocol.arguments import InvalidArguments
 from app.protocol.assembler import Assembler
 from app.protocol.deltas import CallArguments, CallOpened, Delta, Refusal, Text
 from app.protocol.items import MessageItem, OutputText, ReasoningItem
@@ -21,29 +22,6 @@ Reopen = Callable[[ModelCall], Awaitable[Started]]
 
 class ModelFailure(Exception):
     """The model did not do what the request demands, also when told again."""
-
-
-class Parsers:
-    """What was seen of upstreams' thinking, by upstream and model."""
-
-    def __init__(self) -> None:
-        self._apart: set[tuple[str, str]] = set()
-        self._tagged: set[tuple[str, str]] = set()
-
-    def apart(self, upstream: str, model: str) -> bool:
-        """This one separates thinking from the answer."""
-        return (upstream, model) in self._apart
-
-    def tagged(self, upstream: str, model: str) -> bool:
-        """This one's answers do not begin inside a block of thinking, unless thinking is asked for."""
-        return (upstream, model) in self._tagged
-
-    def note(self, upstream: str, model: str, reader: Reader) -> None:
-        """What reading a turn has shown."""
-        if reader.reasoned:
-            self._apart.add((upstream, model))
-        elif reader.held_in_vain:
-            self._tagged.add((upstream, model))
 
 
 class Gate:
@@ -122,7 +100,7 @@ class Surroundings(msgspec.Struct, frozen=True):
     """What a turn works with besides its call."""
 
     validator: Validator
-    parsers: Parsers
+    traits: UpstreamTraits
     reopen: Reopen
     publish: Callable[[], Awaitable[None]]
     """Called whenever the assembler may have something to send."""
@@ -149,16 +127,22 @@ async def run(prepared: Prepared, started: Started, assembler: Assembler, around
 async def _read(prepared: Prepared, started: Started, gate: Gate, assembler: Assembler, around: Surroundings) -> None:
     """One answer of the upstream; the per-token path."""
     route, batch, rest = started
-    upstream, model, parsers = route.provider.name, prepared.call.model, around.parsers
-    reader = prepared.reader(apart=parsers.apart(upstream, model), tagged=parsers.tagged(upstream, model))
-    async with aclosing(rest):
-        assembler.receive(gate.let(reader.read(batch)))
-        await around.publish()
-        async for batch in rest:
+    upstream, enabled = route.provider.name, prepared.decision.enabled
+    reader = prepared.reader(around.traits.thoughts(upstream, prepared.call, enabled=enabled))
+    try:
+        async with aclosing(rest):
             assembler.receive(gate.let(reader.read(batch)))
             await around.publish()
+            async for batch in rest:
+                assembler.receive(gate.let(reader.read(batch)))
+                await around.publish()
+    except BaseException:
+        # What was held is the answer's also where it breaks off, but an open call cannot be ended by it.
+        with suppress(InvalidArguments):
+            assembler.receive(gate.let(reader.flush()))
+        raise
     assembler.receive(gate.let(reader.flush()))
-    parsers.note(upstream, model, reader)
+    around.traits.note(upstream, prepared.call, reader, enabled=enabled)
 
 
 def _again(prepared: Prepared, complaint: str) -> ModelCall:

@@ -1,10 +1,7 @@
 """Recovers function calls that the model wrote into its text or its thinking, where the upstream's parser missed them.
 
-Three ways of writing are known (they are those of Qwen's chat templates):
-
-    <tool_call>{"name": "f", "arguments": {"city": "Rome"}}</tool_call>
-    <tool_call><function=f><parameter=city>Rome</parameter></function></tool_call>
-    {"name": "f", "arguments": {"city": "Rome"}}        the whole answer, perhaps in a ```json fence; small models do that
+The ways of writing are the rows of `call_grammar`. No call is what is quoted in Markdown (a code fence, or inline code), what names an
+unknown function, and, where a format was asked for, an answer that only looks like a call.
 
 Sans-io: text in, deltas out, and the same deltas in sum however the text was cut. What turns out to be no call of a known function is
 given back as it was written.
@@ -12,92 +9,139 @@ given back as it was written.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
 
+from app.protocol.call_grammar import BY_MARK, CLOSING, FAMILIES, MOST_LOOKED_AT, OPENING, STRAY, Beginnings, is_whole
 from app.protocol.deltas import CallArguments, CallOpened, Delta, Text
+from app.protocol.markdown_quotes import MarkdownQuotes
+from app.protocol.schema_values import Properties
+from app.protocol.written_calls import read_calls, unfenced
 
-_OPEN = "<tool_call>"
-_CLOSE = "</tool_call>"
-_BODIES = ("{", "<function=")
-_FENCES = ("", "```", "```json")
-
-_FUNCTION = re.compile(r"\s*<function=([^>]*)>\s*")
-_PARAMETER = re.compile(r"<parameter=([^>]*)>\n?(.*?)\n?</parameter>\s*", re.DOTALL)
-_FUNCTION_END = re.compile(r"</function>\s*")
+_UNKNOWN = Properties(b"{}")
+_OPENS = tuple(family.opens for family in FAMILIES)
+_LONGEST_OPENING = max(map(len, _OPENS))
+_MOST_FAILURES = 50
+"""Blocks that turn out to be no calls, after which an answer is text: each may cost a reading of all that follows."""
+_MOST_INSIDE = 50
+"""Closing marks inside a block that are taken for parts of values."""
 
 
 _Phase = Literal[
-    "start",  # it may still become the bare form, or open with a block
+    "start",  # it may still become the bare form
     "bare",  # the bare form so far; the end will tell
     "text",
-    "opened",  # at `<tool_call>`, before the first character of its body
+    "opened",  # at an opening mark, before the first characters of its body
     "block",
-    "called",  # right behind a call; whitespace is dropped
+    "called",  # right behind a call; white space and stray closing marks are dropped
 ]
-
-
-class _Call(msgspec.Struct, frozen=True):
-    name: str
-    arguments: msgspec.Raw = msgspec.Raw(b"{}")
 
 
 class CallRecovery:
     """The recovery for one answer.
 
-    `names` are the functions the model may call; `first_index` is the upstream index of the first call found here. Calls carry an
-    empty call id.
+    `functions` are those the model may call, with their JSON schemas; `first_index` is the upstream index of the first call found
+    here. Calls carry an empty call id. `bare`: an answer that is nothing but the JSON of a call is a call.
     """
 
-    __slots__ = ("_held", "_index", "_names", "_parts", "_phase", "_starts")
+    __slots__ = (
+        "_bare",
+        "_began",
+        "_beginnings",
+        "_failures",
+        "_family",
+        "_fenced",
+        "_functions",
+        "_held",
+        "_index",
+        "_inside",
+        "_open",
+        "_parts",
+        "_phase",
+        "_quotes",
+        "_said",
+        "_schemas",
+    )
 
-    def __init__(self, names: Collection[str], *, first_index: int = 0) -> None:
-        self._names = names
+    def __init__(self, functions: Mapping[str, msgspec.Raw], *, bare: bool = True, first_index: int = 0) -> None:
+        self._functions = functions
+        self._bare = bare
         self._index = first_index
         self._phase: _Phase = "start"
         self._held = ""
         """The undecided end of the text."""
         self._parts: list[str] = []
         """What a block, or the bare form, has gathered."""
-        self._starts = tuple(f'{fence}{{"name":{json.dumps(name)},"arguments":' for name in names for fence in _FENCES)
-        """The beginnings of the bare form, without whitespace."""
+        self._family = FAMILIES[0]
+        """That of the block."""
+        self._began = 0
+        """How long the white space before the block is."""
+        self._inside: list[int] = []
+        """Where closing marks end that were taken for parts of values in the block."""
+        self._failures = 0
+        self._said = False
+        """Text has been given."""
+        self._quotes = MarkdownQuotes()
+        self._open = self._fenced = False
+        self._schemas: dict[str, Properties] = {}
+        """Those that were needed."""
+        self._beginnings: Beginnings | None = None
+
+    def passes(self, text: str) -> bool:
+        """Whether `text` is certain to be text as it is, and changes nothing; so it is for nearly every token."""
+        if self._open:
+            return "<" not in text and "`" not in text and "\n" not in text
+        return self._fenced and "`" not in text and "\n" not in text
 
     def feed(self, text: str) -> Sequence[Delta]:
         """Take the next piece of the answer; the deltas that are certain now."""
-        if self._phase == "text" and not self._held and "<" not in text:
+        if self.passes(text):
             return (Text(text),) if text else ()
-        rest, self._held = self._held + text, ""
         out: list[Delta] = []
-        while rest:
-            rest = self._step(rest, out)
+        if self._phase == "text" and self._said and not self._held and "<" not in text:
+            self._say(text, out)
+        else:
+            self._take(text, out)
+        self._settle()
         return out
 
-    def flush(self) -> Sequence[Delta]:
-        """The answer is over: what was held back, as calls where it is complete, else as text."""
-        gathered, rest = "".join(self._parts), self._held
-        self._parts.clear()
-        self._held = ""
-        phase, self._phase = self._phase, "text"
-        calls: Sequence[_Call] = ()
-        if phase == "bare":
-            calls = self._parse(_unfenced(gathered))
-        elif phase == "block":
-            calls = self._parse(gathered.lstrip()[len(_OPEN) :])
-        return list(self._deltas(calls)) if calls else [Text(gathered + rest)] if gathered or rest else []
+    def flush(self, *, cut: bool = False) -> Sequence[Delta]:
+        """The answer is over: what was held back, as calls where it is complete, else as text.
 
-    def recover_from_reasoning(self, reasoning: str) -> tuple[str, Sequence[Delta]]:
+        `cut`: the model was stopped, so that a call without its end is none.
+        """
+        out: list[Delta] = []
+        while self._phase in ("bare", "block"):
+            gathered = "".join(self._parts)
+            self._parts.clear()
+            if self._phase == "bare":
+                self._end_bare(gathered + self._held, out, cut=cut)
+            else:
+                self._end_block(gathered, out, cut=cut)
+        rest, self._held = "".join(self._parts) + self._held, ""
+        self._parts.clear()
+        self._phase = "text"
+        self._say(rest, out)
+        self._settle()
+        return out
+
+    def recover_from_reasoning(self, reasoning: str, *, cut: bool = False) -> tuple[str, Sequence[Delta]]:
         """The calls in a finished thinking text, and the text without them. Later calls are numbered after these."""
-        recovery = CallRecovery(self._names, first_index=self._index)
-        deltas = [*recovery.feed(reasoning), *recovery.flush()]
+        recovery = CallRecovery(self._functions, first_index=self._index)
+        deltas = [*recovery.feed(reasoning), *recovery.flush(cut=cut)]
         calls = [delta for delta in deltas if not isinstance(delta, Text)]
         if not calls:
             return reasoning, ()
         self._index += sum(isinstance(delta, CallOpened) for delta in calls)
         return "".join(delta.text for delta in deltas if isinstance(delta, Text)).rstrip(), calls
+
+    def _take(self, text: str, out: list[Delta]) -> None:
+        rest, self._held = self._held + text, ""
+        while rest:
+            rest = self._step(rest, out)
 
     def _step(self, text: str, out: list[Delta]) -> str:
         """Take as much of `text` as the phase can; what is returned is for the phase that follows."""
@@ -114,129 +158,210 @@ class CallRecovery:
             case "opened":
                 return self._opened(text, out)
             case "called":
-                self._phase = "text" if (body := text.lstrip()) else "called"
-                return body
+                return self._called(text)
 
     def _start(self, text: str) -> str:
-        body = text.lstrip()
-        squeezed = "".join(body.split())
-        if body.startswith(_OPEN):
-            self._parts.append(text[: -len(body)])
-            self._phase = "opened"
-            return body
-        if squeezed.startswith(self._starts):
-            self._phase = "bare"
-        elif _OPEN.startswith(body) or any(start.startswith(squeezed) for start in self._starts):
+        first = text.lstrip()[:1]
+        begins = None if not first and len(text) < MOST_LOOKED_AT else self._bare and first and first in "{[`" and self._begins.bare(text)
+        if begins is None:
             self._held = text
             return ""
-        else:
-            self._phase = "text"
+        self._phase = "bare" if begins else "text"
         return text
 
     def _text(self, text: str, out: list[Delta]) -> str:
-        before, tag, rest = text.partition(_OPEN)
-        if tag:
-            self._phase = "opened"
-        else:
-            at = _settled(text, _OPEN)
-            before, self._held = text[:at], text[at:]
-        if before:
-            out.append(Text(before))
-        return tag + rest
-
-    def _opened(self, text: str, out: list[Delta]) -> str:
-        body = text[len(_OPEN) :].lstrip()
-        if body.startswith(_BODIES):
-            self._phase = "block"
-            return text
-        if any(start.startswith(body) for start in _BODIES):
+        if self._failures >= _MOST_FAILURES:
+            self._say(text, out)
+            return ""
+        at = 0
+        for mark in OPENING.finditer(text):
+            self._quotes.advance(text[at : mark.start()])
+            at = mark.start()
+            if not self._quotes.quoted:
+                return self._open_at(text, mark, out)
+        end = _settled(text, _OPENS, _LONGEST_OPENING)
+        if self._leads(text[:end]):
             self._held = text
             return ""
-        # The tag is only mentioned; a real one may follow, even at once.
-        out.append(Text("".join(self._parts) + _OPEN))
-        self._parts.clear()
+        self._quotes.advance(text[at:end])
+        self._give(text[:end], out)
+        self._held = text[end:]
+        return ""
+
+    def _open_at(self, text: str, mark: re.Match[str], out: list[Delta]) -> str:
+        before = text[: mark.start()]
+        self._family = BY_MARK[mark[0]]
+        self._phase = "opened"
+        if not before or self._leads(before):
+            return text
+        self._give(before, out)
+        return text[mark.start() :]
+
+    def _leads(self, text: str) -> bool:
+        """White space at the beginning of the answer, which goes where the call goes that may follow."""
+        return not self._said and len(text) < MOST_LOOKED_AT and text.isspace()
+
+    def _opened(self, text: str, out: list[Delta]) -> str:
+        lead = len(text) - len(text.lstrip())
+        mark = lead + len(self._family.opens)
+        begins = self._begins.body(self._family, text[mark:])
+        if begins is None:
+            self._held = text
+            return ""
+        if begins:
+            self._phase, self._began = "block", lead
+            self._parts.append(text[:mark])
+            return text[mark:]
+        # The mark is only mentioned; a real one may follow, even at once.
         self._phase = "text"
-        return text[len(_OPEN) :]
+        self._say(text[:mark], out)
+        return text[mark:]
 
     def _block(self, text: str, out: list[Delta]) -> str:
-        before, tag, rest = text.partition(_CLOSE)
-        if not tag:
-            at = _settled(text, _CLOSE)
-            self._held = text[at:]
-            self._parts.append(text[:at])
+        mark = CLOSING[self._family.opens].search(text)
+        if mark is None:
+            end = _settled(text, self._family.closes, max(map(len, self._family.closes)))
+            self._parts.append(text[:end])
+            self._held = text[end:]
             return ""
-        written = "".join(self._parts) + before
+        self._parts.append(text[: mark.start()])
+        gathered = "".join(self._parts)
         self._parts.clear()
-        calls = self._parse(written.lstrip()[len(_OPEN) :])
-        self._phase = "called" if calls else "text"
-        out.extend(self._deltas(calls) if calls else (Text(written + _CLOSE),))
+        if self._inside and _reopens(gathered, self._inside[0]):
+            return self._cut_block(gathered + text[mark.start() :], out)
+        if is_whole(self._body(gathered), mark[0]):
+            return self._close(gathered, mark[0], text[mark.end() :], out)
+        gathered += mark[0]
+        self._inside.append(len(gathered))
+        if len(self._inside) > _MOST_INSIDE:
+            return self._cut_block(gathered + text[mark.end() :], out)
+        self._parts.append(gathered)
+        return text[mark.end() :]
+
+    def _close(self, gathered: str, mark: str, rest: str, out: list[Delta]) -> str:
+        """The block has ended with its closing mark."""
+        self._inside.clear()
+        body = self._body(gathered) + (mark if self._family.keeps_marks and mark == "</function>" else "")
+        if self._call(body, out, whole=True):
+            return rest
+        if self._family.opens in body[1:]:
+            return self._reject(gathered + mark + rest, out)
+        self._fail()
+        self._say(gathered + mark, out)
         return rest
 
-    def _parse(self, body: str) -> Sequence[_Call]:
-        """The calls of a block's body; none when any of it is not a call of a known function."""
-        body = body.strip()
+    def _cut_block(self, text: str, out: list[Delta]) -> str:
+        """The block has ended at the first closing mark in it, though a value was open."""
+        end = self._inside[0]
+        self._inside.clear()
+        gathered = text[:end]
+        mark = next(close for close in self._family.closes if gathered.endswith(close))
+        return self._close(gathered[: -len(mark)], mark, text[end:], out)
+
+    def _end_block(self, gathered: str, out: list[Delta], *, cut: bool) -> None:
+        """The answer has ended inside a block, before a closing mark or with part of one."""
+        rest, self._held = self._held, ""
+        if self._inside:
+            rest = self._cut_block(gathered + rest, out)
+        elif self._call(self._body(gathered), out, whole=not cut):
+            rest = ""
+        else:
+            rest = self._reject(gathered + rest, out)
+        self._take(rest, out)
+
+    def _end_bare(self, gathered: str, out: list[Delta], *, cut: bool) -> None:
+        self._held = ""
+        body = unfenced(gathered.strip())
+        if body.startswith(_OPENS):
+            rest, calls = self.recover_from_reasoning(body, cut=cut)
+            out += () if rest else calls
+            self._phase = "called" if calls and not rest else "text"
+        elif not self._call(body, out, whole=not cut):
+            self._phase = "text"
+        if self._phase == "text":
+            self._take(gathered, out)
+
+    def _called(self, text: str) -> str:
+        body = text.lstrip()
+        if stray := next((mark for mark in STRAY if body.startswith(mark)), None):
+            return body[len(stray) :]
+        if any(mark.startswith(body) for mark in STRAY):
+            self._held = body
+            return ""
+        self._phase = "text"
+        return body
+
+    def _reject(self, text: str, out: list[Delta]) -> str:
+        """The block at the beginning of `text` is none; what follows its opening mark is read again."""
+        self._fail()
+        end = self._began + len(self._family.opens)
+        self._say(text[:end], out)
+        return text[end:]
+
+    def _fail(self) -> None:
+        self._failures += 1
+        self._phase = "text"
+
+    def _body(self, gathered: str) -> str:
+        return gathered[self._began + (0 if self._family.keeps_marks else len(self._family.opens)) :]
+
+    def _call(self, body: str, out: list[Delta], *, whole: bool) -> bool:
+        """Give the calls of a body; False when any of it is not a call of a known function."""
         try:
-            calls = list(_json_calls(body) if body.startswith("{") else _xml_calls(body))
-        except (ValueError, RecursionError):  # not JSON, or nested beyond what can be read
-            return ()
-        return calls if all(call.name in self._names for call in calls) else ()
-
-    def _deltas(self, calls: Sequence[_Call]) -> Iterator[Delta]:
-        for call in calls:
-            yield CallOpened(self._index, "", call.name)
-            yield CallArguments(self._index, bytes(call.arguments).decode())
+            calls = read_calls(body, self._schema_of, whole=whole)
+        except ValueError:
+            return False
+        named = [(name, call.arguments) for call in calls if (name := self._resolve(call.name)) is not None]
+        if not named or len(named) < len(calls):
+            return False
+        for name, arguments in named:
+            out += (CallOpened(self._index, "", name), CallArguments(self._index, arguments))
             self._index += 1
+        self._phase = "called"
+        self._quotes.advance("\n")  # the text goes on behind the call as on a line of its own
+        return True
+
+    def _resolve(self, name: str) -> str | None:
+        """The function that the model means by this name."""
+        return name if name in self._functions else None
+
+    def _schema_of(self, name: str) -> Properties:
+        resolved = self._resolve(name)
+        if resolved is None:
+            return _UNKNOWN
+        if resolved not in self._schemas:
+            self._schemas[resolved] = Properties(bytes(self._functions[resolved]))
+        return self._schemas[resolved]
+
+    @property
+    def _begins(self) -> Beginnings:
+        if self._beginnings is None:  # most answers hold nothing like a call
+            self._beginnings = Beginnings(self._functions)
+        return self._beginnings
+
+    def _say(self, text: str, out: list[Delta]) -> None:
+        self._quotes.advance(text)
+        self._give(text, out)
+
+    def _give(self, text: str, out: list[Delta]) -> None:
+        if text:
+            self._said = True
+            out.append(Text(text))
+
+    def _settle(self) -> None:
+        """Whether the next tokens may pass, and which."""
+        settled = self._phase == "text" and not self._held and self._quotes.settled
+        quoted = settled and self._quotes.quoted
+        self._open = settled and not quoted
+        self._fenced = settled and quoted
 
 
-def _json_calls(body: str) -> Iterator[_Call]:
-    """JSON objects one after another, arguments kept as written. Raises ValueError."""
-    scanner = json.JSONDecoder()
-    while body:
-        end = scanner.raw_decode(body)[1]
-        call = msgspec.json.decode(body[:end], type=_Call)
-        arguments = bytes(call.arguments)
-        if arguments.startswith(b'"'):  # JSON inside a JSON string
-            arguments = msgspec.json.decode(arguments, type=str).encode()
-        msgspec.json.decode(arguments, type=dict[str, msgspec.Raw])
-        yield _Call(call.name, msgspec.Raw(arguments))
-        body = body[end:].lstrip()
+def _reopens(text: str, at: int) -> bool:
+    """Another call begins right there."""
+    return text[at : at + 100].lstrip().startswith(_OPENS)
 
 
-def _xml_calls(body: str) -> Iterator[_Call]:
-    """`<function=…>` elements one after another. Raises ValueError."""
-    at = 0
-    while at < len(body):
-        opened = _FUNCTION.match(body, at)
-        if opened is None:
-            raise ValueError("no <function=…> where one should be")
-        at = opened.end()
-        arguments: dict[str, msgspec.Raw] = {}
-        while parameter := _PARAMETER.match(body, at):
-            key, value = parameter.groups()
-            arguments[key.strip()] = _json_or_string(value)
-            at = parameter.end()
-        closed = _FUNCTION_END.match(body, at)
-        if closed is None:
-            raise ValueError("no </function> where one should be")
-        at = closed.end()
-        yield _Call(opened[1].strip(), msgspec.Raw(msgspec.json.encode(arguments)))
-
-
-def _json_or_string(value: str) -> msgspec.Raw:
-    """The value itself where it is JSON, else the JSON string of it: the tags carry no types."""
-    try:
-        return msgspec.json.decode(value, type=msgspec.Raw)
-    except (ValueError, RecursionError):  # text, or nested beyond what can be read
-        return msgspec.Raw(msgspec.json.encode(value))
-
-
-def _unfenced(text: str) -> str:
-    """Without the Markdown fence around it, if there is one."""
-    text = text.strip()
-    return text.removeprefix("```").removeprefix("json").removesuffix("```") if text.startswith("```") else text
-
-
-def _settled(text: str, tag: str) -> int:
-    """How much of `text` can no longer become part of `tag`, which starts at its only `<`."""
-    last = text.rfind("<", -len(tag))
-    return last if last >= 0 and tag.startswith(text[last:]) else len(text)
+def _settled(text: str, marks: Sequence[str], longest: int) -> int:
+    """How much of `text` can no longer become part of a mark; each starts at its only `<`."""
+    last = text.rfind("<", -longest)
+    return last if last >= 0 and any(mark.startswith(text[last:]) for mark in marks) else len(text)

@@ -1,10 +1,13 @@
 """Splits `<think>…</think>` from the answer, for upstreams that leave the model's thinking in its text.
 
+Qwen's templates know these two tags and no others: `<thinking>` and the like are words of the answer, which prompts of agents ask for.
+
 Sans-io: text in, deltas out, and the same deltas in sum however the text was cut.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -12,10 +15,21 @@ from app.protocol.deltas import Delta, Reasoning, Text
 
 _OPEN = "<think>"
 _CLOSE = "</think>"
+_TAG = re.compile(r"</?think>")
+_MOST_SPACE = 1000
+"""White space in front of a tag; it is held."""
+_QUOTES = ("`", '"', "'")
 
+Unopened = Literal["likely", "possible", "unlikely"]
+"""Whether the answer begins inside the thinking, since the templates of Qwen3.5 and later end the prompt with `<think>`.
+
+"likely" and "possible": the text is held until `</think>` or the end says what it was. Where it is not likely, an end counts only if no
+`<think>` stands before it and no quotation mark or backtick right behind it: else the answer speaks of tags. "unlikely": nothing is
+held, and an end that comes all the same is only dropped.
+"""
 
 _Phase = Literal[
-    "start",  # nothing but whitespace so far
+    "start",  # nothing but white space so far
     "unopened",  # thinking or answer: only a `</think>` or the end will tell
     "opened",  # inside the block, before its first word
     "thinking",
@@ -28,30 +42,37 @@ _Phase = Literal[
 class ThinkingSplitter:
     """The splitter of one answer.
 
-    Tags count at the start of the answer and right behind an earlier block; further on they are the model's words. Whitespace
-    around thinking is dropped, also at its ends: Qwen's templates put it there and strip it again.
-
-    `expect_unopened`: the answer may begin inside the block, since the templates of Qwen3.5 and later end the prompt with
-    `<think>`. Text is then held until `</think>` or the end says what it was.
+    Tags count at the start of the answer and right behind an earlier block; further on they are the model's words. A block that opens
+    twice is one. White space around thinking is dropped, also at its ends: Qwen's templates put it there and strip it again.
     """
 
-    __slots__ = ("_expect_unopened", "_held", "_parts", "_phase")
+    __slots__ = ("_held", "_parts", "_phase", "_unopened", "met_unopened")
 
-    def __init__(self, *, expect_unopened: bool) -> None:
-        self._expect_unopened = expect_unopened
+    def __init__(self, unopened: Unopened) -> None:
+        self._unopened = unopened
         self._phase: _Phase = "start"
         self._held = ""
-        """The undecided end of the text: whitespace, part of a tag, or both."""
+        """The undecided end of the text: white space, part of a tag, or both."""
         self._parts: list[str] = []
         """What the phase "unopened" has gathered."""
+        self.met_unopened = False
+        """The answer did begin inside the thinking."""
+
+    @property
+    def past(self) -> bool:
+        """All that comes is the answer."""
+        return self._phase == "past"
+
+    def passes(self, text: str) -> bool:
+        """Whether `text` is certain to be part of the answer, and changes nothing; so it is for nearly every token."""
+        return self._phase == "past" or (self._phase == "answer" and not self._held and "<" not in text)
 
     def feed(self, text: str) -> Sequence[Delta]:
         """Take the next piece of the answer; the deltas that are certain now."""
-        if not self._held and "<" not in text:  # so it is for nearly every token
-            if self._phase in {"answer", "past"}:
-                return (Text(text),) if text else ()
-            if self._phase == "thinking" and not text[-1:].isspace():
-                return (Reasoning(text),) if text else ()
+        if self.passes(text):
+            return (Text(text),) if text else ()
+        if self._phase == "thinking" and not self._held and "<" not in text and not text[-1:].isspace():
+            return (Reasoning(text),) if text else ()
         rest, self._held = self._held + text, ""
         out: list[Delta] = []
         while rest:
@@ -60,81 +81,125 @@ class ThinkingSplitter:
 
     def flush(self) -> Sequence[Delta]:
         """The answer is over: what was held back."""
+        out: list[Delta] = []
+        if self._held == _CLOSE:
+            self._held = ""
+            self._end_unopened(out)
         rest, self._held = "".join(self._parts) + self._held, ""
+        self._parts.clear()
         phase, self._phase = self._phase, "past"
         if phase in {"opened", "thinking"}:
-            rest = rest.rstrip()
-            return (Reasoning(rest),) if rest else ()
-        return (Text(rest),) if rest else ()
+            if thought := rest.rstrip():
+                out.append(Reasoning(thought))
+        elif rest:
+            out.append(Text(rest))
+        return out
 
     def _step(self, text: str, out: list[Delta]) -> str:
         """Take as much of `text` as the phase can; what is returned is for the phase that follows."""
         match self._phase:
             case "start" | "closed":
                 return self._between(text)
-            case "unopened":
-                return self._unopened(text, out)
+            case "unopened" | "answer":
+                return self._unopened_text(text, out)
             case "opened":
-                self._phase = "thinking" if (body := text.lstrip()) else "opened"
-                return body
+                return self._opened(text)
             case "thinking":
                 return self._thinking(text, out)
-            case "answer":
-                return self._answer(text, out)
             case "past":
                 out.append(Text(text))
                 return ""
 
     def _between(self, text: str) -> str:
         body = text.lstrip()
+        at_start = self._phase == "start"
+        if at_start and len(text) - len(body) > _MOST_SPACE:
+            self._phase = "answer" if self._unopened == "unlikely" else "unopened"
+            return text
         if body.startswith(_OPEN):
             self._phase = "opened"
             return body[len(_OPEN) :]
         if body.startswith(_CLOSE):
             self._phase = "closed"
             return body[len(_CLOSE) :]
-        at_start = self._phase == "start"
         if _OPEN.startswith(body) or _CLOSE.startswith(body):
             self._held = text if at_start else body
             return ""
         if not at_start:
             self._phase = "past"
             return body
-        self._phase = "unopened" if self._expect_unopened else "answer"
+        self._phase = "answer" if self._unopened == "unlikely" else "unopened"
         return text
 
-    def _unopened(self, text: str, out: list[Delta]) -> str:
-        before, rest = self._until_close(text)
-        self._parts.append(before)
-        if self._phase == "closed":
-            thought = "".join(self._parts).strip()
-            self._parts.clear()
-            out.append(Reasoning(thought))
-        return rest
+    def _opened(self, text: str) -> str:
+        body = text.lstrip()
+        if body.startswith(_OPEN):
+            return body[len(_OPEN) :]
+        if _OPEN.startswith(body):
+            self._held = body
+            return ""
+        self._phase = "thinking"
+        return body
 
     def _thinking(self, text: str, out: list[Delta]) -> str:
-        before, rest = self._until_close(text)
+        before, tag, rest = text.partition(_CLOSE)
+        if not tag:
+            before = text[: _settled(text)]
         thought = before.rstrip()
         if thought:
             out.append(Reasoning(thought))
-        if self._phase == "thinking":
-            self._held = before[len(thought) :] + self._held
-        return rest
-
-    def _answer(self, text: str, out: list[Delta]) -> str:
-        before, rest = self._until_close(text)
-        if before:
-            out.append(Text(before))
-        return rest
-
-    def _until_close(self, text: str) -> tuple[str, str]:
-        """What comes before `</think>`, and what comes after; without one, everything that cannot be part of it, the rest being held."""
-        before, tag, rest = text.partition(_CLOSE)
         if tag:
             self._phase = "closed"
-            return before, rest
-        last = text.rfind("<", -len(_CLOSE))
-        if last >= 0 and _CLOSE.startswith(text[last:]):
-            self._held = text[last:]
-            return text[:last], ""
-        return text, ""
+        else:
+            self._held = text[len(thought) :]
+        return rest
+
+    def _unopened_text(self, text: str, out: list[Delta]) -> str:
+        """What comes where no block was opened, up to the next tag that says something."""
+        tag = _TAG.search(text)
+        if tag is None:
+            end = _settled(text)
+            self._gather(text[:end], out)
+            self._held = text[end:]
+            return ""
+        rest = text[tag.end() :]
+        certain = self._unopened == "likely"
+        if tag[0] == _CLOSE and not rest and not certain:
+            self._gather(text[: tag.start()], out)
+            self._held = _CLOSE
+            return ""
+        if tag[0] == _CLOSE and (certain or not rest.startswith(_QUOTES)):
+            self._gather(text[: tag.start()], out)
+            self._end_unopened(out)
+            return rest
+        self._gather(text[: tag.end()], out)
+        if tag[0] == _OPEN and not certain:
+            self._give_up(out)
+        return rest
+
+    def _gather(self, text: str, out: list[Delta]) -> None:
+        if text and self._phase == "answer":
+            out.append(Text(text))
+        elif text:
+            self._parts.append(text)
+
+    def _end_unopened(self, out: list[Delta]) -> None:
+        thought = "".join(self._parts).strip()
+        self._parts.clear()
+        if thought:
+            out.append(Reasoning(thought))
+        self._phase = "closed"
+        self.met_unopened = True
+
+    def _give_up(self, out: list[Delta]) -> None:
+        """The answer speaks of tags: it is words from here on, and what was held is, too."""
+        if self._parts:
+            out.append(Text("".join(self._parts)))
+            self._parts.clear()
+        self._phase = "past"
+
+
+def _settled(text: str) -> int:
+    """How much of `text` can no longer become part of a tag."""
+    last = text.rfind("<", -len(_CLOSE))
+    return last if last >= 0 and (_CLOSE.startswith(text[last:]) or _OPEN.startswith(text[last:])) else len(text)

@@ -142,6 +142,11 @@ WRITTEN = {
     "json block": '<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call>',
     "xml block": "<tool_call>\n<function=weather>\n<parameter=city>\nRome\n</parameter>\n</function>\n</tool_call>",
     "bare json": '{"name": "weather", "arguments": {"city": "Rome"}}',
+    "without opening tag": "<function=weather>\n<parameter=city>\nRome\n</parameter>\n</function>\n</tool_call>",
+    "unclosed": "<tool_call>\n<function=weather>\n<parameter=city>\nRome\n</function>\n</tool_call>",
+    "list": '<tools>[{"type": "function", "function": {"name": "weather", "parameters": {"city": "Rome"}}}]</tools>',
+    "python": "<tool_call>weather(city='Rome')</tool_call>",
+    "bare list": '[{"name": "weather", "arguments": {"city": "Rome"}}]',
     "fenced json": '```json\n{"name": "weather", "arguments": {"city": "Rome"}}\n```',
 }
 
@@ -177,6 +182,52 @@ async def test_a_call_written_into_the_thinking_is_a_call(dialects: Gateway, ups
 
     assert calls_of(response) == ONE
     assert text_of(response) == ""
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_call_drafted_in_the_thinking_is_none_beside_an_answer(
+    dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool
+) -> None:
+    upstream.script(Reply(pieces=[Thought(f"I could write {WRITTEN['json block']} but I know it."), Text("Sunny.")]))
+
+    response = await ask(dialects, stream=stream, tools=TOOLS)
+
+    assert (calls_of(response), text_of(response)) == ([], "Sunny.")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_values_in_tags_have_the_types_of_the_schema(dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool) -> None:
+    properties: Json = {"zip": {"type": "string"}, "ok": {"type": "boolean"}, "tags": {"type": "array"}, "n": {"type": ["integer", "null"]}}
+    tool: Json = {"type": "function", "name": "save", "parameters": {"type": "object", "properties": properties}}
+    given = {"zip": "94103", "ok": "True", "tags": "['a']", "n": "None"}
+    tags = "".join(f"<parameter={name}>\n{value}\n</parameter>\n" for name, value in given.items())
+    upstream.script(Reply.say(f"<tool_call>\n<function=save>\n{tags}</function>\n</tool_call>"))
+
+    response = await ask(dialects, stream=stream, tools=[tool])
+
+    assert calls_of(response) == [("save", {"zip": "94103", "ok": True, "tags": ["a"], "n": None})]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_in_a_format_is_no_call_though_it_looks_like_one(
+    dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool
+) -> None:
+    said = WRITTEN["bare json"]
+    upstream.script(Reply.say(said[:9], said[9:]))
+
+    response = await ask(dialects, stream=stream, tools=TOOLS, text={"format": {"type": "json_object"}})
+
+    assert (calls_of(response), text_of(response)) == ([], said)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_call_in_a_code_fence_is_shown_as_it_is(dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool) -> None:
+    said = f"Write:\n```xml\n{WRITTEN['json block']}\n```\nThat calls it."
+    upstream.script(Reply.say(*(said[at : at + 5] for at in range(0, len(said), 5))))
+
+    response = await ask(dialects, stream=stream, tools=TOOLS)
+
+    assert (calls_of(response), text_of(response)) == ([], said)
 
 
 async def test_words_about_calls_are_words(dialects: Gateway, upstream: ScriptedUpstream) -> None:

@@ -17,7 +17,7 @@ from tests.support.upstream import ScriptedUpstream
 
 STREAMED: Json = {"model": MODEL, "input": "Hi", "stream": True}
 PROMPT: Json = {**STREAMED, "enable_thinking": False}
-"""Nothing is held back until it is known to be no thinking."""
+"""Nothing is held back until it is known to be no thinking, once an answer has shown that the model keeps to that."""
 BODY_LIMIT = 2048
 
 
@@ -38,6 +38,8 @@ def gateway(upstream_server: ScriptedUpstream, tmp_path_factory: pytest.TempPath
         limits__input_items="3",
         limits__tools="1",
     ) as running:
+        headers = {"Authorization": f"Bearer {running.key}"}
+        httpx.post(f"{running.base_url}/v1/responses", json=PROMPT, headers=headers, timeout=30).raise_for_status()
         yield running
 
 

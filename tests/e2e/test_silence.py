@@ -231,8 +231,11 @@ async def test_readers_that_stall_silence_nobody(gateway: Gateway, http: httpx.A
     gates = [Gate() for _ in range(41)]
     flood = "x" * (1 << 20)
     upstream.script(
-        *[Reply(pieces=[*[Text(flood)] * 4, gate]) for gate in gates[:-1]], Reply(pieces=[Text("Hi "), gates[-1], Text("there.")])
+        Reply.say("Hi."),
+        *[Reply(pieces=[*[Text(flood)] * 4, gate]) for gate in gates[:-1]],
+        Reply(pieces=[Text("Hi "), gates[-1], Text("there.")]),
     )
+    await http.post("/v1/responses", json={**STREAMED, "enable_thinking": False})  # the first answer is held, for its thinking
     with ExitStack() as stack:
         for gate in gates[:-1]:
             stack.enter_context(stalled_reader(gateway))

@@ -153,6 +153,66 @@ async def test_log_probabilities_stay_with_the_answer(dialects: Gateway, upstrea
     assert (thought_of(response), text_of(response)) == ("First this.", "So it is.")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("dialect", ["dashscope", "vllm", "sglang", "llamacpp", "ollama", "openai"])
+async def test_tags_at_the_beginning_are_no_answer_of_a_server_that_separates_thinking_elsewhere(
+    dialects: Gateway, upstream: ScriptedUpstream, dialect: str, *, stream: bool
+) -> None:
+    upstream.script(Reply(pieces=COMES["reasoning_content"]), Reply(pieces=COMES["tags"]), Reply.say("</thi", "nk>\n\nSo ", "it is."))
+
+    await ask(dialects, model=f"{dialect}/qwen-plus", stream=stream)
+    tagged = await ask(dialects, model=f"{dialect}/qwen-plus", stream=stream)
+    lone = await ask(dialects, model=f"{dialect}/qwen-plus", stream=stream)
+
+    assert (thought_of(tagged), text_of(tagged)) == ("First this.", "So it is.")
+    assert text_of(lone) == "So it is."
+
+
+@pytest.mark.parametrize("dialect", ["dashscope", "vllm", "sglang", "llamacpp", "ollama", "openai"])
+async def test_thinking_that_comes_though_it_is_off_is_no_answer(dialects: Gateway, upstream: ScriptedUpstream, dialect: str) -> None:
+    """In the first plain answer as in every later one, whatever came between."""
+    clean = Reply.say("It ", "is.")
+    upstream.script(Reply(pieces=COMES["unopened"]), clean, clean, Reply(pieces=COMES["unopened"]))
+
+    answers = [await ask(dialects, model=f"{dialect}/qwen-plus", **OFF) for _ in range(4)]
+
+    assert [thought_of(answer) for answer in answers] == ["First this.", "", "", "First this."]
+    assert [text_of(answer) for answer in answers] == ["So it is.", "It is.", "It is.", "So it is."]
+
+
+@pytest.mark.parametrize("dialect", ["vllm", "sglang", "llamacpp", "ollama", "openai"])
+async def test_a_stream_is_held_until_it_is_known_that_no_thinking_comes(
+    dialects: Gateway, upstream: ScriptedUpstream, dialect: str
+) -> None:
+    clean, leak = Reply.say("It ", "is."), Reply(pieces=COMES["unopened"])
+    upstream.script(leak, leak, clean, clean, leak, leak)
+
+    streams = [await streamed(dialects, model=f"{dialect}/qwen3.8-max", **OFF) for _ in range(6)]
+
+    ends = [judged.events[-1]["response"] for judged in streams]
+    assert [text_of(end) for end in ends] == ["So it is.", "So it is.", "It is.", "It is.", "First this.\nSo it is.", "So it is."]
+    assert [thought_of(end) for end in ends] == ["First this.", "First this.", "", "", "", "First this."]
+    deltas = [sum(event["type"] == "response.output_text.delta" for event in judged.events) for judged in streams]
+    assert (deltas[2], deltas[3]) == (1, 2)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("wish", [OFF, effort("none")])
+async def test_with_thinking_off_an_answer_in_the_wrong_field_is_the_message(
+    dialects: Gateway, upstream: ScriptedUpstream, wish: Json, *, stream: bool
+) -> None:
+    upstream.script(Reply(pieces=[Thought("It "), Thought("is.")]), Reply(pieces=COMES["reasoning_content"]), Reply(pieces=[Thought("hm")]))
+
+    wrong = await ask(dialects, stream=stream, model="vllm/qwen3-8b", **wish)
+    right = await ask(dialects, stream=stream, model="vllm/qwen3-8b", **wish)
+    on = await ask(dialects, stream=stream, model="vllm/qwen3-8b", **ON)
+
+    assert [item["type"] for item in wrong["output"]] == ["message"]
+    assert text_of(wrong) == "It is."
+    assert (thought_of(right), text_of(right)) == ("First this.", "So it is.")
+    assert (thought_of(on), text_of(on)) == ("hm", "")
+
+
 async def test_an_answer_streams_though_thinking_might_have_been_in_it(dialects: Gateway, upstream: ScriptedUpstream) -> None:
     """The first answer shows that this server does not begin inside the thinking; from then on text need not wait."""
     upstream.script(Reply.say("It ", "is."), Reply.say("It ", "is."))

@@ -19,7 +19,7 @@ from app.engine.routing import Route, Router
 from app.engine.run import Ports, Run
 from app.engine.runs import Runs
 from app.engine.sealing import Sealer
-from app.engine.turn import Parsers
+from app.engine.upstream_traits import UpstreamTraits
 from app.protocol.deltas import CallArguments, CallOpened, Delta, Text, TokenUsage, TurnFinished
 from app.protocol.hosted import HostedCall, HostedItem, McpApprovalRequest, McpCall, ToolCall
 from app.protocol.messages import FunctionTool
@@ -175,7 +175,7 @@ class Engine:
             router=Router([Route(self.provider)], {}, lambda _: None),
             sealer=Sealer(b"s" * 32),
             validator=VALIDATOR,
-            parsers=Parsers(),
+            traits=UpstreamTraits(),
             metrics=self.metrics,
             shared=None,
             clock=lambda: self.now,

@@ -16,7 +16,7 @@ from app.engine.routing import Route, Router
 from app.engine.run import Ports, Run
 from app.engine.runs import Runs
 from app.engine.sealing import Sealer
-from app.engine.turn import Parsers
+from app.engine.upstream_traits import UpstreamTraits
 from app.protocol.deltas import Text, TurnFinished
 from app.protocol.errors import Conflict
 from app.settings import Limits
@@ -56,7 +56,7 @@ class Stage:
             router=Router([Route(provider)], {}, lambda _: None),
             sealer=Sealer(b"s" * 32),
             validator=VALIDATOR,
-            parsers=Parsers(),
+            traits=UpstreamTraits(),
             metrics=Metrics(),
             shared=None,
             clock=lambda: 1_700_000_000.0,

@@ -15,7 +15,8 @@ from app.engine.history import History
 from app.engine.preparation import Preparation, Tenant
 from app.engine.routing import Route, Started
 from app.engine.sealing import Sealer
-from app.engine.turn import ModelFailure, Parsers, Surroundings
+from app.engine.turn import ModelFailure, Surroundings
+from app.engine.upstream_traits import UpstreamTraits
 from app.protocol.assembler import Assembler
 from app.protocol.deltas import CallArguments, CallOpened, Delta, Reasoning, Text, TokenUsage, TurnFinished
 from app.protocol.items import FunctionCallItem, MessageItem, OutputItem, OutputText, ReasoningItem
@@ -48,7 +49,8 @@ class Played:
 
     def __init__(self, *script: Turn, can: Capabilities = TEXT_ONLY) -> None:
         self.provider = ScriptedProvider(*script, can=can)
-        self.parsers = Parsers()
+        self.traits = UpstreamTraits()
+        self.assembler: Assembler | None = None
         self.shown: list[bytes] = []
         self.sightings: list[str] = []
         """What a client had seen of the answer's text after each step."""
@@ -61,12 +63,13 @@ class Played:
         preparation = Preparation(request, request.items, Tenant("p", history, Sealer(bytes(32)), no_media()), None)
         prepared = await preparation.prepare(self.provider, "m", 0)
         assembler = new_assembler(parallel_calls=prepared.call.parallel_tool_calls)
+        self.assembler = assembler
         assembler.start()
 
         async def publish() -> None:
             self._take(assembler)
 
-        around = Surroundings(VALIDATOR, self.parsers, self._open, publish)
+        around = Surroundings(VALIDATOR, self.traits, self._open, publish)
         await turn.run(prepared, await self._open(prepared.call), assembler, around)
         assembler.finish(9)
         assert assembler.response is not None
@@ -216,9 +219,37 @@ async def test_a_failure_in_the_middle_is_passed_on_and_the_request_closed() -> 
     assert played.provider.closed == 1
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_thinking_in_front_of_a_format_is_no_part_of_it(*, stream: bool) -> None:
+    played = Played(spoken(Text('Is {"a": 2} right?'), Text("\n</think>\n\n"), Text('{"a": 1}')))
+    output = await played.play(stream=stream, text=FORMAT)
+    assert texts(output) == ['{"a": 1}']
+    assert isinstance(output[0], ReasoningItem)
+    assert len(played.provider.calls) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_text_that_was_held_is_there_when_the_answer_breaks_off(*, stream: bool) -> None:
+    class Breaking(ScriptedProvider):
+        async def stream(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]:
+            async with aclosing(super().stream(call)) as batches:
+                async for batch in batches:
+                    yield batch
+            raise UpstreamError("Cut.", status=502)
+
+    played = Played()
+    played.provider = Breaking(
+        [[Text("Half an ")], [Text("answer <tool_call>{")]], can=msgspec.structs.replace(TEXT_ONLY, reasoning_field=False)
+    )
+    with pytest.raises(UpstreamError, match="Cut"):
+        await played.play(stream=stream, tools=TOOLS)
+    assert played.assembler is not None
+    assert texts(played.assembler.so_far()[0]) == ["Half an answer <tool_call>{"]
+
+
 async def test_what_was_learned_about_an_upstream_is_used_for_the_next_turn() -> None:
     can = msgspec.structs.replace(TEXT_ONLY, reasoning_field=False)
-    played = Played(spoken(Reasoning("hm"), Text("so")), spoken(Text("<think>is a tag</think>")), can=can)
-    await played.play()
-    assert played.parsers.apart("one", "m")
-    assert texts(await played.play()) == ["<think>is a tag</think>"]
+    played = Played(spoken(Reasoning("hm"), Text("so")), spoken(Text("a"), Text("b")), can=can)
+    await played.play(stream=True)
+    assert texts(await played.play(stream=True)) == ["ab"]
+    assert "a" in played.sightings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from app.protocol.deltas import CallArguments, CallOpened, Delta, Text
 from app.protocol.recovery import CallRecovery
 
-NAMES = ("weather", "search")
+ANYTHING = msgspec.Raw(b'{"type":"object"}')
+NAMES = {"weather": ANYTHING, "search": ANYTHING}
 WEATHER = '{"name": "weather", "arguments": {"city": "Rome"}}'
 CALLED = ("weather", '{"city": "Rome"}')
 BLOCK = f"<tool_call>\n{WEATHER}\n</tool_call>"
@@ -99,7 +101,6 @@ def test_several_functions_in_one_block_are_several_calls() -> None:
         '<tool_call>{"name": "weather", "arguments": {"city": NaN}}</tool_call>',
         "<tool_call>" + '{"name": "weather", "arguments": {"a":' + "[" * 5000 + "</tool_call>",
         "<tool_call><function=unknown></function></tool_call>",
-        "<tool_call><function=search><parameter=q>a</function></tool_call>",
         "<tool_call><function=search>stray</function></tool_call>",
         "<tool_call><function=search></function> stray</tool_call>",
         '\n <tool_call>{"name": "weather", "arguments": {"city": "Ro',
@@ -137,7 +138,7 @@ def test_an_answer_that_is_one_call_object_is_a_call(stream: str) -> None:
     [
         f"{WEATHER} That is how I would call it.",
         f"For example: {WEATHER}",
-        WEATHER[:-1],
+        WEATHER[:-15],
         '{"name": "weather", "arguments": {}, "answer": ',
         '{"name": "weather", "arguments": "Rome"}',
         f"```python\n{WEATHER}\n```",
@@ -169,7 +170,7 @@ def test_text_is_held_only_as_long_as_it_can_become_a_call(held: str, released_b
 
 def test_an_answer_that_is_json_of_another_kind_streams_at_once() -> None:
     assert read(CallRecovery(NAMES).feed('{"title": "')) == ('{"title": "', [])
-    assert read(CallRecovery(()).feed('{"name": "')) == ('{"name": "', [])
+    assert read(CallRecovery({}).feed('{"name": "')) == ('{"name": "', [])
 
 
 def test_calls_are_numbered_from_the_first_index_on() -> None:

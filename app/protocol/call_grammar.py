@@ -1,0 +1,116 @@
+"""The ways in which models write calls into their text, as data.
+
+What Qwen's templates ask for (Hermes JSON, Qwen3-Coder's tags), and what models make of it, by reports to vLLM, SGLang, Ollama and
+llama.cpp: the tag that opens is forgotten, or is that of the prompt's list of tools; the call is wrapped as in OpenAI's API; small
+models answer with nothing but the JSON.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator
+
+import msgspec
+
+from app.protocol.written_calls import FUNCTION_MARKS, ends_in_string, tags_are_whole
+
+_NAME = "\0"
+"""Stands for a function's name in `BARE` and in a body's beginning."""
+
+
+class Family(msgspec.Struct, frozen=True):
+    """Calls between marks, anywhere in the text."""
+
+    opens: str
+    """Its only `<` is its first character."""
+    closes: tuple[str, ...]
+    keeps_marks: bool = False
+    """The marks are part of the body."""
+
+
+_BODIES = ("{", "[", "<function=", "<function name=", "```", f"{_NAME}(", f"{_NAME}\n", f"{_NAME}{{")
+"""How the body of a family begins whose marks are no part of it."""
+_AFTER_FUNCTION_MARK = (f"{_NAME}>", f'"{_NAME}"', f"'{_NAME}'", f"{_NAME} ")
+"""How one goes on whose opening mark is that of a function."""
+
+FAMILIES = (
+    Family("<tool_call>", ("</tool_call>",)),
+    Family("<tool_calls>", ("</tool_calls>",)),
+    Family("<tools>", ("</tools>",)),
+    Family("<function_call>", ("</function_call>",)),
+    Family("<function_calls>", ("</function_calls>",)),
+    Family("<function=", ("</function>", "</tool_call>"), keeps_marks=True),
+    Family("<function name=", ("</function>", "</tool_call>"), keeps_marks=True),
+)
+
+BARE = (
+    '{"name":"\0","arguments":',
+    '{"name":"\0","parameters":',
+    '{"arguments":{',
+    '{"parameters":{',
+    '{"type":"function","function":{"name":"\0"',
+    '{"type":"function","name":"\0"',
+    '{"function":{"name":"\0"',
+    '{"tool_calls":[',
+)
+"""How an answer begins, without white space, that is nothing but a call."""
+_BARE_IN_LISTS = (f"{_NAME}(",)
+_BARE_IN_FENCES = ("<tool_call>", "<function=")
+_FENCE = re.compile(r"```(?:json|xml|tool_call)?(?![a-z_])[ \t]*\s*")
+_PART_OF_FENCE = re.compile(r"`{1,2}|```(?:j(?:s(?:on?)?)?|x(?:ml?)?|t(?:o(?:ol?)?)?|tool_(?:c(?:a(?:ll?)?)?)?)?")
+MOST_LOOKED_AT = 1000
+"""Characters, within which the beginning of a bare form has to show."""
+
+OPENING = re.compile("|".join(re.escape(family.opens) for family in FAMILIES))
+BY_MARK = {family.opens: family for family in FAMILIES}
+CLOSING = {family.opens: re.compile("|".join(re.escape(mark) for mark in family.closes)) for family in FAMILIES}
+STRAY = tuple({mark for family in FAMILIES for mark in family.closes})
+"""Marks that are forgotten, or doubled, behind a call."""
+
+
+class Beginnings:
+    """How calls of these functions begin."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        bare = tuple(_filled(BARE, names))
+        self._bare = (*bare, *(f"[{form}" for form in bare), *(f"[{form}" for form in _filled(_BARE_IN_LISTS, names)))
+        self._fenced = (*self._bare, *_BARE_IN_FENCES)
+        self._bodies = tuple(_filled(_BODIES, names))
+        self._names = tuple(_filled(_AFTER_FUNCTION_MARK, names))
+
+    def bare(self, text: str) -> bool | None:
+        """Whether the answer that begins with `text` may be nothing but a call; None: that cannot be known yet."""
+        found = self._bare_within(text[:MOST_LOOKED_AT].lstrip())
+        return False if found is None and len(text) >= MOST_LOOKED_AT else found
+
+    def body(self, family: Family, text: str) -> bool | None:
+        """Whether the text behind an opening mark may be a call; None: that cannot be known yet."""
+        near = text[:MOST_LOOKED_AT]
+        found = _begins(near, self._names) if family.keeps_marks else _begins(near.lstrip(), self._bodies)
+        return False if found is None and len(text) >= MOST_LOOKED_AT else found
+
+    def _bare_within(self, text: str) -> bool | None:
+        if not text.startswith("`"):
+            return _begins("".join(text.split()), self._bare)
+        if _PART_OF_FENCE.fullmatch(text):
+            return None
+        fence = _FENCE.match(text)
+        return _begins("".join(text[fence.end() :].split()), self._fenced) if fence else False
+
+
+def _filled(forms: Iterable[str], names: Iterable[str]) -> Iterator[str]:
+    return (form.replace(_NAME, name) for form in forms for name in (names if _NAME in form else ("",)))
+
+
+def _begins(text: str, forms: tuple[str, ...]) -> bool | None:
+    if text.startswith(forms):
+        return True
+    return None if any(form.startswith(text) for form in forms) else False
+
+
+def is_whole(body: str, mark: str) -> bool:
+    """Whether the body ends at the closing mark that was found behind it; else the mark may be part of a value."""
+    start = body.lstrip()
+    if start.startswith(FUNCTION_MARKS):
+        return tags_are_whole(body, mark)
+    return not (start.startswith(("{", "[")) and ends_in_string(body))
