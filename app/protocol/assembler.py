@@ -68,6 +68,7 @@ class Assembler:
         """Of all turns so far, as far as the upstream counts."""
         self._estimated = False
         self.output: list[OutputItem] = []
+        self._turn_began = 0
         self.cuts: list[Sequence[Cut]] = []
         self.finish_reason: d.FinishReason | None = None
         """Of the last turn; None: the turn has not ended."""
@@ -139,6 +140,7 @@ class Assembler:
     def begin_turn(self) -> None:
         """The model is asked again, with what its calls have brought."""
         self.finish_reason = None
+        self._turn_began = len(self.output)
 
     @property
     def hosted(self) -> Sequence[HostedCall]:
@@ -157,6 +159,7 @@ class Assembler:
         if isinstance(self._writer, HostedWriter):
             self._writer.settle(item)
         self.close_item("completed")
+        self._turn_began = len(self.output)
         said = self._deferred.advance()
         waiting, self._deferred = self._deferred, Deferral()
         self.receive(said)
@@ -182,11 +185,27 @@ class Assembler:
             self.close_item("completed")
         elif running:
             writer.run(item)
+        self._turn_began = len(self.output)
+
+    @property
+    def may_abandon(self) -> bool:
+        """Nothing but thinking of this turn has reached the client; of a plain answer nothing ever has."""
+        if self._options.quiet:
+            return True
+        thought = all(isinstance(item, ReasoningItem) for item in self.output[self._turn_began :])
+        return thought and (self._writer is None or isinstance(self._writer, ReasoningWriter))
 
     def abandon_turn(self) -> None:
-        """The turn will be tried again: what was shown stays, the rest is forgotten. Its usage still counts."""
-        self.close_item("completed")
+        """The turn will be tried again: thinking stays, the rest is forgotten. Its usage still counts."""
+        if isinstance(self._writer, ReasoningWriter):
+            self.close_item("completed")
+        self._writer = None
+        kept = self._turn_began
+        while kept < len(self.output) and isinstance(self.output[kept], ReasoningItem):
+            kept += 1
+        del self.output[kept:]
         self._calls.clear()
+        self._waiting.clear()
         self._lead.clear()
         self._deferred.clear()
         self.called = False
