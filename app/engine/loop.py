@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import msgspec
 
 from app.engine import turn
+from app.engine.gate import RefusedCall
 from app.engine.history import join
 from app.engine.hosted import Hosted, Ran
 from app.engine.preparation import Duties, Prepared, forced_in_words
 from app.engine.routing import Started
-from app.engine.turn import Surroundings
+from app.engine.turn import ModelFailure, Surroundings, functions_in_words
+from app.protocol.arguments import sendable
 from app.protocol.assembler import Assembler
 from app.protocol.hosted import HostedCall, McpApprovalRequest
 from app.protocol.items import CustomToolCallItem, FunctionCallItem, MessageItem, OutputItem, OutputText, ReasoningItem
-from app.protocol.messages import Assistant, Call, ImagePart, Message, TextPart, User
+from app.protocol.messages import Assistant, Call, FunctionTool, ImagePart, Message, TextPart, ToolResult, User
+from app.protocol.names import sendable_name
 
 _CLIENTS = (CustomToolCallItem, FunctionCallItem)
 _LEFT_UNDONE = (*_CLIENTS, McpApprovalRequest)
@@ -49,9 +52,9 @@ async def run(prepared: Prepared, started: Started, assembler: Assembler, hosted
     left = bounds.calls
     for turns_left in range(bounds.rounds, -1, -1):
         spoken = len(assembler.output)
-        await turn.run(prepared, started, assembler, around)
+        unknown = await turn.run(prepared, started, assembler, around, tells=turns_left > 0)
         calls = assembler.hosted
-        if not calls or turns_left == 0:
+        if not (calls or unknown) or turns_left == 0:
             assembler.drop_hosted()
             return
         allowed = calls if left is None else calls[:left]
@@ -61,6 +64,8 @@ async def run(prepared: Prepared, started: Started, assembler: Assembler, hosted
             assembler.cut_short = "max_tool_calls"
         output = assembler.output[spoken:]
         if assembler.cut_short or any(isinstance(item, _LEFT_UNDONE) for item in output):
+            if unknown:  # the client is asked first, and nobody could tell the model
+                raise ModelFailure(unknown[0].complaint)
             return
         left = None if left is None else left - len(ran)
         used = assembler.usage.output_tokens if assembler.usage is not None else 0
@@ -68,7 +73,9 @@ async def run(prepared: Prepared, started: Started, assembler: Assembler, hosted
         if tokens is not None and tokens <= 0:
             assembler.finish_reason = "length"
             return
-        prepared = _continued(prepared, _said(output, ran), tokens, offers=turns_left > 1)
+        offered = _offered(prepared, hosted=turns_left > 1)
+        exchanges = [*map(_exchange, ran), *_corrections(unknown, offered, turns_left)]
+        prepared = _continued(prepared, _said(output, exchanges, ran), tokens, offered)
         assembler.begin_turn()
         started = await around.reopen(prepared.call)
 
@@ -107,12 +114,24 @@ def _settle(ran: Ran, assembler: Assembler) -> str:
     return assembler.output[place].id
 
 
-def _said(output: Sequence[OutputItem], ran: Sequence[Ran]) -> Sequence[Message]:
+def _said(output: Sequence[OutputItem], exchanges: Sequence[tuple[Call, ToolResult]], ran: Sequence[Ran]) -> Sequence[Message]:
     """The turn as the model will read it: what it said and called, and the results."""
     text = "".join(p.text for item in output if isinstance(item, MessageItem) for p in item.content if isinstance(p, OutputText))
     reasoning = "\n".join(_thought(item) for item in output if isinstance(item, ReasoningItem))
-    calls = tuple(Call(one.call.call_id, one.call.name, one.call.arguments or "{}") for one in ran)
-    return [Assistant(text, reasoning, calls), *(one.result for one in ran), *_shown([image for one in ran for image in one.images])]
+    calls, results = tuple(call for call, _ in exchanges), [result for _, result in exchanges]
+    return [Assistant(text, reasoning, calls), *results, *_shown([image for one in ran for image in one.images])]
+
+
+def _exchange(ran: Ran) -> tuple[Call, ToolResult]:
+    """The call as an upstream takes it again, and its result."""
+    return Call(ran.call.call_id, ran.call.name, sendable(ran.call.arguments)), ran.result
+
+
+def _corrections(unknown: Sequence[RefusedCall], offered: Sequence[FunctionTool], turns_left: int) -> Iterator[tuple[Call, ToolResult]]:
+    """Calls of functions that there are not, and what the model is told of each."""
+    for place, refused in enumerate(unknown):
+        call = Call(f"call_unknown_{turns_left}_{place}", sendable_name(refused.name), sendable(refused.arguments))
+        yield call, ToolResult(call.call_id, f"{refused.complaint} {functions_in_words(offered)}")
 
 
 def _thought(item: ReasoningItem) -> str:
@@ -123,8 +142,14 @@ def _shown(images: Sequence[ImagePart]) -> Sequence[Message]:
     return [User((TextPart("Images that the tools returned:"), *images))] if images else []
 
 
-def _continued(prepared: Prepared, said: Sequence[Message], tokens: int | None, *, offers: bool) -> Prepared:
-    """The next turn's call. A demanded call has been made; in the last turn there are no hosted functions on offer any more."""
+def _offered(prepared: Prepared, *, hosted: bool) -> Sequence[FunctionTool]:
+    """The next turn's functions: in the last turn there are no hosted ones on offer any more."""
+    tools = prepared.call.tools
+    return tools if hosted else [tool for tool in tools if tool.name not in prepared.hosted]
+
+
+def _continued(prepared: Prepared, said: Sequence[Message], tokens: int | None, offered: Sequence[FunctionTool]) -> Prepared:
+    """The next turn's call. A demanded call has been made."""
     call, duties = prepared.call, prepared.duties
     system = call.system
     if duties.forced is not None and system is not None:
@@ -134,11 +159,11 @@ def _continued(prepared: Prepared, said: Sequence[Message], tokens: int | None, 
         system=system,
         prefix=join(call.prefix, prepared.provider.encode_messages(call.messages, reasoning=True)),  # each message is written once
         messages=tuple(message for message in said if prepared.can.images or not _is_image(message)),
-        tools=call.tools if offers else [tool for tool in call.tools if tool.name not in prepared.hosted],
+        tools=offered,
         forced_call=None,
         sampling=msgspec.structs.replace(call.sampling, max_output_tokens=tokens),
     )
-    relaxed = Duties(None, duties.format, duties.withheld, holds_text=duties.holds_answer)
+    relaxed = Duties(None, duties.format, duties.withheld, duties.enforced)
     return msgspec.structs.replace(prepared, call=following, duties=relaxed)
 
 

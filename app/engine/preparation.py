@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Literal
 
@@ -22,6 +22,8 @@ from app.engine.transcript import Context, Transcript, last_user, weight
 from app.protocol import ids
 from app.protocol.errors import InvalidRequest
 from app.protocol.messages import FunctionTool
+from app.protocol.names import resolve
+from app.protocol.writers import CallTarget
 from app.providers.base import Capabilities, ForcedCall, JsonObject, JsonSchema, ModelCall, Provider, Sampling
 
 _WITHOUT_EFFECT: dict[str, float] = {"presence_penalty": 0, "frequency_penalty": 0, "repetition_penalty": 1}
@@ -39,10 +41,8 @@ class Duties(msgspec.Struct, frozen=True):
     """The answer's format; always checked, wherever it was enforced."""
     withheld: frozenset[str] = frozenset()
     """Functions of the client that `tool_choice` does not allow, by the names the upstream knows."""
-    holds_text: bool = False
-    """Text waits until it has been checked, so that a second try is possible."""
-    holds_answer: bool = False
-    """The same in later turns, where no call is demanded any more."""
+    enforced: bool = False
+    """The upstream has promised to enforce the whole format."""
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -63,6 +63,15 @@ class Prepared(msgspec.Struct, frozen=True):
     """Names of the functions that are run here."""
     resumed: Sequence[Ran] = ()
     """Calls that have run already, since the client has consented to them."""
+    targets: Mapping[str, CallTarget] = {}
+    """The client's own names of its functions, by those that the upstream knows."""
+
+    def function(self, written: str) -> str | None:
+        """The function on offer that the model means; None: there is none. Functions run here stay known when they are not offered any
+        more."""
+        if written in self.hosted or any(tool.name == written for tool in self.call.tools):
+            return written
+        return resolve(written, {*self.hosted, *(tool.name for tool in self.call.tools)}, self.targets)
 
     def reader(self, *, apart: bool, tagged: bool) -> Reader:
         """What cleans a turn of this call. What was seen of the upstream with this model: `apart`: it separates thinking by itself;
@@ -124,7 +133,8 @@ class Preparation:
         call, duties = self._call(transcript, _Setting(provider, model, can, decision, context, offer))
         hosted = frozenset([function.name for function in offer.functions])
         warnings = self._warnings(transcript)
-        return Prepared(provider, call, decision, duties, view, context, items, transcript, can, warnings, hosted, resumed)
+        targets = self._admitted.tools.targets
+        return Prepared(provider, call, decision, duties, view, context, items, transcript, can, warnings, hosted, resumed, targets)
 
     def _call(self, transcript: Transcript, setting: _Setting) -> tuple[ModelCall, Duties]:
         admitted, request, can, messages = self._admitted, self._admitted.request, setting.can, transcript.messages
@@ -185,8 +195,7 @@ class Preparation:
         self, can: Capabilities, enforced: str | None, tools: Sequence[FunctionTool], *, thinks: bool
     ) -> tuple[ForcedCall | None, Duties]:
         wanted, answer = _demanded(self._admitted.tools.forced, tools), self._admitted.format
-        holds = answer is not None and not (self._admitted.stream and enforced == "whole")
-        duties = Duties(wanted, answer, self._admitted.tools.withheld, wanted is not None or holds, holds)
+        duties = Duties(wanted, answer, self._admitted.tools.withheld, enforced == "whole")
         if wanted is None or (thinks and not can.forced_calls_while_thinking):
             return None, duties
         kind = "named" if wanted.name else "required"

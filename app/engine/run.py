@@ -18,6 +18,7 @@ from app.engine.catalog import Catalog
 from app.engine.echo import begin
 from app.engine.exchanges import Exchanges
 from app.engine.exchanges import encode as encode_exchanges
+from app.engine.formats import Formats
 from app.engine.history import History, Recent
 from app.engine.hosted import Hosted
 from app.engine.loop import Bounds
@@ -64,6 +65,7 @@ class Ports(msgspec.Struct, frozen=True):
     sealer: Sealer
     validator: Validator
     parsers: Parsers
+    formats: Formats
     metrics: Metrics
     shared: EventLog | None
     """Where streams can be followed from other processes."""
@@ -201,7 +203,7 @@ class Run:
         if started is None:
             raise RuntimeError("open() comes first")
         try:
-            around = Surroundings(ports.validator, ports.parsers, self._open, publish)
+            around = Surroundings(ports.validator, ports.parsers, self._open, publish, ports.formats)
             if self._hosted is None:
                 await turn.run(self._ready, started, assembler, around)
             else:

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from app.engine import turn
+from app.engine.formats import Formats
 from app.engine.history import History
 from app.engine.preparation import Preparation, Tenant
 from app.engine.routing import Route, Started
@@ -49,6 +50,7 @@ class Played:
     def __init__(self, *script: Turn, can: Capabilities = TEXT_ONLY) -> None:
         self.provider = ScriptedProvider(*script, can=can)
         self.parsers = Parsers()
+        self.formats = Formats()
         self.shown: list[bytes] = []
         self.sightings: list[str] = []
         """What a client had seen of the answer's text after each step."""
@@ -66,7 +68,7 @@ class Played:
         async def publish() -> None:
             self._take(assembler)
 
-        around = Surroundings(VALIDATOR, self.parsers, self._open, publish)
+        around = Surroundings(VALIDATOR, self.parsers, self._open, publish, self.formats)
         await turn.run(prepared, await self._open(prepared.call), assembler, around)
         assembler.finish(9)
         assert assembler.response is not None
