@@ -140,6 +140,35 @@ async def test_an_unknown_field_is_refused_by_name(dialects: Gateway, upstream: 
     assert not upstream.requests
 
 
+@pytest.mark.parametrize(
+    ("fields", "param", "words"),
+    [
+        ({"text": {"type": "json_object"}}, "text.type", "text.format"),
+        ({"text": {"format": {"type": "json_object", "schema": {}}}}, "text.format.schema", "json_schema"),
+        ({"text": {"format": {"type": "json_schema", "json_schema": {}}}}, "text.format.json_schema", "beside 'type'"),
+        ({"reasoning": {"effort": "low", "budget": 5}}, "reasoning.budget", ""),
+        ({"stream_options": {"usage": True}}, "stream_options.usage", ""),
+        ({"tools": [{**function("f"), "input_schema": {}}]}, "tools[0].input_schema", "parameters"),
+        ({"tools": [{"type": "custom", "name": "c", "grammar": "x"}]}, "tools[0].grammar", ""),
+        (
+            {"tools": [{"type": "namespace", "name": "n", "tools": [{**function("f"), "return": {}}]}]},
+            "tools[0].tools[0].return",
+            "",
+        ),
+        ({"tools": [function("f")], "tool_choice": {"type": "function", "name": "f", "force": True}}, "tool_choice.force", ""),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_unknown_field_inside_another_is_refused_by_name(
+    dialects: Gateway, upstream: ScriptedUpstream, fields: Json, param: str, words: str, *, stream: bool
+) -> None:
+    error = error_of(await post(dialects, stream=stream, **fields), 400)
+
+    assert (error["code"], error["param"]) == ("unknown_parameter", param)
+    assert words in error["message"]
+    assert not upstream.requests
+
+
 @pytest.mark.parametrize(("missing", "code"), [("model", "missing_required_parameter"), ("input", "missing_required_parameter")])
 @pytest.mark.parametrize("null", [True, False])
 async def test_what_is_missing_is_named(dialects: Gateway, upstream: ScriptedUpstream, missing: str, code: str, *, null: bool) -> None:
