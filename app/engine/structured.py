@@ -40,7 +40,7 @@ _CACHED_SCHEMAS = 64
 
 _OBJECT = re.compile(r'\{\s*["}]')
 """Where a JSON object begins; braces in prose do not look so."""
-_MOST_OBJECTS = 1000
+_MOST_SKETCHES = 100
 _scanner = json.JSONDecoder()
 _FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*)```", re.DOTALL | re.IGNORECASE)
 
@@ -91,23 +91,39 @@ def extract_json(text: str) -> str | None:
 
 
 def last_object(text: str) -> str | None:
-    """The last JSON object in a text, which may hold others: drafts, in a model's thinking."""
-    objects = _objects(text)
-    return objects[-1] if objects else None
+    """The JSON object that a text comes to, which may hold others before it: sketches and drafts, in a model's thinking."""
+    end = text.rfind("}") + 1
+    if _OBJECT.search(text, end):
+        return None
+    sketches = 0
+    start = _OBJECT.search(text)
+    while start is not None and sketches < _MOST_SKETCHES:
+        found = _read_object(text, start.start())
+        if found is not None and start.start() + len(found) == end:
+            return found
+        sketches += found is None
+        start = _OBJECT.search(text, start.start() + len(found or "{"))
+    return None
 
 
 def _objects(text: str) -> Sequence[str]:
     """The JSON objects in a text, outermost ones only; none when one of them is broken, since what is inside it was not meant alone."""
-    found: list[str] = []
+    objects: list[str] = []
     start = _OBJECT.search(text)
-    while start is not None and len(found) < _MOST_OBJECTS:
-        try:
-            end = _scanner.raw_decode(text, start.start())[1]
-        except (ValueError, RecursionError):
+    while start is not None:
+        found = _read_object(text, start.start())
+        if found is None:
             return ()
-        found.append(text[start.start() : end])
-        start = _OBJECT.search(text, end)
-    return found
+        objects.append(found)
+        start = _OBJECT.search(text, start.start() + len(found))
+    return objects
+
+
+def _read_object(text: str, start: int) -> str | None:
+    try:
+        return text[start : _scanner.raw_decode(text, start)[1]]
+    except (ValueError, RecursionError):
+        return None
 
 
 class _Schema(msgspec.Struct, frozen=True):
