@@ -70,10 +70,11 @@ class TextConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`stream_options`; obfuscation padding is never sent, so either value is honoured. The usage, which clients of Chat Completions ask
-    for here, is always sent."""
+    for here, is always sent, and summaries of thinking (Codex says in which order) are always whole."""
 
     include_obfuscation: bool | None = None
     include_usage: bool | None = None
+    reasoning_summary_delivery: str | None = None
 
 
 class Tool(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import openai
 import pytest
 
 from tests.support.e2e_dialects import (
@@ -311,6 +312,40 @@ async def test_a_name_that_was_shortened_or_respelt_is_the_function_that_is_mean
     assert calls_of(response) == [("status", {"id": 1})]
     assert response["output"][0]["namespace"] == "ns"
     assert len(upstream.requests) == 1
+
+
+async def test_the_official_client_gets_the_function_that_is_meant(dialects: Gateway, upstream: ScriptedUpstream) -> None:
+    upstream.script(*[Reply(pieces=[Call("ns.status", ['{"id":', "1}"])])] * 2)
+    tools: Any = [SPACE]
+
+    async with dialects.client() as client:
+        plain = await client.responses.create(model="vllm/other", input="Hi", tools=tools)
+        async with client.responses.stream(model="vllm/other", input="Hi", tools=tools) as events:
+            final = await events.get_final_response()
+
+    for item in (plain.output[0], final.output[0]):
+        assert item.type == "function_call"
+        assert (item.name, item.namespace, item.arguments) == ("status", "ns", '{"id":1}')
+
+
+async def test_the_official_client_hears_of_a_function_that_there_is_not(dialects: Gateway, upstream: ScriptedUpstream) -> None:
+    upstream.script(*[Reply(pieces=[Text("I look."), Call("bogus")])] * 3)
+    tools: Any = TOOLS
+    seen: list[str] = []
+
+    async def listen(client: openai.AsyncOpenAI) -> None:
+        async with client.responses.stream(model="vllm/other", input="Hi", tools=tools) as events:
+            async for event in events:
+                seen.append(event.type)
+
+    async with dialects.client() as client:
+        with pytest.raises(openai.APIStatusError, match="'bogus'"):
+            await client.with_options(max_retries=0).responses.create(model="vllm/other", input="Hi", tools=tools)
+        with pytest.raises(openai.APIError, match="'bogus'"):
+            await listen(client)
+
+    assert "response.output_text.done" in seen
+    assert not any("function_call" in kind for kind in seen)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -131,6 +131,7 @@ def test_null_is_absence_for_every_parameter() -> None:
         {"text": {"format": {"type": "json_object", "name": None, "schema": None}, "verbosity": None}},
         {"stream_options": {"include_obfuscation": False}},
         {"stream_options": {"include_usage": True}},
+        {"stream_options": {"reasoning_summary_delivery": "sequential_cutoff"}},
         {"client_metadata": {"x-codex": 1}},
         {"tool_choice": "none"},
         {"top_k": 20, "seed": 7, "repetition_penalty": 1.05, "enable_thinking": False},
@@ -183,9 +184,9 @@ def test_a_wrong_tool_is_named_with_its_place(raw: bytes, param: str) -> None:
     assert raised.value.param == param
 
 
-NAMED = {"type": "function", "name": "f"}
-CUSTOM = {"type": "custom", "name": "c"}
-SPACE = {"type": "namespace", "name": "n", "description": "d", "tools": []}
+NAMED: dict[str, object] = {"type": "function", "name": "f"}
+CUSTOM: dict[str, object] = {"type": "custom", "name": "c"}
+SPACE: dict[str, object] = {"type": "namespace", "name": "n", "description": "d", "tools": []}
 
 
 @pytest.mark.parametrize(
