@@ -14,6 +14,8 @@ from app.protocol.names import resolve
 from app.providers.base import JsonSchema
 
 _CUT_OFF = ("length", "content_filter")
+_JSON_BEGINS = frozenset('{["-0123456789')
+"""With what an answer in a format begins; not the words `true`, `false` and `null`, which may as well be prose."""
 _THOUGHT_ENDS = "</think>"
 _LONGEST_NAME = 64
 """Of a name that nobody has heard of, in a sentence."""
@@ -47,7 +49,7 @@ class Gate:
 
     Calls get the names of the functions that are meant; those of no function are kept back, and with the first of them all that follows,
     so that a second try stays possible. Text is held until it has been checked where the request demands something of it that the upstream
-    does not ensure. `believed`: the upstream is known to keep the format.
+    does not ensure. `believed`: the upstream is known to keep the format, so that what begins like JSON need not be held.
     """
 
     def __init__(self, prepared: Prepared, validator: Validator, *, believed: bool) -> None:
@@ -55,8 +57,10 @@ class Gate:
         self._prepared = prepared
         self._duties = duties
         self._validator = validator
-        self._holding = duties.forced is not None or (duties.format is not None and not (believed and prepared.call.stream))
-        self._passes = not (self._holding or duties.format)
+        self._holding = duties.forced is not None or duties.format is not None
+        self._trusting = believed and prepared.call.stream and duties.forced is None
+        """Text goes on as soon as it begins like JSON."""
+        self._passes = not self._holding
         """Nothing but calls has to be looked at."""
         self._held: list[Delta] = []
         self._said: list[str] = []
@@ -114,6 +118,10 @@ class Gate:
             self._thought.append(delta.text)
         elif isinstance(delta, Text):
             self._said.append(delta.text)
+            if self._trusting and (begun := delta.text.lstrip()):
+                self._trusting = False
+                if begun[0] in _JSON_BEGINS:
+                    self._release(through)
             if self._holding:
                 self._held.append(delta)
                 return

@@ -158,7 +158,7 @@ async def test_a_server_that_ignores_the_format_is_not_believed(
 async def test_a_promise_is_believed_once_it_was_kept_and_until_it_is_broken(
     dialects: Gateway, upstream: ScriptedUpstream, wanted: Json
 ) -> None:
-    model, bad = "sglang/other", "No."
+    model, bad = "sglang/other", '{"city":'
     upstream.script(Reply.say(GOOD), Reply.say('{"city":', '"Rome"}'), Reply.say(bad), Reply.say(bad), Reply.say(GOOD))
 
     first = await streamed(dialects, model=model, text=wanted)

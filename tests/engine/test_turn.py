@@ -185,7 +185,7 @@ async def test_a_call_instead_of_an_answer_needs_no_format() -> None:
 
 async def test_text_streams_where_the_upstream_was_seen_to_enforce_the_format_and_is_still_checked() -> None:
     played = Played(
-        *[spoken(Text('{"a"'), Text(": 1}"))] * 2, spoken(Text("no")), spoken(Text("no")), spoken(Text('{"a": 1}')), can=ENFORCES
+        *[spoken(Text('{"a"'), Text(": 1}"))] * 2, spoken(Text(' {"a": "')), spoken(Text("no")), spoken(Text('{"a": 1}')), can=ENFORCES
     )
     assert texts(await played.play(stream=True, text=FORMAT)) == ['{"a": 1}']
     assert set(played.sightings[:3]) == {""}
@@ -197,6 +197,16 @@ async def test_text_streams_where_the_upstream_was_seen_to_enforce_the_format_an
     assert len(played.provider.calls) == 3  # what was shown cannot be taken back
     assert texts(await played.play(stream=True, text=FORMAT)) == ['{"a": 1}']
     assert len(played.provider.calls) == 5  # it is not believed any more
+
+
+@pytest.mark.parametrize("said", ['```json\n{"a": 1}\n```', 'So: {"a": 1}', '</think>{"a": 1}', "no"])
+async def test_what_does_not_begin_like_json_is_held_although_the_format_is_enforced(said: str) -> None:
+    played = Played(spoken(Text('{"a": 1}')), spoken(Text("\n"), *map(Text, said)), spoken(Text('{"a": 1}')), can=ENFORCES)
+    await played.play(stream=True, text=FORMAT)
+    played.sightings.clear()
+    assert texts(await played.play(stream=True, text=FORMAT)) == ['{"a": 1}']
+    assert set(played.sightings) == {"", '{"a": 1}'}
+    assert not played.formats.believed("one", "m", JsonSchema("n", msgspec.Raw(b"{}")))
 
 
 async def test_a_plain_answer_shows_that_a_format_is_enforced() -> None:
