@@ -197,13 +197,14 @@ class Assembler:
 
     def abandon_turn(self) -> None:
         """The turn will be tried again: thinking stays, the rest is forgotten. Its usage still counts."""
-        if isinstance(self._writer, ReasoningWriter):
+        if not self._options.quiet or isinstance(self._writer, ReasoningWriter):
             self.close_item("completed")
         self._writer = None
         kept = self._turn_began
         while kept < len(self.output) and isinstance(self.output[kept], ReasoningItem):
             kept += 1
-        del self.output[kept:]
+        if self._options.quiet:
+            del self.output[kept:]
         self._calls.clear()
         self._waiting.clear()
         self._lead.clear()
