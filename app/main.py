@@ -24,6 +24,7 @@ from app.api.streaming import Heartbeats
 from app.db.engine import Database
 from app.engine.access import Access
 from app.engine.catalog import Catalog, Price
+from app.engine.formats import Formats
 from app.engine.history import History
 from app.engine.ingestion import Ingestion
 from app.engine.media import Media
@@ -116,6 +117,7 @@ async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
         sealer=Sealer(await keys.secret("sealing", os.urandom(32))),
         validator=Validator(),
         traits=UpstreamTraits(),
+        formats=Formats(),
         metrics=metrics,
         shared=_shared_log(settings, database, stack),
         clock=time.time,

@@ -14,7 +14,7 @@ from app.engine.structured import Validator
 from app.engine.toolset import MoreTools, Toolset
 from app.engine.transcript import READ_TYPES
 from app.protocol.errors import InvalidRequest
-from app.protocol.requests import CreateResponse, InputItem, TextFormat, given, parse, parse_item, parse_items
+from app.protocol.requests import CreateResponse, InputItem, TextFormat, given, parse, parse_item, parse_items, unknown_parameter
 from app.providers.base import JsonObject, JsonSchema, Sampling
 from app.settings import Limits
 
@@ -228,6 +228,8 @@ def _sampling(request: CreateResponse, *, wants_logprobs: bool) -> Sampling:
 
 def _format(wanted: TextFormat | None, validator: Validator) -> JsonSchema | JsonObject | None:
     kind: Literal["text", "json_object", "json_schema"] = wanted.type if wanted else "text"
+    if wanted is not None and kind != "json_schema" and given(wanted.schema) is not None:
+        raise unknown_parameter("text.format.schema")
     if wanted is None or kind == "text":
         return None
     if kind == "json_object":

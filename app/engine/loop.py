@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import msgspec
 
 from app.engine import turn
+from app.engine.gate import RefusedCall
 from app.engine.history import join
 from app.engine.hosted import Hosted, Ran
 from app.engine.preparation import Duties, Prepared, forced_in_words
 from app.engine.routing import Started
-from app.engine.turn import Surroundings
+from app.engine.turn import ModelFailure, Surroundings, functions_in_words
 from app.protocol.arguments import sendable
 from app.protocol.assembler import Assembler
 from app.protocol.hosted import HostedCall, McpApprovalRequest
 from app.protocol.items import ClientCall, MessageItem, OutputItem, OutputText, ReasoningItem
-from app.protocol.messages import Assistant, Call, ImagePart, Message, TextPart, ToolResult, User
+from app.protocol.messages import Assistant, Call, FunctionTool, ImagePart, Message, TextPart, ToolResult, User
+from app.protocol.names import sendable_name
 
 _LEFT_UNDONE = ClientCall | McpApprovalRequest
 """Items that the client has to do something about before the model can go on."""
@@ -52,14 +54,17 @@ async def run(prepared: Prepared, started: Started, assembler: Assembler, hosted
     offered = bounds.rounds > 0
     for turns_left in range(bounds.rounds, -1, -1):
         spoken = len(assembler.output)
-        await turn.run(prepared, started, assembler, around)
+        unknown = await turn.run(prepared, started, assembler, around, tells=turns_left > 0)
         calls = assembler.hosted
-        if not calls:
+        if not (calls or unknown):
             return
         allowed = calls[:left] if offered else ()
         ran = await _run_calls(allowed, assembler, hosted, around.publish, spoken)
         output = assembler.output[spoken:]
-        if not offered or any(isinstance(item, _LEFT_UNDONE) for item in output):
+        left_undone = any(isinstance(item, _LEFT_UNDONE) for item in output)
+        if left_undone and unknown:  # the client is asked first, and nobody could tell the model
+            raise ModelFailure(unknown[0].complaint)
+        if left_undone or not (offered or unknown):
             return
         left = None if left is None else left - len(ran)
         used = assembler.usage.tokens.output_tokens if assembler.usage.tokens is not None else 0
@@ -68,7 +73,10 @@ async def run(prepared: Prepared, started: Started, assembler: Assembler, hosted
             assembler.finish_reason = "length"
             return
         offered = turns_left > 1 and left != 0
-        prepared = _continued(prepared, _said(output, ran, calls[len(allowed) :]), tokens, offers=offered)
+        tools = _offered(prepared, hosted=offered)
+        exchanges = [(one.asked, one.result) for one in ran]
+        exchanges += [*_limits(calls[len(allowed) :]), *_corrections(unknown, tools, turns_left)]
+        prepared = _continued(prepared, _said(output, exchanges, ran), tokens, tools)
         assembler.begin_turn()
         started = await around.reopen(prepared.call)
 
@@ -110,13 +118,25 @@ def _settle(ran: Ran, assembler: Assembler) -> str:
     return assembler.output[place].id
 
 
-def _said(output: Sequence[OutputItem], ran: Sequence[Ran], ignored: Sequence[HostedCall]) -> Sequence[Message]:
-    """The turn as the model will read it: what it said and called, and the results; of calls beyond the limit, that there is one."""
+def _said(output: Sequence[OutputItem], exchanges: Sequence[tuple[Call, ToolResult]], ran: Sequence[Ran]) -> Sequence[Message]:
+    """The turn as the model will read it: what it said and called, and the results."""
     text = "".join(p.text for item in output if isinstance(item, MessageItem) for p in item.content if isinstance(p, OutputText))
     reasoning = "\n".join(_thought(item) for item in output if isinstance(item, ReasoningItem))
-    calls = (*(one.asked for one in ran), *(Call(one.call_id, one.name, sendable(one.arguments)) for one in ignored))
-    results = (*(one.result for one in ran), *(ToolResult(one.call_id, _NOT_RUN) for one in ignored))
+    calls, results = tuple(call for call, _ in exchanges), [result for _, result in exchanges]
     return [Assistant(text, reasoning, calls), *results, *_shown([image for one in ran for image in one.images])]
+
+
+def _limits(ignored: Sequence[HostedCall]) -> Iterator[tuple[Call, ToolResult]]:
+    """Calls beyond the limit, and that the model is told of it."""
+    for call in ignored:
+        yield Call(call.call_id, call.name, sendable(call.arguments)), ToolResult(call.call_id, _NOT_RUN)
+
+
+def _corrections(unknown: Sequence[RefusedCall], offered: Sequence[FunctionTool], turns_left: int) -> Iterator[tuple[Call, ToolResult]]:
+    """Calls of functions that there are not, and what the model is told of each."""
+    for place, refused in enumerate(unknown):
+        call = Call(f"call_unknown_{turns_left}_{place}", sendable_name(refused.name), sendable(refused.arguments))
+        yield call, ToolResult(call.call_id, f"{refused.complaint} {functions_in_words(offered)}")
 
 
 def _thought(item: ReasoningItem) -> str:
@@ -127,8 +147,14 @@ def _shown(images: Sequence[ImagePart]) -> Sequence[Message]:
     return [User((TextPart("Images that the tools returned:"), *images))] if images else []
 
 
-def _continued(prepared: Prepared, said: Sequence[Message], tokens: int | None, *, offers: bool) -> Prepared:
-    """The next turn's call. A demanded call has been made; in the last turn there are no hosted functions on offer any more."""
+def _offered(prepared: Prepared, *, hosted: bool) -> Sequence[FunctionTool]:
+    """The next turn's functions: in the last turn there are no hosted ones on offer any more."""
+    tools = prepared.call.tools
+    return tools if hosted else [tool for tool in tools if tool.name not in prepared.hosted]
+
+
+def _continued(prepared: Prepared, said: Sequence[Message], tokens: int | None, offered: Sequence[FunctionTool]) -> Prepared:
+    """The next turn's call. A demanded call has been made."""
     call, duties = prepared.call, prepared.duties
     system = call.system
     if duties.forced is not None and system is not None:
@@ -138,11 +164,11 @@ def _continued(prepared: Prepared, said: Sequence[Message], tokens: int | None, 
         system=system,
         prefix=join(call.prefix, prepared.provider.encode_messages(call.messages, reasoning=True)),  # each message is written once
         messages=tuple(message for message in said if prepared.can.images or not _is_image(message)),
-        tools=call.tools if offers else [tool for tool in call.tools if tool.name not in prepared.hosted],
+        tools=offered,
         forced_call=None,
         sampling=msgspec.structs.replace(call.sampling, max_output_tokens=tokens),
     )
-    relaxed = Duties(None, duties.format, duties.withheld, holds_text=duties.holds_answer)
+    relaxed = Duties(None, duties.format, duties.withheld, duties.enforced)
     return msgspec.structs.replace(prepared, call=following, duties=relaxed)
 
 

@@ -26,6 +26,7 @@ from app.engine.upstream_traits import Thoughts
 from app.protocol import ids
 from app.protocol.errors import InvalidRequest
 from app.protocol.messages import FunctionTool
+from app.protocol.names import resolve
 from app.protocol.thinking import Unopened
 from app.providers.base import Capabilities, ForcedCall, JsonObject, JsonSchema, ModelCall, Provider, Sampling
 
@@ -47,10 +48,8 @@ class Duties(msgspec.Struct, frozen=True):
     """The answer's format; always checked, wherever it was enforced."""
     withheld: frozenset[str] = frozenset()
     """Functions of the client that `tool_choice` does not allow, by the names the upstream knows."""
-    holds_text: bool = False
-    """Text waits until it has been checked, so that a second try is possible."""
-    holds_answer: bool = False
-    """The same in later turns, where no call is demanded any more."""
+    enforced: bool = False
+    """The upstream has promised to enforce the whole format."""
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -74,13 +73,21 @@ class Prepared(msgspec.Struct, frozen=True):
     resumed: Sequence[Ran] = ()
     """Calls that have run already, since the client has consented to them."""
 
-    def reader(self, thoughts: Thoughts | None) -> Reader:
-        """What cleans a turn of this call. `thoughts`: how thinking was seen to come with answers of this upstream and model."""
+    def function(self, written: str) -> str | None:
+        """The function on offer that the model means; None: there is none. Functions run here stay known when they are not offered any
+        more."""
+        if written in self.hosted or any(tool.name == written for tool in self.call.tools):
+            return written
+        return resolve(written, {*self.hosted, *(tool.name for tool in self.call.tools)}, self.tools.targets)
+
+    def reader(self, thoughts: Thoughts | None, *, held: bool) -> Reader:
+        """What cleans a turn of this call. `thoughts`: how thinking was seen to come with answers of this upstream and model; `held`: the
+        text does not go on before it is whole."""
         functions = {tool.name: tool.parameters for tool in self.call.tools}
         free = self.duties.format is None  # JSON in a demanded format is looked for where the format is checked
-        return Reader(Manner(self._unopened(thoughts), free and self.decision.enabled is False, functions, bare_calls=free))
+        return Reader(Manner(self._unopened(thoughts, held=held), free and self.decision.enabled is False, functions, bare_calls=free))
 
-    def _unopened(self, thoughts: Thoughts | None) -> Unopened:
+    def _unopened(self, thoughts: Thoughts | None, *, held: bool) -> Unopened:
         """Whether the answer may begin inside the thinking.
 
         A plain answer is held in any case, and so is text that has to be checked: there it is always looked for, whatever the upstream
@@ -94,7 +101,7 @@ class Prepared(msgspec.Struct, frozen=True):
             return "unlikely"
         separates = self.can.reasoning_field or thoughts == "apart"
         harmless = enabled is None if thoughts is None else thoughts == "none" and not self.decision.explicit
-        flows = self.call.stream and not self.duties.holds_text
+        flows = self.call.stream and not held
         if flows and (separates or harmless) and thoughts != "unopened":
             return "unlikely"
         return "likely" if enabled is True and not separates else "possible"
@@ -233,8 +240,7 @@ class Preparation:
         self, can: Capabilities, enforced: str | None, tools: Sequence[FunctionTool], *, thinks: bool
     ) -> tuple[ForcedCall | None, Duties]:
         wanted, answer = _demanded(self._admitted.tools.forced, tools), self._admitted.format
-        holds = answer is not None and not (self._admitted.stream and enforced == "whole")
-        duties = Duties(wanted, answer, self._admitted.tools.withheld, wanted is not None or holds, holds)
+        duties = Duties(wanted, answer, self._admitted.tools.withheld, enforced == "whole")
         if wanted is None or (thinks and not can.forced_calls_while_thinking):
             return None, duties
         kind = "named" if wanted.name else "required"

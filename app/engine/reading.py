@@ -227,6 +227,7 @@ class Reader:
             self._called = True
             self._show_aside(clean)
         elif type(delta) is Refusal:
+            clean += self._release()
             self._answered = True
             self._show_aside(clean)
         elif type(delta) is NativeItem:

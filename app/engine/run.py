@@ -19,6 +19,7 @@ from app.engine.context import Context, weight
 from app.engine.echo import begin
 from app.engine.exchanges import Exchanges
 from app.engine.exchanges import encode as encode_exchanges
+from app.engine.formats import Formats
 from app.engine.history import History, Recent
 from app.engine.hosted import Hosted
 from app.engine.loop import Bounds
@@ -67,6 +68,7 @@ class Ports(msgspec.Struct, frozen=True):
     sealer: Sealer
     validator: Validator
     traits: UpstreamTraits
+    formats: Formats
     metrics: Metrics
     shared: EventLog | None
     """Where streams can be followed from other processes."""
@@ -241,7 +243,7 @@ class Run:
         assembler, ports = self._built, self._ports
         try:
             started = self._accepted()
-            around = Surroundings(ports.validator, ports.traits, self._opening.again, publish)
+            around = Surroundings(ports.validator, ports.traits, self._opening.again, publish, ports.formats)
             if self._hosted is None:
                 await turn.run(self._ready, started, assembler, around)
             else:

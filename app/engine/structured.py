@@ -6,6 +6,7 @@ is made, since a few lines of references can stand for billions of subschemas.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -37,6 +38,10 @@ _LARGEST_PATTERN = 1024 * 1024
 """Bytes of a compiled pattern."""
 _CACHED_SCHEMAS = 64
 
+_OBJECT = re.compile(r'\{\s*["}]')
+"""Where a JSON object begins; braces in prose do not look so."""
+_MOST_SKETCHES = 100
+_scanner = json.JSONDecoder()
 _FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*)```", re.DOTALL | re.IGNORECASE)
 
 
@@ -78,7 +83,47 @@ def extract_json(text: str) -> str | None:
     starts = [at for at in (text.find("{"), text.find("[")) if at >= 0]
     if starts:
         candidates.append(text[min(starts) : max(text.rfind("}"), text.rfind("]")) + 1])
-    return next((candidate for candidate in candidates if _is_json(candidate)), None)
+    found = next((candidate for candidate in candidates if _is_json(candidate)), None)
+    if found is not None:
+        return found
+    objects = _objects(text)
+    return objects[0] if objects and all(one == objects[0] for one in objects) else None
+
+
+def last_object(text: str) -> str | None:
+    """The JSON object that a text comes to, which may hold others before it: sketches and drafts, in a model's thinking."""
+    end = text.rfind("}") + 1
+    if _OBJECT.search(text, end):
+        return None
+    sketches = 0
+    start = _OBJECT.search(text)
+    while start is not None and sketches < _MOST_SKETCHES:
+        found = _read_object(text, start.start())
+        if found is not None and start.start() + len(found) == end:
+            return found
+        sketches += found is None
+        start = _OBJECT.search(text, start.start() + len(found or "{"))
+    return None
+
+
+def _objects(text: str) -> Sequence[str]:
+    """The JSON objects in a text, outermost ones only; none when one of them is broken, since what is inside it was not meant alone."""
+    objects: list[str] = []
+    start = _OBJECT.search(text)
+    while start is not None:
+        found = _read_object(text, start.start())
+        if found is None:
+            return ()
+        objects.append(found)
+        start = _OBJECT.search(text, start.start() + len(found))
+    return objects
+
+
+def _read_object(text: str, start: int) -> str | None:
+    try:
+        return text[start : _scanner.raw_decode(text, start)[1]]
+    except (ValueError, RecursionError):
+        return None
 
 
 class _Schema(msgspec.Struct, frozen=True):

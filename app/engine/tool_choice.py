@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -12,6 +12,7 @@ from app.protocol.call_writers import CallTarget
 from app.protocol.client_tools import CLIENT_TOOLS
 from app.protocol.errors import InvalidRequest
 from app.protocol.messages import FunctionTool
+from app.protocol.requests import Json, given, parse_entry, unknown_parameter
 from app.providers.base import ForcedCall
 from app.tools.base import mcp_function
 
@@ -19,20 +20,40 @@ _OF_CLIENT = frozenset({"function", "custom", *CLIENT_TOOLS})
 """Types of tools that the client runs."""
 
 
-class _ChoiceTool(msgspec.Struct, frozen=True):
-    type: str
+class _ChoiceTool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    type: str | None = None
     name: str | None = None
     namespace: str | None = None
     server_label: str | None = None
+    function: Json = msgspec.UNSET
+    """Chat Completions' nested form, which is refused with a hint."""
 
 
-class _ChoiceObject(msgspec.Struct, frozen=True):
-    type: str
-    name: str | None = None
-    namespace: str | None = None
-    server_label: str | None = None
-    mode: Literal["auto", "required"] = "auto"
-    tools: tuple[_ChoiceTool, ...] = ()
+class _AllowedTool(_ChoiceTool, frozen=True, forbid_unknown_fields=True):
+    """Some clients repeat the whole definition, which stands in `tools`."""
+
+    description: str | None = None
+    parameters: Json = msgspec.UNSET
+    strict: bool | None = None
+    format: Json = msgspec.UNSET
+
+
+class _ChoiceObject(_ChoiceTool, frozen=True, forbid_unknown_fields=True):
+    mode: Literal["auto", "required"] | None = None
+    tools: tuple[_AllowedTool, ...] | None = None
+
+
+_MODES = ("auto", "none", "required")
+_KEYS: dict[str, tuple[str, ...]] = {
+    "function": ("name", "namespace", "description", "parameters", "strict"),
+    "custom": ("name", "namespace", "description", "format"),
+    "mcp": ("server_label", "name"),
+    "allowed_tools": ("mode", "tools"),
+}
+"""What an object has besides `type`; those of other types have nothing."""
+_REQUIRED: dict[str, str] = {"function": "name", "custom": "name", "allowed_tools": "tools"}
+_STRING = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
+"""Modes that clients of other APIs send as the type of an object."""
 
 
 class Choices(Protocol):
@@ -68,7 +89,7 @@ def choose(raw: msgspec.Raw | None, tools: Choices) -> Chosen:
             raise InvalidRequest("'tool_choice' is 'required' but there are no tools to call.", code="invalid_value", param="tool_choice")
         return functions, hosted, ForcedCall() if choice == "required" else None
     if choice.type == "allowed_tools":
-        kept, allowed = _allowed(choice.tools, tools)
+        kept, allowed = _allowed(choice.tools or (), tools)
         if choice.mode == "required" and not kept and not allowed:
             raise InvalidRequest("'tool_choice' requires a call but allows no tool.", code="invalid_value", param="tool_choice")
         return kept, allowed, ForcedCall() if choice.mode == "required" else None
@@ -104,18 +125,41 @@ def _forced(entries: Sequence[Entry], choice: _ChoiceObject) -> ForcedCall:
 
 
 def _parse_choice(raw: msgspec.Raw | None) -> str | _ChoiceObject:
-    try:
-        value: Any = msgspec.json.decode(raw) if raw is not None else None
-        if value is None:
-            return "auto"
-        if isinstance(value, str) and value in ("auto", "none", "required"):
-            return value
-        if isinstance(value, dict):
-            return msgspec.convert(value, _ChoiceObject)
-    except (msgspec.ValidationError, RecursionError) as error:
-        raise InvalidRequest(f"Invalid 'tool_choice': {error}.", code="invalid_value", param="tool_choice") from error
-    expected = "'auto', 'none', 'required' or an object naming a tool"
-    raise InvalidRequest(f"Invalid 'tool_choice': expected {expected}.", code="invalid_value", param="tool_choice")
+    if raw is None:
+        return "auto"
+    if not bytes(raw).startswith(b"{"):
+        mode = parse_entry(raw, object, "tool_choice")
+        if isinstance(mode, str) and mode in _MODES:
+            return mode
+        message = "Invalid 'tool_choice': expected 'auto', 'none', 'required' or an object naming a tool."
+        raise InvalidRequest(message, code="invalid_value", param="tool_choice")
+    choice = parse_entry(raw, _ChoiceObject, "tool_choice")
+    _check(choice, "tool_choice")
+    for i, tool in enumerate(choice.tools or ()):
+        _check(tool, f"tool_choice.tools[{i}]")
+    return choice
+
+
+def _check(choice: _ChoiceTool, place: str) -> None:
+    """Raise InvalidRequest unless the object has what its type needs, and nothing else."""
+    kind = choice.type
+    if kind is None:
+        raise _missing(f"{place}.type", "; it says what kind of tool is meant")
+    if kind in _STRING:
+        message = f"Invalid '{place}.type': a mode is no object; send 'tool_choice' as the string '{_STRING[kind]}'."
+        raise InvalidRequest(message, code="invalid_value", param=f"{place}.type")
+    needed = _REQUIRED.get(kind)
+    if needed is not None and getattr(choice, needed) is None:
+        chat = given(choice.function) is not None
+        where = f"; in the Responses API it stands beside 'type', not in '{place}.function'" if chat else f" of the type '{kind}'"
+        raise _missing(f"{place}.{needed}", where)
+    for name in choice.__struct_fields__:
+        if name not in ("type", *_KEYS.get(kind, ())) and getattr(choice, name) not in (None, msgspec.UNSET):
+            raise unknown_parameter(f"{place}.{name}")
+
+
+def _missing(param: str, where: str) -> InvalidRequest:
+    return InvalidRequest(f"Missing required parameter: '{param}'{where}.", code="missing_required_parameter", param=param)
 
 
 def _named(choice: _ChoiceTool | _ChoiceObject, tools: Choices) -> str:

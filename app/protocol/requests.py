@@ -41,7 +41,7 @@ def given(value: Json) -> msgspec.Raw | None:
     return value if isinstance(value, msgspec.Raw) and value != _NULL else None
 
 
-class Reasoning(msgspec.Struct, frozen=True):
+class Reasoning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`reasoning`; `generate_summary` is the deprecated name of `summary`."""
 
     effort: Effort | None = None
@@ -51,7 +51,7 @@ class Reasoning(msgspec.Struct, frozen=True):
     mode: str | None = None
 
 
-class TextFormat(msgspec.Struct, frozen=True):
+class TextFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`text.format`; which fields it needs depends on `type`."""
 
     type: Literal["text", "json_object", "json_schema"]
@@ -61,17 +61,20 @@ class TextFormat(msgspec.Struct, frozen=True):
     strict: bool | None = None
 
 
-class TextConfig(msgspec.Struct, frozen=True):
+class TextConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`text`."""
 
     format: TextFormat | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
 
 
-class StreamOptions(msgspec.Struct, frozen=True):
-    """`stream_options`; obfuscation padding is never sent, so either value is honoured."""
+class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`stream_options`; obfuscation padding is never sent, so either value is honoured. The usage, which clients of Chat Completions ask
+    for here, is always sent, and summaries of thinking (Codex says in which order) are always whole."""
 
     include_obfuscation: bool | None = None
+    include_usage: bool | None = None
+    reasoning_summary_delivery: str | None = None
 
 
 class Tool(msgspec.Struct, frozen=True):
@@ -88,6 +91,15 @@ class Tool(msgspec.Struct, frozen=True):
     """Not offered before a tool search has brought it."""
     function: Json = msgspec.UNSET
     """Chat Completions' nested form, which is refused with a hint."""
+    allowed_callers: tuple[str, ...] | None = None
+    output_schema: Json = msgspec.UNSET
+    """What a program would get from the function; the model calls it itself."""
+    cache_control: Json = msgspec.UNSET
+    """Another vendor's hint on what to cache."""
+
+
+class _StrictTool(Tool, frozen=True, forbid_unknown_fields=True):
+    pass
 
 
 class CreateResponse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -191,6 +203,31 @@ _request_decoder = msgspec.json.Decoder(CreateResponse)
 _head_decoder = msgspec.json.Decoder(_Head)
 _item_decoder = msgspec.json.Decoder(InputItem)
 _tool_decoder = msgspec.json.Decoder(Tool)
+_strict_tool_decoder = msgspec.json.Decoder(_StrictTool)
+_FOREIGN: dict[str, tuple[str, ...]] = {
+    "function": ("format", "tools"),
+    "custom": ("parameters", "strict", "output_schema", "tools", "function"),
+    "namespace": ("parameters", "strict", "format", "function", "allowed_callers", "output_schema", "cache_control"),
+}
+"""Tools of which every field is known, with the fields that belong to the others. Those of built-in tools the tools check themselves."""
+_HINTS: dict[str, str] = {
+    "response_format": "the format of the answer is 'text.format'",
+    "max_tokens": "the Responses API has 'max_output_tokens'",
+    "max_completion_tokens": "the Responses API has 'max_output_tokens'",
+    "reasoning_effort": "the Responses API has 'reasoning.effort'",
+    "reasoning.enabled": "thinking is switched by 'enable_thinking'",
+    **dict.fromkeys(
+        ("text.type", "text.schema", "text.json_schema", "text.name", "text.strict"),
+        "the format of the answer is an object of its own, 'text.format'",
+    ),
+    "text.format.schema": "it belongs to the type 'json_schema'",
+    "text.format.json_schema": "in the Responses API 'name', 'schema' and 'strict' stand beside 'type'",
+    **dict.fromkeys(("tools[].input_schema", "tools[].inputSchema"), "the schema of the arguments is 'parameters'"),
+    "tool_choice.function": "in the Responses API 'name' stands beside 'type'",
+    "tool_choice.allowed_tools": "in the Responses API 'mode' and 'tools' stand beside 'type'",
+}
+"""Where a client of another API, or a hasty one, has to put it; by the place without indices."""
+_INDEX = re.compile(r"\[\d+\]")
 _AT = re.compile(r" - at `\$\.?(?P<path>.*)`$")
 _UNKNOWN = re.compile(r"unknown field `(?P<name>.*)`")
 
@@ -242,15 +279,33 @@ def _head(raw: msgspec.Raw) -> InputItem | None:
 
 
 def parse_tool(raw: msgspec.Raw, place: str) -> Tool:
-    """One entry of `tools`; `place` is where it stands, like `tools[0]`."""
+    """One entry of `tools`; `place` is where it stands, like `tools[0]`. Raises InvalidRequest, for functions, custom tools and namespaces
+    also when there is a field that they do not have."""
     try:
-        return _tool_decoder.decode(raw)
+        tool = _decode_tool(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _explain(error, place) from error
+    for name in _FOREIGN.get(tool.type, ()):
+        if getattr(tool, name) not in (None, msgspec.UNSET, _NULL):
+            raise unknown_parameter(f"{place}.{name}")
+    if tool.allowed_callers is not None and "direct" not in tool.allowed_callers:
+        message = f"Unsupported value: '{place}.allowed_callers': programmatic calls are not served; the callers must include 'direct'."
+        raise InvalidRequest(message, code="unsupported_value", param=f"{place}.allowed_callers")
+    return tool
+
+
+def _decode_tool(raw: msgspec.Raw) -> Tool:
+    try:
+        return _strict_tool_decoder.decode(raw)
+    except msgspec.ValidationError:
+        tool = _tool_decoder.decode(raw)
+        if tool.type in _FOREIGN:
+            raise
+        return tool
 
 
 def parse_entry(raw: msgspec.Raw, kind: type[T], place: str) -> T:
-    """One entry of `tools` in the shape of a built-in tool. Raises InvalidRequest naming the field, below `place`."""
+    """One entry of `tools` in the shape of a built-in tool, or `tool_choice`. Raises InvalidRequest naming the field, below `place`."""
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -268,11 +323,17 @@ def _explain(error: Exception, place: str) -> InvalidRequest:
     message = _AT.sub("", message)
     unknown = _UNKNOWN.search(message)
     if unknown:
-        param = _join(place, path, unknown["name"])
-        return InvalidRequest(f"Unknown parameter: '{param}'.", code="unknown_parameter", param=param or None)
+        return unknown_parameter(_join(place, path, unknown["name"]))
     param = _join(place, path)
     code = "invalid_value" if "Invalid enum value" in message else "invalid_type"
     return InvalidRequest(f"Invalid '{param or 'body'}': {message}.", code=code, param=param or None)
+
+
+def unknown_parameter(param: str) -> InvalidRequest:
+    """The refusal of a field that there is not, with where it belongs if that is known."""
+    hint = _HINTS.get(_INDEX.sub("[]", param))
+    message = f"Unknown parameter: '{param}'{f'; {hint}' if hint else ''}."
+    return InvalidRequest(message, code="unknown_parameter", param=param or None)
 
 
 def _join(*parts: str) -> str:

@@ -114,7 +114,6 @@ async def test_a_wrong_type_is_refused_by_name(dialects: Gateway, upstream: Scri
         ({"type": "function_call_output", "output": "x"}, "input[1].call_id"),
         ({"type": "function_call_output", "call_id": "c", "output": 5}, "input[1].output"),
         ({"type": "reasoning", "summary": "x"}, "input[1].summary"),
-        ({"type": "web_search_call", "id": "ws_1"}, "input[1]"),
         ({"type": "computer_call", "id": "cu_1"}, "input[1].type"),
         ({"type": "bogus"}, "input[1].type"),
         ({"type": 5}, "input[1].type"),
@@ -137,6 +136,35 @@ async def test_an_unknown_field_is_refused_by_name(dialects: Gateway, upstream: 
     error = error_of(await post(dialects, **{name: 1}), 400)
 
     assert (error["code"], error["param"]) == ("unknown_parameter", name or None)
+    assert not upstream.requests
+
+
+NESTED_FIELDS: list[tuple[dict[str, Any], str, str]] = [
+    ({"text": {"type": "json_object"}}, "text.type", "text.format"),
+    ({"text": {"format": {"type": "json_object", "schema": {}}}}, "text.format.schema", "json_schema"),
+    ({"text": {"format": {"type": "json_schema", "json_schema": {}}}}, "text.format.json_schema", "beside 'type'"),
+    ({"reasoning": {"effort": "low", "budget": 5}}, "reasoning.budget", ""),
+    ({"stream_options": {"usage": True}}, "stream_options.usage", ""),
+    ({"tools": [{**function("f"), "input_schema": {}}]}, "tools[0].input_schema", "parameters"),
+    ({"tools": [{"type": "custom", "name": "c", "grammar": "x"}]}, "tools[0].grammar", ""),
+    (
+        {"tools": [{"type": "namespace", "name": "n", "tools": [{**function("f"), "return": {}}]}]},
+        "tools[0].tools[0].return",
+        "",
+    ),
+    ({"tools": [function("f")], "tool_choice": {"type": "function", "name": "f", "force": True}}, "tool_choice.force", ""),
+]
+
+
+@pytest.mark.parametrize(("fields", "param", "words"), NESTED_FIELDS)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_unknown_field_inside_another_is_refused_by_name(
+    dialects: Gateway, upstream: ScriptedUpstream, fields: Json, param: str, words: str, *, stream: bool
+) -> None:
+    error = error_of(await post(dialects, stream=stream, **fields), 400)
+
+    assert (error["code"], error["param"]) == ("unknown_parameter", param)
+    assert words in error["message"]
     assert not upstream.requests
 
 

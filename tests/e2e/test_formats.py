@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.e2e_dialects import DIALECTS, ask, calls_of, function, refused, sent, streamed, text_of, thought_of, vendor_says
 from tests.support.gateway import Gateway
-from tests.support.script import Call, Reply, Text, Thought
+from tests.support.script import Call, Raw, Reply, Text, Thought
 from tests.support.upstream import ScriptedUpstream
 
 Json = dict[str, Any]
@@ -137,14 +137,56 @@ async def test_wrong_twice_fails_the_stream(dialects: Gateway, upstream: Scripte
     assert judged.text == ""
 
 
-async def test_what_was_streamed_and_is_wrong_fails_the_stream(dialects: Gateway, upstream: ScriptedUpstream) -> None:
-    upstream.script(Reply.say(WRONG))
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("dialect", ["ollama", "llamacpp"])
+@pytest.mark.parametrize(
+    "written", [f"```json\n{GOOD}\n```", f"Sure:\n{GOOD}", f"The {{city}}?\n</think>\n\n{GOOD}", f"{GOOD}}}", f"{GOOD}\n{GOOD}"]
+)
+async def test_a_server_that_ignores_the_format_is_not_believed(
+    dialects: Gateway, upstream: ScriptedUpstream, dialect: str, written: str, *, stream: bool
+) -> None:
+    """Ollama's cloud and MLX models take the schema and write what they like."""
+    upstream.script(Reply.say(*(written[at : at + 5] for at in range(0, len(written), 5))))
 
-    judged = await streamed(dialects, model="vllm/other", text=AS_SCHEMA)
+    response = await ask(dialects, model=f"{dialect}/other", stream=stream, text=AS_SCHEMA)
 
-    assert judged.text == WRONG
-    assert judged.types[-2:] == ["error", "response.failed"]
-    assert "text.format" in judged.events[-1]["response"]["error"]["message"]
+    assert sent(upstream)["response_format"]["type"] == "json_schema"
+    assert text_of(response) == GOOD
+
+
+@pytest.mark.parametrize("wanted", [AS_SCHEMA, AS_OBJECT])
+async def test_a_promise_is_believed_once_it_was_kept_and_until_it_is_broken(
+    dialects: Gateway, upstream: ScriptedUpstream, wanted: Json
+) -> None:
+    model, bad = "sglang/other", '{"city":'
+    upstream.script(Reply.say(GOOD), Reply.say('{"city":', '"Rome"}'), Reply.say(bad), Reply.say(bad), Reply.say(GOOD))
+
+    first = await streamed(dialects, model=model, text=wanted)
+    assert first.types.count("response.output_text.delta") == 1
+    believed = await streamed(dialects, model=model, text=wanted)
+    assert believed.types.count("response.output_text.delta") == 2
+    broken = await streamed(dialects, model=model, text=wanted)
+    again = await streamed(dialects, model=model, text=wanted)
+
+    assert (broken.text, broken.types[-2:]) == (bad, ["error", "response.failed"])
+    assert "text.format" in broken.events[-1]["response"]["error"]["message"]
+    assert (again.text, again.types[-1]) == (GOOD, "response.completed")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("wanted", [AS_SCHEMA, AS_OBJECT])
+@pytest.mark.parametrize("model", ["vllm/other", "dashscope/qwen3.6-plus"])
+async def test_a_refusal_needs_no_format(dialects: Gateway, upstream: ScriptedUpstream, model: str, wanted: Json, *, stream: bool) -> None:
+    refusing: Json = {"role": "assistant", "content": None, "refusal": "I cannot help with that."}
+    ending: Json = {"index": 0, "finish_reason": "stop"}
+    chunk = json.dumps({"id": "c", "object": "chat.completion.chunk", "choices": [{**ending, "delta": refusing}]})
+    whole: Json = {"id": "c", "object": "chat.completion", "choices": [{**ending, "message": refusing}]}
+    upstream.script(Reply(pieces=[Raw(f"data: {chunk}\n\ndata: [DONE]\n\n".encode())]) if stream else Reply.json(whole))
+
+    response = await ask(dialects, model=model, stream=stream, text=wanted)
+
+    assert response["status"] == "completed"
+    assert response["output"][-1]["content"] == [{"type": "refusal", "refusal": "I cannot help with that."}]
 
 
 async def test_a_plain_answer_that_is_wrong_is_asked_for_again_where_it_was_enforced(dialects: Gateway, upstream: ScriptedUpstream) -> None:

@@ -270,8 +270,9 @@ async def test_arguments_that_are_no_json_fail_the_stream(dialects: Gateway, ups
     assert [item["status"] for item in response["output"]] == ["completed", "incomplete"]
 
 
-async def test_arguments_that_are_no_json_fail_the_plain_answer(dialects: Gateway, upstream: ScriptedUpstream) -> None:
-    upstream.script(Reply(pieces=[Call("weather", ['{"city":'])]))
+async def test_arguments_that_stay_no_json_fail_the_plain_answer(dialects: Gateway, upstream: ScriptedUpstream) -> None:
+    broken = Reply(pieces=[Call("weather", ['{"city":'])])
+    upstream.script(broken, broken)
 
     error = await refused(dialects, 502, tools=TOOLS)
 

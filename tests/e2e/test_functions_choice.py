@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import openai
 import pytest
 
 from tests.support.e2e_dialects import (
@@ -233,11 +234,6 @@ async def test_dashscope_forces_in_words_when_thinking_was_asked_for(dialects: G
         ("always", TOOLS),
         (5, TOOLS),
         ([], TOOLS),
-        ({"name": "clock"}, TOOLS),
-        ({"type": "function"}, TOOLS),
-        ({"type": "function", "name": 5}, TOOLS),
-        ({"type": "allowed_tools", "mode": "sometimes", "tools": []}, TOOLS),
-        ({"type": "allowed_tools", "tools": [5]}, TOOLS),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
@@ -247,6 +243,29 @@ async def test_a_choice_that_cannot_be_made_is_refused(
     error = await refused(dialects, 400, stream=stream, tools=tools, tool_choice=choice)
 
     assert (error["type"], error["param"]) == ("invalid_request_error", "tool_choice")
+    assert not upstream.requests
+
+
+@pytest.mark.parametrize(
+    ("choice", "param"),
+    [
+        ({"name": "clock"}, "tool_choice.type"),
+        ({"type": "function"}, "tool_choice.name"),
+        ({"type": "function", "function": {"name": "clock"}}, "tool_choice.name"),
+        ({"type": "function", "name": 5}, "tool_choice.name"),
+        ({"type": "function", "name": "clock", "strict_": True}, "tool_choice.strict_"),
+        ({"type": "allowed_tools", "mode": "sometimes", "tools": []}, "tool_choice.mode"),
+        ({"type": "allowed_tools", "tools": [5]}, "tool_choice.tools[0]"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_choice_that_is_written_wrong_is_refused_with_the_place(
+    dialects: Gateway, upstream: ScriptedUpstream, choice: Json, param: str, *, stream: bool
+) -> None:
+    error = await refused(dialects, 400, stream=stream, tools=TOOLS, tool_choice=choice)
+
+    assert (error["type"], error["param"]) == ("invalid_request_error", param)
+    assert f"'{param}'" in error["message"]
     assert not upstream.requests
 
 
@@ -276,3 +295,102 @@ async def test_a_tool_that_is_not_allowed_cannot_be_called(dialects: Gateway, up
 
     assert calls_of(response) == [("clock", {})]
     assert "'weather'" in sent(upstream)["messages"][0]["content"]
+
+
+SPACE: Json = {"type": "namespace", "name": "ns", "description": "Jobs.", "tools": [function("status")]}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("written", ["status", "ns.status", "ns/status", "functions.ns.status", "NS__Status"])
+async def test_a_name_that_was_shortened_or_respelt_is_the_function_that_is_meant(
+    dialects: Gateway, upstream: ScriptedUpstream, written: str, *, stream: bool
+) -> None:
+    upstream.script(Reply(pieces=[Call(written, ['{"id":1}'])]))
+
+    response = await ask(dialects, stream=stream, tools=[SPACE, *TOOLS])
+
+    assert calls_of(response) == [("status", {"id": 1})]
+    assert response["output"][0]["namespace"] == "ns"
+    assert len(upstream.requests) == 1
+
+
+async def test_the_official_client_gets_the_function_that_is_meant(dialects: Gateway, upstream: ScriptedUpstream) -> None:
+    upstream.script(*[Reply(pieces=[Call("ns.status", ['{"id":', "1}"])])] * 2)
+    tools: Any = [SPACE]
+
+    async with dialects.client() as client:
+        plain = await client.responses.create(model="vllm/other", input="Hi", tools=tools)
+        async with client.responses.stream(model="vllm/other", input="Hi", tools=tools) as events:
+            final = await events.get_final_response()
+
+    for item in (plain.output[0], final.output[0]):
+        assert item.type == "function_call"
+        assert (item.name, item.namespace, item.arguments) == ("status", "ns", '{"id":1}')
+
+
+async def test_the_official_client_hears_of_a_function_that_there_is_not(dialects: Gateway, upstream: ScriptedUpstream) -> None:
+    upstream.script(*[Reply(pieces=[Text("I look."), Call("bogus")])] * 3)
+    tools: Any = TOOLS
+    seen: list[str] = []
+
+    async def listen(client: openai.AsyncOpenAI) -> None:
+        async with client.responses.stream(model="vllm/other", input="Hi", tools=tools) as events:
+            async for event in events:
+                seen.append(event.type)
+
+    async with dialects.client() as client:
+        with pytest.raises(openai.APIStatusError, match="'bogus'"):
+            await client.with_options(max_retries=0).responses.create(model="vllm/other", input="Hi", tools=tools)
+        with pytest.raises(openai.APIError, match="'bogus'"):
+            await listen(client)
+
+    assert "response.output_text.done" in seen
+    assert not any("function_call" in kind for kind in seen)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("tools", [TOOLS, []])
+async def test_a_call_of_an_unknown_function_gets_a_second_try(
+    dialects: Gateway, upstream: ScriptedUpstream, tools: list[Json], *, stream: bool
+) -> None:
+    upstream.script(Reply(pieces=[Call("weather_forecast")]), Reply.say("Sunny."))
+
+    response = await ask(dialects, stream=stream, tools=tools)
+
+    assert (text_of(response), calls_of(response)) == ("Sunny.", [])
+    reminder = sent(upstream)["messages"][0]["content"]
+    assert "'weather_forecast'" in reminder
+    assert ("weather, clock" if tools else "no functions") in reminder
+
+
+async def test_a_model_that_calls_what_there_is_not_twice_fails(dialects: Gateway, upstream: ScriptedUpstream) -> None:
+    unknown = Reply(pieces=[Call("weather_forecast")])
+    upstream.script(unknown, unknown, unknown, unknown)
+
+    error = await refused(dialects, 502, tools=TOOLS)
+    judged = await streamed(dialects, tools=TOOLS)
+
+    assert "'weather_forecast'" in error["message"]
+    assert judged.types[-2:] == ["error", "response.failed"]
+    failed = judged.events[-1]["response"]
+    assert "'weather_forecast'" in failed["error"]["message"]
+    assert calls_of(failed) == []
+
+
+async def test_broken_arguments_get_a_second_try_while_nothing_is_shown(dialects: Gateway, upstream: ScriptedUpstream) -> None:
+    upstream.script(Reply(pieces=[Call("clock", ['{"zone": '])]), Reply(pieces=[Call("clock", ['{"zone": "UTC"}'])]))
+
+    response = await ask(dialects, tools=TOOLS)
+
+    assert calls_of(response) == [("clock", {"zone": "UTC"})]
+    assert len(response["output"]) == 1
+    assert "'clock'" in sent(upstream)["messages"][0]["content"]
+
+
+async def test_broken_arguments_that_were_streamed_fail_the_response(dialects: Gateway, upstream: ScriptedUpstream) -> None:
+    upstream.script(Reply(pieces=[Call("clock", ['{"zone": '])]))
+
+    judged = await streamed(dialects, tools=TOOLS)
+
+    assert judged.types[-2:] == ["error", "response.failed"]
+    assert "'clock'" in judged.events[-1]["response"]["error"]["message"]

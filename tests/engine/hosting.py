@@ -12,6 +12,7 @@ import msgspec
 
 from app.engine.access import Principal
 from app.engine.catalog import Catalog
+from app.engine.formats import Formats
 from app.engine.history import History
 from app.engine.metering import Metrics
 from app.engine.responses import Responses
@@ -176,6 +177,7 @@ class Engine:
             sealer=Sealer(b"s" * 32),
             validator=VALIDATOR,
             traits=UpstreamTraits(),
+            formats=Formats(),
             metrics=self.metrics,
             shared=None,
             clock=lambda: self.now,

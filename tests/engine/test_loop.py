@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from app.protocol.arguments import read_object
 from app.protocol.deltas import CallArguments, CallOpened, Reasoning, Text, TurnFinished
 from app.protocol.errors import InvalidRequest, NotFound, Unavailable
 from app.protocol.hosted import CodeInterpreterCall, HostedCall, Logs
@@ -459,3 +460,103 @@ async def test_what_opening_refuses_is_the_clients_mistake() -> None:
 
     with pytest.raises(InvalidRequest, match="No such store"):
         await Engine(tools=[Picky()]).stream(tools=[ECHO])
+
+
+UNKNOWN: list[Any] = [calls("ehco"), calls("ehco")]
+"""Also when told again."""
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_model_that_calls_an_unknown_function_is_told_which_there_are(stream: bool) -> None:
+    engine = Engine(*UNKNOWN, calls(("echo", "one")), say("So."), tools=[ScriptedTool()])
+    wanted: Json = {"tools": [ECHO, F]}
+    body = (await engine.stream(**wanted)).events[-1]["response"] if stream else await engine.plain(**wanted)
+    assert (texts(body["output"]), body["status"]) == (["one", "So."], "completed")
+    (told,) = results(engine.provider.calls[2])
+    assert told == "The model called the function 'ehco', which was not offered to it. The functions are: f, echo."
+    assistant, result = read(engine.provider.calls[2])[1:]
+    assert [call["call_id"] for call in assistant["calls"]] == [result["call_id"]]
+    assert assistant["calls"][0]["name"] == "ehco"
+
+
+async def test_words_that_were_shown_before_an_unknown_call_stay_and_the_model_is_told() -> None:
+    engine = Engine(calls(("e h c o", "{oops"), text="Look:"), say("So."), tools=[ScriptedTool()])
+    assert texts(await engine.output(tools=[ECHO])) == ["Look:", "So."]
+    assistant = read(engine.provider.calls[1])[1]
+    assert assistant["text"] == "Look:"
+    assert [(call["name"], call["arguments"]) for call in assistant["calls"]] == [("e_h_c_o", '{"malformed_arguments":"{oops"}')]
+
+
+async def test_a_call_that_runs_beside_an_unknown_one_is_run_and_both_are_answered() -> None:
+    mixed = calls(("echo", "one"), ("ehco", "two"), ("echo", "three"))
+    tool = ScriptedTool()
+    engine = Engine(mixed, mixed, say("So."), tools=[tool])
+    assert texts(await engine.output(tools=[ECHO])) == ["one", "three", "So."]
+    assert [call.arguments for call in tool.calls] == ["one", "three"]
+    first, second, third = results(engine.provider.calls[2])
+    assert ("echo of one" in first, "echo of three" in second, "'ehco'" in third) == (True, True, True)
+
+
+async def test_after_the_last_round_an_unknown_call_fails_the_response() -> None:
+    engine = Engine(calls("echo"), *UNKNOWN, tools=[ScriptedTool()], limits={"tool_rounds": 1})
+    judged = await engine.stream(tools=[ECHO])
+    assert judged.response.status == "failed"
+    assert "'ehco'" in judged.events[-1]["response"]["error"]["message"]
+
+
+async def test_a_model_that_never_learns_comes_to_an_end() -> None:
+    engine = Engine(*UNKNOWN * 3, tools=[ScriptedTool()], limits={"tool_rounds": 2})
+    assert (await engine.stream(tools=[ECHO])).response.status == "failed"
+    assert len(engine.provider.calls) == 6
+
+
+async def test_a_clients_call_before_an_unknown_one_fails_the_response_since_the_client_is_asked_first() -> None:
+    engine = Engine(calls("f", "ehco"), tools=[ScriptedTool()])
+    judged = await engine.stream(tools=[ECHO, F])
+    assert judged.response.status == "failed"
+    assert "'ehco'" in judged.events[-1]["response"]["error"]["message"]
+    plain = Engine(calls("f", "ehco"), calls("f"), tools=[ScriptedTool()])
+    assert [item["type"] for item in (await plain.plain(tools=[ECHO, F]))["output"]] == ["function_call"]
+
+
+@pytest.mark.parametrize("written", ["Echo", "functions.echo", "echo:1"])
+async def test_a_tool_whose_name_was_respelt_is_run(written: str) -> None:
+    engine = Engine(calls((written, "one")), say("So."), tools=[ScriptedTool()])
+    assert texts(await engine.output(tools=[ECHO])) == ["one", "So."]
+    assert read(engine.provider.calls[1])[1]["calls"][0]["name"] == "echo"
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("print(6*7)", '{"malformed_arguments":"print(6*7)"}'),
+        ('{"code":"print(', '{"malformed_arguments":"{\\"code\\":\\"print("}'),
+        ("[1]", '{"malformed_arguments":"[1]"}'),
+        ("", "{}"),
+        ("null", "{}"),
+        ('{"a": 1}', '{"a": 1}'),
+    ],
+)
+async def test_what_goes_up_again_is_an_object_whatever_the_tool_was_called_with(written: str, sent: str) -> None:
+    tool = ScriptedTool()
+    engine = Engine(calls(("echo", written)), say("So."), tools=[tool])
+    await engine.output(tools=[ECHO])
+    assert tool.calls[0].arguments == ((written and read_object(written)) or written)
+    assert read(engine.provider.calls[1])[1]["calls"][0]["arguments"] == sent
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_json_in_the_thinking_of_a_later_round_is_the_answer(stream: bool) -> None:
+    """What was said in an earlier round is not judged again."""
+    thought = [[Reasoning('{"a": 1}'), USAGE, TurnFinished("stop")]]
+    engine = Engine(say('{"a": 0}'), calls("echo", text="Let me see."), thought, tools=[ScriptedTool()])
+    wanted: Json = {"tools": [ECHO], "text": {"format": {"type": "json_object"}}}
+    await engine.output(**wanted)
+    body = (await engine.stream(**wanted)).events[-1]["response"] if stream else await engine.plain(**wanted)
+    assert texts(body["output"]) == ["Let me see.", "{}", "reasoning", '{"a": 1}']
+
+
+async def test_the_answer_after_a_call_is_held_until_the_format_is_believed() -> None:
+    fenced = say("```json\n", '{"a": 1}', "\n```")
+    engine = Engine(calls("echo"), fenced, tools=[ScriptedTool()])
+    assert texts(await engine.output(tools=[ECHO], text={"format": {"type": "json_object"}})) == ["{}", '{"a": 1}']

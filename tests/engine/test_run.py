@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from app.engine.access import Principal
+from app.engine.formats import Formats
 from app.engine.history import History
 from app.engine.metering import Metrics
 from app.engine.responses import Responses
@@ -57,6 +58,7 @@ class Stage:
             sealer=Sealer(b"s" * 32),
             validator=VALIDATOR,
             traits=UpstreamTraits(),
+            formats=Formats(),
             metrics=Metrics(),
             shared=None,
             clock=lambda: 1_700_000_000.0,

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from app.engine.structured import Validator, extract_json
+from app.engine.structured import Validator, extract_json, last_object
 from app.protocol.errors import InvalidRequest
 
 VALIDATOR = Validator()
@@ -213,6 +213,10 @@ def test_a_pattern_that_backtracks_for_ever_is_given_up() -> None:
         ('Sure: {"a": [1]} - done.', '{"a": [1]}'),
         ('The list is [1, {"a": 2}].', '[1, {"a": 2}]'),
         ('{"a": 1} or {"a": 2}', None),
+        ('{"a": 1}\n{"a": 1}', '{"a": 1}'),
+        ('{"a": 1}}', '{"a": 1}'),
+        ('See [1] and {this}: {"a": 1}', '{"a": 1}'),
+        ('So: {"a": {"b": 1}', None),
         ('```json\n{"a": 1}\n```\nor\n```json\n{"a": 2}\n```', None),
         ('{"a": 1', None),
         ("no JSON", None),
@@ -223,3 +227,21 @@ def test_a_pattern_that_backtracks_for_ever_is_given_up() -> None:
 )
 def test_the_one_json_value_is_taken_out_of_its_wrapping(text: str, found: str | None) -> None:
     assert extract_json(text) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('Perhaps {"a": 1}? No: {"a": 2}.', '{"a": 2}'),
+        ('{one} of [1, 2]: {"a": {"b": []}}', '{"a": {"b": []}}'),
+        ('The form is {"a": <int>, "b": {...}}, so {"a": {"c": 1}, "b": {}}', '{"a": {"c": 1}, "b": {}}'),
+        ('{"a": <int>} ' * 100 + '{"a": 1}', None),
+        ("{}", "{}"),
+        ('{"a": 1} then {"a": ', None),
+        ("no JSON {here}", None),
+        ('{"a":' * 100_000, None),
+        ("", None),
+    ],
+)
+def test_the_last_object_of_a_train_of_thought_is_its_result(text: str, found: str | None) -> None:
+    assert last_object(text) == found

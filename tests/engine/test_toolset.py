@@ -160,19 +160,48 @@ def test_none_without_tools_is_fine() -> None:
         "sometimes",
         5,
         [],
-        {},
-        {"type": "function"},
         {"type": "function", "name": "h"},
-        {"type": "allowed_tools", "mode": "never", "tools": []},
         {"type": "allowed_tools", "mode": "required", "tools": []},
         {"type": "allowed_tools", "tools": [{"type": "function", "name": "h"}]},
-        {"type": "function", "function": {"name": "f"}},
-        {"type": "function", "name": 5},
     ],
 )
 def test_a_choice_that_cannot_be_met_is_refused(choice: object) -> None:
     error = refusal(F, choice=choice)
     assert (error.param, error.code) == ("tool_choice", "invalid_value")
+
+
+@pytest.mark.parametrize(
+    ("choice", "param", "code", "words"),
+    [
+        ({}, "tool_choice.type", "missing_required_parameter", "what kind of tool"),
+        ({"name": "f"}, "tool_choice.type", "missing_required_parameter", "what kind of tool"),
+        ({"type": "function"}, "tool_choice.name", "missing_required_parameter", "of the type 'function'"),
+        ({"type": "custom", "name": None}, "tool_choice.name", "missing_required_parameter", "of the type 'custom'"),
+        ({"type": "function", "function": {"name": "f"}}, "tool_choice.name", "missing_required_parameter", "stands beside 'type'"),
+        ({"type": "function", "name": "f", "function": {"name": "f"}}, "tool_choice.function", "unknown_parameter", "stands beside 'type'"),
+        ({"type": "function", "name": "f", "mode": "auto"}, "tool_choice.mode", "unknown_parameter", ""),
+        ({"type": "function", "name": "f", "nmespace": "ns"}, "tool_choice.nmespace", "unknown_parameter", ""),
+        ({"type": "function", "name": 5}, "tool_choice.name", "invalid_type", ""),
+        ({"type": "auto"}, "tool_choice.type", "invalid_value", "as the string 'auto'"),
+        ({"type": "any"}, "tool_choice.type", "invalid_value", "as the string 'required'"),
+        ({"type": "allowed_tools", "mode": "never", "tools": []}, "tool_choice.mode", "invalid_value", ""),
+        ({"type": "allowed_tools", "mode": "auto"}, "tool_choice.tools", "missing_required_parameter", ""),
+        ({"type": "allowed_tools", "allowed_tools": {"tools": []}}, "tool_choice.allowed_tools", "unknown_parameter", "beside 'type'"),
+        ({"type": "allowed_tools", "tools": [5]}, "tool_choice.tools[0]", "invalid_type", ""),
+        ({"type": "allowed_tools", "tools": [{"type": "function"}]}, "tool_choice.tools[0].name", "missing_required_parameter", ""),
+        (
+            {"type": "allowed_tools", "tools": [F, {"type": "function", "function": {"name": "f"}}]},
+            "tool_choice.tools[1].name",
+            "missing_required_parameter",
+            "not in 'tool_choice.tools[1].function'",
+        ),
+    ],
+)
+def test_a_choice_that_is_written_wrong_is_refused_with_the_place(choice: object, param: str, code: str, words: str) -> None:
+    error = refusal(F, choice=choice)
+    assert (error.param, error.code) == (param, code)
+    assert f"'{param}'" in error.message
+    assert words in error.message
 
 
 def test_required_without_tools_is_refused() -> None:

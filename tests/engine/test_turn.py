@@ -11,16 +11,18 @@ import msgspec
 import pytest
 
 from app.engine import turn
+from app.engine.formats import Formats
 from app.engine.history import History
 from app.engine.preparation import Preparation, Tenant
 from app.engine.routing import Route, Started
 from app.engine.sealing import Sealer
 from app.engine.turn import ModelFailure, Surroundings
 from app.engine.upstream_traits import UpstreamTraits
+from app.protocol.arguments import InvalidArguments
 from app.protocol.assembler import Assembler
-from app.protocol.deltas import CallArguments, CallOpened, Delta, Reasoning, Text, TokenUsage, TurnFinished
-from app.protocol.items import FunctionCallItem, MessageItem, OutputItem, OutputText, ReasoningItem
-from app.providers.base import Capabilities, ModelCall, UpstreamError
+from app.protocol.deltas import CallArguments, CallOpened, Delta, Reasoning, Refusal, Text, TokenUsage, TurnFinished
+from app.protocol.items import FunctionCallItem, MessageItem, OutputItem, OutputText, ReasoningItem, RefusalPart
+from app.providers.base import Capabilities, JsonSchema, ModelCall, UpstreamError
 from app.stores.memory import MemoryResponseStore
 from tests.engine.scripted import VALIDATOR, ScriptedProvider, Turn, admitted, no_media
 from tests.protocol.assembling import new_assembler
@@ -50,6 +52,7 @@ class Played:
     def __init__(self, *script: Turn, can: Capabilities = TEXT_ONLY) -> None:
         self.provider = ScriptedProvider(*script, can=can)
         self.traits = UpstreamTraits()
+        self.formats = Formats()
         self.assembler: Assembler | None = None
         self.shown: list[bytes] = []
         self.sightings: list[str] = []
@@ -62,20 +65,21 @@ class Played:
         history = History(MemoryResponseStore(retention_seconds=1), 0, shared=False)
         preparation = Preparation(request, request.items, Tenant("p", history, Sealer(bytes(32)), no_media()), None)
         prepared = await preparation.prepare(self.provider, "m", 0)
-        assembler = new_assembler(parallel_calls=prepared.call.parallel_tool_calls)
+        assembler = new_assembler(quiet=not request.stream, parallel_calls=prepared.call.parallel_tool_calls)
         self.assembler = assembler
         assembler.start()
 
         async def publish() -> None:
             self._take(assembler)
 
-        around = Surroundings(VALIDATOR, self.traits, self._open, publish)
+        around = Surroundings(VALIDATOR, self.traits, self._open, publish, self.formats)
         await turn.run(prepared, await self._open(prepared.call), assembler, around)
         assembler.finish(9)
         assert assembler.response is not None
         assembler.emit_end(assembler.response, assembler.body)
         self._take(assembler)
-        judge(b"".join(self.shown))
+        if request.stream:
+            judge(b"".join(self.shown))
         return assembler.response.output
 
     @property
@@ -182,14 +186,164 @@ async def test_a_call_instead_of_an_answer_needs_no_format() -> None:
     assert calls(await Played(spoken(*called())).play(text=FORMAT, tools=TOOLS)) == ["f"]
 
 
-async def test_where_the_upstream_enforces_the_format_text_is_streamed_and_still_checked() -> None:
-    played = Played(spoken(Text('{"a"'), Text(": 1}")), can=ENFORCES)
+async def test_text_streams_where_the_upstream_was_seen_to_enforce_the_format_and_is_still_checked() -> None:
+    played = Played(
+        *[spoken(Text('{"a"'), Text(": 1}"))] * 2, spoken(Text(' {"a": "')), spoken(Text("no")), spoken(Text('{"a": 1}')), can=ENFORCES
+    )
+    assert texts(await played.play(stream=True, text=FORMAT)) == ['{"a": 1}']
+    assert set(played.sightings[:3]) == {""}
+    played.sightings.clear()
     assert texts(await played.play(stream=True, text=FORMAT)) == ['{"a": 1}']
     assert played.sightings[0] == '{"a"'
-    broken = Played(spoken(Text("no")), can=ENFORCES)
     with pytest.raises(ModelFailure, match=r"text\.format"):
-        await broken.play(stream=True, text=FORMAT)
-    assert len(broken.provider.calls) == 1
+        await played.play(stream=True, text=FORMAT)
+    assert len(played.provider.calls) == 3  # what was shown cannot be taken back
+    assert texts(await played.play(stream=True, text=FORMAT)) == ['{"a": 1}']
+    assert len(played.provider.calls) == 5  # it is not believed any more
+
+
+@pytest.mark.parametrize("said", ['```json\n{"a": 1}\n```', 'So: {"a": 1}', "no"])
+async def test_what_does_not_begin_like_json_is_held_although_the_format_is_enforced(said: str) -> None:
+    played = Played(spoken(Text('{"a": 1}')), spoken(Text("\n"), *map(Text, said)), spoken(Text('{"a": 1}')), can=ENFORCES)
+    await played.play(stream=True, text=FORMAT)
+    played.sightings.clear()
+    assert texts(await played.play(stream=True, text=FORMAT)) == ['{"a": 1}']
+    assert set(played.sightings) == {"", '{"a": 1}'}
+    assert not played.formats.believed("one", "m", JsonSchema("n", msgspec.Raw(b"{}")))
+
+
+async def test_a_plain_answer_shows_that_a_format_is_enforced() -> None:
+    played = Played(*[spoken(Text('{"a": 1}'))] * 2, can=ENFORCES)
+    await played.play(text=FORMAT)
+    played.sightings.clear()
+    await played.play(stream=True, text=FORMAT)
+    assert played.sightings[0] == '{"a": 1}'
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [Text('```json\n{"a": 1}\n```')],
+        [Text('I {think}.\n</think>\n{"a": 1}')],
+        [Text("Here: "), Text('{"a": 1}')],
+        [Text('{"a": 1}'), Text('\n{"a": 1}')],
+        [Reasoning('Is it {"a": "x"}? No: {"a": 1}')],
+        [Reasoning("hm"), Text('So {"a": 1}')],
+    ],
+)
+@pytest.mark.parametrize("can", [TEXT_ONLY, ENFORCES], ids=["asked", "promised"])
+async def test_a_stream_ends_like_the_plain_answer(said: Sequence[Delta], can: Capabilities) -> None:
+    outputs = [await Played(spoken(*said), can=can).play(stream=stream, text=FORMAT) for stream in (False, True)]
+    assert [texts(output) for output in outputs] == [['{"a": 1}']] * 2
+    assert [type(item) for item in outputs[0]] == [type(item) for item in outputs[1]]
+
+
+async def test_an_answer_cut_off_tells_nothing_of_the_promise() -> None:
+    cut: Turn = [[Text('{"a": ')], [TurnFinished("length")]]
+    played = Played(cut, spoken(Text('{"a": 1}')), cut, can=ENFORCES)
+    assert texts(await played.play(stream=True, text=FORMAT)) == ['{"a": ']
+    await played.play(stream=True, text=FORMAT)
+    assert texts(await played.play(stream=True, text=FORMAT)) == ['{"a": ']
+    assert played.sightings[-1] == '{"a": '
+    assert played.formats.believed("one", "m", JsonSchema("n", msgspec.Raw(b"{}")))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("demand", [{"text": FORMAT}, {"text": JSON_MODE}, {"tools": TOOLS, "tool_choice": "required"}])
+async def test_a_refusal_is_the_answer_whatever_was_demanded(demand: Any, stream: bool) -> None:
+    output = await Played(spoken(Text(""), Refusal("I can"), Refusal("not."))).play(stream=stream, **demand)
+    assert [part.refusal for item in output if isinstance(item, MessageItem) for part in item.content if isinstance(part, RefusalPart)] == [
+        "I cannot."
+    ]
+
+
+SPACE = {"type": "namespace", "name": "ns", "description": "", "tools": [{"type": "function", "name": "status"}]}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(("written", "meant"), [("ns.status", "status"), ("status", "status"), ("functions.f", "f"), ("F", "f")])
+async def test_a_call_gets_the_name_of_the_function_that_is_meant(written: str, meant: str, stream: bool) -> None:
+    played = Played(spoken(*called(written, '{"x": 1}')))
+    assert [name.rpartition("__")[2] for name in calls(await played.play(stream=stream, tools=[*TOOLS, SPACE]))] == [meant]
+    assert len(played.provider.calls) == 1
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("tools", [TOOLS, []], ids=["tools", "no tools"])
+async def test_a_call_of_an_unknown_function_is_not_shown_and_the_model_asked_again(tools: Any, stream: bool) -> None:
+    played = Played(spoken(Reasoning("hm"), *called("h", '{"secret": 1}'), Text("more")), spoken(Text("So.")))
+    output = await played.play(stream=stream, tools=tools)
+    assert (calls(output), texts(output)) == ([], ["So."])
+    assert not any(b"secret" in frame for frame in played.shown)
+    assert "called the function 'h', which was not offered" in (played.systems[1] or "")
+    assert ("The functions are: f, g." if tools else "There are no functions to call.") in (played.systems[1] or "")
+
+
+async def test_a_name_that_nobody_should_have_to_read_is_cut() -> None:
+    played = Played(*[spoken(*called("x\n" * 100))] * 2)
+    with pytest.raises(ModelFailure) as raised:
+        await played.play(tools=TOOLS)
+    assert len(str(raised.value)) < 200
+    assert "\n" not in str(raised.value)
+
+
+async def test_beside_an_unknown_call_a_known_one_waits_and_both_are_made_again() -> None:
+    mixed = (*called("h"), CallOpened(1, "d", "f"), CallArguments(1, "{}"), Text("more"))
+    for stream in (True, False):
+        played = Played(spoken(*mixed), spoken(*called("g")))
+        assert calls(await played.play(stream=stream, tools=TOOLS)) == ["g"]
+    with pytest.raises(ModelFailure, match="'h'"):
+        await Played(spoken(*mixed), spoken(*mixed)).play(stream=True, tools=TOOLS)
+
+
+async def test_an_unknown_call_behind_a_known_one_fails_a_stream_and_is_made_again_for_a_plain_answer() -> None:
+    mixed = (*called("f"), CallOpened(1, "d", "h"), CallArguments(1, "{}"))
+    with pytest.raises(ModelFailure, match="'h'"):
+        await Played(spoken(*mixed)).play(stream=True, tools=TOOLS)
+    assert calls(await Played(spoken(*mixed), spoken(*called("g"))).play(tools=TOOLS)) == ["g"]
+
+
+async def test_a_call_that_is_left_out_anyway_may_have_any_name() -> None:
+    mixed = (*called("f"), CallOpened(1, "d", "h"), CallArguments(1, "{}"))
+    output = await Played(spoken(*mixed)).play(stream=True, tools=TOOLS, parallel_tool_calls=False)
+    assert calls(output) == ["f"]
+
+
+async def test_an_unknown_call_in_an_answer_cut_off_is_left_out() -> None:
+    cut: Turn = [[Text("Look: ")], list(called("h", '{"x": ')), [TurnFinished("length")]]
+    output = await Played(cut).play(stream=True, tools=TOOLS)
+    assert (texts(output), calls(output)) == (["Look: "], [])
+
+
+async def test_a_server_that_repeats_the_name_with_every_fragment_makes_one_call() -> None:
+    played = Played(
+        spoken(*called("h", "{"), *called("h", "}")), spoken(CallOpened(0, "c", "ns.status"), *called("status", "{}")[1:]), can=TEXT_ONLY
+    )
+    assert len(await played.play(stream=True, tools=[SPACE])) == 1
+    assert len(played.provider.calls) == 2
+
+
+@pytest.mark.parametrize("arguments", ['{"a": ', "[1]x", "nonsense"])
+async def test_broken_arguments_get_a_second_try_where_nothing_was_shown(arguments: str) -> None:
+    played = Played(spoken(Reasoning("hm"), Text("Look: "), *called("f", arguments)), spoken(*called("f", '{"a": 1}')))
+    output = await played.play(tools=TOOLS)
+    assert [item.arguments for item in output if isinstance(item, FunctionCallItem)] == ['{"a": 1}']
+    assert texts(output) == []
+    assert "arguments for 'f'" in (played.systems[1] or "")
+
+
+async def test_arguments_that_stay_broken_fail_the_response() -> None:
+    with pytest.raises(InvalidArguments, match="'f'"):
+        await Played(*[spoken(*called("f", "{oops"))] * 2).play(tools=TOOLS)
+    with pytest.raises(InvalidArguments, match="'f'"):
+        await Played(spoken(*called("f", "{oops"))).play(stream=True, tools=TOOLS)
+
+
+async def test_a_plain_answer_may_be_asked_for_again_although_it_has_words() -> None:
+    choice = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]}
+    played = Played(spoken(Text("Look: "), *called("g"), TokenUsage(1, 1, 2)), spoken(*called("f"), TokenUsage(1, 1, 2)))
+    output = await played.play(tools=TOOLS, tool_choice=choice)
+    assert (calls(output), texts(output)) == (["f"], [])
 
 
 @pytest.mark.parametrize("reason", ["length", "content_filter"])

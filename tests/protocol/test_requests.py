@@ -34,6 +34,34 @@ def test_an_unknown_parameter_is_named(body: dict[str, object], param: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("body", "param", "words"),
+    [
+        ({"text": {"type": "json_object"}}, "text.type", "'text.format'"),
+        ({"text": {"type": "json_schema", "schema": {}}}, "text.type", "'text.format'"),
+        (
+            {"text": {"format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {}}}}},
+            "text.format.json_schema",
+            "beside 'type'",
+        ),
+        ({"text": {"format": {"type": "json_object", "shema": {}}}}, "text.format.shema", ""),
+        ({"text": {"verbosity": "low", "verbose": True}}, "text.verbose", ""),
+        ({"reasoning": {"effort": "low", "max_tokens": 5}}, "reasoning.max_tokens", ""),
+        ({"reasoning": {"enabled": True}}, "reasoning.enabled", "'enable_thinking'"),
+        ({"stream_options": {"usage": True}}, "stream_options.usage", ""),
+        ({"response_format": {"type": "json_object"}}, "response_format", "'text.format'"),
+        ({"max_tokens": 5}, "max_tokens", "'max_output_tokens'"),
+        ({"max_completion_tokens": 5}, "max_completion_tokens", "'max_output_tokens'"),
+        ({"reasoning_effort": "low"}, "reasoning_effort", "'reasoning.effort'"),
+    ],
+)
+def test_an_unknown_field_inside_a_parameter_is_named_with_its_right_place(body: dict[str, object], param: str, words: str) -> None:
+    error = refusal(json.dumps(body).encode())
+    assert (error.code, error.param) == ("unknown_parameter", param)
+    assert error.message.startswith(f"Unknown parameter: '{param}'")
+    assert words in error.message
+
+
+@pytest.mark.parametrize(
     ("body", "code", "param"),
     [
         ({"model": 5}, "invalid_type", "model"),
@@ -98,7 +126,12 @@ def test_null_is_absence_for_every_parameter() -> None:
         {"tools": [], "include": []},
         {"metadata": {}},
         {"text": {"format": {"type": "json_schema", "name": "n", "schema": {}, "description": None, "strict": True}}},
-        {"reasoning": {"effort": None, "summary": "auto", "later_addition": 1}},
+        {"reasoning": {"effort": None, "summary": "auto", "generate_summary": None, "context": None, "mode": "standard"}},
+        {"text": {"format": {"type": "text"}, "verbosity": "medium"}},
+        {"text": {"format": {"type": "json_object", "name": None, "schema": None}, "verbosity": None}},
+        {"stream_options": {"include_obfuscation": False}},
+        {"stream_options": {"include_usage": True}},
+        {"stream_options": {"reasoning_summary_delivery": "sequential_cutoff"}},
         {"client_metadata": {"x-codex": 1}},
         {"tool_choice": "none"},
         {"top_k": 20, "min_p": 0.05, "seed": 7, "repetition_penalty": 1.05, "enable_thinking": False},
@@ -149,6 +182,51 @@ def test_a_wrong_tool_is_named_with_its_place(raw: bytes, param: str) -> None:
     with pytest.raises(InvalidRequest) as raised:
         parse_tool(msgspec.Raw(raw), "tools[1]")
     assert raised.value.param == param
+
+
+NAMED: dict[str, object] = {"type": "function", "name": "f"}
+CUSTOM: dict[str, object] = {"type": "custom", "name": "c"}
+SPACE: dict[str, object] = {"type": "namespace", "name": "n", "description": "d", "tools": []}
+
+
+@pytest.mark.parametrize(
+    ("tool", "param", "code", "words"),
+    [
+        ({**NAMED, "paramters": {}}, "tools[1].paramters", "unknown_parameter", ""),
+        ({**NAMED, "input_schema": {}}, "tools[1].input_schema", "unknown_parameter", "'parameters'"),
+        ({**NAMED, "inputSchema": {}}, "tools[1].inputSchema", "unknown_parameter", "'parameters'"),
+        ({**NAMED, "format": {"type": "text"}}, "tools[1].format", "unknown_parameter", ""),
+        ({**NAMED, "tools": []}, "tools[1].tools", "unknown_parameter", ""),
+        ({**CUSTOM, "parameters": {"type": "object"}}, "tools[1].parameters", "unknown_parameter", ""),
+        ({**CUSTOM, "grammar": "x"}, "tools[1].grammar", "unknown_parameter", ""),
+        ({**SPACE, "parameters": {}}, "tools[1].parameters", "unknown_parameter", ""),
+        ({**SPACE, "functions": []}, "tools[1].functions", "unknown_parameter", ""),
+        ({**NAMED, "allowed_callers": ["programmatic"]}, "tools[1].allowed_callers", "unsupported_value", "'direct'"),
+        ({**NAMED, "allowed_callers": "direct"}, "tools[1].allowed_callers", "invalid_type", ""),
+    ],
+)
+def test_a_field_that_a_tool_does_not_have_is_named(tool: dict[str, object], param: str, code: str, words: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        parse_tool(msgspec.Raw(json.dumps(tool).encode()), "tools[1]")
+    assert (raised.value.param, raised.value.code) == (param, code)
+    assert words in raised.value.message
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        {**NAMED, "description": None, "parameters": None, "strict": None, "format": None, "tools": None},
+        {**NAMED, "defer_loading": True, "allowed_callers": ["direct", "programmatic"], "output_schema": {"type": "object"}},
+        {**NAMED, "cache_control": {"type": "ephemeral"}},
+        {**CUSTOM, "description": "d", "format": {"type": "grammar", "syntax": "lark", "definition": "x"}, "defer_loading": False},
+        {**CUSTOM, "allowed_callers": None},
+        SPACE,
+        {"type": "web_search", "filters": {"allowed_domains": []}, "anything": 1},
+        {"type": "mcp", "server_label": "s", "allowed_tools": ["a"]},
+    ],
+)
+def test_the_fields_that_clients_send_with_tools_are_read(tool: dict[str, object]) -> None:
+    assert parse_tool(msgspec.Raw(json.dumps(tool).encode()), "tools[0]").type == tool["type"]
 
 
 def test_a_refusal_has_the_envelope_of_the_api() -> None:

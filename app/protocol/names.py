@@ -1,0 +1,101 @@
+"""The function that a model means when it does not write the name as it was offered. Pure.
+
+Functions of a namespace are offered as `namespace__name`, those of an MCP server as `mcp__label__tool`, and a reserved name with a prefix.
+Models shorten and respell that: `name`, `namespace.name`, `label:tool`, `functions.name`, other case, `-` for `_`, the name twice. Such a
+name is taken for a function when it can be no other; else it is unknown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+
+import msgspec
+
+from app.protocol.call_writers import CallTarget
+
+_SEPARATORS = re.compile(r"[^a-z0-9]+")
+_WRAPPED = re.compile(r"(?:functions?|tools?|default_api|multi_tool_use|namespace)(?:[.:/]|__)(?P<name>.+)", re.IGNORECASE | re.DOTALL)
+"""What models put before a name although nobody has called the functions so."""
+_NUMBERED = re.compile(r"(?P<name>.+):\d+", re.DOTALL)
+"""The number of the call behind the name."""
+_TWICE = re.compile(r"(?P<name>.+?)[._:/]{0,2}(?P=name)", re.DOTALL)
+_UNSENDABLE = re.compile(r"[^A-Za-z0-9_-]")
+_MCP = "mcp__"
+_LONGEST = 128
+"""No name is longer."""
+_SENDABLE_LENGTH = 64
+
+
+class _Function(msgspec.Struct, frozen=True):
+    """A function on offer, in the spellings that are compared."""
+
+    upstream: str
+    name: str
+    """As its owner calls it."""
+    namespace: str
+    """Without separators that differ; "" for none."""
+    own: str
+    """The name, likewise."""
+    whole: str
+    """Both, likewise."""
+
+
+def resolve(written: str, offered: Collection[str], targets: Mapping[str, CallTarget]) -> str | None:
+    """Which of the offered functions is meant; None: no single one. `targets` are the client's own names by those."""
+    if written in offered:
+        return written
+    if len(written) > _LONGEST:
+        return None
+    functions = [_read(name, targets.get(name)) for name in offered]
+    for reading in _readings(written):
+        for means in _RULES:
+            found = [function.upstream for function in functions if means(reading, function)]
+            if found:
+                return found[0] if len(found) == 1 else None
+    return None
+
+
+def sendable_name(written: str) -> str:
+    """The name as any upstream takes it in a history: those of unknown functions may be anything."""
+    return _UNSENDABLE.sub("_", written)[:_SENDABLE_LENGTH] or "_"
+
+
+def _read(upstream: str, target: CallTarget | None) -> _Function:
+    namespace, name = ("", upstream) if target is None else (target.namespace or "", target.name)
+    if target is None and upstream.startswith(_MCP):
+        label, _, tool = upstream.removeprefix(_MCP).partition("__")
+        namespace, name = _MCP + label, tool
+    return _Function(upstream, name, _fold(namespace), _fold(name), _fold(f"{namespace}_{name}"))
+
+
+def _readings(written: str) -> Iterator[str]:
+    """The name, and what is left of it without what models add; the most literal first."""
+    yield written
+    for addition in (_NUMBERED, _WRAPPED, _TWICE):
+        match = addition.fullmatch(written)
+        if match:
+            yield from _readings(match["name"])
+
+
+def _fold(name: str) -> str:
+    return _SEPARATORS.sub("_", name.lower()).strip("_")
+
+
+def _shortens_namespace(written: str, function: _Function) -> bool:
+    """The namespace is written in part: `agent.wait` for `multi_agent_v1__wait`, `label.tool` for `mcp__label__tool`."""
+    head = _fold(written).removesuffix(f"_{function.own}")
+    if not function.namespace or head == _fold(written):
+        return False
+    return f"_{head}_" in f"_{function.namespace}_"
+
+
+_RULES: tuple[Callable[[str, _Function], bool], ...] = (
+    lambda written, function: not function.namespace and written == function.name,
+    lambda written, function: _fold(written) in (function.whole, _fold(function.upstream)),
+    lambda written, function: _fold(written).replace("_", "") == function.whole.replace("_", "") != "",
+    lambda written, function: written == function.name,
+    lambda written, function: _fold(written) == function.own != "",
+    _shortens_namespace,
+)
+"""From the closest likeness to the loosest; the first that fits any function decides."""
