@@ -324,7 +324,7 @@ class Run:
 
     def _record(self) -> ResponseRecord:
         response, created = self._response, int(self._began)
-        stored, foreign = records.input_array(self._ready.items, self.id)
+        stored, foreign = records.input_array(self._ready.items)
         previous = self.admitted.request.previous_response_id
         return ResponseRecord(
             id=self.id,
