@@ -23,6 +23,8 @@ _MAX_METADATA_KEY = 64
 _MAX_METADATA_VALUE = 512
 _MAX_INT = 2**31 - 1
 _MAX_NAME = 256
+_LARGE = 256 * 1024
+"""Bytes of a body from which its steps take milliseconds."""
 
 _NOT_SERVED: dict[str, str] = {
     "background_options": "background mode is not served",
@@ -71,6 +73,8 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     store: bool
     seals: bool
     """`include` asks for `reasoning.encrypted_content`."""
+    large: bool
+    """Each step of it takes so long that others' tokens go first."""
 
 
 def admit(body: bytes, limits: Limits, validator: Validator, catalog: Catalog, *, lenient: bool) -> Admitted:
@@ -100,6 +104,7 @@ def admit(body: bytes, limits: Limits, validator: Validator, catalog: Catalog, *
         stream=bool(request.stream),
         store=request.store is not False,
         seals="reasoning.encrypted_content" in include,
+        large=len(body) > _LARGE,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from functools import partial
 from typing import Literal
@@ -115,12 +116,16 @@ class Preparation:
         view = View(self._project_id, provider, can, admitted.model, unseal, self._media)
         context = await self._history.context(view, admitted.request.previous_response_id, now)
         items = tuple(item for item in self._items if not _repeated(item, context)) if context.turns else self._items
+        if admitted.large:
+            await asyncio.sleep(0)
         transcript = view.transcript(context)
         transcript.add([(item.place, one) for item in items if (one := said(item.raw, item.fields, item.place)) is not None])
         offer = _NOTHING if self._hosted is None else await self._offer(self._hosted, transcript, can, thinks=decision.enabled is True)
         resumed = await self._resume(transcript) if transcript.approved else ()
         transcript.close()
         await view.load_media(transcript, items)
+        if admitted.large:
+            await asyncio.sleep(0)
         call, duties = self._call(transcript, _Setting(provider, model, can, decision, context, offer))
         hosted = frozenset([function.name for function in offer.functions])
         warnings = self._warnings(transcript)
