@@ -68,28 +68,32 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
 
 def encode_messages(messages: Sequence[Message], dialect: Dialect, *, reasoning: bool) -> bytes:
     """The messages, comma-separated, without brackets. Raises UpstreamError 400 for a file the dialect cannot carry."""
-    field = dialect.reasoning_field if reasoning else None
-    return b",".join([wire for message in messages if (wire := _encode_message(message, dialect, field))])
+    return b"".join(_pieces(messages, dialect, dialect.reasoning_field if reasoning else None))
 
 
-def _encode_message(message: Message, dialect: Dialect, reasoning_field: str | None) -> bytes:
-    """Written straight into its place, at half the cost of a dictionary; empty for a turn that leaves nothing."""
-    if type(message) is User:
-        content = message.content
-        return b'{"role":"user","content":%b}' % _encode(content if isinstance(content, str) else _content(content, dialect))
-    if type(message) is Assistant:
-        return _assistant(message, reasoning_field)
-    return b'{"role":"tool","tool_call_id":%b,"content":%b}' % (_encode(message.call_id), _encode(message.content))
+def _pieces(messages: Sequence[Message], dialect: Dialect, reasoning_field: str | None) -> list[bytes]:
+    """The same in pieces, each written once: at half the cost of dictionaries."""
+    pieces: list[bytes] = []
+    for message in messages:
+        if type(message) is User:
+            content = message.content
+            pieces += (b',{"role":"user","content":', _encode(content if isinstance(content, str) else _content(content, dialect)), b"}")
+        elif type(message) is Assistant:
+            pieces += _assistant(message, reasoning_field)
+        else:
+            pieces += (b',{"role":"tool","tool_call_id":', _encode(message.call_id), b',"content":', _encode(message.content), b"}")
+    pieces[:1] = [piece[1:] for piece in pieces[:1]]  # no comma before the first
+    return pieces
 
 
-def _assistant(message: Assistant, reasoning_field: str | None) -> bytes:
+def _assistant(message: Assistant, reasoning_field: str | None) -> Sequence[bytes]:
     text, calls = message.text, message.calls
     thinking = b',"%b":%b' % (reasoning_field.encode(), _encode(message.reasoning)) if reasoning_field and message.reasoning else b""
     called = b',"tool_calls":[%b]' % b",".join(map(_call, calls)) if calls else b""
     if not (text or thinking or called):  # a turn that only thought leaves nothing where thinking is left out
-        return b""
+        return ()
     # Empty rather than null beside calls: every server takes that, and templates that concatenate do, too.
-    return b'{"role":"assistant","content":%b%b%b}' % (_encode(text), thinking, called)
+    return (b',{"role":"assistant","content":', _encode(text), thinking, called, b"}")
 
 
 def _call(call: Call) -> bytes:
@@ -131,11 +135,13 @@ def encode_call(call: ModelCall, dialect: Dialect, facts: ModelFacts, *, stream:
     Raises UpstreamError 400 for what the dialect cannot carry.
     """
     system, answer_format = _formatted(call, dialect, facts)
-    head = () if system is None else (_encode({"role": "system", "content": system}),)
-    messages = [wire for wire in (*head, call.prefix, encode_messages(call.messages, dialect, reasoning=True)) if wire]
+    head = b"" if system is None else _encode({"role": "system", "content": system})
+    messages = _pieces(call.messages, dialect, dialect.reasoning_field)
     parameters = _parameters(call, dialect, facts) | answer_format | _streaming(stream=stream)
-    between = [piece for message in messages for piece in (b",", message)][1:]
-    return (b'{"model":%b,"messages":[' % _encode(call.model), *between, b"],%b" % _encode(parameters)[1:])
+    context = [piece for one in (head, call.prefix) if one for piece in (one, b",")]
+    if not messages:
+        context[-1:] = []
+    return (b'{"model":%b,"messages":[' % _encode(call.model), *context, *messages, b"],%b" % _encode(parameters)[1:])
 
 
 def _parameters(call: ModelCall, dialect: Dialect, facts: ModelFacts) -> dict[str, Any]:
