@@ -116,20 +116,24 @@ class Preparation:
         view = View(self._project_id, provider, can, admitted.model, unseal, self._media)
         context = await self._history.context(view, admitted.request.previous_response_id, now)
         items = tuple(item for item in self._items if not _repeated(item, context)) if context.turns else self._items
-        if admitted.large:
-            await asyncio.sleep(0)
+        await self._make_way()
         transcript = view.transcript(context)
         transcript.add([(item.place, one) for item in items if (one := said(item.raw, item.fields, item.place)) is not None])
         offer = _NOTHING if self._hosted is None else await self._offer(self._hosted, transcript, can, thinks=decision.enabled is True)
         resumed = await self._resume(transcript) if transcript.approved else ()
         transcript.close()
         await view.load_media(transcript, items)
-        if admitted.large:
-            await asyncio.sleep(0)
+        await self._make_way()
         call, duties = self._call(transcript, _Setting(provider, model, can, decision, context, offer))
+        await self._make_way()
         hosted = frozenset([function.name for function in offer.functions])
         warnings = self._warnings(transcript)
         return Prepared(provider, call, decision, duties, view, context, items, transcript, can, warnings, hosted, resumed)
+
+    async def _make_way(self) -> None:
+        """Others' tokens go first, between two steps of a large request; nothing that they could change is read across it."""
+        if self._admitted.large:
+            await asyncio.sleep(0)
 
     def _call(self, transcript: Transcript, setting: _Setting) -> tuple[ModelCall, Duties]:
         admitted, request, can, messages = self._admitted, self._admitted.request, setting.can, transcript.messages
