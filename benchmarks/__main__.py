@@ -22,16 +22,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from benchmarks import databases, file_search, servers, table, tool_loop
+from benchmarks import databases, file_search, servers, stall, table, tool_loop
 from benchmarks.cases import CASES, MODELS, LoadFailed, Measurement, Subject
 from benchmarks.processes import NotReady, Running
 from benchmarks.servers import HERE, Server
 
-GATEWAYS = ("nginx", "nostore", "sqlite", "postgres", "litellm")
+OURS = ("nostore", "sqlite", "postgres")
+GATEWAYS = ("nginx", *OURS, "litellm")
 ALONE = ("startup", "memory")
 APART = "files"
 LOOP = {"tools": tool_loop.measure_rounds, "crowd": tool_loop.measure_crowd}
-ALL_CASES = (*CASES, *ALONE, "chain", *LOOP, APART)
+ALL_CASES = (*CASES, "stall", *ALONE, "chain", *LOOP, APART)
 RESULTS = HERE / "results"
 _Found = TypeVar("_Found")
 
@@ -44,12 +45,15 @@ class Session:
         self.direct = servers.upstream(MODELS)
         self.found: list[Measurement] = []
         self.troubles: list[str] = []
+        self.names = [name for name in options.gateways if name == "direct"]
+        """The rows of the tables."""
 
     def run(self) -> None:
         """Measure each server alone in a fresh process, then all of them together."""
         with ExitStack() as stack:
             direct = self._start(stack, self.direct)
             chosen = self._chosen(stack)
+            self.names += [server.name for server in chosen]
             if direct is None:
                 return
             if not set(ALONE).isdisjoint(self.options.cases):
@@ -59,14 +63,19 @@ class Session:
 
     def _chosen(self, stack: ExitStack) -> list[Server]:
         """The servers to measure, besides the simulator; the databases are started for them."""
-        make: dict[str, Callable[[], Server]] = {
-            "nginx": lambda: servers.nginx(self.direct, self.folder),
-            "nostore": lambda: servers.gateway("nostore", self.direct, self.folder),
-            "sqlite": lambda: servers.gateway("sqlite", self.direct, self.folder),
-            "postgres": lambda: servers.gateway("postgres", self.direct, self.folder, stack.enter_context(databases.started())),
-            "litellm": lambda: servers.litellm(os.environ["LITELLM"], self.direct, self.folder, MODELS),
-        }
-        return [make[name]() for name in self.options.gateways if name in make]
+        chosen: list[Server] = []
+        for name in self.options.gateways:
+            if name == "nginx":
+                chosen.append(servers.nginx(self.direct, self.folder))
+            elif name == "litellm":
+                chosen.append(servers.litellm(os.environ["LITELLM"], self.direct, self.folder, MODELS))
+            elif name in OURS:
+                chosen += [self._gateway(stack, name, checkout) for checkout in self.options.checkouts]
+        return chosen
+
+    def _gateway(self, stack: ExitStack, kind: str, checkout: Path | None) -> Server:
+        database = stack.enter_context(databases.started()) if kind == "postgres" else None
+        return servers.gateway(kind, self.direct, self.folder, database, checkout)
 
     def _alone(self, chosen: Sequence[Server]) -> None:
         for number in range(self.options.rounds):
@@ -97,6 +106,8 @@ class Session:
     def _measure(self, subject: Subject, case: str, number: int) -> Measurement:
         if case == "chain":
             return subject.measure_chain(number, self.options.chains, self.folder)
+        if case == "stall":
+            return stall.measure(subject, number)
         if case in LOOP:
             return LOOP[case](subject, number, self.options.seconds)
         return subject.measure(case, number, self.options.seconds)
@@ -106,7 +117,7 @@ class Session:
         if found is None:
             return
         self.found.append(found)
-        _say(f"{found.case:6} {found.server:9} round {found.round + 1}  " + "  ".join(f"{k} {v:.3g}" for k, v in found.values.items()))
+        _say(f"{found.case:10} {found.server:14} round {found.round + 1}  " + "  ".join(f"{k} {v:.3g}" for k, v in found.values.items()))
         for reason, count in found.errors.items():
             self._trouble(f"{found.case} {found.server}: {count} answers failed: {reason}")
 
@@ -143,7 +154,7 @@ def main() -> int:
     folder.mkdir(parents=True)
     session = Session(options, folder)
     session.run()
-    report = "\n".join([_facts(options), "", table.render(options.gateways, session.found), *session.troubles])
+    report = "\n".join([_facts(options), "", table.render(session.names, session.found), *session.troubles])
     if APART in options.cases:
         report += f"\n{file_search.report(file_search.PASSAGES // 10 if options.quick else file_search.PASSAGES)}"
     (folder / "report.md").write_text(report)
@@ -162,10 +173,14 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="medians are over this many (%(default)s)")
     parser.add_argument("--seconds", type=float, default=3, help="length of a closed-loop run (%(default)s)")
     parser.add_argument("--chains", type=int, default=200, help="conversations of the case chain (%(default)s)")
+    parser.add_argument("--beside", type=Path, help="another checkout of this repository, whose gateways are measured beside these")
     parser.add_argument("--quick", action="store_true", help="one short round: does it work, and roughly how fast")
     options = parser.parse_args()
     options.gateways = _names(parser, options.gateways, ("direct", *GATEWAYS))
     options.cases = _names(parser, options.cases, ALL_CASES)
+    options.checkouts = [None]
+    if options.beside:
+        options.checkouts.append(options.beside.resolve(strict=True))
     if options.quick:
         options.rounds, options.seconds, options.chains = 1, 1, 60
     if "litellm" in options.gateways and not os.environ.get("LITELLM"):
@@ -195,10 +210,14 @@ def _facts(options: argparse.Namespace) -> str:
         (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "unknown CPU"
     )
     return (
-        f"{datetime.now(UTC):%Y-%m-%d}, commit {_answer('git', '-C', str(HERE), 'describe', '--always', '--dirty')}, "
+        f"{datetime.now(UTC):%Y-%m-%d}, commit {' beside '.join(map(_commit, options.checkouts))}, "
         f"{os.cpu_count()} cores ({cpu}), Python {platform.python_version()}, {_answer('nginx', '-v').removeprefix('nginx version: ')}, "
         f"{options.rounds} round(s) of {options.seconds:g} s, load {os.getloadavg()[0]:.1f}."
     )
+
+
+def _commit(checkout: Path | None) -> str:
+    return _answer("git", "-C", str(checkout or HERE), "describe", "--always", "--dirty")
 
 
 def _answer(*command: str) -> str:

@@ -31,14 +31,23 @@ class Case:
 
 _STREAMED = ("-stream", "-workers", "8")
 _HELD = ("-stream", "-each", "1")
+_SESSION_400K = ("-items", "300", "-bytes", "400000")
+SESSION_1800K = ("-items", "600", "-bytes", "1800000")
+"""What a coding agent sends late in its work."""
+_ALONE = ("-stream", "-workers", "1")
 CASES = {
     "n": Case("sim-t50"),
     "n40k": Case("sim-t50", ("-turn", "50")),
+    "n40k-parts": Case("sim-t50", ("-turn", "50", "-parts")),
+    "n400k": Case("sim-t50", (*_SESSION_400K, "-workers", "4")),
+    "n1800k": Case("sim-t50", (*SESSION_1800K, "-workers", "2")),
     "s10": Case("sim-t10-w10", _STREAMED),
     "s400": Case("sim-t400-w20", _STREAMED, per_token=True),
     "p100": Case("sim-t200-p20-stamp", (*_HELD, "-workers", "100", "-ramp", "500ms"), paced=True, per_token=True),
     "p400": Case("sim-t200-p20-stamp", (*_HELD, "-workers", "400", "-ramp", "2s"), paced=True, per_token=True),
-    "first": Case("sim-t5-f5-p5", ("-stream", "-workers", "1")),
+    "first": Case("sim-t5-f5-p5", _ALONE),
+    "f400k": Case("sim-t5-f5-p5", (*_SESSION_400K, *_ALONE)),
+    "f1800k": Case("sim-t5-f5-p5", (*SESSION_1800K, *_ALONE)),
 }
 MODELS = sorted({case.model for case in CASES.values()})
 

@@ -16,7 +16,8 @@ from benchmarks.databases import Databases
 HERE = Path(__file__).resolve().parent
 CHAT = "/v1/chat/completions"
 RESPONSES = "/v1/responses"
-NAMES = ("direct", "nginx", "nostore", "sqlite", "postgres", "litellm")
+OTHER = "-other"
+"""What the name of a gateway of another checkout ends with."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,12 @@ def nginx(upstream: Server, folder: Path) -> Server:
     return Server("nginx", port, ["nginx", "-p", str(folder), "-c", str(conf)], CHAT, load=("-strict",))
 
 
-def gateway(name: str, upstream: Server, folder: Path, database: Databases | None = None) -> Server:
-    """This gateway: on SQLite, or on the given database; `nostore` is asked with store:false."""
+def gateway(kind: str, upstream: Server, folder: Path, database: Databases | None = None, checkout: Path | None = None) -> Server:
+    """This gateway, or that of another checkout: on SQLite, or on the given database; `nostore` is asked with store:false."""
     port, key = processes.free_port(), secrets.token_hex(24)
+    name = kind + OTHER if checkout else kind
     env = {
-        "PYTHONPATH": str(HERE.parent),
+        "PYTHONPATH": str(checkout or HERE.parent),
         "GATEWAY_PORT": str(port),
         "GATEWAY_ADMIN_KEY": key,
         "GATEWAY_DATABASE_URL": database.url if database else f"sqlite+aiosqlite:///{folder / name}.db",
@@ -80,7 +82,7 @@ def gateway(name: str, upstream: Server, folder: Path, database: Databases | Non
     if database:
         env["GATEWAY_REDIS_URL"] = database.redis_url
         subprocess.run([*program, "migrate"], env=processes.environment(env), cwd=folder, stdout=sys.stderr, check=True)  # noqa: S603 - our own program
-    stored = name != "nostore"
+    stored = kind != "nostore"
     return Server(
         name,
         port,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from benchmarks.cases import Measurement
+from benchmarks.servers import OTHER
 
 RULER = "nginx"
 
@@ -35,6 +36,12 @@ class Figures:
         own, ruler = self.values(server, case, key), self.values(RULER, case, key)
         ratios = [own[number] / ruler[number] for number in own if ruler.get(number)]
         return median(ratios) if ratios and server != RULER else None
+
+    def against(self, server: str, case: str, key: str) -> float | None:
+        """Median of the ratios to the same gateway of the other checkout, each taken inside one round."""
+        own, other = self.values(server, case, key), self.values(server + OTHER, case, key)
+        ratios = [own[number] / other[number] for number in own if other.get(number)]
+        return median(ratios) if ratios else None
 
     def rounds_ratio(self, server: str, key: str) -> float | None:
         """Median of the ratios of a tool round to a whole answer that nginx passes on, each taken inside one round of measuring."""
@@ -105,10 +112,18 @@ def _database(f: Figures, server: str) -> str:
     return " / ".join(_number(cost, 3) for cost in costs) if any(costs) else ""
 
 
+def _against(title: str, case: str, key: str = "cpu") -> Column:
+    return Column(title, case, lambda f, server: _number(f.against(server, case, key), 2))
+
+
+_COSTS = ("n", "n40k", "n40k-parts", "n400k", "n1800k", "s10", "s400", "p100", "p400")
 _TABLES = {
     "CPU of the server (user and system)": [
         _cost("n: whole answer, ms a request", "n", 3),
         _cost("n40k: 40 KB history, ms a request", "n40k", 3),
+        _cost("n40k-parts: the same in content parts", "n40k-parts", 3),
+        _cost("n400k: a coding agent's session, ms a request", "n400k", 2),
+        _cost("n1800k: a long one, ms a request", "n1800k", 2),
         _cost("s10: stream of 10 tokens, ms a request", "s10", 3),
         _cost("s400: bulk, us a token", "s400", 2),
         _cost("p100: 100 paced streams, us a token", "p100", 1),
@@ -118,10 +133,17 @@ _TABLES = {
     ],
     "Time": [
         Column("first token alone, added ms", "first", lambda f, server: _number(f.added(server, "first", "first_p50"), 2)),
+        _plain("f400k: first token, ms", "f400k", ["first_p50"], 1),
+        _plain("f1800k: first token, ms", "f1800k", ["first_p50"], 1),
+        _plain("stall: delay of a token, p50 / p99 / worst ms", "stall", ["delay_p50", "delay_p99", "delay_max"], 1),
         _plain("p100: delay of a token, p50 / p99 ms", "p100", ["delay_p50", "delay_p99"], 1),
         _plain("p400: delay of a token, p50 / p99 ms", "p400", ["delay_p50", "delay_p99"], 1),
         _plain("n: p50 / p99 ms", "n", ["total_p50", "total_p99"], 1),
         _plain("n: requests a second", "n", ["rps"], 0),
+    ],
+    "Against the other checkout: ratio of CPU": [
+        *(_against(case, case) for case in _COSTS),
+        _against("stall: p99 of a token's delay", "stall", "delay_p99"),
     ],
     "Tool loop, CPU ms": [
         _plain("answer, no round: plain / stream", "tools", ["plain_0", "stream_0"], 3),
@@ -143,7 +165,7 @@ _TABLES = {
 
 
 def render(servers: Sequence[str], measurements: Sequence[Measurement]) -> str:
-    """Every table that has a figure, a row for each server, without empty columns."""
+    """Every table that has a figure, a row for each server, without empty rows and columns."""
     figures = Figures(measurements)
     return "\n".join(part for title, columns in _TABLES.items() if (part := _render(title, columns, servers, figures)))
 
@@ -153,7 +175,7 @@ def _render(title: str, columns: Sequence[Column], servers: Sequence[str], figur
     cells = {heading: column for heading, column in cells.items() if any(column)}
     if not cells:
         return ""
-    rows = [f"| {server} | " + " | ".join(row) + " |" for server, *row in zip(servers, *cells.values(), strict=True)]
+    rows = [f"| {server} | " + " | ".join(row) + " |" for server, *row in zip(servers, *cells.values(), strict=True) if any(row)]
     head = ["| " + title + " | " + " | ".join(cells) + " |", "|---" * (len(cells) + 1) + "|"]
     return "\n".join([*head, *rows, ""])
 

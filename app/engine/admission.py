@@ -25,6 +25,8 @@ _MAX_METADATA_KEY = 64
 _MAX_METADATA_VALUE = 512
 _MAX_INT = 2**31 - 1
 _MAX_NAME = 256
+_LARGE = 256 * 1024
+"""Bytes of a body from which its steps take milliseconds."""
 
 _BRING_TOOLS = frozenset({*client_history.BRING_TOOLS, "item_reference"})
 _NOT_SERVED: dict[str, str] = {
@@ -77,6 +79,8 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     store: bool
     seals: bool
     """`include` asks for `reasoning.encrypted_content`."""
+    large: bool
+    """Each step of it takes so long that others' tokens go first."""
 
 
 def admit(body: bytes, limits: Limits, validator: Validator, catalog: Catalog, *, lenient: bool) -> Admitted:
@@ -108,6 +112,7 @@ def admit(body: bytes, limits: Limits, validator: Validator, catalog: Catalog, *
         stream=bool(request.stream),
         store=request.store is not False,
         seals="reasoning.encrypted_content" in include,
+        large=len(body) > _LARGE,
     )
 
 

@@ -40,15 +40,12 @@ class Context(msgspec.Struct, frozen=True):
 
 def weight(message: Message) -> int:
     """About how many bytes of memory it takes."""
-    match message:
-        case User():
-            return 200 + (
-                len(message.content) if isinstance(message.content, str) else sum(len(msgspec.json.encode(p)) for p in message.content)
-            )
-        case Assistant():
-            return 200 + len(message.text) + len(message.reasoning) + sum(len(call.arguments) + 100 for call in message.calls)
-        case ToolResult():
-            return 200 + len(message.content)
+    if type(message) is User:
+        content = message.content
+        return 200 + (len(content) if isinstance(content, str) else sum(len(msgspec.json.encode(part)) for part in content))
+    if type(message) is Assistant:
+        return 200 + len(message.text) + len(message.reasoning) + sum(len(call.arguments) + 100 for call in message.calls)
+    return 200 + len(message.content)
 
 
 def last_user(messages: Sequence[Message]) -> int:

@@ -18,12 +18,12 @@ from app.engine.context import Context, last_user
 from app.engine.media import Media
 from app.engine.toolset import MoreTools, upstream_name
 from app.engine.transcript import Transcript
-from app.protocol import ids
+from app.protocol import ids, stored_input
 from app.protocol.errors import InvalidRequest
 from app.protocol.messages import Message, TextPart, User
 from app.protocol.requests import parse_item
 from app.providers.base import Capabilities
-from app.stores.base import AncestorDeleted, ResponseStore, Turn
+from app.stores.base import AncestorDeleted, ResponseRecord, ResponseStore, Turn
 
 _JOIN = b","
 _DELETIONS_KEPT = 10_000
@@ -187,7 +187,7 @@ class History:
         response_id = location.response_id if location else await self._store.locate_item(project_id, item_id, now)
         if response_id is not None and response_id not in found:
             record = await self._store.get(project_id, response_id, now)
-            found[response_id] = _by_id(record.input, record.response) if record else {}
+            found[response_id] = _by_id(record) if record else {}
         raw = found.get(response_id or "", {}).get(item_id)
         if raw is None:
             raise InvalidRequest(
@@ -224,6 +224,6 @@ def _kept(tools: Sequence[MoreTools]) -> Iterable[MoreTools]:
     return kept.values()
 
 
-def _by_id(input_items: bytes, response: bytes) -> dict[str, msgspec.Raw]:
-    raws = (*records.raws(input_items), *records.output_raws(response))
+def _by_id(record: ResponseRecord) -> dict[str, msgspec.Raw]:
+    raws = (*stored_input.identified(record.input, record.id), *records.output_raws(record.response))
     return {fields.id: raw for raw in raws if (fields := parse_item(raw, "")).id}

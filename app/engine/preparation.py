@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
@@ -155,6 +156,7 @@ class Preparation:
         view = View(self._project_id, provider, can, admitted.model, unseal, self._media)
         context = await self._history.context(view, admitted.request.previous_response_id, now)
         items = tuple(item for item in self._items if not _repeated(item, context)) if context.turns else self._items
+        await self._make_way()
         transcript = view.transcript(context)
         transcript.add([(item.place, one) for item in items if (one := said(item.raw, item.fields, item.place)) is not None])
         transcript.notes.update(listings((item.raw, item.fields) for item in items))
@@ -163,7 +165,9 @@ class Preparation:
         resumed = await self._resume(transcript) if transcript.approved else ()
         transcript.close()
         await view.load_media(transcript, items)
+        await self._make_way()
         call, duties = self._call(transcript, _Setting(provider, model, can, decision, context, offer))
+        await self._make_way()
         hosted = frozenset([function.name for function in offer.functions])
         warnings = self._warnings(transcript)
         return Prepared(provider, admitted.tools, call, decision, duties, view, context, items, transcript, can, warnings, hosted, resumed)
@@ -180,6 +184,11 @@ class Preparation:
         elif entries and host is not None:
             self.hosted = host(entries)
         return admitted
+
+    async def _make_way(self) -> None:
+        """Others' tokens go first, between two steps of a large request; nothing that they could change is read across it."""
+        if self._admitted.large:
+            await asyncio.sleep(0)
 
     def _call(self, transcript: Transcript, setting: _Setting) -> tuple[ModelCall, Duties]:
         admitted, request, can, messages = self._admitted, self._admitted.request, setting.can, transcript.messages

@@ -9,7 +9,7 @@ import msgspec
 from app.engine.admission import Item
 from app.engine.exchanges import Exchanges, decode, listings, said
 from app.engine.transcript import Transcript
-from app.protocol import ids
+from app.protocol import ids, stored_input
 from app.protocol.requests import InputItem, parse_item
 from app.stores.base import Turn
 
@@ -23,19 +23,16 @@ _output = msgspec.json.Decoder(_Output)
 _array = msgspec.json.Decoder(tuple[msgspec.Raw, ...])
 
 
-def input_array(items: Sequence[Item], response_id: str) -> tuple[bytes, Sequence[str]]:
-    """The items as a JSON array in which each has an id, and the ids that the client made up itself."""
-    foreign: list[str] = []
-    raws: list[bytes] = []
-    for position, item in enumerate(items):
-        item_id = item.fields.id
-        if item_id is None:
-            raws.append(_with_id(item, ids.item_id(ids.item_prefix(item.fields.type or "message"), response_id, position, output=False)))
-            continue
-        if ids.locate(item_id) is None:
-            foreign.append(item_id)
-        raws.append(bytes(item.raw))
-    return b"[%b]" % b",".join(raws), foreign
+def input_array(items: Sequence[Item]) -> tuple[bytes, Sequence[str]]:
+    """The items as the JSON array that is stored, each as it came, and the ids that the client made up itself."""
+    foreign = [item_id for item in items if (item_id := item.fields.id) and ids.locate(item_id) is None]
+    return stored_input.join([item.raw for item in items]), foreign
+
+
+def items_of(turn: Turn) -> Sequence[msgspec.Raw]:
+    """What the model was given in a stored turn: the items it has inherited, and its own; each has an id."""
+    inherited = raws(turn.inherited) if turn.inherited else ()
+    return (*inherited, *stored_input.identified(turn.input, turn.id))
 
 
 def replay(turn: Turn, transcript: Transcript) -> None:
@@ -94,13 +91,5 @@ def output_raws(body: bytes) -> tuple[msgspec.Raw, ...]:
 
 
 def raws(array: bytes) -> tuple[msgspec.Raw, ...]:
-    """The items of a stored JSON array."""
+    """The items of a JSON array as they are there."""
     return _array.decode(array)
-
-
-def _with_id(item: Item, item_id: str) -> bytes:
-    raw = bytes(item.raw).strip()
-    if b'"id"' in raw:  # perhaps an explicit null, which would win over an id put before it
-        return msgspec.json.encode({**msgspec.json.decode(raw), "id": item_id})
-    rest = raw[1:].lstrip()
-    return b'{"id":"%b"%b%b' % (item_id.encode(), b"" if rest.startswith(b"}") else b",", rest)

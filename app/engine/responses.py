@@ -89,7 +89,7 @@ class Responses:
         turns = await self._turns(principal, response_id)
         items: list[msgspec.Raw] = []
         for turn in turns:
-            items += (*records.raws(turn.inherited or b"[]"), *records.raws(turn.input), *records.output_raws(turn.response))
+            items += (*records.items_of(turn), *records.output_raws(turn.response))
         del items[len(items) - len(records.output_raws(turns[-1].response)) :]
         # An item that was referred to twice is listed once, since its id is what a page begins after.
         return _page(list({_ItemId.id_of(raw): raw for raw in items}.values()), query)

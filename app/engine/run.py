@@ -215,7 +215,7 @@ class Run:
 
     def turn_so_far(self) -> Turn:
         """What was asked, as it will be stored, and what is answered as yet."""
-        stored, _ = records.input_array(self._ready.items, self.id)
+        stored, _ = records.input_array(self._ready.items)
         return Turn(self.id, stored, self.snapshot(), None)
 
     def remember(self) -> None:
@@ -361,7 +361,7 @@ class Run:
 
     def _record(self) -> ResponseRecord:
         response, created = self._response, int(self._began)
-        stored, foreign = records.input_array(self._ready.items, self.id)
+        stored, foreign = records.input_array(self._ready.items)
         return ResponseRecord(
             id=self.id,
             project_id=self.project_id,

@@ -5,6 +5,8 @@ Items are what clients see; messages are what a chat model reads. `engine/transc
 
 from __future__ import annotations
 
+from typing import final
+
 import msgspec
 
 
@@ -34,6 +36,7 @@ class FilePart(msgspec.Struct, frozen=True, tag="file", gc=False):
 Part = TextPart | ImagePart | FilePart
 
 
+@final
 class User(msgspec.Struct, frozen=True, tag="user"):
     """What the user says."""
 
@@ -48,6 +51,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     arguments: str
 
 
+@final
 class Assistant(msgspec.Struct, frozen=True, tag="assistant"):
     """What the model said, thought and called in one turn. `text` is "" when it only called."""
 
@@ -56,6 +60,7 @@ class Assistant(msgspec.Struct, frozen=True, tag="assistant"):
     calls: tuple[Call, ...] = ()
 
 
+@final
 class ToolResult(msgspec.Struct, frozen=True, tag="tool", gc=False):
     """The answer to one call; always a string, since Qwen's templates take nothing else."""
 

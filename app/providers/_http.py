@@ -9,7 +9,7 @@ import asyncio
 import re
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from app.providers._http_connection import ClientTimeouts, Connection, abandoned, overdue
@@ -104,8 +104,8 @@ class UpstreamClient:
         self._connections: set[Connection] = set()
         self._closed = False
 
-    async def post(self, path: str, body: bytes, *, accept: str) -> UpstreamReply:
-        """Send JSON and return when the response's head has arrived.
+    async def post(self, path: str, *body: bytes, accept: str) -> UpstreamReply:
+        """Send JSON, which may come in pieces, and return when the response's head has arrived.
 
         Raises UpstreamError: 503 `upstream_unreachable`, 504 `upstream_timeout`; UpstreamProtocolError for a malformed or cut head.
         """
@@ -113,11 +113,11 @@ class UpstreamClient:
         if head is None:
             head = self._head("POST", path, accept) + b"Content-Length: "
             self._heads[path, accept] = head
-        return await self._exchange(b"%b%d\r\n\r\n%b" % (head, len(body), body))
+        return await self._exchange((b"%b%d\r\n\r\n" % (head, sum(map(len, body))), *body))
 
     async def get(self, path: str) -> UpstreamReply:
         """Ask for JSON; otherwise as `post`."""
-        return await self._exchange(self._head("GET", path, "application/json") + b"\r\n")
+        return await self._exchange((self._head("GET", path, "application/json") + b"\r\n",))
 
     async def aclose(self) -> None:
         """Close every connection; replies under way fail."""
@@ -128,7 +128,7 @@ class UpstreamClient:
         if connections:
             await asyncio.wait([connection.lost for connection in connections])
 
-    async def _exchange(self, request: bytes) -> UpstreamReply:
+    async def _exchange(self, request: Sequence[bytes]) -> UpstreamReply:
         if self._idle:
             connection, _ = self._idle.popitem()
             try:
@@ -140,7 +140,7 @@ class UpstreamClient:
                 # safe: a generation that nobody reads changes nothing upstream.
         return await self._send(await self._connect(), request)
 
-    async def _send(self, connection: Connection, request: bytes) -> UpstreamReply:
+    async def _send(self, connection: Connection, request: Sequence[bytes]) -> UpstreamReply:
         return UpstreamReply(connection, await connection.send(request), self._release)
 
     async def _connect(self) -> Connection:

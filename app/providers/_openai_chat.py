@@ -47,7 +47,7 @@ class ChatProvider:
         """As the port says. The last batch holds usage, where reported, and TurnFinished; an answer asked for whole is one batch."""
         streamed = call.stream or not self._dialect.whole_answers
         body = encode_call(call, self._dialect, self._facts(call.model), stream=streamed)
-        reply = await self._client.post(_PATH, body, accept=_EVENTS if streamed else _JSON)
+        reply = await self._client.post(_PATH, *body, accept=_EVENTS if streamed else _JSON)
         try:
             if reply.status != OK:
                 raise error_from_reply(reply.status, reply.headers, await reply.read(ERROR_LIMIT))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
 import msgspec
 
-from app.protocol.messages import Assistant, FilePart, FunctionTool, ImagePart, Message, Part, TextPart, ToolResult, User
+from app.protocol.messages import Assistant, Call, FilePart, FunctionTool, ImagePart, Message, Part, TextPart, User
 from app.providers.base import JsonObject, JsonSchema, ModelCall, Sampling, Thinking, UpstreamError
 from app.providers.facts import ModelFacts
 
@@ -68,36 +68,37 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
 
 def encode_messages(messages: Sequence[Message], dialect: Dialect, *, reasoning: bool) -> bytes:
     """The messages, comma-separated, without brackets. Raises UpstreamError 400 for a file the dialect cannot carry."""
-    field = dialect.reasoning_field if reasoning else None
-    return b",".join([wire for message in messages if (wire := _encode_message(message, dialect, field))])
+    return b"".join(_pieces(messages, dialect, dialect.reasoning_field if reasoning else None))
 
 
-def _encode_message(message: Message, dialect: Dialect, reasoning_field: str | None) -> bytes:
-    # Most of a long history is plain text: written straight into its place, it costs a third.
-    if type(message) is User and type(message.content) is str:
-        return b'{"role":"user","content":%b}' % _encode(message.content)
-    if type(message) is Assistant and not message.calls and not (reasoning_field and message.reasoning):
-        return b'{"role":"assistant","content":%b}' % _encode(message.text) if message.text else b""
-    return b",".join([_encode(wire) for wire in _message(message, dialect, reasoning_field)])
+def _pieces(messages: Sequence[Message], dialect: Dialect, reasoning_field: str | None) -> list[bytes]:
+    """The same in pieces, each written once: at half the cost of dictionaries."""
+    pieces: list[bytes] = []
+    for message in messages:
+        if type(message) is User:
+            content = message.content
+            pieces += (b',{"role":"user","content":', _encode(content if isinstance(content, str) else _content(content, dialect)), b"}")
+        elif type(message) is Assistant:
+            pieces += _assistant(message, reasoning_field)
+        else:
+            pieces += (b',{"role":"tool","tool_call_id":', _encode(message.call_id), b',"content":', _encode(message.content), b"}")
+    pieces[:1] = [piece[1:] for piece in pieces[:1]]  # no comma before the first
+    return pieces
 
 
-def _message(message: Message, dialect: Dialect, reasoning_field: str | None) -> Iterable[dict[str, Any]]:
-    match message:
-        case User(content):
-            yield {"role": "user", "content": content if isinstance(content, str) else _content(content, dialect)}
-        case ToolResult(call_id, content):
-            yield {"role": "tool", "tool_call_id": call_id, "content": content}
-        case Assistant(text, thought, calls):
-            # Empty rather than null beside calls: every server takes that, and templates that concatenate do, too.
-            wire: dict[str, Any] = {"role": "assistant", "content": text}
-            if thought and reasoning_field:
-                wire[reasoning_field] = thought
-            if calls:
-                wire["tool_calls"] = [
-                    {"id": call.call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}} for call in calls
-                ]
-            if text or len(wire) > len(("role", "content")):  # a turn that only thought leaves nothing where thinking is left out
-                yield wire
+def _assistant(message: Assistant, reasoning_field: str | None) -> Sequence[bytes]:
+    text, calls = message.text, message.calls
+    thinking = b',"%b":%b' % (reasoning_field.encode(), _encode(message.reasoning)) if reasoning_field and message.reasoning else b""
+    called = b',"tool_calls":[%b]' % b",".join(map(_call, calls)) if calls else b""
+    if not (text or thinking or called):  # a turn that only thought leaves nothing where thinking is left out
+        return ()
+    # Empty rather than null beside calls: every server takes that, and templates that concatenate do, too.
+    return (b',{"role":"assistant","content":', _encode(text), thinking, called, b"}")
+
+
+def _call(call: Call) -> bytes:
+    written = _encode(call.call_id), _encode(call.name), _encode(call.arguments)
+    return b'{"id":%b,"type":"function","function":{"name":%b,"arguments":%b}}' % written
 
 
 def _content(parts: Sequence[Part], dialect: Dialect) -> str | list[dict[str, Any]]:
@@ -128,16 +129,19 @@ def _file(part: FilePart, dialect: Dialect) -> dict[str, str]:
 # --- The request ---------------------------------------------------------------------------------------------------------------
 
 
-def encode_call(call: ModelCall, dialect: Dialect, facts: ModelFacts, *, stream: bool) -> bytes:
-    """The request's body: the one system message, the prefix as it is, the messages, then the parameters.
+def encode_call(call: ModelCall, dialect: Dialect, facts: ModelFacts, *, stream: bool) -> Sequence[bytes]:
+    """The request's body in pieces: the one system message, the prefix as it is, the messages, then the parameters.
 
     Raises UpstreamError 400 for what the dialect cannot carry.
     """
     system, answer_format = _formatted(call, dialect, facts)
-    head = () if system is None else (_encode({"role": "system", "content": system}),)
-    messages = (*head, call.prefix, encode_messages(call.messages, dialect, reasoning=True))
+    head = b"" if system is None else _encode({"role": "system", "content": system})
+    messages = _pieces(call.messages, dialect, dialect.reasoning_field)
     parameters = _parameters(call, dialect, facts) | answer_format | _streaming(stream=stream)
-    return b'{"model":%b,"messages":[%b],%b' % (_encode(call.model), b",".join(filter(None, messages)), _encode(parameters)[1:])
+    context = [piece for one in (head, call.prefix) if one for piece in (one, b",")]
+    if not messages:
+        context[-1:] = []
+    return (b'{"model":%b,"messages":[' % _encode(call.model), *context, *messages, b"],%b" % _encode(parameters)[1:])
 
 
 def _parameters(call: ModelCall, dialect: Dialect, facts: ModelFacts) -> dict[str, Any]:

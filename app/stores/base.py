@@ -27,7 +27,7 @@ class ResponseRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     response: bytes
     """The response object, JSON, as answered."""
     input: bytes
-    """This turn's input items, a JSON array; every item has an id."""
+    """This turn's input items as they came, a JSON array; read with `protocol.stored_input`, which gives an id to those without."""
     cuts: bytes | None = None
     """Where a streamed response's deltas were cut (msgpack), so that its events can be replayed; None: it was not streamed."""
     inherited: bytes | None = None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from app.protocol import stored_input
 from app.stores.base import Turn
 
 
@@ -31,8 +32,12 @@ def purged_above(parent: str | None, purged: Mapping[str, str | None]) -> tuple[
 
 
 def items_of(turn: Turn) -> bytes:
-    """All items a turn stands for, as a JSON array: those it inherited, its input, its output."""
-    return concatenate(turn.inherited, turn.input, bytes(_ANSWER.decode(turn.response).output))
+    """All items a turn stands for, as a JSON array: those it inherited, its input, its output.
+
+    The input's ids are written now: moved into another turn, an item no longer stands at the place that its id is derived from.
+    """
+    own = stored_input.join(stored_input.identified(turn.input, turn.id))
+    return concatenate(turn.inherited, own, bytes(_ANSWER.decode(turn.response).output))
 
 
 def concatenate(*arrays: bytes | None) -> bytes:

@@ -2,6 +2,7 @@
 //
 //	load -url …/v1/responses -model sim-t50 -workers 16 -seconds 3                  closed loop
 //	load -url … -model sim-t200-p20-stamp -stream -workers 400 -each 1 -ramp 2s     400 streams at once
+//	load -url … -model sim-t50 -items 600 -bytes 1800000 -workers 1 -every 1s       a large request each second
 //	load -url … -model sim-t50 -chains ids.json -count 200 -to 4                    200 chains, brought to turn 4
 //
 // It is bounded in count (-workers times -each), in time (-seconds), and to loopback addresses.
@@ -23,10 +24,10 @@ import (
 )
 
 type plan struct {
-	workers, each, turn int
-	seconds, ramp       time.Duration
-	chains              string
-	count, to           int
+	workers, each, turn  int
+	seconds, ramp, every time.Duration
+	chains               string
+	count, to            int
 }
 
 func main() {
@@ -62,10 +63,14 @@ func parseFlags() (*target, plan) {
 	flag.BoolVar(&t.stream, "stream", false, "ask for server-sent events")
 	flag.BoolVar(&t.store, "store", true, "let the gateway store the response")
 	flag.BoolVar(&t.strict, "strict", false, "also check event numbers and usage")
+	flag.BoolVar(&t.parts, "parts", false, "send texts as content parts")
+	flag.IntVar(&t.session.items, "items", 0, "instead of a question, a coding agent's session of so many items, with its functions")
+	flag.IntVar(&t.session.bytes, "bytes", 0, "size of the session")
 	flag.IntVar(&p.workers, "workers", 16, "questions at once")
 	flag.IntVar(&p.each, "each", 100000, "questions a worker asks at most")
 	flag.IntVar(&p.turn, "turn", 1, "the question is this turn of a conversation, sent whole")
 	flag.DurationVar(&p.seconds, "seconds", 30*time.Second, "ask no new question after this time")
+	flag.DurationVar(&p.every, "every", 0, "ask no more often than this, each worker")
 	flag.DurationVar(&p.ramp, "ramp", 0, "start the workers over this time")
 	flag.StringVar(&p.chains, "chains", "", "file with the last response of each chain; made when missing")
 	flag.IntVar(&p.count, "count", 100, "number of chains to make")
@@ -89,6 +94,7 @@ func (t *target) prepare(connections int) error {
 	if t.script, err = script.Parse(t.model); err != nil {
 		return err
 	}
+	t.session.messages = len(t.session.history(true, 0))
 	t.chat = strings.HasSuffix(u.Path, "/chat/completions")
 	t.client = &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{
 		MaxIdleConnsPerHost: connections, MaxConnsPerHost: connections, DisableCompression: true, ReadBufferSize: 16 << 10,
@@ -102,7 +108,9 @@ func (t *target) closedLoop(p plan, body []byte) []answer {
 	return inParallel(p.workers, func(worker int) (answers []answer) {
 		time.Sleep(p.ramp * time.Duration(worker) / time.Duration(p.workers))
 		for i := 0; i < p.each && time.Now().Before(stop); i++ {
+			next := time.Now().Add(p.every)
 			answers = append(answers, t.ask(body, p.turn))
+			time.Sleep(time.Until(next))
 		}
 		return answers
 	})

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"net/http"
 	"strings"
 
@@ -13,13 +12,10 @@ type target struct {
 	url, key, model       string
 	chat                  bool
 	stream, store, strict bool
+	parts                 bool    // texts as content parts
+	session               session // instead of a question
 	script                script.Script
 	client                *http.Client
-}
-
-type message struct {
-	Role    string `json:"role"`
-	Content string `json:"content"`
 }
 
 // prompt is about 600 bytes; with an answer of 50 tokens a turn is about 800 bytes, so 50 turns are 40 KB.
@@ -28,8 +24,10 @@ var prompt = strings.Repeat("Tell me \"once more\" how a token travels from the 
 // body is the request of the given turn (from 1): on top of the response before it, or, with no
 // response given, as the whole conversation.
 func (t *target) body(turn int, previous string) []byte {
-	request := map[string]any{"model": t.model}
+	request := object{"model": t.model}
 	switch {
+	case t.session.items > 0:
+		t.session.fill(request, t.chat)
 	case t.chat:
 		request["messages"] = t.conversation(turn)
 	case turn == 1 || previous != "":
@@ -52,17 +50,21 @@ func (t *target) body(turn int, previous string) []byte {
 	if !t.store {
 		request["store"] = false
 	}
-	encoded, err := json.Marshal(request)
-	if err != nil {
-		panic(err) // strings and numbers always encode
-	}
-	return encoded
+	return encoded(request)
 }
 
-func (t *target) conversation(turn int) (messages []message) {
+func (t *target) conversation(turn int) (messages []object) {
+	say := plain
+	if t.parts {
+		say = said
+	}
 	reply := script.Text(t.script.Tokens)
 	for i := 1; i < turn; i++ {
-		messages = append(messages, message{"user", prompt}, message{"assistant", reply})
+		messages = append(messages, say("user", prompt, t.chat), say("assistant", reply, t.chat))
 	}
-	return append(messages, message{"user", prompt})
+	return append(messages, say("user", prompt, t.chat))
+}
+
+func plain(role, text string, _ bool) object {
+	return object{"role": role, "content": text}
 }

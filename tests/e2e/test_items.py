@@ -8,6 +8,7 @@ import openai
 import pytest
 from openai.types.responses import ResponseInputItemParam, ResponseInputParam
 
+from app.protocol.ids import locate
 from tests.e2e.streams import MODEL, Frames, Json, id_in, sent
 from tests.support.gateway import Gateway
 from tests.support.script import Call, Gate, Reply, Text, Thought
@@ -130,6 +131,32 @@ async def test_an_id_of_the_clients_own_making_can_be_referred_to(client: openai
     await client.responses.create(model=MODEL, input=[reference, {"role": "user", "content": "Well?"}])
 
     assert [message["content"] for message in sent(upstream)] == ["Remember me.", "Well?"]
+
+
+async def test_an_item_with_an_id_of_null_has_the_id_of_its_place(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+    """Rust clients write the field without a value: the id is listed, pages begin after it, and it can be referred to."""
+    items = [
+        {"type": "message", "id": None, "role": "user", "content": "Add."},
+        {"role": "user", "content": 'say "id" here', "id": None},
+        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "id": None, "call_id": "c", "output": "1"},
+    ]
+    async with gateway.http() as http:
+        made = (await http.post("/v1/responses", json={"model": MODEL, "input": items})).json()["id"]
+        pages = f"/v1/responses/{made}/input_items"
+        listed = (await http.get(pages, params={"order": "asc"})).json()["data"]
+        after = (await http.get(pages, params={"order": "asc", "after": listed[1]["id"]})).json()["data"]
+        references = [{"type": "item_reference", "id": entry["id"]} for entry in (listed[1], *listed[2:])]
+        again = (await http.post("/v1/responses", json={"model": MODEL, "input": [*references, {"role": "user", "content": "?"}]})).json()
+        kept = (await http.get(f"/v1/responses/{again['id']}/input_items", params={"order": "asc"})).json()["data"]
+
+    places = [locate(entry["id"]) for entry in listed]
+    assert [(place.output, place.position) for place in places if place] == [(False, position) for position in range(4)]
+    assert [entry["id"].split("_")[0] for entry in listed] == ["msg", "msg", "fc", "fco"]
+    assert after == listed[2:]
+    assert [message["role"] for message in sent(upstream)] == ["user", "assistant", "tool", "user"]
+    assert kept[:3] == listed[1:]  # what was referred to keeps its own id
+    assert kept[3]["id"] not in {entry["id"] for entry in listed}
 
 
 @pytest.mark.parametrize("store", [True, False])

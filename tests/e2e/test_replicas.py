@@ -46,6 +46,21 @@ async def test_a_response_is_everywhere_the_instant_its_end_is_seen(here: Gatewa
             previous = child.json()["id"]
 
 
+async def test_an_item_without_an_id_has_the_same_one_everywhere(here: Gateway, there: Gateway, upstream: ScriptedUpstream) -> None:
+    """None is stored: each replica derives it."""
+    items = [{"role": "user", "content": "One.", "id": None}, {"role": "user", "content": "Two."}]
+    async with here.http() as first, there.http() as second:
+        made = (await first.post("/v1/responses", json={"model": MODEL, "input": items})).json()["id"]
+        pages = [(await http.get(f"/v1/responses/{made}/input_items", params={"order": "asc"})).json()["data"] for http in (first, second)]
+        reference = {"type": "item_reference", "id": pages[0][1]["id"]}
+        referring = await second.post("/v1/responses", json={"model": MODEL, "input": [reference]})
+
+    assert pages[0] == pages[1]
+    assert len({entry["id"] for entry in pages[0]}) == len(items)
+    assert referring.status_code == 200
+    assert [message["content"] for message in sent(upstream)] == ["Two."]
+
+
 async def test_what_is_deleted_on_one_is_gone_on_the_other(here: Gateway, there: Gateway, upstream: ScriptedUpstream) -> None:
     async with here.http() as first, there.http() as second:
         root = id_in((await first.post("/v1/responses", json=STREAMED)).content)

@@ -73,7 +73,7 @@ class Chat:
         transcript.close()
         named = [{"id": ids.item_id(ids.item_prefix(o["type"]), rid(number), i, output=True), **o} for i, o in enumerate(output)]
         body = json.dumps({"output": named}).encode()
-        stored, foreign = records.input_array(items, rid(number))
+        stored, foreign = records.input_array(items)
         record = ResponseRecord(
             id=rid(number),
             project_id="p",

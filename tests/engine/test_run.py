@@ -120,3 +120,14 @@ async def test_a_client_that_leaves_while_the_record_is_written_leaves_no_follow
     async for batch in followed:
         frames += batch
     assert b"response.completed" in frames[-1]
+
+
+@pytest.mark.parametrize(("length", "pauses"), [(200_000, 0), (300_000, 3)])
+async def test_others_go_first_between_the_steps_of_a_large_request(length: int, pauses: int) -> None:
+    body = json.dumps({"model": "m", "input": "a" * length, "stream": True}).encode()
+    run = await Stage().responses.create(OWNER, body, lenient=False)
+    opening = run.open()
+    for _ in range(pauses):
+        assert opening.send(None) is None  # a turn of the event loop, and not a wait for anything
+    with pytest.raises(StopIteration):
+        opening.send(None)

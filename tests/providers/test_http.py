@@ -170,6 +170,24 @@ async def test_a_request_that_is_still_being_sent_ends_its_connection() -> None:
         assert server.connections == 2
 
 
+@pytest.mark.parametrize("size", [3, 5_000, 20_000, 700_000])
+async def test_a_body_in_pieces_arrives_whole_also_when_it_is_repeated(size: int) -> None:
+    pieces = [bytes([65 + number]) * size for number in range(6)]
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(HELLO)
+        await peer.request()  # and closes, without a word
+
+    async with serve(script) as server, connect(server) as client:
+        for _ in range(2):
+            with closing(await client.post("/chat/completions", *pieces, accept="application/json")) as reply:
+                assert await reply.read(5) == b"hello"
+        assert server.connections == 2
+        bodies = [request.partition(b"\r\n\r\n")[2] for request in server.requests]
+        assert bodies == [b"".join(pieces)] * 3
+
+
 async def test_only_so_many_unused_connections_are_kept() -> None:
     async with serve(answering(HELLO)) as server, connect(server, max_idle=1) as client:
         for reply in [await ask(client), await ask(client)]:

@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, closing
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -330,6 +331,7 @@ async def test_a_path_cannot_carry_another_request() -> None:
         test_http.test_a_kept_connection_that_has_died_is_replaced,
         test_http.test_bytes_on_an_unused_connection_close_it,
         test_http.test_a_request_that_is_still_being_sent_ends_its_connection,
+        partial(test_http.test_a_body_in_pieces_arrives_whole_also_when_it_is_repeated, 700_000),
         test_limits_hold_on_a_kept_connection,
         test_every_read_moves_the_idle_limit,
         test_a_connection_that_takes_too_long_to_open,

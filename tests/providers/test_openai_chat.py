@@ -8,16 +8,18 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.discovery import constants
 from app.protocol.deltas import Delta, Text, TokenUsage, TurnFinished
-from app.protocol.messages import Assistant, FilePart, TextPart, ToolResult, User
+from app.protocol.messages import Assistant, Call, FilePart, Message, TextPart, ToolResult, User
 from app.providers.base import ModelCall, Thinking, UpstreamError, UpstreamModel, UpstreamProtocolError
 from app.providers.facts import facts
 from app.providers.spec import ProviderSpec
 from app.providers.vllm import PROVIDER
 from app.settings import ConfigurationError, Upstream
-from tests.providers.chat import HELLO, ask, encoded, parameters, provider, sample
+from tests.providers.chat import HELLO, Json, ask, encoded, parameters, provider, sample
 from tests.providers.raw_http import OK, Peer, answering, serve
 from tests.providers.test_http_limits import certificate
 from tests.support import script
@@ -64,6 +66,43 @@ def test_a_turn_that_left_nothing_is_left_out() -> None:
 
     assert [message["role"] for message in encoded(PROVIDER, *turns, reasoning=False)] == ["user", "tool"]
     assert [message["role"] for message in encoded(PROVIDER, *turns)] == ["user", "assistant", "tool"]
+
+
+_words = st.text('ab"\\/\n\x00\u2028é中🚀', max_size=6)
+_call = st.builds(Call, _words, _words, _words)
+_message = (
+    st.builds(User, _words)
+    | st.builds(ToolResult, _words, _words)
+    | st.builds(Assistant, _words, _words, st.lists(_call, max_size=3).map(tuple))
+)
+
+
+@given(st.lists(_message, max_size=5), st.booleans())
+def test_every_message_is_written_whole(messages: list[Message], reasoning: bool) -> None:
+    def wire(message: Message) -> Json:
+        if isinstance(message, User):
+            return {"role": "user", "content": message.content}
+        if isinstance(message, ToolResult):
+            return {"role": "tool", "tool_call_id": message.call_id, "content": message.content}
+        calls = [{"id": c.call_id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}} for c in message.calls]
+        thought = {"reasoning": message.reasoning} if reasoning and message.reasoning else {}
+        return {"role": "assistant", "content": message.text, **thought, **({"tool_calls": calls} if calls else {})}
+
+    nothing = {"role": "assistant", "content": ""}
+    assert encoded(PROVIDER, *messages, reasoning=reasoning) == [one for one in map(wire, messages) if one != nothing]
+
+
+@pytest.mark.parametrize("system", [None, "S"])
+@pytest.mark.parametrize("before", [(), (User("P"), Assistant("A"))])
+@pytest.mark.parametrize("messages", [(), (Assistant(""),), (Assistant(""), User("U")), (User("U"), ToolResult("c", "R"))])
+async def test_what_is_not_there_leaves_no_comma(
+    upstream: ScriptedUpstream, system: str | None, before: tuple[Message, ...], messages: tuple[Message, ...]
+) -> None:
+    prefix = provider(PROVIDER, "http://127.0.0.1:9/v1").encode_messages(before, reasoning=False)
+    await ask(PROVIDER, upstream, ModelCall(model="m", system=system, prefix=prefix, messages=messages))
+
+    expected = [*([system] if system else []), *("PA" if before else ""), *(m.content for m in messages if not isinstance(m, Assistant))]
+    assert [message["content"] for message in upstream.requests[-1].body["messages"]] == expected
 
 
 def test_no_messages_are_no_bytes() -> None:

@@ -24,7 +24,7 @@ def turn(
         status="completed",
         model="qwen",
         response=f'{{"id":"r","output":[{{"answer":"{said}"}}]}}'.encode(),
-        input=f'[{{"question":"{said}"}}]'.encode(),
+        input=f'[{{"id":"msg_{said}","question":"{said}"}}]'.encode(),
         cuts=b"\x01\x00\xff",
         foreign_item_ids=items,
     )

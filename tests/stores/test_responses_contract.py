@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from app.db.engine import Database
+from app.protocol.ids import item_id
 from app.stores.base import AncestorDeleted, RecordRefused, ResponseRecord, ResponseStore, Turn
 from app.stores.memory import MemoryResponseStore
 from app.stores.redis import RedisCachedStore
@@ -46,7 +47,7 @@ def _said(turns: Sequence[Turn] | None) -> list[str]:
             *msgspec.json.decode(one.input),
             *msgspec.json.decode(one.response)["output"],
         ]
-        said += [value for item in items for value in item.values()]
+        said += [value for item in items for key, value in item.items() if key != "id"]
     return said
 
 
@@ -137,6 +138,19 @@ async def test_purging_shortens_no_context(store: ResponseStore) -> None:
         assert _said(await store.chain(PROJECT, chain[-1].id, now)) == [str(number // 2) for number in range(10)]
     assert await store.purge(LIFE + 40, limit=10) == 1
     assert await store.chain(PROJECT, chain[-1].id, LIFE + 40) is None
+
+
+async def test_an_inherited_item_keeps_the_id_of_the_place_it_came_from(store: ResponseStore) -> None:
+    root = msgspec.structs.replace(turn("root"), input=b'[{"role":"user"},{"type":"function_call_output","id":null},{"id":"mine"}]')
+    tip = turn("tip", after=root, at=10)
+    for record in (root, tip):
+        await store.save(record)
+    assert await store.purge(LIFE, limit=10) == 1
+    chain = await store.chain(PROJECT, tip.id, LIFE)
+    assert chain is not None
+    found = [item.get("id") for item in msgspec.json.decode(chain[0].inherited or b"")]
+    places = [item_id(prefix, root.id, place, output=False) for place, prefix in enumerate(("msg", "fco"))]
+    assert found == [*places, "mine", None]  # the last is the root's output, as answered
 
 
 async def test_a_purged_fork_lives_on_in_both_branches(store: ResponseStore) -> None:
