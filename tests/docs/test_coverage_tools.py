@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from app.protocol.client_tools import CLIENT_TOOLS
 from tests.docs.stage import MODEL, Stage
 from tests.docs.tables import SPELLINGS, TOOLS, served
 from tests.e2e.streams import final
@@ -57,7 +58,7 @@ def _calling(stage: Stage) -> None:
 
 async def test_a_built_in_tool_can_be_demanded_by_its_type(stage: Stage) -> None:
     entries = await _entries(stage)
-    demanded = served("Tool choice") - {"auto", "none", "required", "function", "custom", "allowed_tools"}
+    demanded = served("Tool choice") - {"auto", "none", "required", "function", "custom", "allowed_tools", *CLIENT_TOOLS}
     assert demanded == SPELLINGS & (demanded | TOOLS.keys())
     _calling(stage)
     async with stage.gateway.http() as http:
@@ -81,7 +82,7 @@ async def test_every_kind_of_call_is_streamed_with_its_events(stage: Stage) -> N
             seen.update(str(event["type"]) for event in judge(answer.content).events)
 
     hosted = {name for name in served("Streamed events") if "_call" in name or "mcp" in name or "annotation" in name}
-    others = {"custom_tool_call", "function_call", "failed"}
+    others = {"custom_tool_call", "function_call", "failed", *(tool.item_type for tool in CLIENT_TOOLS.values())}
     assert {name for name in hosted if not any(other in name for other in others)} <= seen
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.e2e_dialects import ask, error_of, post, refused, sent, streamed, text_of
+from tests.support.e2e_dialects import ask, error_of, function, post, refused, sent, streamed, text_of
 from tests.support.gateway import Gateway
 from tests.support.script import Call, Cut, Gate, Piece, Raw, Reply, Text, Thought
 from tests.support.upstream import ScriptedUpstream
@@ -204,7 +204,7 @@ async def test_a_fault_after_the_first_byte_ends_the_stream(dialects: Gateway, u
     before, items = BEGUN[begun]
     upstream.script(Reply(pieces=[*before, *pieces], finish_reason=None, done=False))
 
-    judged = await streamed(dialects, model=HASTY_STREAMED)
+    judged = await streamed(dialects, model=HASTY_STREAMED, tools=[function("weather")])
 
     response = judged.events[-1]["response"]
     assert judged.types[-2:] == ["error", "response.failed"]
