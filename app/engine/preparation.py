@@ -86,7 +86,8 @@ class Prepared(msgspec.Struct, frozen=True):
         text does not go on before it is whole."""
         functions = {tool.name: tool.parameters for tool in self.call.tools}
         free = self.duties.format is None  # JSON in a demanded format is looked for where the format is checked
-        return Reader(Manner(self._unopened(thoughts, held=held), free and self.decision.enabled is False, functions, bare_calls=free))
+        off = free and self.decision.enabled is False
+        return Reader(Manner(self._unopened(thoughts, held=held), off, functions, bare_calls=free, resolve=self.function))
 
     def _unopened(self, thoughts: Thoughts | None, *, held: bool) -> Unopened:
         """Whether the answer may begin inside the thinking.

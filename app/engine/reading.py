@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from app.protocol.deltas import CallOpened, Delta, NativeItem, Reasoning, Refusal, Text, TokenLogprob, TurnFinished
-from app.protocol.recovery import CallRecovery
+from app.protocol.recovery import CallRecovery, Resolve
 from app.protocol.thinking import ThinkingSplitter, Unopened
 
 _RECOVERED = 10_000
@@ -29,6 +29,8 @@ class Manner(msgspec.Struct, frozen=True):
     """What it may call, with the schemas."""
     bare_calls: bool = True
     """An answer that is nothing but the JSON of a call is a call."""
+    resolve: Resolve | None = None
+    """Which function is meant by a name that is none's."""
 
 
 class Reader:
@@ -129,7 +131,7 @@ class Reader:
         if not manner.functions:
             return None
         bare = manner.bare_calls and not self._answered
-        return CallRecovery(manner.functions, bare=bare, first_index=_RECOVERED + self._found)
+        return CallRecovery(manner.functions, resolve=manner.resolve, bare=bare, first_index=_RECOVERED + self._found)
 
     @property
     def _cut(self) -> bool:

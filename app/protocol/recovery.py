@@ -10,7 +10,7 @@ given back as it was written.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -29,6 +29,9 @@ _MOST_FAILURES = 50
 _MOST_INSIDE = 50
 """Closing marks inside a block that are taken for parts of values."""
 
+
+Resolve = Callable[[str], str | None]
+"""Which function is meant by a name that is none's own; None: no single one."""
 
 _Phase = Literal[
     "start",  # it may still become the bare form
@@ -62,12 +65,16 @@ class CallRecovery:
         "_parts",
         "_phase",
         "_quotes",
+        "_resolver",
         "_said",
         "_schemas",
     )
 
-    def __init__(self, functions: Mapping[str, msgspec.Raw], *, bare: bool = True, first_index: int = 0) -> None:
+    def __init__(
+        self, functions: Mapping[str, msgspec.Raw], *, resolve: Resolve | None = None, bare: bool = True, first_index: int = 0
+    ) -> None:
         self._functions = functions
+        self._resolver = resolve
         self._bare = bare
         self._index = first_index
         self._phase: _Phase = "start"
@@ -130,7 +137,7 @@ class CallRecovery:
 
     def recover_from_reasoning(self, reasoning: str, *, cut: bool = False) -> tuple[str, Sequence[Delta]]:
         """The calls in a finished thinking text, and the text without them. Later calls are numbered after these."""
-        recovery = CallRecovery(self._functions, first_index=self._index)
+        recovery = CallRecovery(self._functions, resolve=self._resolver, first_index=self._index)
         deltas = [*recovery.feed(reasoning), *recovery.flush(cut=cut)]
         calls = [delta for delta in deltas if not isinstance(delta, Text)]
         if not calls:
@@ -323,7 +330,10 @@ class CallRecovery:
 
     def _resolve(self, name: str) -> str | None:
         """The function that the model means by this name."""
-        return name if name in self._functions else None
+        if name in self._functions or self._resolver is None:
+            return name if name in self._functions else None
+        found = self._resolver(name)
+        return found if found in self._functions else None
 
     def _schema_of(self, name: str) -> Properties:
         resolved = self._resolve(name)

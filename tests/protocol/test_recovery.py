@@ -201,3 +201,14 @@ def test_the_cut_of_the_stream_does_not_matter(stream: str, data: st.DataObject)
 @given(st.text(alphabet=st.sampled_from('<{}"name: \n`json答')))
 def test_text_without_calls_passes_unchanged(text: str) -> None:
     assert recover(text) == (text, [])
+
+
+def test_a_name_that_is_meant_is_resolved_inside_marks() -> None:
+    """As it is where the upstream has read the call; no other name is taken for it."""
+    resolve = {"status": "git__status", "gone": "git__gone"}.get
+    for name, called in (("status", ["git__status"]), ("gone", []), ("log", [])):
+        recovery = CallRecovery({"git__status": msgspec.Raw(b"{}")}, resolve=resolve)
+        written = f'<tool_call>{{"name": "{name}", "arguments": {{}}}}</tool_call>'
+        deltas = [*recovery.feed(written), *recovery.flush()]
+        assert [delta.name for delta in deltas if isinstance(delta, CallOpened)] == called
+        assert bool(called) or "".join(delta.text for delta in deltas if isinstance(delta, Text)) == written
