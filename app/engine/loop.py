@@ -67,18 +67,24 @@ async def run(prepared: Prepared, started: Started, assembler: Assembler, hosted
         if left_undone or not (offered or unknown):
             return
         left = None if left is None else left - len(ran)
-        used = assembler.usage.tokens.output_tokens if assembler.usage.tokens is not None else 0
-        tokens = None if bounds.tokens is None else bounds.tokens - used
+        tokens = _tokens_left(bounds, assembler)
         if tokens is not None and tokens <= 0:
             assembler.finish_reason = "length"
             return
         offered = turns_left > 1 and left != 0
         tools = _offered(prepared, hosted=offered)
-        exchanges = [(one.asked, one.result) for one in ran]
-        exchanges += [*_limits(calls[len(allowed) :]), *_corrections(unknown, tools, turns_left)]
-        prepared = _continued(prepared, _said(output, exchanges, ran), tokens, tools)
+        not_run = [*_limits(calls[len(allowed) :]), *_corrections(unknown, tools, turns_left)]
+        prepared = _continued(prepared, _said(output, ran, not_run), tokens, tools)
         assembler.begin_turn()
         started = await around.reopen(prepared.call)
+
+
+def _tokens_left(bounds: Bounds, assembler: Assembler) -> int | None:
+    """Of `max_output_tokens`; None: there is no limit."""
+    if bounds.tokens is None:
+        return None
+    counted = assembler.usage.tokens
+    return bounds.tokens - (counted.output_tokens if counted is not None else 0)
 
 
 async def _run_calls(
@@ -118,8 +124,9 @@ def _settle(ran: Ran, assembler: Assembler) -> str:
     return assembler.output[place].id
 
 
-def _said(output: Sequence[OutputItem], exchanges: Sequence[tuple[Call, ToolResult]], ran: Sequence[Ran]) -> Sequence[Message]:
+def _said(output: Sequence[OutputItem], ran: Sequence[Ran], not_run: Sequence[tuple[Call, ToolResult]]) -> Sequence[Message]:
     """The turn as the model will read it: what it said and called, and the results."""
+    exchanges = [*((one.asked, one.result) for one in ran), *not_run]
     text = "".join(p.text for item in output if isinstance(item, MessageItem) for p in item.content if isinstance(p, OutputText))
     reasoning = "\n".join(_thought(item) for item in output if isinstance(item, ReasoningItem))
     calls, results = tuple(call for call, _ in exchanges), [result for _, result in exchanges]

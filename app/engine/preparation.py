@@ -148,19 +148,13 @@ class Preparation:
 
         `host` serves built-in tools that the conversation brings.
         """
-        admitted = self._requested
         can = provider.capabilities(model)
-        _check_sampling(admitted.sampling, can, provider.dialect)
-        decision = thinking.decide(admitted.request, can, excluded=self._excludes_thinking(can))
-        # The view outlives the request, so it must not hold on to this object.
-        unseal = partial(self._sealer.open, project_id=self._project_id, model=admitted.model)
-        view = View(self._project_id, provider, can, admitted.model, unseal, self._media)
-        context = await self._history.context(view, admitted.request.previous_response_id, now)
-        items = tuple(item for item in self._items if not _repeated(item, context)) if context.turns else self._items
+        _check_sampling(self._requested.sampling, can, provider.dialect)
+        decision = thinking.decide(self._requested.request, can, excluded=self._excludes_thinking(can))
+        view = self._view(provider, can)
+        context = await self._history.context(view, self._requested.request.previous_response_id, now)
         await self._make_way()
-        transcript = view.transcript(context)
-        transcript.add([(item.place, one) for item in items if (one := said(item.raw, item.fields, item.place)) is not None])
-        transcript.notes.update(listings((item.raw, item.fields) for item in items))
+        items, transcript = self._read(view, context)
         admitted = self._admitted = self._with_tools(transcript, host)
         offer = _NOTHING if self.hosted is None else await self._offer(self.hosted, transcript, can, thinks=decision.enabled is True)
         resumed = await self._resume(transcript) if transcript.approved else ()
@@ -172,6 +166,20 @@ class Preparation:
         hosted = frozenset([function.name for function in offer.functions])
         warnings = self._warnings(transcript)
         return Prepared(provider, admitted.tools, call, decision, duties, view, context, items, transcript, can, warnings, hosted, resumed)
+
+    def _view(self, provider: Provider, can: Capabilities) -> View:
+        model = self._requested.model
+        # The view outlives the request, so it must not hold on to this object.
+        unseal = partial(self._sealer.open, project_id=self._project_id, model=model)
+        return View(self._project_id, provider, can, model, unseal, self._media)
+
+    def _read(self, view: View, context: Context) -> tuple[Sequence[Item], Transcript]:
+        """The request's items, without those the context holds already, and the conversation with them."""
+        items = tuple(item for item in self._items if not _repeated(item, context)) if context.turns else self._items
+        transcript = view.transcript(context)
+        transcript.add([(item.place, one) for item in items if (one := said(item.raw, item.fields, item.place)) is not None])
+        transcript.notes.update(listings((item.raw, item.fields) for item in items))
+        return items, transcript
 
     def _with_tools(self, transcript: Transcript, host: Host | None) -> Admitted:
         admitted = self._requested
