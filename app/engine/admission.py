@@ -116,8 +116,13 @@ def admit(body: bytes, limits: Limits, validator: Validator, catalog: Catalog, *
     )
 
 
+_NO_TOOLS = Toolset()
+
+
 def _toolset(request: CreateResponse, catalog: Catalog, most: int, more: Sequence[MoreTools] = (), *, lenient: bool) -> Toolset:
     tools = request.tools or ()
+    if not tools and not more and given(request.tool_choice) is None:
+        return _NO_TOOLS
     _limit("tools", len(tools), most)
     for one in more:
         _limit(one.place or "tools", len(one.tools), most)

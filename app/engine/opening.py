@@ -26,17 +26,18 @@ class Opening:
         `host` serves built-in tools that the conversation brings; kept, it would hold on to the run.
         Raises UpstreamError, and ApiError for what preparing it shows to be wrong.
         """
-        call: ModelCall | None = None
-        while True:
-            try:
-                return await (self._prepare_and_send(host) if call is None else self.again(call))
-            except UpstreamError as error:
-                prepared = self.prepared
-                if error.code != "context_length_exceeded" or self._admitted.request.truncation != "auto" or prepared is None:
-                    raise
-                call = shortened(call or prepared.call, prepared.provider)
-                if call is None:
-                    raise
+        target = self._aim()
+
+        async def build(route: Route) -> ModelCall:
+            self.prepared = await self._preparation.prepare(route.provider, target.model, self._now, host)
+            return self.prepared.call
+
+        try:
+            return await self._router.open(target, build)
+        except UpstreamError as error:
+            if error.code != "context_length_exceeded" or self._admitted.request.truncation != "auto" or self.prepared is None:
+                raise
+            return await self._shorter(self.prepared, error)
 
     async def again(self, call: ModelCall) -> Started:
         """Send another call to the same upstream, in whose words it is written. Raises UpstreamError."""
@@ -48,14 +49,17 @@ class Opening:
         routes = tuple(route for route in target.routes if prepared is not None and route.provider is prepared.provider)
         return await self._router.open(Target(target.model, routes), build)
 
-    async def _prepare_and_send(self, host: Host) -> Started:
-        target = self._aim()
-
-        async def build(route: Route) -> ModelCall:
-            self.prepared = await self._preparation.prepare(route.provider, target.model, self._now, host)
-            return self.prepared.call
-
-        return await self._router.open(target, build)
+    async def _shorter(self, prepared: Prepared, error: UpstreamError) -> Started:
+        """Send less and less of the conversation, as long as it is too long."""
+        call: ModelCall | None = prepared.call
+        while (call := shortened(call, prepared.provider)) is not None:
+            try:
+                return await self.again(call)
+            except UpstreamError as again:
+                if again.code != "context_length_exceeded":
+                    raise
+                error = again
+        raise error
 
     def _aim(self) -> Target:
         if self._target is None:

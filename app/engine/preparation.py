@@ -13,7 +13,7 @@ from app.engine import thinking
 from app.engine.admission import Admitted, Item
 from app.engine.catalog import Entry
 from app.engine.context import Context, last_user, weight
-from app.engine.exchanges import listings, said
+from app.engine.exchanges import LISTING, listings, said
 from app.engine.history import History, View, join
 from app.engine.hosted import Hosted, Offer, Ran, missing_server
 from app.engine.media import Media
@@ -153,16 +153,19 @@ class Preparation:
         decision = thinking.decide(self._requested.request, can, excluded=self._excludes_thinking(can))
         view = self._view(provider, can)
         context = await self._history.context(view, self._requested.request.previous_response_id, now)
-        await self._make_way()
+        if self._requested.large:
+            await _make_way()
         items, transcript = self._read(view, context)
         admitted = self._admitted = self._with_tools(transcript, host)
         offer = _NOTHING if self.hosted is None else await self._offer(self.hosted, transcript, can, thinks=decision.enabled is True)
         resumed = await self._resume(transcript) if transcript.approved else ()
         transcript.close()
         await view.load_media(transcript, items)
-        await self._make_way()
+        if admitted.large:
+            await _make_way()
         call, duties = self._call(transcript, _Setting(provider, model, can, decision, context, offer))
-        await self._make_way()
+        if admitted.large:
+            await _make_way()
         hosted = frozenset([function.name for function in offer.functions])
         warnings = self._warnings(transcript)
         return Prepared(provider, admitted.tools, call, decision, duties, view, context, items, transcript, can, warnings, hosted, resumed)
@@ -178,7 +181,9 @@ class Preparation:
         items = tuple(item for item in self._items if not _repeated(item, context)) if context.turns else self._items
         transcript = view.transcript(context)
         transcript.add([(item.place, one) for item in items if (one := said(item.raw, item.fields, item.place)) is not None])
-        transcript.notes.update(listings((item.raw, item.fields) for item in items))
+        sent = [(item.raw, item.fields) for item in items if item.fields.type == LISTING]
+        if sent:
+            transcript.notes.update(listings(sent))
         return items, transcript
 
     def _with_tools(self, transcript: Transcript, host: Host | None) -> Admitted:
@@ -193,11 +198,6 @@ class Preparation:
         elif entries and host is not None:
             self.hosted = host(entries)
         return admitted
-
-    async def _make_way(self) -> None:
-        """Others' tokens go first, between two steps of a large request; nothing that they could change is read across it."""
-        if self._admitted.large:
-            await asyncio.sleep(0)
 
     def _call(self, transcript: Transcript, setting: _Setting) -> tuple[ModelCall, Duties]:
         admitted, request, can, messages = self._admitted, self._admitted.request, setting.can, transcript.messages
@@ -281,6 +281,11 @@ class Preparation:
     def _warnings(self, transcript: Transcript) -> tuple[str, ...]:
         left_out = tuple(f"tool '{kind}' is not served and was left out" for kind in self._admitted.tools.left_out)
         return (*left_out, "encrypted reasoning of another server or model was left out") if transcript.dropped_thinking else left_out
+
+
+async def _make_way() -> None:
+    """Others' tokens go first, between two steps of a large request; nothing that they could change is read across it."""
+    await asyncio.sleep(0)
 
 
 def _demanded(forced: ForcedCall | None, tools: Sequence[FunctionTool]) -> ForcedCall | None:

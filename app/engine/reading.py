@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from app.protocol.deltas import CallOpened, Delta, NativeItem, Reasoning, Refusal, Text, TokenLogprob, TurnFinished
+from app.protocol.deltas import CallOpened, Delta, NativeItem, Reasoning, Refusal, Text, TokenLogprob, TokenUsage, TurnFinished
 from app.protocol.recovery import CallRecovery, Resolve
-from app.protocol.thinking import ThinkingSplitter, Unopened
+from app.protocol.thinking import TAG_END, ThinkingSplitter, Unopened
 
 _RECOVERED = 10_000
 """Calls found in text are counted from here, so that they cannot meet the upstream's own."""
@@ -94,7 +94,10 @@ class Reader:
 
     def read(self, batch: Sequence[Delta]) -> Sequence[Delta]:
         """The batch, cleaned."""
-        if len(batch) == 1 and self._passes(batch[0]):
+        if len(batch) == 1:
+            if self._passes(batch[0]):
+                return batch
+        elif batch and type(batch[-1]) is TurnFinished and self._is_plain(batch):
             return batch
         clean: list[Delta] = []
         for delta in batch:
@@ -119,6 +122,22 @@ class Reader:
         if self._recovery and self._thought and nothing_else and not (self._answered or self._called):
             clean += self._recovery.recover_from_reasoning("".join(self._thought), cut=self._cut)[1]
         return clean
+
+    def _is_plain(self, batch: Sequence[Delta]) -> bool:
+        """A whole answer of words without a tag, and nothing to look for but tags: so it is for nearly every answer that came whole."""
+        if self._recovery is not None or self._answered or self._reasoned or not self._splitter.fresh:
+            return False
+        for delta in batch:
+            if type(delta) is Text:
+                if TAG_END in delta.text:
+                    return False
+            elif type(delta) is TurnFinished:
+                self._finish = delta
+            elif type(delta) is not TokenUsage:
+                return False
+        self._answered = True
+        self._held_in_vain = self._manner.unopened != "unlikely" and not self._cut
+        return True
 
     def _passes(self, delta: Delta) -> bool:
         """Nearly every token is text that needs nothing."""

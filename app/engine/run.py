@@ -157,6 +157,7 @@ class Run:
             self._seed = begin(self.admitted, prepared.decision, prepared.call.model, self._ports.id_prefix + self.id, int(self._began))
         # No method of this object: a cycle would leave the whole request to the garbage collector.
         seal = partial(self._ports.sealer.seal, project_id=self.project_id, model=self.admitted.model) if self.admitted.seals else None
+        hosted = self._preparation.hosted
         options = Options(
             quiet=not self.admitted.stream,
             raw_reasoning=self._ports.raw_reasoning,
@@ -164,8 +165,8 @@ class Run:
             targets=prepared.tools.targets,
             known_call_ids=prepared.transcript.call_ids,
             seal=seal,
-            hosted=self._hosted.openers if self._hosted is not None else {},
-            annotate=self._hosted.citations.annotate if self._hosted is not None else None,
+            hosted=hosted.openers if hosted is not None else {},
+            annotate=hosted.citations.annotate if hosted is not None else None,
         )
         assembler = Assembler(self._seed, partial(ids.new_id, self.id), options)
         for usage in self._asked_before:
@@ -226,7 +227,7 @@ class Run:
         if prepared.transcript.uploads:  # a file may be deleted, by any process, and must not be shown from here then
             return
         body, turns = assembler.body, prepared.context.turns | {self.id}
-        exchanges = self._hosted.exchanges if self._hosted is not None else Exchanges()
+        exchanges = self._preparation.hosted.exchanges if self._preparation.hosted is not None else Exchanges()
         expires_at = int(self._began) + self._ports.retention_seconds
         view, transcript, prefix = prepared.view, prepared.transcript, prepared.context.prefix  # all that `make` may keep alive
 
@@ -244,13 +245,13 @@ class Run:
         try:
             started = self._accepted()
             around = Surroundings(ports.validator, ports.traits, self._opening.again, publish, ports.formats)
-            if self._hosted is None:
+            if self._preparation.hosted is None:
                 await turn.run(self._ready, started, assembler, around)
             else:
                 request = self.admitted.request
                 bounds = Bounds(ports.limits.tool_rounds, request.max_tool_calls, request.max_output_tokens)
-                loop.begin(self._ready, assembler, self._hosted)
-                await loop.run(self._ready, started, assembler, self._hosted, around, bounds)
+                loop.begin(self._ready, assembler, self._preparation.hosted)
+                await loop.run(self._ready, started, assembler, self._preparation.hosted, around, bounds)
             if ports.estimates_usage:
                 assembler.usage.estimate(read=estimated_size(self._ready.call), output=assembler.output)
             assembler.finish(int(ports.clock()))
@@ -280,12 +281,8 @@ class Run:
 
     async def aclose(self) -> None:
         """Nobody needs the run's tools any more."""
-        if self._hosted is not None:
-            await self._hosted.aclose()
-
-    @property
-    def _hosted(self) -> Hosted | None:
-        return self._preparation.hosted
+        if self._preparation.hosted is not None:
+            await self._preparation.hosted.aclose()
 
     def _host(self, entries: Sequence[Entry]) -> Hosted:
         return Hosted(entries, self._ports.limits, self._introduce, self._ports.metrics.tool_called)
@@ -373,7 +370,7 @@ class Run:
             response=self._built.body,
             input=stored,
             cuts=encode_cuts(self._built.cuts) if self.admitted.stream else None,
-            exchanges=encode_exchanges(self._hosted.exchanges) if self._hosted is not None else None,
+            exchanges=encode_exchanges(self._preparation.hosted.exchanges) if self._preparation.hosted is not None else None,
             foreign_item_ids=foreign,
         )
 

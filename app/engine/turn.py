@@ -49,7 +49,8 @@ async def run(
         try:
             await _read(prepared, started, gate, assembler, around)
             problem, released = gate.verdict(assembler)
-            _note_format(prepared, started, gate, around)
+            if prepared.duties.enforced:
+                _note_format(prepared, started, gate, around)
             if problem is None:
                 assembler.receive(released)
                 assembler.end_turn()
@@ -83,7 +84,7 @@ def _gate(prepared: Prepared, started: Started, around: Surroundings) -> Gate:
 
 def _note_format(prepared: Prepared, started: Started, gate: Gate, around: Surroundings) -> None:
     wanted, kept = prepared.duties.format, gate.kept_format
-    if wanted is not None and prepared.duties.enforced and kept is not None:
+    if wanted is not None and kept is not None:
         around.formats.note(started[0].provider.name, prepared.call.model, wanted, kept=kept)
 
 

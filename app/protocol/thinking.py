@@ -15,6 +15,8 @@ from app.protocol.deltas import Delta, Reasoning, Text
 
 _OPEN = "<think>"
 _CLOSE = "</think>"
+TAG_END = "think>"
+"""In both tags; where the whole text has none, there is nothing to look for."""
 _TAG = re.compile(r"</?think>")
 _MOST_SPACE = 1000
 """White space in front of a tag; it is held."""
@@ -62,6 +64,11 @@ class ThinkingSplitter:
     def past(self) -> bool:
         """All that comes is the answer."""
         return self._phase == "past"
+
+    @property
+    def fresh(self) -> bool:
+        """Nothing has come yet."""
+        return self._phase == "start" and not self._held
 
     def passes(self, text: str) -> bool:
         """Whether `text` is certain to be part of the answer, and changes nothing; so it is for nearly every token."""

@@ -108,7 +108,7 @@ class CallReader:
 
     def __bool__(self) -> bool:
         """Whether the model has called."""
-        return any(call.opened for call in self._calls)
+        return bool(self._calls) and any(call.opened for call in self._calls)
 
     def receive(self, piece: Call, out: list[Delta]) -> None:
         """A piece of a stream."""

@@ -187,8 +187,9 @@ class ChatDecoder:
 
 def _counted(usage: Usage) -> TokenUsage | None:
     """The usage in our terms; None when it has no counters. A prompt is never empty, so neither is a count of nothing one."""
-    total, completion = _count(usage.total_tokens), _count(usage.completion_tokens)
-    prompt = max(total - completion, 0) if usage.prompt_tokens is None else _count(usage.prompt_tokens)
+    total, completion, prompt = usage.total_tokens or 0, usage.completion_tokens or 0, usage.prompt_tokens
+    if prompt is None:
+        prompt = max(total - completion, 0)
     if not prompt:
         return None
     read = usage.prompt_tokens_details or _NO_DETAILS
@@ -197,14 +198,10 @@ def _counted(usage: Usage) -> TokenUsage | None:
         input_tokens=prompt,
         output_tokens=completion,
         total_tokens=total or prompt + completion,
-        cached_tokens=_count(read.cached_tokens),
-        cache_write_tokens=_count(read.cache_creation_input_tokens),
-        reasoning_tokens=_count(written.reasoning_tokens) or _count(usage.reasoning_tokens),
+        cached_tokens=read.cached_tokens or 0,
+        cache_write_tokens=read.cache_creation_input_tokens or 0,
+        reasoning_tokens=written.reasoning_tokens or usage.reasoning_tokens or 0,
     )
-
-
-def _count(counter: int | None) -> int:
-    return max(counter or 0, 0)
 
 
 def _tokens(logprobs: Logprobs) -> tuple[TokenLogprob, ...]:

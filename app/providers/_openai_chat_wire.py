@@ -5,9 +5,11 @@ The decoder of these shapes is the path of every ordinary token. What it refuses
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Function(msgspec.Struct, gc=False):
@@ -71,20 +73,20 @@ class Choice(msgspec.Struct, gc=False):
 class Details(msgspec.Struct, gc=False):
     """Of prompt and completion."""
 
-    cached_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    reasoning_tokens: int | None = None
+    cached_tokens: Count | None = None
+    cache_creation_input_tokens: Count | None = None
+    reasoning_tokens: Count | None = None
 
 
 class Usage(msgspec.Struct, gc=False):
     """What the answer has cost so far."""
 
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
+    total_tokens: Count | None = None
     prompt_tokens_details: Details | None = None
     completion_tokens_details: Details | None = None
-    reasoning_tokens: int | None = None
+    reasoning_tokens: Count | None = None
     """Where SGLang puts them."""
 
 
