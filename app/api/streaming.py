@@ -37,7 +37,8 @@ class StreamWriter:
         self._head = head
         self._opening = opening
         self._begun = False
-        self._one_at_a_time = asyncio.Lock()
+        self._one_at_a_time: asyncio.Lock | None = None
+        """Made when the timer begins the answer, which is seldom."""
         self._unsent: list[Message] = []
         """What begins the answer and has not gone out yet."""
         self.silent = 0.0
@@ -47,7 +48,11 @@ class StreamWriter:
         """Send whole frames in one write; the per-token path."""
         self.silent = -inf
         if not self._begun:
-            await self._begin()
+            if self._one_at_a_time is None:  # with `silent` as it is now, the timer keeps out
+                self._begun = True
+                await self._send(self._head())
+            else:
+                await self._begin(self._one_at_a_time)
         await self._send(_body(frames))
         self.silent = 0.0
 
@@ -62,13 +67,12 @@ class StreamWriter:
             self._unsent = [self._head(), _body(frames)]
         if self._unsent:
             self.silent = 0.0
-            await self._begin()
+            self._one_at_a_time = self._one_at_a_time or asyncio.Lock()
+            await self._begin(self._one_at_a_time)
 
-    async def _begin(self) -> None:
-        """Send the head. The timer and the answer itself may both be about to: the second one waits, and finds it done."""
-        async with self._one_at_a_time:
-            if not (self._begun or self._unsent):
-                self._unsent = [self._head()]
+    async def _begin(self, one_at_a_time: asyncio.Lock) -> None:
+        """Send what begins the answer. The timer and the answer itself may both be about to: the second one waits, and finds it done."""
+        async with one_at_a_time:
             while self._unsent:
                 await self._send(self._unsent[0])  # a write that is given up has sent nothing
                 del self._unsent[0]
