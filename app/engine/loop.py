@@ -51,7 +51,7 @@ def begin(prepared: Prepared, assembler: Assembler, hosted: Hosted) -> None:
 async def run(prepared: Prepared, started: Started, assembler: Assembler, hosted: Hosted, around: Surroundings, bounds: Bounds) -> None:
     """Feed turn after turn into the assembler. Raises what a turn raises."""
     left = None if bounds.calls is None else max(bounds.calls - len(prepared.resumed), 0)
-    offered = bounds.rounds > 0
+    offered, told = bounds.rounds > 0, False
     for turns_left in range(bounds.rounds, -1, -1):
         spoken = len(assembler.output)
         unknown = await turn.run(prepared, started, assembler, around, tells=turns_left > 0)
@@ -64,8 +64,9 @@ async def run(prepared: Prepared, started: Started, assembler: Assembler, hosted
         left_undone = any(isinstance(item, _LEFT_UNDONE) for item in output)
         if left_undone and unknown:  # the client is asked first, and nobody could tell the model
             raise ModelFailure(unknown[0].complaint)
-        if left_undone or not (offered or unknown):
+        if left_undone or turns_left == 0 or (told and not unknown):
             return
+        told = not offered  # a model may call once more what is not on offer any more; it is told, once
         left = None if left is None else left - len(ran)
         tokens = _tokens_left(bounds, assembler)
         if tokens is not None and tokens <= 0:

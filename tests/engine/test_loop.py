@@ -17,6 +17,7 @@ from app.protocol.messages import ImagePart
 from app.providers.base import Capabilities, ForcedCall, UpstreamError
 from app.tools.base import ToolContext, ToolFailure, ToolOutcome
 from tests.engine.hosting import OWNER, USAGE, Engine, ScriptedTool, Side, calls, read, results, say, texts
+from tests.engine.scripted import Turn
 
 Json = dict[str, Any]
 
@@ -172,11 +173,13 @@ async def test_at_the_limit_the_tools_are_withheld_and_the_model_answers() -> No
     assert [[tool.name for tool in call.tools] for call in engine.provider.calls] == [["f", "echo"], ["f"]]
 
 
-async def test_a_model_that_calls_beyond_the_limit_without_being_offered_the_tool_is_not_obeyed() -> None:
+@pytest.mark.parametrize(("last", "said"), [(say("So."), "So."), (calls("echo", text="I insist."), "I insist.")])
+async def test_a_model_that_calls_beyond_the_limit_without_being_offered_the_tool_is_told_once(last: Turn, said: str) -> None:
     tool = ScriptedTool()
-    engine = Engine(calls("echo"), calls("echo", text="Well."), tools=[tool])
+    engine = Engine(calls("echo"), calls("echo", text="Well."), last, tools=[tool])
     body = await engine.plain(tools=[ECHO], max_tool_calls=1)
-    assert (body["status"], texts(body["output"]), len(tool.calls)) == ("completed", ["{}", "Well."], 1)
+    assert (body["status"], texts(body["output"]), len(tool.calls)) == ("completed", ["{}", "Well.", said], 1)
+    assert "not made" in results(engine.provider.calls[2])[-1]
 
 
 @pytest.mark.parametrize("stream", [True, False])
