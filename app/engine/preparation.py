@@ -101,7 +101,8 @@ class Prepared(msgspec.Struct, frozen=True):
         enabled = self.decision.enabled
         if self.can.can_think is False:
             return "unlikely"
-        separates = self.can.reasoning_field or thoughts == "apart"
+        # Thinking that comes apart though it is off shows that the upstream does not obey, not where the next will come.
+        separates = self.can.reasoning_field or (thoughts == "apart" and enabled is not False)
         harmless = enabled is None if thoughts is None else thoughts == "none" and not self.decision.explicit
         flows = self.call.stream and not held
         if flows and (separates or harmless) and thoughts != "unopened":

@@ -35,8 +35,8 @@ _object_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 class InvalidArguments(Exception):
     """The model ended a call whose arguments mean nothing."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"The model wrote arguments for '{name}' that are not valid JSON.")
+    def __init__(self, name: str, fault: str = "are not valid JSON") -> None:
+        super().__init__(f"The model wrote arguments for '{name}' that {fault}.")
 
 
 def is_object(text: str) -> bool:

@@ -43,7 +43,7 @@ class ClientToolWriter:
         payload = self._payload()
         if payload is None:
             if status == "completed":
-                raise InvalidArguments(self._tool.type)
+                raise InvalidArguments(self._tool.type, "do not say what to do")
             payload = self._tool.nothing
         begun = self._item("in_progress", self._tool.begun(payload))
         self._out.emit(e.ItemAdded, output_index=self._index, item=begun)
