@@ -61,15 +61,12 @@ async def run(prepared: Prepared, started: Started, assembler: Assembler, hosted
         allowed = calls[:left] if offered else ()
         ran = await _run_calls(allowed, assembler, hosted, around.publish, spoken)
         output = assembler.output[spoken:]
-        left_undone = any(isinstance(item, _LEFT_UNDONE) for item in output)
-        if left_undone and unknown:  # the client is asked first, and nobody could tell the model
-            raise ModelFailure(unknown[0].complaint)
-        if left_undone or turns_left == 0 or (told and not unknown):
+        if _is_clients_turn(output, unknown) or turns_left == 0 or (told and not unknown):
             return
         told = not offered  # a model may call once more what is not on offer any more; it is told, once
         left = None if left is None else left - len(ran)
         tokens = _tokens_left(bounds, assembler)
-        if tokens is not None and tokens <= 0:
+        if tokens == 0:
             assembler.finish_reason = "length"
             return
         offered = turns_left > 1 and left != 0
@@ -85,7 +82,16 @@ def _tokens_left(bounds: Bounds, assembler: Assembler) -> int | None:
     if bounds.tokens is None:
         return None
     counted = assembler.usage.tokens
-    return bounds.tokens - (counted.output_tokens if counted is not None else 0)
+    return bounds.tokens if counted is None else max(bounds.tokens - counted.output_tokens, 0)
+
+
+def _is_clients_turn(output: Sequence[OutputItem], unknown: Sequence[RefusedCall]) -> bool:
+    """Whether the client has something to do first. Raises ModelFailure when nobody could then tell the model of its `unknown` calls."""
+    if not any(isinstance(item, _LEFT_UNDONE) for item in output):
+        return False
+    if unknown:
+        raise ModelFailure(unknown[0].complaint)
+    return True
 
 
 async def _run_calls(

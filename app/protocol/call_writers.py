@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 
 from app.protocol import events as e
-from app.protocol.arguments import ArgumentsReader, HeldArguments, InvalidArguments, read_text
+from app.protocol.arguments import ArgumentsReader, InvalidArguments, read_text
 from app.protocol.client_tool_writer import ClientToolWriter
 from app.protocol.client_tools import ClientTool
 from app.protocol.hosted_writer import StringMember
 from app.protocol.items import CustomToolCallItem, FunctionCallItem, ItemStatus
-from app.protocol.writers import Cut, Emitter
+from app.protocol.writers import Cut, Emitter, HeldCallWriter
 
 
 class CallTarget(msgspec.Struct, frozen=True):
@@ -78,25 +78,16 @@ class CallWriter:
         return [[len(piece) for piece in self._arguments.pieces()]]
 
 
-class CustomCallWriter:
+class CustomCallWriter(HeldCallWriter):
     """Writes a custom tool call. The model writes `{"input": "…"}`, or what it takes for it; the client gets the string, in one delta."""
 
     def __init__(self, out: Emitter, item: CustomToolCallItem, index: int) -> None:
+        super().__init__()
         self._out = out
         self._index = index
         self._item = item
-        self._arguments = HeldArguments()
         self._at: dict[str, Any] = {"item_id": item.id, "output_index": index}
         out.emit(e.ItemAdded, output_index=index, item=item)
-
-    @property
-    def whole(self) -> bool:
-        """See CallWriter."""
-        return self._arguments.whole
-
-    def write(self, fragment: str) -> None:
-        """Add to the arguments, which are not shown before they are whole."""
-        self._arguments.feed(fragment)
 
     def is_right(self) -> bool:
         """See CallWriter."""

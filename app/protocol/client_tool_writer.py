@@ -7,32 +7,23 @@ from collections.abc import Sequence
 import msgspec
 
 from app.protocol import events as e
-from app.protocol.arguments import HeldArguments, InvalidArguments, read_object
+from app.protocol.arguments import InvalidArguments, read_object
 from app.protocol.client_items import ClientItem, Payload, ShellAction
 from app.protocol.client_tools import ClientTool
 from app.protocol.items import ItemStatus
-from app.protocol.writers import Cut, Emitter
+from app.protocol.writers import Cut, Emitter, HeldCallWriter
 
 
-class ClientToolWriter:
+class ClientToolWriter(HeldCallWriter):
     """Nothing is emitted before `close`: an item begins with fields that the arguments have to tell."""
 
     def __init__(self, out: Emitter, tool: ClientTool, ids: tuple[str, str], index: int) -> None:
         """`ids`: of the item and of the call."""
+        super().__init__()
         self._out = out
         self._tool = tool
         self._item_id, self._call_id = ids
         self._index = index
-        self._arguments = HeldArguments()
-
-    @property
-    def whole(self) -> bool:
-        """See CallWriter."""
-        return self._arguments.whole
-
-    def write(self, fragment: str) -> None:
-        """Add to the arguments."""
-        self._arguments.feed(fragment)
 
     def is_right(self) -> bool:
         """See CallWriter."""

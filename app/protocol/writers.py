@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import msgspec
 
 from app.protocol import events as e
+from app.protocol.arguments import HeldArguments
 from app.protocol.deltas import TokenLogprob
 from app.protocol.errors import ErrorType
 from app.protocol.items import (
@@ -230,3 +231,19 @@ class ReasoningWriter:
     def cuts(self) -> Sequence[Sequence[Cut]]:
         """See ItemWriter."""
         return [[len(fragment) for fragment in self._fragments]]
+
+
+class HeldCallWriter:
+    """What writers of calls have in common that show nothing before the arguments are whole."""
+
+    def __init__(self) -> None:
+        self._arguments = HeldArguments()
+
+    @property
+    def whole(self) -> bool:
+        """Nothing can be added to the arguments any more."""
+        return self._arguments.whole
+
+    def write(self, fragment: str) -> None:
+        """Add to the arguments; also when the call is closed, which `is_right` then takes into account."""
+        self._arguments.feed(fragment)
