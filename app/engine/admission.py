@@ -117,6 +117,8 @@ def admit(body: bytes, limits: Limits, validator: Validator, catalog: Catalog, *
 
 
 _NO_TOOLS = Toolset()
+_TOLD_AGAIN = 16
+"""How often a conversation may bring as many tools as a request may have: clients send the same ones in every turn."""
 
 
 def _toolset(request: CreateResponse, catalog: Catalog, most: int, more: Sequence[MoreTools] = (), *, lenient: bool) -> Toolset:
@@ -126,7 +128,10 @@ def _toolset(request: CreateResponse, catalog: Catalog, most: int, more: Sequenc
     _limit("tools", len(tools), most)
     for one in more:
         _limit(one.place or "tools", len(one.tools), most)
-    return toolset.build(tools, given(request.tool_choice), catalog, request.model or "", more, lenient=lenient)
+    _limit("tools", sum(len(one.tools) for one in more), most * _TOLD_AGAIN)
+    built = toolset.build(tools, given(request.tool_choice), catalog, request.model or "", more, lenient=lenient)
+    _limit("tools", len(built.targets) + len(built.hosted), most)
+    return built
 
 
 def _first_toolset(build: Callable[[], Toolset], request: CreateResponse, items: Sequence[Item]) -> Toolset:

@@ -110,7 +110,7 @@ def said(raw: msgspec.Raw, fields: InputItem, place: str, known: dict[str, Excha
     if fields.type == APPROVAL:
         return _read(lambda: _approval_decoder.decode(raw), place)
     if fields.type in client_history.ITEM_TYPES:
-        return client_history.read(raw, fields, place)
+        return _read(lambda: client_history.read(raw, fields, place), place)
     if fields.type not in HOSTED_TYPES:
         return fields
     if known is not None and fields.id in known:

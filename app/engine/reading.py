@@ -119,8 +119,8 @@ class Reader:
             self._read_text(Text(aside), clean)
             clean += self._release(ended=True)
         self._show_aside(clean)
-        if self._recovery and self._thought and nothing_else and not (self._answered or self._called):
-            clean += self._recovery.recover_from_reasoning("".join(self._thought), cut=self._cut)[1]
+        if self._recovery and self._thought and nothing_else and not (self._answered or self._called or self._cut):
+            clean += self._recovery.recover_from_reasoning("".join(self._thought))[1]
         return clean
 
     def _is_plain(self, batch: Sequence[Delta]) -> bool:
@@ -150,7 +150,8 @@ class Reader:
         if not manner.functions:
             return None
         bare = manner.bare_calls and not self._answered
-        return CallRecovery(manner.functions, resolve=manner.resolve, bare=bare, first_index=_RECOVERED + self._found)
+        first = _RECOVERED + self._found
+        return CallRecovery(manner.functions, resolve=manner.resolve, bare=bare, formatted=not manner.bare_calls, first_index=first)
 
     @property
     def _cut(self) -> bool:
@@ -264,7 +265,7 @@ class Reader:
             # Text before it was the answer, and text behind it begins anew.
             clean += self._release()
             self._met_unopened = self.met_unopened
-            self._splitter, self._recovery = ThinkingSplitter("unlikely"), self._new_recovery()
+            self._splitter, self._recovery = ThinkingSplitter("impossible"), self._new_recovery()
             self._apart = self._reasoned = True
         if self._recovery:
             self._thought.append(delta.text)

@@ -18,6 +18,7 @@ from app.tools.base import mcp_function
 
 _OF_CLIENT = frozenset({"function", "custom", *CLIENT_TOOLS})
 """Types of tools that the client runs."""
+_MOST_ALLOWED = 1024
 
 
 class _ChoiceTool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -101,6 +102,9 @@ def choose(raw: msgspec.Raw | None, tools: Choices) -> Chosen:
 
 
 def _allowed(wanted: Sequence[_ChoiceTool], tools: Choices) -> tuple[tuple[FunctionTool, ...], tuple[Entry, ...]]:
+    if len(wanted) > _MOST_ALLOWED:
+        message = f"Invalid 'tool_choice.tools': too large. Expected at most {_MOST_ALLOWED}, but got {len(wanted)}."
+        raise InvalidRequest(message, code="too_large", param="tool_choice.tools")
     names = {_named(tool, tools) for tool in wanted if tool.type in _OF_CLIENT}
     keys = {entry.key for tool in wanted if tool.type not in _OF_CLIENT for entry in _entries(tool, tools.hosted)}
     kept = tuple(function for function in tools.functions if function.name in names)

@@ -8,7 +8,7 @@ name is taken for a function when it can be no other; else it is unknown.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
@@ -22,6 +22,7 @@ _NUMBERED = re.compile(r"(?P<name>.+):\d+", re.DOTALL)
 _TWICE = re.compile(r"(?P<name>.+?)[._:/]{0,2}(?P=name)", re.DOTALL)
 _UNSENDABLE = re.compile(r"[^A-Za-z0-9_-]")
 _MCP = "mcp__"
+_MOST_READINGS = 16
 _LONGEST = 128
 """No name is longer."""
 _SENDABLE_LENGTH = 64
@@ -69,13 +70,15 @@ def _read(upstream: str, target: CallTarget | None) -> _Function:
     return _Function(upstream, name, _fold(namespace), _fold(name), _fold(f"{namespace}_{name}"))
 
 
-def _readings(written: str) -> Iterator[str]:
+def _readings(written: str) -> Sequence[str]:
     """The name, and what is left of it without what models add; the most literal first."""
-    yield written
-    for addition in (_NUMBERED, _WRAPPED, _TWICE):
-        match = addition.fullmatch(written)
-        if match:
-            yield from _readings(match["name"])
+    readings = [written]
+    for reading in readings:  # which grows meanwhile
+        for addition in (_NUMBERED, _WRAPPED, _TWICE):
+            match = addition.fullmatch(reading)
+            if match and match["name"] not in readings and len(readings) < _MOST_READINGS:
+                readings.append(match["name"])
+    return readings
 
 
 def _fold(name: str) -> str:

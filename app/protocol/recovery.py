@@ -21,7 +21,6 @@ from app.protocol.markdown_quotes import MarkdownQuotes
 from app.protocol.schema_values import Properties
 from app.protocol.written_calls import read_calls, unfenced
 
-_UNKNOWN = Properties(b"{}")
 _OPENS = tuple(family.opens for family in FAMILIES)
 _LONGEST_OPENING = max(map(len, _OPENS))
 _MOST_FAILURES = 50
@@ -48,6 +47,7 @@ class CallRecovery:
 
     `functions` are those the model may call, with their JSON schemas; `first_index` is the upstream index of the first call found
     here. Calls carry an empty call id. `bare`: an answer that is nothing but the JSON of a call is a call.
+    `formatted`: JSON was asked for, and an answer that begins as an object is text to its end, whatever its strings hold.
     """
 
     __slots__ = (
@@ -57,6 +57,7 @@ class CallRecovery:
         "_failures",
         "_family",
         "_fenced",
+        "_formatted",
         "_functions",
         "_held",
         "_index",
@@ -71,11 +72,18 @@ class CallRecovery:
     )
 
     def __init__(
-        self, functions: Mapping[str, msgspec.Raw], *, resolve: Resolve | None = None, bare: bool = True, first_index: int = 0
+        self,
+        functions: Mapping[str, msgspec.Raw],
+        *,
+        resolve: Resolve | None = None,
+        bare: bool = True,
+        formatted: bool = False,
+        first_index: int = 0,
     ) -> None:
         self._functions = functions
         self._resolver = resolve
         self._bare = bare
+        self._formatted = formatted
         self._index = first_index
         self._phase: _Phase = "start"
         self._held = ""
@@ -174,6 +182,8 @@ class CallRecovery:
             self._held = text
             return ""
         self._phase = "bare" if begins else "text"
+        if self._formatted and first == "{":
+            self._failures = _MOST_FAILURES
         return text
 
     def _text(self, text: str, out: list[Delta]) -> str:
@@ -316,7 +326,7 @@ class CallRecovery:
         """Give the calls of a body; False when any of it is not a call of a known function."""
         try:
             calls = read_calls(body, self._schema_of, whole=whole)
-        except ValueError:
+        except (ValueError, RecursionError):  # no call, or nested beyond what can be read
             return False
         named = [(name, call.arguments) for call in calls if (name := self._resolve(call.name)) is not None]
         if not named or len(named) < len(calls):
@@ -335,10 +345,10 @@ class CallRecovery:
         found = self._resolver(name)
         return found if found in self._functions else None
 
-    def _schema_of(self, name: str) -> Properties:
+    def _schema_of(self, name: str) -> Properties | None:
         resolved = self._resolve(name)
         if resolved is None:
-            return _UNKNOWN
+            return None
         if resolved not in self._schemas:
             self._schemas[resolved] = Properties(bytes(self._functions[resolved]))
         return self._schemas[resolved]

@@ -298,7 +298,7 @@ def _head(raw: msgspec.Raw) -> InputItem | None:
     """What all items have in common, as far as it is text; None for one that has to be as `InputItem` describes it."""
     try:
         head = _head_decoder.decode(raw)
-    except msgspec.ValidationError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if head.type in _DESCRIBED:
         return None

@@ -22,12 +22,12 @@ _MOST_SPACE = 1000
 """White space in front of a tag; it is held."""
 _QUOTES = ("`", '"', "'")
 
-Unopened = Literal["likely", "possible", "unlikely"]
+Unopened = Literal["likely", "possible", "unlikely", "impossible"]
 """Whether the answer begins inside the thinking, since the templates of Qwen3.5 and later end the prompt with `<think>`.
 
 "likely" and "possible": the text is held until `</think>` or the end says what it was. Where it is not likely, an end counts only if no
 `<think>` stands before it and no quotation mark or backtick right behind it: else the answer speaks of tags. "unlikely": nothing is
-held, and an end that comes all the same is only dropped.
+held, and an end that comes all the same is only dropped. "impossible": the thinking came apart; behind the first word all is the answer.
 """
 
 _Phase = Literal[
@@ -41,6 +41,9 @@ _Phase = Literal[
 ]
 
 
+_AT_FIRST_WORD: dict[Unopened, _Phase] = {"likely": "unopened", "possible": "unopened", "unlikely": "answer", "impossible": "past"}
+
+
 class ThinkingSplitter:
     """The splitter of one answer.
 
@@ -51,7 +54,7 @@ class ThinkingSplitter:
     __slots__ = ("_held", "_parts", "_phase", "_unopened", "met_unopened")
 
     def __init__(self, unopened: Unopened) -> None:
-        self._unopened = unopened
+        self._unopened: Unopened = unopened
         self._phase: _Phase = "start"
         self._held = ""
         """The undecided end of the text: white space, part of a tag, or both."""
@@ -121,7 +124,7 @@ class ThinkingSplitter:
         body = text.lstrip()
         at_start = self._phase == "start"
         if at_start and len(text) - len(body) > _MOST_SPACE:
-            self._phase = "answer" if self._unopened == "unlikely" else "unopened"
+            self._phase = _AT_FIRST_WORD[self._unopened]
             return text
         if body.startswith(_OPEN):
             self._phase = "opened"
@@ -135,7 +138,7 @@ class ThinkingSplitter:
         if not at_start:
             self._phase = "past"
             return body
-        self._phase = "answer" if self._unopened == "unlikely" else "unopened"
+        self._phase = _AT_FIRST_WORD[self._unopened]
         return text
 
     def _opened(self, text: str) -> str:

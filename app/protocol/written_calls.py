@@ -8,14 +8,14 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
 from app.protocol.arguments import escape_controls, read_object
 from app.protocol.schema_values import Properties, dump, json_like, parse_python, python_literal
 
-SchemaOf = Callable[[str], Properties]
+SchemaOf = Callable[[str], Properties | None]
 """The parameters of a function that a body names; for one that is not known it says nothing."""
 
 _NAMES = ("name", "function", "tool_name", "tool")
@@ -27,6 +27,7 @@ _DEEPEST = 8
 """How deep calls may be wrapped."""
 _MOST_MISSING = 4
 """Closing brackets that are added at the end."""
+_MOST_CALLS = 256
 _BETWEEN = re.compile(r"[\s,;}\]]*")
 _FENCED = re.compile(r"```[a-z_]*[ \t]*\n(.*?)(?:\n[ \t]*```|```)?", re.DOTALL)
 _NAMED = re.compile(r"([\w.-]+)\s*(\{.*)", re.DOTALL)
@@ -120,10 +121,12 @@ def _completed(body: str) -> str:
         mark = match[0]
         if mark in _CLOSERS:
             open_marks.append(_CLOSERS[mark])
-        elif mark[0] != '"' and mark in open_marks:
+        elif mark[0] != '"' and mark in open_marks[-_MOST_MISSING - 1 :]:
             forgotten = _pop_to(open_marks, mark)
             pieces += (body[at : match.start()], forgotten)
             at, missing = match.start(), missing + len(forgotten)
+            if missing > _MOST_MISSING:
+                raise ValueError("cut off")
     pieces += (body[at:], *reversed(open_marks))
     missing += len(open_marks)
     if not missing:
@@ -185,16 +188,19 @@ def _arguments(members: dict[str, msgspec.Raw]) -> str:
 def read_python(body: str, schema_of: SchemaOf) -> list[Written]:
     """`f(city="Rome")`, or a list of such. Raises ValueError."""
     nodes = [one for node in parse_python(body) for one in (node.elts if isinstance(node, ast.List | ast.Tuple) else [node])]
-    if not nodes:
-        raise ValueError("no call")
-    return [_from_python(node, body, schema_of) for node in nodes]
+    if not 0 < len(nodes) <= _MOST_CALLS:
+        raise ValueError("no call, or more than anybody makes")
+    lines = body.encode().split(b"\n")
+    return [_from_python(node, lines, schema_of) for node in nodes]
 
 
-def _from_python(node: ast.expr, source: str, schema_of: SchemaOf) -> Written:
+def _from_python(node: ast.expr, source: Sequence[bytes], schema_of: SchemaOf) -> Written:
     if not isinstance(node, ast.Call):
         raise ValueError("no call")
-    name = ast.unparse(node.func)
+    name = _dotted(node.func)
     schema = schema_of(name)
+    if schema is None:
+        raise ValueError("an unknown function")
     names = schema.names
     if len(node.args) > len(names):
         raise ValueError("more arguments than parameters")
@@ -207,25 +213,45 @@ def _from_python(node: ast.expr, source: str, schema_of: SchemaOf) -> Written:
     return Written(name, msgspec.json.encode(arguments).decode())
 
 
-def _python_value(key: str, node: ast.expr, source: str, schema: Properties) -> msgspec.Raw:
+def _dotted(node: ast.expr) -> str:
+    """The name that is called. Raises ValueError."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    if not isinstance(node, ast.Name):
+        raise ValueError("no name")
+    return ".".join([node.id, *reversed(parts)])
+
+
+def _python_value(key: str, node: ast.expr, source: Sequence[bytes], schema: Properties) -> msgspec.Raw:
     value = json_like(node)
     if isinstance(value, str):
         return schema.typed(key, value) if key in schema.names else msgspec.Raw(dump(value).encode())
     if key in schema.names:
-        return schema.typed(key, ast.get_source_segment(source, node) or dump(value))
+        return schema.typed(key, _as_written(node, source) or dump(value))
     return msgspec.Raw(dump(value).encode())
+
+
+def _as_written(node: ast.expr, source: Sequence[bytes]) -> str:
+    """The text of a value on one line; "" for one on several."""
+    if node.lineno != node.end_lineno:
+        return ""
+    return source[node.lineno - 1][node.col_offset : node.end_col_offset].decode()
 
 
 FUNCTION_MARKS = ("<function=", "<function name=")
 
-_FUNCTION = re.compile(r"<function(?:=| name=)\s*[\"']?([^>\"'/\n]*)[\"']?\s*/?>")
+# Possessive and bounded: a body is the model's, and what matches in two ways is tried in all of them.
+_FUNCTION = re.compile(r"<function(?:=| name=)\s{0,200}+[\"']?+([^>\"'/\n]{0,200}+)[\"']?+\s{0,200}+/?>")
 _TAG = re.compile(
-    r"(?P<parameter><parameter(?:=| name=)\s*[\"']?(?P<key>[^>\"'\n]*)[\"']?\s*>)|(?P<parameter_end></parameter>)"
-    r"|(?P<function><function(?:=| name=)[^>\n]*>)|(?P<function_end></function>)"
+    r"(?P<parameter><parameter(?:=| name=)\s{0,200}+[\"']?+(?P<key>[^>\"'\n]{0,200}+)[\"']?+\s{0,200}+>)|(?P<parameter_end></parameter>)"
+    r"|(?P<function><function(?:=| name=)[^>\n]{0,400}+>)|(?P<function_end></function>)"
 )
 _STRAY = re.compile(r"(?:\s|</parameter>)*")
 _AFTER_FUNCTION = re.compile(r"(?:\s|</function>|</?tool_call>)*")
 _AFTER_VALUE = re.compile(r"\s*(?:$|<parameter(?:=| name=)|</parameter>|</function>|</tool_call>|<function(?:=| name=))")
+_OPENS_FUNCTION = re.compile(r"\s*(?:$|\{|<parameter(?:=| name=)|</function>)")
 _ENDS_FUNCTION = re.compile(r"\s*(?:$|</function>|</?tool_call>|<function(?:=| name=))")
 
 
@@ -267,14 +293,19 @@ class _Tags:
         self._skip(_STRAY)
         if self._body.startswith("{", self._at):
             return Written(name, self._object())
-        return Written(name, self._parameters(self._schema_of(name)))
+        schema = self._schema_of(name)
+        if schema is None:
+            raise ValueError("an unknown function")
+        return Written(name, self._parameters(schema))
 
     def _parameters(self, schema: Properties) -> str:
         arguments: dict[str, msgspec.Raw] = {}
+        taken: set[str] = set()
         while (tag := _TAG.match(self._body, self._at)) and tag["parameter"]:
             self._at = tag.end()
             key = tag["key"].strip()
-            arguments[key] = schema.typed(key, _trimmed(self._value(schema, {*arguments, key})))
+            taken.add(key)
+            arguments[key] = schema.typed(key, _trimmed(self._value(schema, taken)))
             self._skip(_STRAY)
         self._end_function(tag)
         return msgspec.json.encode(arguments).decode()
@@ -319,10 +350,17 @@ class _Tags:
         if tag["function_end"]:
             return tag.start() if _ENDS_FUNCTION.match(self._body, tag.end()) else None
         if tag["function"]:
-            return tag.start()
+            return tag.start() if self._begins_call(tag) else None
         key = tag["key"].strip()
         known = key in schema.names if schema.names else True
         return tag.start() if known and key not in taken else None
+
+    def _begins_call(self, tag: re.Match[str]) -> bool:
+        """Whether the element is a call, and not spoken of in a value."""
+        opened = _FUNCTION.match(self._body, tag.start())
+        if opened is None or not _OPENS_FUNCTION.match(self._body, tag.end()):
+            return False
+        return self._schema_of(opened[1].strip()) is not None
 
     def _skip(self, pattern: re.Pattern[str]) -> None:
         self._at = _after(pattern, self._body, self._at)

@@ -53,7 +53,7 @@ class ChatProvider:
                 raise error_from_reply(reply.status, reply.headers, await reply.read(ERROR_LIMIT))
             decoder = ChatDecoder(call.tools)
             # The server decides: some answer with JSON what was asked as a stream, errors above all.
-            if not reply.headers.get("content-type", _EVENTS if streamed else _JSON).startswith(_EVENTS):
+            if not reply.headers.get("content-type", _EVENTS if streamed else _JSON).lower().startswith(_EVENTS):
                 yield decoder.whole(await reply.read(_ANSWER_LIMIT))
                 return
             while not (decoder.answered or decoder.done) and (piece := await reply.read_some()):

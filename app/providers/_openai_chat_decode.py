@@ -7,6 +7,7 @@ nothing in it.
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -50,7 +51,9 @@ _BROKEN_OFF = frozenset({"abort", "error", "network_error", "insufficient_system
 
 
 _SUCCESSES = frozenset({"stop", "tool_calls"})
-_EVENT_BEGINNINGS = (b"data:", b"event:", b"id:", b": ")
+_EVENT_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
+_NEAR = 100
+"""Bytes, within which a body shows what it is."""
 _NO_DETAILS = Details()
 
 
@@ -102,7 +105,8 @@ class ChatDecoder:
     def whole(self, body: bytes) -> list[Delta]:
         """All deltas of an answer that was not announced as a stream; some are one. Raises UpstreamError."""
         out: list[Delta] = []
-        self._receive([*self._sse.feed(body), *self._sse.end()] if body.startswith(_EVENT_BEGINNINGS) else (body,), out)
+        events = body[:_NEAR].removeprefix(BOM_UTF8).lstrip().startswith(_EVENT_BEGINNINGS)
+        self._receive([*self._sse.feed(body), *self._sse.end()] if events else (body,), out)
         self._close(out)
         return out
 
@@ -120,7 +124,7 @@ class ChatDecoder:
             choices = chunk.choices
             if chunk.error or (not choices and (chunk.message or chunk.detail or chunk.error_message)):
                 raise error_in_stream(payload, self._sse.status)
-            if chunk.usage is not None:
+            if chunk.usage is not None and (self._usage is None or chunk.usage.prompt_tokens or chunk.usage.total_tokens):
                 self._usage = chunk.usage
             if choices:
                 for choice in choices:

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from app.protocol.errors import InvalidRequest
 from app.protocol.hosted import HostedCall, HostedItem
 from app.protocol.messages import FunctionTool, ImagePart
 from app.settings import Settings
@@ -360,3 +361,10 @@ class Containers(Protocol):
     async def delete_file(self, project_id: str, container_id: str, file_id: str) -> None:
         """Raises NotFound."""
         ...
+
+
+def check_entry(raw: msgspec.Raw, place: str) -> None:
+    """For a tool that takes nothing but its type. Raises InvalidRequest for anything else."""
+    for name in msgspec.json.decode(raw, type=dict[str, msgspec.Raw]):
+        if name != "type":
+            raise InvalidRequest(f"Unknown parameter: '{place}.{name}'.", code="unknown_parameter", param=f"{place}.{name}")

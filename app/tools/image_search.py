@@ -16,13 +16,24 @@ import msgspec
 from app.protocol.hosted import HostedCall, HostedItem, ImageSearchCall
 from app.protocol.messages import FunctionTool, ImagePart
 from app.tools._fetch_addresses import AddressGuard
-from app.tools.base import Fetcher, FetchRefused, Missing, ToolContext, ToolFailure, ToolOutcome, ToolRequest, ToolSpec, Workshop
+from app.tools.base import (
+    Fetcher,
+    FetchRefused,
+    Missing,
+    ToolContext,
+    ToolFailure,
+    ToolOutcome,
+    ToolRequest,
+    ToolSpec,
+    Workshop,
+    check_entry,
+)
 from app.tools.images import by_words
 from app.tools.images.base import FoundImage, ImageQuery, Sample, image_providers, lens_providers, presentable
 from app.tools.images.likeness import compare, cut_out, load
 from app.tools.images.links import working
 from app.tools.images.pictures import WHOLE, Box
-from app.tools.images.showing import HOW_TO_SHOW, as_arguments, as_list, as_output, check_entry, shown
+from app.tools.images.showing import HOW_TO_SHOW, as_arguments, as_list, as_output, shown
 from app.tools.search.base import Providers, SearchFailed
 
 _TYPE = "image_search"

@@ -29,6 +29,7 @@ from app.tools.base import (
     ToolSpec,
     UrlCitation,
     Workshop,
+    check_entry,
 )
 
 _ENTRY = msgspec.Raw(b'{"type":"web_extractor"}')
@@ -227,8 +228,8 @@ class _WebExtractor:
         self._size = limits.tool_output_bytes
 
     def configure(self, raw: msgspec.Raw, place: str) -> ToolRequest:
-        """See `Tool.configure`. The entry has no settings; what else it holds is left out."""
-        del raw, place
+        """See `Tool.configure`. Takes nothing but `type`."""
+        check_entry(raw, place)
 
         async def begin(context: ToolContext) -> ToolSession:
             return _Session(context, self._pages, seconds=self._seconds, size=self._size)

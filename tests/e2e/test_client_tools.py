@@ -177,3 +177,31 @@ async def test_what_only_a_vendor_runs_is_refused(gateway: Gateway, upstream: Sc
         answer = await http.post("/v1/responses", json={"model": MODEL, "input": "Go", "tools": [tool]})
     assert (answer.status_code, answer.json()["error"]["code"], answer.json()["error"]["param"]) == (400, "unsupported_tool", param)
     assert not upstream.requests
+
+
+def brought(count: int, *, by: int) -> list[Json]:
+    """Items by which a client adds tools: `by` of them, with `count` functions each that no other one has."""
+    names = [[f"f{item}_{number}" for number in range(count)] for item in range(by)]
+    return [{"type": "additional_tools", "tools": [{"type": "function", "name": name} for name in some]} for some in names]
+
+
+@pytest.mark.parametrize("items", [brought(257, by=1), brought(100, by=3), brought(1, by=1) * 4097], ids=["one", "some", "again"])
+@pytest.mark.parametrize("gateway", ["sqlite"], indirect=True)
+async def test_items_bring_no_more_tools_than_a_request_may_have(gateway: Gateway, upstream: ScriptedUpstream, items: list[Json]) -> None:
+    async with gateway.http() as http:
+        answer = await http.post("/v1/responses", json={"model": MODEL, "input": [*items, {"role": "user", "content": "Go"}]})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (400, "too_large")
+    assert error["param"] in {"tools", "input[0].tools"}
+    assert not upstream.requests
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 5000, "1" + "0" * 40], ids=["huge", "large"])
+@pytest.mark.parametrize("gateway", ["sqlite"], indirect=True)
+async def test_an_odd_number_in_an_output_is_no_failure_of_the_gateway(gateway: Gateway, number: str) -> None:
+    item = f'{{"type":"apply_patch_call_output","call_id":"c1","status":"completed","output":{number}}}'
+    body = f'{{"model":"{MODEL}","input":[{{"role":"user","content":"Go"}},{item}]}}'
+    async with gateway.http() as http:
+        answer = await http.post("/v1/responses", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"].startswith("input[1]")

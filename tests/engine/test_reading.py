@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -14,6 +15,7 @@ from app.protocol.deltas import (
     CallArguments,
     CallOpened,
     Delta,
+    FinishReason,
     NativeItem,
     Reasoning,
     Refusal,
@@ -276,3 +278,19 @@ def test_the_cut_of_the_stream_does_not_matter(
     one, other = (reader("f", unopened=unopened, off=off, bare=bare) for _ in range(2))
     assert joined(settled(read(one, *whole, STOP))) == joined(settled(read(other, *pieces, STOP)))
     assert (one.met_unopened, one.reasoned, one.held_in_vain) == (other.met_unopened, other.reasoned, other.held_in_vain)
+
+
+def test_behind_separate_thinking_an_answer_may_speak_of_tags() -> None:
+    said = [Reasoning("hm"), Text("It ends at </think>"), Text(" then.")]
+    assert read(reader("f"), *said, STOP) == [Reasoning("hm"), Text("It ends at </think> then."), STOP]
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+def test_a_draft_in_thinking_that_was_cut_off_is_no_call(reason: FinishReason) -> None:
+    said = [Reasoning(f"Perhaps {BLOCK} or not"), TurnFinished(reason)]
+    assert read(reader("f"), *said) == said
+
+
+def test_an_answer_in_a_format_may_hold_a_call_in_a_string() -> None:
+    answer = json.dumps({"x": f"write {BLOCK}"})
+    assert read(reader("f", bare=False), Text(answer), STOP) == [Text(answer), STOP]

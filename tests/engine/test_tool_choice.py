@@ -78,6 +78,12 @@ def test_a_tool_that_is_not_there_cannot_be_chosen(choice: object) -> None:
     assert (raised.value.param, raised.value.code) == ("tool_choice", "unsupported_tool")
 
 
+def test_a_choice_names_no_more_tools_than_a_request_could_need() -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        built({"type": "allowed_tools", "mode": "auto", "tools": [F] * 1025})
+    assert (raised.value.param, raised.value.code) == ("tool_choice.tools", "too_large")
+
+
 async def test_without_a_choice_of_tools_none_is_opened() -> None:
     tool = ScriptedTool()
     engine = Engine(say("Hi."), tools=[tool])

@@ -136,6 +136,9 @@ def test_a_second_call_behind_a_broken_one(way: str) -> None:
         TAGS,
         "if x:\n    y = '</function>'\n",
         "<parameter=other>1",
+        "a <function=other> b",
+        "call <function=weather> now",
+        "<function=weather>",
         "<html>\n<a href='x'>&amp;</a>\n</html>",
     ],
 )
@@ -239,6 +242,8 @@ def test_a_fence_opens_behind_a_call() -> None:
         "<tool_call>" + '{"function":' * 50 + "</tool_call>",
         "<tool_call>weather(" + "[" * 5000 + ")</tool_call>",
         "<tool_call>weather(city=" + "-" * 50000 + "1)</tool_call>",
+        "<tool_call>[weather" + ".a" * 5000 + "(city='Rome')]</tool_call>",
+        "<tool_call>[" + "weather(city='Rome')," * 300 + "]</tool_call>",
         "<tools>are listed here</tools>",
         "Use <function=name> and <function=weat",
         "[1, 2, 3]",
@@ -291,8 +296,21 @@ def test_without_the_name_of_a_function_nothing_is_lost(said: str) -> None:
         "<tool_call>" + " " * 200_000,
         "< " * 100_000,
         "`" * 200_000,
+        "<function=weather " + " " * 200_000,
+        "<tool_call>[" + "weather(city='x')," * 10_000 + "]</tool_call>",
     ],
-    ids=["opened", "tags opened", "functions closed", "calls closed", "breaks", "spaces", "less", "backticks"],
+    ids=[
+        "opened",
+        "tags opened",
+        "functions closed",
+        "calls closed",
+        "breaks",
+        "spaces",
+        "less",
+        "backticks",
+        "spaces of a name",
+        "source",
+    ],
 )
 def test_no_text_takes_long(said: str) -> None:
     """Read anew for every piece, each of these would take minutes."""

@@ -58,7 +58,19 @@ def test_the_function_that_is_meant_is_found(written: str, meant: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "written", ["", "stat", "other.status", "ns.other", "functions.", "statuses", "exec_command2", "中文", "x" * 10_000]
+    "written",
+    [
+        "",
+        "stat",
+        "other.status",
+        "ns.other",
+        "functions.",
+        "statuses",
+        "exec_command2",
+        "中文",
+        "x" * 10_000,
+        "functions." * 40 + "x" + ":1" * 40,
+    ],
 )
 def test_what_can_be_no_function_is_none(written: str) -> None:
     assert resolve(written, OFFERED, TARGETS) is None

@@ -329,3 +329,16 @@ def test_an_error_inside_the_stream_leaves_what_came_before(failing: bytes, stat
 
     assert decoder.failure is not None
     assert (decoder.failure.status, decoder.failure.code) == (status, code)
+
+
+@pytest.mark.parametrize("later", [{}, {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}])
+def test_usage_that_says_nothing_takes_nothing_away(later: object) -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
+    said = [chunk({"content": "a"}), chunk({}, "stop"), event({"choices": [], "usage": usage}), event({"choices": [], "usage": later})]
+    assert decoded(*said) == [Text("a"), TokenUsage(5, 3, 8), STOP]
+
+
+@pytest.mark.parametrize("first", [b"", b"\n", b":\n\n", b"retry: 3\n\n", b"\xef\xbb\xbf"], ids=["", "blank", "comment", "retry", "mark"])
+def test_a_stream_that_was_announced_as_json_is_read_as_one(first: bytes) -> None:
+    body = first + chunk({"content": "a"}) + chunk({}, "stop") + b"data: [DONE]\n\n"
+    assert ChatDecoder().whole(body) == [Text("a"), STOP]

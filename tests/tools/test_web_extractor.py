@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from app import discovery
+from app.protocol.errors import InvalidRequest
 from app.protocol.hosted import HostedCall, WebExtractorCall
 from app.protocol.messages import ImagePart
 from app.settings import Limits, Settings
@@ -304,5 +305,11 @@ async def test_a_page_is_fetched_once_in_a_while(site: Site) -> None:
 async def test_the_entry_is_the_vendors() -> None:
     entry = msgspec.Raw(b'{"type":"web_extractor"}')
     assert discovery.constants("app.tools", "TOOL", ToolSpec)["web_extractor"].example == entry
-    request = build().configure(msgspec.Raw(b'{"type":"web_extractor","secret":"x"}'), "tools[0]")
+    request = build().configure(msgspec.Raw(b'{"type":"web_extractor"}'), "tools[0]")
     assert (request.echo, request.native, request.names) == (entry, entry, ("web_extractor",))
+
+
+async def test_an_option_that_it_has_not_is_refused_by_name() -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        build().configure(msgspec.Raw(b'{"type":"web_extractor","depth":2}'), "tools[0]")
+    assert (raised.value.param, raised.value.code) == ("tools[0].depth", "unknown_parameter")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import msgspec
 
-from app.protocol.errors import InvalidRequest
 from app.tools.base import Cite, UrlCitation
 from app.tools.images.base import FoundImage
 
@@ -64,10 +63,3 @@ def as_arguments(arguments: str) -> str:
         return arguments if isinstance(msgspec.json.decode(arguments), dict) else "{}"
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return "{}"
-
-
-def check_entry(raw: msgspec.Raw, place: str) -> None:
-    """Both tools take nothing but their type. Raises InvalidRequest for anything else."""
-    for name in msgspec.json.decode(raw, type=dict[str, msgspec.Raw]):
-        if name != "type":
-            raise InvalidRequest(f"Unknown parameter: '{place}.{name}'.", code="unknown_parameter", param=f"{place}.{name}")
