@@ -251,10 +251,26 @@ async def test_the_sandbox_dies_between_calls(patient_sqlite: Gateway, client: o
         return  # which has been refused by name
     upstream.script(calling(("code_interpreter", {"code": "x = 1"})), Reply.say("Done."))
     first = await client.responses.create(model=SEES, input="Run.", tools=CODE)
-    os.kill(_sandbox_of(patient_sqlite), signal.SIGKILL)
+    await _kill(_sandbox_of(patient_sqlite))
     await _runs_again(client, upstream, first.id)
     *_, last = read_by_model(upstream.requests[-1].body["messages"])
     assert "its variables and files are gone" in last, "the model is told"
+
+
+async def _kill(pid: int) -> None:
+    """Returns when the process is dead: a busy machine takes a moment for it, in which the service would still be found alive."""
+    os.kill(pid, signal.SIGKILL)
+    async with asyncio.timeout(60):
+        while _is_alive(pid):  # noqa: ASYNC110 - only asking tells
+            await asyncio.sleep(0.01)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
 
 
 def _sandbox_of(gateway: Gateway) -> int:
