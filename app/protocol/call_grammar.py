@@ -8,14 +8,14 @@ models answer with nothing but the JSON.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from app.protocol.written_calls import FUNCTION_MARKS, ends_in_string, tags_are_whole
 
 _NAME = "\0"
-"""Stands for a function's name in `BARE` and in a body's beginning."""
+"""Stands for a function's name in the forms below."""
 
 
 class Family(msgspec.Struct, frozen=True):
@@ -43,7 +43,7 @@ FAMILIES = (
     Family("<function name=", ("</function>", "</tool_call>"), keeps_marks=True),
 )
 
-BARE = (
+_BARE_FORMS = (
     '{"name":"\0","arguments":',
     '{"name":"\0","parameters":',
     '{"arguments":{',
@@ -53,9 +53,11 @@ BARE = (
     '{"function":{"name":"\0"',
     '{"tool_calls":[',
 )
+_BARE = (*_BARE_FORMS, *(f"[{form}" for form in (*_BARE_FORMS, f"{_NAME}(")))
 """How an answer begins, without white space, that is nothing but a call."""
-_BARE_IN_LISTS = (f"{_NAME}(",)
-_BARE_IN_FENCES = ("<tool_call>", "<function=")
+_BARE_IN_FENCES = (*_BARE, "<tool_call>", "<function=")
+_WRITTEN_NAME = re.compile(r"[\w.:/-]{0,128}")
+"""As models write it; longer ones are none."""
 _FENCE = re.compile(r"```(?:json|xml|tool_call)?(?![a-z_])[ \t]*\s*")
 _PART_OF_FENCE = re.compile(r"`{1,2}|```(?:j(?:s(?:on?)?)?|x(?:ml?)?|t(?:o(?:ol?)?)?|tool_(?:c(?:a(?:ll?)?)?)?)?")
 MOST_LOOKED_AT = 1000
@@ -69,14 +71,11 @@ STRAY = tuple({mark for family in FAMILIES for mark in family.closes})
 
 
 class Beginnings:
-    """How calls of these functions begin."""
+    """How calls begin. `known`: whether a name is a function's; `may_become`: whether one may be that is still being written."""
 
-    def __init__(self, names: Collection[str]) -> None:
-        bare = tuple(_filled(BARE, names))
-        self._bare = (*bare, *(f"[{form}" for form in bare), *(f"[{form}" for form in _filled(_BARE_IN_LISTS, names)))
-        self._fenced = (*self._bare, *_BARE_IN_FENCES)
-        self._bodies = tuple(_filled(_BODIES, names))
-        self._names = tuple(_filled(_AFTER_FUNCTION_MARK, names))
+    def __init__(self, known: Callable[[str], bool], may_become: Callable[[str], bool]) -> None:
+        self._known = known
+        self._may_become = may_become
 
     def bare(self, text: str) -> bool | None:
         """Whether the answer that begins with `text` may be nothing but a call; None: that cannot be known yet."""
@@ -86,26 +85,34 @@ class Beginnings:
     def body(self, family: Family, text: str) -> bool | None:
         """Whether the text behind an opening mark may be a call; None: that cannot be known yet."""
         near = text[:MOST_LOOKED_AT]
-        found = _begins(near, self._names) if family.keeps_marks else _begins(near.lstrip(), self._bodies)
+        found = self._any(near, _AFTER_FUNCTION_MARK) if family.keeps_marks else self._any(near.lstrip(), _BODIES)
         return False if found is None and len(text) >= MOST_LOOKED_AT else found
 
     def _bare_within(self, text: str) -> bool | None:
         if not text.startswith("`"):
-            return _begins("".join(text.split()), self._bare)
+            return self._any("".join(text.split()), _BARE)
         if _PART_OF_FENCE.fullmatch(text):
             return None
         fence = _FENCE.match(text)
-        return _begins("".join(text[fence.end() :].split()), self._fenced) if fence else False
+        return self._any("".join(text[fence.end() :].split()), _BARE_IN_FENCES) if fence else False
 
+    def _any(self, text: str, forms: Iterable[str]) -> bool | None:
+        found = [self._begins(text, form) for form in forms]
+        return True if True in found else None if None in found else False
 
-def _filled(forms: Iterable[str], names: Iterable[str]) -> Iterator[str]:
-    return (form.replace(_NAME, name) for form in forms for name in (names if _NAME in form else ("",)))
-
-
-def _begins(text: str, forms: tuple[str, ...]) -> bool | None:
-    if text.startswith(forms):
-        return True
-    return None if any(form.startswith(text) for form in forms) else False
+    def _begins(self, text: str, form: str) -> bool | None:
+        before, named, after = form.partition(_NAME)
+        if not text.startswith(before):
+            return None if before.startswith(text) else False
+        if not named:
+            return True
+        end = _WRITTEN_NAME.match(text, len(before)).end()  # pyright: ignore[reportOptionalMemberAccess] - an empty name matches
+        name, rest = text[len(before) : end], text[end:]
+        if not rest:
+            return None if self._may_become(name) else False
+        if rest.startswith(after):
+            return self._known(name)
+        return None if after.startswith(rest) and self._known(name) else False
 
 
 def is_whole(body: str, mark: str) -> bool:

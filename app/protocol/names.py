@@ -15,8 +15,10 @@ import msgspec
 from app.protocol.call_writers import CallTarget
 
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
-_WRAPPED = re.compile(r"(?:functions?|tools?|default_api|multi_tool_use|namespace)(?:[.:/]|__)(?P<name>.+)", re.IGNORECASE | re.DOTALL)
+_WRAPPERS = ("function", "functions", "tool", "tools", "default_api", "multi_tool_use", "namespace")
 """What models put before a name although nobody has called the functions so."""
+_JOINT = re.compile(r"[.:/]|__")
+_WRAPPED = re.compile(rf"(?:{'|'.join(_WRAPPERS)})(?:{_JOINT.pattern})(?P<name>.+)", re.IGNORECASE | re.DOTALL)
 _NUMBERED = re.compile(r"(?P<name>.+):\d+", re.DOTALL)
 """The number of the call behind the name."""
 _TWICE = re.compile(r"(?P<name>.+?)[._:/]{0,2}(?P=name)", re.DOTALL)
@@ -57,6 +59,14 @@ def resolve(written: str, offered: Collection[str], targets: Mapping[str, CallTa
     return None
 
 
+def may_become(begun: str, offered: Collection[str]) -> bool:
+    """Whether a name that begins so may be one that `resolve` finds. It is quick, and sees a chance where there may be none."""
+    if not offered or len(begun) > _LONGEST:
+        return False
+    last = _squeezed(_JOINT.split(begun)[-1])
+    return any(last in _squeezed(name) for name in offered) or any(wrapper.startswith(begun.lower()) for wrapper in _WRAPPERS)
+
+
 def sendable_name(written: str) -> str:
     """The name as any upstream takes it in a history: those of unknown functions may be anything."""
     return _UNSENDABLE.sub("_", written)[:_SENDABLE_LENGTH] or "_"
@@ -85,6 +95,11 @@ def _fold(name: str) -> str:
     return _SEPARATORS.sub("_", name.lower()).strip("_")
 
 
+def _squeezed(name: str) -> str:
+    """Without any separators."""
+    return _fold(name).replace("_", "")
+
+
 def _shortens_namespace(written: str, function: _Function) -> bool:
     """The namespace is written in part: `agent.wait` for `multi_agent_v1__wait`, `label.tool` for `mcp__label__tool`."""
     head = _fold(written).removesuffix(f"_{function.own}")
@@ -96,7 +111,7 @@ def _shortens_namespace(written: str, function: _Function) -> bool:
 _RULES: tuple[Callable[[str, _Function], bool], ...] = (
     lambda written, function: not function.namespace and written == function.name,
     lambda written, function: _fold(written) in (function.whole, _fold(function.upstream)),
-    lambda written, function: _fold(written).replace("_", "") == function.whole.replace("_", "") != "",
+    lambda written, function: _squeezed(written) == _squeezed(function.whole) != "",
     lambda written, function: written == function.name,
     lambda written, function: _fold(written) == function.own != "",
     _shortens_namespace,

@@ -18,6 +18,7 @@ import msgspec
 from app.protocol.call_grammar import BY_MARK, CLOSING, FAMILIES, MOST_LOOKED_AT, OPENING, STRAY, Beginnings, is_whole
 from app.protocol.deltas import CallArguments, CallOpened, Delta, Text
 from app.protocol.markdown_quotes import MarkdownQuotes
+from app.protocol.names import may_become
 from app.protocol.schema_values import Properties
 from app.protocol.written_calls import read_calls, unfenced
 
@@ -356,7 +357,7 @@ class CallRecovery:
     @property
     def _begins(self) -> Beginnings:
         if self._beginnings is None:  # most answers hold nothing like a call
-            self._beginnings = Beginnings(self._functions)
+            self._beginnings = Beginnings(lambda name: self._resolve(name) is not None, lambda begun: may_become(begun, self._functions))
         return self._beginnings
 
     def _say(self, text: str, out: list[Delta]) -> None:
