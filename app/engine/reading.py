@@ -153,19 +153,24 @@ class Reader:
         first = _RECOVERED + self._found
         return CallRecovery(manner.functions, resolve=manner.resolve, bare=bare, formatted=not manner.bare_calls, first_index=first)
 
+    def _split_anew(self, unopened: Unopened) -> None:
+        """Tags count at the beginning of the text that follows."""
+        self._met_unopened = self.met_unopened
+        self._splitter = ThinkingSplitter(unopened)
+
     @property
     def _cut(self) -> bool:
         """The model was stopped."""
         return self._finish is None or self._finish.reason in ("length", "content_filter")
 
-    def _release(self, *, ended: bool = False) -> list[Delta]:
-        """What was held back. `ended`: the model has no more to say."""
+    def _release(self, *, ended: bool = False, called: bool = False) -> list[Delta]:
+        """What was held back. `ended`: the model has no more to say; `called`: a call of the upstream's own follows."""
         found: list[Delta] = []
         for delta in self._splitter.flush():
             self._held_in_vain = type(delta) is Text and self._manner.unopened != "unlikely" and not self._cut
             self._recover(delta, found)
         if self._recovery:
-            found += self._recovery.flush(cut=self._cut or not ended)
+            found += self._recovery.flush(cut=self._cut or not ended, called=called)
         out: list[Delta] = []
         self._give(self._scored(found), out)
         return out
@@ -245,7 +250,8 @@ class Reader:
             self._read_reasoning(delta, clean)
             return
         if type(delta) is CallOpened:
-            clean += self._release()  # it was said before the call
+            clean += self._release(called=True)  # it was said before the call
+            self._split_anew("impossible")
             self._called = True
             self._show_aside(clean)
         elif type(delta) is Refusal:
@@ -255,7 +261,7 @@ class Reader:
         elif type(delta) is NativeItem:
             clean += self._release()
             self._show_aside(clean)
-            self._splitter = ThinkingSplitter("unlikely")
+            self._split_anew("unlikely")
         elif type(delta) is TurnFinished:
             self._finish = delta
         clean.append(delta)
@@ -264,8 +270,8 @@ class Reader:
         if not self._apart:
             # Text before it was the answer, and text behind it begins anew.
             clean += self._release()
-            self._met_unopened = self.met_unopened
-            self._splitter, self._recovery = ThinkingSplitter("impossible"), self._new_recovery()
+            self._split_anew("impossible")
+            self._recovery = self._new_recovery()
             self._apart = self._reasoned = True
         if self._recovery:
             self._thought.append(delta.text)

@@ -13,6 +13,7 @@ import msgspec
 from app.engine.catalog import Catalog, Entry
 from app.engine.client_entries import function_of
 from app.engine.tool_choice import choose
+from app.protocol.arguments import FREE_TEXT
 from app.protocol.call_writers import CallTarget
 from app.protocol.client_tools import CLIENT_TOOLS
 from app.protocol.errors import InvalidRequest
@@ -23,9 +24,6 @@ from app.providers.base import ForcedCall
 _log = logging.getLogger(__name__)
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}\Z")
 _MAX_UPSTREAM_NAME = 64
-_CUSTOM_PARAMETERS = msgspec.Raw(
-    b'{"type":"object","properties":{"input":{"type":"string","description":"The whole input, as free text."}},"required":["input"]}'
-)
 _SEARCH = "tool_search"
 _NO_PARAMETERS = msgspec.Raw(b'{"type":"object","properties":{}}')
 _RESERVED = re.compile(
@@ -265,7 +263,7 @@ class _Collector:
         grammar = f"\nThe input must follow this format: {wanted}" if '"grammar"' in wanted else ""
         description = (tool.description or "") + grammar
         target = CallTarget(name, space.name if space else None, custom=True)
-        function = FunctionTool(upstream_name(name, target.namespace), description or None, _CUSTOM_PARAMETERS)
+        function = FunctionTool(upstream_name(name, target.namespace), description or None, FREE_TEXT)
         self._register(target, function, place)
         self._note_deferred(function.name, tool, space)
 

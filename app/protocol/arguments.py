@@ -69,6 +69,12 @@ def sendable(text: str) -> str:
     return found if found is not None else _encode({MALFORMED: text}).decode()
 
 
+FREE_TEXT = msgspec.Raw(
+    b'{"type":"object","properties":{"input":{"type":"string","description":"The whole input, as free text."}},"required":["input"]}'
+)
+"""The parameters with which a custom tool is offered as a function."""
+
+
 def read_text(text: str) -> str | None:
     """The free text that a custom tool is called with; None when there is none.
 

@@ -28,19 +28,30 @@ class Family(msgspec.Struct, frozen=True):
     """The marks are part of the body."""
 
 
+class Ends(msgspec.Struct, frozen=True):
+    """The marks that may end a body."""
+
+    marks: tuple[str, ...]
+    pattern: re.Pattern[str]
+    longest: int
+
+    @classmethod
+    def of(cls, *marks: str) -> Ends:
+        """The marks, and what is derived from them."""
+        return cls(marks, re.compile("|".join(map(re.escape, marks))), max(map(len, marks)))
+
+
 _BODIES = ("{", "[", "<function=", "<function name=", "```", f"{_NAME}(", f"{_NAME}\n", f"{_NAME}{{")
 """How the body of a family begins whose marks are no part of it."""
 _AFTER_FUNCTION_MARK = (f"{_NAME}>", f'"{_NAME}"', f"'{_NAME}'", f"{_NAME} ")
 """How one goes on whose opening mark is that of a function."""
 
+_CLOSES = ("</tool_call>", "</tool_calls>", "</tools>", "</function_call>", "</function_calls>", "<|im_end|>")
+"""Models mistake one for another, or end their turn instead."""
 FAMILIES = (
-    Family("<tool_call>", ("</tool_call>",)),
-    Family("<tool_calls>", ("</tool_calls>",)),
-    Family("<tools>", ("</tools>",)),
-    Family("<function_call>", ("</function_call>",)),
-    Family("<function_calls>", ("</function_calls>",)),
-    Family("<function=", ("</function>", "</tool_call>"), keeps_marks=True),
-    Family("<function name=", ("</function>", "</tool_call>"), keeps_marks=True),
+    *(Family(mark, _CLOSES) for mark in ("<tool_call>", "<tool_calls>", "<tools>", "<function_call>", "<function_calls>")),
+    Family("<function=", ("</function>", *_CLOSES), keeps_marks=True),
+    Family("<function name=", ("</function>", *_CLOSES), keeps_marks=True),
 )
 
 _BARE_FORMS = (
@@ -55,7 +66,7 @@ _BARE_FORMS = (
 )
 _BARE = (*_BARE_FORMS, *(f"[{form}" for form in (*_BARE_FORMS, f"{_NAME}(")))
 """How an answer begins, without white space, that is nothing but a call."""
-_BARE_IN_FENCES = (*_BARE, "<tool_call>", "<function=")
+_BARE_IN_FENCES = (*_BARE, *(family.opens for family in FAMILIES))
 _WRITTEN_NAME = re.compile(r"[\w.:/-]{0,128}")
 """As models write it; longer ones are none."""
 _FENCE = re.compile(r"```(?:json|xml|tool_call)?(?![a-z_])[ \t]*\s*")
@@ -65,9 +76,14 @@ MOST_LOOKED_AT = 1000
 
 OPENING = re.compile("|".join(re.escape(family.opens) for family in FAMILIES))
 BY_MARK = {family.opens: family for family in FAMILIES}
-CLOSING = {family.opens: re.compile("|".join(re.escape(mark) for mark in family.closes)) for family in FAMILIES}
-STRAY = tuple({mark for family in FAMILIES for mark in family.closes})
+_OPENS = tuple(family.opens for family in FAMILIES if not family.keeps_marks)
+ENDS = {family.opens: Ends.of(*family.closes) for family in FAMILIES}
+ENDS_OF_JSON = Ends.of(*_CLOSES, *_OPENS)
+"""Behind JSON an opening mark that is not in a string begins the next call, or stands for the closing one."""
+STRAY = ("</function>", *_CLOSES)
 """Marks that are forgotten, or doubled, behind a call."""
+LEFT_OVER = (*STRAY, *_OPENS)
+"""Marks that mean nothing when they are all there is beside a call."""
 
 
 class Beginnings:
@@ -117,7 +133,11 @@ class Beginnings:
 
 def is_whole(body: str, mark: str) -> bool:
     """Whether the body ends at the closing mark that was found behind it; else the mark may be part of a value."""
-    start = body.lstrip()
-    if start.startswith(FUNCTION_MARKS):
+    if body.lstrip().startswith(FUNCTION_MARKS):
         return tags_are_whole(body, mark)
-    return not (start.startswith(("{", "[")) and ends_in_string(body))
+    return not (is_json(body) and ends_in_string(body))
+
+
+def is_json(body: str) -> bool:
+    """Whether the body begins as JSON does."""
+    return body.lstrip().startswith(("{", "["))

@@ -42,6 +42,8 @@ class _Function(msgspec.Struct, frozen=True):
     """The name, likewise."""
     whole: str
     """Both, likewise."""
+    offered: str
+    """The name that the upstream is told, likewise."""
 
 
 def resolve(written: str, offered: Collection[str], targets: Mapping[str, CallTarget]) -> str | None:
@@ -52,8 +54,9 @@ def resolve(written: str, offered: Collection[str], targets: Mapping[str, CallTa
         return None
     functions = [_read(name, targets.get(name)) for name in offered]
     for reading in _readings(written):
+        folded = _fold(reading)
         for means in _RULES:
-            found = [function.upstream for function in functions if means(reading, function)]
+            found = [function.upstream for function in functions if means(reading, folded, function)]
             if found:
                 return found[0] if len(found) == 1 else None
     return None
@@ -77,7 +80,7 @@ def _read(upstream: str, target: CallTarget | None) -> _Function:
     if target is None and upstream.startswith(_MCP):
         label, _, tool = upstream.removeprefix(_MCP).partition("__")
         namespace, name = _MCP + label, tool
-    return _Function(upstream, name, _fold(namespace), _fold(name), _fold(f"{namespace}_{name}"))
+    return _Function(upstream, name, _fold(namespace), _fold(name), _fold(f"{namespace}_{name}"), _fold(upstream))
 
 
 def _readings(written: str) -> Sequence[str]:
@@ -100,20 +103,21 @@ def _squeezed(name: str) -> str:
     return _fold(name).replace("_", "")
 
 
-def _shortens_namespace(written: str, function: _Function) -> bool:
+def _shortens_namespace(folded: str, function: _Function) -> bool:
     """The namespace is written in part: `agent.wait` for `multi_agent_v1__wait`, `label.tool` for `mcp__label__tool`."""
-    head = _fold(written).removesuffix(f"_{function.own}")
-    if not function.namespace or head == _fold(written):
+    head = folded.removesuffix(f"_{function.own}")
+    if not function.namespace or head == folded:
         return False
     return f"_{head}_" in f"_{function.namespace}_"
 
 
-_RULES: tuple[Callable[[str, _Function], bool], ...] = (
-    lambda written, function: not function.namespace and written == function.name,
-    lambda written, function: _fold(written) in (function.whole, _fold(function.upstream)),
-    lambda written, function: _squeezed(written) == _squeezed(function.whole) != "",
-    lambda written, function: written == function.name,
-    lambda written, function: _fold(written) == function.own != "",
-    _shortens_namespace,
+_RULES: tuple[Callable[[str, str, _Function], bool], ...] = (
+    lambda written, _, function: not function.namespace and written == function.name,
+    lambda _, folded, function: folded in (function.whole, function.offered),
+    lambda _, folded, function: folded.replace("_", "") == function.whole.replace("_", "") != "",
+    lambda written, _, function: written == function.name,
+    lambda _, folded, function: folded == function.own != "",
+    lambda _, folded, function: _shortens_namespace(folded, function),
 )
-"""From the closest likeness to the loosest; the first that fits any function decides."""
+"""For the name as it was written and without separators that differ: from the closest likeness to the loosest. The first that fits any
+function decides."""

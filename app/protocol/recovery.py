@@ -15,7 +15,19 @@ from typing import Literal
 
 import msgspec
 
-from app.protocol.call_grammar import BY_MARK, CLOSING, FAMILIES, MOST_LOOKED_AT, OPENING, STRAY, Beginnings, is_whole
+from app.protocol.call_grammar import (
+    BY_MARK,
+    ENDS,
+    ENDS_OF_JSON,
+    FAMILIES,
+    LEFT_OVER,
+    MOST_LOOKED_AT,
+    OPENING,
+    STRAY,
+    Beginnings,
+    is_json,
+    is_whole,
+)
 from app.protocol.deltas import CallArguments, CallOpened, Delta, Text
 from app.protocol.markdown_quotes import MarkdownQuotes
 from app.protocol.names import may_become
@@ -24,6 +36,7 @@ from app.protocol.written_calls import read_calls, unfenced
 
 _OPENS = tuple(family.opens for family in FAMILIES)
 _LONGEST_OPENING = max(map(len, _OPENS))
+_BARE_BEGINS = ("{", "[", "`")
 _MOST_FAILURES = 50
 """Blocks that turn out to be no calls, after which an answer is text: each may cost a reading of all that follows."""
 _MOST_INSIDE = 50
@@ -40,6 +53,7 @@ _Phase = Literal[
     "opened",  # at an opening mark, before the first characters of its body
     "block",
     "called",  # right behind a call; white space and stray closing marks are dropped
+    "past",  # nothing more to look for
 ]
 
 
@@ -55,6 +69,7 @@ class CallRecovery:
         "_bare",
         "_began",
         "_beginnings",
+        "_ends",
         "_failures",
         "_family",
         "_fenced",
@@ -67,6 +82,7 @@ class CallRecovery:
         "_parts",
         "_phase",
         "_quotes",
+        "_resolved",
         "_resolver",
         "_said",
         "_schemas",
@@ -93,6 +109,8 @@ class CallRecovery:
         """What a block, or the bare form, has gathered."""
         self._family = FAMILIES[0]
         """That of the block."""
+        self._ends = ENDS[self._family.opens]
+        """How the block may end."""
         self._began = 0
         """How long the white space before the block is."""
         self._inside: list[int] = []
@@ -102,6 +120,8 @@ class CallRecovery:
         """Text has been given."""
         self._quotes = MarkdownQuotes()
         self._open = self._fenced = False
+        self._resolved: dict[str, str | None] = {}
+        """Names that are none's own, and what they mean."""
         self._schemas: dict[str, Properties] = {}
         """Those that were needed."""
         self._beginnings: Beginnings | None = None
@@ -110,7 +130,7 @@ class CallRecovery:
         """Whether `text` is certain to be text as it is, and changes nothing; so it is for nearly every token."""
         if self._open:
             return "<" not in text and "`" not in text and "\n" not in text
-        return self._fenced and "`" not in text and "\n" not in text
+        return self._phase == "past" or (self._fenced and "`" not in text and "\n" not in text)
 
     def feed(self, text: str) -> Sequence[Delta]:
         """Take the next piece of the answer; the deltas that are certain now."""
@@ -124,10 +144,11 @@ class CallRecovery:
         self._settle()
         return out
 
-    def flush(self, *, cut: bool = False) -> Sequence[Delta]:
+    def flush(self, *, cut: bool = False, called: bool = False) -> Sequence[Delta]:
         """The answer is over: what was held back, as calls where it is complete, else as text.
 
-        `cut`: the model was stopped, so that a call without its end is none.
+        `cut`: the model was stopped, so that a call without its end is none. `called`: a call of the upstream's own follows; marks of
+        calls that are left over before and behind it vanish.
         """
         out: list[Delta] = []
         while self._phase in ("bare", "block"):
@@ -139,20 +160,27 @@ class CallRecovery:
                 self._end_block(gathered, out, cut=cut)
         rest, self._held = "".join(self._parts) + self._held, ""
         self._parts.clear()
-        self._phase = "text"
+        if (called or self._phase == "called") and rest.strip() in LEFT_OVER:
+            rest = ""
         self._say(rest, out)
+        self._phase = "called" if called else "text"
         self._settle()
         return out
 
     def recover_from_reasoning(self, reasoning: str, *, cut: bool = False) -> tuple[str, Sequence[Delta]]:
         """The calls in a finished thinking text, and the text without them. Later calls are numbered after these."""
-        recovery = CallRecovery(self._functions, resolve=self._resolver, first_index=self._index)
+        recovery = self._anew()
         deltas = [*recovery.feed(reasoning), *recovery.flush(cut=cut)]
         calls = [delta for delta in deltas if not isinstance(delta, Text)]
         if not calls:
             return reasoning, ()
         self._index += sum(isinstance(delta, CallOpened) for delta in calls)
         return "".join(delta.text for delta in deltas if isinstance(delta, Text)).rstrip(), calls
+
+    def _anew(self) -> CallRecovery:
+        """For another text of the same answer."""
+        formatted = self._formatted
+        return CallRecovery(self._functions, resolve=self._resolver, bare=not formatted, formatted=formatted, first_index=self._index)
 
     def _take(self, text: str, out: list[Delta]) -> None:
         rest, self._held = self._held + text, ""
@@ -162,7 +190,7 @@ class CallRecovery:
     def _step(self, text: str, out: list[Delta]) -> str:
         """Take as much of `text` as the phase can; what is returned is for the phase that follows."""
         match self._phase:
-            case "text":
+            case "text" | "past":
                 return self._text(text, out)
             case "block":
                 return self._block(text, out)
@@ -178,18 +206,21 @@ class CallRecovery:
 
     def _start(self, text: str) -> str:
         first = text.lstrip()[:1]
-        begins = None if not first and len(text) < MOST_LOOKED_AT else self._bare and first and first in "{[`" and self._begins.bare(text)
+        if len(text) < MOST_LOOKED_AT and (not first or _may_be_left_over(text.lstrip())):
+            self._held = text
+            return ""
+        begins = self._begins.bare(text) if self._bare and first in _BARE_BEGINS else False
         if begins is None:
             self._held = text
             return ""
         self._phase = "bare" if begins else "text"
         if self._formatted and first == "{":
-            self._failures = _MOST_FAILURES
+            self._phase = "past"
         return text
 
     def _text(self, text: str, out: list[Delta]) -> str:
-        if self._failures >= _MOST_FAILURES:
-            self._say(text, out)
+        if self._phase == "past":
+            self._give(text, out)
             return ""
         at = 0
         for mark in OPENING.finditer(text):
@@ -228,6 +259,7 @@ class CallRecovery:
             return ""
         if begins:
             self._phase, self._began = "block", lead
+            self._ends = ENDS_OF_JSON if is_json(text[mark:]) and not self._family.keeps_marks else ENDS[self._family.opens]
             self._parts.append(text[:mark])
             return text[mark:]
         # The mark is only mentioned; a real one may follow, even at once.
@@ -236,9 +268,9 @@ class CallRecovery:
         return text[mark:]
 
     def _block(self, text: str, out: list[Delta]) -> str:
-        mark = CLOSING[self._family.opens].search(text)
+        mark = self._ends.pattern.search(text)
         if mark is None:
-            end = _settled(text, self._family.closes, max(map(len, self._family.closes)))
+            end = _settled(text, self._ends.marks, self._ends.longest)
             self._parts.append(text[:end])
             self._held = text[end:]
             return ""
@@ -250,7 +282,10 @@ class CallRecovery:
         if is_whole(self._body(gathered), mark[0]):
             return self._close(gathered, mark[0], text[mark.end() :], out)
         gathered += mark[0]
-        self._inside.append(len(gathered))
+        if mark[0] in BY_MARK:
+            self._ends = ENDS[self._family.opens]  # a value that speaks of calls: from here on only a closing mark counts
+        else:
+            self._inside.append(len(gathered))
         if len(self._inside) > _MOST_INSIDE:
             return self._cut_block(gathered + text[mark.end() :], out)
         self._parts.append(gathered)
@@ -261,8 +296,8 @@ class CallRecovery:
         self._inside.clear()
         body = self._body(gathered) + (mark if self._family.keeps_marks and mark == "</function>" else "")
         if self._call(body, out, whole=True):
-            return rest
-        if self._family.opens in body[1:]:
+            return mark + rest if mark in BY_MARK else rest
+        if self._family.opens in body[1:] or mark in BY_MARK:
             return self._reject(gathered + mark + rest, out)
         self._fail()
         self._say(gathered + mark, out)
@@ -290,20 +325,26 @@ class CallRecovery:
     def _end_bare(self, gathered: str, out: list[Delta], *, cut: bool) -> None:
         self._held = ""
         body = unfenced(gathered.strip())
-        if body.startswith(_OPENS):
-            rest, calls = self.recover_from_reasoning(body, cut=cut)
-            out += () if rest else calls
-            self._phase = "called" if calls and not rest else "text"
-        elif not self._call(body, out, whole=not cut):
-            self._phase = "text"
+        if body.startswith(_OPENS) or not self._call(body, out, whole=not cut):
+            self._end_marked(_with_opening_mark(body), out, cut=cut)
         if self._phase == "text":
             self._take(gathered, out)
+
+    def _end_marked(self, body: str, out: list[Delta], *, cut: bool) -> None:
+        """The same for calls between marks, if it is nothing else."""
+        self._phase = "text"
+        if not body.startswith(_OPENS):
+            return
+        rest, calls = self.recover_from_reasoning(body, cut=cut)
+        if calls and not rest:
+            out += calls
+            self._phase = "called"
 
     def _called(self, text: str) -> str:
         body = text.lstrip()
         if stray := next((mark for mark in STRAY if body.startswith(mark)), None):
             return body[len(stray) :]
-        if any(mark.startswith(body) for mark in STRAY):
+        if _may_be_left_over(body):
             self._held = body
             return ""
         self._phase = "text"
@@ -318,7 +359,7 @@ class CallRecovery:
 
     def _fail(self) -> None:
         self._failures += 1
-        self._phase = "text"
+        self._phase = "text" if self._failures < _MOST_FAILURES else "past"
 
     def _body(self, gathered: str) -> str:
         return gathered[self._began + (0 if self._family.keeps_marks else len(self._family.opens)) :]
@@ -343,8 +384,10 @@ class CallRecovery:
         """The function that the model means by this name."""
         if name in self._functions or self._resolver is None:
             return name if name in self._functions else None
-        found = self._resolver(name)
-        return found if found in self._functions else None
+        if name not in self._resolved:
+            found = self._resolver(name)
+            self._resolved[name] = found if found in self._functions else None
+        return self._resolved[name]
 
     def _schema_of(self, name: str) -> Properties | None:
         resolved = self._resolve(name)
@@ -375,6 +418,17 @@ class CallRecovery:
         quoted = settled and self._quotes.quoted
         self._open = settled and not quoted
         self._fenced = settled and quoted
+
+
+def _with_opening_mark(body: str) -> str:
+    """With the mark that was forgotten where the first one to come is a closing one."""
+    mark = ENDS_OF_JSON.pattern.search(body)
+    return body if mark is None or mark[0] in BY_MARK else f"{_OPENS[0]}{body}"
+
+
+def _may_be_left_over(text: str) -> bool:
+    """Whether the text is such a mark, or the beginning of one."""
+    return any(mark.startswith(text.rstrip()) for mark in LEFT_OVER)
 
 
 def _reopens(text: str, at: int) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import msgspec
 
-from app.protocol.arguments import escape_controls
+from app.protocol.arguments import FREE_TEXT, escape_controls
 
 Schema = dict[str, Any]
 
@@ -41,11 +41,10 @@ class Properties:
             root = None
         self._root: Schema = cast("Schema", root) if isinstance(root, dict) else {}
         self._properties = _members(_followed(self._root, self._root).get("properties"))
-
-    @property
-    def names(self) -> list[str]:
+        self.names = list(self._properties)
         """In the schema's order."""
-        return list(self._properties)
+        self.takes_text = parameters == bytes(FREE_TEXT)
+        """It is a custom tool, whose input is free text."""
 
     def typed(self, name: str, text: str) -> msgspec.Raw:
         """The JSON of what was written for the parameter."""

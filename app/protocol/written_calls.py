@@ -54,7 +54,7 @@ def read_calls(body: str, schema_of: SchemaOf, *, whole: bool) -> list[Written]:
         return read_tags(body, schema_of, whole=whole)
     if body.startswith(("{", "[")):
         try:
-            return read_json(body, whole=whole)
+            return read_json(body, schema_of, whole=whole)
         except ValueError:
             if not body.startswith("["):
                 raise
@@ -79,14 +79,14 @@ def ends_in_string(text: str) -> bool:
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
-def read_json(body: str, *, whole: bool) -> list[Written]:
+def read_json(body: str, schema_of: SchemaOf, *, whole: bool) -> list[Written]:
     """JSON objects, or lists of them, one after another; arguments are kept as written. Raises ValueError."""
     calls: list[Written] = []
     while body:
         if body.startswith("{{"):  # as in a template whose braces were not resolved
             body = body[1:]
         value, body = _split_json(body, whole=whole)
-        calls += _from_json(value, _DEEPEST)
+        calls += _from_json(value, schema_of, _DEEPEST)
         body = body[_after(_BETWEEN, body, 0) :]
     return calls
 
@@ -144,24 +144,24 @@ def _pop_to(open_marks: list[str], mark: str) -> str:
     return forgotten
 
 
-def _from_json(value: str | msgspec.Raw, depth: int) -> Iterator[Written]:
+def _from_json(value: str | msgspec.Raw, schema_of: SchemaOf, depth: int) -> Iterator[Written]:
     text = value if isinstance(value, str) else bytes(value).decode()
     if not depth:
         raise ValueError("wrapped too deep")
     try:
         if text.startswith("["):
             for element in msgspec.json.decode(text, type=list[msgspec.Raw]):
-                yield from _from_json(element, depth - 1)
+                yield from _from_json(element, schema_of, depth - 1)
         else:
-            yield from _from_object(msgspec.json.decode(text, type=dict[str, msgspec.Raw]), depth)
+            yield from _from_object(msgspec.json.decode(text, type=dict[str, msgspec.Raw]), schema_of, depth)
     except (RecursionError, UnicodeEncodeError) as error:
         raise ValueError("nothing that can be read") from error
 
 
-def _from_object(members: dict[str, msgspec.Raw], depth: int) -> Iterator[Written]:
+def _from_object(members: dict[str, msgspec.Raw], schema_of: SchemaOf, depth: int) -> Iterator[Written]:
     for key in _LISTS:
         if key in members:
-            yield from _from_json(members[key], depth - 1)
+            yield from _from_json(members[key], schema_of, depth - 1)
             return
     name_key = next((key for key in _NAMES if key in members), None)
     if name_key is None:
@@ -170,14 +170,18 @@ def _from_object(members: dict[str, msgspec.Raw], depth: int) -> Iterator[Writte
     if bytes(given).startswith(b"{"):  # OpenAI's wrapper
         if depth == 1:
             raise ValueError("wrapped too deep")
-        yield from _from_object({**members, **msgspec.json.decode(given, type=dict[str, msgspec.Raw])}, depth - 1)
+        yield from _from_object({**members, **msgspec.json.decode(given, type=dict[str, msgspec.Raw])}, schema_of, depth - 1)
         return
-    name = msgspec.json.decode(given, type=str)
-    yield Written(name.strip(), _arguments({key: value for key, value in members.items() if key not in _BESIDE}))
+    name = msgspec.json.decode(given, type=str).strip()
+    schema = schema_of(name)
+    beside = {key: value for key, value in members.items() if key not in _BESIDE}
+    yield Written(name, _arguments(beside, takes_text=schema is not None and schema.takes_text))
 
 
-def _arguments(members: dict[str, msgspec.Raw]) -> str:
+def _arguments(members: dict[str, msgspec.Raw], *, takes_text: bool) -> str:
     key = next((key for key in _ARGUMENTS if key in members), None)
+    if takes_text and key is not None:
+        return bytes(members[key]).decode()  # whose writer knows the ways in which it comes
     found = read_object(bytes(members[key]).decode()) if key is not None else None
     if key in _ARGUMENTS[:2] and found is None:
         raise ValueError("arguments that are no object")
@@ -244,15 +248,19 @@ FUNCTION_MARKS = ("<function=", "<function name=")
 
 # Possessive and bounded: a body is the model's, and what matches in two ways is tried in all of them.
 _FUNCTION = re.compile(r"<function(?:=| name=)\s{0,200}+[\"']?+([^>\"'/\n]{0,200}+)[\"']?+\s{0,200}+/?>")
+_PARAMETER = re.compile(r"<parameter(?:=| name=)\s{0,200}+[\"']?+(?P<key>[^>\"'\n]{0,200}+)[\"']?+\s{0,200}+>")
+_PARAMETER_END = re.compile(r"</parameter(?:=[^>\n]{0,200}+)?+>")
+_FUNCTION_END = re.compile(r"</function(?:=[^>\n]{0,200}+)?+>")
 _TAG = re.compile(
-    r"(?P<parameter><parameter(?:=| name=)\s{0,200}+[\"']?+(?P<key>[^>\"'\n]{0,200}+)[\"']?+\s{0,200}+>)|(?P<parameter_end></parameter>)"
-    r"|(?P<function><function(?:=| name=)[^>\n]{0,400}+>)|(?P<function_end></function>)"
+    rf"(?P<parameter>{_PARAMETER.pattern})|(?P<parameter_end>{_PARAMETER_END.pattern})"
+    rf"|(?P<function>(?:<tool_call>\s{{0,200}}+)?+<function(?:=| name=)[^>\n]{{0,400}}+>)|(?P<function_end>{_FUNCTION_END.pattern})"
 )
-_STRAY = re.compile(r"(?:\s|</parameter>)*")
-_AFTER_FUNCTION = re.compile(r"(?:\s|</function>|</?tool_call>)*")
-_AFTER_VALUE = re.compile(r"\s*(?:$|<parameter(?:=| name=)|</parameter>|</function>|</tool_call>|<function(?:=| name=))")
-_OPENS_FUNCTION = re.compile(r"\s*(?:$|\{|<parameter(?:=| name=)|</function>)")
-_ENDS_FUNCTION = re.compile(r"\s*(?:$|</function>|</?tool_call>|<function(?:=| name=))")
+_STRAY = re.compile(rf"(?:\s|{_PARAMETER_END.pattern})*")
+_AFTER_FUNCTION = re.compile(rf"(?:\s|{_FUNCTION_END.pattern}|</?tool_call>)*")
+_OPENS_FUNCTION = re.compile(rf"\s*(?:$|\{{|<parameter(?:=| name=)|{_FUNCTION_END.pattern})")
+_ENDS_FUNCTION = re.compile(rf"\s*(?:$|{_FUNCTION_END.pattern}|</?tool_call>|<function(?:=| name=))")
+_AFTER_VALUE = re.compile(rf"\s*(?:<parameter(?:=| name=)|{_PARAMETER_END.pattern})|{_ENDS_FUNCTION.pattern}")
+_DONE = re.compile(rf"(?:{_PARAMETER_END.pattern}|{_FUNCTION_END.pattern})\s*\Z")
 
 
 def read_tags(body: str, schema_of: SchemaOf, *, whole: bool) -> list[Written]:
@@ -296,6 +304,8 @@ class _Tags:
         schema = self._schema_of(name)
         if schema is None:
             raise ValueError("an unknown function")
+        if schema.takes_text and not _PARAMETER.match(self._body, self._at):
+            return Written(name, self._free_text())
         return Written(name, self._parameters(schema))
 
     def _parameters(self, schema: Properties) -> str:
@@ -325,6 +335,15 @@ class _Tags:
             raise ValueError("arguments that are no object")
         self._at += len(text) + (len("</function>") if end >= 0 else 0)
         return arguments
+
+    def _free_text(self) -> str:
+        """Of a custom tool, up to the end of the function that nothing follows."""
+        start = self._at
+        for end in _FUNCTION_END.finditer(self._body, start):
+            if _ENDS_FUNCTION.match(self._body, end.end()):
+                self._at = end.end()
+                return dump(_trimmed(self._body[start : end.start()]))
+        raise ValueError("no </function> where one should be")
 
     def _value(self, schema: Properties, taken: set[str]) -> str:
         start, depth = self._at, 0
@@ -357,7 +376,7 @@ class _Tags:
 
     def _begins_call(self, tag: re.Match[str]) -> bool:
         """Whether the element is a call, and not spoken of in a value."""
-        opened = _FUNCTION.match(self._body, tag.start())
+        opened = _FUNCTION.match(self._body, self._body.index("<function", tag.start()))
         if opened is None or not _OPENS_FUNCTION.match(self._body, tag.end()):
             return False
         return self._schema_of(opened[1].strip()) is not None
@@ -366,16 +385,20 @@ class _Tags:
         self._at = _after(pattern, self._body, self._at)
 
 
+_BREAKS = re.compile(r"\A\r?\n|\r?\n\Z")
+
+
 def _trimmed(value: str) -> str:
     """Without the line breaks that Qwen's template puts around a value."""
-    value = value.removeprefix("\r\n") if value.startswith("\r\n") else value.removeprefix("\n")
-    return value.removesuffix("\r\n") if value.endswith("\r\n") else value.removesuffix("\n")
+    return _BREAKS.sub("", value)
 
 
 def tags_are_whole(body: str, mark: str) -> bool:
     """Whether a body in tags ends where the closing mark was found: nothing inside it is open any more, the function itself apart."""
     opened = [match.start() for match in _FUNCTION.finditer(body)]
-    if not opened or body.count("</function>") < len(opened) - 1 or body.count("<tool_call>") > body.count("</tool_call>"):
+    ended = sum(1 for _ in _FUNCTION_END.finditer(body))
+    if not opened or ended < len(opened) - 1 or body.count("<tool_call>") > body.count("</tool_call>"):
         return False
-    done = body.rstrip().endswith(("</parameter>", "</function>"))
+    last = body.rfind("</")
+    done = last >= 0 and _DONE.match(body, last) is not None
     return done or (mark == "</function>" and "<parameter" not in body[opened[-1] :])
