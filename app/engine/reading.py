@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from app.protocol.deltas import CallOpened, Delta, NativeItem, Reasoning, Refusal, Text, TokenLogprob, TokenUsage, TurnFinished
-from app.protocol.recovery import CallRecovery, Resolve
+from app.protocol.known_functions import KnownFunctions, Resolve
+from app.protocol.recovery import CallRecovery
 from app.protocol.thinking import TAG_END, ThinkingSplitter, Unopened
 
 _RECOVERED = 10_000
@@ -43,6 +44,7 @@ class Reader:
         "_called",
         "_finish",
         "_found",
+        "_functions",
         "_held_in_vain",
         "_manner",
         "_met_unopened",
@@ -62,6 +64,7 @@ class Reader:
         self._found = 0
         """Calls that were written as text."""
         self._splitter = ThinkingSplitter(manner.unopened)
+        self._functions = KnownFunctions(manner.functions, manner.resolve) if manner.functions else None
         self._recovery = self._new_recovery()
         self._thought: list[str] = []
         self._aside: list[str] | None = [] if manner.thinking_off else None
@@ -147,11 +150,11 @@ class Reader:
 
     def _new_recovery(self) -> CallRecovery | None:
         manner = self._manner
-        if not manner.functions:
+        if self._functions is None:
             return None
         bare = manner.bare_calls and not self._answered
         first = _RECOVERED + self._found
-        return CallRecovery(manner.functions, resolve=manner.resolve, bare=bare, formatted=not manner.bare_calls, first_index=first)
+        return CallRecovery(self._functions, bare=bare, formatted=not manner.bare_calls, first_index=first)
 
     def _split_anew(self, unopened: Unopened) -> None:
         """Tags count at the beginning of the text that follows."""

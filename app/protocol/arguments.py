@@ -15,10 +15,10 @@ MALFORMED = "malformed_arguments"
 """Under this key a model reads arguments that were no JSON object: upstreams refuse every request whose history has such a call."""
 
 _CONTROL = re.compile(r"[\x00-\x1f]")
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_MARKS = re.compile(r'"(?:[^"\\]|\\.)*"?|[{}\[\]]', re.DOTALL)
+STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+BRACKETS_AND_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"?|[{}\[\]]', re.DOTALL)
 """Strings, the last of which may be cut, and brackets outside of them."""
-_CLOSING = {"{": "}", "[": "]"}
+CLOSING_BRACKETS = {"{": "}", "[": "]"}
 _MOST_WRAPPED = 3
 """How often an object may be a string inside a string."""
 _WRAPPER_BEGUN = re.compile(r'\{\s*(?:"(?:i(?:n(?:p(?:u(?:t(?:"(?:\s*:.*)?)?)?)?)?)?)?)?\Z', re.DOTALL)
@@ -93,10 +93,10 @@ def escape_controls(text: str) -> str:
     """JSON text whose strings hold no raw line breaks, tabs and the like any more."""
     if _CONTROL.search(text) is None:
         return text
-    return _STRING.sub(lambda string: _CONTROL.sub(_escaped, string[0]), text)
+    return STRING.sub(lambda string: _CONTROL.sub(_escaped, string[0]), text)
 
 
-def is_excess(rest: str, whole: str) -> bool:
+def _is_excess(rest: str, whole: str) -> bool:
     """Whether what stands behind the object adds nothing to it: white space, closing braces too many, or the same object once more."""
     if not rest.strip("} \t\r\n"):
         return True
@@ -115,11 +115,11 @@ def _escaped(match: re.Match[str]) -> str:
     return _encode(match[0]).decode()[1:-1]
 
 
-def closed(text: str) -> str | None:
+def _closed(text: str) -> str | None:
     """The object with the brackets that it lacks at its end; None when that does not make it one."""
     missing = "".join(reversed(_split(text)[1]))
     whole = text + missing
-    return whole if text[-1:] not in _CLOSING and is_object(whole) else None
+    return whole if text[-1:] not in CLOSING_BRACKETS and is_object(whole) else None
 
 
 def _read_inexact(body: str) -> str | None:
@@ -128,15 +128,15 @@ def _read_inexact(body: str) -> str | None:
         return body
     end, _ = _split(body)
     whole, rest = body[:end], body[end:]
-    return whole if is_object(whole) and is_excess(rest, whole) else None
+    return whole if is_object(whole) and _is_excess(rest, whole) else None
 
 
 def _split(body: str) -> tuple[int, list[str]]:
     """Where the object ends that the text begins with; with 0, which brackets would end it."""
     open_brackets: list[str] = []
-    for mark in _MARKS.finditer(body):
-        if mark[0] in _CLOSING:
-            open_brackets.append(_CLOSING[mark[0]])
+    for mark in BRACKETS_AND_STRINGS.finditer(body):
+        if mark[0] in CLOSING_BRACKETS:
+            open_brackets.append(CLOSING_BRACKETS[mark[0]])
         elif open_brackets and mark[0] == open_brackets[-1]:
             open_brackets.pop()
             if not open_brackets:
@@ -216,9 +216,9 @@ class ArgumentsReader:
             return None if found is None else self._show(found)
         shown = self.text()
         if self.whole:
-            return "" if is_object(shown) and is_excess("".join(self._excess), shown) else None
+            return "" if is_object(shown) and _is_excess("".join(self._excess), shown) else None
         begun = shown.lstrip()
-        for whole in (read_object(begun + self._told_again), self._told_again, closed(begun)):
+        for whole in (read_object(begun + self._told_again), self._told_again, _closed(begun)):
             if whole and whole.startswith(begun) and is_object(whole):
                 return self._show(whole[len(begun) :])
         return None
@@ -226,7 +226,7 @@ class ArgumentsReader:
     def release(self) -> str:
         """What is still to be shown of arguments that were cut off."""
         held, self._held = "".join(self._held), []
-        return self._show(held)
+        return self._show(held + self._told_again[self._size :])
 
     def text(self) -> str:
         """What was shown."""

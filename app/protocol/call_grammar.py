@@ -33,12 +33,11 @@ class Ends(msgspec.Struct, frozen=True):
 
     marks: tuple[str, ...]
     pattern: re.Pattern[str]
-    longest: int
 
     @classmethod
     def of(cls, *marks: str) -> Ends:
         """The marks, and what is derived from them."""
-        return cls(marks, re.compile("|".join(map(re.escape, marks))), max(map(len, marks)))
+        return cls(marks, re.compile("|".join(map(re.escape, marks))))
 
 
 _BODIES = ("{", "[", "<function=", "<function name=", "```", f"{_NAME}(", f"{_NAME}\n", f"{_NAME}{{")

@@ -5,20 +5,19 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import msgspec
 
-from app.protocol.client_items import LocalShellAction, PatchOperation, ShellAction
+from app.protocol.client_items import LocalShellAction, PatchKind, PatchOperation, ShellAction
 
 Members = Mapping[str, Any]
-Kind = Literal["create_file", "update_file", "delete_file"]
 
 _COMMANDS = ("commands", "command", "cmd", "cmds", "script", "code", "input")
 _DIFFS = ("diff", "patch", "content", "input", "text", "command")
 _SHELLS = frozenset({"bash", "sh", "zsh", "/bin/bash", "/bin/sh", "/bin/zsh"})
 _RUN = frozenset({"-c", "-lc"})
-_TYPES: Mapping[str, Kind] = {
+_TYPES: Mapping[str, PatchKind] = {
     **dict.fromkeys(("create_file", "create", "add", "add_file", "write", "new"), "create_file"),
     **dict.fromkeys(("update_file", "update", "modify", "edit", "change"), "update_file"),
     **dict.fromkeys(("delete_file", "delete", "remove", "remove_file"), "delete_file"),
@@ -29,7 +28,9 @@ _FRAME = re.compile(r"^\*\*\* (?:Begin|End) Patch[ \t]*\n?", re.MULTILINE)
 _FILE_NAMES = re.compile(r"^--- (?P<old>\S+).*\n\+\+\+ (?P<new>\S+).*(?:\n|\Z)", re.MULTILINE)
 _NO_LINE_BREAK = re.compile(r"^\\ No newline at end of file\n?", re.MULTILINE)
 _BARE_HUNK = re.compile(r"^@@[ \t]+$", re.MULTILINE)
+_DIGITS = re.compile(r"\s*\d{1,16}\s*")
 _SECOND = 1000
+"""Milliseconds."""
 _NO_FILE = "/dev/null"
 _HUNK = re.compile(r"^@@ -\d+(?:,\d+)? \+\d+(?:,\d+)? @@[ \t]*", re.MULTILINE)
 
@@ -42,10 +43,9 @@ def read_program(members: Members) -> LocalShellAction | None:
     if not any(map(str.strip, listed)):
         return None
     program = listed if isinstance(value, list) and key != "commands" else _for_a_shell(value, listed)
-    env = members.get("env")
     return LocalShellAction(
         command=tuple(program),
-        env={str(name): str(one) for name, one in cast("dict[Any, Any]", env).items()} if isinstance(env, dict) else {},
+        env=_variables(members.get("env")),
         timeout_ms=_milliseconds(members) or msgspec.UNSET,
         user=_word(members, "user") or msgspec.UNSET,
         working_directory=_word(members, "working_directory", "workdir", "cwd") or msgspec.UNSET,
@@ -84,13 +84,13 @@ def _path_in(named: re.Match[str]) -> str:
     return path[2:] if path.startswith(("a/", "b/")) else path
 
 
-def _kind_in(named: re.Match[str]) -> Kind:
+def _kind_in(named: re.Match[str]) -> PatchKind:
     if named["old"] == _NO_FILE:
         return "create_file"
     return "delete_file" if named["new"] == _NO_FILE else "update_file"
 
 
-def _operation(kind: Kind, path: str, diff: str) -> PatchOperation | None:
+def _operation(kind: PatchKind, path: str, diff: str) -> PatchOperation | None:
     if kind == "delete_file":
         return PatchOperation(kind, path, msgspec.UNSET)
     diff = _NO_LINE_BREAK.sub("", _FILE_NAMES.sub("", _FRAME.sub("", diff), count=1))
@@ -183,23 +183,33 @@ def _for_a_shell(value: Any, lines: list[str]) -> list[str]:
     return ["bash", "-lc", "\n".join(lines)]
 
 
-def _whole(members: Members, *names: str) -> int | None:
-    for name in names:
-        value = members.get(name)
-        if isinstance(value, str) and value.strip().isdecimal():
-            value = int(value)
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 2**53:
-            return int(value)
+def _variables(value: Any) -> dict[str, str]:
+    """Environment variables: values that are no text as JSON writes them, without those that are null."""
+    named: Members = cast("Members", value) if isinstance(value, dict) else {}
+    encode = msgspec.json.encode
+    return {name: one if isinstance(one, str) else encode(one).decode() for name, one in named.items() if one is not None}
+
+
+def _number(members: Members, name: str) -> float | None:
+    """A positive number, also one that is written as text."""
+    value = members.get(name)
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        value = int(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 2**53:
+        return value
     return None
 
 
+def _whole(members: Members, name: str) -> int | None:
+    return int(_number(members, name) or 0) or None
+
+
 def _milliseconds(members: Members) -> int | None:
-    """`timeout` has no unit: less than a second is not meant by it."""
-    told = _whole(members, "timeout_ms")
-    if told is not None:
-        return told
-    told = _whole(members, "timeout")
-    return told * _SECOND if told is not None and told < _SECOND else told
+    """`timeout` has no unit: below 1000 it is taken for seconds."""
+    told = _number(members, "timeout")
+    if told is not None and told < _SECOND:
+        told *= _SECOND
+    return _whole(members, "timeout_ms") or int(told or 0) or None
 
 
 def _word(members: Members, *names: str) -> str | None:

@@ -10,7 +10,8 @@ from typing import Literal
 
 import msgspec
 
-CallStatus = Literal["in_progress", "completed", "incomplete"]
+ItemStatus = Literal["in_progress", "completed", "incomplete"]
+PatchKind = Literal["create_file", "update_file", "delete_file"]
 
 
 class LocalShellAction(msgspec.Struct, frozen=True):
@@ -28,7 +29,7 @@ class LocalShellCall(msgspec.Struct, frozen=True, tag="local_shell_call"):
     """The client shall run a program."""
 
     id: str
-    status: CallStatus
+    status: ItemStatus
     call_id: str
     action: LocalShellAction = LocalShellAction()
 
@@ -51,7 +52,7 @@ class ShellCall(msgspec.Struct, frozen=True, tag="shell_call"):
     """The client shall run commands."""
 
     id: str
-    status: CallStatus
+    status: ItemStatus
     call_id: str
     action: ShellAction = ShellAction()
     environment: LocalEnvironment = LocalEnvironment()
@@ -60,7 +61,7 @@ class ShellCall(msgspec.Struct, frozen=True, tag="shell_call"):
 class PatchOperation(msgspec.Struct, frozen=True):
     """What to do with one file; `diff` is missing where it is deleted."""
 
-    type: Literal["create_file", "update_file", "delete_file"]
+    type: PatchKind
     path: str
     diff: str | msgspec.UnsetType = msgspec.UNSET
 
@@ -78,7 +79,7 @@ class ToolSearchCall(msgspec.Struct, frozen=True, tag="tool_search_call"):
     """The client shall look for tools and send their definitions."""
 
     id: str
-    status: CallStatus
+    status: ItemStatus
     call_id: str
     arguments: msgspec.Raw = msgspec.Raw(b"{}")
     execution: Literal["client"] = "client"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from app.protocol import events as e
-from app.protocol.arguments import InvalidArguments, read_object
+from app.protocol.arguments import InvalidArguments, escape_controls, read_object
 from app.protocol.client_items import ClientItem, Payload, ShellAction
 from app.protocol.client_tools import ClientTool
 from app.protocol.items import ItemStatus
@@ -53,8 +53,17 @@ class ClientToolWriter(HeldCallWriter):
         found = read_object(written)
         if found is not None:
             return self._tool.read(msgspec.json.decode(found))
-        bare = self._tool.bare
-        return self._tool.read({"input": written}) if bare and written.lstrip().startswith(bare) else None
+        value = self._input(written) if self._tool.short_form else None
+        return None if value is None else self._tool.read({"input": value})
+
+    def _input(self, written: str) -> list[object] | str | None:
+        """What was written in the place of an object: a list, a string, or the bare text that the tool takes."""
+        if self._tool.bare and written.lstrip().startswith(self._tool.bare):
+            return written
+        try:
+            return msgspec.json.decode(escape_controls(written), type=list[object] | str)
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+            return None
 
     def _item(self, status: str, payload: Payload) -> ClientItem:
         return self._tool.item(self._item_id, status, self._call_id, payload)

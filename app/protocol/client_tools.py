@@ -7,7 +7,7 @@ They are read leniently: what models write otherwise (`cmd`, a string for a list
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -17,6 +17,7 @@ from app.protocol.client_items import (
     ClientItem,
     LocalShellAction,
     LocalShellCall,
+    PatchKind,
     PatchOperation,
     Payload,
     ShellAction,
@@ -44,6 +45,8 @@ class ClientTool(msgspec.Struct, frozen=True):
     """The field of a call that was cut before its arguments were whole."""
     begun: Callable[[Payload], Payload]
     """The field as it is shown before its parts are."""
+    short_form: bool = True
+    """Whether a list or a text may stand for the arguments; `read` finds it under `input`."""
     bare: str = ""
     """What a text begins with that is taken for the input though it is no JSON; empty: none is."""
     cut: str = "incomplete"
@@ -86,7 +89,7 @@ def _without_diff(payload: Payload) -> Payload:
     return payload
 
 
-def _as_it_is(members: Members) -> Payload:
+def _encoded(members: Members) -> Payload:
     return msgspec.Raw(msgspec.json.encode(members))
 
 
@@ -134,7 +137,7 @@ _ROWS = (
         "Creates, changes or deletes one file. Call it once for each file.",
         _schema(
             ["type", "path"],
-            type=_text("What to do.", enum=["create_file", "update_file", "delete_file"]),
+            type=_text("What to do.", enum=list(get_args(PatchKind))),
             path=_text("The file's path, relative to the working directory."),
             diff=_text(_DIFF),
         ),
@@ -153,9 +156,10 @@ _ROWS = (
         _schema(
             ["paths"], paths=_texts("What to load: a name from the list of what there is, or a part of one, as in 'namespace.function'.")
         ),
-        _as_it_is,
+        _encoded,
         msgspec.Raw(b"{}"),
         lambda _payload: msgspec.Raw(b"{}"),
+        short_form=False,
     ),
 )
 
@@ -164,9 +168,14 @@ CALLS = {row.item_type: row for row in _ROWS}
 """By the type of the call's item."""
 
 
+def tool_of(item: ClientItem) -> ClientTool:
+    """The tool that is called."""
+    return CALLS[str(item.__struct_config__.tag)]
+
+
 def payload_of(item: ClientItem) -> Payload:
     """What the call's arguments were made into."""
-    payload: Payload = getattr(item, CALLS[str(item.__struct_config__.tag)].field)
+    payload: Payload = getattr(item, tool_of(item).field)
     return payload
 
 

@@ -9,11 +9,9 @@ from typing import Literal
 
 import msgspec
 
-from app.protocol.client_items import ClientItem
+from app.protocol.client_items import ClientItem, ItemStatus
 from app.protocol.deltas import TokenLogprob
 from app.protocol.hosted import HostedItem
-
-ItemStatus = Literal["in_progress", "completed", "incomplete"]
 
 
 class UrlCitation(msgspec.Struct, frozen=True, tag="url_citation"):

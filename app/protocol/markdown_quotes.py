@@ -8,26 +8,51 @@ from __future__ import annotations
 
 import re
 
-_PIECES = re.compile(r"`+|\n|[^`\n]+")
+_PIECES = re.compile(r"`+|~+|\n|[^`~\n]+")
 _FENCE = 3
 _LEADS = " \t\r>"
-"""What may stand before a fence."""
+"""What may stand before the end of a fence."""
+_MARKERS = r"[ \t\r>]*(?:(?:[-*+]|\d{1,9}[.)])[ \t\r>]+)*"
+_LEAD = re.compile(_MARKERS)
+"""What may stand before its beginning: list items and block quotes may hold fences."""
+_PART_OF_LEAD = re.compile(rf"{_MARKERS}(?:[-*+]|\d{{1,9}}[.)]?)?")
+_LONGEST_LEAD = 200
 
 
 class MarkdownQuotes:
     """The reading of one text."""
 
-    __slots__ = ("_blank", "_closing", "_fence", "_first_line", "_inline", "_run", "_run_leads")
+    __slots__ = (
+        "_blank",
+        "_closing",
+        "_fence",
+        "_first_line",
+        "_inline",
+        "_lead",
+        "_mark",
+        "_opened_by",
+        "_run",
+        "_run_ends",
+        "_run_leads",
+    )
 
     def __init__(self) -> None:
         self._blank = True
-        """Nothing has been written on this line."""
+        """Nothing has been written on this line but what may lead a fence."""
+        self._lead = ""
+        """That."""
         self._run = 0
-        """The backticks just read, as long as more may follow."""
+        """The backticks or tildes just read, as long as more may follow."""
+        self._mark = ""
+        """Which of the two they are."""
         self._run_leads = False
-        """They are the first thing on their line."""
+        """They may begin a fence by what is before them on their line."""
+        self._run_ends = False
+        """They may end one."""
         self._fence = 0
-        """The backticks that opened the fence, 0 outside of one."""
+        """The marks that opened the fence, 0 outside of one."""
+        self._opened_by = ""
+        """Which they are."""
         self._first_line = False
         """On the line that opened the fence."""
         self._closing = False
@@ -39,16 +64,14 @@ class MarkdownQuotes:
         """Read the next piece."""
         for match in _PIECES.finditer(text):
             piece = match[0]
-            if piece[0] == "`":
-                self._run_leads = self._blank if not self._run else self._run_leads
-                self._run += len(piece)
-                self._blank = False
+            if piece[0] in "`~":
+                self._mark_read(piece)
                 continue
             self._end_run()
             if piece == "\n":
                 self._end_line()
-            elif piece.strip(_LEADS):
-                self._blank = self._closing = False
+            else:
+                self._words(piece)
 
     @property
     def quoted(self) -> bool:
@@ -61,23 +84,41 @@ class MarkdownQuotes:
         """Only a line break or a backtick can change anything."""
         return not (self._blank or self._run or self._closing)
 
+    def _mark_read(self, marks: str) -> None:
+        if self._run and self._mark != marks[0]:
+            self._end_run()
+        if not self._run:
+            self._mark = marks[0]
+            self._run_leads = self._blank and _LEAD.fullmatch(self._lead) is not None
+            self._run_ends = self._blank and not self._lead.strip(_LEADS)
+        self._run += len(marks)
+        self._blank = False
+
+    def _words(self, words: str) -> None:
+        if words.strip(_LEADS):
+            self._closing = False
+        if self._blank:
+            self._lead += words[:_LONGEST_LEAD]
+            self._blank = len(self._lead) < _LONGEST_LEAD and _PART_OF_LEAD.fullmatch(self._lead) is not None
+
     def _end_run(self) -> None:
         run, self._run = self._run, 0
         if not run:
             return
         if self._fence:
-            if self._first_line:  # ```so``` on one line is inline code
+            if self._first_line and self._mark == self._opened_by == "`":  # ```so``` on one line is inline code
                 self._fence = 0
-            elif self._run_leads and run >= self._fence:
+            elif self._run_ends and run >= self._fence and self._mark == self._opened_by:
                 self._closing = True
         elif self._inline:
-            self._inline = 0 if run == self._inline else self._inline
+            self._inline = 0 if run == self._inline and self._mark == "`" else self._inline
         elif self._run_leads and run >= _FENCE:
-            self._fence, self._first_line = run, True
-        else:
+            self._fence, self._opened_by, self._first_line = run, self._mark, True
+        elif self._mark == "`":
             self._inline = run
 
     def _end_line(self) -> None:
         if self._closing:
             self._fence = 0
         self._blank, self._closing, self._first_line, self._inline = True, False, False, 0
+        self._lead = ""

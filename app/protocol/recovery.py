@@ -10,10 +10,8 @@ given back as it was written.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
-
-import msgspec
 
 from app.protocol.call_grammar import (
     BY_MARK,
@@ -24,27 +22,21 @@ from app.protocol.call_grammar import (
     MOST_LOOKED_AT,
     OPENING,
     STRAY,
-    Beginnings,
     is_json,
     is_whole,
 )
 from app.protocol.deltas import CallArguments, CallOpened, Delta, Text
+from app.protocol.known_functions import KnownFunctions
 from app.protocol.markdown_quotes import MarkdownQuotes
-from app.protocol.names import may_become
-from app.protocol.schema_values import Properties
-from app.protocol.written_calls import read_calls, unfenced
+from app.protocol.marks import settled
+from app.protocol.written_calls import unfenced
 
 _OPENS = tuple(family.opens for family in FAMILIES)
-_LONGEST_OPENING = max(map(len, _OPENS))
 _BARE_BEGINS = ("{", "[", "`")
 _MOST_FAILURES = 50
 """Blocks that turn out to be no calls, after which an answer is text: each may cost a reading of all that follows."""
 _MOST_INSIDE = 50
 """Closing marks inside a block that are taken for parts of values."""
-
-
-Resolve = Callable[[str], str | None]
-"""Which function is meant by a name that is none's own; None: no single one."""
 
 _Phase = Literal[
     "start",  # it may still become the bare form
@@ -60,15 +52,14 @@ _Phase = Literal[
 class CallRecovery:
     """The recovery for one answer.
 
-    `functions` are those the model may call, with their JSON schemas; `first_index` is the upstream index of the first call found
-    here. Calls carry an empty call id. `bare`: an answer that is nothing but the JSON of a call is a call.
+    `functions` are those the model may call; `first_index` is the upstream index of the first call found here. Calls carry an empty
+    call id. `bare`: an answer that is nothing but the JSON of a call is a call.
     `formatted`: JSON was asked for, and an answer that begins as an object is text to its end, whatever its strings hold.
     """
 
     __slots__ = (
         "_bare",
         "_began",
-        "_beginnings",
         "_ends",
         "_failures",
         "_family",
@@ -82,23 +73,18 @@ class CallRecovery:
         "_parts",
         "_phase",
         "_quotes",
-        "_resolved",
-        "_resolver",
         "_said",
-        "_schemas",
     )
 
     def __init__(
         self,
-        functions: Mapping[str, msgspec.Raw],
+        functions: KnownFunctions,
         *,
-        resolve: Resolve | None = None,
         bare: bool = True,
         formatted: bool = False,
         first_index: int = 0,
     ) -> None:
         self._functions = functions
-        self._resolver = resolve
         self._bare = bare
         self._formatted = formatted
         self._index = first_index
@@ -120,11 +106,6 @@ class CallRecovery:
         """Text has been given."""
         self._quotes = MarkdownQuotes()
         self._open = self._fenced = False
-        self._resolved: dict[str, str | None] = {}
-        """Names that are none's own, and what they mean."""
-        self._schemas: dict[str, Properties] = {}
-        """Those that were needed."""
-        self._beginnings: Beginnings | None = None
 
     def passes(self, text: str) -> bool:
         """Whether `text` is certain to be text as it is, and changes nothing; so it is for nearly every token."""
@@ -180,7 +161,7 @@ class CallRecovery:
     def _anew(self) -> CallRecovery:
         """For another text of the same answer."""
         formatted = self._formatted
-        return CallRecovery(self._functions, resolve=self._resolver, bare=not formatted, formatted=formatted, first_index=self._index)
+        return CallRecovery(self._functions, bare=not formatted, formatted=formatted, first_index=self._index)
 
     def _take(self, text: str, out: list[Delta]) -> None:
         rest, self._held = self._held + text, ""
@@ -209,7 +190,7 @@ class CallRecovery:
         if len(text) < MOST_LOOKED_AT and (not first or _may_be_left_over(text.lstrip())):
             self._held = text
             return ""
-        begins = self._begins.bare(text) if self._bare and first in _BARE_BEGINS else False
+        begins = self._functions.beginnings.bare(text) if self._bare and first in _BARE_BEGINS else False
         if begins is None:
             self._held = text
             return ""
@@ -228,7 +209,7 @@ class CallRecovery:
             at = mark.start()
             if not self._quotes.quoted:
                 return self._open_at(text, mark, out)
-        end = _settled(text, _OPENS, _LONGEST_OPENING)
+        end = settled(text, _OPENS)
         if self._leads(text[:end]):
             self._held = text
             return ""
@@ -253,7 +234,7 @@ class CallRecovery:
     def _opened(self, text: str, out: list[Delta]) -> str:
         lead = len(text) - len(text.lstrip())
         mark = lead + len(self._family.opens)
-        begins = self._begins.body(self._family, text[mark:])
+        begins = self._functions.beginnings.body(self._family, text[mark:])
         if begins is None:
             self._held = text
             return ""
@@ -270,7 +251,7 @@ class CallRecovery:
     def _block(self, text: str, out: list[Delta]) -> str:
         mark = self._ends.pattern.search(text)
         if mark is None:
-            end = _settled(text, self._ends.marks, self._ends.longest)
+            end = settled(text, self._ends.marks)
             self._parts.append(text[:end])
             self._held = text[end:]
             return ""
@@ -366,42 +347,15 @@ class CallRecovery:
 
     def _call(self, body: str, out: list[Delta], *, whole: bool) -> bool:
         """Give the calls of a body; False when any of it is not a call of a known function."""
-        try:
-            calls = read_calls(body, self._schema_of, whole=whole)
-        except (ValueError, RecursionError):  # no call, or nested beyond what can be read
-            return False
-        named = [(name, call.arguments) for call in calls if (name := self._resolve(call.name)) is not None]
-        if not named or len(named) < len(calls):
-            return False
-        for name, arguments in named:
+        calls = self._functions.calls(body, whole=whole)
+        for name, arguments in calls:
             out += (CallOpened(self._index, "", name), CallArguments(self._index, arguments))
             self._index += 1
+        if not calls:
+            return False
         self._phase = "called"
         self._quotes.advance("\n")  # the text goes on behind the call as on a line of its own
         return True
-
-    def _resolve(self, name: str) -> str | None:
-        """The function that the model means by this name."""
-        if name in self._functions or self._resolver is None:
-            return name if name in self._functions else None
-        if name not in self._resolved:
-            found = self._resolver(name)
-            self._resolved[name] = found if found in self._functions else None
-        return self._resolved[name]
-
-    def _schema_of(self, name: str) -> Properties | None:
-        resolved = self._resolve(name)
-        if resolved is None:
-            return None
-        if resolved not in self._schemas:
-            self._schemas[resolved] = Properties(bytes(self._functions[resolved]))
-        return self._schemas[resolved]
-
-    @property
-    def _begins(self) -> Beginnings:
-        if self._beginnings is None:  # most answers hold nothing like a call
-            self._beginnings = Beginnings(lambda name: self._resolve(name) is not None, lambda begun: may_become(begun, self._functions))
-        return self._beginnings
 
     def _say(self, text: str, out: list[Delta]) -> None:
         self._quotes.advance(text)
@@ -434,9 +388,3 @@ def _may_be_left_over(text: str) -> bool:
 def _reopens(text: str, at: int) -> bool:
     """Another call begins right there."""
     return text[at : at + 100].lstrip().startswith(_OPENS)
-
-
-def _settled(text: str, marks: Sequence[str], longest: int) -> int:
-    """How much of `text` can no longer become part of a mark; each starts at its only `<`."""
-    last = text.rfind("<", -longest)
-    return last if last >= 0 and any(mark.startswith(text[last:]) for mark in marks) else len(text)

@@ -17,7 +17,7 @@ from app.protocol.assembler import Assembler
 from app.protocol.call_writers import CallTarget
 from app.protocol.client_arguments import Members
 from app.protocol.client_items import ClientItem, Payload
-from app.protocol.client_tools import CALLS, payload_of
+from app.protocol.client_tools import payload_of, tool_of
 from app.protocol.hosted import HostedItem
 from app.protocol.items import ClientCall, CustomToolCallItem, FunctionCallItem, MessageItem, OutputItem, OutputText, ReasoningItem
 from app.protocol.options import Options
@@ -80,7 +80,7 @@ def _again(
 
 def _target(item: ClientCall) -> CallTarget:
     if isinstance(item, ClientItem):
-        payload, kind = payload_of(item), CALLS[str(item.__struct_config__.tag)]
+        payload, kind = payload_of(item), tool_of(item)
         return CallTarget(kind.type, tool=msgspec.structs.replace(kind, read=partial(_known, payload)))
     return CallTarget(item.name, item.namespace or None, isinstance(item, CustomToolCallItem))
 

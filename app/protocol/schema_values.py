@@ -40,7 +40,10 @@ class Properties:
         except (msgspec.DecodeError, RecursionError):
             root = None
         self._root: Schema = cast("Schema", root) if isinstance(root, dict) else {}
-        self._properties = _members(_followed(self._root, self._root).get("properties"))
+        self._properties: Schema = {}
+        for one in _alternatives(self._root, self._root):
+            self._properties |= _members(one.get("properties"))
+        self._others = _followed(self._root, self._root).get("additionalProperties")
         self.names = list(self._properties)
         """In the schema's order."""
         self.takes_text = parameters == bytes(FREE_TEXT)
@@ -48,10 +51,10 @@ class Properties:
 
     def typed(self, name: str, text: str) -> msgspec.Raw:
         """The JSON of what was written for the parameter."""
-        schema = self._properties.get(name)
-        if schema is None or schema is True:
+        schema: object = self._properties.get(name, self._others)
+        if not isinstance(schema, dict):
             return _untyped(text)
-        found = list(_alternatives(schema, self._root))
+        found = list(_alternatives(cast("Schema", schema), self._root))
         for literal in (value for one in found for value in _literals(one)):
             if text.strip() in (literal, _json_text(literal), f"'{literal}'"):
                 return msgspec.Raw(_json_text(literal).encode())
@@ -184,7 +187,7 @@ def _container(openings: tuple[str, ...], kind: type) -> Callable[[str], str | N
             body = msgspec.json.decode(inner, type=str).strip() if inner is not None else body
         if not body.startswith(openings):
             return None
-        found = _json(body) or _json(escape_controls(body))
+        found = _json(escape_controls(body))
         return found if found is not None else _from_python(body, kind)
 
     return read

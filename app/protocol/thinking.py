@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from typing import Literal
 
 from app.protocol.deltas import Delta, Reasoning, Text
+from app.protocol.marks import settled
 
 _OPEN = "<think>"
 _CLOSE = "</think>"
 TAG_END = "think>"
 """In both tags; where the whole text has none, there is nothing to look for."""
+_TAGS = (_OPEN, _CLOSE)
 _TAG = re.compile(r"</?think>")
 _MOST_SPACE = 1000
 """White space in front of a tag; it is held."""
@@ -59,7 +61,7 @@ class ThinkingSplitter:
         self._held = ""
         """The undecided end of the text: white space, part of a tag, or both."""
         self._parts: list[str] = []
-        """What the phase "unopened" has gathered."""
+        """What the phase "unopened" has gathered, or white space that may be the last of the thinking."""
         self.met_unopened = False
         """The answer did begin inside the thinking."""
 
@@ -81,7 +83,7 @@ class ThinkingSplitter:
         """Take the next piece of the answer; the deltas that are certain now."""
         if self.passes(text):
             return (Text(text),) if text else ()
-        if self._phase == "thinking" and not self._held and "<" not in text and not text[-1:].isspace():
+        if self._phase == "thinking" and not (self._held or self._parts) and "<" not in text and not text[-1:].isspace():
             return (Reasoning(text),) if text else ()
         rest, self._held = self._held + text, ""
         out: list[Delta] = []
@@ -154,21 +156,24 @@ class ThinkingSplitter:
     def _thinking(self, text: str, out: list[Delta]) -> str:
         before, tag, rest = text.partition(_CLOSE)
         if not tag:
-            before = text[: _settled(text)]
+            end = settled(text, _TAGS)
+            before, self._held = text[:end], text[end:]
         thought = before.rstrip()
         if thought:
-            out.append(Reasoning(thought))
+            out.append(Reasoning("".join(self._parts) + thought))
+            self._parts.clear()
         if tag:
+            self._parts.clear()
             self._phase = "closed"
-        else:
-            self._held = text[len(thought) :]
+        elif space := before[len(thought) :]:
+            self._parts.append(space)
         return rest
 
     def _unopened_text(self, text: str, out: list[Delta]) -> str:
         """What comes where no block was opened, up to the next tag that says something."""
         tag = _TAG.search(text)
         if tag is None:
-            end = _settled(text)
+            end = settled(text, _TAGS)
             self._gather(text[:end], out)
             self._held = text[end:]
             return ""
@@ -207,9 +212,3 @@ class ThinkingSplitter:
             out.append(Text("".join(self._parts)))
             self._parts.clear()
         self._phase = "past"
-
-
-def _settled(text: str) -> int:
-    """How much of `text` can no longer become part of a tag."""
-    last = text.rfind("<", -len(_CLOSE))
-    return last if last >= 0 and (_CLOSE.startswith(text[last:]) or _OPEN.startswith(text[last:])) else len(text)

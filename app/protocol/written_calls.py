@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from app.protocol.arguments import escape_controls, read_object
+from app.protocol.arguments import BRACKETS_AND_STRINGS, CLOSING_BRACKETS, STRING, escape_controls, read_object
 from app.protocol.schema_values import Properties, dump, json_like, parse_python, python_literal
 
 SchemaOf = Callable[[str], Properties | None]
@@ -32,8 +32,6 @@ _BETWEEN = re.compile(r"[\s,;}\]]*")
 _FENCED = re.compile(r"```[a-z_]*[ \t]*\n(.*?)(?:\n[ \t]*```|```)?", re.DOTALL)
 _NAMED = re.compile(r"([\w.-]+)\s*(\{.*)", re.DOTALL)
 """A name with the arguments behind it."""
-_MARKS = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\Z)|[{}\[\]]', re.DOTALL)
-_CLOSERS = {"{": "}", "[": "]"}
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -72,11 +70,8 @@ def unfenced(text: str) -> str:
 
 def ends_in_string(text: str) -> bool:
     """The JSON text ends inside a string, so that a mark there is part of it."""
-    marks = _MARKS.findall(text)
-    return bool(marks) and marks[-1][0] == '"' and not _STRING.fullmatch(marks[-1])
-
-
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+    marks = BRACKETS_AND_STRINGS.findall(text)
+    return bool(marks) and marks[-1][0] == '"' and not STRING.fullmatch(marks[-1])
 
 
 def read_json(body: str, schema_of: SchemaOf, *, whole: bool) -> list[Written]:
@@ -117,10 +112,10 @@ def _completed(body: str) -> str:
     pieces: list[str] = []
     open_marks: list[str] = []
     at = missing = 0
-    for match in _MARKS.finditer(body):
+    for match in BRACKETS_AND_STRINGS.finditer(body):
         mark = match[0]
-        if mark in _CLOSERS:
-            open_marks.append(_CLOSERS[mark])
+        if mark in CLOSING_BRACKETS:
+            open_marks.append(CLOSING_BRACKETS[mark])
         elif mark[0] != '"' and mark in open_marks[-_MOST_MISSING - 1 :]:
             forgotten = _pop_to(open_marks, mark)
             pieces += (body[at : match.start()], forgotten)

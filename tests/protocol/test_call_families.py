@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.protocol.deltas import CallArguments, CallOpened, Delta, Text
+from app.protocol.known_functions import KnownFunctions
 from app.protocol.recovery import CallRecovery
 
 STRING = {"type": "string"}
@@ -37,7 +38,7 @@ TAGS = "<function=weather>\n<parameter=city>\nRome\n</parameter>\n</function>"
 
 def recover(pieces: Iterable[str], *, bare: bool = True, cut: bool = False) -> tuple[str, Called]:
     """The text, and the calls with their arguments read."""
-    recovery = CallRecovery(FUNCTIONS, bare=bare)
+    recovery = CallRecovery(KnownFunctions(FUNCTIONS, None), bare=bare)
     deltas: list[Delta] = [delta for piece in pieces for delta in recovery.feed(piece)]
     deltas += recovery.flush(cut=cut)
     text = "".join(delta.text for delta in deltas if isinstance(delta, Text))
@@ -314,7 +315,7 @@ def test_without_the_name_of_a_function_nothing_is_lost(said: str) -> None:
 )
 def test_no_text_takes_long(said: str) -> None:
     """Read anew for every piece, each of these would take minutes."""
-    recovery = CallRecovery(FUNCTIONS)
+    recovery = CallRecovery(KnownFunctions(FUNCTIONS, None))
     count = sum(len(delta.text) for at in range(0, len(said), 4) for delta in recovery.feed(said[at : at + 4]) if isinstance(delta, Text))
     count += sum(len(delta.text) if isinstance(delta, Text) else 0 for delta in recovery.flush())
     assert count <= len(said)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.protocol.deltas import CallArguments, CallOpened, Delta, Text
+from app.protocol.known_functions import KnownFunctions
 from app.protocol.recovery import CallRecovery
 
 ANYTHING = msgspec.Raw(b'{"type":"object"}')
@@ -36,7 +37,7 @@ def read(deltas: Sequence[Delta]) -> tuple[str, list[tuple[str, str]]]:
 
 
 def recover(pieces: Iterable[str]) -> tuple[str, list[tuple[str, str]]]:
-    recovery = CallRecovery(NAMES)
+    recovery = CallRecovery(KnownFunctions(NAMES, None))
     deltas: list[Delta] = [delta for piece in pieces for delta in recovery.feed(piece)]
     return read([*deltas, *recovery.flush()])
 
@@ -162,25 +163,25 @@ def test_an_answer_with_more_than_a_call_object_stays_text(stream: str) -> None:
     ],
 )
 def test_text_is_held_only_as_long_as_it_can_become_a_call(held: str, released_by: str) -> None:
-    recovery = CallRecovery(NAMES)
+    recovery = CallRecovery(KnownFunctions(NAMES, None))
     assert not recovery.feed(held)
     assert read(recovery.feed(released_by)) == (held + released_by, [])
     assert recovery.feed(" and so on") == (Text(" and so on"),)
 
 
 def test_an_answer_that_is_json_of_another_kind_streams_at_once() -> None:
-    assert read(CallRecovery(NAMES).feed('{"title": "')) == ('{"title": "', [])
-    assert read(CallRecovery({}).feed('{"name": "')) == ('{"name": "', [])
+    assert read(CallRecovery(KnownFunctions(NAMES, None)).feed('{"title": "')) == ('{"title": "', [])
+    assert read(CallRecovery(KnownFunctions({}, None)).feed('{"name": "')) == ('{"name": "', [])
 
 
 def test_calls_are_numbered_from_the_first_index_on() -> None:
-    recovery = CallRecovery(NAMES, first_index=3)
+    recovery = CallRecovery(KnownFunctions(NAMES, None), first_index=3)
     deltas = [*recovery.feed(BLOCK), *recovery.feed(BLOCK), *recovery.flush()]
     assert [delta.index for delta in deltas if isinstance(delta, CallOpened)] == [3, 4]
 
 
 def test_calls_in_the_thinking_are_found_and_taken_out() -> None:
-    recovery = CallRecovery(NAMES)
+    recovery = CallRecovery(KnownFunctions(NAMES, None))
     thinking, calls = recovery.recover_from_reasoning(f"I need the weather.\n{BLOCK}\n")
     assert (thinking, read(calls)) == ("I need the weather.", ("", [CALLED]))
     later = [*recovery.feed(BLOCK), *recovery.flush()]
@@ -188,7 +189,7 @@ def test_calls_in_the_thinking_are_found_and_taken_out() -> None:
 
 
 def test_thinking_without_calls_is_left_alone() -> None:
-    assert CallRecovery(NAMES).recover_from_reasoning("a <tool_call> b\n") == ("a <tool_call> b\n", ())
+    assert CallRecovery(KnownFunctions(NAMES, None)).recover_from_reasoning("a <tool_call> b\n") == ("a <tool_call> b\n", ())
 
 
 @given(TRICKY, st.data())
@@ -207,7 +208,7 @@ def test_a_name_that_is_meant_is_resolved_inside_marks() -> None:
     """As it is where the upstream has read the call; no other name is taken for it."""
     resolve = {"status": "git__status", "gone": "git__gone"}.get
     for name, called in (("status", ["git__status"]), ("gone", []), ("log", [])):
-        recovery = CallRecovery({"git__status": msgspec.Raw(b"{}")}, resolve=resolve)
+        recovery = CallRecovery(KnownFunctions({"git__status": msgspec.Raw(b"{}")}, resolve))
         written = f'<tool_call>{{"name": "{name}", "arguments": {{}}}}</tool_call>'
         deltas = [*recovery.feed(written), *recovery.flush()]
         assert [delta.name for delta in deltas if isinstance(delta, CallOpened)] == called
