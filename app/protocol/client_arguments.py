@@ -28,7 +28,7 @@ _FRAME = re.compile(r"^\*\*\* (?:Begin|End) Patch[ \t]*\n?", re.MULTILINE)
 _FILE_NAMES = re.compile(r"^--- (?P<old>\S+).*\n\+\+\+ (?P<new>\S+).*(?:\n|\Z)", re.MULTILINE)
 _NO_LINE_BREAK = re.compile(r"^\\ No newline at end of file\n?", re.MULTILINE)
 _BARE_HUNK = re.compile(r"^@@[ \t]+$", re.MULTILINE)
-_DIGITS = re.compile(r"\s*\d{1,16}\s*")
+_DIGITS = re.compile(r"\s*\d{1,16}(\.\d{1,16})?\s*")
 _SECOND = 1000
 """Milliseconds."""
 _NO_FILE = "/dev/null"
@@ -194,7 +194,7 @@ def _number(members: Members, name: str) -> float | None:
     """A positive number, also one that is written as text."""
     value = members.get(name)
     if isinstance(value, str) and _DIGITS.fullmatch(value):
-        value = int(value)
+        value = float(value)
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 2**53:
         return value
     return None

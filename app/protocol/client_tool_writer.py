@@ -53,10 +53,10 @@ class ClientToolWriter(HeldCallWriter):
         found = read_object(written)
         if found is not None:
             return self._tool.read(msgspec.json.decode(found))
-        value = self._input(written) if self._tool.short_form else None
-        return None if value is None else self._tool.read({"input": value})
+        value = self._short(written) if self._tool.short_form else None
+        return None if value is None else self._tool.read({self._tool.short_form: value})
 
-    def _input(self, written: str) -> list[object] | str | None:
+    def _short(self, written: str) -> list[object] | str | None:
         """What was written in the place of an object: a list, a string, or the bare text that the tool takes."""
         if self._tool.bare and written.lstrip().startswith(self._tool.bare):
             return written

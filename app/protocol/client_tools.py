@@ -45,8 +45,8 @@ class ClientTool(msgspec.Struct, frozen=True):
     """The field of a call that was cut before its arguments were whole."""
     begun: Callable[[Payload], Payload]
     """The field as it is shown before its parts are."""
-    short_form: bool = True
-    """Whether a list or a text may stand for the arguments; `read` finds it under `input`."""
+    short_form: str = ""
+    """Which argument a list or a text is that stands for all; empty: none."""
     bare: str = ""
     """What a text begins with that is taken for the input though it is no JSON; empty: none is."""
     cut: str = "incomplete"
@@ -112,6 +112,7 @@ _ROWS = (
         read_program,
         LocalShellAction(),
         lambda payload: payload,
+        short_form="command",
     ),
     ClientTool(
         "shell",
@@ -128,6 +129,7 @@ _ROWS = (
         read_commands,
         ShellAction(),
         _without_commands,
+        short_form="commands",
     ),
     ClientTool(
         "apply_patch",
@@ -144,6 +146,7 @@ _ROWS = (
         read_operation,
         PatchOperation("update_file", "", ""),
         _without_diff,
+        short_form="diff",
         bare="*** Begin Patch",
         cut="in_progress",
     ),
@@ -159,7 +162,6 @@ _ROWS = (
         _encoded,
         msgspec.Raw(b"{}"),
         lambda _payload: msgspec.Raw(b"{}"),
-        short_form=False,
     ),
 )
 

@@ -135,6 +135,26 @@ def test_text_held_back_goes_before_the_call_that_follows_it(text: str) -> None:
     assert read(reader("f"), Text(text), real, STOP) == [Text(text), real, STOP]
 
 
+@pytest.mark.parametrize("left", ["<tool_call>", "\n</tool_call>", "</think>", "</think>\n\n<tool_call>\n"])
+@pytest.mark.parametrize("behind", ["", "</tool_call>", "\n</tool_call>\n"])
+def test_marks_left_over_beside_a_real_call_are_no_text(left: str, behind: str) -> None:
+    real = [CallOpened(0, "c", "f"), CallArguments(0, "{}")]
+    for before, after in (([Text(left)], [Text(behind)]), ([Text(one) for one in left], [Text(one) for one in behind])):
+        assert settled(read(reader("f"), *before, *real, *after, STOP)) == real
+
+
+def test_words_beside_a_real_call_stay() -> None:
+    real = [CallOpened(0, "c", "f"), CallArguments(0, "{}")]
+    assert settled(read(reader("f"), Text("Rome\n<tool_call>"), *real, STOP)) == [Text("Rome\n"), *real]
+
+
+@pytest.mark.parametrize("unopened", ["likely", "possible", "unlikely"])
+@pytest.mark.parametrize("thought", [f"{' ' * 5}hm\n\n\t ok", "a" + " \n" * 50 + "b", " \n "])
+def test_white_space_in_thinking_is_kept_but_at_its_ends(unopened: Unopened, thought: str) -> None:
+    found = read(reader(unopened=unopened), *[Text(one) for one in f"<think>{thought}</think>so"], STOP)
+    assert joined(settled(found)) == ([Reasoning(thought.strip())] if thought.strip() else []) + [Text("so")]
+
+
 def test_other_deltas_are_not_touched() -> None:
     usage = TokenUsage(1, 2, 3)
     assert read(reader("f"), Text("a"), usage, STOP) == [Text("a"), usage, STOP]
@@ -289,6 +309,11 @@ def test_behind_separate_thinking_an_answer_may_speak_of_tags() -> None:
 def test_a_draft_in_thinking_that_was_cut_off_is_no_call(reason: FinishReason) -> None:
     said = [Reasoning(f"Perhaps {BLOCK} or not"), TurnFinished(reason)]
     assert read(reader("f"), *said) == said
+
+
+def test_an_answer_in_a_format_that_was_drafted_in_the_thinking_is_no_call() -> None:
+    drafted = Reasoning('{"name": "f", "arguments": {"a": 1}}')
+    assert read(reader("f", bare=False), drafted, STOP) == [drafted, STOP]
 
 
 def test_an_answer_in_a_format_may_hold_a_call_in_a_string() -> None:

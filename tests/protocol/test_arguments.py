@@ -171,6 +171,12 @@ def test_arguments_told_again_from_their_beginning(fragments: Sequence[str], tex
     assert whole == text
 
 
+def test_what_was_told_again_is_shown_when_the_answer_is_cut() -> None:
+    reader = ArgumentsReader()
+    shown = [reader.feed(fragment) for fragment in ('{"ci', '{"city": "Rome"}')]
+    assert "".join([*shown, reader.release()]) == '{"city": "Rome"}'
+
+
 def test_the_cost_of_many_fragments_is_linear() -> None:
     """A hundred thousand fragments of each kind; a quadratic reader would need minutes."""
     for start in ('{"a": "', '"', "{}"):

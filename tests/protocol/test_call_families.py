@@ -88,6 +88,41 @@ MARKED: dict[str, tuple[str, Called]] = {
 }
 
 
+MISTAKEN: dict[str, tuple[str, Called]] = {
+    "opening forgotten": (f"{ROME}\n</tool_call>", IN_ROME),
+    "opening for closing": (f"<tool_call>{ROME}<tool_call>{PARIS}<tool_call>", BOTH),
+    "opening for closing, only the last": (f"<tool_call>{ROME}</tool_call>\n<tool_call>{PARIS}<tool_call>", BOTH),
+    "closed as another": (f"<tools>{ROME}</tool_call>", IN_ROME),
+    "closed as several": (f"<tool_call>{ROME}</tool_calls>", IN_ROME),
+    "turn ended instead": (f"<tool_call>{ROME}<|im_end|>", IN_ROME),
+    "doubled": (f"<tool_call>{ROME}</tool_call></tool_call>", IN_ROME),
+    "tags closed with a name": (
+        "<tool_call><function=weather><parameter=city>Rome</parameter=city></function=weather></tool_call>",
+        IN_ROME,
+    ),
+}
+
+
+@pytest.mark.parametrize("way", MISTAKEN)
+def test_marks_that_were_mistaken(way: str) -> None:
+    said, calls = MISTAKEN[way]
+    held(said=said, calls=calls)
+    if not said.startswith("{"):
+        held(said=f"I look.\n{said}", text="I look.\n", calls=calls)
+
+
+@pytest.mark.parametrize("left", ["</tool_call>", "\n<tool_call>\n", "</tools>", "<|im_end|>", ""])
+def test_marks_left_over_beside_a_call_of_the_upstream_vanish(left: str) -> None:
+    for said in ([left], left):
+        recovery = CallRecovery(KnownFunctions(FUNCTIONS, None))
+        deltas: list[Delta] = [delta for piece in said for delta in recovery.feed(piece)]
+        assert [*deltas, *recovery.flush(called=True)] == []
+
+
+def test_without_a_call_a_mark_that_is_left_over_is_text() -> None:
+    held(said="</tool_call>", text="</tool_call>")
+
+
 @pytest.mark.parametrize("mark", ["tool_call", "tools", "function_call", "tool_calls"])
 @pytest.mark.parametrize("way", MARKED)
 def test_calls_between_marks(mark: str, way: str) -> None:
@@ -191,9 +226,10 @@ def test_marks_count_where_the_bare_form_does_not() -> None:
 
 
 def test_a_fence_that_is_the_whole_answer_may_hold_marks() -> None:
-    said = f"```xml\n<tool_call>\n{ROME}\n</tool_call>\n```"
-    held(said=said, calls=IN_ROME)
-    held(said=f"{said}\nThat is it.", text=f"{said}\nThat is it.")
+    for mark in ("tool_call", "function_call", "tools"):
+        said = f"```xml\n<{mark}>\n{ROME}\n</{mark}>\n```"
+        held(said=said, calls=IN_ROME)
+        held(said=f"{said}\nThat is it.", text=f"{said}\nThat is it.")
 
 
 QUOTED = [
@@ -201,6 +237,11 @@ QUOTED = [
     "So:\n```xml\n{}\n```",
     "So:\n\n   ````md\n```\n{}\n```\n````",
     "> ```\n{}\n> ```",
+    "> ```\n> {}\n> ```",
+    "- So:\n\n  ```xml\n  {}\n  ```",
+    "1. ```\n   {}\n   ```\nDone.",
+    "So:\n~~~\n{}\n~~~\nDone.",
+    "So:\n~~~xml\n```\n{}\n```\n~~~",
     "Write `{}` to call.",
     "Write ``{} ` `` to call.",
     "So:\n```\n{}",
@@ -215,7 +256,17 @@ def test_quoted_calls_are_words(around: str, call: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "before", ["```\ncode\n```\n", "a ```x``` b\n", "`a` and `b` ", "A stray ` here.\n", "~ `` ` `` ", "```py\n```not the end\n```\n"]
+    "before",
+    [
+        "```\ncode\n```\n",
+        "a ```x``` b\n",
+        "`a` and `b` ",
+        "A stray ` here.\n",
+        "~ `` ` `` ",
+        "```py\n```not the end\n```\n",
+        "~~~\n```\n~~~\n",
+        "- ```\n  a\n  ```\n",
+    ],
 )
 def test_quotes_that_have_ended_hide_nothing(before: str) -> None:
     held(said=f"So: \n{before}<tool_call>{ROME}</tool_call>", text=f"So: \n{before}", calls=IN_ROME)

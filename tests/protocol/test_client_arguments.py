@@ -50,6 +50,12 @@ def test_arguments_without_a_command_mean_nothing(written: Json) -> None:
         ({"timeout_ms": "5"}, 5),
         ({"timeout": 30}, 30_000),
         ({"timeout": 30_000}, 30_000),
+        ({"timeout": 0.5}, 500),
+        ({"timeout": "0.5"}, 500),
+        ({"timeout_ms": "9" * 5000}, None),
+        ({"timeout": "9" * 5000}, None),
+        ({"timeout_ms": 1e300}, None),
+        ({"timeout_ms": "nan"}, None),
         ({"timeout_ms": 0}, None),
         ({"timeout_ms": -1}, None),
         ({"timeout_ms": True}, None),
@@ -76,7 +82,7 @@ def test_programs(written: Json, command: list[str]) -> None:
 
 
 def test_a_program_has_its_surroundings() -> None:
-    action = read_program({"command": ["a"], "env": {"N": 1}, "cwd": "/tmp", "user": "me", "timeout_ms": 5})  # noqa: S108 - a word
+    action = read_program({"command": ["a"], "env": {"N": 1, "UNSET": None}, "cwd": "/tmp", "user": "me", "timeout_ms": 5})  # noqa: S108 - a word
     assert action == LocalShellAction(("a",), {"N": "1"}, timeout_ms=5, user="me", working_directory="/tmp")  # noqa: S108 - a word
     assert read_program({"command": ["a"], "env": "none", "user": ""}) == LocalShellAction(("a",))
 

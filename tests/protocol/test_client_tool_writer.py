@@ -84,6 +84,23 @@ def test_other_calls_are_shown_whole(tool: str, arguments: str, field: str, begu
 
 
 @pytest.mark.parametrize(
+    ("tool", "arguments", "field", "meant"),
+    [
+        ("shell", '["ls", "pwd"]', "commands", ["ls", "pwd"]),
+        ("shell", '"ls | wc"', "commands", ["ls | wc"]),
+        ("shell", '"a\nb"', "commands", ["a\nb"]),
+        ("local_shell", '["ls", "-l"]', "command", ["ls", "-l"]),
+        ("apply_patch", '"*** Begin Patch\\n*** Delete File: p\\n*** End Patch"', "path", "p"),
+        ("apply_patch", "*** Begin Patch\n*** Delete File: p\n*** End Patch", "path", "p"),
+    ],
+)
+def test_a_list_or_a_text_may_stand_for_the_arguments(tool: str, arguments: str, field: str, meant: object) -> None:
+    item = json.loads(made(tool, arguments).body)["output"][0]
+    assert item["status"] == "completed"
+    assert item["operation" if tool == "apply_patch" else "action"][field] == meant
+
+
+@pytest.mark.parametrize(
     ("tool", "arguments"),
     [("shell", '{"commands": []}'), ("shell", "ls"), ("local_shell", "{}"), ("apply_patch", '{"path": "p"}'), ("tool_search", "[1]")],
 )

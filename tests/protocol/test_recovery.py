@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.protocol.arguments import FREE_TEXT, read_text
 from app.protocol.deltas import CallArguments, CallOpened, Delta, Text
 from app.protocol.known_functions import KnownFunctions
 from app.protocol.recovery import CallRecovery
@@ -204,12 +205,45 @@ def test_text_without_calls_passes_unchanged(text: str) -> None:
     assert recover(text) == (text, [])
 
 
-def test_a_name_that_is_meant_is_resolved_inside_marks() -> None:
+WRITTEN = [
+    '<tool_call>{"name": "NAME", "arguments": {}}</tool_call>',
+    '{"name": "NAME", "arguments": {}}',
+    '{"type": "function", "function": {"name": "NAME", "arguments": {}}}',
+    "<tool_call>NAME()</tool_call>",
+    "[NAME()]",
+    "<function=NAME></function>",
+    '<function name="NAME"></function>',
+    "<tool_call>NAME\n{}</tool_call>",
+]
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+@pytest.mark.parametrize(("name", "called"), [("status", ["git__status"]), ("git.status", ["git__status"]), ("gone", []), ("log", [])])
+def test_a_name_that_is_meant_is_resolved_in_every_form(written: str, name: str, called: list[str]) -> None:
     """As it is where the upstream has read the call; no other name is taken for it."""
-    resolve = {"status": "git__status", "gone": "git__gone"}.get
-    for name, called in (("status", ["git__status"]), ("gone", []), ("log", [])):
+    resolve = {"status": "git__status", "git.status": "git__status", "gone": "git__gone"}.get
+    said = written.replace("NAME", name)
+    for pieces in ([said], said):
         recovery = CallRecovery(KnownFunctions({"git__status": msgspec.Raw(b"{}")}, resolve))
-        written = f'<tool_call>{{"name": "{name}", "arguments": {{}}}}</tool_call>'
-        deltas = [*recovery.feed(written), *recovery.flush()]
+        deltas: list[Delta] = [delta for piece in pieces for delta in recovery.feed(piece)]
+        deltas += recovery.flush()
         assert [delta.name for delta in deltas if isinstance(delta, CallOpened)] == called
-        assert bool(called) or "".join(delta.text for delta in deltas if isinstance(delta, Text)) == written
+        assert bool(called) or "".join(delta.text for delta in deltas if isinstance(delta, Text)) == said
+
+
+SQL = KnownFunctions({"sql": FREE_TEXT}, None)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        '<tool_call>{"name": "sql", "arguments": "SELECT 1"}</tool_call>',
+        '<tool_call>{"name": "sql", "arguments": {"input": "SELECT 1"}}</tool_call>',
+        "<tool_call><function=sql>\nSELECT 1\n</function></tool_call>",
+        "<function=sql>\n<parameter=input>\nSELECT 1\n</parameter>\n</function>",
+    ],
+)
+def test_the_free_text_of_a_custom_tool_needs_no_object(written: str) -> None:
+    recovery = CallRecovery(SQL)
+    text, ((name, arguments),) = read([*recovery.feed(written), *recovery.flush()])
+    assert (text, name, read_text(arguments)) == ("", "sql", "SELECT 1")

@@ -64,6 +64,24 @@ def test_a_type_is_kept(schema: object, text: str, value: object) -> None:
 
 
 @pytest.mark.parametrize(
+    ("root", "value"),
+    [
+        ({"properties": {"a": STRING}}, "5"),
+        ({"allOf": [{"properties": {"b": STRING}}, {"properties": {"a": INTEGER}}]}, 5),
+        ({"anyOf": [{"properties": {"a": STRING}}]}, "5"),
+        ({"properties": {"b": STRING}, "oneOf": [{"properties": {"a": STRING}}]}, "5"),
+        ({"$defs": {"one": {"properties": {"a": STRING}}}, "allOf": [{"$ref": "#/$defs/one"}]}, "5"),
+        ({"additionalProperties": STRING}, "5"),
+        ({"properties": {"b": INTEGER}, "additionalProperties": STRING}, "5"),
+        ({"additionalProperties": True}, 5),
+        ({}, 5),
+    ],
+)
+def test_the_type_may_be_told_anywhere_at_the_root(root: dict[str, Any], value: object) -> None:
+    assert json.loads(bytes(Properties(json.dumps(root).encode()).typed("a", "5"))) == value
+
+
+@pytest.mark.parametrize(
     ("schema", "text", "value"),
     [
         ({"anyOf": [STRING, NULL]}, "null", None),
