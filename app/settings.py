@@ -168,7 +168,8 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = Field(
         default=15.0,
         gt=0,
-        description="The longest that a stream is silent: then a comment is sent, and a stream whose upstream has not answered yet begins.",
+        description="The longest that a stream is silent: then a comment is sent, and a stream whose upstream has not answered yet begins. "
+        "It counts once the request is written for an upstream; listing MCP tools and running approved calls come before.",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),

@@ -40,6 +40,7 @@ from tests.docs.tables import SPELLINGS, TABLES, TOOLS, named, refused, served
 from tests.support.gateway import Gateway
 from tests.support.script import Json
 from tests.support.upstream import ScriptedUpstream
+from tests.support.websockets import UPGRADE
 
 # --- Nothing is missing -------------------------------------------------------------------------------------------------------------
 
@@ -309,8 +310,6 @@ METHODS: Mapping[str, tuple[str, str]] = {
     "responses.input_tokens.count": ("POST", "/v1/responses/input_tokens"),
 }
 
-_UPGRADE = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==", "sec-websocket-version": "13"}
-
 
 async def _refusal(http: httpx.AsyncClient, **fields: Any) -> tuple[str, str]:
     answer = await http.post("/v1/responses", json={"model": "qwen3-8b", "input": "Hi", **fields})
@@ -351,5 +350,5 @@ async def test_methods_that_are_refused_answer_in_the_envelope(gateway: Gateway)
     async with gateway.http() as http:
         for row in refused("SDK methods"):
             method, path = METHODS[row.name]
-            answer = await http.request(method, path, headers=_UPGRADE if row.name == "responses.connect" else None)
+            answer = await http.request(method, path, headers=UPGRADE if row.name == "responses.connect" else None)
             assert (answer.is_client_error, answer.json()["error"]["code"]) == (True, row.code), row.name

@@ -9,6 +9,7 @@ from tests.e2e.streams import MODEL, Json, final, sent
 from tests.support.gateway import Gateway
 from tests.support.script import Call, Reply, Thought
 from tests.support.upstream import ScriptedUpstream
+from tests.support.websockets import UPGRADE
 
 pytestmark = pytest.mark.parametrize("gateway", ["sqlite"], indirect=True)
 
@@ -165,9 +166,8 @@ async def test_an_output_schema(gateway: Gateway, upstream: ScriptedUpstream) ->
 
 
 async def test_an_upgrade_is_answered_so_that_it_falls_back(gateway: Gateway, upstream: ScriptedUpstream) -> None:
-    upgrade = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
     async with gateway.http() as http:
-        answer = await http.get("/v1/responses", headers={**upgrade, "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="})
+        answer = await http.get("/v1/responses", headers=UPGRADE)
 
     assert answer.status_code == 426
     assert not upstream.requests

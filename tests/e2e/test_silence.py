@@ -50,6 +50,16 @@ def failing(gate: Gate, status: int, error: Json) -> Reply:
     return Reply(status=status, body=json.dumps(error).encode(), pieces=[gate], headers={"retry-after": "0.01"})
 
 
+async def begun_in_silence(http: httpx.AsyncClient, gate: Gate, request: Json) -> bytes:
+    """A stream whose upstream goes on through the gate only when the stream has begun."""
+    async with http.stream("POST", "/v1/responses", json=request) as answer:
+        assert answer.status_code == 200
+        frames = Frames(answer)
+        begun = await frames.until("response.in_progress")
+        gate.open()
+        return begun + await frames.rest()
+
+
 def without_comments(stream: bytes) -> bytes:
     return b"".join(frame for frame in split(stream) if not frame.startswith(b":"))
 
@@ -75,11 +85,7 @@ async def test_its_first_event_is_what_it_would_have_been(http: httpx.AsyncClien
     gate = Gate()
     request = {**STREAMED, "instructions": "Be short.", "reasoning": {"effort": "low"}, "metadata": {"a": "b"}, "store": False}
     upstream.script(Reply(pieces=[gate, Text("Yes.")]), Reply.say("Yes."))
-    async with http.stream("POST", "/v1/responses", json=request) as answer:
-        frames = Frames(answer)
-        late = await frames.until("response.in_progress")
-        gate.open()
-        late += await frames.rest()
+    late = await begun_in_silence(http, gate, request)
     quick = (await http.post("/v1/responses", json=request)).content
 
     first, second = (json.loads(split(stream)[0].partition(b"data: ")[2])["response"] for stream in (late, quick))
@@ -90,11 +96,7 @@ async def test_its_first_event_is_what_it_would_have_been(http: httpx.AsyncClien
 async def test_it_is_tried_again_behind_the_beginning(http: httpx.AsyncClient, upstream: ScriptedUpstream) -> None:
     gate = Gate()
     upstream.script(failing(gate, 503, {"error": {"message": "Busy."}}), Reply.say("Now."))
-    async with http.stream("POST", "/v1/responses", json=STREAMED) as answer:
-        frames = Frames(answer)
-        begun = await frames.until("response.in_progress")
-        gate.open()
-        stream = begun + await frames.rest()
+    stream = await begun_in_silence(http, gate, STREAMED)
 
     judged = judge(stream)
     assert (judged.text, judged.response.status, len(upstream.requests)) == ("Now.", "completed", 2)
@@ -106,11 +108,7 @@ async def test_a_conversation_is_shortened_behind_the_beginning(http: httpx.Asyn
     too_long: Json = {"error": {"message": "This model's maximum context length is 10 tokens.", "code": "context_length_exceeded"}}
     items = [{"role": role, "content": text} for role, text in (("user", "One."), ("assistant", "Two."), ("user", "Three."))]
     upstream.script(failing(gate, 400, too_long), Reply.say("Four."))
-    async with http.stream("POST", "/v1/responses", json={**STREAMED, "input": items, "truncation": "auto"}) as answer:
-        frames = Frames(answer)
-        begun = await frames.until("response.in_progress")
-        gate.open()
-        judged = judge(begun + await frames.rest())
+    judged = judge(await begun_in_silence(http, gate, {**STREAMED, "input": items, "truncation": "auto"}))
 
     assert judged.text == "Four."
     assert [message["content"] for message in upstream.requests[1].body["messages"]] == ["Three."]
@@ -125,15 +123,11 @@ async def test_a_failure_behind_the_beginning_is_the_responses(
 ) -> None:
     gate = Gate()
     upstream.script(failing(gate, status, error), *[failing(gate, status, error)] * (2 if status == 429 else 0))
-    async with http.stream("POST", "/v1/responses", json=STREAMED) as answer:
-        frames = Frames(answer)
-        begun = await frames.until("response.in_progress")
-        gate.open()
-        stream = begun + await frames.rest()
+    stream = await begun_in_silence(http, gate, STREAMED)
 
     judged = judge(stream)
     response = judged.events[-1]["response"]
-    assert (answer.status_code, judged.types[-2:]) == (200, ["error", "response.failed"])
+    assert judged.types[-2:] == ["error", "response.failed"]
     assert (response["status"], response["error"]["code"], response["output"]) == ("failed", code, [])
     assert (await http.get(f"/v1/responses/{response['id']}")).json() == response
     assert await replay(http, response["id"]) == without_comments(stream)
@@ -192,8 +186,7 @@ async def test_a_client_that_leaves_before_the_upstream_speaks(http: httpx.Async
         response_id = id_in(await Frames(answer).until("response.in_progress"))
         await gate.reached()
 
-    async with asyncio.timeout(2):
-        await upstream.hang_up()
+    await upstream.hang_up()
     told = final(await replay(http, response_id))
     stored = (await http.get(f"/v1/responses/{response_id}")).json()
     assert stored == told

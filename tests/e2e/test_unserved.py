@@ -8,6 +8,7 @@ import openai
 import pytest
 
 from tests.support.gateway import Gateway
+from tests.support.websockets import UPGRADE
 
 pytestmark = pytest.mark.parametrize("gateway", ["sqlite"], indirect=True)
 
@@ -81,14 +82,8 @@ async def test_what_speaks_another_api_is_told_which_this_is(gateway: Gateway) -
 
 
 async def test_an_upgrade_elsewhere_is_an_unknown_url(gateway: Gateway) -> None:
-    upgrade = {
-        "connection": "Upgrade",
-        "upgrade": "websocket",
-        "sec-websocket-version": "13",
-        "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
-    }
     async with gateway.http() as http:
-        answer = await http.get("/v1/realtime", headers=upgrade)
+        answer = await http.get("/v1/realtime", headers=UPGRADE)
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_url")
 

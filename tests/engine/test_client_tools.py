@@ -6,19 +6,16 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import pytest
 
-from app.engine.toolset import Toolset, build
+from app.engine.toolset import Toolset
 from app.protocol.call_writers import CallTarget
 from app.protocol.client_tools import CLIENT_TOOLS
 from app.protocol.errors import InvalidRequest
 from app.protocol.messages import FunctionTool
 from app.providers.base import ForcedCall
 from tests.engine.hosting import Engine, ScriptedTool, calls, read, results, say
-from tests.engine.scripted import NO_TOOLS
-
-Json = dict[str, Any]
+from tests.engine.offering import Json, built, names
 
 SEARCH: Json = {"type": "tool_search", "execution": "client"}
 SHELL: Json = {"type": "shell", "environment": {"type": "local"}}
@@ -27,18 +24,6 @@ LATER: Json = {**F, "name": "later", "description": "Comes later.", "defer_loadi
 CRM: Json = {"type": "namespace", "name": "crm", "description": "Customers.", "tools": [LATER, {**F, "name": "now"}]}
 USER: Json = {"type": "message", "role": "user", "content": "Hi"}
 RESTARTS = [pytest.param(Engine.stay, id="cached"), pytest.param(Engine.restart, id="restarted")]
-
-
-def raw(value: object) -> msgspec.Raw:
-    return msgspec.Raw(json.dumps(value).encode())
-
-
-def built(*tools: Json, choice: object = None, lenient: bool = False) -> Toolset:
-    return build([raw(tool) for tool in tools], None if choice is None else raw(choice), NO_TOOLS, "m", lenient=lenient)
-
-
-def names(tools: Toolset) -> list[str]:
-    return [function.name for function in tools.functions]
 
 
 def described(tools: Toolset) -> str:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
-import msgspec
 import pytest
 
-from app.engine.toolset import Toolset, build, upstream_name
+from app.engine.toolset import upstream_name
 from app.protocol.call_writers import CallTarget
 from app.protocol.errors import InvalidRequest
 from app.providers.base import ForcedCall
-from tests.engine.scripted import NO_TOOLS
-
-Json = dict[str, Any]
+from tests.engine.offering import Json, built, names
 
 F: Json = {"type": "function", "name": "f", "description": "d", "parameters": {"type": "object"}, "strict": True}
 G: Json = {"type": "function", "name": "g"}
@@ -23,22 +19,10 @@ SPACE: Json = {"type": "namespace", "name": "ns", "tools": [G, EDIT]}
 SEARCH: Json = {"type": "web_search", "external_web_access": True}
 
 
-def raw(value: object) -> msgspec.Raw:
-    return msgspec.Raw(json.dumps(value).encode())
-
-
-def built(*tools: Json, choice: object = None, lenient: bool = False) -> Toolset:
-    return build([raw(tool) for tool in tools], None if choice is None else raw(choice), NO_TOOLS, "m", lenient=lenient)
-
-
 def refusal(*tools: Json, choice: object = None, lenient: bool = False) -> InvalidRequest:
     with pytest.raises(InvalidRequest) as raised:
         built(*tools, choice=choice, lenient=lenient)
     return raised.value
-
-
-def names(tools: Toolset) -> list[str]:
-    return [function.name for function in tools.functions]
 
 
 def test_functions_custom_tools_and_namespaces_are_functions_upstream() -> None:

@@ -46,6 +46,16 @@ def called(name: str = "f", arguments: str = "{}") -> Sequence[Delta]:
     return CallOpened(0, "c", name), CallArguments(0, arguments)
 
 
+class Breaking(ScriptedProvider):
+    """A model whose answers break off after what is scripted."""
+
+    async def stream(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]:
+        async with aclosing(super().stream(call)) as batches:
+            async for batch in batches:
+                yield batch
+        raise UpstreamError("Cut.", status=502)
+
+
 class Played:
     """A turn of a scripted model, and what came of it."""
 
@@ -359,13 +369,6 @@ async def test_thinking_goes_out_while_text_is_held() -> None:
 
 
 async def test_a_failure_in_the_middle_is_passed_on_and_the_request_closed() -> None:
-    class Breaking(ScriptedProvider):
-        async def stream(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]:
-            async with aclosing(super().stream(call)) as batches:
-                async for batch in batches:
-                    yield batch
-            raise UpstreamError("Cut.", status=502)
-
     played = Played()
     played.provider = Breaking([[Text("a")]])
     with pytest.raises(UpstreamError, match="Cut"):
@@ -384,13 +387,6 @@ async def test_thinking_in_front_of_a_format_is_no_part_of_it(*, stream: bool) -
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_text_that_was_held_is_there_when_the_answer_breaks_off(*, stream: bool) -> None:
-    class Breaking(ScriptedProvider):
-        async def stream(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]:
-            async with aclosing(super().stream(call)) as batches:
-                async for batch in batches:
-                    yield batch
-            raise UpstreamError("Cut.", status=502)
-
     played = Played()
     played.provider = Breaking(
         [[Text("Half an ")], [Text("answer <tool_call>{")]], can=msgspec.structs.replace(TEXT_ONLY, reasoning_field=False)

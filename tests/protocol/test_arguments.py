@@ -177,10 +177,10 @@ def test_what_was_told_again_is_shown_when_the_answer_is_cut() -> None:
     assert "".join([*shown, reader.release()]) == '{"city": "Rome"}'
 
 
-def test_the_cost_of_many_fragments_is_linear() -> None:
+@pytest.mark.parametrize(("start", "end"), [('{"a": "', ""), ('"', None), ("{}", None)], ids=["object", "string", "excess"])
+def test_the_cost_of_many_fragments_is_linear(start: str, end: str | None) -> None:
     """A hundred thousand fragments of each kind; a quadratic reader would need minutes."""
-    for start in ('{"a": "', '"', "{}"):
-        reader = ArgumentsReader()
-        for fragment in (start, *["some text "] * 100_000, '"}'):
-            reader.feed(fragment)
-        reader.end()
+    reader = ArgumentsReader()
+    for fragment in (start, *["some text "] * 100_000, '"}'):
+        reader.feed(fragment)
+    assert reader.end() == end

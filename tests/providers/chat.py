@@ -27,8 +27,11 @@ def sample(name: str) -> bytes:
     return (_SAMPLES / name).read_bytes()
 
 
-def provider(spec: ProviderSpec, base_url: str, *, api_key: str | None = None, headers: Mapping[str, str] | None = None) -> Provider:
-    settings: Json = {"base_url": base_url, "api_key": api_key, "headers": dict(headers or {}), "timeouts": {"idle": 5, "first_token": 5}}
+def provider(
+    spec: ProviderSpec, base_url: str, *, api_key: str | None = None, headers: Mapping[str, str] | None = None, idle: float = 5
+) -> Provider:
+    limits = {"idle": idle, "first_token": 5}
+    settings: Json = {"base_url": base_url, "api_key": api_key, "headers": dict(headers or {}), "timeouts": limits}
     return spec.build(Upstream.model_validate(settings), facts)
 
 

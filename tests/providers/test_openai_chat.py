@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from app.discovery import constants
 from app.protocol.deltas import Delta, Text, TokenUsage, TurnFinished
 from app.protocol.messages import Assistant, Call, FilePart, Message, TextPart, ToolResult, User
+from app.providers import _openai_chat
 from app.providers.base import ModelCall, Thinking, UpstreamError, UpstreamModel, UpstreamProtocolError
 from app.providers.facts import facts
 from app.providers.spec import ProviderSpec
@@ -256,25 +257,34 @@ FINISHED = b'data: {"choices":[{"delta":{"content":"Hi"},"finish_reason":"stop"}
 COUNTED = b'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":4,"total_tokens":13}}\n\n'
 
 
+FOREVER = 600.0
+"""Longer than any test may take."""
+
+
 @pytest.mark.parametrize(
-    ("packets", "usage"),
+    ("packets", "usage", "patience"),
     [
-        ([FINISHED + COUNTED], [TokenUsage(9, 4, 13)]),
-        ([FINISHED, COUNTED], [TokenUsage(9, 4, 13)]),
-        ([FINISHED], []),
-        ([FINISHED + b"data: [DONE]\n\n"], []),
-        ([FINISHED, b"data: [DO", b"NE]\n\n"], []),
+        ([FINISHED + COUNTED], [TokenUsage(9, 4, 13)], FOREVER),
+        ([FINISHED, COUNTED], [TokenUsage(9, 4, 13)], FOREVER),
+        ([FINISHED], [], 0.05),
+        ([FINISHED + b"data: [DONE]\n\n"], [], FOREVER),
+        ([FINISHED, b"data: [DO", b"NE]\n\n"], [], FOREVER),
     ],
     ids=["at once", "usage behind it", "no usage", "marked, no usage", "marked behind it"],
 )
-async def test_the_finish_reason_ends_a_body_that_stays_open(packets: list[bytes], usage: list[Delta]) -> None:
+async def test_the_finish_reason_ends_a_body_that_stays_open(
+    packets: list[bytes], usage: list[Delta], patience: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Usage is waited for only where it may still come, and not until the upstream has been idle for too long."""
+    monkeypatch.setattr(_openai_chat, "_USAGE_SECONDS", patience)
+
     async def endlessly(peer: Peer) -> None:
         await peer.request()
         await peer.say(HEAD, *map(chunked, packets))
         await peer.gone()
 
-    async with serve(endlessly) as server, aclosing(provider(PROVIDER, f"http://127.0.0.1:{server.port}/v1")) as connected:
-        async with asyncio.timeout(4), aclosing(connected.stream(CALL)) as batches:  # below the idle limit
+    async with serve(endlessly) as server, aclosing(provider(PROVIDER, f"http://127.0.0.1:{server.port}/v1", idle=FOREVER)) as connected:
+        async with aclosing(connected.stream(CALL)) as batches:
             deltas = [delta for batch in [batch async for batch in batches] for delta in batch]
 
         assert deltas == [Text("Hi"), *usage, TurnFinished("stop")]
@@ -290,7 +300,7 @@ async def test_comments_behind_the_finish_reason_do_not_hold_it_back() -> None:
             await asyncio.sleep(0.02)  # the pace of the stream
 
     async with serve(kept_alive) as server, aclosing(provider(PROVIDER, f"http://127.0.0.1:{server.port}/v1")) as connected:
-        async with asyncio.timeout(4), aclosing(connected.stream(CALL)) as batches:
+        async with aclosing(connected.stream(CALL)) as batches:
             deltas = [delta for batch in [batch async for batch in batches] for delta in batch]
 
         assert deltas == [Text("Hi"), TokenUsage(9, 4, 13), TurnFinished("stop")]
