@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from app.protocol.written_calls import FUNCTION_MARKS, ends_in_string, tags_are_whole
+from app.protocol.written_calls import ends_in_string
+from app.protocol.written_tags import FUNCTION_MARKS, tags_are_whole
 
 _NAME = "\0"
 """Stands for a function's name in the forms below."""
@@ -40,7 +41,7 @@ class Ends(msgspec.Struct, frozen=True):
         return cls(marks, re.compile("|".join(map(re.escape, marks))))
 
 
-_BODIES = ("{", "[", "<function=", "<function name=", "```", f"{_NAME}(", f"{_NAME}\n", f"{_NAME}{{")
+_BODIES = ("{", "[", *FUNCTION_MARKS, "```", f"{_NAME}(", f"{_NAME}\n", f"{_NAME}{{")
 """How the body of a family begins whose marks are no part of it."""
 _AFTER_FUNCTION_MARK = (f"{_NAME}>", f'"{_NAME}"', f"'{_NAME}'", f"{_NAME} ")
 """How one goes on whose opening mark is that of a function."""
@@ -49,8 +50,7 @@ _CLOSES = ("</tool_call>", "</tool_calls>", "</tools>", "</function_call>", "</f
 """Models mistake one for another, or end their turn instead."""
 FAMILIES = (
     *(Family(mark, _CLOSES) for mark in ("<tool_call>", "<tool_calls>", "<tools>", "<function_call>", "<function_calls>")),
-    Family("<function=", ("</function>", *_CLOSES), keeps_marks=True),
-    Family("<function name=", ("</function>", *_CLOSES), keeps_marks=True),
+    *(Family(mark, ("</function>", *_CLOSES), keeps_marks=True) for mark in FUNCTION_MARKS),
 )
 
 _BARE_FORMS = (

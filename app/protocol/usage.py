@@ -37,7 +37,8 @@ class UsageCounter:
         """Where nothing was reported, what a rule of thumb says: four bytes a token. `read`: bytes of the prompt."""
         if self.tokens is not None:
             return
-        wrote = sum(len(msgspec.json.encode(item)) for item in output) // _BYTES_PER_TOKEN
-        thought = sum(len(msgspec.json.encode(item)) for item in output if isinstance(item, ReasoningItem)) // _BYTES_PER_TOKEN
+        sizes = [(item, len(msgspec.json.encode(item))) for item in output]
+        wrote = sum(size for _, size in sizes) // _BYTES_PER_TOKEN
+        thought = sum(size for item, size in sizes if isinstance(item, ReasoningItem)) // _BYTES_PER_TOKEN
         self.tokens = TokenUsage(read // _BYTES_PER_TOKEN, wrote, read // _BYTES_PER_TOKEN + wrote, reasoning_tokens=thought)
         self.estimated = True
