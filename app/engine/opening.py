@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from app.engine.admission import Admitted
 from app.engine.preparation import Host, Preparation, Prepared, shortened
 from app.engine.routing import Route, Router, Started, Target
@@ -35,12 +37,23 @@ class Opening:
         try:
             return await self._router.open(target, build)
         except UpstreamError as error:
-            if error.code != "context_length_exceeded" or self._admitted.request.truncation != "auto" or self.prepared is None:
+            if self.prepared is None or not self._may_shorten(error):
                 raise
-            return await self._shorter(self.prepared, error)
+            call, started = await self._shorter(self.prepared.call, error)
+            self.prepared = msgspec.structs.replace(self.prepared, call=call)  # what is asked later continues it
+            return started
 
     async def again(self, call: ModelCall) -> Started:
-        """Send another call to the same upstream, in whose words it is written. Raises UpstreamError."""
+        """Send another call to the same upstream, in whose words it is written; shortened as the first one. Raises UpstreamError."""
+        try:
+            return await self._send(call)
+        except UpstreamError as error:
+            if not self._may_shorten(error):
+                raise
+            _, started = await self._shorter(call, error)
+            return started
+
+    async def _send(self, call: ModelCall) -> Started:
         target, prepared = self._aim(), self.prepared
 
         async def build(_route: Route) -> ModelCall:
@@ -49,14 +62,18 @@ class Opening:
         routes = tuple(route for route in target.routes if prepared is not None and route.provider is prepared.provider)
         return await self._router.open(Target(target.model, routes), build)
 
-    async def _shorter(self, prepared: Prepared, error: UpstreamError) -> Started:
-        """Send less and less of the conversation, as long as it is too long."""
-        call: ModelCall | None = prepared.call
-        while (call := shortened(call, prepared.provider)) is not None:
+    def _may_shorten(self, error: UpstreamError) -> bool:
+        return error.code == "context_length_exceeded" and self._admitted.request.truncation == "auto"
+
+    async def _shorter(self, call: ModelCall, error: UpstreamError) -> tuple[ModelCall, Started]:
+        """Send less and less of the conversation, as long as it is too long; what was accepted, and how it begins."""
+        prepared = self.prepared
+        while prepared is not None and (shorter := shortened(call, prepared.provider)) is not None:
+            call = shorter
             try:
-                return await self.again(call)
+                return call, await self._send(call)
             except UpstreamError as again:
-                if again.code != "context_length_exceeded":
+                if not self._may_shorten(again):
                     raise
                 error = again
         raise error

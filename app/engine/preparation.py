@@ -313,7 +313,7 @@ def _format_in_words(wanted: JsonSchema | JsonObject | None) -> str:
 
 def _repeated(item: Item, context: Context) -> bool:
     """The client sends an item again that the chain holds already."""
-    location = ids.locate(item.fields.id) if item.fields.id and context.turns else None
+    location = ids.locate(item.fields.id) if item.fields.id else None
     return location is not None and location.response_id in context.turns
 
 
@@ -331,8 +331,20 @@ def estimated_size(call: ModelCall) -> int:
     return len(call.prefix) + sum(weight(message) for message in call.messages) + len(call.system or "")
 
 
-class _Role(msgspec.Struct, frozen=True):
+class _Shape(msgspec.Struct, frozen=True):
+    """What the messages of all dialects have in common."""
+
     role: str | None = None
+    type: str | None = None
+    content: msgspec.Raw = msgspec.Raw()
+
+    @property
+    def is_result(self) -> bool:
+        return self.role == "tool" or self.type == "function_call_output"
+
+    @property
+    def has_parts(self) -> bool:
+        return bytes(self.content).startswith(b"[")
 
 
 def shortened(call: ModelCall, provider: Provider) -> ModelCall | None:
@@ -342,8 +354,14 @@ def shortened(call: ModelCall, provider: Provider) -> ModelCall | None:
     """
     encoded = join(call.prefix, provider.encode_messages(call.messages, reasoning=True))
     messages = msgspec.json.decode(b"[%b]" % encoded, type=list[msgspec.Raw])
-    questions = [i for i, raw in enumerate(messages) if i and msgspec.json.decode(raw, type=_Role).role == "user"]
+    shapes = [msgspec.json.decode(raw, type=_Shape) for raw in messages]
+    questions = [i for i in range(1, len(shapes)) if _is_question(shapes[i], shapes[i - 1])]
     if not questions:
         return None
     cut = next((i for i in questions if i >= len(messages) // 2), questions[-1])
     return msgspec.structs.replace(call, prefix=join(*map(bytes, messages[cut:])), messages=())
+
+
+def _is_question(shape: _Shape, before: _Shape) -> bool:
+    """Whether the user says it. The images of a result stand in the user's name right behind it, and would be all that is left."""
+    return shape.role == "user" and not (before.is_result and shape.has_parts)
