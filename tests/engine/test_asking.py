@@ -65,6 +65,12 @@ async def test_a_model_without_eyes_is_not_asked() -> None:
         await asking.ask("What is it?", images=[IMAGE])
 
 
+async def test_the_failure_names_the_model_that_was_chosen() -> None:
+    asking = Asking(vision="blind", can=Capabilities(images=False))
+    with pytest.raises(ToolFailure, match="'blind'"):
+        await asking.ask("What is it?", images=[IMAGE])
+
+
 async def test_a_model_that_cannot_be_reached_is_a_failure_of_the_tool_without_internals() -> None:
     asking = Asking(UpstreamError("http://10.0.0.7 refused", status=503))
     with pytest.raises(ToolFailure) as raised:
