@@ -15,7 +15,7 @@ from app.engine.admission import Admitted, Item
 from app.engine.asking import Asker
 from app.engine.audience import Audience
 from app.engine.catalog import Catalog, Entry
-from app.engine.context import Context, weight
+from app.engine.context import Context
 from app.engine.echo import begin
 from app.engine.exchanges import Exchanges
 from app.engine.exchanges import encode as encode_exchanges
@@ -135,7 +135,7 @@ class Run:
     def begin(self) -> list[bytes]:
         """The opening frames of a stream whose upstream is silent, for the client; it can still be tried again and elsewhere behind them.
 
-        None where they are out already, and as long as the request is not written for an upstream.
+        There are none where they are out already, and as long as the request is not written for an upstream.
         """
         if self._assembler is not None or self._opening.prepared is None:
             return []
@@ -235,8 +235,7 @@ class Run:
             records.continue_with(body, exchanges, transcript)
             return view.settle(transcript, turns, prefix, expires_at)
 
-        brought = sum(one.weight for one in transcript.tools)
-        size = len(prefix) + sum(map(weight, transcript.messages)) + exchanges.weight + len(body) + brought
+        size = len(prefix) + transcript.weight + exchanges.weight + len(body)
         self._ports.history.remember(view, self.id, Recent(turns, expires_at, size, make), after=self.previous_id)
 
     async def _generate(self, publish: Callable[[], Awaitable[None]]) -> None:

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Container, Iterable, Mapping
+from sys import getsizeof
 from typing import Any, ClassVar
 
 from app.engine import client_calls, client_history, content
 from app.engine.content import at
-from app.engine.context import Context, last_user, unanswered
+from app.engine.context import Context, last_user, part_weight, unanswered, weight
 from app.engine.exchanges import APPROVAL, HOSTED_TYPES, Approval, Exchange, Said
 from app.engine.known_calls import CallIds, Repeats
 from app.engine.open_calls import OpenCall, OpenCalls
@@ -25,6 +26,7 @@ from app.protocol.arguments import is_object, sendable
 from app.protocol.errors import InvalidRequest
 from app.protocol.hosted import HostedCall
 from app.protocol.messages import Assistant, Call, ImagePart, Message, TextPart, ToolResult, User
+from app.protocol.names import sendable_name
 from app.protocol.requests import InputItem
 
 UpstreamName = Callable[[str, str | None], str]
@@ -164,6 +166,12 @@ class Transcript:
         return bool(unanswered(self.messages))
 
     @property
+    def weight(self) -> int:
+        """About how many bytes of memory it takes."""
+        beside = sum(map(part_weight, self.images)) + sum(map(getsizeof, self.notes.values())) + sum(one.weight for one in self.tools)
+        return sum(map(weight, self.messages)) + beside
+
+    @property
     def call_ids(self) -> Container[str]:
         """The ids of all calls of the conversation, answered, open and left out; when the request is closed."""
         return CallIds(self.known, self.messages, self._unsaid)
@@ -232,7 +240,7 @@ class Transcript:
         arguments = row.arguments(item)
         if not is_object(arguments):
             arguments = sendable(arguments)
-        call = Call(item.call_id, self._upstream_name(name, item.namespace), arguments)
+        call = Call(item.call_id, sendable_name(self._upstream_name(name, item.namespace)), arguments)
         if self._repeats is not None and self._repeats.take_call(call):
             return
         if (self._calls.answered or self._deferred) and not self._beside:
