@@ -151,13 +151,13 @@ class Preparation:
         """
         can = provider.capabilities(model)
         _check_sampling(self._requested.sampling, can, provider.dialect)
-        decision = thinking.decide(self._requested.request, can, excluded=self._excludes_thinking(can))
         view = self._view(provider, can)
         context = await self._history.context(view, self._requested.request.previous_response_id, now)
         if self._requested.large:
             await _make_way()
         items, transcript = self._read(view, context)
         admitted = self._admitted = self._with_tools(transcript, host)
+        decision = thinking.decide(admitted.request, can, excluded=_excludes_thinking(admitted, can))
         offer = _NOTHING if self.hosted is None else await self._offer(self.hosted, transcript, can, thinks=decision.enabled is True)
         resumed = await self._resume(transcript) if transcript.approved else ()
         transcript.close()
@@ -242,10 +242,6 @@ class Preparation:
             transcript.answer(one.result)
         return ran
 
-    def _excludes_thinking(self, can: Capabilities) -> bool:
-        forced = self._admitted.tools.forced is not None and not can.forced_calls_while_thinking
-        return forced or (self._admitted.format is not None and not can.formats_while_thinking)
-
     def _enforced_format(self, can: Capabilities, *, thinks: bool) -> Literal["whole", "json", None]:
         """How much of the format the upstream's decoder sees to: all of it, only that it is JSON, or nothing."""
         if self._admitted.format is None or (thinks and not can.formats_while_thinking):
@@ -289,6 +285,11 @@ async def _make_way() -> None:
     await asyncio.sleep(0)
 
 
+def _excludes_thinking(admitted: Admitted, can: Capabilities) -> bool:
+    forced = admitted.tools.forced is not None and not can.forced_calls_while_thinking
+    return forced or (admitted.format is not None and not can.formats_while_thinking)
+
+
 def _demanded(forced: ForcedCall | None, tools: Sequence[FunctionTool]) -> ForcedCall | None:
     """The demand, as far as it can be met: what an MCP server offers is known only now. Raises InvalidRequest."""
     if forced is None or not tools:
@@ -328,7 +329,7 @@ def _check_sampling(sampling: Sampling, can: Capabilities, dialect: str) -> None
 
 def estimated_size(call: ModelCall) -> int:
     """Bytes of text the model reads, about."""
-    return len(call.prefix) + sum(weight(message) for message in call.messages) + len(call.system or "")
+    return len(call.prefix) + sum(map(weight, call.messages)) + len(call.system or "")
 
 
 class _Shape(msgspec.Struct, frozen=True):
