@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -176,14 +176,29 @@ class Gate:
             self.kept_format = violation is None
             if violation is None or not self._holding:
                 return violation, self._held
-        # Some servers put the JSON into the thinking, and models like to wrap it.
-        thought = "".join(self._thought)
-        wrapped = (extract_json(text), extract_json(text.rpartition(_THOUGHT_ENDS)[2]))
-        for candidate in wrapped if text.strip() else (extract_json(thought), last_object(thought)):
-            if candidate is not None and self._violation(candidate, schema) is None:
+        seen = {text}
+        for candidate in _hidden(text) if text.strip() else _thought_up("".join(self._thought)):
+            if candidate is None or candidate in seen:
+                continue
+            if self._violation(candidate, schema) is None:
                 return None, [Text(candidate)]
+            seen.add(candidate)
         return violation, ()
 
     def _violation(self, text: str, schema: bytes | None) -> str | None:
         violation = self._validator.violation(text, schema)
         return f"The model's answer does not match 'text.format': {violation}" if violation else None
+
+
+def _hidden(text: str) -> Iterator[str | None]:
+    """What may be the answer within a text: models like to wrap it."""
+    yield extract_json(text)
+    _, tag, behind = text.rpartition(_THOUGHT_ENDS)
+    if tag:
+        yield extract_json(behind)
+
+
+def _thought_up(thought: str) -> Iterator[str | None]:
+    """What may be the answer within the thinking, into which some servers put it."""
+    yield extract_json(thought)
+    yield last_object(thought)
