@@ -17,7 +17,7 @@ from app.protocol.call_writers import CallTarget
 from app.protocol.client_tools import CLIENT_TOOLS
 from app.protocol.errors import InvalidRequest
 from app.protocol.messages import FunctionTool
-from app.protocol.requests import InputItem, Tool, given, parse_tool
+from app.protocol.requests import InputItem, Tool, given, parse_entry, parse_tool, unknown_parameter
 from app.providers.base import ForcedCall
 
 _log = logging.getLogger(__name__)
@@ -44,6 +44,12 @@ class _Function(msgspec.Struct, frozen=True):
     description: str | None = None
     parameters: msgspec.Raw | None = None
     strict: bool | None = None
+
+
+class _CustomFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    type: Literal["text", "grammar"]
+    syntax: str | None = None
+    definition: str | None = None
 
 
 class MoreTools(msgspec.Struct, frozen=True):
@@ -261,9 +267,7 @@ class _Collector:
 
     def _add_custom(self, tool: Tool, space: Tool | None, place: str) -> None:
         name = self._name(tool, place)
-        wanted = bytes(given(tool.format) or b"").decode()
-        grammar = f"\nThe input must follow this format: {wanted}" if '"grammar"' in wanted else ""
-        description = (tool.description or "") + grammar
+        description = (tool.description or "") + _grammar_in_words(given(tool.format), f"{place}.format")
         target = CallTarget(name, space.name if space else None, custom=True)
         function = FunctionTool(upstream_name(name, target.namespace), description or None, _CUSTOM_PARAMETERS)
         self._register(target, function, place)
@@ -294,3 +298,16 @@ class _Collector:
             message = f"Invalid '{place}.name': expected letters, digits, '_' and '-', at most 128."
             raise InvalidRequest(message, code="invalid_value", param=f"{place}.name")
         return tool.name
+
+
+def _grammar_in_words(raw: msgspec.Raw | None, place: str) -> str:
+    """What a custom tool's `format` demands, for the model to read. Raises InvalidRequest."""
+    if raw is None:
+        return ""
+    wanted = parse_entry(raw, _CustomFormat, place)
+    if wanted.type == "grammar":
+        return f"\nThe input must follow this format: {bytes(raw).decode()}"
+    for name in ("syntax", "definition"):
+        if getattr(wanted, name) is not None:
+            raise unknown_parameter(f"{place}.{name}")
+    return ""
