@@ -176,7 +176,7 @@ class Gate:
             self.kept_format = violation is None
             if violation is None or not self._holding:
                 return violation, self._held
-        seen = {text}
+        seen = {text.strip()}
         for candidate in _hidden(text) if text.strip() else _thought_up("".join(self._thought)):
             if candidate is None or candidate in seen:
                 continue

@@ -12,7 +12,7 @@ import msgspec
 from app.engine import thinking
 from app.engine.admission import Admitted, Item
 from app.engine.catalog import Entry
-from app.engine.context import Context, last_user, weight
+from app.engine.context import Context, last_user
 from app.engine.exchanges import LISTING, listings, said
 from app.engine.history import History, View, join
 from app.engine.hosted import Hosted, Offer, Ran, missing_server
@@ -328,8 +328,8 @@ def _check_sampling(sampling: Sampling, can: Capabilities, dialect: str) -> None
 
 
 def estimated_size(call: ModelCall) -> int:
-    """Bytes of text the model reads, about."""
-    return len(call.prefix) + sum(map(weight, call.messages)) + len(call.system or "")
+    """Bytes of JSON that the model reads, about."""
+    return len(call.prefix) + len(msgspec.json.encode((call.system, call.messages)))
 
 
 class _Shape(msgspec.Struct, frozen=True):

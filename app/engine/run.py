@@ -251,7 +251,7 @@ class Run:
                 bounds = Bounds(ports.limits.tool_rounds, request.max_tool_calls, request.max_output_tokens)
                 loop.begin(self._ready, assembler, self._preparation.hosted)
                 await loop.run(self._ready, started, assembler, self._preparation.hosted, around, bounds)
-            if ports.estimates_usage:
+            if ports.estimates_usage and assembler.usage.tokens is None:
                 assembler.usage.estimate(read=estimated_size(self._ready.call), output=assembler.output)
             assembler.finish(int(ports.clock()))
         except asyncio.CancelledError:

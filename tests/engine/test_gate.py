@@ -109,7 +109,7 @@ async def test_no_function_that_was_not_offered_is_ever_shown(request_fields: di
     assert shown == "The model called the function 'h', which was not offered to it."
 
 
-@pytest.mark.parametrize(("text", "checked"), [('{"b": 1}', 1), ('Look: {"b": 1}', 2)])
+@pytest.mark.parametrize(("text", "checked"), [('{"b": 1}', 1), ('{"b": 1}\n', 1), ('Look: {"b": 1}', 2)])
 async def test_an_answer_is_checked_once_however_often_it_is_found(monkeypatch: pytest.MonkeyPatch, text: str, checked: int) -> None:
     read: list[str] = []
 
