@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from app.engine.catalog import Entry
+from app.engine.content import missing
 from app.protocol.call_writers import CallTarget
 from app.protocol.client_tools import CLIENT_TOOLS
 from app.protocol.errors import InvalidRequest
@@ -152,7 +153,7 @@ def _check(choice: _ChoiceTool, place: str) -> None:
     """Raise InvalidRequest unless the object has what its type needs, and nothing else."""
     kind = choice.type
     if kind is None:
-        raise _missing(f"{place}.type", "; it says what kind of tool is meant")
+        raise missing(f"{place}.type", "; it says what kind of tool is meant")
     if kind in _MODE_MEANT:
         message = f"Invalid '{place}.type': a mode is no object; send 'tool_choice' as the string '{_MODE_MEANT[kind]}'."
         raise InvalidRequest(message, code="invalid_value", param=f"{place}.type")
@@ -160,14 +161,10 @@ def _check(choice: _ChoiceTool, place: str) -> None:
     if needed is not None and getattr(choice, needed) is None:
         chat = given(choice.function) is not None
         where = f"; in the Responses API it stands beside 'type', not in '{place}.function'" if chat else f" of the type '{kind}'"
-        raise _missing(f"{place}.{needed}", where)
+        raise missing(f"{place}.{needed}", where)
     for name in choice.__struct_fields__:
         if name not in ("type", *_KEYS.get(kind, ())) and getattr(choice, name) not in (None, msgspec.UNSET):
             raise unknown_parameter(f"{place}.{name}")
-
-
-def _missing(param: str, where: str) -> InvalidRequest:
-    return InvalidRequest(f"Missing required parameter: '{param}'{where}.", code="missing_required_parameter", param=param)
 
 
 def _named(choice: _ChoiceTool | _ChoiceObject, tools: Choices) -> str:

@@ -11,7 +11,8 @@ from typing import Literal
 import msgspec
 
 from app.engine.catalog import Catalog, Entry
-from app.engine.client_entries import function_of
+from app.engine.client_entries import check_parameters, function_of
+from app.engine.content import missing
 from app.engine.tool_choice import choose
 from app.protocol.call_writers import CallTarget
 from app.protocol.client_tools import CLIENT_TOOLS
@@ -256,10 +257,7 @@ class _Collector:
         parameters = given(tool.parameters) or _NO_PARAMETERS
         if bytes(parameters) == b"{}":
             parameters = _NO_PARAMETERS
-        if not bytes(parameters).lstrip().startswith(b"{"):
-            raise InvalidRequest(
-                f"Invalid '{place}.parameters': expected a JSON Schema object.", code="invalid_type", param=f"{place}.parameters"
-            )
+        check_parameters(parameters, f"{place}.parameters")
         target = CallTarget(name, space.name if space else None)
         function = FunctionTool(upstream_name(name, target.namespace), tool.description, parameters, tool.strict)
         self._register(target, function, place)
@@ -293,7 +291,7 @@ class _Collector:
 
     def _name(self, tool: Tool, place: str) -> str:
         if not tool.name:
-            raise InvalidRequest(f"Missing required parameter: '{place}.name'.", code="missing_required_parameter", param=f"{place}.name")
+            raise missing(f"{place}.name")
         if not _NAME.match(tool.name):
             message = f"Invalid '{place}.name': expected letters, digits, '_' and '-', at most 128."
             raise InvalidRequest(message, code="invalid_value", param=f"{place}.name")
