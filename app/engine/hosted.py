@@ -72,10 +72,6 @@ class Hosted:
         self.citations = Citations()
         self.exchanges = Exchanges()
 
-    def __bool__(self) -> bool:
-        """Whether there are any."""
-        return bool(self.entries)
-
     async def offer(self, where: Where, notes: Mapping[str, str], images: Sequence[ImagePart]) -> Offer:
         """Open what is to run here, and name what the upstream shall run. Raises ApiError."""
         native = native_entries(self.entries, where)
