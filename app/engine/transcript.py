@@ -19,7 +19,7 @@ from app.engine import client_calls, client_history, content
 from app.engine.content import at
 from app.engine.context import Context, last_user, part_weight, unanswered, weight
 from app.engine.exchanges import APPROVAL, HOSTED_TYPES, Approval, Exchange, Said
-from app.engine.known_calls import CallIds, Repeats
+from app.engine.known_calls import CallIds, KnownThoughts, Repeats
 from app.engine.open_calls import OpenCall, OpenCalls
 from app.engine.toolset import MoreTools
 from app.protocol.arguments import is_object, sendable
@@ -44,41 +44,41 @@ class Transcript:
     """Collects items into messages, continuing a context."""
 
     def __init__(self, context: Context, upstream_name: UpstreamName, unseal: Callable[[str], str | None]) -> None:
+        self._upstream_name = upstream_name
+        self._unseal = unseal
+        # The conversation, as `Context` has it.
         self.system = list(context.system)
         self.messages: list[Message] = list(context.tail)
         self.known = context.known
         """The calls and results of the chain, to the end of its last response."""
         self.cut = context.cut
         """The chain's last response was cut: its open calls need not get a result."""
-        self.dropped_thinking = False
-        """A sealed reasoning item was not ours to open (another server, tenant or model)."""
-        self._upstream_name = upstream_name
-        self._unseal = unseal
-        self._reasoning = ""
-        self._thought: str | None = None
-        """The last reasoning item of this turn."""
-        self._thoughts: dict[str, str] = {}
-        """Reasoning items by their ids."""
-        self._text = ""
-        self._calls = OpenCalls()
-        self._waiting = self._calls.waiting
-        self._exchanged: dict[str, Call] = {}
-        self._unsaid: list[Call | ToolResult] = []
-        """What clients have seen of this turn and upstreams have not: calls left out, and renamed ones as they were."""
-        self._deferred: list[Message] = []
-        self._turn: int | None = None
-        """Of the exchange before."""
-        self._beside = False
         self.awaited = dict(context.awaited)
         self.images = list(context.images)
         self.notes = dict(context.notes)
-        self.uploads = context.uploads
         self.tools = list(context.tools)
+        self.uploads = context.uploads
+        # What reading the items has shown.
         self.approved: list[HostedCall] = []
         """Calls the client has consented to; each is to be run and `answer`ed."""
+        self.dropped_thinking = False
+        """A sealed reasoning item was not ours to open (another server, tenant or model)."""
+        self._thoughts = KnownThoughts()
+        self._exchanged: dict[str, Call] = {}
         self._settled = len(self.messages)
         """Messages whose calls are `known`."""
+        self._unsaid: list[Call | ToolResult] = []
+        """What clients have seen of this turn and upstreams have not: calls left out, and renamed ones as they were."""
         self._repeats: Repeats | None = None
+        # The model's turn that is being read, until `_flush` makes messages of it.
+        self._reasoning = ""
+        self._text = ""
+        self._calls = OpenCalls()
+        self._waiting = self._calls.waiting
+        self._exchange: Exchange | None = None
+        """The last one of the turn; None again when the client has given a result since."""
+        self._deferred: list[Message] = []
+        """What stands between the calls and their results, and comes behind them."""
         if self.messages or self.known:
             self.resume()
 
@@ -213,14 +213,12 @@ class Transcript:
     def _add_reasoning(self, item: InputItem, _place: str) -> None:
         self._begin_assistant()
         thought = self._thinking(item)
-        if thought == self._thought or (item.id and self._thoughts.get(item.id) == thought):
-            return  # sent twice: some clients put it before each call of the turn
+        if self._thoughts.has(item.id, thought):
+            return
         if self._text and not self._calls:
             self._flush()
         self._reasoning += thought
-        self._thought = thought
-        if item.id:
-            self._thoughts[item.id] = thought
+        self._thoughts.add(item.id, thought)
 
     def _thinking(self, item: InputItem) -> str:
         if item.encrypted_content:
@@ -243,7 +241,7 @@ class Transcript:
         call = Call(item.call_id, sendable_name(self._upstream_name(name, item.namespace)), arguments)
         if self._repeats is not None and self._repeats.take_call(call):
             return
-        if (self._calls.answered or self._deferred) and not self._beside:
+        if (self._calls.answered or self._deferred) and not (self._exchange is not None and self._exchange.beside_client):
             self._begin_assistant()
         self._calls.add(call, place)
         if item.status in _UNFINISHED:
@@ -261,7 +259,7 @@ class Transcript:
                 return
             message = f"No tool call found for function call output with call_id {call_id}. No call before '{place}' waits for it."
             raise InvalidRequest(message, param=at(place, "call_id"))
-        self._turn, self._beside = None, False  # whatever the server's tools did next, the model had read this
+        self._exchange = None  # whatever the server's tools did next, the model had read this
         if others:
             self._deferred.append(User((TextPart(f"Images of the result of call {call_id}:"), *others)))
 
@@ -279,9 +277,9 @@ class Transcript:
         call = Call(exchange.call.call_id, exchange.call.name, sendable(exchange.call.arguments))
         if self._ends_approved(call.call_id, exchange.text) or self._is_known(exchange, call):
             return
-        if exchange.turn != self._turn or not exchange.turn:
+        if self._exchange is None or exchange.turn != self._exchange.turn or not exchange.turn:
             self._begin_assistant()
-        self._turn, self._beside = exchange.turn, exchange.beside_client
+        self._exchange = exchange
         self._exchanged[call.call_id] = call
         if exchange.text is None:
             self.awaited[exchange.item_id] = exchange.call
@@ -353,7 +351,7 @@ class Transcript:
         elif self._text or self._reasoning:
             self.messages.append(Assistant(self._text, self._reasoning))
         self._text = self._reasoning = ""
-        self._turn, self._beside, self._thought = None, False, None
+        self._exchange = self._thoughts.last = None
         if self._deferred:
             self.messages += self._deferred
             self._deferred = []
