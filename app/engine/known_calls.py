@@ -113,7 +113,7 @@ class KnownThoughts:
         return thought == self.last or bool(item_id and self._by_id.get(item_id) == thought)
 
     def add(self, item_id: str | None, thought: str) -> None:
-        """It was read."""
+        """Note one that was read."""
         self.last = thought
         if item_id:
             self._by_id[item_id] = thought

@@ -1,4 +1,4 @@
-"""The turns of one response: the model speaks, its hosted calls run, it is asked again with what they brought, until it has its answer."""
+"""The turns of one response: the model answers, its hosted calls run, it is asked again with their results, until it calls no more."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def run(prepared: Prepared, started: Started, assembler: Assembler, hosted
             return
         offered = turns_left > 1 and left != 0
         tools = _offered(prepared, hosted=offered)
-        not_run = [*_limits(calls[len(allowed) :]), *_corrections(unknown, tools, turns_left)]
+        not_run = [*_beyond_limit(calls[len(allowed) :]), *_corrections(unknown, tools, turns_left)]
         prepared = _continued(prepared, _said(output, ran, not_run, images=prepared.can.images), tokens, tools)
         assembler.begin_turn()
         started = await around.reopen(prepared.call)
@@ -142,7 +142,7 @@ def _said(
     return [Assistant(text, reasoning, calls), *results, *(_shown([image for one in ran for image in one.images]) if images else ())]
 
 
-def _limits(ignored: Sequence[HostedCall]) -> Iterator[tuple[Call, ToolResult]]:
+def _beyond_limit(ignored: Sequence[HostedCall]) -> Iterator[tuple[Call, ToolResult]]:
     """Calls beyond the limit, and that the model is told of it."""
     for call in ignored:
         yield Call(call.call_id, call.name, sendable(call.arguments)), ToolResult(call.call_id, _NOT_RUN)

@@ -1,4 +1,4 @@
-"""The way of one request to an upstream that accepts it."""
+"""Sends one request to an upstream that accepts it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Opening:
         `host` serves built-in tools that the conversation brings; kept, it would hold on to the run.
         Raises UpstreamError, and ApiError for what preparing it shows to be wrong.
         """
-        target = self._aim()
+        target = self._find_target()
 
         async def build(route: Route) -> ModelCall:
             self.prepared = await self._preparation.prepare(route.provider, target.model, self._now, host)
@@ -54,7 +54,7 @@ class Opening:
             return started
 
     async def _send(self, call: ModelCall) -> Started:
-        target, prepared = self._aim(), self.prepared
+        target, prepared = self._find_target(), self.prepared
 
         async def build(_route: Route) -> ModelCall:
             return call
@@ -78,7 +78,7 @@ class Opening:
                 error = again
         raise error
 
-    def _aim(self) -> Target:
+    def _find_target(self) -> Target:
         if self._target is None:
             self._target = self._router.target(self._admitted.model)
         return self._target

@@ -34,7 +34,7 @@ from app.providers.base import Capabilities, ForcedCall, JsonObject, JsonSchema,
 _WITHOUT_EFFECT: dict[str, float] = {"presence_penalty": 0, "frequency_penalty": 0, "repetition_penalty": 1, "min_p": 0}
 _VERBOSITY = {"low": "Keep the answer short.", "medium": "", "high": "Answer in detail."}
 """Qwen has no parameter for it: `text.verbosity` is put into words."""
-_NOTHING = Offer()
+_NO_OFFER = Offer()
 
 Host = Callable[[Sequence[Entry]], Hosted]
 """Makes what serves built-in tools."""
@@ -154,19 +154,19 @@ class Preparation:
         view = self._view(provider, can)
         context = await self._history.context(view, self._requested.request.previous_response_id, now)
         if self._requested.large:
-            await _make_way()
+            await _yield_to_others()
         items, transcript = self._read(view, context)
         admitted = self._admitted = self._with_tools(transcript, host)
         decision = thinking.decide(admitted.request, can, excluded=_excludes_thinking(admitted, can))
-        offer = _NOTHING if self.hosted is None else await self._offer(self.hosted, transcript, can, thinks=decision.enabled is True)
+        offer = _NO_OFFER if self.hosted is None else await self._offer(self.hosted, transcript, can, thinks=decision.enabled is True)
         resumed = await self._resume(transcript) if transcript.approved else ()
         transcript.close()
         await view.load_media(transcript, items)
         if admitted.large:
-            await _make_way()
+            await _yield_to_others()
         call, duties = self._call(transcript, _Setting(provider, model, can, decision, context, offer))
         if admitted.large:
-            await _make_way()
+            await _yield_to_others()
         hosted = frozenset([function.name for function in offer.functions])
         warnings = self._warnings(transcript)
         return Prepared(provider, admitted.tools, call, decision, duties, view, context, items, transcript, can, warnings, hosted, resumed)
@@ -280,8 +280,8 @@ class Preparation:
         return (*left_out, "encrypted reasoning of another server or model was left out") if transcript.dropped_thinking else left_out
 
 
-async def _make_way() -> None:
-    """Others' tokens go first, between two steps of a large request; nothing that they could change is read across it."""
+async def _yield_to_others() -> None:
+    """Let other requests' tokens be sent between two steps of a large one; nothing that they could change is read across it."""
     await asyncio.sleep(0)
 
 

@@ -140,7 +140,7 @@ class Run:
         assembler.start()
         frames = assembler.take()
         if self.admitted.store:
-            self.audience.tell(frames, final=False)
+            self.audience.publish(frames, final=False)
         return frames
 
     def _new_assembler(self) -> Assembler:
@@ -186,7 +186,7 @@ class Run:
             frames = assembler.take()
             if frames:
                 if followable:
-                    self.audience.tell(frames, final=False)
+                    self.audience.publish(frames, final=False)
                 await send(frames)
 
         await self._generate(publish)
@@ -195,7 +195,7 @@ class Run:
         finally:  # also when the client leaves while the record is being written: others may be following
             frames = self._end()
             if followable:
-                await self.audience.tell_end(frames)
+                await self.audience.publish_end(frames)
         await send(frames)
 
     async def whole(self) -> bytes:
@@ -282,9 +282,9 @@ class Run:
             await self._hosted.aclose()
 
     def _host(self, entries: Sequence[Entry]) -> Hosted:
-        return Hosted(entries, self._ports.limits, self._introduce, self._ports.metrics.tool_called)
+        return Hosted(entries, self._ports.limits, self._tool_context, self._ports.metrics.tool_called)
 
-    def _introduce(self, note: str | None, images: Sequence[ImagePart], cite: Cite) -> ToolContext:
+    def _tool_context(self, note: str | None, images: Sequence[ImagePart], cite: Cite) -> ToolContext:
         request, model = self.admitted.request, self.admitted.model
         asker = Asker(self._ports.router, model, self._ports.vision_model, self._add_usage)
         return ToolContext(
@@ -320,7 +320,7 @@ class Run:
         await self._settle()
         frames = self._end()
         if self.admitted.store:
-            await self.audience.tell_end(frames)
+            await self.audience.publish_end(frames)
 
     def _end(self) -> list[bytes]:
         assembler = self._built

@@ -69,7 +69,7 @@ class MoreTools(msgspec.Struct, frozen=True):
 
     @property
     def weight(self) -> int:
-        """Bytes."""
+        """Bytes of memory that the definitions take."""
         return sum(len(bytes(raw)) for raw in self.tools)
 
 

@@ -67,7 +67,7 @@ class Transcript:
         self._exchanged: dict[str, Call] = {}
         self._settled = len(self.messages)
         """Messages whose calls are `known`."""
-        self._unsaid: list[Call | ToolResult] = []
+        self._not_sent: list[Call | ToolResult] = []
         """What clients have seen of this turn and upstreams have not: calls left out, and renamed ones as they were."""
         self._repeats: Repeats | None = None
         # The model's turn that is being read, until `_flush` makes messages of it.
@@ -145,8 +145,8 @@ class Transcript:
         """A response ends here. `cut`: it was not completed."""
         self.cut = cut or self._calls.cut
         self._flush()
-        self.known = self.known.extended(self.messages[self._settled :], self._unsaid)
-        self._unsaid = []
+        self.known = self.known.extended(self.messages[self._settled :], self._not_sent)
+        self._not_sent = []
 
     def resume(self) -> None:
         """What follows continues the last response, and may answer its calls."""
@@ -174,7 +174,7 @@ class Transcript:
     @property
     def call_ids(self) -> Container[str]:
         """The ids of all calls of the conversation, answered, open and left out; when the request is closed."""
-        return CallIds(self.known, self.messages, self._unsaid)
+        return CallIds(self.known, self.messages, self._not_sent)
 
     def _add_message(self, item: InputItem, place: str) -> None:
         match item.role:
@@ -331,7 +331,7 @@ class Transcript:
     def _leave_out_unanswered(self) -> None:
         """The conversation goes on without the results of the calls that wait; those that are approved run next."""
         gone = self._calls.leave_out(but=[call.call_id for call in self.approved])
-        self._unsaid += gone
+        self._not_sent += gone
         ids = {call.call_id for call in gone}
         self.awaited = {item_id: call for item_id, call in self.awaited.items() if call.call_id not in ids}
         if not self._waiting:
@@ -344,7 +344,7 @@ class Transcript:
             calls.reset()
         elif calls:
             if not self._waiting:
-                self._unsaid += calls.rename_twins()
+                self._not_sent += calls.rename_twins()
             self.messages.append(Assistant(self._text, self._reasoning, tuple([one.call for one in calls])))
             self.messages += [one.result for one in calls if one.result is not None]
             calls.reset()
