@@ -90,7 +90,7 @@ def admit(body: bytes, limits: Limits, validator: Validator, catalog: Catalog, *
     """
     request = parse(body)
     if not request.model:
-        raise InvalidRequest("Missing required parameter: 'model'.", code="missing_required_parameter", param="model")
+        raise content.missing("model")
     if len(request.model) > _MAX_NAME or not request.model.isprintable():
         raise InvalidRequest(
             f"Invalid 'model': expected printable text of at most {_MAX_NAME} characters.", code="invalid_value", param="model"
@@ -192,7 +192,7 @@ def _limit(name: str, size: int, most: int) -> None:
 def _items(request: CreateResponse, body: bytes, limits: Limits) -> tuple[Item, ...]:
     given = request.input
     if given is None:
-        raise InvalidRequest("Missing required parameter: 'input'.", code="missing_required_parameter", param="input")
+        raise content.missing("input")
     if isinstance(given, str):
         raw = msgspec.Raw(b'{"type":"message","role":"user","content":[{"type":"input_text","text":%b}]}' % msgspec.json.encode(given))
         return (Item(raw, InputItem(type="message", role="user", content=given), "input"),)
@@ -250,11 +250,9 @@ def _format(wanted: TextFormat | None, validator: Validator) -> JsonSchema | Jso
     if kind == "json_object":
         return JsonObject()
     if not wanted.name:
-        raise InvalidRequest("Missing required parameter: 'text.format.name'.", code="missing_required_parameter", param="text.format.name")
+        raise content.missing("text.format.name")
     schema = given(wanted.schema)
     if schema is None:
-        raise InvalidRequest(
-            "Missing required parameter: 'text.format.schema'.", code="missing_required_parameter", param="text.format.schema"
-        )
+        raise content.missing("text.format.schema")
     validator.check_schema(bytes(schema))
     return JsonSchema(wanted.name, schema, wanted.description, wanted.strict)

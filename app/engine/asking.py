@@ -9,7 +9,7 @@ from contextlib import aclosing
 import msgspec
 
 from app.engine.reading import Manner, Reader
-from app.engine.routing import Router
+from app.engine.routing import Router, Target
 from app.engine.untrusted import defused
 from app.protocol.deltas import Text, TokenUsage
 from app.protocol.errors import ApiError
@@ -37,11 +37,12 @@ class Asker(msgspec.Struct, frozen=True):
             raise ToolFailure("The model that should have helped with this could not be asked.") from error
 
     async def _answer(self, question: str, images: Sequence[ImagePart], max_tokens: int) -> str:
-        target = self.router.target(self.vision_model if images and self.vision_model else self.model)
-        route = target.routes[0]
-        can = route.provider.capabilities(target.model)
+        model = self.vision_model if images and self.vision_model else self.model
+        target = self.router.target(model)
+        target = msgspec.structs.replace(target, routes=target.routes[:1])  # the call is written for this one
+        can = target.routes[0].provider.capabilities(target.model)
         if images and not can.images:
-            raise ToolFailure(f"The model '{self.model}' does not take images; GATEWAY_VISION_MODEL can name one that does, for this tool.")
+            raise ToolFailure(f"The model '{model}' does not take images; GATEWAY_VISION_MODEL can name one that does, for this tool.")
         asked = defused(question)  # tools put into it what they have read
         call = ModelCall(
             model=target.model,
@@ -50,15 +51,18 @@ class Asker(msgspec.Struct, frozen=True):
             thinking=_without_thinking(can),
             stream=False,
         )
+        return await self._read(target, call)
+
+    async def _read(self, target: Target, call: ModelCall) -> str:
+        """The text of the answer, whose cost is counted."""
 
         async def build(_route: object) -> ModelCall:
             return call
 
-        only = msgspec.structs.replace(target, routes=(route,))
-        _, batch, rest = await self.router.open(only, build)
+        _, batch, rest = await self.router.open(target, build)
         reader = Reader(Manner(unopened="possible", thinking_off=call.thinking.enabled is False))
-        deltas = list(reader.read(batch))
         async with aclosing(rest):
+            deltas = list(reader.read(batch))
             async for batch in rest:
                 deltas += reader.read(batch)
         deltas += reader.flush()

@@ -12,13 +12,13 @@ _log = logging.getLogger(__name__)
 
 
 class Audience:
-    """Of one response."""
+    """The readers of one response's stream."""
 
     def __init__(self, project_id: str, response_id: str, shared: EventLog | None) -> None:
         self._project_id = project_id
         self._id = response_id
         self._log = shared
-        self._told = 0
+        self._published = 0
         self._followers: list[asyncio.Queue[Batch]] = []
         self._last: Batch | None = None
         self._unshared: list[bytes] = []
@@ -46,10 +46,10 @@ class Audience:
         finally:
             self._followers.remove(news)
 
-    def tell(self, frames: list[bytes], *, final: bool) -> None:
-        """Let the readers have the frames. Nothing is kept: one that comes later gets the past from `catch_up`."""
-        first = self._told
-        self._told += len(frames)
+    def publish(self, frames: list[bytes], *, final: bool) -> None:
+        """Hand the frames to the readers. Nothing is kept: a later reader gets the earlier frames from `past`, as `follow` is given it."""
+        first = self._published
+        self._published += len(frames)
         if final or self._followers:
             batch = Batch(first, tuple(frames), final)
             self._last = batch if final else None
@@ -58,9 +58,9 @@ class Audience:
         if self._log is not None:
             self._unshared.extend(frames)
 
-    async def tell_end(self, frames: list[bytes]) -> None:
-        """As `tell`, for the last frames. A stream that was over before it was shared at all is read from the store elsewhere."""
-        self.tell(frames, final=True)
+    async def publish_end(self, frames: list[bytes]) -> None:
+        """As `publish`, for the last frames. A stream that was over before it was shared at all is read from the store elsewhere."""
+        self.publish(frames, final=True)
         if self._shared:
             await self.share(final=True)
 
@@ -69,7 +69,7 @@ class Audience:
         frames, self._unshared = self._unshared, []
         if not frames or self._log is None:
             return
-        batch = Batch(self._told - len(frames), tuple(frames), final)
+        batch = Batch(self._published - len(frames), tuple(frames), final)
         self._shared = True
         try:
             await self._log.append(self._project_id, self._id, batch)

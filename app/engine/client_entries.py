@@ -57,6 +57,12 @@ def function_of(tool_type: str, raw: msgspec.Raw, place: str) -> FunctionTool:
     return _OFFERS[tool_type](CLIENT_TOOLS[tool_type], raw, place)
 
 
+def check_parameters(parameters: msgspec.Raw, place: str) -> None:
+    """Raise InvalidRequest unless a function's parameters are an object, as every JSON Schema for them is."""
+    if not bytes(parameters).lstrip().startswith(b"{"):
+        raise InvalidRequest(f"Invalid '{place}': expected a JSON Schema object.", code="invalid_type", param=place)
+
+
 def _local_shell(kind: ClientTool, raw: msgspec.Raw, place: str) -> FunctionTool:
     parse_entry(raw, _LocalShell, place)
     return _function(kind)
@@ -92,9 +98,8 @@ def _tool_search(kind: ClientTool, raw: msgspec.Raw, place: str) -> FunctionTool
         message = "A search of tools by the server is not served; send 'execution': 'client' and answer the calls yourself."
         raise InvalidRequest(message, code="unsupported_tool", param=f"{place}.execution")
     parameters = given(entry.parameters)
-    if parameters is not None and not bytes(parameters).lstrip().startswith(b"{"):
-        message = f"Invalid '{place}.parameters': expected a JSON Schema object."
-        raise InvalidRequest(message, code="invalid_type", param=f"{place}.parameters")
+    if parameters is not None:
+        check_parameters(parameters, f"{place}.parameters")
     return _function(kind, entry.description, parameters)
 
 

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import msgspec
 
+from app.engine.content import missing
 from app.engine.toolset import MoreTools, upstream_name
 from app.protocol.client_items import Payload
 from app.protocol.client_tools import CALLS, CLIENT_TOOLS, arguments_of
@@ -55,8 +56,7 @@ def _arguments(kind: str, raw: msgspec.Raw, place: str) -> str:
     if isinstance(told, str):
         return told
     if not isinstance(told, dict):
-        message = f"Missing required parameter: '{place}'." if told is None else f"Invalid '{place}': expected an object."
-        raise InvalidRequest(message, code="missing_required_parameter" if told is None else "invalid_type", param=place)
+        raise missing(place) if told is None else _unlike(place, "an object")
     payload = tool.read(cast("Members", told))
     return msgspec.json.encode(told).decode() if payload is None else arguments_of(payload)
 
@@ -66,7 +66,7 @@ def _more_tools(raw: msgspec.Raw, fields: InputItem, place: str) -> MoreTools:
     try:
         tools = tuple(tool.copy() for tool in msgspec.json.decode(raw, type=_Tools).tools)  # else they would keep the whole body
     except msgspec.ValidationError as error:
-        raise InvalidRequest(f"Invalid '{at}': expected a list of tools.", code="invalid_type", param=at) from error
+        raise _unlike(at, "a list of tools") from error
     if fields.type == "additional_tools":
         return MoreTools(tools, at if place else "", found=False)
     lines = [line for i, tool in enumerate(tools) for line in _described(tool, f"{at}[{i}]")]
@@ -88,13 +88,13 @@ def _shell_text(members: Members, place: str) -> str:
     if isinstance(outputs, str):
         return outputs
     if not isinstance(outputs, list):
-        raise InvalidRequest(f"Invalid '{place}': expected a list of outputs.", code="invalid_type", param=place)
+        raise _unlike(place, "a list of outputs")
     return "\n\n".join(_command_text(one, f"{place}[{i}]") for i, one in enumerate(cast("list[Any]", outputs))) or "(no output)"
 
 
 def _command_text(output: Any, place: str) -> str:
     if not isinstance(output, dict):
-        raise InvalidRequest(f"Invalid '{place}': expected an object.", code="invalid_type", param=place)
+        raise _unlike(place, "an object")
     members = cast("Members", output)
     outcome = cast("Members", members["outcome"] if isinstance(members.get("outcome"), dict) else {})
     stdout, stderr = str(members.get("stdout") or ""), str(members.get("stderr") or "")
@@ -112,8 +112,12 @@ def _patch_text(members: Members, _place: str) -> str:
 def _local_shell_text(members: Members, place: str) -> str:
     output = members.get("output")
     if output is None:
-        raise InvalidRequest(f"Missing required parameter: '{place}'.", code="missing_required_parameter", param=place)
+        raise missing(place)
     return output if isinstance(output, str) else msgspec.json.encode(output).decode()
+
+
+def _unlike(place: str, expected: str) -> InvalidRequest:
+    return InvalidRequest(f"Invalid '{place}': expected {expected}.", code="invalid_type", param=place)
 
 
 BRING_TOOLS = frozenset({"additional_tools", CLIENT_TOOLS["tool_search"].output})

@@ -1,4 +1,4 @@
-"""The content of items as parts that a chat model reads. Pure."""
+"""The content of items as parts that a chat model reads, and the refusal of what cannot be read. Pure."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def at(place: str, field: str) -> str:
     return f"{place}.{field}" if place else field
 
 
-def missing(param: str) -> InvalidRequest:
-    """The refusal of an item that lacks a field."""
-    return InvalidRequest(f"Missing required parameter: '{param}'.", code="missing_required_parameter", param=param)
+def missing(param: str, hint: str = "") -> InvalidRequest:
+    """The refusal of a request that lacks a parameter. `hint` ends the sentence."""
+    return InvalidRequest(f"Missing required parameter: '{param}'{hint}.", code="missing_required_parameter", param=param)
 
 
 def unread(kind: str | None, place: str) -> InvalidRequest:

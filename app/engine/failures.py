@@ -1,11 +1,16 @@
-"""The upstream's failures, as the client hears of them: before the first byte as an HTTP error, after it inside the response."""
+"""Failures as the client is told of them: before the first byte as an HTTP error, after it inside the response."""
 
 from __future__ import annotations
 
+import logging
+
+from app.engine.turn import ModelFailure
+from app.protocol.arguments import InvalidArguments
 from app.protocol.errors import ApiError, InvalidRequest, NotFound, RateLimited, Unavailable
 from app.protocol.response import ResponseError
 from app.providers.base import UpstreamError
 
+_log = logging.getLogger(__name__)
 _BAD_GATEWAY = 502
 
 
@@ -26,7 +31,22 @@ def to_api(error: UpstreamError) -> ApiError:
             return Unavailable(error.message, status=status, code=code, param=param, retry_after=retry_after, passes=passes)
 
 
-def response_code(error: UpstreamError | ApiError) -> str:
+def inside(error: Exception, response_id: str) -> ResponseError:
+    """The `error` of a response that has begun. Of what nobody expected only the log says more."""
+    match error:
+        case UpstreamError():
+            _log.warning("upstream failed during response %s: %s", response_id, error.message)
+            return ResponseError(_response_code(error), error.message)
+        case ApiError():
+            return ResponseError(_response_code(error), error.message)
+        case ModelFailure() | InvalidArguments():
+            return ResponseError("server_error", str(error))
+        case _:
+            _log.error("response %s failed", response_id, exc_info=error)
+            return ResponseError("server_error", "The gateway failed while generating the response.")
+
+
+def _response_code(error: UpstreamError | ApiError) -> str:
     """The `error.code` of a failed response: one of those the SDKs list."""
     match error.status:
         case 429:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -45,7 +45,7 @@ class RefusedCall(msgspec.Struct):
 
 
 class Gate:
-    """Stands between one turn of the model and the assembler.
+    """What one turn of the model says, before the assembler gets it: `passed` for each batch, `check` at the end.
 
     Calls get the names of the functions that are meant; those of no function are kept back, and with the first of them all that follows,
     so that a second try stays possible. Text is held until it has been checked where the request demands something of it that the upstream
@@ -66,20 +66,20 @@ class Gate:
         self._said: list[str] = []
         self._thought: list[str] = []
         self._called = False
-        self._refusing = False
-        self._swallowed: dict[int, RefusedCall] = {}
+        self._model_refuses = False
+        self._refused_by_index: dict[int, RefusedCall] = {}
         """By their numbers in the turn."""
         self.refused: list[RefusedCall] = []
         """Calls that the client is not shown."""
         self.kept_format: bool | None = None
-        """Whether the answer was in the format as it came; None: it tells nothing."""
+        """Whether the answer was in the format as it came; None: that was not seen."""
 
     @property
     def holds(self) -> bool:
         """Text does not go on before it is whole."""
         return self._holding and not self._trusting
 
-    def let(self, batch: Sequence[Delta]) -> Sequence[Delta]:
+    def passed(self, batch: Sequence[Delta]) -> Sequence[Delta]:
         """What may go on now; the per-token path."""
         if self._passes:
             for delta in batch:
@@ -92,13 +92,13 @@ class Gate:
             self._sort(delta, through)
         return through
 
-    def verdict(self, assembler: Assembler) -> tuple[str | None, Sequence[Delta]]:
-        """What is wrong with the turn (None: nothing), and what was held, to let go on."""
+    def check(self, assembler: Assembler) -> tuple[str | None, Sequence[Delta]]:
+        """What is wrong with the turn (None: nothing), and what was held and may go on now."""
         if assembler.finish_reason in _CUT_OFF:
             return None, self._held
         if self.refused:
             return self.refused[0].complaint, self._held
-        if self._refusing or assembler.called:
+        if self._model_refuses or assembler.called:
             return None, self._held
         if self._duties.forced is not None:
             return "The model did not call a function, although 'tool_choice' demands it.", self._held
@@ -111,8 +111,8 @@ class Gate:
             through.append(delta)
         elif isinstance(delta, CallOpened):
             self._open(delta, through)
-        elif isinstance(delta, CallArguments) and delta.index in self._swallowed:
-            self._swallowed[delta.index].fragments.append(delta.fragment)
+        elif isinstance(delta, CallArguments) and delta.index in self._refused_by_index:
+            self._refused_by_index[delta.index].fragments.append(delta.fragment)
         elif self.refused:
             self._held.append(delta)
         else:
@@ -131,21 +131,21 @@ class Gate:
                 self._held.append(delta)
                 return
         elif isinstance(delta, Refusal) and delta.text:
-            self._refusing = True
+            self._model_refuses = True
             self._release(through)
         through.append(delta)
 
     def _open(self, delta: CallOpened, through: list[Delta]) -> None:
         prepared = self._prepared
-        earlier = self._swallowed.get(delta.index)
+        earlier = self._refused_by_index.get(delta.index)
         if earlier is not None and (earlier.name, earlier.call_id) == (delta.name, delta.call_id):
             return  # some servers repeat both with every fragment
         found = prepared.function(delta.name)
         beyond = self._called and not prepared.call.parallel_tool_calls  # the assembler leaves it out, whatever its name
         if found is None and not beyond:
-            self._swallow(delta)
+            self._refuse_call(delta)
             return
-        self._swallowed.pop(delta.index, None)
+        self._refused_by_index.pop(delta.index, None)
         if found is not None and found != delta.name:
             delta = msgspec.structs.replace(delta, name=found)
         self._called = True
@@ -156,10 +156,10 @@ class Gate:
             self._release(through)
             through.append(delta)
 
-    def _swallow(self, delta: CallOpened) -> None:
+    def _refuse_call(self, delta: CallOpened) -> None:
         withheld = resolve(delta.name, self._duties.withheld, self._prepared.tools.targets) is not None
         call = RefusedCall(delta.index, delta.call_id, delta.name, withheld, [])
-        self._swallowed[delta.index] = call
+        self._refused_by_index[delta.index] = call
         self.refused.append(call)
         self._passes = False
 
@@ -176,14 +176,29 @@ class Gate:
             self.kept_format = violation is None
             if violation is None or not self._holding:
                 return violation, self._held
-        # Some servers put the JSON into the thinking, and models like to wrap it.
-        thought = "".join(self._thought)
-        wrapped = (extract_json(text), extract_json(text.rpartition(_THOUGHT_ENDS)[2]))
-        for candidate in wrapped if text.strip() else (extract_json(thought), last_object(thought)):
-            if candidate is not None and self._violation(candidate, schema) is None:
+        seen = {text.strip()}
+        for candidate in _candidates_in_text(text) if text.strip() else _candidates_in_thinking("".join(self._thought)):
+            if candidate is None or candidate in seen:
+                continue
+            if self._violation(candidate, schema) is None:
                 return None, [Text(candidate)]
+            seen.add(candidate)
         return violation, ()
 
     def _violation(self, text: str, schema: bytes | None) -> str | None:
         violation = self._validator.violation(text, schema)
         return f"The model's answer does not match 'text.format': {violation}" if violation else None
+
+
+def _candidates_in_text(text: str) -> Iterator[str | None]:
+    """What may be the answer within a text: models like to wrap it."""
+    yield extract_json(text)
+    _, tag, behind = text.rpartition(_THOUGHT_ENDS)
+    if tag:
+        yield extract_json(behind)
+
+
+def _candidates_in_thinking(thought: str) -> Iterator[str | None]:
+    """What may be the answer within the thinking, into which some servers put it."""
+    yield extract_json(thought)
+    yield last_object(thought)

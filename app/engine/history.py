@@ -52,11 +52,6 @@ class View(msgspec.Struct, frozen=True):
     unseal: Callable[[str], str | None]
     media: Media
 
-    @property
-    def preserves_thinking(self) -> bool:
-        """Earlier thinking stays in."""
-        return self.can.preserves_thinking
-
     def key(self, response_id: str) -> _Key:
         """Under which the response's context is kept."""
         can = self.can
@@ -76,9 +71,9 @@ class View(msgspec.Struct, frozen=True):
 
     def settle(self, transcript: Transcript, turns: frozenset[str], prefix: bytes, expires_at: int = 0) -> Context:
         """The context after the transcript: what no later turn changes is encoded."""
-        messages = transcript.messages
-        closed = len(messages) if self.preserves_thinking and not transcript.open_calls else last_user(messages)
-        prefix = join(prefix, self.encoder.encode_messages(messages[:closed], reasoning=self.preserves_thinking)) if closed else prefix
+        messages, preserves = transcript.messages, self.can.preserves_thinking
+        closed = len(messages) if preserves and not transcript.open_calls else last_user(messages)
+        prefix = join(prefix, self.encoder.encode_messages(messages[:closed], reasoning=preserves)) if closed else prefix
         return Context(
             turns=turns,
             system=tuple(transcript.system),

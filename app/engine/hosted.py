@@ -26,8 +26,8 @@ _log = logging.getLogger(__name__)
 _INTERNAL_ERROR = -32603
 """JSON-RPC's code for it."""
 
-Introduce = Callable[[str | None, Sequence[ImagePart], Cite], ToolContext]
-"""(the tool's note, the conversation's images, the citations) -> what the tool learns of the response."""
+MakeContext = Callable[[str | None, Sequence[ImagePart], Cite], ToolContext]
+"""(the tool's note, the conversation's images, the citations) -> what the tool is given of the response."""
 
 Count = Callable[[str, str, float], None]
 """(tool, how the call ended, seconds) -> counted."""
@@ -57,12 +57,12 @@ class Offer(msgspec.Struct, frozen=True):
 class Hosted:
     """The tools one request asks for. `offer` first; `aclose` at the end."""
 
-    def __init__(self, entries: Sequence[Entry], limits: Limits, introduce: Introduce, count: Count) -> None:
+    def __init__(self, entries: Sequence[Entry], limits: Limits, make_context: MakeContext, count: Count) -> None:
         self.entries = entries
         """Those of `tools`; before `offer` the conversation may add to them."""
         self._count = count
         self._limits = limits
-        self._introduce = introduce
+        self._make_context = make_context
         self._sessions: dict[str, ToolSession] = {}
         self._owners: dict[str, str] = {}
         """Function -> the entry's key."""
@@ -71,10 +71,6 @@ class Hosted:
         self._turns = 0
         self.citations = Citations()
         self.exchanges = Exchanges()
-
-    def __bool__(self) -> bool:
-        """Whether there are any."""
-        return bool(self.entries)
 
     async def offer(self, where: Where, notes: Mapping[str, str], images: Sequence[ImagePart]) -> Offer:
         """Open what is to run here, and name what the upstream shall run. Raises ApiError."""
@@ -85,7 +81,7 @@ class Hosted:
             if entry.request is None:
                 raise unavailable(entry)
             if entry.key not in self._sessions:
-                session = await entry.request.open(self._introduce(notes.get(entry.key), images, self.citations.cite))
+                session = await entry.request.open(self._make_context(notes.get(entry.key), images, self.citations.cite))
                 self._sessions[entry.key] = session
                 self._owners.update(dict.fromkeys((function.name for function in session.functions), entry.key))
                 if session.note is not None:
@@ -147,9 +143,9 @@ class Hosted:
             self.exchanges.calls[item_id] = Exchange(item_id, one.asked, text, self._turns, beside_client)
 
     async def aclose(self) -> None:
-        """The response is over; what the model has read is still told. Nothing holds on to the run any more: without cycles its memory,
+        """The response is over; `exchanges` stay readable. Nothing holds on to the run any more: without cycles its memory,
         which can be megabytes, is free at once, and not when the garbage collector counts enough objects."""
-        self._introduce = _closed
+        self._make_context = _closed
         while self._sessions:
             key, session = self._sessions.popitem()
             try:

@@ -1,4 +1,4 @@
-"""Which calls and results a conversation holds, so that what a client sends again is told from what is new. Pure."""
+"""Which calls, results and thoughts a conversation holds, so that what a client sends again is told from what is new. Pure."""
 
 from __future__ import annotations
 
@@ -96,6 +96,27 @@ class Repeats:
         """A call that was sent again with a result that the chain does not hold: it was made once more."""
         repeated = self._repeated.get(call_id)
         return repeated.pop(0) if repeated else None
+
+
+class KnownThoughts:
+    """Reasoning items that were read: some clients send the same one before each call of a turn."""
+
+    __slots__ = ("_by_id", "last")
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, str] = {}
+        self.last: str | None = None
+        """Of the turn that is being read."""
+
+    def has(self, item_id: str | None, thought: str) -> bool:
+        """Whether it is one of them: the last one again, or the one of that id."""
+        return thought == self.last or bool(item_id and self._by_id.get(item_id) == thought)
+
+    def add(self, item_id: str | None, thought: str) -> None:
+        """Note one that was read."""
+        self.last = thought
+        if item_id:
+            self._by_id[item_id] = thought
 
 
 class CallIds:

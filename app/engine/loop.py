@@ -1,4 +1,4 @@
-"""The turns of one response: the model speaks, its hosted calls run, it is asked again with what they brought, until it has its answer."""
+"""The turns of one response: the model answers, its hosted calls run, it is asked again with their results, until it calls no more."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from app.engine import turn
 from app.engine.gate import RefusedCall
 from app.engine.history import join
 from app.engine.hosted import Hosted, Ran
-from app.engine.preparation import Duties, Prepared, forced_in_words
+from app.engine.preparation import Prepared, forced_in_words
 from app.engine.routing import Started
 from app.engine.turn import ModelFailure, Surroundings, functions_in_words
 from app.protocol.arguments import sendable
@@ -71,8 +71,8 @@ async def run(prepared: Prepared, started: Started, assembler: Assembler, hosted
             return
         offered = turns_left > 1 and left != 0
         tools = _offered(prepared, hosted=offered)
-        not_run = [*_limits(calls[len(allowed) :]), *_corrections(unknown, tools, turns_left)]
-        prepared = _continued(prepared, _said(output, ran, not_run), tokens, tools)
+        not_run = [*_beyond_limit(calls[len(allowed) :]), *_corrections(unknown, tools, turns_left)]
+        prepared = _continued(prepared, _said(output, ran, not_run, images=prepared.can.images), tokens, tools)
         assembler.begin_turn()
         started = await around.reopen(prepared.call)
 
@@ -131,16 +131,18 @@ def _settle(ran: Ran, assembler: Assembler) -> str:
     return assembler.output[place].id
 
 
-def _said(output: Sequence[OutputItem], ran: Sequence[Ran], not_run: Sequence[tuple[Call, ToolResult]]) -> Sequence[Message]:
-    """The turn as the model will read it: what it said and called, and the results."""
+def _said(
+    output: Sequence[OutputItem], ran: Sequence[Ran], not_run: Sequence[tuple[Call, ToolResult]], *, images: bool
+) -> Sequence[Message]:
+    """The turn as the model will read it: what it said and called, and the results. `images`: it can see those of tools."""
     exchanges = [*((one.asked, one.result) for one in ran), *not_run]
     text = "".join(p.text for item in output if isinstance(item, MessageItem) for p in item.content if isinstance(p, OutputText))
     reasoning = "\n".join(_thought(item) for item in output if isinstance(item, ReasoningItem))
     calls, results = tuple(call for call, _ in exchanges), [result for _, result in exchanges]
-    return [Assistant(text, reasoning, calls), *results, *_shown([image for one in ran for image in one.images])]
+    return [Assistant(text, reasoning, calls), *results, *(_shown([image for one in ran for image in one.images]) if images else ())]
 
 
-def _limits(ignored: Sequence[HostedCall]) -> Iterator[tuple[Call, ToolResult]]:
+def _beyond_limit(ignored: Sequence[HostedCall]) -> Iterator[tuple[Call, ToolResult]]:
     """Calls beyond the limit, and that the model is told of it."""
     for call in ignored:
         yield Call(call.call_id, call.name, sendable(call.arguments)), ToolResult(call.call_id, _NOT_RUN)
@@ -177,14 +179,9 @@ def _continued(prepared: Prepared, said: Sequence[Message], tokens: int | None, 
         call,
         system=system,
         prefix=join(call.prefix, prepared.provider.encode_messages(call.messages, reasoning=True)),  # each message is written once
-        messages=tuple(message for message in said if prepared.can.images or not _is_image(message)),
+        messages=tuple(said),
         tools=offered,
         forced_call=None,
         sampling=msgspec.structs.replace(call.sampling, max_output_tokens=tokens),
     )
-    relaxed = Duties(None, duties.format, duties.withheld, duties.enforced)
-    return msgspec.structs.replace(prepared, call=following, duties=relaxed)
-
-
-def _is_image(message: Message) -> bool:
-    return isinstance(message, User) and not isinstance(message.content, str)
+    return msgspec.structs.replace(prepared, call=following, duties=msgspec.structs.replace(duties, forced=None))

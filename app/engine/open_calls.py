@@ -50,11 +50,11 @@ class OpenCalls(list[OpenCall]):
 
     @property
     def unanswered(self) -> Sequence[OpenCall]:
-        """Those that wait."""
+        """The calls without a result, in their order."""
         return [one for one in self if one.result is None]
 
     def add(self, call: Call, place: str) -> None:
-        """The model calls."""
+        """Add a call of the model that has no result yet."""
         one = OpenCall(call, place)
         self.append(one)
         if call.call_id in self.waiting:
@@ -63,7 +63,7 @@ class OpenCalls(list[OpenCall]):
             self.waiting[call.call_id] = one
 
     def add_answered(self, call: Call, text: str) -> None:
-        """The model calls, and this is what came of it."""
+        """Add a call of the model with its result."""
         self.append(OpenCall(call, "", result_of(call, text)))
         self.answered = True
 
@@ -121,7 +121,7 @@ class OpenCalls(list[OpenCall]):
         return before
 
     def reset(self) -> None:
-        """The turn is over."""
+        """Forget the calls: their turn is over."""
         self.clear()
         self.answered = self.cut = False
         if self.waiting or self._later:

@@ -1,6 +1,8 @@
-"""The way of one request to an upstream that accepts it."""
+"""Sends one request to an upstream that accepts it."""
 
 from __future__ import annotations
+
+import msgspec
 
 from app.engine.admission import Admitted
 from app.engine.preparation import Host, Preparation, Prepared, shortened
@@ -26,7 +28,7 @@ class Opening:
         `host` serves built-in tools that the conversation brings; kept, it would hold on to the run.
         Raises UpstreamError, and ApiError for what preparing it shows to be wrong.
         """
-        target = self._aim()
+        target = self._find_target()
 
         async def build(route: Route) -> ModelCall:
             self.prepared = await self._preparation.prepare(route.provider, target.model, self._now, host)
@@ -35,13 +37,24 @@ class Opening:
         try:
             return await self._router.open(target, build)
         except UpstreamError as error:
-            if error.code != "context_length_exceeded" or self._admitted.request.truncation != "auto" or self.prepared is None:
+            if self.prepared is None or not self._may_shorten(error):
                 raise
-            return await self._shorter(self.prepared, error)
+            call, started = await self._shorter(self.prepared.call, error)
+            self.prepared = msgspec.structs.replace(self.prepared, call=call)  # what is asked later continues it
+            return started
 
     async def again(self, call: ModelCall) -> Started:
-        """Send another call to the same upstream, in whose words it is written. Raises UpstreamError."""
-        target, prepared = self._aim(), self.prepared
+        """Send another call to the same upstream, in whose words it is written; shortened as the first one. Raises UpstreamError."""
+        try:
+            return await self._send(call)
+        except UpstreamError as error:
+            if not self._may_shorten(error):
+                raise
+            _, started = await self._shorter(call, error)
+            return started
+
+    async def _send(self, call: ModelCall) -> Started:
+        target, prepared = self._find_target(), self.prepared
 
         async def build(_route: Route) -> ModelCall:
             return call
@@ -49,19 +62,23 @@ class Opening:
         routes = tuple(route for route in target.routes if prepared is not None and route.provider is prepared.provider)
         return await self._router.open(Target(target.model, routes), build)
 
-    async def _shorter(self, prepared: Prepared, error: UpstreamError) -> Started:
-        """Send less and less of the conversation, as long as it is too long."""
-        call: ModelCall | None = prepared.call
-        while (call := shortened(call, prepared.provider)) is not None:
+    def _may_shorten(self, error: UpstreamError) -> bool:
+        return error.code == "context_length_exceeded" and self._admitted.request.truncation == "auto"
+
+    async def _shorter(self, call: ModelCall, error: UpstreamError) -> tuple[ModelCall, Started]:
+        """Send less and less of the conversation, as long as it is too long; what was accepted, and how it begins."""
+        prepared = self.prepared
+        while prepared is not None and (shorter := shortened(call, prepared.provider)) is not None:
+            call = shorter
             try:
-                return await self.again(call)
+                return call, await self._send(call)
             except UpstreamError as again:
-                if again.code != "context_length_exceeded":
+                if not self._may_shorten(again):
                     raise
                 error = again
         raise error
 
-    def _aim(self) -> Target:
+    def _find_target(self) -> Target:
         if self._target is None:
             self._target = self._router.target(self._admitted.model)
         return self._target

@@ -12,7 +12,7 @@ import msgspec
 from app.engine import thinking
 from app.engine.admission import Admitted, Item
 from app.engine.catalog import Entry
-from app.engine.context import Context, last_user, weight
+from app.engine.context import Context, last_user
 from app.engine.exchanges import LISTING, listings, said
 from app.engine.history import History, View, join
 from app.engine.hosted import Hosted, Offer, Ran, missing_server
@@ -34,7 +34,7 @@ from app.providers.base import Capabilities, ForcedCall, JsonObject, JsonSchema,
 _WITHOUT_EFFECT: dict[str, float] = {"presence_penalty": 0, "frequency_penalty": 0, "repetition_penalty": 1, "min_p": 0}
 _VERBOSITY = {"low": "Keep the answer short.", "medium": "", "high": "Answer in detail."}
 """Qwen has no parameter for it: `text.verbosity` is put into words."""
-_NOTHING = Offer()
+_NO_OFFER = Offer()
 
 Host = Callable[[Sequence[Entry]], Hosted]
 """Makes what serves built-in tools."""
@@ -151,22 +151,22 @@ class Preparation:
         """
         can = provider.capabilities(model)
         _check_sampling(self._requested.sampling, can, provider.dialect)
-        decision = thinking.decide(self._requested.request, can, excluded=self._excludes_thinking(can))
         view = self._view(provider, can)
         context = await self._history.context(view, self._requested.request.previous_response_id, now)
         if self._requested.large:
-            await _make_way()
+            await _yield_to_others()
         items, transcript = self._read(view, context)
         admitted = self._admitted = self._with_tools(transcript, host)
-        offer = _NOTHING if self.hosted is None else await self._offer(self.hosted, transcript, can, thinks=decision.enabled is True)
+        decision = thinking.decide(admitted.request, can, excluded=_excludes_thinking(admitted, can))
+        offer = _NO_OFFER if self.hosted is None else await self._offer(self.hosted, transcript, can, thinks=decision.enabled is True)
         resumed = await self._resume(transcript) if transcript.approved else ()
         transcript.close()
         await view.load_media(transcript, items)
         if admitted.large:
-            await _make_way()
+            await _yield_to_others()
         call, duties = self._call(transcript, _Setting(provider, model, can, decision, context, offer))
         if admitted.large:
-            await _make_way()
+            await _yield_to_others()
         hosted = frozenset([function.name for function in offer.functions])
         warnings = self._warnings(transcript)
         return Prepared(provider, admitted.tools, call, decision, duties, view, context, items, transcript, can, warnings, hosted, resumed)
@@ -242,10 +242,6 @@ class Preparation:
             transcript.answer(one.result)
         return ran
 
-    def _excludes_thinking(self, can: Capabilities) -> bool:
-        forced = self._admitted.tools.forced is not None and not can.forced_calls_while_thinking
-        return forced or (self._admitted.format is not None and not can.formats_while_thinking)
-
     def _enforced_format(self, can: Capabilities, *, thinks: bool) -> Literal["whole", "json", None]:
         """How much of the format the upstream's decoder sees to: all of it, only that it is JSON, or nothing."""
         if self._admitted.format is None or (thinks and not can.formats_while_thinking):
@@ -284,9 +280,14 @@ class Preparation:
         return (*left_out, "encrypted reasoning of another server or model was left out") if transcript.dropped_thinking else left_out
 
 
-async def _make_way() -> None:
-    """Others' tokens go first, between two steps of a large request; nothing that they could change is read across it."""
+async def _yield_to_others() -> None:
+    """Let other requests' tokens be sent between two steps of a large one; nothing that they could change is read across it."""
     await asyncio.sleep(0)
+
+
+def _excludes_thinking(admitted: Admitted, can: Capabilities) -> bool:
+    forced = admitted.tools.forced is not None and not can.forced_calls_while_thinking
+    return forced or (admitted.format is not None and not can.formats_while_thinking)
 
 
 def _demanded(forced: ForcedCall | None, tools: Sequence[FunctionTool]) -> ForcedCall | None:
@@ -313,7 +314,7 @@ def _format_in_words(wanted: JsonSchema | JsonObject | None) -> str:
 
 def _repeated(item: Item, context: Context) -> bool:
     """The client sends an item again that the chain holds already."""
-    location = ids.locate(item.fields.id) if item.fields.id and context.turns else None
+    location = ids.locate(item.fields.id) if item.fields.id else None
     return location is not None and location.response_id in context.turns
 
 
@@ -327,12 +328,24 @@ def _check_sampling(sampling: Sampling, can: Capabilities, dialect: str) -> None
 
 
 def estimated_size(call: ModelCall) -> int:
-    """Bytes of text the model reads, about."""
-    return len(call.prefix) + sum(weight(message) for message in call.messages) + len(call.system or "")
+    """Bytes of JSON that the model reads, about."""
+    return len(call.prefix) + len(msgspec.json.encode((call.system, call.messages)))
 
 
-class _Role(msgspec.Struct, frozen=True):
+class _Shape(msgspec.Struct, frozen=True):
+    """What the messages of all dialects have in common."""
+
     role: str | None = None
+    type: str | None = None
+    content: msgspec.Raw = msgspec.Raw()
+
+    @property
+    def is_result(self) -> bool:
+        return self.role == "tool" or self.type == "function_call_output"
+
+    @property
+    def has_parts(self) -> bool:
+        return bytes(self.content).startswith(b"[")
 
 
 def shortened(call: ModelCall, provider: Provider) -> ModelCall | None:
@@ -342,8 +355,14 @@ def shortened(call: ModelCall, provider: Provider) -> ModelCall | None:
     """
     encoded = join(call.prefix, provider.encode_messages(call.messages, reasoning=True))
     messages = msgspec.json.decode(b"[%b]" % encoded, type=list[msgspec.Raw])
-    questions = [i for i, raw in enumerate(messages) if i and msgspec.json.decode(raw, type=_Role).role == "user"]
+    shapes = [msgspec.json.decode(raw, type=_Shape) for raw in messages]
+    questions = [i for i in range(1, len(shapes)) if _is_question(shapes[i], shapes[i - 1])]
     if not questions:
         return None
     cut = next((i for i in questions if i >= len(messages) // 2), questions[-1])
     return msgspec.structs.replace(call, prefix=join(*map(bytes, messages[cut:])), messages=())
+
+
+def _is_question(shape: _Shape, before: _Shape) -> bool:
+    """Whether the user says it. The images of a result stand in the user's name right behind it, and would be all that is left."""
+    return shape.role == "user" and not (before.is_result and shape.has_parts)

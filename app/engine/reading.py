@@ -96,7 +96,7 @@ class Reader:
         return self._held_in_vain
 
     def read(self, batch: Sequence[Delta]) -> Sequence[Delta]:
-        """The batch, cleaned."""
+        """The batch with thinking and calls taken out of its text, as deltas of their own; text that may be either is held back."""
         if len(batch) == 1:
             if self._passes(batch[0]):
                 return batch

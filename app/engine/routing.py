@@ -107,6 +107,7 @@ class Router:
                 self._note_failure(route, error)
             except StopAsyncIteration:
                 failure = UpstreamError("The upstream answered nothing.", status=502, code="upstream_protocol_error", retryable=True)
+                self._note_failure(route, failure)
             except BaseException:
                 await batches.aclose()
                 raise

@@ -15,7 +15,7 @@ from app.engine.admission import Admitted, Item
 from app.engine.asking import Asker
 from app.engine.audience import Audience
 from app.engine.catalog import Catalog, Entry
-from app.engine.context import Context, weight
+from app.engine.context import Context
 from app.engine.echo import begin
 from app.engine.exchanges import Exchanges
 from app.engine.exchanges import encode as encode_exchanges
@@ -30,14 +30,12 @@ from app.engine.preparation import Preparation, Prepared, Tenant, estimated_size
 from app.engine.routing import Router, Started
 from app.engine.sealing import Sealer
 from app.engine.structured import Validator
-from app.engine.turn import ModelFailure, Surroundings
+from app.engine.turn import Surroundings
 from app.engine.upstream_traits import UpstreamTraits
 from app.eventlog.base import EventLog
 from app.protocol import ids
-from app.protocol.arguments import InvalidArguments
 from app.protocol.assembler import Assembler
 from app.protocol.deltas import TokenUsage
-from app.protocol.errors import ApiError
 from app.protocol.messages import ImagePart
 from app.protocol.options import Options
 from app.protocol.replay import catch_up, encode_cuts
@@ -48,7 +46,6 @@ from app.stores.base import RecordRefused, ResponseRecord, ResponseStore, StoreU
 from app.tools.base import Cite, ToolContext
 
 _log = logging.getLogger(__name__)
-
 
 Send = Callable[[list[bytes]], Awaitable[None]]
 """Takes some whole frames to the client."""
@@ -135,7 +132,7 @@ class Run:
     def begin(self) -> list[bytes]:
         """The opening frames of a stream whose upstream is silent, for the client; it can still be tried again and elsewhere behind them.
 
-        None where they are out already, and as long as the request is not written for an upstream.
+        There are none where they are out already, and as long as the request is not written for an upstream.
         """
         if self._assembler is not None or self._opening.prepared is None:
             return []
@@ -143,22 +140,31 @@ class Run:
         assembler.start()
         frames = assembler.take()
         if self.admitted.store:
-            self.audience.tell(frames, final=False)
+            self.audience.publish(frames, final=False)
         return frames
 
     def _new_assembler(self) -> Assembler:
-        prepared = self._ready
         if self._seed is None:  # else it is what the client has seen already, whatever another upstream would have made of it
-            self.warnings = prepared.warnings
-            for warning in self.warnings:
-                _log.warning("response %s: %s", self.id, warning)
-            if prepared.tools is not self.admitted.tools:  # the conversation has brought some
-                self.admitted = msgspec.structs.replace(self.admitted, tools=prepared.tools)
-            self._seed = begin(self.admitted, prepared.decision, prepared.call.model, self._ports.id_prefix + self.id, int(self._began))
-        # No method of this object: a cycle would leave the whole request to the garbage collector.
+            self._seed = self._adopt(self._ready)
+        assembler = Assembler(self._seed, partial(ids.new_id, self.id), self._options(self._ready))
+        for usage in self._asked_before:
+            assembler.usage.add(usage)
+        return assembler
+
+    def _adopt(self, prepared: Prepared) -> Response:
+        """The response as it begins; what preparing the request has shown becomes the run's."""
+        self.warnings = prepared.warnings
+        for warning in self.warnings:
+            _log.warning("response %s: %s", self.id, warning)
+        if prepared.tools is not self.admitted.tools:  # the conversation has brought some
+            self.admitted = msgspec.structs.replace(self.admitted, tools=prepared.tools)
+        return begin(self.admitted, prepared.decision, prepared.call.model, self._ports.id_prefix + self.id, int(self._began))
+
+    def _options(self, prepared: Prepared) -> Options:
+        """What the assembler is told. No method of this object: a cycle would leave the whole request to the garbage collector."""
         seal = partial(self._ports.sealer.seal, project_id=self.project_id, model=self.admitted.model) if self.admitted.seals else None
-        hosted = self._preparation.hosted
-        options = Options(
+        hosted = self._hosted
+        return Options(
             quiet=not self.admitted.stream,
             raw_reasoning=self._ports.raw_reasoning,
             parallel_calls=prepared.call.parallel_tool_calls,
@@ -168,10 +174,6 @@ class Run:
             hosted=hosted.openers if hosted is not None else {},
             annotate=hosted.citations.annotate if hosted is not None else None,
         )
-        assembler = Assembler(self._seed, partial(ids.new_id, self.id), options)
-        for usage in self._asked_before:
-            assembler.usage.add(usage)
-        return assembler
 
     async def stream(self, send: Send) -> None:
         """Send the stream, some whole frames at a time. It ends with the terminal event on every path; the record is stored before it.
@@ -184,7 +186,7 @@ class Run:
             frames = assembler.take()
             if frames:
                 if followable:
-                    self.audience.tell(frames, final=False)
+                    self.audience.publish(frames, final=False)
                 await send(frames)
 
         await self._generate(publish)
@@ -193,7 +195,7 @@ class Run:
         finally:  # also when the client leaves while the record is being written: others may be following
             frames = self._end()
             if followable:
-                await self.audience.tell_end(frames)
+                await self.audience.publish_end(frames)
         await send(frames)
 
     async def whole(self) -> bytes:
@@ -227,7 +229,7 @@ class Run:
         if prepared.transcript.uploads:  # a file may be deleted, by any process, and must not be shown from here then
             return
         body, turns = assembler.body, prepared.context.turns | {self.id}
-        exchanges = self._preparation.hosted.exchanges if self._preparation.hosted is not None else Exchanges()
+        exchanges = self._hosted.exchanges if self._hosted is not None else Exchanges()
         expires_at = int(self._began) + self._ports.retention_seconds
         view, transcript, prefix = prepared.view, prepared.transcript, prepared.context.prefix  # all that `make` may keep alive
 
@@ -235,40 +237,35 @@ class Run:
             records.continue_with(body, exchanges, transcript)
             return view.settle(transcript, turns, prefix, expires_at)
 
-        brought = sum(one.weight for one in transcript.tools)
-        size = len(prefix) + sum(map(weight, transcript.messages)) + exchanges.weight + len(body) + brought
+        size = len(prefix) + transcript.weight + exchanges.weight + len(body)
         self._ports.history.remember(view, self.id, Recent(turns, expires_at, size, make), after=self.previous_id)
 
     async def _generate(self, publish: Callable[[], Awaitable[None]]) -> None:
-        """The model's turn, with every failure made part of the response."""
-        assembler, ports = self._built, self._ports
+        """The whole answer, with every failure made part of the response."""
         try:
-            started = self._accepted()
-            around = Surroundings(ports.validator, ports.traits, self._opening.again, publish, ports.formats)
-            if self._preparation.hosted is None:
-                await turn.run(self._ready, started, assembler, around)
-            else:
-                request = self.admitted.request
-                bounds = Bounds(ports.limits.tool_rounds, request.max_tool_calls, request.max_output_tokens)
-                loop.begin(self._ready, assembler, self._preparation.hosted)
-                await loop.run(self._ready, started, assembler, self._preparation.hosted, around, bounds)
-            if ports.estimates_usage:
-                assembler.usage.estimate(read=estimated_size(self._ready.call), output=assembler.output)
-            assembler.finish(int(ports.clock()))
+            await self._answer(publish)
+            if self._ports.estimates_usage and self._built.usage.tokens is None:
+                self._built.usage.estimate(read=estimated_size(self._ready.call), output=self._built.output)
+            self._built.finish(int(self._ports.clock()))
         except asyncio.CancelledError:
             await self._cancelled()
             raise
-        except UpstreamError as error:
-            _log.warning("upstream failed during response %s: %s", self.id, error.message)
-            self._failure = error
-            assembler.fail(ResponseError(failures.response_code(error), error.message))
-        except ApiError as error:
-            assembler.fail(ResponseError(failures.response_code(error), error.message))
-        except (ModelFailure, InvalidArguments) as error:
-            assembler.fail(ResponseError("server_error", str(error)))
-        except Exception:  # noqa: BLE001 - whatever happens, the stream ends with a terminal event
-            _log.exception("response %s failed", self.id)
-            assembler.fail(ResponseError("server_error", "The gateway failed while generating the response."))
+        except Exception as error:  # noqa: BLE001 - whatever happens, the stream ends with a terminal event
+            self._failure = error if isinstance(error, UpstreamError) else None
+            self._built.fail(failures.inside(error, self.id))
+
+    async def _answer(self, publish: Callable[[], Awaitable[None]]) -> None:
+        """Have the model answer: in one turn, or in several where built-in tools are on offer. Raises what they raise, and `_accepted`."""
+        ports, prepared, assembler, hosted = self._ports, self._ready, self._built, self._hosted
+        started = self._accepted()
+        around = Surroundings(ports.validator, ports.traits, self._opening.again, publish, ports.formats)
+        if hosted is None:
+            await turn.run(prepared, started, assembler, around)
+            return
+        request = self.admitted.request
+        bounds = Bounds(ports.limits.tool_rounds, request.max_tool_calls, request.max_output_tokens)
+        loop.begin(prepared, assembler, hosted)
+        await loop.run(prepared, started, assembler, hosted, around, bounds)
 
     def _accepted(self) -> Started:
         """What the upstream has begun to say. Raises what has kept every upstream from it."""
@@ -281,13 +278,13 @@ class Run:
 
     async def aclose(self) -> None:
         """Nobody needs the run's tools any more."""
-        if self._preparation.hosted is not None:
-            await self._preparation.hosted.aclose()
+        if self._hosted is not None:
+            await self._hosted.aclose()
 
     def _host(self, entries: Sequence[Entry]) -> Hosted:
-        return Hosted(entries, self._ports.limits, self._introduce, self._ports.metrics.tool_called)
+        return Hosted(entries, self._ports.limits, self._tool_context, self._ports.metrics.tool_called)
 
-    def _introduce(self, note: str | None, images: Sequence[ImagePart], cite: Cite) -> ToolContext:
+    def _tool_context(self, note: str | None, images: Sequence[ImagePart], cite: Cite) -> ToolContext:
         request, model = self.admitted.request, self.admitted.model
         asker = Asker(self._ports.router, model, self._ports.vision_model, self._add_usage)
         return ToolContext(
@@ -323,7 +320,7 @@ class Run:
         await self._settle()
         frames = self._end()
         if self.admitted.store:
-            await self.audience.tell_end(frames)
+            await self.audience.publish_end(frames)
 
     def _end(self) -> list[bytes]:
         assembler = self._built
@@ -370,9 +367,14 @@ class Run:
             response=self._built.body,
             input=stored,
             cuts=encode_cuts(self._built.cuts) if self.admitted.stream else None,
-            exchanges=encode_exchanges(self._preparation.hosted.exchanges) if self._preparation.hosted is not None else None,
+            exchanges=encode_exchanges(self._hosted.exchanges) if self._hosted is not None else None,
             foreign_item_ids=foreign,
         )
+
+    @property
+    def _hosted(self) -> Hosted | None:
+        """Built-in tools; those that the conversation brings are known when the request is prepared."""
+        return self._preparation.hosted
 
     @property
     def _built(self) -> Assembler:

@@ -71,7 +71,7 @@ class Runs:
         self._live[run.project_id, run.id] = run
 
     def discard(self, run: Run) -> None:
-        """The run is over."""
+        """Forget a run that is over."""
         self._live.pop((run.project_id, run.id), None)
 
     def find(self, project_id: str, response_id: str) -> Run | None:

@@ -13,6 +13,7 @@ from typing import Any, cast
 import msgspec
 
 from app.protocol.arguments import sendable
+from app.protocol.names import sendable_name
 from app.tools.base import mcp_function
 
 Fields = dict[str, Any]
@@ -96,7 +97,7 @@ def _mcp(item: Fields) -> tuple[str, str, str]:
 
 def _named(usual: str) -> Callable[[Fields], tuple[str, str, str]]:
     """An item whose arguments and output are JSON text."""
-    return lambda item: (_text(item.get("name")) or usual, _arguments(item), _text(item.get("output")))
+    return lambda item: (sendable_name(_text(item.get("name")) or usual), _arguments(item), _text(item.get("output")))
 
 
 _READERS: Mapping[str, Callable[[Fields], tuple[str, Fields | str, str]]] = {

@@ -37,7 +37,7 @@ class Batch(msgspec.Struct, frozen=True):
 
     @property
     def status(self) -> IngestionStatus:
-        """Over all files."""
+        """Of the batch as a whole: failed only when every file has failed."""
         if self.totals.in_progress:
             return "in_progress"
         if self.record.cancelled:

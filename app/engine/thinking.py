@@ -26,9 +26,9 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 def decide(request: CreateResponse, can: Capabilities, *, excluded: bool) -> Decision:
-    """Settle the question for a model. Raises InvalidRequest when the model cannot do what was asked.
+    """Decide whether a model thinks, and how hard. Raises InvalidRequest when the model cannot do what was asked.
 
-    `excluded`: the rest of the request does not go with thinking on this upstream.
+    `excluded`: on this upstream the rest of the request cannot be combined with thinking.
     """
     effort = request.reasoning.effort if request.reasoning else None
     wanted = request.enable_thinking if effort is None else effort != "none"

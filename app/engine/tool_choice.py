@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from app.engine.catalog import Entry
+from app.engine.content import missing
 from app.protocol.call_writers import CallTarget
 from app.protocol.client_tools import CLIENT_TOOLS
 from app.protocol.errors import InvalidRequest
@@ -53,7 +54,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
 }
 """What an object has besides `type`; those of other types have nothing."""
 _REQUIRED: dict[str, str] = {"function": "name", "custom": "name", "allowed_tools": "tools"}
-_STRING = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
+_MODE_MEANT = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
 """Modes that clients of other APIs send as the type of an object."""
 
 
@@ -140,7 +141,11 @@ def _parse_choice(raw: msgspec.Raw | None) -> str | _ChoiceObject:
     choice = parse_entry(raw, _ChoiceObject, "tool_choice")
     _check(choice, "tool_choice")
     for i, tool in enumerate(choice.tools or ()):
-        _check(tool, f"tool_choice.tools[{i}]")
+        place = f"tool_choice.tools[{i}]"
+        if tool.type == "allowed_tools":
+            message = f"Invalid '{place}.type': 'allowed_tools' is a list of tools, and no tool that can be in one."
+            raise InvalidRequest(message, code="invalid_value", param=f"{place}.type")
+        _check(tool, place)
     return choice
 
 
@@ -148,22 +153,18 @@ def _check(choice: _ChoiceTool, place: str) -> None:
     """Raise InvalidRequest unless the object has what its type needs, and nothing else."""
     kind = choice.type
     if kind is None:
-        raise _missing(f"{place}.type", "; it says what kind of tool is meant")
-    if kind in _STRING:
-        message = f"Invalid '{place}.type': a mode is no object; send 'tool_choice' as the string '{_STRING[kind]}'."
+        raise missing(f"{place}.type", "; it says what kind of tool is meant")
+    if kind in _MODE_MEANT:
+        message = f"Invalid '{place}.type': a mode is no object; send 'tool_choice' as the string '{_MODE_MEANT[kind]}'."
         raise InvalidRequest(message, code="invalid_value", param=f"{place}.type")
     needed = _REQUIRED.get(kind)
     if needed is not None and getattr(choice, needed) is None:
         chat = given(choice.function) is not None
         where = f"; in the Responses API it stands beside 'type', not in '{place}.function'" if chat else f" of the type '{kind}'"
-        raise _missing(f"{place}.{needed}", where)
+        raise missing(f"{place}.{needed}", where)
     for name in choice.__struct_fields__:
         if name not in ("type", *_KEYS.get(kind, ())) and getattr(choice, name) not in (None, msgspec.UNSET):
             raise unknown_parameter(f"{place}.{name}")
-
-
-def _missing(param: str, where: str) -> InvalidRequest:
-    return InvalidRequest(f"Missing required parameter: '{param}'{where}.", code="missing_required_parameter", param=param)
 
 
 def _named(choice: _ChoiceTool | _ChoiceObject, tools: Choices) -> str:

@@ -11,14 +11,15 @@ from typing import Literal
 import msgspec
 
 from app.engine.catalog import Catalog, Entry
-from app.engine.client_entries import function_of
+from app.engine.client_entries import check_parameters, function_of
+from app.engine.content import missing
 from app.engine.tool_choice import choose
 from app.protocol.arguments import FREE_TEXT
 from app.protocol.call_writers import CallTarget
 from app.protocol.client_tools import CLIENT_TOOLS
 from app.protocol.errors import InvalidRequest
 from app.protocol.messages import FunctionTool
-from app.protocol.requests import InputItem, Tool, given, parse_tool
+from app.protocol.requests import InputItem, Tool, given, parse_entry, parse_tool, unknown_parameter
 from app.providers.base import ForcedCall
 
 _log = logging.getLogger(__name__)
@@ -44,6 +45,12 @@ class _Function(msgspec.Struct, frozen=True):
     strict: bool | None = None
 
 
+class _CustomFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    type: Literal["text", "grammar"]
+    syntax: str | None = None
+    definition: str | None = None
+
+
 class MoreTools(msgspec.Struct, frozen=True):
     """Tools that an item of the conversation brings, and what it says to the model beside that."""
 
@@ -60,7 +67,7 @@ class MoreTools(msgspec.Struct, frozen=True):
 
     @property
     def weight(self) -> int:
-        """Bytes."""
+        """Bytes of memory that the definitions take."""
         return sum(len(bytes(raw)) for raw in self.tools)
 
 
@@ -248,10 +255,7 @@ class _Collector:
         parameters = given(tool.parameters) or _NO_PARAMETERS
         if bytes(parameters) == b"{}":
             parameters = _NO_PARAMETERS
-        if not bytes(parameters).lstrip().startswith(b"{"):
-            raise InvalidRequest(
-                f"Invalid '{place}.parameters': expected a JSON Schema object.", code="invalid_type", param=f"{place}.parameters"
-            )
+        check_parameters(parameters, f"{place}.parameters")
         target = CallTarget(name, space.name if space else None)
         function = FunctionTool(upstream_name(name, target.namespace), tool.description, parameters, tool.strict)
         self._register(target, function, place)
@@ -259,9 +263,7 @@ class _Collector:
 
     def _add_custom(self, tool: Tool, space: Tool | None, place: str) -> None:
         name = self._name(tool, place)
-        wanted = bytes(given(tool.format) or b"").decode()
-        grammar = f"\nThe input must follow this format: {wanted}" if '"grammar"' in wanted else ""
-        description = (tool.description or "") + grammar
+        description = (tool.description or "") + _grammar_in_words(given(tool.format), f"{place}.format")
         target = CallTarget(name, space.name if space else None, custom=True)
         function = FunctionTool(upstream_name(name, target.namespace), description or None, FREE_TEXT)
         self._register(target, function, place)
@@ -287,8 +289,21 @@ class _Collector:
 
     def _name(self, tool: Tool, place: str) -> str:
         if not tool.name:
-            raise InvalidRequest(f"Missing required parameter: '{place}.name'.", code="missing_required_parameter", param=f"{place}.name")
+            raise missing(f"{place}.name")
         if not _NAME.match(tool.name):
             message = f"Invalid '{place}.name': expected letters, digits, '_' and '-', at most 128."
             raise InvalidRequest(message, code="invalid_value", param=f"{place}.name")
         return tool.name
+
+
+def _grammar_in_words(raw: msgspec.Raw | None, place: str) -> str:
+    """What a custom tool's `format` demands, for the model to read. Raises InvalidRequest."""
+    if raw is None:
+        return ""
+    wanted = parse_entry(raw, _CustomFormat, place)
+    if wanted.type == "grammar":
+        return f"\nThe input must follow this format: {bytes(raw).decode()}"
+    for name in ("syntax", "definition"):
+        if getattr(wanted, name) is not None:
+            raise unknown_parameter(f"{place}.{name}")
+    return ""

@@ -12,19 +12,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Container, Iterable, Mapping
+from sys import getsizeof
 from typing import Any, ClassVar
 
 from app.engine import client_calls, client_history, content
 from app.engine.content import at
-from app.engine.context import Context, last_user, unanswered
+from app.engine.context import Context, last_user, part_weight, unanswered, weight
 from app.engine.exchanges import APPROVAL, HOSTED_TYPES, Approval, Exchange, Said
-from app.engine.known_calls import CallIds, Repeats
+from app.engine.known_calls import CallIds, KnownThoughts, Repeats
 from app.engine.open_calls import OpenCall, OpenCalls
 from app.engine.toolset import MoreTools
 from app.protocol.arguments import is_object, sendable
 from app.protocol.errors import InvalidRequest
 from app.protocol.hosted import HostedCall
 from app.protocol.messages import Assistant, Call, ImagePart, Message, TextPart, ToolResult, User
+from app.protocol.names import sendable_name
 from app.protocol.requests import InputItem
 
 UpstreamName = Callable[[str, str | None], str]
@@ -42,41 +44,41 @@ class Transcript:
     """Collects items into messages, continuing a context."""
 
     def __init__(self, context: Context, upstream_name: UpstreamName, unseal: Callable[[str], str | None]) -> None:
+        self._upstream_name = upstream_name
+        self._unseal = unseal
+        # The conversation, as `Context` has it.
         self.system = list(context.system)
         self.messages: list[Message] = list(context.tail)
         self.known = context.known
         """The calls and results of the chain, to the end of its last response."""
         self.cut = context.cut
         """The chain's last response was cut: its open calls need not get a result."""
-        self.dropped_thinking = False
-        """A sealed reasoning item was not ours to open (another server, tenant or model)."""
-        self._upstream_name = upstream_name
-        self._unseal = unseal
-        self._reasoning = ""
-        self._thought: str | None = None
-        """The last reasoning item of this turn."""
-        self._thoughts: dict[str, str] = {}
-        """Reasoning items by their ids."""
-        self._text = ""
-        self._calls = OpenCalls()
-        self._waiting = self._calls.waiting
-        self._exchanged: dict[str, Call] = {}
-        self._unsaid: list[Call | ToolResult] = []
-        """What clients have seen of this turn and upstreams have not: calls left out, and renamed ones as they were."""
-        self._deferred: list[Message] = []
-        self._turn: int | None = None
-        """Of the exchange before."""
-        self._beside = False
         self.awaited = dict(context.awaited)
         self.images = list(context.images)
         self.notes = dict(context.notes)
-        self.uploads = context.uploads
         self.tools = list(context.tools)
+        self.uploads = context.uploads
+        # What reading the items has shown.
         self.approved: list[HostedCall] = []
         """Calls the client has consented to; each is to be run and `answer`ed."""
+        self.dropped_thinking = False
+        """A sealed reasoning item was not ours to open (another server, tenant or model)."""
+        self._thoughts = KnownThoughts()
+        self._exchanged: dict[str, Call] = {}
         self._settled = len(self.messages)
         """Messages whose calls are `known`."""
+        self._not_sent: list[Call | ToolResult] = []
+        """What clients have seen of this turn and upstreams have not: calls left out, and renamed ones as they were."""
         self._repeats: Repeats | None = None
+        # The model's turn that is being read, until `_flush` makes messages of it.
+        self._reasoning = ""
+        self._text = ""
+        self._calls = OpenCalls()
+        self._waiting = self._calls.waiting
+        self._exchange: Exchange | None = None
+        """The last one of the turn; None again when the client has given a result since."""
+        self._deferred: list[Message] = []
+        """What stands between the calls and their results, and comes behind them."""
         if self.messages or self.known:
             self.resume()
 
@@ -143,8 +145,8 @@ class Transcript:
         """A response ends here. `cut`: it was not completed."""
         self.cut = cut or self._calls.cut
         self._flush()
-        self.known = self.known.extended(self.messages[self._settled :], self._unsaid)
-        self._unsaid = []
+        self.known = self.known.extended(self.messages[self._settled :], self._not_sent)
+        self._not_sent = []
 
     def resume(self) -> None:
         """What follows continues the last response, and may answer its calls."""
@@ -164,9 +166,15 @@ class Transcript:
         return bool(unanswered(self.messages))
 
     @property
+    def weight(self) -> int:
+        """About how many bytes of memory it takes."""
+        beside = sum(map(part_weight, self.images)) + sum(map(getsizeof, self.notes.values())) + sum(one.weight for one in self.tools)
+        return sum(map(weight, self.messages)) + beside
+
+    @property
     def call_ids(self) -> Container[str]:
         """The ids of all calls of the conversation, answered, open and left out; when the request is closed."""
-        return CallIds(self.known, self.messages, self._unsaid)
+        return CallIds(self.known, self.messages, self._not_sent)
 
     def _add_message(self, item: InputItem, place: str) -> None:
         match item.role:
@@ -205,14 +213,12 @@ class Transcript:
     def _add_reasoning(self, item: InputItem, _place: str) -> None:
         self._begin_assistant()
         thought = self._thinking(item)
-        if thought == self._thought or (item.id and self._thoughts.get(item.id) == thought):
-            return  # sent twice: some clients put it before each call of the turn
+        if self._thoughts.has(item.id, thought):
+            return
         if self._text and not self._calls:
             self._flush()
         self._reasoning += thought
-        self._thought = thought
-        if item.id:
-            self._thoughts[item.id] = thought
+        self._thoughts.add(item.id, thought)
 
     def _thinking(self, item: InputItem) -> str:
         if item.encrypted_content:
@@ -232,10 +238,10 @@ class Transcript:
         arguments = row.arguments(item)
         if not is_object(arguments):
             arguments = sendable(arguments)
-        call = Call(item.call_id, self._upstream_name(name, item.namespace), arguments)
+        call = Call(item.call_id, sendable_name(self._upstream_name(name, item.namespace)), arguments)
         if self._repeats is not None and self._repeats.take_call(call):
             return
-        if (self._calls.answered or self._deferred) and not self._beside:
+        if (self._calls.answered or self._deferred) and not (self._exchange is not None and self._exchange.beside_client):
             self._begin_assistant()
         self._calls.add(call, place)
         if item.status in _UNFINISHED:
@@ -253,7 +259,7 @@ class Transcript:
                 return
             message = f"No tool call found for function call output with call_id {call_id}. No call before '{place}' waits for it."
             raise InvalidRequest(message, param=at(place, "call_id"))
-        self._turn, self._beside = None, False  # whatever the server's tools did next, the model had read this
+        self._exchange = None  # whatever the server's tools did next, the model had read this
         if others:
             self._deferred.append(User((TextPart(f"Images of the result of call {call_id}:"), *others)))
 
@@ -271,9 +277,9 @@ class Transcript:
         call = Call(exchange.call.call_id, exchange.call.name, sendable(exchange.call.arguments))
         if self._ends_approved(call.call_id, exchange.text) or self._is_known(exchange, call):
             return
-        if exchange.turn != self._turn or not exchange.turn:
+        if self._exchange is None or exchange.turn != self._exchange.turn or not exchange.turn:
             self._begin_assistant()
-        self._turn, self._beside = exchange.turn, exchange.beside_client
+        self._exchange = exchange
         self._exchanged[call.call_id] = call
         if exchange.text is None:
             self.awaited[exchange.item_id] = exchange.call
@@ -325,7 +331,7 @@ class Transcript:
     def _leave_out_unanswered(self) -> None:
         """The conversation goes on without the results of the calls that wait; those that are approved run next."""
         gone = self._calls.leave_out(but=[call.call_id for call in self.approved])
-        self._unsaid += gone
+        self._not_sent += gone
         ids = {call.call_id for call in gone}
         self.awaited = {item_id: call for item_id, call in self.awaited.items() if call.call_id not in ids}
         if not self._waiting:
@@ -338,14 +344,14 @@ class Transcript:
             calls.reset()
         elif calls:
             if not self._waiting:
-                self._unsaid += calls.rename_twins()
+                self._not_sent += calls.rename_twins()
             self.messages.append(Assistant(self._text, self._reasoning, tuple([one.call for one in calls])))
             self.messages += [one.result for one in calls if one.result is not None]
             calls.reset()
         elif self._text or self._reasoning:
             self.messages.append(Assistant(self._text, self._reasoning))
         self._text = self._reasoning = ""
-        self._turn, self._beside, self._thought = None, False, None
+        self._exchange = self._thoughts.last = None
         if self._deferred:
             self.messages += self._deferred
             self._deferred = []

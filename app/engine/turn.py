@@ -48,7 +48,7 @@ async def run(
         gate = _gate(prepared, started, around)
         try:
             await _read(prepared, started, gate, assembler, around)
-            problem, released = gate.verdict(assembler)
+            problem, released = gate.check(assembler)
             if prepared.duties.enforced:
                 _note_format(prepared, started, gate, around)
             if problem is None:
@@ -95,17 +95,17 @@ async def _read(prepared: Prepared, started: Started, gate: Gate, assembler: Ass
     reader = prepared.reader(around.traits.thoughts(upstream, prepared.call, enabled=enabled), held=gate.holds)
     try:
         async with aclosing(rest):
-            assembler.receive(gate.let(reader.read(batch)))
+            assembler.receive(gate.passed(reader.read(batch)))
             await around.publish()
             async for batch in rest:
-                assembler.receive(gate.let(reader.read(batch)))
+                assembler.receive(gate.passed(reader.read(batch)))
                 await around.publish()
     except BaseException:
         # What was held is the answer's also where it breaks off, but an open call cannot be ended by it.
         with suppress(InvalidArguments):
-            assembler.receive(gate.let(reader.flush()))
+            assembler.receive(gate.passed(reader.flush()))
         raise
-    assembler.receive(gate.let(reader.flush()))
+    assembler.receive(gate.passed(reader.flush()))
     around.traits.note(upstream, prepared.call, reader, enabled=enabled)
 
 

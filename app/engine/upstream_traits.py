@@ -16,7 +16,7 @@ tag before it."""
 
 
 class UpstreamTraits:
-    """The traits of each upstream's models, apart for thinking on, off and unsaid. The newest sight counts: models have moods."""
+    """The traits of each upstream's models, apart for thinking on, off and unsaid. The newest answer counts."""
 
     def __init__(self) -> None:
         self._thoughts: dict[tuple[str, str, bool | None], Thoughts] = {}

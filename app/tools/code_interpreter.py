@@ -14,6 +14,7 @@ from app.protocol.errors import ApiError, InvalidRequest, NotFound, Unavailable
 from app.protocol.hosted import CodeInterpreterCall, HostedCall, HostedItem, Logs, PlotImage
 from app.protocol.hosted_writer import StringMember
 from app.protocol.messages import FunctionTool
+from app.protocol.requests import parse_entry
 from app.sandbox.backends import NAMES, Name, load
 from app.sandbox.protocol import FileInfo, RunResult
 from app.tools._containers import MEMORY_LIMITS, SandboxContainers, new_container_id
@@ -188,7 +189,7 @@ class CodeInterpreter:
 
     def configure(self, raw: msgspec.Raw, place: str) -> ToolRequest:
         """See `Tool.configure`."""
-        entry = _parsed(raw, place)
+        entry = parse_entry(raw, _Entry, place)
         container = entry.container if entry.container is not None else _Auto("auto")
         if isinstance(container, _Auto):
             _check(container, f"{place}.container")
@@ -252,15 +253,6 @@ def _build(workshop: Workshop) -> Tool | Missing:
 def containers_of(tool: Tool | Missing | None) -> Containers | None:
     """What `/v1/containers` serves, where this tool runs."""
     return tool.containers if isinstance(tool, CodeInterpreter) else None
-
-
-def _parsed(raw: msgspec.Raw, place: str) -> _Entry:
-    try:
-        return msgspec.json.decode(raw, type=_Entry)
-    except msgspec.ValidationError as error:
-        message, _, at = str(error).partition(" - at `$")
-        param = f"{place}{at.rstrip('`')}"
-        raise InvalidRequest(f"Invalid '{param}': {message}.", code="invalid_value", param=param) from error
 
 
 def _check(container: _Auto, place: str) -> None:

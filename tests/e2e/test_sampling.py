@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.e2e_dialects import ask, post, refused, sent, streamed, text_of, vendor_says
+from tests.support.e2e_dialects import ask, function, post, refused, sent, streamed, text_of, vendor_says
 from tests.support.gateway import Gateway
-from tests.support.script import Reply, Text
+from tests.support.script import Call, Reply, Text
 from tests.support.upstream import ScriptedUpstream
 
 Json = dict[str, Any]
@@ -307,6 +307,10 @@ async def test_nulls_are_absence(dialects: Gateway, upstream: ScriptedUpstream) 
     assert sent(upstream).keys() == {"model", "messages", "stream"}
 
 
+_MESSAGE = "This model's maximum context length is 100 tokens. However, you requested 200 tokens."
+TOO_LONG = Reply.error(400, {"error": {"message": _MESSAGE, "type": "BadRequestError", "param": None, "code": 400}})
+
+
 class TooLong:
     """An upstream whose window holds so many messages."""
 
@@ -315,8 +319,7 @@ class TooLong:
 
     def __call__(self, body: Json) -> Reply:
         if len(body["messages"]) > self.window:
-            message = "This model's maximum context length is 100 tokens. However, you requested 200 tokens."
-            return Reply.error(400, {"error": {"message": message, "type": "BadRequestError", "param": None, "code": 400}})
+            return TOO_LONG
         return Reply.say("Fits.")
 
 
@@ -335,6 +338,38 @@ async def test_truncation_auto_leaves_out_the_oldest(dialects: Gateway, upstream
     contents = [message["content"] for message in sent(upstream)["messages"]]
     assert contents == [item["content"] for item in HISTORY][-len(contents) :]
     assert sent(upstream)["messages"][0]["role"] == "user"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_was_left_out_stays_out_of_a_second_try(dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool) -> None:
+    upstream.respond = TooLong(6)
+    upstream.script(TOO_LONG, TOO_LONG, Reply(pieces=[Call("nobody")]))
+
+    response = await ask(dialects, stream=stream, input=HISTORY, tools=[function("weather")], truncation="auto")
+
+    assert text_of(response) == "Fits."
+    assert [len(request.body["messages"]) for request in upstream.requests] == [17, 9, 5, 6]  # the last one with a reminder
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_second_try_that_is_too_long_is_shortened_too(dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool) -> None:
+    upstream.script(Reply(pieces=[Call("nobody")]), TOO_LONG, Reply.say("Fits."))
+
+    response = await ask(dialects, stream=stream, input=HISTORY, tools=[function("weather")], truncation="auto")
+
+    assert text_of(response) == "Fits."
+    assert [len(request.body["messages"]) for request in upstream.requests] == [17, 18, 10]
+
+
+async def test_the_images_of_a_result_are_not_all_that_is_left(dialects: Gateway, upstream: ScriptedUpstream) -> None:
+    upstream.respond = TooLong(1)
+    call = {"type": "function_call", "call_id": "c", "name": "camera", "arguments": "{}"}
+    image = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
+    result = {"type": "function_call_output", "call_id": "c", "output": [image]}
+
+    error = await refused(dialects, 400, input=[{"role": "user", "content": "What is there?"}, call, result], truncation="auto")
+
+    assert (error["code"], len(upstream.requests)) == ("context_length_exceeded", 1)
 
 
 @pytest.mark.parametrize("truncation", [None, "disabled"])

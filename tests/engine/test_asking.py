@@ -59,9 +59,15 @@ async def test_images_go_to_the_vision_model_where_there_is_one() -> None:
     assert asking.provider.calls[0].messages == (User((TextPart("What is it?"), IMAGE)),)
 
 
-async def test_a_model_without_eyes_is_not_asked() -> None:
+async def test_a_model_that_takes_no_images_is_not_asked() -> None:
     asking = Asking(can=Capabilities(images=False))
     with pytest.raises(ToolFailure, match="GATEWAY_VISION_MODEL"):
+        await asking.ask("What is it?", images=[IMAGE])
+
+
+async def test_the_failure_names_the_model_that_was_chosen() -> None:
+    asking = Asking(vision="blind", can=Capabilities(images=False))
+    with pytest.raises(ToolFailure, match="'blind'"):
         await asking.ask("What is it?", images=[IMAGE])
 
 

@@ -13,7 +13,7 @@ from app.protocol.call_writers import CallTarget
 from app.protocol.client_tools import CLIENT_TOOLS
 from app.protocol.errors import InvalidRequest
 from app.protocol.messages import FunctionTool
-from app.providers.base import ForcedCall
+from app.providers.base import Capabilities, ForcedCall, Thinking
 from tests.engine.hosting import Engine, ScriptedTool, calls, read, results, say
 from tests.engine.offering import Json, built, names
 
@@ -173,6 +173,14 @@ async def test_additional_tools_are_on_offer_and_not_echoed() -> None:
     call = body["output"][0]
     assert (call["type"], call["namespace"], call["name"]) == ("function_call", "ns", "g")
     assert [message["type"] for message in read(engine.provider.calls[0])] == ["user"]
+
+
+async def test_a_demand_for_one_of_them_switches_thinking_off_as_any_other() -> None:
+    engine = Engine(calls("f"), can=Capabilities(thinks=True, can_think=True, forced_calls_while_thinking=False))
+    body = await engine.plain(input=[added(F), USER], tool_choice={"type": "function", "name": "f"})
+    (call,) = engine.provider.calls
+    assert (call.thinking, call.forced_call) == (Thinking(enabled=False), ForcedCall("f"))
+    assert body["output"][0]["name"] == "f"
 
 
 @pytest.mark.parametrize("between", RESTARTS)

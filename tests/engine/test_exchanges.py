@@ -222,6 +222,7 @@ def said(item: Json) -> exchanges.Said | None:
             '["no"]',
         ),
         ({"type": "x_tool_call", "name": "echo", "arguments": "{}", "output": "x"}, "echo", "{}", "x"),
+        ({"type": "x_tool_call", "name": "my echo", "arguments": "{}", "output": "x"}, "my_echo", "{}", "x"),
     ],
 )
 @pytest.mark.parametrize("more", [{}, {"id": "own_1", "status": "completed"}, {"id": None, "status": None}])

@@ -1,4 +1,4 @@
-"""An upstream's failure, before the first byte and after it."""
+"""Failures, before the first byte and after it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import pytest
 from openai.types.responses import ResponseError as SdkError
 
 from app.engine import failures
+from app.engine.turn import ModelFailure
+from app.protocol.arguments import InvalidArguments
 from app.protocol.errors import ApiError, InvalidRequest, NotFound, RateLimited, Unavailable
 from app.protocol.response import ResponseError
 from app.providers.base import UpstreamError, UpstreamProtocolError
@@ -37,9 +39,28 @@ def test_a_failure_becomes_an_http_error_or_part_of_the_response(
     assert type(answer) is kind
     assert (answer.status, answer.code, answer.param) == (status, code, error.param)
     assert error.message in answer.message
-    assert failures.response_code(error) == inside
+    assert failures.inside(error, "r") == ResponseError(inside, error.message)
     annotation: Any = SdkError.model_fields["code"].annotation
     assert inside in get_args(annotation)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (InvalidRequest("No such tool.", code="unsupported_tool"), "invalid_prompt", "No such tool."),
+        (ModelFailure("It did not call."), "server_error", "It did not call."),
+        (InvalidArguments("f"), "server_error", str(InvalidArguments("f"))),
+    ],
+)
+def test_a_failure_of_the_request_or_the_model_is_told(error: Exception, code: str, message: str) -> None:
+    assert failures.inside(error, "r") == ResponseError(code, message)
+
+
+def test_a_mistake_of_ours_is_for_the_log_only(caplog: pytest.LogCaptureFixture) -> None:
+    told = failures.inside(RuntimeError("a secret"), "r-17")
+    assert told == ResponseError("server_error", "The gateway failed while generating the response.")
+    assert "r-17" in caplog.text
+    assert "a secret" in caplog.text
 
 
 @pytest.mark.parametrize(("asked", "told"), [(None, 1.0), (2.5, 2.5)])

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.engine.structured import Validator
 from app.engine.turn import ModelFailure
 from app.protocol.arguments import InvalidArguments
 from app.protocol.deltas import CallArguments, CallOpened, Delta, FinishReason, Reasoning, Refusal, Text, TurnFinished
@@ -106,3 +107,17 @@ def test_a_stream_ends_like_the_plain_answer(
 async def test_no_function_that_was_not_offered_is_ever_shown(request_fields: dict[str, Any], stream: bool) -> None:
     shown = await ending(turn_of(["h"], "tool_calls", ()), request_fields, stream=stream)
     assert shown == "The model called the function 'h', which was not offered to it."
+
+
+@pytest.mark.parametrize(("text", "checked"), [('{"b": 1}', 1), ('{"b": 1}\n', 1), ('Look: {"b": 1}', 2)])
+async def test_an_answer_is_checked_once_however_often_it_is_found(monkeypatch: pytest.MonkeyPatch, text: str, checked: int) -> None:
+    read: list[str] = []
+
+    def violation(_: Validator, value: str, _schema: bytes | None) -> str:
+        read.append(value)
+        return "it is wrong"
+
+    monkeypatch.setattr(Validator, "violation", violation)
+    turn = turn_of([Text(text)], "stop", ())
+    await ending(turn, {"text": {"format": {"type": "json_object"}}}, stream=False)
+    assert len(read) == 2 * checked  # the model is asked twice

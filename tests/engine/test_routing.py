@@ -75,7 +75,11 @@ async def test_some_failures_are_not_tried_again(failure: UpstreamError) -> None
 
 
 async def test_an_answer_of_nothing_is_a_failure_worth_another_try() -> None:
-    assert await Opened(route(ScriptedProvider([], ANSWER))).open() == ("one", ["a"])
+    silent = route(ScriptedProvider([], ANSWER))
+    opened = Opened(silent)
+    assert await opened.open() == ("one", ["a"])
+    assert opened.failures == ["one"]
+    assert silent.resting_until > 0
     with pytest.raises(UpstreamError, match="answered nothing"):
         await Opened(route(ScriptedProvider([]), attempts=1)).open()
 

@@ -78,6 +78,12 @@ def test_a_tool_that_is_not_there_cannot_be_chosen(choice: object) -> None:
     assert (raised.value.param, raised.value.code) == ("tool_choice", "unsupported_tool")
 
 
+def test_a_list_of_allowed_tools_is_in_no_other() -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        built({"type": "allowed_tools", "mode": "auto", "tools": [F, {"type": "allowed_tools"}]})
+    assert (raised.value.param, raised.value.code) == ("tool_choice.tools[1].type", "invalid_value")
+
+
 def test_a_choice_names_no_more_tools_than_a_request_could_need() -> None:
     with pytest.raises(InvalidRequest) as raised:
         built({"type": "allowed_tools", "mode": "auto", "tools": [F] * 1025})

@@ -308,3 +308,18 @@ def test_open_calls_are_resumed() -> None:
 def test_a_message_is_weighed_by_its_text() -> None:
     tail = (User("a" * 1000), User((ImagePart("b" * 1000),)), Assistant("c" * 1000, "d" * 1000, (opened("c", "f", "e" * 1000),)))
     assert 6000 <= sum(map(weight, (*tail, ToolResult("c", "h" * 1000)))) <= 8000
+
+
+@pytest.mark.parametrize("text", ["\N{ROCKET}" * 1000, "\N{ROCKET}" + "a" * 999])
+def test_a_rare_character_makes_a_message_four_times_as_heavy(text: str) -> None:
+    spoken = (User(text), User((TextPart(text),)), Assistant(text), Assistant("", text), ToolResult("c", text))
+    assert all(4000 <= weight(message) <= 4500 for message in spoken)
+
+
+def test_images_and_notes_weigh_too_when_their_messages_are_closed() -> None:
+    transcript = Transcript(Context(images=(ImagePart("b" * 1000),), notes={"tool": "n" * 1000}), upstream_name, unseal)
+    assert 2000 <= transcript.weight <= 2500
+
+
+def test_names_that_no_upstream_takes_are_respelled() -> None:
+    assert messages(USER, call(name="a b.c/d"), output())[1] == Assistant("", calls=(opened(name="a_b_c_d"),))

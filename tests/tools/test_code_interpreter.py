@@ -334,7 +334,7 @@ async def test_code_is_found_however_it_is_written(tool: CodeInterpreter, argume
         ({"type": "auto", "network_policy": {"type": "allowlist", "allowed_domains": ["a.b"]}}, "tools[0].container.network_policy"),
         ({"type": "auto", "skills": [{"type": "skill_reference"}]}, "tools[0].container.skills"),
         ({"type": "auto", "file_ids": "file-1"}, "tools[0].container.file_ids"),
-        ({"type": "auto", "gpu": True}, "tools[0].container"),
+        ({"type": "auto", "gpu": True}, "tools[0].container.gpu"),
     ],
 )
 async def test_what_cannot_be_is_refused_by_name(tool: CodeInterpreter, container: object, param: str) -> None:
@@ -342,6 +342,17 @@ async def test_what_cannot_be_is_refused_by_name(tool: CodeInterpreter, containe
         tool.configure(msgspec.Raw(json.dumps({**BARE, "container": container}).encode()), "tools[0]")
 
     assert refusal.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("more", "param"), [({"foo": 1}, "tools[0].foo"), ({"container": {"type": "auto", "foo": 1}}, "tools[0].container.foo")]
+)
+async def test_a_key_that_there_is_not_is_refused_as_everywhere(tool: CodeInterpreter, more: dict[str, object], param: str) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        tool.configure(msgspec.Raw(json.dumps({**BARE, **more}).encode()), "tools[0]")
+
+    assert (refusal.value.param, refusal.value.code) == (param, "unknown_parameter")
+    assert refusal.value.message == f"Unknown parameter: '{param}'."
 
 
 async def test_only_the_plain_entry_is_forwarded_to_the_vendor(tool: CodeInterpreter) -> None:
