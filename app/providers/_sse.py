@@ -6,7 +6,11 @@ Works on bytes, so that a line ends where the standard says (LF, CRLF, CR) and n
 from __future__ import annotations
 
 from codecs import BOM_UTF8
+from contextlib import suppress
 
+import msgspec
+
+from app.providers._lenient import read_json
 from app.providers.base import UpstreamProtocolError
 
 DONE = b"[DONE]"
@@ -14,13 +18,24 @@ DONE = b"[DONE]"
 
 _LIMIT = 16 * 1024 * 1024
 _STATUS = b":HTTP_STATUS/"
+_EVENT = b"event:"
+_ERROR = b"error:"
+"""A field in which older versions of llama.cpp send an error; also what the data of any event that is an error begins with here."""
+_JSON = (b"{", b"[")
+_INSIDE_JSON = (b" ", b"\t", b"{", b"}", b"[", b"]", b'"')
+_EVENT_BEGINNINGS = (b"data:", _EVENT, _ERROR, b"id:", b"retry:", b":")
+_NEAR = 100
+"""How many bytes are enough to see whether a body is an event stream."""
 _CR = 13  # as a number: `13 in piece` takes a tenth of the time of `b"\r" in piece`
 
 
 class SSEDecoder:
-    """Splits one stream. Event names and ids are not kept: the payloads say what they are."""
+    """Splits one stream. Event names and ids are not kept: the payloads say what they are, except for errors that are mere text.
 
-    __slots__ = ("_after_cr", "_data", "_rest", "status")
+    A line of JSON without a field's name is a payload, too: some servers answer so when something is wrong.
+    """
+
+    __slots__ = ("_after_cr", "_data", "_failed", "_rest", "status")
 
     def __init__(self) -> None:
         self.status: int | None = None
@@ -30,6 +45,8 @@ class SSEDecoder:
         self._rest = b""
         """Of the line that is open."""
         self._after_cr = False
+        self._failed = False
+        """An event that is an error has begun somewhere in the stream."""
 
     def feed(self, piece: bytes) -> list[bytes]:
         """The data of the events that `piece` completes. Raises UpstreamProtocolError when one event exceeds 16 MiB."""
@@ -47,8 +64,10 @@ class SSEDecoder:
             elif line.startswith(b"data: ") and data is None:
                 data = line[6:]
             else:
-                data = self._field(line, data)
+                data = self._field(line, data, payloads)
         self._data = data
+        if self._failed:
+            payloads = [payload for one in payloads if (payload := _as_error(one))]
         if len(self._rest) + len(data or b"") > _LIMIT:
             raise UpstreamProtocolError("The upstream sent an event of more than 16 MiB.", retryable=False)
         return payloads
@@ -66,13 +85,67 @@ class SSEDecoder:
             self._after_cr = piece.endswith(b"\r")
         return piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
-    def _field(self, line: bytes, data: bytes | None) -> bytes | None:
+    def _field(self, line: bytes, data: bytes | None, payloads: list[bytes]) -> bytes | None:
         """The event's data after a line that is not the plain one."""
-        if line.startswith(BOM_UTF8):
-            line = line[len(BOM_UTF8) :]  # the standard allows one before the first event
+        line = line.removeprefix(BOM_UTF8)  # the standard allows one before the first event
         if line.startswith(b"data:"):
-            value = line[5:].removeprefix(b" ")
-            return value if data is None else b"%b\n%b" % (data, value)
+            return _joined(data, line[5:].removeprefix(b" "))
+        if line.startswith((_EVENT, _ERROR)):
+            if data:
+                payloads.append(data)  # an event begins with these, so the blank line before it was left out
+            return self._begun(line)
         if line.startswith(_STATUS) and line[len(_STATUS) :].strip().isdigit():
             self.status = int(line[len(_STATUS) :])
-        return data
+            return data
+        return _bare(line, data, payloads)
+
+    def _begun(self, line: bytes) -> bytes | None:
+        """What the data of an event begins with."""
+        name, told = line.split(b":", 1)
+        if name == b"event" and told.strip() != b"error":
+            return None
+        self._failed = True
+        return _ERROR if name == b"event" else _joined(_ERROR, told.strip())
+
+    def whole(self, body: bytes) -> list[bytes]:
+        """The payloads of a body that was not announced as an event stream; some are one, and all others are their only payload."""
+        return [*self.feed(body), *self.end()] if _is_events(body) else [body]
+
+
+def _is_events(body: bytes) -> bool:
+    """Whether the body is an event stream, whatever it was announced as."""
+    return body[:_NEAR].removeprefix(BOM_UTF8).lstrip().startswith(_EVENT_BEGINNINGS)
+
+
+def _bare(line: bytes, data: bytes | None, payloads: list[bytes]) -> bytes | None:
+    """The event's data after a line without a field: nothing, unless it is JSON. JSON over several lines begins with a line end."""
+    if data is None and line.startswith(b"{") and line.rstrip().endswith(b"}"):
+        payloads.append(line)
+    elif data is None and line.startswith(_JSON):
+        return b"\n" + line
+    elif data is not None and data.startswith(b"\n") and line.startswith(_INSIDE_JSON):
+        return _joined(data, line)
+    return data
+
+
+def lines_of(payload: bytes) -> list[bytes]:
+    """The payloads of events that had no blank lines between them."""
+    return [line.strip() for line in payload.split(b"\n") if line.strip()]
+
+
+def _joined(data: bytes | None, line: bytes) -> bytes:
+    return line if data is None else b"%b\n%b" % (data, line)
+
+
+def _as_error(payload: bytes) -> bytes:
+    """The payload of an event that is an error as JSON; any other as it is."""
+    if not payload.startswith(_ERROR):
+        return payload
+    told = payload[len(_ERROR) :].strip()
+    if not told or told == DONE:
+        return told
+    for json in (told, *lines_of(told)[:1]):
+        with suppress(UpstreamProtocolError):
+            read_json(json)
+            return b'{"error":%b}' % json
+    return msgspec.json.encode({"error": told.decode(errors="replace")})
