@@ -47,11 +47,12 @@ class ChatProvider:
         streamed = call.stream or not self._dialect.whole_answers
         body = encode_call(call, self._dialect, self._facts(call.model), stream=streamed)
         expected = EVENTS if streamed else _JSON
+        quota_passes = self._dialect.quota_passes
         reply = await self._client.post(_PATH, *body, accept=expected)
         try:
             if reply.status != OK:
-                raise error_from_reply(reply.status, reply.headers, await reply.read(ERROR_LIMIT))
-            decoder = ChatDecoder(call.tools)
+                raise error_from_reply(reply.status, reply.headers, await reply.read(ERROR_LIMIT), quota_passes=quota_passes)
+            decoder = ChatDecoder(call.tools, quota_passes=quota_passes)
             # The server decides: some answer with JSON what was asked as a stream, errors above all.
             if not is_announced_as_events(reply, expected):
                 yield decoder.whole(await reply.read(ANSWER_LIMIT))

@@ -55,9 +55,10 @@ class ChatDecoder:
     """One answer to a call that offered `tools`. After each `feed`, `failure` says whether the stream broke; the deltas that came before
     are good."""
 
-    __slots__ = ("_calls", "_finish", "_lenient", "_said", "_sse", "_usage", "done", "failure")
+    __slots__ = ("_calls", "_finish", "_lenient", "_quota_passes", "_said", "_sse", "_usage", "done", "failure")
 
-    def __init__(self, tools: Sequence[FunctionTool] = ()) -> None:
+    def __init__(self, tools: Sequence[FunctionTool] = (), *, quota_passes: bool = True) -> None:
+        """`quota_passes`: as of `error_in_stream`."""
         self.failure: UpstreamError | None = None
         self.done = False
         """The end marker has come; nothing but the end of the HTTP body can follow."""
@@ -67,6 +68,7 @@ class ChatDecoder:
         self._finish: str | None = None
         self._calls = CallReader(tools)
         self._said = False
+        self._quota_passes = quota_passes
 
     @property
     def answered(self) -> bool:
@@ -128,7 +130,7 @@ class ChatDecoder:
                     raise self._error(payload)
 
     def _error(self, payload: bytes) -> UpstreamError:
-        return error_in_stream(payload, self._sse.status)
+        return error_in_stream(payload, self._sse.status, quota_passes=self._quota_passes)
 
     def _count(self, usage: Usage) -> None:
         """A count of nothing, which some servers send on the way or at the end, takes no other's place."""

@@ -59,6 +59,8 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     image_urls: bool = True
     strict_tools: bool = False
     """`strict` of a function means something."""
+    quota_passes: bool = False
+    """`insufficient_quota` is a limit that passes, not a spent balance."""
     identifiers: frozenset[Literal["user", "prompt_cache_key"]] = frozenset()
     """Which of these it takes."""
 

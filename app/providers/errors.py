@@ -100,6 +100,9 @@ _RULES = (
     _Rule(504, "upstream_timeout", _any("requesttimeout|request_timeout"), retryable=True),
 )
 
+_SPENT = _Rule(502, "upstream_billing", sentence=_any("check your plan and billing"))
+"""`insufficient_quota` with this sentence. DashScope says the same of a limit that passes."""
+
 _BY_STATUS = {
     401: _Rule(502, "upstream_authentication"),
     402: _Rule(502, "upstream_billing"),
@@ -150,18 +153,23 @@ _KEY = re.compile(r"\b(?:sk|Bearer)[-_ ][\w*.-]{6,}")
 _REQUEST_ID = re.compile(r"\s*[(\[]?\brequest[ _-]?id\b\W{0,4}[\w-]{8,}[)\]]?", re.IGNORECASE)
 
 
-def error_from_reply(status: int, headers: Headers, body: bytes) -> UpstreamError:
-    """The error for an answer whose status is not 200. `headers` has lower-case names."""
-    return _judge(_read(body, status), _seconds(headers))
+def error_from_reply(status: int, headers: Headers, body: bytes, *, quota_passes: bool = True) -> UpstreamError:
+    """The error for an answer whose status is not 200. `headers` has lower-case names.
+
+    `quota_passes`: the upstream calls a limit that passes a spent quota.
+    """
+    return _judge(_read(body, status), _seconds(headers), quota_passes=quota_passes)
 
 
-def error_in_stream(body: bytes, status: int | None = None) -> UpstreamError:
+def error_in_stream(body: bytes, status: int | None = None, *, quota_passes: bool = True) -> UpstreamError:
     """The error for a body inside a 200 stream; `status` where the vendor sent one beside it, that of a success says nothing."""
-    return _judge(_read(body, status if status and status >= _CLIENT_ERROR else None), None)
+    return _judge(_read(body, status if status and status >= _CLIENT_ERROR else None), None, quota_passes=quota_passes)
 
 
-def _judge(report: _Report, retry_after: float | None) -> UpstreamError:
+def _judge(report: _Report, retry_after: float | None, *, quota_passes: bool) -> UpstreamError:
     rule = next((rule for rule in _RULES if rule.matches(report)), None) or _by_status(report)
+    if not quota_passes and "insufficient_quota" in report.names and _SPENT.matches(report):
+        rule = _SPENT
     message = report.message or f"The upstream answered with status {report.status}."
     if rule.code == "upstream_authentication":
         # Without the prefix a client would look for the fault in its own key.
