@@ -48,7 +48,7 @@ _UNFINISHED = "null"
 _BROKEN_OFF = frozenset({"abort", "error", "network_error", "insufficient_system_resource"})
 """The server gave up on the request, as vLLM and SGLang do when they shut down; the last two are GLM's and DeepSeek's names."""
 _SUCCESSES = frozenset({"stop", "tool_calls"})
-_NO_DETAILS = Details()
+_NO_DETAILS, _NO_MESSAGE = Details(), Message()
 
 
 class ChatDecoder:
@@ -154,20 +154,17 @@ class ChatDecoder:
             return None
 
     def _choose(self, choice: Choice, out: list[Delta]) -> None:
-        message = choice.delta or choice.message
-        if choice.text and self._finish is None and (message is None or not message.content):
-            out.append(Text(choice.text))
-        if message is not None:
-            if self._finish is None:
-                thought = message.reasoning_content or message.reasoning
-                if thought:
-                    out.append(Reasoning(thought))
-                if message.content:
-                    out.append(Text(message.content) if choice.logprobs is None else Text(message.content, _tokens(choice.logprobs)))
-                if message.refusal:
-                    out.append(Refusal(message.refusal))
-            if message.tool_calls or message.function_call:
-                self._call(message, out, whole=choice.delta is None)
+        message = choice.delta or choice.message or _NO_MESSAGE
+        if self._finish is None:
+            thought, content = message.reasoning_content or message.reasoning, message.content or choice.text
+            if thought:
+                out.append(Reasoning(thought))
+            if content:
+                out.append(Text(content) if choice.logprobs is None else Text(content, _tokens(choice.logprobs)))
+            if message.refusal:
+                out.append(Refusal(message.refusal))
+        if message.tool_calls or message.function_call:
+            self._call(message, out, whole=choice.delta is None)
         if choice.finish_reason and self._finish is None and choice.finish_reason != _UNFINISHED:
             self._finish = choice.finish_reason
         if choice.usage is not None:

@@ -21,9 +21,11 @@ _STATUS = b":HTTP_STATUS/"
 _EVENT = b"event:"
 _ERROR = b"error:"
 """A field in which older versions of llama.cpp send an error; also what the data of any event that is an error begins with here."""
+_BEGINNINGS = (_EVENT, _ERROR)
+_SILENT = b"ir"  # of `id:` and `retry:`
 _JSON = (b"{", b"[")
 _INSIDE_JSON = (b" ", b"\t", b"{", b"}", b"[", b"]", b'"')
-_EVENT_BEGINNINGS = (b"data:", _EVENT, _ERROR, b"id:", b"retry:", b":")
+_FIELDS = (b"data:", *_BEGINNINGS, b"id:", b"retry:", b":")
 _NEAR = 100
 """How many bytes are enough to see whether a body is an event stream."""
 _CR = 13  # as a number: `13 in piece` takes a tenth of the time of `b"\r" in piece`
@@ -87,17 +89,25 @@ class SSEDecoder:
 
     def _field(self, line: bytes, data: bytes | None, payloads: list[bytes]) -> bytes | None:
         """The event's data after a line that is not the plain one."""
-        line = line.removeprefix(BOM_UTF8)  # the standard allows one before the first event
         if line.startswith(b"data:"):
             return _joined(data, line[5:].removeprefix(b" "))
-        if line.startswith((_EVENT, _ERROR)):
+        if line[0] in _SILENT:
+            return data
+        if line.startswith(_STATUS):
+            self._note(line[len(_STATUS) :])
+        elif line.startswith(_BEGINNINGS):
             if data:
                 payloads.append(data)  # an event begins with these, so the blank line before it was left out
-            return self._begun(line)
-        if line.startswith(_STATUS) and line[len(_STATUS) :].strip().isdigit():
-            self.status = int(line[len(_STATUS) :])
-            return data
-        return _bare(line, data, payloads)
+            return self._begun(line) if b"error" in line else None
+        elif line.startswith(BOM_UTF8) and line != BOM_UTF8:
+            return self._field(line[len(BOM_UTF8) :], data, payloads)  # the standard allows one before the first event
+        elif line.startswith(_INSIDE_JSON):
+            return _bare(line, data, payloads)
+        return data
+
+    def _note(self, status: bytes) -> None:
+        if status.strip().isdigit():
+            self.status = int(status)
 
     def _begun(self, line: bytes) -> bytes | None:
         """What the data of an event begins with."""
@@ -114,16 +124,16 @@ class SSEDecoder:
 
 def _is_events(body: bytes) -> bool:
     """Whether the body is an event stream, whatever it was announced as."""
-    return body[:_NEAR].removeprefix(BOM_UTF8).lstrip().startswith(_EVENT_BEGINNINGS)
+    return body[:_NEAR].removeprefix(BOM_UTF8).lstrip().startswith(_FIELDS)
 
 
 def _bare(line: bytes, data: bytes | None, payloads: list[bytes]) -> bytes | None:
-    """The event's data after a line without a field: nothing, unless it is JSON. JSON over several lines begins with a line end."""
+    """The event's data after a line that may be JSON without a field. JSON over several lines begins with a line end."""
     if data is None and line.startswith(b"{") and line.rstrip().endswith(b"}"):
         payloads.append(line)
     elif data is None and line.startswith(_JSON):
         return b"\n" + line
-    elif data is not None and data.startswith(b"\n") and line.startswith(_INSIDE_JSON):
+    elif data is not None and data.startswith(b"\n"):
         return _joined(data, line)
     return data
 
