@@ -102,7 +102,6 @@ def provider_spec(dialect: Dialect) -> ProviderSpec:
 
 
 def _capabilities(dialect: Dialect, facts: ModelFacts) -> Capabilities:
-    known = facts.thinking is not None
     return Capabilities(
         forced_calls=dialect.forced_calls,
         forced_calls_while_thinking=dialect.forced_calls_while_thinking,
@@ -112,9 +111,9 @@ def _capabilities(dialect: Dialect, facts: ModelFacts) -> Capabilities:
         images=facts.images is not False,
         image_urls=dialect.image_urls,
         files=dialect.files == "always" or (dialect.files == "by_model" and facts.files),
-        thinks=facts.thinking in {"on", "always"} if known else None,
-        can_think=facts.thinking != "never" if known else None,
-        can_stop_thinking=facts.thinking != "always",
+        thinks=facts.thinks,
+        can_think=facts.can_think,
+        can_stop_thinking=facts.can_stop_thinking,
         preserves_thinking=facts.preserves_thinking and dialect.reasoning_field is not None,
         reasoning_field=dialect.separates_thinking,
         context_window=facts.context_window,

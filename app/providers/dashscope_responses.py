@@ -37,7 +37,6 @@ class ResponsesProvider:
     def capabilities(self, model: str) -> Capabilities:
         """What this face and the facts about the model come to."""
         facts = self._facts(model)
-        known = facts.thinking is not None
         return Capabilities(
             # `required` is only taken with one function: a named one is forced by offering it alone, "any of several" cannot be.
             forced_calls=frozenset({"named"}),
@@ -45,9 +44,9 @@ class ResponsesProvider:
             formats=frozenset(),
             sampling=frozenset({"temperature", "top_p", "max_output_tokens"}),
             images=facts.images is not False,
-            thinks=facts.thinking in {"on", "always"} if known else None,
-            can_think=facts.thinking != "never" if known else None,
-            can_stop_thinking=facts.thinking != "always",
+            thinks=facts.thinks,
+            can_think=facts.can_think,
+            can_stop_thinking=facts.can_stop_thinking,
             preserves_thinking=facts.preserves_thinking,
             native_tools=frozenset(facts.native_tools),
             context_window=facts.context_window,
