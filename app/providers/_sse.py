@@ -5,6 +5,7 @@ Works on bytes, so that a line ends where the standard says (LF, CRLF, CR) and n
 
 from __future__ import annotations
 
+import re
 from codecs import BOM_UTF8
 from contextlib import suppress
 
@@ -18,6 +19,7 @@ DONE = b"[DONE]"
 
 _LIMIT = 16 * 1024 * 1024
 _STATUS = b":HTTP_STATUS/"
+_NUMBER = re.compile(rb" *\d{3} *")
 _EVENT = b"event:"
 _ERROR = b"error:"
 """A field in which older versions of llama.cpp send an error; also what the data of any event that is an error begins with here."""
@@ -31,6 +33,10 @@ _NEAR = 100
 _CR = 13  # as a number: `13 in piece` takes a tenth of the time of `b"\r" in piece`
 
 
+_Data = bytes | bytearray | None
+"""Of the event that is open. Of several lines, it grows in place: to copy it for each takes seconds."""
+
+
 class SSEDecoder:
     """Splits one stream. Event names and ids are not kept: the payloads say what they are, except for errors that are mere text.
 
@@ -42,7 +48,7 @@ class SSEDecoder:
     def __init__(self) -> None:
         self.status: int | None = None
         """The last `:HTTP_STATUS/429` comment, with which DashScope accompanies an error inside a 200 stream."""
-        self._data: bytes | None = None
+        self._data: _Data = None
         """Of the event that is open."""
         self._rest = b""
         """Of the line that is open."""
@@ -61,7 +67,7 @@ class SSEDecoder:
         for line in lines:
             if not line:
                 if data:
-                    payloads.append(data)
+                    payloads.append(data if type(data) is bytes else bytes(data))
                 data = None
             elif line.startswith(b"data: ") and data is None:
                 data = line[6:]
@@ -87,7 +93,7 @@ class SSEDecoder:
             self._after_cr = piece.endswith(b"\r")
         return piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
-    def _field(self, line: bytes, data: bytes | None, payloads: list[bytes]) -> bytes | None:
+    def _field(self, line: bytes, data: _Data, payloads: list[bytes]) -> _Data:
         """The event's data after a line that is not the plain one."""
         if line.startswith(b"data:"):
             return _joined(data, line[5:].removeprefix(b" "))
@@ -97,7 +103,7 @@ class SSEDecoder:
             self._note(line[len(_STATUS) :])
         elif line.startswith(_BEGINNINGS):
             if data:
-                payloads.append(data)  # an event begins with these, so the blank line before it was left out
+                payloads.append(bytes(data))  # an event begins with these, so the blank line before it was left out
             return self._begun(line) if b"error" in line else None
         elif line.startswith(BOM_UTF8) and line != BOM_UTF8:
             return self._field(line[len(BOM_UTF8) :], data, payloads)  # the standard allows one before the first event
@@ -106,7 +112,7 @@ class SSEDecoder:
         return data
 
     def _note(self, status: bytes) -> None:
-        if status.strip().isdigit():
+        if _NUMBER.fullmatch(status):
             self.status = int(status)
 
     def _begun(self, line: bytes) -> bytes | None:
@@ -115,7 +121,7 @@ class SSEDecoder:
         if name == b"event" and told.strip() != b"error":
             return None
         self._failed = True
-        return _ERROR if name == b"event" else _joined(_ERROR, told.strip())
+        return _ERROR if name == b"event" else b"%b\n%b" % (_ERROR, told.strip())
 
     def whole(self, body: bytes) -> list[bytes]:
         """The payloads of a body that was not announced as an event stream; some are one, and all others are their only payload."""
@@ -127,7 +133,7 @@ def _is_events(body: bytes) -> bool:
     return body[:_NEAR].removeprefix(BOM_UTF8).lstrip().startswith(_FIELDS)
 
 
-def _bare(line: bytes, data: bytes | None, payloads: list[bytes]) -> bytes | None:
+def _bare(line: bytes, data: _Data, payloads: list[bytes]) -> _Data:
     """The event's data after a line that may be JSON without a field. JSON over several lines begins with a line end."""
     if data is None and line.startswith(b"{") and line.rstrip().endswith(b"}"):
         payloads.append(line)
@@ -143,8 +149,13 @@ def lines_of(payload: bytes) -> list[bytes]:
     return [line.strip() for line in payload.split(b"\n") if line.strip()]
 
 
-def _joined(data: bytes | None, line: bytes) -> bytes:
-    return line if data is None else b"%b\n%b" % (data, line)
+def _joined(data: _Data, line: bytes) -> bytes | bytearray:
+    if data is None:
+        return line
+    whole = data if isinstance(data, bytearray) else bytearray(data)
+    whole += b"\n"
+    whole += line
+    return whole
 
 
 def _as_error(payload: bytes) -> bytes:

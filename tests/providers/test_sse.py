@@ -71,9 +71,20 @@ def test_an_event_leaves_with_its_last_byte() -> None:
     assert decoder.feed(b"\ndata: b\r\r") == [b"b"]
 
 
+@pytest.mark.parametrize(("line", "joined"), [(b"data: abcdefghi", b"abcdefghi"), (b'  "abcdefghi"', b'  "abcdefghi"')])
+def test_an_event_of_many_lines_takes_time_by_its_length(line: bytes, joined: bytes) -> None:
+    decoder = SSEDecoder()
+    head = b"" if line.startswith(b"data") else b"{\n"
+
+    assert decoder.feed(head + (line + b"\n") * 100_000) == []
+    (payload,) = decoder.end()
+
+    assert payload.count(b"\n" + joined) >= 99_999
+
+
 def test_the_status_comment_is_kept() -> None:
     decoder = SSEDecoder()
-    decoder.feed(b"data: a\n\n: HTTP_STATUS/500\n:HTTP_STATUS/many\n")
+    decoder.feed(b"data: a\n\n: HTTP_STATUS/500\n:HTTP_STATUS/many\n:HTTP_STATUS/" + b"9" * 5000 + b"\n")
     assert decoder.status is None
 
     decoder.feed(b"id:1\nevent:error\n:HTTP_STATUS/429\ndata:{}\n\n")
