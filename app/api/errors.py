@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -53,43 +53,55 @@ def store_unavailable() -> ApiError:
 
 def install(app: FastAPI) -> None:
     """Make every route answer errors in the envelope."""
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
 
-    async def on_api_error(_request: Request, error: Exception) -> Response:
-        return _answer(error if isinstance(error, ApiError) else internal("-"))
 
-    async def on_store(_request: Request, error: Exception) -> Response:
-        _log.error("store unavailable: %s", error)
-        return _answer(store_unavailable())
+async def _on_api_error(_request: Request, error: Exception) -> Response:
+    return _answer(error if isinstance(error, ApiError) else internal("-"))
 
-    async def on_knowledge(_request: Request, error: Exception) -> Response:
-        _log.error("files unavailable: %s", error)
-        return _answer(Unavailable("Files are unavailable at the moment.", code="store_unavailable", retry_after=1.0))
 
-    async def on_validation(_request: Request, error: Exception) -> Response:
-        problem: dict[str, Any] = error.errors()[0] if isinstance(error, RequestValidationError) else {}
-        if problem.get("type") == "json_invalid":
-            return _answer(InvalidRequest("We could not parse the JSON body of your request.", code="json_parse_error"))
-        name = _name(problem.get("loc", ()))
-        return _answer(InvalidRequest(f"Invalid '{name}': {problem.get('msg', 'invalid')}.", code="invalid_value", param=name))
+async def _on_store(_request: Request, error: Exception) -> Response:
+    _log.error("store unavailable: %s", error)
+    return _answer(store_unavailable())
 
-    async def on_http(request: Request, error: Exception) -> Response:
-        match error:
-            case HTTPException(status_code=404 | 405):
-                return _answer(unserved.error(app.routes, request.scope))
-            case HTTPException(status_code=413):
-                return _answer(PayloadTooLarge("The request body is too large.", code="request_too_large"))
-            case _:
-                return _answer(InvalidRequest("The request could not be served."))
 
-    async def on_mistake(request: Request, _error: Exception) -> Response:
-        return _answer(internal(request.scope["state"]["request_id"]))  # the framework raises the error again, for the server's log
+async def _on_knowledge(_request: Request, error: Exception) -> Response:
+    _log.error("files unavailable: %s", error)
+    return _answer(Unavailable("Files are unavailable at the moment.", code="store_unavailable", retry_after=1.0))
 
-    app.add_exception_handler(Exception, on_mistake)
-    app.add_exception_handler(ApiError, on_api_error)
-    app.add_exception_handler(StoreUnavailable, on_store)
-    app.add_exception_handler(KnowledgeUnavailable, on_knowledge)
-    app.add_exception_handler(RequestValidationError, on_validation)
-    app.add_exception_handler(HTTPException, on_http)
+
+async def _on_validation(_request: Request, error: Exception) -> Response:
+    problem: dict[str, Any] = error.errors()[0] if isinstance(error, RequestValidationError) else {}
+    if problem.get("type") == "json_invalid":
+        return _answer(InvalidRequest("We could not parse the JSON body of your request.", code="json_parse_error"))
+    name = _name(problem.get("loc", ()))
+    return _answer(InvalidRequest(f"Invalid '{name}': {problem.get('msg', 'invalid')}.", code="invalid_value", param=name))
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    match error:
+        case HTTPException(status_code=404 | 405):
+            return _answer(unserved.error(request.app.routes, request.scope))
+        case HTTPException(status_code=413):
+            return _answer(PayloadTooLarge("The request body is too large.", code="request_too_large"))
+        case _:
+            return _answer(InvalidRequest("The request could not be served."))
+
+
+async def _on_mistake(request: Request, _error: Exception) -> Response:
+    """The framework raises the error again, for the server's log."""
+    return _answer(internal(request.scope["state"]["request_id"]))
+
+
+_HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
+    Exception: _on_mistake,
+    ApiError: _on_api_error,
+    StoreUnavailable: _on_store,
+    KnowledgeUnavailable: _on_knowledge,
+    RequestValidationError: _on_validation,
+    HTTPException: _on_http,
+}
 
 
 def _name(place: Sequence[str | int]) -> str:

@@ -21,11 +21,39 @@ _METHODS = ("GET", "POST", "DELETE")
 _EXPOSED = ("x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "warning", "openai-poll-after-ms", "content-disposition")
 """What a page may read besides the fields every page may."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
-_ROUTES = re.compile(
-    r"(/v1/(?:responses|models|files|vector_stores))(/[^/]+)?"
-    r"(/(?:input_items|content|search|files|file_batches))?(/[^/]+)?(/(?:content|cancel|files))?"
+_ROUTES = frozenset(
+    {
+        "/v1/models",
+        "/v1/tools",
+        "/v1/responses",
+        "/v1/responses/compact",
+        "/v1/responses/input_tokens",
+        "/v1/responses/{id}",
+        "/v1/responses/{id}/cancel",
+        "/v1/responses/{id}/input_items",
+        "/v1/files",
+        "/v1/files/{id}",
+        "/v1/files/{id}/content",
+        "/v1/containers",
+        "/v1/containers/{id}",
+        "/v1/containers/{id}/files",
+        "/v1/containers/{id}/files/{id}",
+        "/v1/containers/{id}/files/{id}/content",
+        "/v1/vector_stores",
+        "/v1/vector_stores/{id}",
+        "/v1/vector_stores/{id}/search",
+        "/v1/vector_stores/{id}/files",
+        "/v1/vector_stores/{id}/files/{id}",
+        "/v1/vector_stores/{id}/files/{id}/content",
+        "/v1/vector_stores/{id}/file_batches",
+        "/v1/vector_stores/{id}/file_batches/{id}",
+        "/v1/vector_stores/{id}/file_batches/{id}/cancel",
+        "/v1/vector_stores/{id}/file_batches/{id}/files",
+    }
 )
 """What is counted by itself; ids are left out, so that there are only so many counters."""
+_MODEL = "/v1/models/{id}"
+_ID = "{id}"
 
 
 class Gateway:
@@ -108,11 +136,14 @@ def _canonical(path: str) -> str:
 
 
 def _route(path: str) -> str:
-    match = _ROUTES.fullmatch(path)
-    if match is None:
-        return "other"
-    kind, one, part, other, last = match.groups(default="")
-    return f"{kind}{one and '/{id}'}{part}{other and '/{id}'}{last}"
+    if path in _ROUTES:
+        return path
+    if path.startswith("/v1/models/"):
+        return _MODEL  # its id may have slashes in it
+    steps = path.split("/")
+    steps[3:6:2] = [step and _ID for step in steps[3:6:2]]
+    route = "/".join(steps)
+    return route if route in _ROUTES else "other"
 
 
 def _wants_websocket(scope: Scope) -> bool:

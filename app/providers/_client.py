@@ -17,8 +17,11 @@ from app.providers.errors import error_from_reply
 from app.settings import ConfigurationError, Upstream
 
 OK = 200
+EVENTS = "text/event-stream"
 ERROR_LIMIT = 1024 * 1024
 """Bytes of an error's body."""
+ANSWER_LIMIT = 64 * 1024 * 1024
+"""Bytes of a whole answer."""
 _LIST_LIMIT = 16 * 1024 * 1024
 DRAIN_SECONDS = 0.1
 """How long the end of a body is waited for whose last event has come."""
@@ -77,6 +80,11 @@ async def list_models(client: UpstreamClient) -> Sequence[UpstreamModel]:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UpstreamProtocolError("The upstream's list of models cannot be read.", retryable=False) from error
     return tuple(UpstreamModel(model.id, as_count(model.created) or 0, as_label(model.owned_by) or "") for model in listed)
+
+
+def is_announced_as_events(reply: UpstreamReply, otherwise: str) -> bool:
+    """Whether the answer's content type is that of event streams; `otherwise`: what it is taken for without one."""
+    return (reply.headers.get("content-type") or otherwise).lower().startswith(EVENTS)
 
 
 async def drain(reply: UpstreamReply) -> None:

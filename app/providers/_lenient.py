@@ -24,6 +24,8 @@ _LARGEST = 2**53
 """Counters above it are none: JSON's numbers are not exact there."""
 _HALF = re.compile("[\ud800-\udfff]")
 _LONGEST_TYPE = 64
+HALF_LOST = "\ufffd"
+"""What stands for half a character whose other half did not come."""
 Kind = Literal["text", "thinking", "refusal"]
 _PART_FIELDS: Mapping[Kind, Sequence[str]] = {
     "thinking": ("thinking", "reasoning", "reasoning_content", "summary"),
@@ -31,6 +33,9 @@ _PART_FIELDS: Mapping[Kind, Sequence[str]] = {
     "text": ("text", "content"),
 }
 """The fields of a content part, by what they hold; a part's type may say that its `text` is thinking."""
+_READ_NAMES = frozenset(name for fields in _PART_FIELDS.values() for name in fields)
+_PART_NAMES = _READ_NAMES | {"type", "id", "index", "annotations", "logprobs", "signature"}
+_TEXT_TYPES = frozenset({"text", "output_text", "input_text", "refusal"})
 _THINKING_TYPES = frozenset({"thinking", "reasoning", "thought", "reasoning_text", "summary_text", "reasoning.text"})
 
 
@@ -43,6 +48,12 @@ def read_json(payload: bytes) -> Any:
         return json.loads(payload, strict=False)
     except (ValueError, RecursionError) as error:
         raise UpstreamProtocolError(f"The upstream sent a chunk that cannot be read: {error}") from error
+
+
+def read_object(payload: bytes) -> Json:
+    """The object; of a list the first, since some servers put one around an error. Raises UpstreamProtocolError."""
+    entries = as_list(read_json(payload))
+    return as_object(entries[0]) if entries else {}
 
 
 def as_object(value: Any) -> Json:
@@ -120,6 +131,14 @@ def parts_of(value: Any) -> Iterable[tuple[Kind, str]]:
         raise UpstreamProtocolError("The upstream sent a chunk that cannot be read: its content is not text.")
 
 
+def is_part(value: Json) -> bool:
+    """Whether the object is a content part rather than content of the model's own making."""
+    kind = value.get("type")
+    if isinstance(kind, str) and (kind in _THINKING_TYPES or kind in _TEXT_TYPES or kind in value):
+        return True
+    return value.keys() <= _PART_NAMES and not value.keys().isdisjoint(_READ_NAMES)
+
+
 def text_of(value: Any) -> str:
     """All strings of a text or of its parts, whatever their kind; "" for what is no content."""
     try:
@@ -186,3 +205,16 @@ class Halves:
         for place in places:
             del self._waiting[place]
         return places
+
+
+class OddReader:
+    """Reads the odd payloads of one stream; it remembers what one has left unfinished."""
+
+    __slots__ = ("_halves",)
+
+    def __init__(self) -> None:
+        self._halves = Halves()
+
+    def __bool__(self) -> bool:
+        """Whether the next payload must be read here, too."""
+        return bool(self._halves)

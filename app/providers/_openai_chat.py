@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from app.protocol.deltas import Delta
 from app.protocol.messages import Message
-from app.providers._client import DRAIN_SECONDS, ERROR_LIMIT, OK, client_for, list_models
+from app.providers._client import ANSWER_LIMIT, DRAIN_SECONDS, ERROR_LIMIT, EVENTS, OK, client_for, is_announced_as_events, list_models
 from app.providers._http import UpstreamReply
 from app.providers._openai_chat_decode import ChatDecoder
 from app.providers._openai_chat_encode import Dialect, encode_call, encode_messages
@@ -19,8 +19,7 @@ from app.providers.spec import ProviderSpec
 from app.settings import Upstream
 
 _PATH = "/chat/completions"
-_JSON, _EVENTS = "application/json", "text/event-stream"
-_ANSWER_LIMIT = 64 * 1024 * 1024
+_JSON = "application/json"
 _USAGE_SECONDS = 2.0
 """How long usage is waited for that has not come with the finish reason; servers send it right behind."""
 
@@ -47,14 +46,16 @@ class ChatProvider:
         """As the port says. The last batch holds usage, where reported, and TurnFinished; an answer asked for whole is one batch."""
         streamed = call.stream or not self._dialect.whole_answers
         body = encode_call(call, self._dialect, self._facts(call.model), stream=streamed)
-        reply = await self._client.post(_PATH, *body, accept=_EVENTS if streamed else _JSON)
+        expected = EVENTS if streamed else _JSON
+        quota_passes = self._dialect.quota_passes
+        reply = await self._client.post(_PATH, *body, accept=expected)
         try:
             if reply.status != OK:
-                raise error_from_reply(reply.status, reply.headers, await reply.read(ERROR_LIMIT))
-            decoder = ChatDecoder(call.tools)
+                raise error_from_reply(reply.status, reply.headers, await reply.read(ERROR_LIMIT), quota_passes=quota_passes)
+            decoder = ChatDecoder(call.tools, quota_passes=quota_passes)
             # The server decides: some answer with JSON what was asked as a stream, errors above all.
-            if not reply.headers.get("content-type", _EVENTS if streamed else _JSON).lower().startswith(_EVENTS):
-                yield decoder.whole(await reply.read(_ANSWER_LIMIT))
+            if not is_announced_as_events(reply, expected):
+                yield decoder.whole(await reply.read(ANSWER_LIMIT))
                 return
             while not (decoder.answered or decoder.done) and (piece := await reply.read_some()):
                 if deltas := decoder.feed(piece):
@@ -101,7 +102,6 @@ def provider_spec(dialect: Dialect) -> ProviderSpec:
 
 
 def _capabilities(dialect: Dialect, facts: ModelFacts) -> Capabilities:
-    known = facts.thinking is not None
     return Capabilities(
         forced_calls=dialect.forced_calls,
         forced_calls_while_thinking=dialect.forced_calls_while_thinking,
@@ -111,9 +111,9 @@ def _capabilities(dialect: Dialect, facts: ModelFacts) -> Capabilities:
         images=facts.images is not False,
         image_urls=dialect.image_urls,
         files=dialect.files == "always" or (dialect.files == "by_model" and facts.files),
-        thinks=facts.thinking in {"on", "always"} if known else None,
-        can_think=facts.thinking != "never" if known else None,
-        can_stop_thinking=facts.thinking != "always",
+        thinks=facts.thinks,
+        can_think=facts.can_think,
+        can_stop_thinking=facts.can_stop_thinking,
         preserves_thinking=facts.preserves_thinking and dialect.reasoning_field is not None,
         reasoning_field=dialect.separates_thinking,
         context_window=facts.context_window,

@@ -112,7 +112,7 @@ class CallReader:
 
     def receive(self, piece: Call, out: list[Delta]) -> None:
         """A piece of a stream."""
-        said = piece.function or piece
+        said = piece.function or piece.custom or piece
         arguments = said.arguments
         call = self._at_index.get(piece.index)
         if call is None or said.name or piece.id or call.again:
@@ -120,7 +120,7 @@ class CallReader:
             if call is None:
                 return
         if arguments and call.opened and call.pieces and isinstance(arguments, str):
-            # The way of most pieces.
+            # Most pieces take this path.
             call.pieces.append(arguments)
             out.append(CallArguments(call.number, arguments))
         elif arguments or isinstance(arguments, dict):
@@ -130,7 +130,7 @@ class CallReader:
 
     def receive_whole(self, entry: Call, out: list[Delta]) -> None:
         """An entry of a whole message: a call of its own, whatever its id and index."""
-        said = entry.function or entry
+        said = entry.function or entry.custom or entry
         if not (said.name or said.arguments):
             return
         call = self._begin(entry.id, out)

@@ -7,7 +7,6 @@ nothing in it.
 
 from __future__ import annotations
 
-from codecs import BOM_UTF8
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -27,7 +26,7 @@ from app.protocol.messages import FunctionTool
 from app.providers._openai_chat_calls import CallReader
 from app.providers._openai_chat_lenient import LenientReader
 from app.providers._openai_chat_wire import Choice, Chunk, Details, Logprobs, Message, Usage, decode_chunk
-from app.providers._sse import DONE, SSEDecoder
+from app.providers._sse import DONE, SSEDecoder, lines_of
 from app.providers.base import UpstreamError, UpstreamProtocolError
 from app.providers.errors import error_in_stream
 
@@ -48,22 +47,18 @@ _UNFINISHED = "null"
 """DashScope's own protocol says it as text."""
 _BROKEN_OFF = frozenset({"abort", "error", "network_error", "insufficient_system_resource"})
 """The server gave up on the request, as vLLM and SGLang do when they shut down; the last two are GLM's and DeepSeek's names."""
-
-
 _SUCCESSES = frozenset({"stop", "tool_calls"})
-_EVENT_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
-_NEAR = 100
-"""Bytes, within which a body shows what it is."""
-_NO_DETAILS = Details()
+_NO_DETAILS, _NO_MESSAGE = Details(), Message()
 
 
 class ChatDecoder:
     """One answer to a call that offered `tools`. After each `feed`, `failure` says whether the stream broke; the deltas that came before
     are good."""
 
-    __slots__ = ("_calls", "_finish", "_lenient", "_said", "_sse", "_usage", "done", "failure")
+    __slots__ = ("_calls", "_finish", "_lenient", "_quota_passes", "_said", "_sse", "_usage", "done", "failure")
 
-    def __init__(self, tools: Sequence[FunctionTool] = ()) -> None:
+    def __init__(self, tools: Sequence[FunctionTool] = (), *, quota_passes: bool = True) -> None:
+        """`quota_passes`: as of `error_in_stream`."""
         self.failure: UpstreamError | None = None
         self.done = False
         """The end marker has come; nothing but the end of the HTTP body can follow."""
@@ -73,6 +68,7 @@ class ChatDecoder:
         self._finish: str | None = None
         self._calls = CallReader(tools)
         self._said = False
+        self._quota_passes = quota_passes
 
     @property
     def answered(self) -> bool:
@@ -81,7 +77,7 @@ class ChatDecoder:
 
     @property
     def counted(self) -> bool:
-        """Usage has come, too."""
+        """Usage has come, too, and it is one."""
         return self._usage is not None
 
     def feed(self, piece: bytes) -> list[Delta]:
@@ -105,8 +101,7 @@ class ChatDecoder:
     def whole(self, body: bytes) -> list[Delta]:
         """All deltas of an answer that was not announced as a stream; some are one. Raises UpstreamError."""
         out: list[Delta] = []
-        events = body[:_NEAR].removeprefix(BOM_UTF8).lstrip().startswith(_EVENT_BEGINNINGS)
-        self._receive([*self._sse.feed(body), *self._sse.end()] if events else (body,), out)
+        self._receive(self._sse.whole(body), out)
         self._close(out)
         return out
 
@@ -119,17 +114,28 @@ class ChatDecoder:
                 chunk = self._lenient.read(payload) if self._lenient else decode_chunk(payload)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 chunk = self._read_odd(payload, out)
-                if chunk is None:
-                    continue
-            choices = chunk.choices
-            if chunk.error or (not choices and (chunk.message or chunk.detail or chunk.error_message)):
-                raise error_in_stream(payload, self._sse.status)
-            if chunk.usage is not None and (self._usage is None or chunk.usage.prompt_tokens or chunk.usage.total_tokens):
-                self._usage = chunk.usage
-            if choices:
-                for choice in choices:
-                    if not choice.index:
-                        self._choose(choice, out)
+            if chunk is not None:
+                self._take(chunk, payload, out)
+
+    def _take(self, chunk: Chunk, payload: bytes, out: list[Delta]) -> None:
+        choices = chunk.choices
+        if chunk.error or (not choices and chunk.reports()):
+            raise self._error(payload)
+        if chunk.usage is not None:
+            self._count(chunk.usage)
+        for choice in choices or ():
+            if not choice.index:
+                self._choose(choice, out)
+                if choice.error:
+                    raise self._error(payload)
+
+    def _error(self, payload: bytes) -> UpstreamError:
+        return error_in_stream(payload, self._sse.status, quota_passes=self._quota_passes)
+
+    def _count(self, usage: Usage) -> None:
+        """A count of nothing, which some servers send on the way or at the end, takes no other's place."""
+        if usage.prompt():
+            self._usage = usage
 
     def _read_odd(self, payload: bytes, out: list[Delta]) -> Chunk | None:
         """What the typed decoder refused; None where nothing is left to do, as behind the finish reason, where nothing costs the answer."""
@@ -142,26 +148,27 @@ class ChatDecoder:
             return self._lenient.read(payload)
         except UpstreamProtocolError:
             if b"\n" in payload:
-                self._receive(payload.split(b"\n"), out)  # events without blank lines between them
+                self._receive(lines_of(payload), out)
             elif not self.answered:
                 raise
             return None
 
     def _choose(self, choice: Choice, out: list[Delta]) -> None:
-        message = choice.delta or choice.message
-        if message is not None:
-            if self._finish is None:
-                thought = message.reasoning_content or message.reasoning
-                if thought:
-                    out.append(Reasoning(thought))
-                if message.content:
-                    out.append(Text(message.content) if choice.logprobs is None else Text(message.content, _tokens(choice.logprobs)))
-                if message.refusal:
-                    out.append(Refusal(message.refusal))
-            if message.tool_calls or message.function_call:
-                self._call(message, out, whole=choice.delta is None)
+        message = choice.delta or choice.message or _NO_MESSAGE
+        if self._finish is None:
+            thought, content = message.reasoning_content or message.reasoning, message.content or choice.text
+            if thought:
+                out.append(Reasoning(thought))
+            if content:
+                out.append(Text(content) if choice.logprobs is None else Text(content, _tokens(choice.logprobs)))
+            if message.refusal:
+                out.append(Refusal(message.refusal))
+        if message.tool_calls or message.function_call:
+            self._call(message, out, whole=choice.delta is None)
         if choice.finish_reason and self._finish is None and choice.finish_reason != _UNFINISHED:
             self._finish = choice.finish_reason
+        if choice.usage is not None:
+            self._count(choice.usage)
 
     def _call(self, message: Message, out: list[Delta], *, whole: bool) -> None:
         """Calls count behind the finish reason as well: some servers send it with each of them."""
@@ -189,15 +196,11 @@ class ChatDecoder:
         out.append(TurnFinished("tool_calls" if self._calls and reason == "stop" else reason))
 
 
-def _counted(usage: Usage) -> TokenUsage | None:
-    """The usage in our terms; None when it has no counters. A prompt is never empty, so neither is a count of nothing one."""
-    total, completion, prompt = usage.total_tokens or 0, usage.completion_tokens or 0, usage.prompt_tokens
-    if prompt is None:
-        prompt = max(total - completion, 0)
-    if not prompt:
-        return None
-    read = usage.prompt_tokens_details or _NO_DETAILS
-    written = usage.completion_tokens_details or _NO_DETAILS
+def _counted(usage: Usage) -> TokenUsage:
+    """The usage in our terms."""
+    total, completion, prompt = usage.total_tokens or 0, usage.completion(), usage.prompt()
+    read = usage.prompt_tokens_details or usage.input_tokens_details or _NO_DETAILS
+    written = usage.completion_tokens_details or usage.output_tokens_details or _NO_DETAILS
     return TokenUsage(
         input_tokens=prompt,
         output_tokens=completion,

@@ -9,62 +9,61 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+
 from app.providers._lenient import (
-    Halves,
+    HALF_LOST,
     Json,
+    OddReader,
     as_arguments,
     as_count,
     as_label,
     as_list,
     as_number,
     as_object,
+    encoded,
+    is_part,
     parts_of,
     read_json,
+    read_object,
     text_of,
     unbroken,
+    without_halves,
 )
 from app.providers._openai_chat_wire import Alternative, Call, Choice, Chunk, Details, Function, Logprobs, Message, Token, Usage
+from app.providers._wire import report_of
 from app.providers.base import UpstreamProtocolError
 
-_HALF_LOST = "\ufffd"
 _BYTE = 255
 _IMPOSSIBLE = -9999.0
 """What OpenAI's reference gives for a token that is very unlikely; JSON has no minus infinity."""
 _MINUS_INFINITY = (float("-inf"), "-inf", "-infinity", "-Infinity")
 
 
-class LenientReader:
-    """Reads the odd chunks of one stream; it remembers what a chunk has left unfinished."""
+class LenientReader(OddReader):
+    """Reads the odd chunks of one stream."""
 
-    __slots__ = ("_halves",)
-
-    def __init__(self) -> None:
-        self._halves = Halves()
-
-    def __bool__(self) -> bool:
-        """Whether the next chunk must be read here, too."""
-        return bool(self._halves)
+    __slots__ = ()
 
     def read(self, payload: bytes) -> Chunk:
         """The chunk, as plain ones say it. Raises UpstreamProtocolError."""
-        value = as_object(read_json(payload))
+        value = read_object(payload)
         given = value.get("choices")
         if given and not isinstance(given, list | dict):
             raise _unreadable("its choices are no list")
+        report = report_of(value)
+        if report.error or (not given and report.reports()):
+            return Chunk(error=True)  # whatever stands beside it
         choices = [raw for raw in map(as_object, as_list(given)) if raw and not as_count(raw.get("index"))]
         return Chunk(
             choices=[choice for raw in choices for choice in self._choices(raw)],
             usage=_usage(value.get("usage")),
-            error=value.get("error"),
-            message=value.get("message"),
-            error_message=value.get("error_message"),
-            detail=value.get("detail"),
         )
 
     def _choices(self, raw: Json) -> Iterable[Choice]:
         said = raw.get("delta")
         streamed = isinstance(said, dict)
-        said = said or raw.get("message")
+        said = said or raw.get("message") or as_object({"content": raw.get("text")})
         if said and not isinstance(said, dict):
             raise _unreadable("its message is no object")
         message, finish = as_object(said), _finish(raw.get("finish_reason"))
@@ -73,12 +72,13 @@ class LenientReader:
             yield Choice(delta=part if streamed else None, message=None if streamed else part, logprobs=logprobs)
             logprobs = None if part.content else logprobs
         calls = Message(tool_calls=self._calls(message.get("tool_calls")), function_call=self._function(message.get("function_call")))
-        yield Choice(delta=calls if streamed else None, message=None if streamed else calls, finish_reason=finish)
+        last = Choice(finish_reason=finish, error=raw.get("error"), usage=_usage(raw.get("usage")))
+        yield msgspec.structs.replace(last, **{"delta" if streamed else "message": calls})
 
     def _said(self, message: Json, *, ends: bool) -> Iterable[Message]:
         """Its words, a message for each of its parts."""
         thought = text_of(message.get("reasoning_content")) or text_of(message.get("reasoning"))
-        spoken = [("thinking", thought), *parts_of(message.get("content")), ("refusal", text_of(message.get("refusal")))]
+        spoken = [("thinking", thought), *_content(message.get("content")), ("refusal", text_of(message.get("refusal")))]
         parts = [(kind, text) for kind, text in spoken if text]
         if parts:
             # Another kind of words has begun; a call's arguments may still go on.
@@ -100,7 +100,7 @@ class LenientReader:
             raise _unreadable("a call is no object")
         entry = as_object(value)
         index = as_count(entry.get("index"))
-        function = self._function(entry.get("function") or entry, place=(index,))
+        function = self._function(_called(entry), place=(index,))
         return Call(index=index, id=as_label(entry.get("id")), function=function)
 
     def _function(self, value: Any, place: tuple[int | None] = (None,)) -> Function | None:
@@ -116,6 +116,29 @@ class LenientReader:
         return Function(name and unbroken(name), arguments)
 
 
+def _called(entry: Json) -> Any:
+    """Where the function's name and arguments stand."""
+    function, custom = entry.get("function"), as_object(entry.get("custom"))
+    if isinstance(function, str) and function:
+        return _encoded_function(function) or {"name": function, "arguments": entry.get("arguments")}
+    return function or (custom and {"name": custom.get("name"), "arguments": custom.get("input")}) or entry
+
+
+def _encoded_function(text: str) -> Json:
+    """The function that the server encoded once too often; nothing where the text is its name."""
+    try:
+        return as_object(read_json(text.encode()))
+    except (UpstreamProtocolError, UnicodeEncodeError):
+        return {}
+
+
+def _content(value: Any) -> Iterable[tuple[str, str]]:
+    """Its parts; an object that is none is an answer in JSON that the server forgot to encode."""
+    if isinstance(value, dict) and value and not is_part(as_object(value)):
+        return [("text", encoded(without_halves(value)))]
+    return parts_of(value)
+
+
 def _words(kind: str, text: str) -> Message:
     match kind:
         case "thinking":
@@ -129,8 +152,8 @@ def _words(kind: str, text: str) -> Message:
 def _lost(place: Any) -> Message:
     """What stands in the place of half a character whose other half did not come."""
     if isinstance(place, str):
-        return _words(place, _HALF_LOST)
-    return Message(tool_calls=[Call(index=place[0], arguments=_HALF_LOST)])
+        return _words(place, HALF_LOST)
+    return Message(tool_calls=[Call(index=place[0], arguments=HALF_LOST)])
 
 
 def _finish(value: Any) -> str | None:
@@ -153,12 +176,16 @@ def _usage(value: Any) -> Usage | None:
         _details(counted.get("prompt_tokens_details")),
         _details(counted.get("completion_tokens_details")),
         as_count(counted.get("reasoning_tokens")),
+        as_count(counted.get("input_tokens")),
+        as_count(counted.get("output_tokens")),
+        _details(counted.get("input_tokens_details")),
+        _details(counted.get("output_tokens_details")),
     )
 
 
-def _details(value: Any) -> Details:
+def _details(value: Any) -> Details | None:
     counted = as_object(value)
-    return Details(*(as_count(counted.get(name)) for name in Details.__struct_fields__))
+    return Details(*(as_count(counted.get(name)) for name in Details.__struct_fields__)) if counted else None
 
 
 def _logprobs(value: Any) -> Logprobs | None:

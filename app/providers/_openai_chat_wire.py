@@ -5,11 +5,11 @@ The decoder of these shapes is the path of every ordinary token. What it refuses
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
-Count = Annotated[int, msgspec.Meta(ge=0)]
+from app.providers._wire import Count, Report
 
 
 class Function(msgspec.Struct, gc=False):
@@ -20,12 +20,19 @@ class Function(msgspec.Struct, gc=False):
     """JSON text by the protocol; an object from servers that forget to encode it."""
 
 
+class Custom(Function, gc=False):
+    """A call of a tool whose input is not JSON."""
+
+    arguments: str | dict[str, Any] | None = msgspec.field(default=None, name="input")
+
+
 class Call(Function, gc=False):
     """An entry of `tool_calls`; some servers leave out the object `function` and put its fields here."""
 
     index: int | None = None
     id: str | None = None
     function: Function | None = None
+    custom: Custom | None = None
 
 
 class Message(msgspec.Struct, gc=False):
@@ -60,16 +67,6 @@ class Logprobs(msgspec.Struct, gc=False):
     content: list[Token] | None = None
 
 
-class Choice(msgspec.Struct, gc=False):
-    """One of the answers; only the one with index 0, or without any, was asked for."""
-
-    index: int | None = None
-    delta: Message | None = None
-    message: Message | None = None
-    finish_reason: str | None = None
-    logprobs: Logprobs | None = None
-
-
 class Details(msgspec.Struct, gc=False):
     """Of prompt and completion."""
 
@@ -88,19 +85,41 @@ class Usage(msgspec.Struct, gc=False):
     completion_tokens_details: Details | None = None
     reasoning_tokens: Count | None = None
     """Where SGLang puts them."""
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    """Names of the Responses API, and the one before."""
+    input_tokens_details: Details | None = None
+    output_tokens_details: Details | None = None
+
+    def prompt(self) -> int:
+        """How long the prompt was; 0 where there is no count of it, since a prompt is never empty."""
+        return self.prompt_tokens or self.input_tokens or max((self.total_tokens or 0) - self.completion(), 0)
+
+    def completion(self) -> int:
+        """How long the answer is."""
+        return self.completion_tokens or self.output_tokens or 0
 
 
-class Chunk(msgspec.Struct, gc=False):
+class Choice(msgspec.Struct, gc=False):
+    """One of the answers; only the one with index 0, or without any, was asked for."""
+
+    index: int | None = None
+    delta: Message | None = None
+    message: Message | None = None
+    finish_reason: str | None = None
+    logprobs: Logprobs | None = None
+    error: Any = None
+    usage: Usage | None = None
+    """Where Moonshot puts it."""
+    text: str | None = None
+    """Of the older Completions."""
+
+
+class Chunk(Report, gc=False):
     """A chunk, or the whole answer, or an error in the place of either."""
 
     choices: list[Choice] | None = None
     usage: Usage | None = None
-    error: Any = None
-    message: Any = None
-    error_message: Any = None
-    """Only in flat errors, as the one before."""
-    detail: Any = None
-    """Only in those of FastAPI."""
 
 
 decode_chunk = msgspec.json.Decoder(Chunk).decode

@@ -14,11 +14,12 @@ from typing import Any, ClassVar
 import msgspec
 
 from app.protocol.deltas import CallArguments, CallOpened, Delta, FinishReason, Reasoning, Refusal, Text, TurnFinished
-from app.providers._lenient import as_list
-from app.providers._responses_lenient import LenientReader, plain_item
+from app.providers._lenient import Json, as_list, read_object
+from app.providers._responses_lenient import LenientReader, event_of, plain_item, type_of
 from app.providers._responses_native import HOSTED_TYPES, HostedItems, homeward
-from app.providers._responses_wire import Event, Item, Response, decode_event, decode_item, decode_output, decode_response, decode_typed
-from app.providers._sse import DONE, SSEDecoder
+from app.providers._responses_wire import Event, Item, Response, decode_event, decode_item, decode_response, decode_typed
+from app.providers._sse import DONE, SSEDecoder, lines_of
+from app.providers._wire import report_of
 from app.providers.base import UpstreamError, UpstreamProtocolError
 from app.providers.errors import error_in_stream
 
@@ -54,16 +55,22 @@ class _OpenCall:
         return not self.closed or not (begins or (item.arguments and item.arguments != self.arguments))
 
 
-_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_any = msgspec.json.Decoder().decode
 _decode_hosted = msgspec.json.Decoder(dict[str, Any]).decode
 
-_ERRORS = frozenset({"response.failed", "error", ""})
-"""Types of the events that are errors; a bare error object has none."""
+_ERRORS = frozenset({"response.failed", "response.error", "error"})
+"""Types of the events that are errors."""
 
 
-def _reports(payload: bytes) -> bool:
-    """Whether a payload without a type has the fields of an error, nested or flat."""
-    return not _decode_object(payload).keys().isdisjoint(("error", "code", "message"))
+def _is_error(event: Json) -> bool:
+    """Whether it is one of those, or a bare error, which has no type or the type of the mistake."""
+    kind = type_of(event)
+    if kind in _ERRORS or kind.startswith("response."):
+        return kind in _ERRORS
+    report = report_of(event)
+    if not kind or kind.lower().endswith("error"):
+        return bool(event.get("code")) or report.reports()
+    return bool(report.error or (event.get("code") and report.message))
 
 
 class ResponsesDecoder:
@@ -121,9 +128,19 @@ class ResponsesDecoder:
         """The last deltas, where the last event was not closed. Raises UpstreamError if the answer is not whole."""
         out: list[Delta] = []
         self._receive(self._sse.end(), out)
+        self._check_end()
+        return out
+
+    def whole(self, body: bytes) -> list[Delta]:
+        """All deltas of an answer that was not announced as a stream; some are one. Raises UpstreamError."""
+        out: list[Delta] = []
+        self._receive(self._sse.whole(body), out)
+        self._check_end()
+        return out
+
+    def _check_end(self) -> None:
         if not self.done:
             raise UpstreamProtocolError("The upstream's answer ended without a terminal event.")
-        return out
 
     def _receive(self, payloads: Iterable[bytes], out: list[Delta]) -> None:
         for payload in payloads:
@@ -141,8 +158,8 @@ class ResponsesDecoder:
     def _read(self, event: Event, payload: bytes, out: list[Delta]) -> None:
         reader = self._readers.get(event.type)
         if reader is None:
-            if event.type in _ERRORS and (event.type or _reports(payload)):
-                raise error_in_stream(bytes(event.response) if event.type == "response.failed" else payload, self._sse.status)
+            if not event.type.startswith("response.") or event.type in _ERRORS:
+                self._read_odd(payload, out)
             return
         deltas = reader(self, event)
         if deltas:
@@ -153,11 +170,20 @@ class ResponsesDecoder:
         """What a typed decoder refused. Only an event that is read, and not one whose fields merely share a name, can break the answer."""
         if self._lenient is None:
             self._lenient = LenientReader()
-        kind = self._lenient.type_of(payload)
-        if kind is None or not (kind in self._readers or kind in _ERRORS):
+        try:
+            value = event_of(read_object(payload))
+        except UpstreamProtocolError:
+            lines = lines_of(payload)
+            if lines == [payload]:
+                raise
+            self._receive(lines, out)
+            return
+        if _is_error(value):
+            raise error_in_stream(payload, self._sse.status)
+        if type_of(value) not in self._readers:
             return
         try:
-            for event in self._lenient.read(payload):
+            for event in self._lenient.read(value):
                 self._read(event, payload, out)
         except (msgspec.DecodeError, RecursionError) as error:
             raise UpstreamProtocolError(f"The upstream sent an event of an unknown shape: {error}") from error
@@ -288,7 +314,9 @@ class ResponsesDecoder:
         return self._pass(call, self._argued_whole(call, event.arguments))
 
     def _ended(self, event: Event) -> Sequence[Delta]:
-        response, output = decode_response(event.response), decode_output(event.response).output
+        response = decode_response(event.response)
+        if response.error:
+            raise error_in_stream(bytes(event.response), self._sse.status)
         self.done = True
         last: list[Delta] = []
         for call in self._calls:
@@ -296,10 +324,10 @@ class ResponsesDecoder:
                 raise UpstreamProtocolError("The upstream sent arguments for a function call it never opened.")
             last += self._pass(call, self._argued_whole(call, call.announced))
         if self._hosted:
-            self._hosted.complete(output)
+            self._hosted.complete(_decode_any(response.output))
             last += (*self._hosted.settle(), *self._released())
         if not (self._told or last):
-            last += self._only_now(output)
+            last += self._only_now(_decode_any(response.output))
         usage = response.usage.counted() if response.usage else None
         if usage is not None:
             last.append(usage)

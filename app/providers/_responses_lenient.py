@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 
 from app.providers._lenient import (
-    Halves,
+    HALF_LOST,
     Json,
+    OddReader,
     as_arguments,
     as_count,
     as_label,
@@ -18,7 +19,6 @@ from app.providers._lenient import (
     as_object,
     encoded,
     parts_of,
-    read_json,
     unbroken,
     without_halves,
 )
@@ -27,36 +27,38 @@ from app.providers._responses_wire import Event
 _COUNTERS = ("input_tokens", "output_tokens", "total_tokens")
 _DETAILS = ("input_tokens_details", "prompt_tokens_details", "output_tokens_details")
 _DETAIL_COUNTERS = ("cached_tokens", "cache_creation_input_tokens", "reasoning_tokens")
+_ARGUMENTS = "response.function_call_arguments."
+_ENDS = frozenset({"completed", "incomplete", "failed"})
+"""What an answer's status says where it is over."""
 _READ_ITEMS = frozenset({"message", "reasoning", "function_call"})
 
 
-class LenientReader:
-    """Reads the odd events of one stream; it remembers what an event has left unfinished."""
+def event_of(value: Json) -> Json:
+    """The event; a whole answer, which some servers send in the place of a stream, as the event that would end it."""
+    status = value.get("status")
+    ends = not type_of(value) and status in _ENDS and isinstance(value.get("output"), list)
+    return {"type": f"response.{status}", "response": value} if ends else value
 
-    __slots__ = ("_halves",)
 
-    def __init__(self) -> None:
-        self._halves = Halves()
+def type_of(event: Json) -> str:
+    """What the event says it is; "" where it says nothing."""
+    kind = event.get("type")
+    return kind if isinstance(kind, str) else ""
 
-    def __bool__(self) -> bool:
-        """Whether the next event must be read here, too."""
-        return bool(self._halves)
 
-    def type_of(self, payload: bytes) -> str | None:
-        """What the event says it is; None for what is no event. Raises UpstreamProtocolError."""
-        value = read_json(payload)
-        kind = as_object(value).get("type")
-        return (kind if isinstance(kind, str) else "") if isinstance(value, dict) else None
+class LenientReader(OddReader):
+    """Reads the odd events of one stream."""
 
-    def read(self, payload: bytes) -> Sequence[Event]:
+    __slots__ = ()
+
+    def read(self, event: Json) -> Sequence[Event]:
         """The event as the protocol has it, behind what now stands for half a character whose other half did not come.
 
         Raises UpstreamProtocolError.
         """
-        event = as_object(read_json(payload))
-        kind, item_id = str(event.get("type")), as_label(event.get("item_id"))
+        kind, item_id = type_of(event), as_label(event.get("item_id"))
         place = (kind, item_id)
-        lost = [Event(of, at, "\ufffd") for of, at in self._halves.given_up(lambda waiting: waiting != place)]
+        lost = [Event(of, at, HALF_LOST) for of, at in self._halves.given_up(lambda waiting: _is_over(waiting, event))]
         delta = event.get("delta")
         words = _text(as_arguments(delta)) if kind.endswith("arguments.delta") else "".join(text for _, text in parts_of(delta))
         read = Event(
@@ -68,6 +70,19 @@ class LenientReader:
             _raw(_response(as_object(event.get("response")))),
         )
         return [*lost, read]
+
+
+def _is_over(place: tuple[str, str | None], event: Json) -> bool:
+    """Whether nothing more comes to the place. Words end with whatever else comes, but arguments may come beside anything."""
+    kind, (waiting, item_id) = type_of(event), place
+    named = as_label(event.get("item_id"))
+    if kind == waiting and named == item_id:
+        return False
+    if not waiting.startswith(_ARGUMENTS):
+        return not kind.startswith(_ARGUMENTS)
+    if kind == "response.output_item.done":
+        named = as_label(as_object(event.get("item")).get("id"))
+    return kind.removeprefix("response.") in _ENDS or (kind.endswith(".done") and named in (item_id, None))
 
 
 def plain_item(value: Any) -> msgspec.Raw:

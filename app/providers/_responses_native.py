@@ -32,8 +32,8 @@ from app.protocol.hosted import (
     WebSearchCall,
     WebSearchImageCall,
 )
+from app.providers._lenient import Json, as_object
 
-Json = dict[str, Any]
 Action = SearchAction | OpenPageAction | FindAction
 
 _PLACEHOLDER = "Web search"
@@ -125,7 +125,7 @@ class HostedItems:
 
     def complete(self, output: Any) -> None:
         """The terminal event's `output`, which may know the end of what has none yet."""
-        for item in map(_object, _list(output)):
+        for item in map(as_object, _list(output)):
             item_id, kind = item.get("id"), item.get("type")
             if isinstance(item_id, str) and item_id in self._open and isinstance(kind, str) and kind in HOSTED_TYPES:
                 self.end(item)
@@ -188,7 +188,7 @@ def read_item(raw: Json, item_id: str) -> HostedItem:
 
 
 def _web_search(raw: Json, item_id: str, status: CallStatus) -> HostedItem:
-    action = _object(raw.get("action"))
+    action = as_object(raw.get("action"))
     match action.get("type"):
         case "open_page":
             return WebSearchCall(item_id, status, OpenPageAction(_text(action.get("url")) or None))
@@ -206,7 +206,7 @@ def _sources(value: Any) -> tuple[UrlSource, ...] | msgspec.UnsetType:
     """Each page once, though several searches may have found it."""
     if not isinstance(value, list):
         return msgspec.UNSET
-    urls = [one if isinstance(one, str) else _text(_object(one).get("url")) for one in _list(value)]
+    urls = [one if isinstance(one, str) else _text(as_object(one).get("url")) for one in _list(value)]
     return tuple(UrlSource(url) for url in dict.fromkeys(urls) if url)
 
 
@@ -222,7 +222,7 @@ def _code_interpreter(raw: Json, item_id: str, status: CallStatus) -> HostedItem
 
 
 def _output(value: Any) -> Logs | PlotImage:
-    output = _object(value)
+    output = as_object(value)
     url = _text(output.get("url"))
     if output.get("type") == "image" and url:
         return PlotImage(url)
@@ -231,13 +231,13 @@ def _output(value: Any) -> Logs | PlotImage:
 
 def _file_search(raw: Json, item_id: str, status: CallStatus) -> HostedItem:
     results = raw.get("results")
-    found = None if results is None else tuple(_file_result(_object(one)) for one in _list(results))
+    found = None if results is None else tuple(_file_result(as_object(one)) for one in _list(results))
     return FileSearchCall(item_id, status, _texts(raw.get("queries")), found)
 
 
 def _file_result(raw: Json) -> FileResult:
     attributes: dict[str, str | float | bool] = {
-        name: value for name, value in _object(raw.get("attributes")).items() if isinstance(value, str | float | int)
+        name: value for name, value in as_object(raw.get("attributes")).items() if isinstance(value, str | float | int)
     }
     score = raw.get("score")
     return FileResult(
@@ -291,10 +291,6 @@ def _status(raw: Json) -> CallStatus:
             return told
         case _:
             return "completed"
-
-
-def _object(value: Any) -> Json:
-    return cast("Json", value) if isinstance(value, dict) else {}
 
 
 def _list(value: Any) -> Sequence[Any]:

@@ -10,8 +10,10 @@ from typing import Any
 import msgspec
 
 from app.protocol.deltas import TokenUsage
+from app.providers._wire import Count
 
 EMPTY = msgspec.Raw(b"{}")
+NOTHING = msgspec.Raw(b"null")
 
 
 class Typed(msgspec.Struct, gc=False):
@@ -52,9 +54,9 @@ class Item(msgspec.Struct):
 class Details(msgspec.Struct, gc=False):
     """Both kinds of token details in one."""
 
-    cached_tokens: int = 0
-    cache_creation_input_tokens: int = 0
-    reasoning_tokens: int = 0
+    cached_tokens: Count = 0
+    cache_creation_input_tokens: Count = 0
+    reasoning_tokens: Count = 0
 
 
 _NO_DETAILS = Details()
@@ -75,21 +77,22 @@ class Billed(msgspec.Struct):
 
 
 class Usage(Billed):
-    input_tokens: int = 0
-    output_tokens: int = 0
-    total_tokens: int = 0
+    input_tokens: Count = 0
+    output_tokens: Count = 0
+    total_tokens: Count = 0
     x_details: tuple[Billed, ...] | None = None
 
     def counted(self) -> TokenUsage | None:
         """Ours: what the usage itself says, else the sum over its entries; None when it has no counters, since an input is never empty."""
-        if not self.input_tokens:
+        read = self.input_tokens or max(self.total_tokens - self.output_tokens, 0)
+        if not read:
             return None
         own = self.details()
         parts = [entry.details() for entry in self.x_details or ()]
         return TokenUsage(
-            input_tokens=self.input_tokens,
+            input_tokens=read,
             output_tokens=self.output_tokens,
-            total_tokens=self.total_tokens or self.input_tokens + self.output_tokens,
+            total_tokens=self.total_tokens or read + self.output_tokens,
             cached_tokens=own.cached_tokens or sum(part.cached_tokens for part in parts),
             cache_write_tokens=own.cache_creation_input_tokens or sum(part.cache_creation_input_tokens for part in parts),
             reasoning_tokens=own.reasoning_tokens or sum(part.reasoning_tokens for part in parts),
@@ -105,16 +108,12 @@ class Response(msgspec.Struct):
 
     usage: Usage | None = None
     incomplete_details: Incomplete | None = None
-
-
-class Output(msgspec.Struct):
-    """The items of the object inside a terminal event, unread."""
-
-    output: Any = None
+    error: Any = None
+    output: msgspec.Raw = NOTHING
+    """The items, unread: mostly they have come already."""
 
 
 decode_event = msgspec.json.Decoder(Event).decode
 decode_typed = msgspec.json.Decoder(Typed).decode
 decode_item = msgspec.json.Decoder(Item).decode
 decode_response = msgspec.json.Decoder(Response).decode
-decode_output = msgspec.json.Decoder(Output).decode

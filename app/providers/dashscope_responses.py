@@ -12,18 +12,16 @@ import msgspec
 
 from app.protocol.deltas import Delta
 from app.protocol.messages import Message
-from app.providers._client import ERROR_LIMIT, OK, client_for, drain, list_models
+from app.providers._client import ANSWER_LIMIT, ERROR_LIMIT, EVENTS, OK, client_for, drain, is_announced_as_events, list_models
 from app.providers._responses import encode_call, encode_messages
 from app.providers._responses_decode import ResponsesDecoder
 from app.providers.base import Capabilities, ModelCall, Thinking, UpstreamModel
-from app.providers.errors import error_from_reply, error_in_stream
+from app.providers.errors import error_from_reply
 from app.providers.facts import FactsLookup, effort_of
 from app.providers.spec import ProviderSpec
 from app.settings import Upstream
 
 DIALECT = "dashscope-responses"
-
-_EVENTS = "text/event-stream"
 
 
 class ResponsesProvider:
@@ -39,7 +37,6 @@ class ResponsesProvider:
     def capabilities(self, model: str) -> Capabilities:
         """What this face and the facts about the model come to."""
         facts = self._facts(model)
-        known = facts.thinking is not None
         return Capabilities(
             # `required` is only taken with one function: a named one is forced by offering it alone, "any of several" cannot be.
             forced_calls=frozenset({"named"}),
@@ -47,9 +44,9 @@ class ResponsesProvider:
             formats=frozenset(),
             sampling=frozenset({"temperature", "top_p", "max_output_tokens"}),
             images=facts.images is not False,
-            thinks=facts.thinking in {"on", "always"} if known else None,
-            can_think=facts.thinking != "never" if known else None,
-            can_stop_thinking=facts.thinking != "always",
+            thinks=facts.thinks,
+            can_think=facts.can_think,
+            can_stop_thinking=facts.can_stop_thinking,
             preserves_thinking=facts.preserves_thinking,
             native_tools=frozenset(facts.native_tools),
             context_window=facts.context_window,
@@ -67,13 +64,14 @@ class ResponsesProvider:
             call = msgspec.structs.replace(call, thinking=Thinking())
         elif thinking.budget is not None and thinking.effort is None:
             call = msgspec.structs.replace(call, thinking=Thinking(thinking.enabled, effort_of(thinking, facts)))
-        reply = await self._client.post("/responses", encode_call(call), accept=_EVENTS)
+        reply = await self._client.post("/responses", encode_call(call), accept=EVENTS)
         try:
             if reply.status != OK:
                 raise error_from_reply(reply.status, reply.headers, await reply.read(ERROR_LIMIT))
-            if not reply.headers.get("content-type", _EVENTS).startswith(_EVENTS):
-                raise error_in_stream(await reply.read(ERROR_LIMIT))
             decoder = ResponsesDecoder()
+            if not is_announced_as_events(reply, EVENTS):
+                yield decoder.whole(await reply.read(ANSWER_LIMIT))
+                return
             while not decoder.done and (piece := await reply.read_some()):
                 if deltas := decoder.feed(piece):
                     yield deltas

@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from app.providers._lenient import as_list, as_object, read_json, without_halves
+from app.providers._lenient import Json, as_count, as_list, as_object, read_object, without_halves
+from app.providers._sse import SSEDecoder
 from app.providers.base import Headers, UpstreamError, UpstreamProtocolError
 
 _RETRY_AFTER = 1.0
@@ -99,6 +100,9 @@ _RULES = (
     _Rule(504, "upstream_timeout", _any("requesttimeout|request_timeout"), retryable=True),
 )
 
+_SPENT = _Rule(502, "upstream_billing", sentence=_any("check your plan and billing"))
+"""`insufficient_quota` with this sentence. DashScope says the same of a limit that passes."""
+
 _BY_STATUS = {
     401: _Rule(502, "upstream_authentication"),
     402: _Rule(502, "upstream_billing"),
@@ -110,7 +114,7 @@ _BY_STATUS = {
     504: _Rule(504, "upstream_timeout", retryable=True),
     529: _Rule(503, "server_is_overloaded", retryable=True),
 }
-_CLIENT_ERROR, _SERVER_ERROR = 400, 500
+_CLIENT_ERROR, _SERVER_ERROR, _NO_STATUS = 400, 500, 600
 _REJECTED = frozenset({400, 413, 422})
 _FAILED = _Rule(502, "upstream_error", retryable=True)
 _MISDIRECTED = _Rule(502, "upstream_error")
@@ -124,9 +128,14 @@ _OURS = {
     "chat_template_kwargs": "enable_thinking",
 }
 """Our client's name of what an upstream calls otherwise."""
-_TOLD = ("message", "msg", "detail", "error", "error_msg", "error_message")
+_TOLD = ("message", "msg", "detail", "error", "errors", "error_msg", "error_message", "status_msg")
 """Where the sentence stands, the likeliest first."""
 _DEEPEST = 4
+_MINIMAX = "base_resp"
+"""In every answer of MiniMax, with the code 0 where all is well."""
+_MINIMAX_STATUS = {1001: 504, 1002: 429, 1004: 401, 1008: 402, 1039: 429, 2013: 400}
+"""What its codes mean, as statuses."""
+_ENVELOPES = ("error", "errors", _MINIMAX)
 _REQUEST_PARTS = frozenset({"body", "query", "path", "header"})
 
 _NAMED_STATUS = (
@@ -144,19 +153,23 @@ _KEY = re.compile(r"\b(?:sk|Bearer)[-_ ][\w*.-]{6,}")
 _REQUEST_ID = re.compile(r"\s*[(\[]?\brequest[ _-]?id\b\W{0,4}[\w-]{8,}[)\]]?", re.IGNORECASE)
 
 
-def error_from_reply(status: int, headers: Headers, body: bytes) -> UpstreamError:
-    """The error for an answer whose status is not 200. `headers` has lower-case names."""
-    report = _read(body, status)
-    return _judge(report, _seconds(headers))
+def error_from_reply(status: int, headers: Headers, body: bytes, *, quota_passes: bool = True) -> UpstreamError:
+    """The error for an answer whose status is not 200. `headers` has lower-case names.
+
+    `quota_passes`: the upstream calls a limit that passes a spent quota.
+    """
+    return _judge(_read(body, status), _seconds(headers), quota_passes=quota_passes)
 
 
-def error_in_stream(body: bytes, status: int | None = None) -> UpstreamError:
+def error_in_stream(body: bytes, status: int | None = None, *, quota_passes: bool = True) -> UpstreamError:
     """The error for a body inside a 200 stream; `status` where the vendor sent one beside it, that of a success says nothing."""
-    return _judge(_read(body, status if status and status >= _CLIENT_ERROR else None), None)
+    return _judge(_read(body, status if status and status >= _CLIENT_ERROR else None), None, quota_passes=quota_passes)
 
 
-def _judge(report: _Report, retry_after: float | None) -> UpstreamError:
+def _judge(report: _Report, retry_after: float | None, *, quota_passes: bool) -> UpstreamError:
     rule = next((rule for rule in _RULES if rule.matches(report)), None) or _by_status(report)
+    if not quota_passes and "insufficient_quota" in report.names and _SPENT.matches(report):
+        rule = _SPENT
     message = report.message or f"The upstream answered with status {report.status}."
     if rule.code == "upstream_authentication":
         # Without the prefix a client would look for the fault in its own key.
@@ -184,13 +197,13 @@ def _by_status(report: _Report) -> _Rule:
 def _read(body: bytes, status: int | None) -> _Report:
     """Find the fields in `{"error": {…}}`, `{"error": "…"}`, flat bodies, and FastAPI's `{"detail": …}`."""
     outer = _object(body)
-    fields = as_object(outer.get("error")) or outer
+    fields = _fields(outer)
     told = _sentence(fields)[:_LONGEST]
     code, kind = fields.get("code"), fields.get("type")
     names = " ".join(name for name in (code, kind) if isinstance(name, str)).lower()
     layer = _LAYER.match(told)
     # The algorithm layer's own status, inside the sentence, is the nearest to the cause.
-    known = int(layer[1]) if layer else status or (code if isinstance(code, int) else None)
+    known = int(layer[1]) if layer else status or _numbered(fields)
     if known is None:
         known = next((guess for guess, pattern in _NAMED_STATUS if pattern.search(names)), None)
     if known is None:
@@ -199,15 +212,46 @@ def _read(body: bytes, status: int | None) -> _Report:
     return _Report(known, code if isinstance(code, str) else "", names, message, _param(fields))
 
 
-def _object(body: bytes) -> Mapping[str, Any]:
-    """The body's object; of a list the first."""
+def _object(body: bytes) -> Json:
+    """The body's object; of a list the first, of an event stream that of its first event."""
     try:
-        value = without_halves(read_json(body))
+        return as_object(without_halves(read_object(next(iter(SSEDecoder().whole(body)), b""))))
     except (UpstreamProtocolError, RecursionError):
         # A proxy's HTML page or a bare sentence: the status has to tell.
         return {}
-    entries = as_list(value)
-    return as_object(entries[0]) if entries else {}
+
+
+def _fields(outer: Json) -> Json:
+    """The object that says what is wrong. It may stand in envelopes, and these beside or inside an answer which it ended."""
+    for _ in range(_DEEPEST):
+        held = next((fields for holder in (*_answers(outer), outer) if (fields := _held(holder))), None)
+        if held is None:
+            break
+        outer = held
+    return next((answer for answer in _answers(outer) if _sentence(answer)), outer)
+
+
+def _answers(outer: Json) -> list[Json]:
+    """What in the body may be an answer that ended with an error."""
+    return [as_object(outer.get("response")), *map(as_object, as_list(outer.get("choices")))]
+
+
+def _held(holder: Json) -> Json | None:
+    """The object in one of the envelopes."""
+    for name in _ENVELOPES:
+        entries = as_list(holder.get(name))
+        fields = as_object(entries[0]) if entries else {}
+        if fields and not (name == _MINIMAX and not as_count(fields.get("status_code"))):
+            return fields
+    return None
+
+
+def _numbered(fields: Json) -> int | None:
+    """The status that the code is, or stands for."""
+    number = as_count(fields.get("code"))
+    if number is not None and _CLIENT_ERROR <= number < _NO_STATUS:
+        return number
+    return _MINIMAX_STATUS.get(as_count(fields.get("status_code")) or 0)
 
 
 def _sentence(value: Any, depth: int = 0) -> str:

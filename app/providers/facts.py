@@ -52,6 +52,21 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     native_tools: tuple[NativeTool, ...] = ()
     tiers: tuple[PriceTier, ...] = ()
 
+    @property
+    def thinks(self) -> bool | None:
+        """Whether the model thinks when nothing is asked."""
+        return None if self.thinking is None else self.thinking in {"on", "always"}
+
+    @property
+    def can_think(self) -> bool | None:
+        """Whether it can be told to."""
+        return None if self.thinking is None else self.thinking != "never"
+
+    @property
+    def can_stop_thinking(self) -> bool:
+        """Whether it can be told not to; of a model that is not known, nobody says that it cannot."""
+        return self.thinking != "always"
+
     def with_overrides(self, overrides: Overrides) -> ModelFacts:
         """These facts, but for those the operator states."""
         return msgspec.structs.replace(self, **overrides.model_dump(exclude_none=True))

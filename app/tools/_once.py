@@ -42,7 +42,8 @@ class Once(Generic[T]):
         try:
             yield None
         except Exception as error:
-            attempt.failure = error
+            if self._attempt is attempt:  # what fails after it is settled concerns nobody who waits
+                attempt.failure = error
             raise
         finally:
             self._end(attempt)

@@ -21,7 +21,7 @@ from app.tools import _mcp_entry as entry
 from app.tools import _mcp_listing as listing
 from app.tools._fetch import guarded_transport
 from app.tools._mcp_answer import Answer, McpFailure
-from app.tools.base import ToolContext, ToolOutcome, ToolRequest, ToolSession, ToolSpec, Workshop, mcp_function
+from app.tools.base import ToolContext, ToolOutcome, ToolRequest, ToolSession, ToolSpec, Workshop, is_of_mcp_server
 
 if TYPE_CHECKING:
     import httpx2
@@ -162,7 +162,7 @@ class _Session:
         return McpCall(
             id="",
             status="in_progress",
-            name=tool.name if tool else call.name.removeprefix(mcp_function(self._server.label, "")),
+            name=tool.name if tool else _own_name(call.name, self._server.label),
             server_label=self._server.label,
             arguments=call.arguments,
             approval_request_id=call.approval_request_id,
@@ -170,6 +170,12 @@ class _Session:
 
     def _needs_consent(self, tool: McpTool, call: HostedCall) -> bool:
         return call.approval_request_id is None and self._server.approval.needed(tool)
+
+
+def _own_name(function: str, label: str) -> str:
+    """What the model called, by the name that a tool of the server would have; all of it where that cannot be told."""
+    own = function[len(f"mcp__{label}__") :]
+    return own if own and is_of_mcp_server(function, label) else function
 
 
 def _cut(text: str, limit: int) -> str:

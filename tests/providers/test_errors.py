@@ -7,8 +7,14 @@ from typing import Any
 
 import pytest
 
-from app.providers.base import UpstreamError
+from app.providers.base import ModelCall, UpstreamError
+from app.providers.dashscope import PROVIDER as DASHSCOPE
 from app.providers.errors import error_from_reply, error_in_stream
+from app.providers.openai import PROVIDER as OPENAI
+from app.providers.spec import ProviderSpec
+from tests.providers.chat import HELLO, ask
+from tests.support.script import Reply
+from tests.support.upstream import ScriptedUpstream
 
 
 def nested(message: str, code: Any = None, kind: str | None = None) -> dict[str, Any]:
@@ -116,6 +122,39 @@ def test_what_passes_may_be_tried_again(status: int, body: dict[str, Any] | byte
     error = mapped(status, body)
 
     assert (error.status, error.code, error.retryable, error.retry_after) == (answer, code, True, wait)
+
+
+SPENT = nested("You exceeded your current quota, please check your plan and billing details.", "insufficient_quota", "insufficient_quota")
+"""OpenAI's sentence for a balance that is spent, and DashScope's for a limit of the minute."""
+
+
+def test_a_spent_quota_is_no_limit_that_passes() -> None:
+    body = json.dumps(SPENT).encode()
+
+    for error in (
+        error_from_reply(429, {"retry-after": "7"}, body, quota_passes=False),
+        error_in_stream(body, quota_passes=False),
+    ):
+        assert (error.status, error.code, error.retryable, error.retry_after) == (502, "upstream_billing", False, None)
+    for error in (error_from_reply(429, {}, body), error_in_stream(body)):
+        assert (error.status, error.code, error.retryable, error.retry_after) == (429, "rate_limit_exceeded", True, 1.0)
+
+
+def test_a_quota_without_that_sentence_may_be_a_limit() -> None:
+    error = error_from_reply(429, {}, json.dumps(nested("Slow down.", "insufficient_quota")).encode(), quota_passes=False)
+
+    assert (error.status, error.code, error.retryable) == (429, "rate_limit_exceeded", True)
+
+
+@pytest.mark.parametrize("status", [200, 429])
+@pytest.mark.parametrize(("spec", "code"), [(OPENAI, "upstream_billing"), (DASHSCOPE, "rate_limit_exceeded")], ids=["openai", "dashscope"])
+async def test_which_upstreams_call_a_limit_a_quota(upstream: ScriptedUpstream, spec: ProviderSpec, code: str, status: int) -> None:
+    upstream.script(Reply.error(status, SPENT))
+
+    with pytest.raises(UpstreamError) as caught:
+        await ask(spec, upstream, ModelCall(model="m", messages=HELLO))
+
+    assert caught.value.code == code
 
 
 def test_the_upstream_says_when() -> None:

@@ -199,12 +199,11 @@ def test_unknown_items_and_events_are_passed_over(caplog: pytest.LogCaptureFixtu
         {"type": "response.video_call.completed", "item_id": "msg_v"},
         done(0, type="video_call", id="msg_v", status="completed", content=7),
         {"type": "response.new.delta", "delta": {"not": "text"}, "item_id": 7},
-        {"note": "nothing that is known"},
         text("Hi"),
         COMPLETED,
     )
 
-    assert decode(stream) == [Text("Hi"), STOPPED]
+    assert decode(b'data: {"note":"nothing that is known"}\n\n' + stream) == [Text("Hi"), STOPPED]
     assert "video_call" in caplog.text
 
 

@@ -21,6 +21,17 @@ STREAMS: dict[str, tuple[bytes, list[bytes]]] = {
     "events without data": (b"event: x\n\n\n\ndata: a\n\n", [b"a"]),
     "a name that only begins like data": (b"database: x\ndata: a\n\n", [b"a"]),
     "other Unicode line ends are text": ("data: a\u2028b\u2029c\u0085d\x0ce\n\n".encode(), ["a\u2028b\u2029c\u0085d\x0ce".encode()]),
+    "a byte order mark": (b"\xef\xbb\xbfdata: a\n\n", [b"a"]),
+    "a byte order mark on a line of its own": (b"\xef\xbb\xbf\ndata: a\n\n", [b"a"]),
+    "no blank line before the next event's name": (b"event: x\ndata: a\nevent: y\ndata: b\n\n", [b"a", b"b"]),
+    "a line of JSON": (b'{"a": 1}\n{"b": 2}\r\ndata: c\n\n', [b'{"a": 1}', b'{"b": 2}', b"c"]),
+    "JSON over several lines": (b'{\n  "a": [\n    1\n  ]\n}\n\ndata: c\n\n', [b'\n{\n  "a": [\n    1\n  ]\n}', b"c"]),
+    "other lines without a field": (b"a\nid\nretry\n}\ndata: a\n{b}\n\n", [b"a"]),
+    "an error as text": (b"event: error\ndata: a\ndata: b\n\n", [b'{"error":"a\\nb"}']),
+    "an error as JSON": (b'event: error\ndata: {"a":1}\n\nevent: x\ndata: b\n\n', [b'{"error":{"a":1}}', b"b"]),
+    "an error in a field of its own": (b'data: a\nerror: {"b":1}\n\nerror:c\n\n', [b"a", b'{"error":{"b":1}}', b'{"error":"c"}']),
+    "an error without a word": (b"event: error\n\nerror:\n\ndata: a\n\n", [b"a"]),
+    "events whose name only begins like one": (b"event: errors\ndata: a\n\n", [b"a"]),
     "nothing": (b"", []),
 }
 
@@ -60,9 +71,20 @@ def test_an_event_leaves_with_its_last_byte() -> None:
     assert decoder.feed(b"\ndata: b\r\r") == [b"b"]
 
 
+@pytest.mark.parametrize(("line", "joined"), [(b"data: abcdefghi", b"abcdefghi"), (b'  "abcdefghi"', b'  "abcdefghi"')])
+def test_an_event_of_many_lines_takes_time_by_its_length(line: bytes, joined: bytes) -> None:
+    decoder = SSEDecoder()
+    head = b"" if line.startswith(b"data") else b"{\n"
+
+    assert decoder.feed(head + (line + b"\n") * 100_000) == []
+    (payload,) = decoder.end()
+
+    assert payload.count(b"\n" + joined) >= 99_999
+
+
 def test_the_status_comment_is_kept() -> None:
     decoder = SSEDecoder()
-    decoder.feed(b"data: a\n\n: HTTP_STATUS/500\n:HTTP_STATUS/many\n")
+    decoder.feed(b"data: a\n\n: HTTP_STATUS/500\n:HTTP_STATUS/many\n:HTTP_STATUS/" + b"9" * 5000 + b"\n")
     assert decoder.status is None
 
     decoder.feed(b"id:1\nevent:error\n:HTTP_STATUS/429\ndata:{}\n\n")

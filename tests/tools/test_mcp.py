@@ -136,6 +136,16 @@ async def test_an_unknown_function_is_a_failed_item(server: McpServer) -> None:
         assert (item.status, outcome.text) == ("failed", "The MCP server 'shop' has no such tool.")
 
 
+@pytest.mark.parametrize("label", ["shop", "my shop", "my.shop", "a__b", "shop_", "s" * 64])
+async def test_an_unknown_function_is_shown_by_its_own_name(server: McpServer, label: str) -> None:
+    safe = label.replace(" ", "_").replace(".", "_")
+    async with session(server.url(), server_label=label) as opened:
+        for function, name in ((f"mcp__{safe}__nonsense", "nonsense"), ("nonsense", "nonsense"), (f"mcp__{safe}__", f"mcp__{safe}__")):
+            outcome = await opened.run(HostedCall("c", function, "{}"))
+            assert isinstance(outcome.item, McpCall)
+            assert (outcome.item.name, outcome.item.status) == (name, "failed")
+
+
 async def test_long_output_is_cut(url: str) -> None:
     async with session(url) as opened:
         outcome, item = await call(opened, "huge", characters=100_000)

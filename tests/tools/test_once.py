@@ -104,6 +104,36 @@ async def _fail_after_making(once: Once[str]) -> None:
         raise OSError("mine")
 
 
+async def _get(once: Once[str]) -> str | None:
+    async with once.turn() as value:
+        return value
+
+
+async def test_what_fails_after_it_is_made_does_not_fail_those_who_wait() -> None:
+    once: Once[str] = Once()
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def make_and_fail() -> None:
+        async with once.turn():
+            begun.set()
+            await go.wait()
+            once.settle("there")
+            raise OSError("mine")
+
+    async def fail() -> None:
+        with pytest.raises(OSError, match="mine"):
+            await make_and_fail()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(fail())
+        await begun.wait()
+        waiting = [group.create_task(_get(once)) for _ in range(2)]
+        await _settled()
+        go.set()
+
+    assert [task.result() for task in waiting] == ["there", "there"]
+
+
 async def test_what_fails_after_it_is_made_is_the_callers_own() -> None:
     once: Once[str] = Once()
     with pytest.raises(OSError, match="mine"):

@@ -1,0 +1,36 @@
+"""What the shapes of both dialects share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+
+from app.providers._lenient import as_count, as_object
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Report(msgspec.Struct, gc=False):
+    """The fields by which a payload without an answer in it is known for an error, whichever envelope it came in."""
+
+    error: Any = None
+    errors: Any = None
+    message: Any = None
+    error_message: Any = None
+    """Only in flat errors, as the one before."""
+    detail: Any = None
+    """Only in those of FastAPI."""
+    base_resp: Any = None
+    """MiniMax's: it is in every answer, and says 0 where all is well."""
+
+    def reports(self) -> bool:
+        """Whether something is wrong, if there is no answer."""
+        flat = self.message or self.error_message or self.detail
+        return bool(self.error or self.errors or flat or as_count(as_object(self.base_resp).get("status_code")))
+
+
+def report_of(value: Mapping[str, Any]) -> Report:
+    """The same from an object that was read leniently."""
+    return Report(**{name: value.get(name) for name in Report.__struct_fields__})
