@@ -53,5 +53,6 @@ PROVIDER = provider_spec(
         formats=_formats,
         files="by_model",
         file_urls=True,
+        image_urls=True,
     )
 )
