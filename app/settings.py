@@ -64,6 +64,11 @@ class Upstream(_Section):
     verify_tls: bool = Field(default=True, description="Check the server's certificate.")
     ca_file: Path | None = Field(default=None, description="A certificate bundle to trust instead of the system's.")
     attempts: int = Field(default=3, ge=1, le=10, description="Tries before the first byte, the first one included.")
+    fetches_urls: bool | None = Field(
+        default=None,
+        description="Hand it the addresses of images, which it then fetches from where it stands. False: they are fetched here, guarded "
+        "as `fetch_allow` says, and sent as data. Default: true for the dialects of DashScope, which is outside of your network.",
+    )
 
 
 class ModelFacts(_Section):
@@ -143,6 +148,7 @@ class Settings(BaseSettings):
     upstream_timeouts: Timeouts = Field(
         default_factory=Timeouts, description="Its time limits, in seconds; also those of the upstream that `DASHSCOPE_API_KEY` stands for."
     )
+    upstream_fetches_urls: bool | None = Field(default=None, description="Whether it fetches images by their addresses itself.")
     upstreams: tuple[Upstream, ...] = Field(default=(), description="Upstreams, in the file: `[[upstreams]]`.")
     aliases: dict[str, str] = Field(default_factory=dict, description='Model names that stand for others: `alias = "real"`.')
     models: dict[str, ModelFacts] = Field(default_factory=dict, description="Facts about models that differ from the built-in ones.")

@@ -49,6 +49,7 @@ def configured(settings: Settings) -> Sequence[Upstream]:
                 api_key=settings.upstream_api_key,
                 dialect=settings.upstream_dialect,
                 timeouts=settings.upstream_timeouts,
+                fetches_urls=settings.upstream_fetches_urls,
             )
         )
     elif settings.upstream_dialect == "demo":

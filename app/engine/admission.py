@@ -10,7 +10,6 @@ import msgspec
 
 from app.engine import client_history, content, toolset
 from app.engine.catalog import Catalog
-from app.engine.structured import Validator
 from app.engine.toolset import MoreTools, Toolset
 from app.engine.transcript import READ_TYPES
 from app.protocol.errors import InvalidRequest
@@ -83,8 +82,8 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     """Each step of it takes so long that others' tokens go first."""
 
 
-def admit(body: bytes, limits: Limits, validator: Validator, catalog: Catalog, *, lenient: bool) -> Admitted:
-    """Check the body of a request. Raises InvalidRequest naming the parameter.
+def admit(body: bytes, limits: Limits, catalog: Catalog, *, lenient: bool) -> Admitted:
+    """Check the body of a request, all but the schema of its format. Raises InvalidRequest naming the parameter.
 
     `lenient`: the client is known to send tools nobody asked for; unserved ones are left out instead of refused.
     """
@@ -108,7 +107,7 @@ def admit(body: bytes, limits: Limits, validator: Validator, catalog: Catalog, *
         tools=_first_toolset(build, request, items),
         tools_with=build,
         sampling=_sampling(request, wants_logprobs="message.output_text.logprobs" in include),
-        format=_format(request.text.format if request.text else None, validator),
+        format=_format(request.text.format if request.text else None),
         stream=bool(request.stream),
         store=request.store is not False,
         seals="reasoning.encrypted_content" in include,
@@ -241,7 +240,7 @@ def _sampling(request: CreateResponse, *, wants_logprobs: bool) -> Sampling:
     )
 
 
-def _format(wanted: TextFormat | None, validator: Validator) -> JsonSchema | JsonObject | None:
+def _format(wanted: TextFormat | None) -> JsonSchema | JsonObject | None:
     kind: Literal["text", "json_object", "json_schema"] = wanted.type if wanted else "text"
     if wanted is not None and kind != "json_schema" and given(wanted.schema) is not None:
         raise unknown_parameter("text.format.schema")
@@ -254,5 +253,4 @@ def _format(wanted: TextFormat | None, validator: Validator) -> JsonSchema | Jso
     schema = given(wanted.schema)
     if schema is None:
         raise content.missing("text.format.schema")
-    validator.check_schema(bytes(schema))
     return JsonSchema(wanted.name, schema, wanted.description, wanted.strict)

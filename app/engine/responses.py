@@ -20,6 +20,7 @@ from app.protocol.errors import Conflict, InvalidRequest, NotFound
 from app.protocol.projection import fold, parse_frame
 from app.protocol.replay import replay
 from app.protocol.response import encode
+from app.providers.base import JsonSchema
 from app.settings import Limits
 from app.stores.base import AncestorDeleted, Turn
 
@@ -52,7 +53,9 @@ class Responses:
 
     async def create(self, principal: Principal, body: bytes, *, lenient: bool) -> Run:
         """Check the request and make its run, which is not open yet. Raises ApiError."""
-        admitted = admit(body, self._limits, self._ports.validator, self._ports.catalog, lenient=lenient)
+        admitted = admit(body, self._limits, self._ports.catalog, lenient=lenient)
+        if isinstance(admitted.format, JsonSchema):
+            await self._ports.validator.check_schema(bytes(admitted.format.schema))
         items = await self._ports.history.resolve(principal.project_id, admitted.items, self._now())
         return Run(self._ports, principal.project_id, admitted, tuple(items))
 

@@ -32,11 +32,12 @@ class ChatProvider:
         self.dialect = dialect.name
         self._dialect = dialect
         self._facts = facts
+        self._fetches_urls = dialect.image_urls if upstream.fetches_urls is None else upstream.fetches_urls
         self._client = client_for(upstream)
 
     def capabilities(self, model: str) -> Capabilities:
         """What the dialect and the facts about the model come to."""
-        return _capabilities(self._dialect, self._facts(model))
+        return _capabilities(self._dialect, self._facts(model), image_urls=self._fetches_urls)
 
     def encode_messages(self, messages: Sequence[Message], *, reasoning: bool) -> bytes:
         """As the port says. Raises UpstreamError 400 for a file this server cannot take."""
@@ -101,7 +102,7 @@ def provider_spec(dialect: Dialect) -> ProviderSpec:
     return ProviderSpec(dialect.name, lambda upstream, facts: ChatProvider(upstream, dialect, facts))
 
 
-def _capabilities(dialect: Dialect, facts: ModelFacts) -> Capabilities:
+def _capabilities(dialect: Dialect, facts: ModelFacts, *, image_urls: bool) -> Capabilities:
     return Capabilities(
         forced_calls=dialect.forced_calls,
         forced_calls_while_thinking=dialect.forced_calls_while_thinking,
@@ -109,7 +110,7 @@ def _capabilities(dialect: Dialect, facts: ModelFacts) -> Capabilities:
         formats_while_thinking=dialect.formats_while_thinking,
         sampling=frozenset(dialect.sampling),
         images=facts.images is not False,
-        image_urls=dialect.image_urls,
+        image_urls=image_urls,
         files=dialect.files == "always" or (dialect.files == "by_model" and facts.files),
         thinks=facts.thinks,
         can_think=facts.can_think,

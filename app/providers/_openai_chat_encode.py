@@ -56,7 +56,9 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     formats_while_thinking: bool = False
     files: Literal["never", "by_model", "always"] = "never"
     file_urls: bool = False
-    image_urls: bool = True
+    image_urls: bool = False
+    """It fetches images by itself where the operator does not say. Only a service outside of the operator's network may: a server within
+    it reaches what no client should."""
     strict_tools: bool = False
     """`strict` of a function means something."""
     quota_passes: bool = False

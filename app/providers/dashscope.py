@@ -54,5 +54,6 @@ PROVIDER = provider_spec(
         files="by_model",
         file_urls=True,
         quota_passes=True,
+        image_urls=True,
     )
 )

@@ -32,6 +32,7 @@ class ResponsesProvider:
     def __init__(self, upstream: Upstream, facts: FactsLookup) -> None:
         self.name = upstream.name
         self._facts = facts
+        self._fetches_urls = upstream.fetches_urls is not False
         self._client = client_for(upstream)
 
     def capabilities(self, model: str) -> Capabilities:
@@ -44,6 +45,7 @@ class ResponsesProvider:
             formats=frozenset(),
             sampling=frozenset({"temperature", "top_p", "max_output_tokens"}),
             images=facts.images is not False,
+            image_urls=self._fetches_urls,
             thinks=facts.thinks,
             can_think=facts.can_think,
             can_stop_thinking=facts.can_stop_thinking,

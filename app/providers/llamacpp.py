@@ -12,6 +12,5 @@ PROVIDER = provider_spec(
         reasoning_field="reasoning_content",
         sampling={**COMMON_SAMPLING, "top_k": "top_k", "min_p": "min_p", "repetition_penalty": "repeat_penalty"},
         forced_calls=frozenset({"required"}),  # a named function silently becomes "auto"
-        image_urls=False,  # whether it can fetch depends on how it was built
     )
 )

@@ -29,6 +29,5 @@ PROVIDER = provider_spec(
         think=_think,
         reasoning_field="reasoning",
         forced_calls=frozenset(),
-        image_urls=False,
     )
 )

@@ -78,18 +78,17 @@ async def test_instructions_are_echoed_and_not_inherited(client: openai.AsyncOpe
     assert [message["role"] for message in sent(upstream)] == ["user", "assistant", "user"]
 
 
-@pytest.mark.parametrize("url", ["https://example.com/cat.png", PIXEL])
-async def test_an_image_reaches_the_upstream_and_the_next_turn(client: openai.AsyncOpenAI, upstream: ScriptedUpstream, url: str) -> None:
+async def test_an_image_reaches_the_upstream_and_the_next_turn(client: openai.AsyncOpenAI, upstream: ScriptedUpstream) -> None:
     image: ResponseInputParam = [
         {
             "role": "user",
-            "content": [{"type": "input_text", "text": "What is it?"}, {"type": "input_image", "image_url": url, "detail": "high"}],
+            "content": [{"type": "input_text", "text": "What is it?"}, {"type": "input_image", "image_url": PIXEL, "detail": "high"}],
         }
     ]
     first = await client.responses.create(model="qwen3.7-plus", input=image)
     await client.responses.create(model="qwen3.7-plus", input="Sure?", previous_response_id=first.id)
 
-    shown = {"type": "image_url", "image_url": {"url": url, "detail": "high"}}
+    shown = {"type": "image_url", "image_url": {"url": PIXEL, "detail": "high"}}
     assert sent(upstream)[0]["content"] == [{"type": "text", "text": "What is it?"}, shown]
 
 

@@ -84,7 +84,7 @@ async def test_the_pager_gets_the_whole_conversation(client: openai.AsyncOpenAI,
 async def test_items_are_listed_in_full(client: openai.AsyncOpenAI, upstream: ScriptedUpstream) -> None:
     items: ResponseInputParam = [
         {"role": "developer", "content": "Be brief."},
-        {"role": "user", "content": [{"type": "input_image", "image_url": "https://example.com/a.png", "detail": "low"}]},
+        {"role": "user", "content": [{"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo=", "detail": "low"}]},
         {"type": "function_call", "call_id": "call_1", "name": "add", "arguments": "{}"},
         {"type": "function_call_output", "call_id": "call_1", "output": "3"},
         {"role": "assistant", "content": "Three."},

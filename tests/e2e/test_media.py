@@ -43,8 +43,8 @@ def gateway(upstream_server: ScriptedUpstream, tmp_path_factory: pytest.TempPath
     """In front of the scripted upstream as a server that fetches links, and as one that does not."""
     directory = tmp_path_factory.mktemp("media")
     tables = [
-        f'[[upstreams]]\nname = "{name}"\ndialect = "{name}"\nbase_url = "{upstream_server.url}"\nmodels = {json.dumps(models)}\n'
-        for name, models in (("vllm", [LINKS, BLIND]), ("ollama", [INLINE]))
+        f'[[upstreams]]\nname = "{name}"\ndialect = "{name}"\nbase_url = "{upstream_server.url}"\nmodels = {json.dumps(models)}\n{more}'
+        for name, models, more in (("vllm", [LINKS, BLIND], "fetches_urls = true\n"), ("ollama", [INLINE], ""))
     ]
     (directory / "gateway.toml").write_text("\n".join(tables), encoding="utf-8")
     settings = {"fetch_allow": '["127.0.0.1"]', "limits__fetch_bytes": str(64 * 1024), "limits__container_file_bytes": str(64 * 1024)}
@@ -167,6 +167,20 @@ async def test_what_cannot_be_used_is_named(client: openai.AsyncOpenAI, upstream
         error = await refusal(client, model, part)
         assert error["param"] == f"input[0].content[1].{field}", error
         assert words in error["message"], error
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize("url", ["http://169.254.169.254/latest/meta-data/", "http://[::1]:9200/_cat", "http://10.0.0.1/a.png"])
+async def test_an_upstream_in_the_network_is_never_sent_to_an_address(
+    client: openai.AsyncOpenAI, upstream: ScriptedUpstream, url: str
+) -> None:
+    error = await refusal(client, INLINE, picture(url))
+    assert (error["param"], upstream.requests) == ("input[0].content[1].image_url", [])
+    result: Json = {"type": "function_call_output", "call_id": "call_1", "output": [picture(url)]}
+    call: Json = {"type": "function_call", "call_id": "call_1", "name": "look", "arguments": "{}"}
+    refused: Any = [call, result]
+    with pytest.raises(openai.BadRequestError):
+        await client.responses.create(model=INLINE, input=refused)
     assert upstream.requests == []
 
 

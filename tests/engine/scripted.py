@@ -94,4 +94,4 @@ def no_media() -> Media:
 def admitted(*, lenient: bool = False, limits: Limits | None = None, catalog: Catalog = NO_TOOLS, **fields: Any) -> Admitted:
     """The request with these fields, admitted; model and input have defaults."""
     body = json.dumps({"model": "m", "input": "hi", **fields}).encode()
-    return admit(body, limits or Limits(), VALIDATOR, catalog, lenient=lenient)
+    return admit(body, limits or Limits(), catalog, lenient=lenient)

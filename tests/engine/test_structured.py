@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 
 import pytest
 
+from app.engine.schemas import SchemaCache, compile_schema
 from app.engine.structured import Validator, extract_json, last_object
 from app.protocol.errors import InvalidRequest
 
@@ -32,7 +34,7 @@ TREE = json.dumps(
 def refused(schema: object) -> str:
     """The reason for which the schema is refused."""
     with pytest.raises(InvalidRequest) as raised:
-        VALIDATOR.check_schema(json.dumps(schema).encode())
+        compile_schema(json.dumps(schema).encode())
     assert (raised.value.param, raised.value.code, raised.value.status) == ("text.format.schema", "invalid_json_schema", 400)
     return raised.value.message
 
@@ -69,7 +71,7 @@ def laughs(levels: int) -> dict[str, object]:
     ],
 )
 def test_usable_schemas_are_accepted(schema: object) -> None:
-    VALIDATOR.check_schema(json.dumps(schema).encode())
+    compile_schema(json.dumps(schema).encode())
 
 
 @pytest.mark.parametrize(
@@ -103,7 +105,7 @@ def test_unusable_schemas_are_refused_with_the_reason(schema: object, reason: st
 )
 def test_a_schema_that_cannot_be_read_is_refused(schema: bytes, reason: str) -> None:
     with pytest.raises(InvalidRequest, match=reason):
-        VALIDATOR.check_schema(schema)
+        compile_schema(schema)
 
 
 def test_a_chain_of_references_may_be_long_but_not_endless() -> None:
@@ -111,8 +113,74 @@ def test_a_chain_of_references_may_be_long_but_not_endless() -> None:
         definitions = {str(n): {"$ref": f"#/$defs/{n + 1}"} for n in range(links)}
         return {"$ref": "#/$defs/0", "$defs": {**definitions, str(links): {"type": "object"}}}
 
-    VALIDATOR.check_schema(json.dumps(chain(50)).encode())
+    compile_schema(json.dumps(chain(50)).encode())
     assert "too deeply" in refused(chain(5000))
+
+
+def of_patterns(pattern: str, count: int) -> dict[str, object]:
+    """A schema with that many patterns, all of them different."""
+    return {"type": "object", "properties": {f"p{n}": {"type": "string", "pattern": f"{pattern}{n}$"} for n in range(count)}}
+
+
+LARGE: list[dict[str, object]] = [
+    of_patterns("^.{700}", 250),
+    of_patterns("(?:[^a]{2}){100}", 300),
+    of_patterns("(?:(?:a|b|c|d){100}){100}", 100),
+    {"pattern": "(?=.{700})" * 5_000},
+    {"pattern": "(?!.{700})a" * 50},
+    {"patternProperties": {f"^.{{500}}{n}": {} for n in range(100)}},
+    {"anyOf": [{"items": {"pattern": f"\\p{{L}}{{60}}{n}"}} for n in range(100)]},
+]
+USUAL = [
+    ("^[a-z]{1,50}", 500),
+    ("^.{1,255}", 15),
+    (r"^(?=.*[a-z])(?=.*[A-Z])(?=.*\d).{8,}", 10),
+    (r"^[\w.+-]+@[\w-]+\.[\w.]+", 1000),
+    ("^.*", 500),
+]
+
+
+@pytest.mark.parametrize("schema", LARGE)
+def test_patterns_may_not_be_large_all_together(schema: object) -> None:
+    assert "its patterns are too large" in refused(schema)
+
+
+@pytest.mark.parametrize(("pattern", "count"), USUAL)
+def test_patterns_as_people_write_them_are_accepted(pattern: str, count: int) -> None:
+    compile_schema(json.dumps(of_patterns(pattern, count)).encode())
+
+
+def test_one_pattern_in_many_places_is_compiled_once() -> None:
+    compile_schema(json.dumps({"properties": {f"p{n}": {"pattern": "^.{1,255}$"} for n in range(1000)}}).encode())
+
+
+async def test_a_schema_that_takes_long_does_not_stop_the_others() -> None:
+    """It is compiled in a thread: the loop turns while it is."""
+    schema = json.dumps(of_patterns("^[a-z]{1,50}", 500)).encode()
+    turns = 0
+    async with asyncio.TaskGroup() as tasks:
+        checked = tasks.create_task(Validator().check_schema(schema))
+        while not checked.done():
+            await asyncio.sleep(0)
+            turns += 1
+    assert turns > 2
+
+
+async def test_what_is_refused_is_refused_from_a_thread_too() -> None:
+    with pytest.raises(InvalidRequest, match="patterns are too large"):
+        await Validator().check_schema(json.dumps(of_patterns("^.{700}", 250)).encode())
+
+
+def test_the_memory_of_compiled_schemas_is_bounded() -> None:
+    schemas = [json.dumps({"title": str(n), "pattern": f"^.{{255}}{n}"}).encode() for n in range(4)]
+    compiled = [compile_schema(schema) for schema in schemas]
+    assert all(one.size > 256 * 1024 for one in compiled)
+    cache = SchemaCache(sum(one.size for one in compiled[:3]))
+    for schema, one in zip(schemas[:3], compiled[:3], strict=True):
+        cache.put(schema, one)
+    assert cache.get(schemas[0]) is compiled[0]
+    cache.put(schemas[3], compiled[3])
+    assert [cache.get(schema) is not None for schema in schemas] == [True, False, True, True], "the one not used for longest is gone"
 
 
 @pytest.mark.parametrize("keyword", ["$ref", "$schema", "$id", "$dynamicRef"])
@@ -124,7 +192,7 @@ def test_nothing_is_ever_fetched(keyword: str) -> None:
             assert VALIDATOR.violation("{}", schema) is None
         else:
             with pytest.raises(InvalidRequest):
-                VALIDATOR.check_schema(schema)
+                compile_schema(schema)
         with pytest.raises(BlockingIOError):
             server.accept()
 
