@@ -64,7 +64,7 @@ def read_object(text: str) -> str | None:
 
 
 def sendable(text: str) -> str:
-    """The arguments for an upstream's eyes, always a JSON object: what is none stands under the key `MALFORMED`."""
+    """The arguments as an upstream reads them, always a JSON object: what is none stands under the key `MALFORMED`."""
     found = read_object(text)
     return found if found is not None else _encode({MALFORMED: text}).decode()
 

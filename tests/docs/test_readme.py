@@ -1,4 +1,4 @@
-"""The README's examples, run as they are printed, and its Chinese twin."""
+"""The examples of the README and of docs/examples.md, run as they are printed, and the README's Chinese twin."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from tests.support.gateway import running_gateway
 from tests.support.upstream import ScriptedUpstream
 
 README = examples.page("README.md")
+PAGE = examples.page("docs/examples.md")
 TWIN = examples.page("README.zh.md")
 
 _ANY_BLOCK = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 
 
-EXAMPLES = examples.blocks(README, "example")
-PRINTED = examples.blocks(README, "prints")
+EXAMPLES = examples.blocks(PAGE, "example")
+PRINTED = examples.blocks(PAGE, "prints")
 
 CURL_SHOWS = {
     "basic": '"status":"completed"',
@@ -54,6 +55,13 @@ RUNNERS: Mapping[str, Callable[[str, Mapping[str, str]], subprocess.CompletedPro
 def test_every_topic_has_its_example_in_every_language() -> None:
     assert set(EXAMPLES) == {f"{topic} {language}" for topic in CURL_SHOWS for language in RUNNERS}
     assert set(PRINTED) == set(CURL_SHOWS)
+
+
+def test_the_readme_shows_some_of_them() -> None:
+    shown, printed = examples.blocks(README, "example"), examples.blocks(README, "prints")
+    assert set(shown) >= {"basic curl", "basic python", "stream python"}
+    assert {name: EXAMPLES[name] for name in shown} == shown
+    assert {name: PRINTED[name] for name in printed} == printed
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
