@@ -18,6 +18,8 @@ from typing import Any
 from app.sandbox.inside import confine, errors
 from app.sandbox.inside.notebook import Notebook
 
+_FOR_LIBRARIES = {"COLUMNS": "160", "JOBLIB_MULTIPROCESSING": "0", "USER": "sandbox"}
+"""A width for a reader without a terminal; joblib would look for processes, and complain; nobody knows the user's name."""
 _OUR_NAME = __name__.partition(".")[0]
 _output: Any = sys.stdout
 
@@ -27,7 +29,7 @@ def main(control: int) -> None:
     sys.path.pop(0)  # where these files are
     with os.fdopen(control, "rb", closefd=False) as requests, os.fdopen(control, "wb", closefd=False) as replies:
         setup = json.loads(requests.readline())
-        _output.reconfigure(line_buffering=True, encoding="utf-8", errors="backslashreplace")
+        _output.reconfigure(line_buffering=True, write_through=True, encoding="utf-8", errors="backslashreplace")
         sys.stderr = _output  # one stream, so that the order is kept
         _prepare(setup)
         _reply(replies, {"ready": True})
@@ -39,7 +41,7 @@ def main(control: int) -> None:
 def _prepare(setup: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(setup["environment"])
-    os.environ["JOBLIB_MULTIPROCESSING"] = "0"  # it would look for processes, and complain
+    os.environ.update(_FOR_LIBRARIES)
     os.chdir(setup["data"])
     sys.path.extend(setup["packages"])
     errors.package_directories.extend(setup["packages"])

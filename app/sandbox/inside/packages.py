@@ -86,7 +86,7 @@ def is_missing(name: str) -> bool:
 
 def installed() -> list[str]:
     """Names of the list that are there, in its order."""
-    return [name for name, module in PACKAGES.items() if PathFinder.find_spec(module) is not None]
+    return [name for name, module in PACKAGES.items() if find_spec(module) is not None]
 
 
 def sentence() -> str:
