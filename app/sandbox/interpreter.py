@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+import app.sandbox.inside.main  # noqa: F401  # pyright: ignore[reportUnusedImport] - compiled here: sandboxes cannot keep bytecode
 from app.sandbox import printed
 from app.sandbox.backends.base import DATA, Launch
 

@@ -13,7 +13,7 @@ from tests.sandbox.running import Box, RunningSandbox
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 NO_PACKAGES = "[No package can be installed: there is no network. Installed are the standard library, numpy, pandas,"
-NO_PROGRAMS = "is not run: this sandbox starts no program but Python. Do it in Python."
+NO_PROGRAMS = "is not run: this sandbox starts no program but Python, and has no network. Do it in Python."
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -66,6 +66,8 @@ async def test_notation_of_notebooks(box: Box, code: str, logs: str) -> None:
         "pip install nothere -q",
         "!python -m pip install nothere",
         "%conda install nothere",
+        "!pip install -q nothere 2>/dev/null | tail -1",
+        "!pip install nothere && python x.py",
         "!pip install \\\n  nothere \\\n  another",
         "%%bash\npip install nothere",
         "import subprocess, sys; subprocess.run([sys.executable, '-m', 'pip', 'install', 'nothere']); None",

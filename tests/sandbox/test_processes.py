@@ -30,6 +30,9 @@ PREPARED = "import subprocess, sys, os\ndef square(x): return x * x\n"
         ("os.popen('python -c \"print(7)\"').read()", "'7\\n'\n"),
         ("open('s.py', 'w').write('import sys; print(__name__, sys.argv[1])')\n!python s.py arg", "__main__ arg\n"),
         ("!python --version", None),
+        ("subprocess.run(['ls', '-l', '/mnt/data/none*'], stderr=subprocess.DEVNULL).returncode", "1\n"),
+        ("os.system('mkdir -p /mnt/data/made/here')\nsubprocess.getoutput('ls made')", "'here'\n"),
+        ("open('five.txt', 'w').write('1\\n2\\n3\\n4\\n5\\n')\n!head -n 2 five.txt 2>&1", "1\n2\n"),
         ("__name__ + str(square(2))", "'__main__4'\n"),
         ("from multiprocessing import Pool\nwith Pool(4) as pool: print(pool.map(square, range(4)))", "[0, 1, 4, 9]\n"),
         (
@@ -57,9 +60,9 @@ async def test_python_from_python(any_service: RunningSandbox, code: str, logs: 
 async def test_another_program_is_a_permission_error_in_a_sentence(any_service: RunningSandbox) -> None:
     box = await Box(any_service).open()
 
-    logs = (await box.run("import subprocess\nsubprocess.run(['ls', '-l'])")).logs
+    logs = (await box.run("import subprocess\nsubprocess.run(['git', 'status'])")).logs
 
-    assert logs.endswith("PermissionError: [Errno 1] ls is not run: this sandbox starts no program but Python. Do it in Python.\n")
+    assert "PermissionError: [Errno 1] git is not run: this sandbox starts no program but Python, and has no network." in logs
     await box.close()
 
 

@@ -11,10 +11,14 @@ from contextlib import contextmanager
 from types import ModuleType
 
 from app.sandbox.inside import errors, packages
+from app.sandbox.inside.looking import PROGRAMS
 
 _PYTHON = re.compile(r"(?:.*/)?python(?:3(?:\.\d+)?)?")
 _PIP = re.compile(r"(?:.*/)?(?:pip(?:3(?:\.\d+)?)?|conda|mamba|uv)")
-_SHELL = {"|", "||", "&&", ";", "&", ">", ">>", "<", "<<"}
+_SHELL = re.compile(r"(?:\|\|?|&&?|;|[0-9&]?>|<)|.*[;|]$")
+"""A word that only a shell understands."""
+_MERGED = ("2>&1",)
+"""What an output is anyway."""
 _SWITCHES_WITH_VALUE = ("-W", "-X")
 
 
@@ -28,25 +32,31 @@ def words(command: str) -> list[str]:
 
 def refusal(command: Sequence[str]) -> str:
     """Why a program does not run."""
-    return f"{command[0] if command else 'It'} is not run: this sandbox starts no program but Python. Do it in Python."
+    return f"{command[0] if command else 'It'} is not run: this sandbox starts no program but Python, and has no network. Do it in Python."
 
 
 def is_known(command: Sequence[str]) -> bool:
-    """It is Python or pip, and nothing but one program."""
-    if not command or _SHELL.intersection(command):
+    """`run` does it: one program, or pip with whatever is done with its output."""
+    if not command or _PIP.fullmatch(command[0]):
+        return bool(command)
+    if any(_SHELL.search(word) for word in command[1:] if " " not in word):
         return False
-    return command[0] == sys.executable or bool(_PYTHON.fullmatch(command[0]) or _PIP.fullmatch(command[0]))
+    return command[0] == sys.executable or command[0] in PROGRAMS or bool(_PYTHON.fullmatch(command[0]))
 
 
 def run(command: Sequence[str], given: bytes = b"") -> int | None:
     """Run Python or answer for pip, on `sys.stdout` and `sys.stderr`. The exit code; None: it is another program."""
+    command = [word for word in command if word not in _MERGED]
     if not is_known(command):
         return None
-    return _pip(command[1:]) if _PIP.fullmatch(command[0]) else _python(list(command[1:]), given)
+    if command[0] in PROGRAMS:
+        return PROGRAMS[command[0]](command[1:])
+    return _pip(list(command[1:])) if _PIP.fullmatch(command[0]) else _python(list(command[1:]), given)
 
 
-def _pip(arguments: Sequence[str]) -> int:
-    arguments = list(arguments[1:] if arguments[:1] == ["pip"] else arguments)  # uv pip install
+def _pip(arguments: list[str]) -> int:
+    shell = next((at for at, word in enumerate(arguments) if _SHELL.match(word)), len(arguments))
+    arguments = arguments[1 if arguments[:1] == ["pip"] else 0 : shell]  # uv pip install
     verb = next((word for word in arguments if not word.startswith("-")), "")
     if verb in ("list", "freeze"):
         print("\n".join(f"{name}=={_version(name)}" for name in packages.installed()))  # noqa: T201 - pip's output

@@ -71,17 +71,8 @@ def run_cell(shell: Shell, name: str, line: str, cell: str) -> Any:
 def run_command(line: str) -> None:
     """`!line`."""
     words = commands.words(line)
-    files = _FILES.get(words[0]) if words else None
-    if files is not None and not set("|>;&<`$").intersection(line):
-        files(_expanded([word for word in words[1:] if not word.startswith("-")]))
-    elif commands.run(words) is None:
+    if commands.run(words) is None:
         say(commands.refusal(words))
-
-
-def _expanded(words: list[str]) -> list[str]:
-    import glob  # noqa: PLC0415 - seldom
-
-    return [path for word in words for path in sorted(glob.glob(word)) or [word]]  # noqa: PTH207 - pathlib takes 10 ms to import
 
 
 def captured(line: str) -> list[str]:
@@ -237,30 +228,10 @@ def _help(shell: Shell, name: str) -> None:
     print(f"{name}{signature}: {type(value).__name__}\n{inspect.getdoc(value) or ''}")  # noqa: T201 - as above
 
 
-def _list_files(paths: list[str]) -> None:
-    for path in paths or ["."]:
-        there = os.path.lexists(path)
-        names = sorted(os.listdir(path)) if os.path.isdir(path) else [path if there else f"ls: {path}: there is no such file"]  # noqa: PTH112, PTH208 - as above
-        print("".join(f"{name}\n" for name in names if not name.startswith(".")), end="")  # noqa: T201 - as a shell does
-
-
-def _print_files(paths: list[str]) -> None:
-    for path in paths:
-        with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - as above
-            print(file.read(), end="")  # noqa: T201 - as a shell does
-
-
 def _pylab(shell: Shell, _line: str) -> None:
     shell.execute("import numpy as np\nimport matplotlib.pyplot as plt\nfrom pylab import *")
 
 
-_FILES: Mapping[str, Callable[[list[str]], None]] = {
-    "ls": _list_files,
-    "dir": _list_files,
-    "cat": _print_files,
-    "pwd": lambda _: print(os.getcwd()),  # noqa: PTH109, T201 - as above
-    "echo": lambda words: print(*words),  # noqa: T201 - as above
-}
 _LINES: Mapping[str, Callable[[Shell, str], Any]] = {
     "run": _run_file,
     "who": _who,
@@ -268,8 +239,8 @@ _LINES: Mapping[str, Callable[[Shell, str], Any]] = {
     "who_ls": _who,
     "pwd": lambda _shell, _line: os.getcwd(),  # noqa: PTH109 - as above
     "cd": _change_directory,
-    "ls": lambda _shell, line: _list_files([word for word in line.split() if not word.startswith("-")]),
-    "cat": lambda _shell, line: _print_files(line.split()),
+    "ls": lambda _shell, line: run_command(f"ls {line}"),
+    "cat": lambda _shell, line: run_command(f"cat {line}"),
     "env": _environment,
     "set_env": _environment,
     "pinfo": _help,
