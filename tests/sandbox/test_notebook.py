@@ -180,6 +180,11 @@ async def test_tracebacks_have_the_authors_frames_only(box: Box) -> None:
     assert logs.endswith("KeyError: 'missing'\n")
 
 
+async def test_marks_stand_below_what_failed(box: Box) -> None:
+    assert "    1 / 0\n    ~~^~~\n" in await logs_of(box, "1 / 0")
+    assert "    2 / 0\n    ~~^~~\n" in await logs_of(box, "%matplotlib inline\r\n2 / 0\r\n")
+
+
 async def test_a_file_of_the_author_is_in_the_traceback(box: Box) -> None:
     await box.run("%%writefile helper.py\ndef fail():\n    raise ValueError('no')")
 

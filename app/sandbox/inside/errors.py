@@ -18,6 +18,7 @@ _OURS = os.path.dirname(__file__)  # noqa: PTH120 - pathlib takes 10 ms to impor
 _STANDARD = os.path.dirname(os.__file__)  # noqa: PTH120 - as above
 _SHOWN_WITHOUT_FILE = ("<cell ", "<string>")
 _MANY_FRAMES, _LAST_FRAMES = 5000, 20
+_ABOUT_SITE = ". Site initialization is disabled"
 _NETWORK_FILES = ("socket.py", "asyncio/base_events.py", "http/client.py")
 _UNIMPORTANT = (DeprecationWarning, PendingDeprecationWarning, FutureWarning, SyntaxWarning, ResourceWarning, ImportWarning)
 _ABOUT_DRAWING = ("Glyph ", "findfont", "FigureCanvasAgg is non-interactive", "More than 20 figures", "Matplotlib is currently using agg")
@@ -35,7 +36,7 @@ def show(error: BaseException, file: TextIO | None = None) -> None:
         _shorten(error)
         shown = traceback.TracebackException.from_exception(error)
         _keep_authors_frames(shown)
-        lines = [*shown.format(), *(f"[{hint}]\n" for hint in _hints(error))]
+        lines = [*map(_without_advice, shown.format()), *(f"[{hint}]\n" for hint in _hints(error))]
     except TimeLimitReached:
         raise
     except BaseException as another:  # noqa: BLE001 - an exception that cannot be shown is still its code's affair
@@ -58,6 +59,12 @@ def show_warning(
 def quieten_warnings() -> None:
     """From now on."""
     warnings.showwarning = show_warning
+
+
+def _without_advice(line: str) -> str:
+    """Newer Pythons guess that somebody forgot the packages when they are started without their own."""
+    kept, advice, _ = line.partition(_ABOUT_SITE)
+    return f"{kept}\n" if advice else line
 
 
 def _shorten(error: BaseException) -> None:

@@ -12,7 +12,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from types import CodeType, ModuleType
 from typing import Any
 
@@ -51,7 +52,8 @@ class Notebook:
         self._restore_output()
         threads = set(threading.enumerate())
         name = f"<cell {self._count}>"
-        linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
+        code = source.tidied(code)
+        linecache.cache[name] = (len(code), None, [f"{line}\n" for line in code.split("\n")], name)
         try:
             self.execute(code)
         except errors.TimeLimitReached:
@@ -145,6 +147,9 @@ class Notebook:
     def _run_in_loop(self, parts: Sequence[CodeType]) -> None:
         import asyncio  # noqa: PLC0415 - 50 ms that only code that waits pays for
 
+        if self._loop is None:
+            _run_alone(self._awaited(parts))
+            return
         if self._loop.is_closed():
             self._loop = asyncio.new_event_loop()
             asyncio.set_event_loop(self._loop)
@@ -164,9 +169,12 @@ class Notebook:
             finally:
                 asyncio.set_event_loop(self._loop)
 
-        self._loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(self._loop)
-        asyncio.run = run_and_restore
+        hook, sys.unraisablehook = sys.unraisablehook, _nothing  # half a loop complains when it goes
+        with suppress(OSError):  # WebAssembly has no sockets
+            self._loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(self._loop)
+            asyncio.run = run_and_restore
+        sys.unraisablehook = hook
 
     async def _awaited(self, parts: Sequence[CodeType]) -> None:
         for part in parts:
@@ -189,6 +197,13 @@ class Notebook:
         left = sum(thread.is_alive() for thread in own)
         if left:
             magics.say(f"Threads that it started still run ({left}): they are halted now, and go on with the next code.")
+
+
+def _run_alone(waiting: Coroutine[Any, Any, None]) -> None:
+    """Without a loop, what waits for nothing but other code can still be run."""
+    with suppress(StopIteration):
+        while True:
+            waiting.send(None)
 
 
 class _Nothing:

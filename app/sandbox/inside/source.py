@@ -9,7 +9,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-_SPECIAL = re.compile(r"^\s*(?:[%!?]|(?:pip3?|conda)\s)|\?\s*$|=\s*[%!]", re.MULTILINE)
+_SPECIAL = re.compile(r"^[ \t]*(?:[%!?]|(?:pip3?|conda)[ \t])|\?[ \t]*$|=[ \t]*[%!]", re.MULTILINE)
 _CELL_MAGIC = re.compile(r"%%(\w+|!)[ \t]*(.*)")
 _LINE_MAGIC = re.compile(r"(\s*)%(\w+)[ \t]*(.*)")
 _COMMAND = re.compile(r"(\s*)!!?\s*(.*)")
@@ -23,7 +23,7 @@ _OUTSIDE = re.compile(r"#.*|'''|\"\"\"|['\"]|[()\[\]{}]|\\$")
 
 def translate(code: str) -> str:
     """Python, as far as it was Python."""
-    code = _tidied(code)
+    code = tidied(code)
     if _SPECIAL.search(code) is None or _is_python(code):
         return code
     return "\n".join(_translated(code.split("\n")))
@@ -36,7 +36,8 @@ def ends_silently(code: str, last: ast.expr) -> bool:
     return any(line.split(b"#")[0].strip().startswith(b";") for line in rest)
 
 
-def _tidied(code: str) -> str:
+def tidied(code: str) -> str:
+    """Without what is copied along with code: prompts, indentation, another system's line ends."""
     code = code.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     first = next((line for line in code.split("\n") if line.strip()), "")
     if _PROMPT.match(first):
