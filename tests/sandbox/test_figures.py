@@ -83,6 +83,12 @@ async def test_a_figure_that_cannot_be_drawn_is_told_once(box: Box) -> None:
     assert (await box.run("1")).logs == "1\n"
 
 
+async def test_characters_without_a_font_are_told_once(box: Box) -> None:
+    logs = (await box.run("import matplotlib.pyplot as plt\nplt.title('ภาษาไทย'); plt.plot([1]); plt.show()")).logs
+
+    assert logs == "[No font here has some of the characters of the figure; they are drawn as boxes.]\n"
+
+
 async def test_the_font_is_named_to_code_that_wants_a_file(box: Box) -> None:
     logs = (await box.run("from PIL import ImageFont\nImageFont.truetype('simhei.ttf', 20)")).logs
     hint = logs.splitlines()[-1]

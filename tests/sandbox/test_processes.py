@@ -66,6 +66,15 @@ async def test_another_program_is_a_permission_error_in_a_sentence(any_service: 
     await box.close()
 
 
+async def test_a_fork_is_refused_by_the_kernel_and_a_sentence_follows(any_service: RunningSandbox) -> None:
+    box = await Box(any_service).open()
+
+    logs = (await box.run("import os\nos.fork()")).logs
+
+    assert "PermissionError: [Errno 1] Operation not permitted\n[This sandbox starts no processes;" in logs
+    await box.close()
+
+
 async def test_a_program_does_not_meet_the_names_and_modules_of_the_cells(any_service: RunningSandbox) -> None:
     box = await Box(any_service).open()
     await box.run("value = 1\nopen('mod.py', 'w').write('state = []')\nimport mod; mod.state.append(1)")

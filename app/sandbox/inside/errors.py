@@ -18,6 +18,7 @@ _OURS = os.path.dirname(__file__)  # noqa: PTH120 - pathlib takes 10 ms to impor
 _STANDARD = os.path.dirname(os.__file__)  # noqa: PTH120 - as above
 _SHOWN_WITHOUT_FILE = ("<cell ", "<string>")
 _MANY_FRAMES, _LAST_FRAMES = 5000, 20
+_PROCESS_CALLS = ("fork", "exec", "spawn")
 _ABOUT_SITE = ". Site initialization is disabled"
 _NETWORK_FILES = ("socket.py", "asyncio/base_events.py", "http/client.py")
 _UNIMPORTANT = (DeprecationWarning, PendingDeprecationWarning, FutureWarning, SyntaxWarning, ResourceWarning, ImportWarning)
@@ -112,6 +113,8 @@ def _hints(error: BaseException) -> Iterator[str]:
             yield f"There is no module {name} here. {packages.sentence()}"
     elif isinstance(error, OSError) and _is_of_network(error):
         yield "There is no network in this sandbox: work with the files in /mnt/data."
+    elif isinstance(error, PermissionError) and _is_of_process(error):
+        yield "This sandbox starts no processes; multiprocessing and subprocess work with threads and Python code."
     elif _is_of_font(error) and (font := packages.font()) is not None:
         yield f"A font with Chinese is at {font}"
 
@@ -120,6 +123,11 @@ def _is_of_network(error: OSError) -> bool:
     if type(error).__name__ in ("gaierror", "URLError"):
         return True
     return error.errno == errno.EPERM and any(frame.filename.endswith(_NETWORK_FILES) for frame in _frames(error))
+
+
+def _is_of_process(error: OSError) -> bool:
+    frames = _frames(error)
+    return error.errno == errno.EPERM and bool(frames) and any(call in (frames[-1].line or "") for call in _PROCESS_CALLS)
 
 
 def _is_of_font(error: BaseException) -> bool:
