@@ -44,6 +44,7 @@ PREPARED = "import subprocess, sys, os\ndef square(x): return x * x\n"
             "(8, 0)\n",
         ),
         ("import multiprocessing as mp\nv = mp.Value('i', 1)\nwith v.get_lock(): v.value += 1\nv.value", "2\n"),
+        ("from multiprocessing.pool import ThreadPool\nwith ThreadPool(2) as pool: print(pool.map(square, range(3)))", "[0, 1, 4]\n"),
         ("from joblib import Parallel, delayed\nParallel(n_jobs=4)(delayed(square)(i) for i in range(4))", "[0, 1, 4, 9]\n"),
     ],
 )
@@ -62,6 +63,10 @@ async def test_another_program_is_a_permission_error_in_a_sentence(any_service: 
 
     logs = (await box.run("import subprocess\nsubprocess.run(['git', 'status'])")).logs
 
+    assert (
+        "PermissionError: [Errno 1] asyncio starts no program"
+        in (await box.run("import asyncio, sys\nawait asyncio.create_subprocess_exec(sys.executable, '-V')")).logs
+    )
     assert "PermissionError: [Errno 1] git is not run: this sandbox starts no program but Python, and has no network." in logs
     await box.close()
 

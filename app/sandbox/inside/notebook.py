@@ -162,6 +162,7 @@ class Notebook:
     def _keep_a_loop(self, asyncio: Any) -> None:
         """There is one for code that asks for it, also after `asyncio.run`, which leaves none behind."""
         run = asyncio.run
+        asyncio.create_subprocess_exec = asyncio.create_subprocess_shell = processes.refuse_asynchronous
 
         def run_and_restore(main: Any, **options: Any) -> Any:
             try:

@@ -31,6 +31,11 @@ def system(command: str) -> int:
     return code << 8
 
 
+async def refuse_asynchronous(*_command: object, **_options: object) -> Any:
+    """`asyncio.create_subprocess_exec` and `_shell`, which want pipes of a real process."""
+    raise PermissionError(errno.EPERM, "asyncio starts no program in this sandbox; subprocess.run starts Python")
+
+
 def prepare_subprocess(subprocess: Any) -> None:
     """`run`, `check_output` and the rest are made of this."""
     subprocess.Popen = Popen
