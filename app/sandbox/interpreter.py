@@ -16,6 +16,8 @@ from typing import Any
 
 import msgspec
 
+import app.sandbox.inside.main  # noqa: F401  # pyright: ignore[reportUnusedImport] - compiled here: sandboxes cannot keep bytecode
+from app.sandbox import printed
 from app.sandbox.backends.base import DATA, Launch
 
 _GRACE_SECONDS = 1.5
@@ -60,11 +62,11 @@ class Tape:
             self._left_out += excess
 
     def text(self) -> str:
-        """All that is kept, with a line that says what is not."""
+        """All that is kept, as a terminal shows it, with a line that says what is not."""
         if not self._left_out:
-            return (self._head + self._tail).decode(errors="replace")
+            return printed.as_seen(bytes(self._head + self._tail))
         gap = f"\n[… {self._left_out} bytes left out …]\n"
-        return self._head.decode(errors="replace") + gap + self._tail.decode(errors="replace")
+        return printed.as_seen(printed.whole(bytes(self._head))) + gap + printed.as_seen(bytes(self._tail).lstrip(printed.CONTINUATION))
 
 
 class Interpreter:

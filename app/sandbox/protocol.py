@@ -37,6 +37,8 @@ class Health(msgspec.Struct, frozen=True):
     version: int
     backend: str
     sessions: int
+    packages: tuple[str, ...] = ()
+    """What code finds beside the standard library, by name."""
 
 
 class NewSession(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.sandbox import protocol
+from app.sandbox import packages, protocol
 from app.sandbox.interpreter import InterpreterFailed
 from app.sandbox.protocol import Health, NewSession, Problem, RunCode
 from app.sandbox.session import NoSpace, Session, UnknownFile
@@ -92,7 +92,7 @@ class _Endpoints:
         self._backend = backend
 
     async def health(self, _request: Request) -> Response:
-        return _json(Health(protocol.VERSION, self._backend, len(self._sessions)))
+        return _json(Health(protocol.VERSION, self._backend, len(self._sessions), packages.names()))
 
     async def list_sessions(self, request: Request) -> Response:
         return _json([session.info for session in self._sessions.owned(_owner(request))])

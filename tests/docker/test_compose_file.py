@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from app.sandbox.config import from_environment
-from app.sandbox.stage import PACKAGES
 from app.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -177,14 +176,16 @@ def test_the_image_has_all_but_what_builds_it_and_what_only_code_in_a_sandbox_us
     assert not imported & {name.replace("-", "_") for name in _taken_away()}
 
 
-def test_the_sandbox_has_what_the_model_is_told_in_the_versions_of_the_lock() -> None:
-    downloaded, installed = re.findall(r"(?:pip|python) (?:download|install) (.*?)\n(?=\S)", SANDBOX_DOCKERFILE, re.DOTALL)
-    names = set(installed.replace("\\", "").split()) - {"--no-index", "--find-links", "/build/wheels"}
+def test_the_sandbox_is_made_of_the_two_locks() -> None:
+    downloaded, service, _, packages = re.findall(
+        r"\bpip (?:--python \S+ )?(?:download|install) (.*?)(?:\n(?=\S)|\n? +&&)", SANDBOX_DOCKERFILE, re.DOTALL
+    )
+    names = set(service.replace("\\", "").split()) - {"--no-index", "--find-links", "/build/wheels"}
 
     assert downloaded == "--require-hashes --requirement /build/run.lock --dest /build/wheels"
-    assert "--no-index --find-links /build/wheels" in installed
-    assert names >= set(PACKAGES)
+    assert "--no-index --find-links /build/wheels" in service
     assert names <= _locked()
+    assert "--require-hashes --no-build-isolation --requirement /build/sandbox.lock --target /opt/sandbox/sandbox-packages" in packages
 
 
 def _locked() -> set[str]:

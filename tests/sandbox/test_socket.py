@@ -12,6 +12,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from app.sandbox.inside.packages import SMALL
 from app.sandbox.protocol import NewSession
 from app.tools._sandbox import Sandbox
 from app.tools._sandbox_service import RemoteService
@@ -27,11 +28,20 @@ async def test_the_gateway_runs_code_over_the_socket_of_a_service_that_was_kille
         with serving(path) as mode:
             assert mode & 0o777 == 0o666  # the gateway's container has another user
             sandbox = Sandbox(RemoteService(f"unix:{path}", TOKEN))
+            assert set(await sandbox.packages()) >= set(SMALL)
             session = f"cntr_{secrets.token_hex(24)}"
             await sandbox.open("project-a", session, NewSession())
 
             assert (await sandbox.run("project-a", session, "6 * 7", 10.0)).logs == "42\n"
             await sandbox.aclose()
+
+
+async def test_a_service_that_is_away_does_not_tell_its_packages() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        sandbox = Sandbox(RemoteService(f"unix:{directory}/socket", TOKEN))
+
+        assert await sandbox.packages() == ()
+        await sandbox.aclose()
 
 
 @contextmanager

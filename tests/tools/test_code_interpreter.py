@@ -104,6 +104,11 @@ class Turn:
         assert isinstance(item, CodeInterpreterCall)
         return item
 
+    async def described(self) -> str:
+        """What the model reads of the tool."""
+        session = await self._tool.configure(self._entry, "tools[0]").open(self._context())
+        return session.functions[0].description or ""
+
     def _context(self) -> ToolContext:
         return ToolContext(
             project_id=self._project,
@@ -173,6 +178,14 @@ async def test_another_projects_container_is_not_continued(tool: CodeInterpreter
     with pytest.raises(InvalidRequest) as refusal:
         await Turn(tool, {**BARE, "container": item.container_id}, project="project-b").run("secret")
     assert refusal.value.param == "tools[0].container"
+
+
+async def test_the_model_is_told_what_is_installed(tool: CodeInterpreter) -> None:
+    described = await Turn(tool).described()
+    [(text, _)] = await Turn(tool).run("import nowhere")
+
+    assert "Installed are numpy, pandas, scipy, matplotlib, Pillow, openpyxl, scikit-learn," in described
+    assert "numpy, pandas, scipy, matplotlib, Pillow, openpyxl, scikit-learn," in text
 
 
 async def test_an_expired_container_is_replaced_and_the_model_is_told(tool: CodeInterpreter) -> None:

@@ -55,7 +55,7 @@ class Backend(Protocol):
 
 def bootstrap(program: str, control: int) -> Sequence[str]:
     """Arguments of a Python that runs `inside/main.py`, found below `program`."""
-    return ("-I", "-c", f"import sys; sys.path.insert(0, {program!r}); from app.sandbox.inside.main import main; main({control})")
+    return ("-I", "-S", "-c", f"import sys; sys.path.insert(0, {program!r}); from app.sandbox.inside.main import main; main({control})")
 
 
 def resources(volume: Volume, limits: Limits) -> dict[str, int]:

@@ -1,95 +1,127 @@
-"""Plots become files: `plt.show()`, and figures still open when the code ends, are saved as PNG."""
+"""Plots become files: `plt.show()`, and figures still open when the code ends, are saved as PNG. Chinese has a font."""
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.machinery
 import os
 import sys
 import warnings
-from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
+
+from app.sandbox.inside import packages
 
 _PYPLOT = "matplotlib.pyplot"
 _CHINESE = ("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback")
-_CHINESE_ELSEWHERE = ("SimHei", "Microsoft YaHei", "SimSun", "PingFang SC", "Heiti SC", "STHeiti", "Arial Unicode MS")
-"""What code written for other systems asks for."""
+"""Fonts of the machine, for where the package with ours is not installed."""
+_QUIET = ("matplotlib.font_manager", "matplotlib.category", "matplotlib.axes", "fontTools")
+_FIRST_CHINESE = "\u2e80"
+_FILES = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")
 
 
-class _Finder(importlib.abc.MetaPathFinder):
-    """Sees pyplot being imported, and prepares it right after."""
+def prepare_matplotlib(matplotlib: Any) -> None:
+    """There are no windows, whatever is asked for, and nobody to read about fonts."""
+    import logging  # noqa: PLC0415 - matplotlib has it anyway
 
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    use = matplotlib.use
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if fullname != _PYPLOT:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, self._directory)
-        return spec
+    def use_if_it_writes_files(backend: str, **options: Any) -> None:
+        if str(backend).lower() in _FILES:
+            use(backend, **options)
+
+    matplotlib.use = use_if_it_writes_files
 
 
-class _Loader(importlib.abc.Loader):
-    def __init__(self, loader: Any, directory: str) -> None:
-        self._loader = loader
-        self._directory = directory
+def prepare_pyplot(pyplot: Any) -> None:
+    """`plt.show()` saves, and so does `figure.show()`."""
 
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
+    def show(*_arguments: object, **_options: object) -> None:  # a function: pyplot gives it a signature
+        save(os.getcwd())  # noqa: PTH109 - pathlib takes 10 ms to import
 
-    def exec_module(self, module: ModuleType) -> None:
-        self._loader.exec_module(module)
-        pyplot: Any = module
-        directory = self._directory
+    def show_one(figure: Any, *_arguments: object, **_options: object) -> None:
+        save_one(figure, os.getcwd())  # noqa: PTH109 - as above
 
-        def show(*_arguments: object, **_options: object) -> None:  # a function: pyplot gives it a signature
-            save(directory)
+    switch = pyplot.switch_backend
 
-        pyplot.show = show
-        _offer_chinese(pyplot.rcParams)
+    def switch_if_it_writes_files(newbackend: str) -> None:
+        if str(newbackend).lower() in _FILES:
+            switch(newbackend)
+
+    pyplot.show, pyplot.switch_backend = show, switch_if_it_writes_files
+    pyplot.Figure.show = show_one
+    _offer_chinese()
 
 
-def watch(directory: str) -> None:
-    """From now on figures are saved in `directory`."""
-    sys.meta_path.insert(0, _Finder(directory))
+def prepare_formulas(mathtext: Any) -> None:
+    """Chinese in a text that holds a formula is set by another engine, which knows no second font."""
+    path = packages.font()
+    if path is None:
+        return
+    find = mathtext.UnicodeFonts._get_glyph  # noqa: SLF001 - there is no other way
+
+    def with_chinese(fonts: Any, name: str, kind: str, symbol: str) -> tuple[Any, int, bool]:
+        if len(symbol) == 1 and symbol >= _FIRST_CHINESE:
+            font = mathtext.get_font(path)
+            if font.get_char_index(ord(symbol)):
+                return font, ord(symbol), False
+        return find(fonts, name, kind, symbol)
+
+    mathtext.UnicodeFonts._get_glyph = with_chinese  # noqa: SLF001 - as above
 
 
 def save(directory: str) -> None:
     """Save the open figures, and close them."""
     pyplot: Any = sys.modules.get(_PYPLOT)
-    if pyplot is None:
+    for number in pyplot.get_fignums() if hasattr(pyplot, "get_fignums") else ():
+        save_one(pyplot.figure(number), directory)
+
+
+def save_one(figure: Any, directory: str) -> None:
+    """Save it, and close it; anything but a figure is left alone."""
+    pyplot: Any = sys.modules.get(_PYPLOT)
+    if pyplot is None or not isinstance(figure, pyplot.Figure):
         return
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph ")  # no font has it: one line for every character
-        for number in pyplot.get_fignums():
-            pyplot.figure(number).savefig(_unused(directory), bbox_inches="tight")
-            pyplot.close(number)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.filterwarnings("always", "Glyph ")
+            figure.savefig(unused(directory, "plot"), bbox_inches="tight")
+    except Exception as error:  # noqa: BLE001 - a formula that cannot be set, for instance: it is the code's, and found out only now
+        print(f"[A figure could not be drawn: {type(error).__name__}: {str(error).strip()}]")  # noqa: T201 - this is for who reads the output
+    else:
+        if any(str(warning.message).startswith("Glyph ") for warning in caught):
+            print("[No font here has some of the characters of the figure; they are drawn as boxes.]")  # noqa: T201 - as above
+    finally:
+        pyplot.close(figure)
 
 
-def _unused(directory: str) -> str:
+def unused(directory: str, kind: str) -> str:
+    """A path that there is not yet: `plot-1.png`."""
     number = 1
-    while os.path.lexists(f"{directory}/plot-{number}.png"):
+    while os.path.lexists(f"{directory}/{kind}-{number}.png"):
         number += 1
-    return f"{directory}/plot-{number}.png"
+    return f"{directory}/{kind}-{number}.png"
 
 
-def _offer_chinese(parameters: Any) -> None:
-    """A Chinese font, if there is one, draws what the usual fonts lack, and stands in for those of other systems."""
-    from dataclasses import replace  # noqa: PLC0415 - only a sandbox that draws pays for it
-
+def _offer_chinese() -> None:
+    """After all fonts that are asked for comes one that has Chinese, however the code sets fonts; it also stands in for missing files."""
     from matplotlib.font_manager import fontManager  # noqa: PLC0415  # pyright: ignore - it is being imported anyway, and is untyped
 
-    fonts: list[Any] = fontManager.ttflist  # pyright: ignore
-    found = next((font for name in _CHINESE for font in fonts if font.name == name), None)
-    if found is None:
+    manager: Any = fontManager
+    path = packages.font()
+    if path is not None and os.path.exists(path):  # noqa: PTH110 - as above
+        manager.addfont(path)
+    else:
+        path = next((font.fname for name in _CHINESE for font in manager.ttflist if font.name == name), None)
+    if path is None:
         return
-    # Families are asked one after the other; of the list of sans-serifs only the first that there is.
-    parameters["font.family"] = [*parameters["font.family"], found.name]
-    known = {font.name for font in fonts}
-    fonts.extend(replace(found, name=name) for name in _CHINESE_ELSEWHERE if name not in known)
+    find_all, find_one = manager._find_fonts_by_props, manager.findfont  # noqa: SLF001 - there is no other way to add to every list
+
+    def with_chinese(prop: Any, *arguments: Any, **options: Any) -> list[Any]:
+        found = find_all(prop, *arguments, **options)
+        return found if path in found else [*found, path]
+
+    def existing(prop: Any, *arguments: Any, **options: Any) -> Any:
+        file = prop.get_file() if hasattr(prop, "get_file") else None
+        return path if file is not None and not os.path.exists(file) else find_one(prop, *arguments, **options)  # noqa: PTH110 - as above
+
+    manager._find_fonts_by_props, manager.findfont = with_chinese, existing  # noqa: SLF001 - as above
