@@ -197,7 +197,7 @@ class VectorStores:
         there = await self._ports.attachments.completed(project_id, [(hit.vector_store_id, hit.file_id) for hit in hits])
         ranked = sorted(hits, key=lambda hit: hit.score, reverse=True)
         shown = [hit for hit in ranked if (hit.vector_store_id, hit.file_id) in there][:limit]
-        return [FileHit(hit.file_id, hit.filename, hit.score, hit.text, hit.attributes) for hit in shown]
+        return [FileHit(hit.file_id, hit.filename, hit.score, hit.text, hit.attributes, hit.fits) for hit in shown]
 
     def _now(self) -> int:
         return int(self._clock())

@@ -322,6 +322,7 @@ class Hit(msgspec.Struct, frozen=True):
     text: str
     score: float
     """0 to 1."""
+    fits: bool = True  # False: it is among the best, and yet hardly answers the query
 
 
 class Search(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,6 +22,7 @@ from app.db.tables import passage_files, passage_stores, passages
 from app.knowledge._database import database_errors, fetch
 from app.knowledge.base import Attributes, Hit, KnowledgeUnavailable, Passage, Search, Vectors
 from app.knowledge.ranking import choose, fuse
+from app.knowledge.relevance import FITTING, SCALES, Relevance
 from app.knowledge.words import asked, words_of_all
 from app.protocol.errors import InvalidRequest
 from app.protocol.filters import fits
@@ -35,11 +36,14 @@ _MOST_WORDS = 32
 """Of a query."""
 _LONGEST_QUERY = 2000
 """Characters in which words are looked for."""
+_UNKNOWN = 2
+"""A word that no passage has tells more than one which a single passage has."""
 _COMMON = 10_000
 """A word in more passages than this is common."""
 _FEWEST_CANDIDATES = 60
 _CANDIDATES = 4
 """As many times the wanted passages are taken from each of the two searches."""
+_FEWEST_READ = 40
 _SPARE = 2
 """As many times the wanted ones are read, since neighbours that repeat each other go."""
 
@@ -137,9 +141,9 @@ class SqlPassages(ABC):
         near = await self._nearest(scope, search, count) if search.embedding_weight > 0 else ()
         worded = await self._worded(scope, search.text, count) if search.text_weight > 0 else ()
         scores = fuse([(near, search.embedding_weight), (worded, search.text_weight)])
-        best = {number: score for number, score in scores.items() if score >= search.score_threshold}
-        hits = await self._hits(search, dict(list(best.items())[: _SPARE * search.limit]))
-        return choose(hits, search.limit)
+        hits = await self._hits(search, dict(list(scores.items())[: max(_FEWEST_READ, _SPARE * search.limit)]))
+        ranked = _rated(search, hits, dict(near), dict(worded))
+        return choose((hit for hit in ranked if hit.score >= search.score_threshold), search.limit)
 
     @abstractmethod
     async def _require(self) -> None:
@@ -174,7 +178,7 @@ class SqlPassages(ABC):
         """What is bound for `_of_files`."""
 
     async def _worded(self, scope: Scope, query: str, count: int) -> Sequence[tuple[int, float]]:
-        """The passages with the rarest words of the query, best first."""
+        """The passages with the rarest words of the query, best first, each with its share of all that the query's words tell."""
         stores = [marked(store) for store in scope.stores]
         queries = {f"w{number}": self._query(stores, word) for number, word in enumerate(asked(query[:_LONGEST_QUERY], _MOST_WORDS))}
         if not queries:
@@ -188,10 +192,11 @@ class SqlPassages(ABC):
         if not chosen:
             return ()
         rarity = {f"r{name}": math.log1p(scope.size / found[name]) for name in chosen}
+        told = sum(rarity.values()) + sum(math.log1p(_UNKNOWN * scope.size) for count in found.values() if not count)
         matching = " UNION ALL ".join(self._matching(name) for name in chosen)
         ranking = f"SELECT number, sum(rarity) AS score FROM ({matching}) AS m GROUP BY number ORDER BY score DESC, number LIMIT :count"  # noqa: S608 - as above
         parameters = {**{name: queries[name] for name in chosen}, **rarity, "files": self._files(scope.wanted), "count": count}
-        return [(row["number"], row["score"]) for row in await fetch(self._database, text(ranking), parameters)]
+        return [(row["number"], row["score"] / told) for row in await fetch(self._database, text(ranking), parameters)]
 
     def _matching(self, name: str) -> str:
         passages = f"SELECT number FROM ({self._containing(name)}) AS q WHERE {self._of_files()} LIMIT {_COMMON}"  # noqa: S608 - as above
@@ -217,8 +222,8 @@ class SqlPassages(ABC):
                 size += row["size"]
         return Scope(stores, fitting, size)
 
-    async def _hits(self, search: Search, scores: Mapping[int, float]) -> list[Hit]:
-        """Read what was found, best first. What has gone in the meantime, or is in none of the stores, is not there."""
+    async def _hits(self, search: Search, scores: Mapping[int, float]) -> dict[int, Hit]:
+        """Read what was found, best first, by number. What has gone in the meantime, or is in none of the stores, is not there."""
         told = (passage_files.c.file_id, passage_files.c.filename, passage_files.c.attributes, passage_stores.c.vector_store_id)
         statement = (
             select(passages, *told)
@@ -231,7 +236,7 @@ class SqlPassages(ABC):
             )
         )
         hits = {row["number"]: _hit(row, scores[row["number"]]) for row in await fetch(self._database, statement)}
-        return [hits[number] for number in scores if number in hits]
+        return {number: hits[number] for number in scores if number in hits}
 
     async def _store(self, vector_store_id: str, vectors: Vectors) -> int:
         statement = select(passage_stores).where(passage_stores.c.vector_store_id == vector_store_id)
@@ -336,6 +341,17 @@ def _same_model(model: str, vectors: Vectors) -> None:
             code="embedding_model_changed",
             param="vector_store_ids",
         )
+
+
+def _rated(search: Search, hits: Mapping[int, Hit], near: Mapping[int, float], shares: Mapping[int, float]) -> Sequence[Hit]:
+    """The hits by how well they fit, where that is known of the model; else by their ranks."""
+    scale = SCALES.get(search.vector.model)
+    if scale is None:
+        return list(hits.values())
+    relevance = Relevance(scale, search.text, meaning=search.embedding_weight, words=search.text_weight)
+    rated = ((hit, relevance.of(hit.text, near.get(number), shares.get(number, 0.0))) for number, hit in hits.items())
+    found = [msgspec.structs.replace(hit, score=score, fits=score >= FITTING) for hit, score in rated]
+    return sorted(found, key=lambda hit: -hit.score)
 
 
 def _telling(found: Mapping[str, int]) -> list[str]:

@@ -1,6 +1,8 @@
-"""What comes of a call to an MCP server."""
+"""What comes of a question to an MCP server."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import msgspec
 
@@ -28,3 +30,14 @@ class Answer(msgspec.Struct, frozen=True):
     images: tuple[ImagePart, ...] = ()
     failed: bool = False
     """The tool itself says so."""
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """A server's tools in its own words."""
+
+    tools: list[Any]
+    """As they came, whatever they are."""
+    forbidden: frozenset[str] = frozenset()
+    """Names of those that the protocol forbids to offer: they want arguments in headers that HTTP does not allow."""
+    more: bool = False
+    """There are more than were read."""

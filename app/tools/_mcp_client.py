@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, suppress
-from http import HTTPStatus
 from typing import Any, TypeVar, cast
 from uuid import uuid4
 
@@ -22,6 +21,7 @@ from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.dispatcher import CallOptions
 from mcp.shared.exceptions import MCPError
+from mcp.shared.inbound import find_invalid_x_mcp_header
 from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
 from mcp_types import (
     CONNECTION_CLOSED,
@@ -37,13 +37,15 @@ from mcp_types import (
     InitializeResult,
     PaginatedRequestParams,
 )
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
-from app.protocol.hosted import McpHttpError, McpTool
-from app.tools._mcp_answer import Answer, McpFailure
+from app.protocol.hosted import McpHttpError
+from app.tools._mcp_answer import Answer, Listing, McpFailure
 from app.tools._mcp_content import answer
 from app.tools._mcp_entry import Server
-from app.tools._mcp_listing import MOST_TOOLS
+from app.tools._mcp_results import RAW, UnknownVersion, fit
+from app.tools._mcp_transport import HTTP_FAILURE, LARGEST_ANSWER, Door, SessionEnded, TooLarge, TurnedAway
 from app.tools._once import Once
 from app.tools.base import FetchRefused
 
@@ -62,11 +64,14 @@ _CONNECT_SECONDS = 10.0
 _PROBE_SECONDS = 3.0
 """For servers of before 2026 that leave an unknown question unanswered."""
 _FAREWELL_SECONDS = 2.0
-_LARGEST_ANSWER = 4 * 1024 * 1024
 _MOST_PAGES = 20
+_MOST_LISTED = 2000
 _LONGEST_MESSAGE = 500
+_STATUS_DIGITS = 3
+_WRONG_TYPE = "Unexpected content type:"
+"""How the SDK begins about a page in HTML, say."""
 _SESSION = "mcp-session-id"
-_TURNED_AWAY = {401: "it wants other credentials", 403: "it does not allow this", 429: "it is asked too often"}
+_REASONS = {401: "it wants other credentials", 403: "it does not allow this", 429: "it is asked too often"}
 
 
 class Connection:
@@ -75,12 +80,12 @@ class Connection:
     def __init__(self, server: Server, transport: httpx2.AsyncBaseTransport, seconds: float) -> None:
         """`transport` guards the network and is not closed here; `seconds`: the longest silence of the server."""
         self._server = server
-        self._door = _Door(transport)
+        self._door = Door(transport)
         self._seconds = seconds
         self._http = self._client(server.credentials.headers)
         self._agreement: Once[Agreed] = Once()
 
-    async def tools(self) -> list[McpTool]:
+    async def tools(self) -> Listing:
         """What the server offers. Raises McpFailure."""
         return await self._ask(_list)
 
@@ -93,7 +98,7 @@ class Connection:
         """End the server's session."""
         try:
             if self._door.session is not None:
-                with suppress(httpx2.HTTPError, FetchRefused, _TurnedAway, _SessionEnded, TimeoutError):
+                with suppress(httpx2.HTTPError, FetchRefused, TurnedAway, SessionEnded, TimeoutError):
                     async with asyncio.timeout(_FAREWELL_SECONDS):
                         await self._http.delete(self._server.url)
         finally:
@@ -111,7 +116,7 @@ class Connection:
                 agreement.settle(agreed)
                 return await question(session)
         except Exception as error:  # noqa: BLE001 - the SDK lets through whatever went wrong in its tasks, in groups
-            if not (again and any(isinstance(cause, _SessionEnded) for cause in _leaves(error))):
+            if not (again and any(isinstance(cause, SessionEnded) for cause in _leaves(error))):
                 raise _failure(error, self._server) from None
         agreement.forget(agreed)
         return await self._ask(question, again=False)
@@ -129,7 +134,7 @@ class Connection:
             )
             if self._server.protocol == "sse"
             else streamable_http_client(
-                self._server.url, http_client=self._http, terminate_on_close=False, max_sse_event_size=_LARGEST_ANSWER
+                self._server.url, http_client=self._http, terminate_on_close=False, max_sse_event_size=LARGEST_ANSWER
             )
         )
         async with (
@@ -153,31 +158,44 @@ class Connection:
         )
 
 
-async def _list(session: ClientSession) -> list[McpTool]:
-    found: list[McpTool] = []
+async def _list(session: ClientSession) -> Listing:
+    found: list[Any] = []
+    cursors: set[str | None] = {None}
     cursor: str | None = None
     for _ in range(_MOST_PAGES):
         page = await session.list_tools(params=PaginatedRequestParams(cursor=cursor))
-        for tool in page.tools:
-            notes = tool.annotations.model_dump(by_alias=True, exclude_none=True) if tool.annotations else None
-            found.append(McpTool(tool.name, tool.input_schema, tool.description or tool.title, notes))
+        tools = (page.meta or {})[RAW]
+        found += tools
         cursor = page.next_cursor
-        if cursor is None or len(found) >= MOST_TOOLS:
-            break
-    return found
+        more = cursor not in cursors and bool(tools)  # a hostile list goes round in circles, or on without a tool
+        cursors.add(cursor)
+        if not more or len(found) >= _MOST_LISTED:
+            return Listing(found, _forbidden(session, found), more)
+    return Listing(found, _forbidden(session, found), more=True)
 
 
-async def _call(session: ClientSession, request: CallToolRequest) -> CallToolResult:
+def _forbidden(session: ClientSession, tools: list[Any]) -> frozenset[str]:
+    if session.protocol_version not in MODERN_PROTOCOL_VERSIONS:
+        return frozenset()
+    named = [cast("dict[str, Any]", tool) for tool in tools if isinstance(tool, dict)]
+    return frozenset(str(tool.get("name")) for tool in named if find_invalid_x_mcp_header(tool.get("inputSchema")) is not None)
+
+
+async def _call(session: ClientSession, request: CallToolRequest) -> dict[str, Any]:
     # Not by the session's `call_tool`: it checks the result against the server's own schema, on this thread, where a hostile pair of
     # the two would stop the gateway.
     try:
-        return await session.send_request(request, CallToolResult)
+        return _raw(await session.send_request(request, CallToolResult))
     except MCPError as error:
         if error.code != HEADER_MISMATCH:
             raise
     # The server wants some arguments as headers, too; the session learns which from the list (MCP 2026-07-28).
     await session.list_tools()
-    return await session.send_request(request, CallToolResult)
+    return _raw(await session.send_request(request, CallToolResult))
+
+
+def _raw(result: CallToolResult) -> dict[str, Any]:
+    return (result.meta or {})[RAW]
 
 
 async def _negotiate(session: ClientSession) -> Agreed:
@@ -190,70 +208,13 @@ async def _negotiate(session: ClientSession) -> Agreed:
 
 
 class _Dispatcher(JSONRPCDispatcher[Any]):
-    """Request ids that are unique on the server, whose session outlives this connection."""
+    """Request ids that are unique on the server, whose session outlives this connection; and results that the SDK can read."""
 
     async def send_raw_request(
         self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None, **internal: Any
     ) -> dict[str, Any]:
-        return await super().send_raw_request(method, params, {"request_id": f"call-{uuid4().hex}", **(opts or {})}, **internal)
-
-
-class _TurnedAway(Exception):
-    """The server answered with a status that says why."""
-
-    def __init__(self, status: int) -> None:
-        self.status = status
-
-
-class _SessionEnded(Exception):
-    """The server has forgotten the session; MCP wants a new one then."""
-
-
-class _TooLarge(Exception):
-    """The server says more than anybody reads."""
-
-
-class _Door(httpx2.AsyncBaseTransport):
-    """The guarded transport, with the limits of MCP, and the server's session id kept over connections."""
-
-    def __init__(self, guarded: httpx2.AsyncBaseTransport) -> None:
-        self._guarded = guarded
-        self.session: str | None = None
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send it. Raises FetchRefused, _TurnedAway, _TooLarge, _SessionEnded."""
-        if self.session is not None:
-            request.headers.setdefault(_SESSION, self.session)
-        sent = request.headers.get(_SESSION)
-        response = await self._guarded.handle_async_request(request)
-        if self.session == sent:  # an answer in a session that another call has replaced meanwhile says nothing about the new one
-            ended = response.status_code == HTTPStatus.NOT_FOUND
-            self.session = None if ended else response.headers.get(_SESSION) or self.session
-        if response.status_code == HTTPStatus.NOT_FOUND and sent is not None:
-            await response.aclose()
-            raise _SessionEnded
-        packed = response.headers.get("content-encoding", "identity") != "identity"
-        if packed or response.status_code in _TURNED_AWAY:
-            await response.aclose()
-            raise _TooLarge if packed else _TurnedAway(response.status_code)
-        stream = _Bounded(response)
-        return httpx2.Response(response.status_code, headers=response.headers, stream=stream, extensions=response.extensions)
-
-
-class _Bounded(httpx2.AsyncByteStream):
-    def __init__(self, response: httpx2.Response) -> None:
-        self._response = response
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        left = _LARGEST_ANSWER
-        async for piece in self._response.aiter_raw():
-            left -= len(piece)
-            if left < 0:
-                raise _TooLarge
-            yield piece
-
-    async def aclose(self) -> None:
-        await self._response.aclose()
+        named: CallOptions = {"request_id": f"call-{uuid4().hex}", **(opts or {})}
+        return fit(method, await super().send_raw_request(method, params, named, **internal))
 
 
 def _failure(error: Exception, server: Server) -> McpFailure:
@@ -277,13 +238,16 @@ def _leaves(error: BaseException) -> Generator[BaseException]:
 
 
 def _turned_away(cause: BaseException, server: Server) -> McpFailure:
-    status = cause.status if isinstance(cause, _TurnedAway) else 0
-    sentence = f"The MCP server '{server.label}' answers with HTTP status {status}: {_TURNED_AWAY.get(status, 'it refuses')}."
+    status = cause.status if isinstance(cause, TurnedAway) else 0
+    sentence = f"The MCP server '{server.label}' answers with HTTP status {status}: {_REASONS.get(status, 'it refuses')}."
     return McpFailure(sentence, McpHttpError(status, sentence))
 
 
 def _http_status(cause: BaseException, server: Server) -> McpFailure:
-    status = cause.response.status_code if isinstance(cause, httpx2.HTTPStatusError) else 0
+    return _status(cause.response.status_code if isinstance(cause, httpx2.HTTPStatusError) else 0, server)
+
+
+def _status(status: int, server: Server) -> McpFailure:
     sentence = f"The MCP server '{server.label}' answers with HTTP status {status}."
     return McpFailure(sentence, McpHttpError(status, sentence))
 
@@ -294,10 +258,17 @@ def _said(cause: BaseException, server: Server) -> McpFailure:
         return _too_slow(cause, server)
     if code == CONNECTION_CLOSED:  # also the SDK's word for a stream that had too much in it
         return _broken(cause, server)
-    if code == PARSE_ERROR:  # with the SDK's thoughts about the answer
+    if code == HTTP_FAILURE:
+        return _status(int(message) if message.isdecimal() and len(message) == _STATUS_DIGITS else 0, server)
+    if code == PARSE_ERROR or message.startswith(_WRONG_TYPE):  # with the SDK's thoughts about the answer
         return _not_mcp(server)
     message = server.credentials.hide(message)[:_LONGEST_MESSAGE]
     return McpFailure.protocol(code, f"The MCP server '{server.label}' answers with an error: {message}")
+
+
+def _unknown_version(_: BaseException, server: Server) -> McpFailure:
+    sentence = f"The MCP server '{server.label}' speaks a version of the protocol that this gateway does not know."
+    return McpFailure.protocol(INTERNAL_ERROR, sentence)
 
 
 def _not_mcp(server: Server) -> McpFailure:
@@ -316,13 +287,14 @@ def _broken(_: BaseException, server: Server) -> McpFailure:
 
 _SENTENCES: dict[type[BaseException], Callable[[BaseException, Server], McpFailure]] = {
     FetchRefused: lambda cause, server: McpFailure.protocol(CONNECTION_CLOSED, f"The MCP server '{server.label}' is not asked: {cause}"),
-    _TurnedAway: _turned_away,
-    _TooLarge: _broken,
+    TurnedAway: _turned_away,
+    TooLarge: _broken,
     httpx2.SSEError: _broken,
     httpx2.HTTPStatusError: _http_status,
     httpx2.TimeoutException: _too_slow,
     TimeoutError: _too_slow,
     httpx2.TransportError: lambda _, server: McpFailure.protocol(CONNECTION_CLOSED, f"The MCP server '{server.label}' cannot be reached."),
+    UnknownVersion: _unknown_version,
     MCPError: _said,
 }
 """Most telling first: the SDK often adds an error of its own to the one that was the cause."""

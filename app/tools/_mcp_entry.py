@@ -46,7 +46,11 @@ class Filter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def matches(self, tool: McpTool) -> bool:
         """Whether the tool is one of them."""
         read_only = (tool.annotations or {}).get("readOnlyHint") is True
-        return (self.tool_names is None or tool.name in self.tool_names) and (self.read_only is None or read_only is self.read_only)
+        return self.names(tool.name) and (self.read_only is None or read_only is self.read_only)
+
+    def names(self, name: object) -> bool:
+        """Whether a tool of that name may be one of them."""
+        return self.tool_names is None or name in self.tool_names
 
 
 class Approval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

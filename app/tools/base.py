@@ -244,6 +244,8 @@ class FileHit(msgspec.Struct, frozen=True):
     """0 to 1."""
     text: str
     attributes: dict[str, str | float | bool]
+    fits: bool = True
+    """False: it is among the best, and yet hardly answers the query."""
 
 
 class FileQuery(msgspec.Struct, frozen=True, kw_only=True):

@@ -69,6 +69,12 @@ _FUNCTIONS = (
 _Ranker = Literal["auto", "default-2024-11-15", "none"]
 
 
+_NOTHING_FITS = (
+    "None of the passages fits the query well: the files may say nothing of it. "
+    "Search again in other words, or say that it was not found, rather than answer from what is beside the point."
+)
+
+
 class _Weights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     embedding_weight: float
     text_weight: float
@@ -177,6 +183,8 @@ class _Session:
         if not hits:
             return "Nothing was found in the files. Other words may find something."
         parts = ["Cite what you use by its file's number in brackets, like [1]."]
+        if not any(hit.fits for hit in hits):
+            parts.append(_NOTHING_FITS)
         left = self._size - _MARGIN
         for number, hit in enumerate(hits):
             left -= len(hit.text.encode()) + len(hit.filename.encode()) + len("\n\n[100] \n")
@@ -184,7 +192,8 @@ class _Session:
                 parts.append(f"{len(hits) - number} more passages are left out for want of room.")
                 break
             cited = self._context.cite(FileCitation(hit.file_id, hit.filename))
-            parts.append(f"[{cited}] {' '.join(hit.filename.split())}\n{hit.text}")
+            doubt = "" if hit.fits else " (hardly fits)"
+            parts.append(f"[{cited}] {' '.join(hit.filename.split())}{doubt}\n{hit.text}")
         return "\n\n".join(parts)
 
 

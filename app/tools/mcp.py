@@ -65,7 +65,7 @@ class RemoteServers:
             return session
         try:
             async with asyncio.timeout(self._open_seconds):
-                tools = listing.bounded(await connection.tools(), server.credentials)
+                offer = listing.bounded(await connection.tools(), server)
         except McpFailure as failure:
             return await _unreachable(server, connection, failure)
         except TimeoutError:
@@ -74,9 +74,9 @@ class RemoteServers:
         except BaseException:
             await connection.aclose()
             raise
-        session = _Session(server, connection, tools, self._limits.tool_output_bytes)
-        session.announcements = (McpListTools("", server.label, session.tools),)
-        session.note = listing.note(server, tools)
+        session = _Session(server, connection, offer.tools, self._limits.tool_output_bytes)
+        session.announcements = (McpListTools("", server.label, session.tools, offer.left_out),)
+        session.note = listing.note(server, offer.tools)
         return session
 
     async def _connection(self, server: entry.Server) -> Connection:

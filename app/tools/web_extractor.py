@@ -13,10 +13,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from app.documents import reading
 from app.documents.base import UnreadableDocument
 from app.protocol.hosted import HostedCall, HostedItem, WebExtractorCall
 from app.protocol.messages import FunctionTool
+from app.tools import _page_text as page_text
 from app.tools._fetch_cache import Recent
 from app.tools.base import (
     Fetcher,
@@ -57,7 +57,16 @@ _ACCEPT = (
     "application/*+xml",
     "application/json",
     "application/*+json",
+    "application/yaml",
+    "application/x-yaml",
+    "application/javascript",
+    "application/x-ndjson",
     "application/pdf",
+    "application/rtf",
+    "application/epub+zip",
+    "application/msword",
+    "application/vnd.ms-*",
+    "application/vnd.oasis.opendocument.*",
     "application/vnd.openxmlformats-officedocument.*",
 )
 _BARE_HOST = re.compile(r"[\w-]+(\.[\w-]+)*\.[^\W\d_]{2,}(:\d+)?(/|\?|#|$)")
@@ -151,7 +160,7 @@ class _Pages:
         if known is not None:
             return known
         page = await self._fetcher.get(url, limit=self._limit, seconds=seconds, accept=_ACCEPT)
-        article = await reading.article(page.body, url=page.url, content_type=page.content_type, charset=page.charset)
+        article = await page_text.article(page)
         text = _Text(page.url, " ".join(article.title.split())[:300] or page.url, _cut(article.text.strip(), _KEPT_BYTES))
         self._recent.put(url, text, len(text.text.encode()))
         return text

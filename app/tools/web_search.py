@@ -13,9 +13,9 @@ import msgspec
 
 from app.discovery import constants
 from app.documents.base import UnreadableDocument
-from app.documents.reading import article
 from app.protocol.hosted import HostedCall, OpenPageAction, SearchAction, UrlSource, WebSearchCall
 from app.protocol.messages import FunctionTool
+from app.tools import _page_text as page_text
 from app.tools._fetch_cache import Recent
 from app.tools.base import (
     FetchRefused,
@@ -157,7 +157,7 @@ class _Session:
         try:
             page = await self._tool.fetcher.get(url, limit=self._tool.page_bytes, seconds=_PAGE_SECONDS, accept=_PAGE_TYPES)
             self._check_domain(page.url)
-            read = await article(page.body, url=page.url, content_type=page.content_type, charset=page.charset)
+            read = await page_text.article(page)
         except (FetchRefused, UnreadableDocument) as error:
             raise ToolFailure(str(error)) from error
         title = " ".join(read.title.split()) or page.url

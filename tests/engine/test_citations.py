@@ -134,5 +134,21 @@ def test_without_sources_there_is_nothing_to_look_for() -> None:
 def test_a_hostile_text_is_read_in_linear_time() -> None:
     """A quadratic reading would take hours."""
     citations = citing(TOWER)
-    for piece in ("[", "[7](", "https://", "[a](https://a.example/(", "sandbox:/("):
+    for piece in (
+        "[",
+        "[7](",
+        "https://",
+        "[a](https://a.example/(",
+        "sandbox:/(",
+        "[7, ",
+        "[7-",
+        "【7†",
+        "[[7",
+        "(source 7, ",
+        "[^7]: x\n",
+    ):
         assert citations.annotate(piece * 20_000) == []
+    for piece in ("[^1]: x\n", "[1]", "a[1]", "`[1]", "x = [1]", "f([1]", "<code>[1]", "_1[1]"):
+        assert len(citations.annotate(piece * 5_000)) <= 5_000
+    labels = "".join(f"[^a{number}]: https://a.example/tower\n" for number in range(5_000))
+    assert len(citations.annotate(labels)) == 10_000

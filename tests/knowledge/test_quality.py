@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Sequence
 import pytest_asyncio
 
 from app.db.engine import Database
-from app.knowledge.base import Passage, Search, Vectors
+from app.knowledge.base import Hit, Passage, PassageIndex, Search, Vectors
 from app.knowledge.chunking import passages
 from app.knowledge.embed_local import LocalEmbedder
+from app.knowledge.relevance import FITTING
 from tests.knowledge.indexes import index_of
 
 LIBRARY = {
@@ -47,6 +48,9 @@ QUESTIONS = [
 ]
 
 
+NOT_THERE = ["Who won the football championship in 1998?", "When was Mozart born?", "铁矿石怎样炼成钢", "自由职业者的税率是多少"]
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def embedded() -> dict[str, tuple[Sequence[Passage], Vectors]]:
     """The library's passages with their vectors, which are made once for both databases."""
@@ -55,18 +59,42 @@ async def embedded() -> dict[str, tuple[Sequence[Passage], Vectors]]:
     return {name: (found, await embedder.passages([passage.text for passage in found])) for name, found in cut.items()}
 
 
-async def test_the_right_file_comes_first(database: Database, embedded: dict[str, tuple[Sequence[Passage], Vectors]]) -> None:
-    index, embedder = index_of(database), LocalEmbedder()
+@pytest_asyncio.fixture
+async def index(database: Database, embedded: dict[str, tuple[Sequence[Passage], Vectors]]) -> PassageIndex:
+    found = index_of(database)
 
     async def one(name: str) -> AsyncIterator[tuple[Sequence[Passage], Vectors]]:
         yield embedded[name]
 
     for name in LIBRARY:
-        await index.replace("vs_a", f"file_{name}", name, {}, one(name))
+        await found.replace("vs_a", f"file_{name}", name, {}, one(name))
+    return found
+
+
+async def asking(index: PassageIndex, question: str, threshold: float = 0.0) -> Sequence[Hit]:
+    vector = await LocalEmbedder().query(question)
+    return await index.search(Search(vector_store_ids=("vs_a",), text=question, vector=vector, limit=3, score_threshold=threshold))
+
+
+async def test_the_right_file_comes_first(index: PassageIndex) -> None:
     wrong: list[str] = []
     for question, expected in QUESTIONS:
-        search = Search(vector_store_ids=("vs_a",), text=question, vector=await embedder.query(question), limit=3)
-        found = [hit.filename for hit in await index.search(search)]
-        if found[:1] != [expected]:
+        found = await asking(index, question)
+        if found[0].filename != expected or not found[0].fits:
             wrong.append(f"{question}: {found} instead of {expected}")
     assert not wrong
+
+
+async def test_what_nothing_answers_is_said_to_fit_hardly(index: PassageIndex) -> None:
+    found = [hit for question in NOT_THERE for hit in await asking(index, question)]
+    assert len(found) == 3 * len(NOT_THERE)
+    assert not any(hit.fits for hit in found)
+    assert all(hit.score < FITTING for hit in found)
+
+
+async def test_a_threshold_leaves_what_fits(index: PassageIndex) -> None:
+    found = await asking(index, "What is error E-471?", 0.5)
+    assert found[0].filename == "boiler.md"
+    assert len(found) < 3
+    assert all(hit.score >= 0.5 for hit in found)
+    assert await asking(index, NOT_THERE[0], 0.5) == []

@@ -65,7 +65,8 @@ def test_a_page_that_is_read_is_known_from_the_beginning() -> None:
     [
         (DONE["mcp_call"], "failed"),
         (DONE["x_tool_call"], "completed"),
-        (DONE["mcp_list_tools"], "failed"),
+        (h.McpListTools("x", "s", (), "down"), "failed"),
+        (h.McpListTools("x", "s", (h.McpTool("a", {}),), "one is left out"), "completed"),
         (h.McpListTools("x", "s", ()), "completed"),
         (DONE["mcp_approval_request"], "completed"),
     ],

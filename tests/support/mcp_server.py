@@ -92,7 +92,7 @@ def _says(text: str) -> Handler:
 
 async def _add(_: Context, arguments: Mapping[str, Any]) -> types.CallToolResult:
     total = arguments["a"] + arguments["b"]
-    return types.CallToolResult(content=[types.TextContent(text=str(total))], structured_content={"total": total})
+    return types.CallToolResult(content=[types.TextContent(text=str(total))], structured_content={"result": total})
 
 
 async def _measure(_: Context, __: Mapping[str, Any]) -> types.CallToolResult:

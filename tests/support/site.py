@@ -150,6 +150,8 @@ async def _listen(site: Site, host: str, tls: ssl.SSLContext | None) -> asyncio.
             else:
                 await _send(answer, reader, writer)
         writer.close()
+        with suppress(ConnectionError, ssl.SSLError):
+            await writer.wait_closed()
 
     return await asyncio.start_server(serve, host, 0, ssl=tls)
 

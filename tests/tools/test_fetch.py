@@ -6,11 +6,13 @@ import asyncio
 import datetime
 import gzip
 import ssl
+import sys
 import tracemalloc
 import zlib
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from pathlib import Path
 
+import brotli  # pyright: ignore[reportMissingTypeStubs] - has none
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -20,6 +22,11 @@ from cryptography.x509.oid import NameOID
 from app.tools._fetch import GuardedFetcher
 from app.tools.base import FetchRefused, Page
 from tests.support.site import Answer, Site, Visit, serving_site
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 MIB = 1024 * 1024
 
@@ -94,10 +101,17 @@ async def test_a_body_without_end_is_left_at_the_limit(site: Site, fetcher: Guar
     assert "larger" in await refusal(fetcher, site.url(), limit=300_000)
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def _brotli(content: bytes) -> bytes:
+    return brotli.compress(content, quality=5)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - has no types
+
+
+_PACK: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress, "br": _brotli, "zstd": zstd.compress}
+
+
+@pytest.mark.parametrize("encoding", list(_PACK))
 async def test_a_small_body_that_unpacks_to_much_is_stopped_while_it_unpacks(site: Site, fetcher: GuardedFetcher, encoding: str) -> None:
     huge = bytes(64 * MIB)
-    packed = gzip.compress(huge, 9) if encoding == "gzip" else zlib.compress(huge, 9)
+    packed = _PACK[encoding](huge)
     del huge
     site.pages["/"] = Answer(packed, headers={"content-encoding": encoding})
     tracemalloc.start()
@@ -113,14 +127,37 @@ async def test_a_compressed_page_is_unpacked(site: Site, fetcher: GuardedFetcher
     assert (await fetcher.get(site.url(), limit=5000, seconds=10)).body == b"hello" * 1000
 
 
-@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "x-unheard-of"])
-async def test_a_compression_that_was_not_asked_for_is_refused(site: Site, fetcher: GuardedFetcher, encoding: str) -> None:
-    site.pages["/"] = Answer(b"\x1f\x8b", headers={"content-encoding": encoding})
-    assert "compression" in await refusal(fetcher, site.url())
+_TEXT = b"<html><body>hello</body></html>" * 100
+_PACKED = {"plain": _TEXT, "twice": gzip.compress(gzip.compress(_TEXT)), **{name: pack(_TEXT) for name, pack in _PACK.items()}}
 
 
-async def test_broken_compression_is_a_sentence(site: Site, fetcher: GuardedFetcher) -> None:
-    site.pages["/"] = Answer(b"not gzip at all", headers={"content-encoding": "gzip"})
+@pytest.mark.parametrize(
+    ("label", "body"),
+    [
+        *((None, body) for body in ("gzip", "zstd")),
+        *(("gzip", body) for body in ("plain", "gzip", "twice", "zstd")),
+        *(("gzip, gzip", body) for body in ("gzip", "twice")),
+        *(("br", body) for body in ("br", "plain", "gzip", "zstd")),
+        *(("zstd", body) for body in ("zstd", "plain")),
+        *(("deflate", body) for body in ("deflate", "plain", "gzip")),
+        *((label, "plain") for label in ("utf-8", "none", "x-unheard-of", "identity, GZIP")),
+        *((label, "gzip") for label in ("X-GZIP", "utf-8", "identity")),
+    ],
+)
+async def test_a_body_is_unpacked_whatever_its_label_says(site: Site, fetcher: GuardedFetcher, label: str | None, body: str) -> None:
+    site.pages["/"] = Answer(_PACKED[body], headers={} if label is None else {"content-encoding": label})
+    assert (await fetcher.get(site.url(), limit=MIB, seconds=10)).body == _TEXT
+
+
+async def test_a_packed_file_stays_packed(site: Site, fetcher: GuardedFetcher) -> None:
+    site.pages["/"] = Answer(_PACKED["gzip"], content_type="application/gzip")
+    assert (await fetcher.get(site.url(), limit=MIB, seconds=10)).body == _PACKED["gzip"]
+
+
+@pytest.mark.parametrize("label", ["br", "zstd", "gzip", "deflate"])
+@pytest.mark.parametrize("body", [b"\x1f\x8b", b"\x1f\x8bno gzip at all", b"\x00\x01\x02\x03 nothing"])
+async def test_broken_compression_is_a_sentence(site: Site, fetcher: GuardedFetcher, label: str, body: bytes) -> None:
+    site.pages["/"] = Answer(body, headers={"content-encoding": label})
     assert "compression is broken" in await refusal(fetcher, site.url())
 
 
@@ -151,9 +188,11 @@ async def test_robots_txt_counts_to_the_time_given(site: Site) -> None:
         ("text/html; charset=utf-8", ("text/html",), True),
         ("TEXT/HTML", ("text/*",), True),
         ("image/png", ("text/*", "image/*"), True),
-        ("application/octet-stream", ("text/*",), False),
+        ("application/octet-stream", ("text/*",), True),
+        ("application/octet-stream", ("image/*",), False),
         ("text/htmlx", ("text/html",), False),
-        (None, ("text/*",), False),
+        (None, ("text/*",), True),
+        (None, ("application/pdf",), False),
         (None, (), True),
     ],
 )

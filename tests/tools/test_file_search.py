@@ -121,6 +121,19 @@ async def opened(shelf: Shelf, response: Response, *include: str, **fields: obje
     return await entry(shelf, **fields).open(response.context(*include))
 
 
+async def test_the_model_reads_which_passages_hardly_fit() -> None:
+    weak = msgspec.structs.replace(HITS[2], fits=False)
+    outcome = await (await opened(Shelf(HITS[0], weak), Response())).run(call(queries=["valve"]))
+    assert outcome.text.split("\n\n")[1:] == ["[1] pump.md\nOpen the valve.", "[1] pump.md (hardly fits)\nThen wait."]
+
+
+async def test_the_model_reads_that_nothing_fits() -> None:
+    weak = msgspec.structs.replace(HITS[2], fits=False)
+    outcome = await (await opened(Shelf(weak), Response())).run(call(queries=["valve"]))
+    assert "None of the passages fits the query well" in outcome.text
+    assert "Then wait." in outcome.text
+
+
 async def test_the_model_reads_numbered_passages_and_each_file_has_one_number() -> None:
     shelf, response = Shelf(*HITS), Response()
     session = await opened(shelf, response)

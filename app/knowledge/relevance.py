@@ -1,0 +1,65 @@
+"""How well a passage fits a query, as a number that means the same for every query.
+
+Ranks only say which passage fits best, also where none does. The likeness of two vectors says more, but every model has its own scale,
+and within one model every pair of scripts: unrelated English texts are as unlike as they get at 0.78, Chinese ones at 0.83. So it is
+measured from where unrelated texts lie, by figures that are known for the built-in model (`benchmarks/retrieval.py`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from app.knowledge.words import DENSE
+
+FITTING = 0.25
+"""What fits less hardly answers; `benchmarks/retrieval.py` counts how often that is said rightly and wrongly."""
+
+_DENSE = re.compile(f"[{DENSE}]")
+_SHARE_OF_DENSE = 0.3
+
+
+class Scale(msgspec.Struct, frozen=True):
+    """Where a model's likenesses lie."""
+
+    latin: float
+    """Of unrelated texts, both in scripts with spaces."""
+    dense: float
+    """Both in scripts without."""
+    mixed: float
+    """One of each kind."""
+    step: float
+    """So much above it is half of the way to certainty."""
+    width: float
+    """How quickly certainty comes."""
+
+
+SCALES: Mapping[str, Scale] = {"multilingual-e5-small": Scale(latin=0.776, dense=0.832, mixed=0.752, step=0.033, width=0.009)}
+"""By model. For others there are only ranks."""
+
+
+class Relevance:
+    """The passages of one search."""
+
+    def __init__(self, scale: Scale, query: str, *, meaning: float, words: float) -> None:
+        """`meaning`, `words`: the weights of the two."""
+        heavier = max(meaning, words)
+        self._scale = scale
+        self._dense = _is_dense(query)
+        self._meaning = meaning / heavier
+        self._words = words / heavier
+
+    def of(self, text: str, likeness: float | None, share: float) -> float:
+        """0 to 1. `likeness`: of the vectors, None where it is not among the nearest; `share`: of the query's words, by their rarity."""
+        scale = self._scale
+        dense = _is_dense(text)
+        unrelated = scale.mixed if dense is not self._dense else scale.dense if dense else scale.latin
+        near = 0.0 if likeness is None else 1 / (1 + math.exp((unrelated + scale.step - likeness) / scale.width))
+        return 1 - (1 - self._meaning * near) * (1 - self._words * share)
+
+
+def _is_dense(text: str) -> bool:
+    return len(_DENSE.findall(text)) > _SHARE_OF_DENSE * len(text)
