@@ -19,8 +19,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.sandbox import protocol
 from app.sandbox.interpreter import InterpreterFailed
 from app.sandbox.protocol import Health, NewSession, Problem, RunCode
-from app.sandbox.session import NoSpace, Session, UnknownFile
-from app.sandbox.sessions import Busy, Sessions, UnknownSession
+from app.sandbox.session import Closed, NoSpace, Session, UnknownFile
+from app.sandbox.sessions import Sessions, UnknownSession
+from app.sandbox.turns import Busy
 
 T = TypeVar("T")
 
@@ -32,7 +33,8 @@ _STATUS = {
     UnknownSession: (404, "unknown_session", "There is no such session, or it has expired."),
     UnknownFile: (404, "unknown_file", "There is no such file in this session."),
     NoSpace: (413, "no_space", None),
-    Busy: (503, "busy", "All sandboxes are busy; try again."),
+    Closed: (404, "unknown_session", "The session has ended."),
+    Busy: (429, "busy", None),
     InterpreterFailed: (500, "failed", "The interpreter does not start."),
     ValueError: (400, "bad_request", None),
     msgspec.ValidationError: (400, "bad_request", None),
