@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -29,6 +30,8 @@ from app.sandbox.turns import Turns
 
 _log = logging.getLogger("app.sandbox")
 _LEAST_RUNS = 4
+_FILE_THREADS = 32
+"""They look through and remove files: one session with very many must not keep those of others waiting."""
 _FIRST_TO_DIE = "500"
 """When memory runs out, the kernel ends sandboxes before others; their processes inherit this."""
 
@@ -61,6 +64,7 @@ def main() -> int:
 
 
 async def _serve(config: Config, stage: Stage, *, child: bool) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_FILE_THREADS))
     places = min(config.sessions, stage.room or config.sessions)
     limits = _with_disk(config.limits, stage.share(places))
     name, workplace = await probe.choose(config.backend, stage, limits)

@@ -209,7 +209,7 @@ class Session:
         if self._volume.hard:
             return await interpreter.run(code, seconds, self.limits.log_bytes), False
         limit = self.limits.disk_bytes
-        async with Watch(self._volume, limit, interpreter.pid, interpreter.strike) as watch:
+        async with Watch(self._volume, limit, interpreter) as watch:
             outcome = await interpreter.run(code, seconds, self.limits.log_bytes)
         if not watch.overfull and await asyncio.to_thread(taken, self._volume, interpreter.pid, limit) > limit:
             interpreter.kill()

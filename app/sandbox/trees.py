@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-import secrets
 import stat
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -20,7 +19,7 @@ from app.sandbox.files import Entry
 MAX_ENTRIES = 20_000
 """Files and directories of one session."""
 _MAX_DEPTH = 64
-_BATCH = 1000
+_BATCH = 200
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _HANDLE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _VANISHED = (FileNotFoundError, NotADirectoryError)
@@ -32,11 +31,13 @@ class Unbounded(Exception):
     """More entries, or nested deeper, than a session may have."""
 
 
-def taken(root: Path) -> int:
-    """Bytes on disk, hidden files and directories too, hard links once. Raises Unbounded, OSError."""
+def taken(root: Path, now_and_then: Callable[[], None] | None = None) -> int:
+    """Bytes on disk, hidden files and directories too, hard links once. Raises Unbounded, OSError, and what `now_and_then` raises."""
     seen: set[int] = set()
     total = 0
-    for _, status in _walk(root):
+    for number, (_, status) in enumerate(_walk(root)):
+        if now_and_then is not None and number % _BATCH == 0:
+            now_and_then()
         if status.st_ino not in seen:
             seen.add(status.st_ino)
             total += status.st_blocks * 512
@@ -130,30 +131,40 @@ def _entered(name: str, directory: int) -> Generator[int]:
 
 
 def _clear(top: int) -> None:
-    """Directories inside of others are moved up, so that only two levels are ever looked at."""
-    prefix, moved = secrets.token_hex(8), 0
-    while entries := _some(top):
-        for name, is_directory in entries:
-            if not is_directory:
-                os.unlink(name, dir_fd=top)
-                continue
-            with _entered(name, top) as inner:
-                os.fchmod(inner, 0o700)  # it may be read and not written
-                moved = _lift(inner, top, prefix, moved)
-            os.rmdir(name, dir_fd=top)
+    """Down to a directory without others and up again, with one descriptor at a time, so that depth does not matter."""
+    inside_of: list[str] = []
+    here = os.dup(top)
+    try:
+        while True:
+            name = _clear_until_full(here)
+            if name is not None:
+                with _entered(name, here) as inner:
+                    os.fchmod(inner, 0o700)  # it may be read and not written
+                    os.dup2(inner, here, inheritable=False)
+                inside_of.append(name)
+            elif inside_of:
+                parent = os.open("..", _DIRECTORY, dir_fd=here)
+                os.dup2(parent, here, inheritable=False)
+                os.close(parent)
+                os.rmdir(inside_of.pop(), dir_fd=here)
+            else:
+                return
+    finally:
+        os.close(here)
 
 
-def _lift(directory: int, top: int, prefix: str, moved: int) -> int:
+def _clear_until_full(directory: int) -> str | None:
+    """Remove entries until one is a directory with something in it: its name; None: all are removed."""
     while entries := _some(directory):
         for name, is_directory in entries:
             if not is_directory:
                 os.unlink(name, dir_fd=directory)
                 continue
-            with _entered(name, directory) as inner:
-                os.fchmod(inner, 0o700)  # moving one changes it
-            os.rename(name, f"{prefix}-{moved}", src_dir_fd=directory, dst_dir_fd=top)
-            moved += 1
-    return moved
+            try:
+                os.rmdir(name, dir_fd=directory)
+            except OSError:
+                return name
+    return None
 
 
 def _some(directory: int) -> list[tuple[str, bool]]:
