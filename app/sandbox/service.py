@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -118,14 +118,15 @@ class _Endpoints:
         if len(wanted.code.encode(errors="replace")) > protocol.MAX_CODE_BYTES or wanted.seconds <= 0:
             raise ValueError("the code is too long, or the time is not positive")
         async with asyncio.TaskGroup() as group:
-            running = group.create_task(session.run(wanted.code, wanted.seconds))
+            running = group.create_task(_outcome(session.run(wanted.code, wanted.seconds)))
             watching = group.create_task(_cancel_at_hang_up(request, running))
             await asyncio.wait({running})
             watching.cancel()
-            if running.cancelled():
-                return Response(status_code=_CLIENT_CLOSED)
-            failed = running.exception()
-            result = None if failed is not None else running.result()
+        if running.cancelled():
+            return Response(status_code=_CLIENT_CLOSED)
+        result = running.result()
+        if isinstance(result, Exception):
+            raise result
         return _json(result)
 
     async def list_files(self, request: Request) -> Response:
@@ -172,6 +173,14 @@ async def _discard(body: AsyncIterator[bytes]) -> None:
         left -= len(chunk)
         if left < 0:
             return
+
+
+async def _outcome(running: Coroutine[None, None, T]) -> T | Exception:
+    """What it raises is not the group's affair."""
+    try:
+        return await running
+    except Exception as error:  # noqa: BLE001 - it is raised again
+        return error
 
 
 async def _cancel_at_hang_up(request: Request, running: asyncio.Task[object]) -> None:

@@ -182,6 +182,9 @@ def _keep(directory: int, prefix: str, kept: Mapping[str, Entry]) -> None:
             if kept.get(path) != Entry(status.st_size, status.st_mtime_ns, status.st_ino):
                 os.unlink(entry.name, dir_fd=directory)
             continue
+        with suppress(OSError):  # it is empty
+            os.rmdir(entry.name, dir_fd=directory)
+            continue
         with _entered(entry.name, directory) as inner:
             os.fchmod(inner, 0o700)
             if any(name.startswith(f"{path}/") for name in kept):

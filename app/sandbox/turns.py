@@ -61,7 +61,7 @@ class Turns:
                 await waiting.turn
         except TimeoutError as error:
             self._leave(waiting)
-            raise Busy(f"there was no turn for this code within {seconds:.0f} s; {self._limit(owner)}") from error
+            raise Busy(f"there was no turn for this code within {seconds:g} s; {self._limit(owner)}") from error
         except BaseException:
             self._leave(waiting)
             raise

@@ -30,6 +30,10 @@ class SandboxUnavailable(Exception):
     """No code can be run now; the message is a sentence without internals."""
 
 
+class SandboxBusy(SandboxUnavailable):
+    """There was no turn for the code, or no place; the message names the limit."""
+
+
 class SandboxRefused(Exception):
     """The request cannot be done; the message says why."""
 
@@ -174,5 +178,5 @@ def _failure(body: bytes) -> Exception:
     if problem.code in _REFUSED:
         return SandboxRefused(problem.message)
     if problem.code == "busy":
-        return SandboxUnavailable("All sandboxes are busy.")
+        return SandboxBusy(f"Sandboxes are busy: {problem.message}.")
     return SandboxUnavailable("The sandbox service does not accept the gateway's token." if problem.code == "unauthorized" else "It fails.")

@@ -243,11 +243,10 @@ while root != '/':
     root = os.path.dirname(root)
     for name in ({victim.id!r}, '{victim.id}/data/merger-plan.csv', 'data/merger-plan.csv'):
         seen += [name] * os.path.exists(f'{{root}}/{{name}}')
-    if root.startswith('/tmp/'):
-        try:
-            seen += os.listdir(root)
-        except OSError:
-            pass
+    try:
+        seen += [name for name in os.listdir(root) if 'sandbox-' in name or len(name) == 32]
+    except OSError:
+        pass
 for pid in range(1, 40000):
     for link in ('cwd', 'exe', 'root', 'fd/3'):
         try:
