@@ -26,6 +26,7 @@ from app.sandbox.limits import MEBIBYTE, Limits
 from app.sandbox.service import application
 from app.sandbox.sessions import Sessions
 from app.sandbox.stage import Stage
+from app.sandbox.strength import strength
 from app.sandbox.turns import Turns
 
 _log = logging.getLogger("app.sandbox")
@@ -66,15 +67,18 @@ def main() -> int:
 async def _serve(config: Config, stage: Stage, *, child: bool) -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_FILE_THREADS))
     places = min(config.sessions, stage.room or config.sessions)
+    if places < config.sessions:
+        _log.warning("there are file systems for %d sessions, not for %d", places, config.sessions)
     limits = _with_disk(config.limits, stage.share(places))
     name, workplace = await probe.choose(config.backend, stage, limits)
+    confinement = strength(name, workplace.backend, stage, limits.disk_bytes)
     turns = Turns(min(config.runs or max(_LEAST_RUNS, 2 * len(os.sched_getaffinity(0))), max(1, places - 1)))
     sessions = Sessions(msgspec.structs.replace(workplace, turns=turns), limits, places)
     listener = _listen(config.listen)
     server = uvicorn.Server(
-        uvicorn.Config(application(sessions, name, config.token), log_level="warning", access_log=False, timeout_graceful_shutdown=5)
+        uvicorn.Config(application(sessions, confinement, config.token), log_level="warning", access_log=False, timeout_graceful_shutdown=5)
     )
-    _log.info("code is confined by %s; listening on %s", name, config.listen)
+    _log.info("code is confined by %s (%s); listening on %s", name, confinement.summary, config.listen)
     if child:
         _say({"version": protocol.VERSION, "backend": name})
         asyncio.get_running_loop().add_reader(0, lambda: _end_with_parent(server))

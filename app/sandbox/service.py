@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.sandbox import protocol
 from app.sandbox.interpreter import InterpreterFailed
-from app.sandbox.protocol import Health, NewSession, Problem, RunCode
+from app.sandbox.protocol import Confinement, Health, NewSession, Problem, RunCode
 from app.sandbox.session import Closed, NoSpace, Session, UnknownFile
 from app.sandbox.sessions import Sessions, UnknownSession
 from app.sandbox.turns import Busy
@@ -42,7 +42,7 @@ _STATUS = {
 }
 
 
-def application(sessions: Sessions, backend: str, token: str) -> ASGIApp:
+def application(sessions: Sessions, confinement: Confinement, token: str) -> ASGIApp:
     """The service; sessions end with it."""
 
     @asynccontextmanager
@@ -53,7 +53,7 @@ def application(sessions: Sessions, backend: str, token: str) -> ASGIApp:
             sweeping.cancel()
         await sessions.aclose()
 
-    endpoints = _Endpoints(sessions, backend)
+    endpoints = _Endpoints(sessions, confinement)
     one = "/v1/sessions/{session_id}"
     routes = [
         Route("/v1/health", endpoints.health),
@@ -89,12 +89,12 @@ class _Authorised:
 
 
 class _Endpoints:
-    def __init__(self, sessions: Sessions, backend: str) -> None:
+    def __init__(self, sessions: Sessions, confinement: Confinement) -> None:
         self._sessions = sessions
-        self._backend = backend
+        self._confinement = confinement
 
     async def health(self, _request: Request) -> Response:
-        return _json(Health(protocol.VERSION, self._backend, len(self._sessions)))
+        return _json(Health(protocol.VERSION, self._confinement.backend, len(self._sessions), self._confinement))
 
     async def list_sessions(self, request: Request) -> Response:
         return _json([session.info for session in self._sessions.owned(_owner(request))])

@@ -99,6 +99,10 @@ class Stage:
         """For how many sessions there are places; None: for any number."""
         return None if self._places is None else len(self._places)
 
+    def bounds(self, size: int) -> bool:
+        """The kernel keeps a volume to this size."""
+        return self.private or (self._places is not None and all(_size(place) <= size * _NEARLY for place in self._places))
+
     def share(self, sessions: int) -> int:
         """Bytes each of so many sessions can hold, so that all of them together fill no more than half of what there is."""
         if self._places is not None:

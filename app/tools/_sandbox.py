@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from app.sandbox.protocol import OWNER_HEADER, FileInfo, NewSession, Problem, RunCode, RunResult, SessionInfo
+from app.sandbox.protocol import OWNER_HEADER, FileInfo, Health, NewSession, Problem, RunCode, RunResult, SessionInfo
 
 if TYPE_CHECKING:
     import httpx
@@ -72,6 +72,21 @@ class Sandbox:
     async def open(self, owner: str, session_id: str, wanted: NewSession) -> SessionInfo:
         """The session of this id, made if there is none."""
         return await self._ask(owner, "PUT", f"/{session_id}", SessionInfo, content=msgspec.json.encode(wanted))
+
+    async def health(self) -> Health:
+        """That it runs, and how it confines; a service of this gateway's own is started for that."""
+        import httpx  # noqa: PLC0415 - as below
+
+        client = await self._service.client()
+        try:
+            response = await client.get("/v1/health")
+            if response.is_error:
+                raise _failure(response.content)
+            return msgspec.json.decode(response.content, type=Health)
+        except httpx.HTTPError as error:
+            raise SandboxUnavailable("The sandbox service does not answer.") from error
+        except msgspec.MsgspecError as error:
+            raise SandboxUnavailable("The sandbox service answers in another version's words.") from error
 
     async def sessions(self, owner: str) -> list[SessionInfo]:
         """All, newest first."""

@@ -43,6 +43,13 @@ class Backend(Protocol):
 
     own_user: bool
     """Each session can run as a user of its own, where root can choose."""
+    hides: bool
+    """Files, processes and network of others are out of the code's sight."""
+
+    @property
+    def scopes_signals(self) -> bool:
+        """The kernel refuses signals to processes outside."""
+        ...
 
     def missing(self) -> str | None:
         """Why it cannot run here, as far as a quick look shows; None: it may."""

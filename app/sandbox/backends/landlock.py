@@ -15,12 +15,14 @@ _SYSTEM = (
 )  # fmt: skip
 _CREATE_RULESET = 444
 _VERSION_FLAG = 1
+_SCOPES_SINCE = 6
 
 
 class Landlock:
     """The interpreter confines itself before it takes the first line of code."""
 
     own_user = True
+    hides = False
 
     def __init__(self, newest: int | None = None) -> None:
         """`newest`: the newest version of Landlock to use, for trying what holds on older kernels; None: the kernel's."""
@@ -31,6 +33,11 @@ class Landlock:
         """Of Landlock, as far as it is used here; below 1 there is none."""
         kernel: int = ctypes.CDLL(None).syscall(ctypes.c_long(_CREATE_RULESET), None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION_FLAG))
         return kernel if self._newest is None else min(kernel, self._newest)
+
+    @property
+    def scopes_signals(self) -> bool:
+        """See `Backend`."""
+        return self.version >= _SCOPES_SINCE
 
     def missing(self) -> str | None:
         """See `Backend`."""
