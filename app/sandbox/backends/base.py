@@ -15,6 +15,9 @@ DATA = "/mnt/data"
 _ADDRESS_SPACE_SPARE = 512 * MEBIBYTE
 """For what is mapped and not allocated: libraries, mostly."""
 
+_SIGNALS = 256
+"""Waiting to be delivered, timers included; the kernel counts all of a user's."""
+
 ENVIRONMENT: Mapping[str, str] = {
     "HOME": "/tmp",  # noqa: S108 - the sandbox's own
     "LANG": "C.UTF-8",
@@ -74,6 +77,8 @@ def resources(volume: Volume, limits: Limits) -> dict[str, int]:
         "NOFILE": limits.open_files,
         "FSIZE": limits.disk_bytes,
         "CORE": 0,
+        "SIGPENDING": _SIGNALS,
+        "MSGQUEUE": 0,
     }
 
 
