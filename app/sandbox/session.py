@@ -109,8 +109,10 @@ class Session:
             self.touch()
 
     async def close(self) -> None:
-        """End it when the code that runs has ended, and remove its files."""
+        """End it and the code that runs in it, and remove its files."""
         self._closed = True
+        if self._interpreter is not None:
+            self._interpreter.strike()
         if self._workplace.turns is not None:
             self._workplace.turns.refuse(self.id, _GIVEN_UP)
         async with self._lock:

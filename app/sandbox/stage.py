@@ -81,7 +81,8 @@ class Stage:
         self.root = Path(tempfile.mkdtemp(prefix=_NAME))
         self._lock = _locked(self.root)
         self._privileged = can_choose_users()
-        self.private = self._places is None and mounts.enter(self.root)
+        in_vain = self._places is not None or (self._privileged and os.geteuid() != 0)  # others do not exist in a user namespace
+        self.private = not in_vain and mounts.enter(self.root)
         if self.private:
             mounts.mount_memory(self.root, f"size=1m,mode={_SEARCH_ONLY:o}")
         elif self._privileged:

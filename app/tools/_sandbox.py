@@ -83,7 +83,7 @@ class Sandbox:
             if response.is_error:
                 raise _failure(response.content)
             return msgspec.json.decode(response.content, type=Health)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise SandboxUnavailable("The sandbox service does not answer.") from error
         except msgspec.MsgspecError as error:
             raise SandboxUnavailable("The sandbox service answers in another version's words.") from error

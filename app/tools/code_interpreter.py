@@ -260,6 +260,8 @@ async def confinement_in(sandbox: Sandbox) -> Confinement | str:
         return "The sandbox service does not answer in time."
     except SandboxUnavailable as error:
         return str(error)
+    except OSError as error:
+        return f"The sandbox service does not start: {error.strerror}."
     return health.confinement or f"It is {health.backend}, of an older service that does not tell more."
 
 

@@ -44,6 +44,10 @@ _CONTAINED: Mapping[str, Sequence[str | Path]] = {
         *("--die-with-parent", "--dev-bind", "/", "/", "--"),
     ),
     "rights": ("setpriv", "--no-new-privs", "--bounding-set", _RIGHTS, "--inh-caps", _RIGHTS, "--"),
+    "rights of nobody": (
+        *("setpriv", "--no-new-privs", "--bounding-set", _RIGHTS, "--inh-caps", _RIGHTS, "--ambient-caps", _RIGHTS),
+        *("--reuid", "65534", "--regid", "65534", "--clear-groups", "--"),
+    ),
 }
 _OLDER = """
 import sys
@@ -133,7 +137,7 @@ def running_sandbox(
         os.chown(directory, user, user)
     token = secrets.token_urlsafe(32)
     process = subprocess.Popen(
-        [*_CONTAINED[how], _DISTRIBUTION_PYTHON if how in ("ordinary", "rights") else sys.executable, "-P", *_program(newest), "--child"],
+        [*_CONTAINED[how], _DISTRIBUTION_PYTHON if how not in ("", "contained") else sys.executable, "-P", *_program(newest), "--child"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={"PATH": "/usr/bin:/bin", "SECRET": SECRET, "PYTHONPATH": f"{ROOT}:{sysconfig.get_path('purelib')}", "TMPDIR": str(directory)},
