@@ -17,6 +17,7 @@ from app.db.tables import REVISION
 from app.db.writer import DatabaseUnavailable
 from app.providers.base import UpstreamError
 from app.settings import ConfigurationError, Settings, Upstream
+from app.tools.base import Missing
 
 _LEAST_SQLITE = (3, 35)
 _MOST_SKEW = 60
@@ -38,6 +39,7 @@ async def examine(settings: Settings) -> Sequence[Finding]:
     if settings.redis_url is not None:
         findings.append(await _redis(settings.redis_url.get_secret_value()))
     findings += [finding async for finding in _upstreams(settings)]
+    findings.append(await _sandbox(settings))
     return findings
 
 
@@ -92,6 +94,22 @@ async def _upstreams(settings: Settings) -> AsyncGenerator[Finding]:
         yield await _upstream(upstream, settings)
         if upstream.base_url.startswith("http"):
             yield await _clock(upstream)
+
+
+async def _sandbox(settings: Settings) -> Finding:
+    """A service of this machine's own is started, attacked and ended."""
+    from app.tools import code_interpreter  # noqa: PLC0415 - only this asks a tool
+
+    sandbox = code_interpreter.sandbox_of(settings)
+    if isinstance(sandbox, Missing):
+        return Finding("sandbox", ok=settings.sandbox == "off", message=sandbox.reason)
+    try:
+        found = await code_interpreter.confinement_in(sandbox)
+    finally:
+        await sandbox.aclose()
+    if isinstance(found, str):
+        return Finding("sandbox", ok=False, message=f"{found} GATEWAY_SANDBOX is the setting; `off` runs no code")
+    return Finding("sandbox", ok=True, message=f"{found.backend}: {found.summary}")
 
 
 async def _upstream(upstream: Upstream, settings: Settings) -> Finding:

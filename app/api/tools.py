@@ -15,5 +15,5 @@ router = APIRouter(tags=["Tools"], responses=ERRORS)
 @router.get("/v1/tools", summary="List the built-in tools")
 async def list_tools(_principal: Principal, services: Wired) -> Response:
     """Each with whether it can run here, what to set if it cannot, its price, and an entry for `tools` that works as it stands."""
-    listed = {"object": "list", "data": services.catalog.list()}
+    listed = {"object": "list", "data": await services.catalog.described()}
     return Response(msgspec.json.encode(listed), media_type="application/json")

@@ -67,6 +67,8 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     native_price: Price | None = None
     """Of one that the vendor of Qwen runs."""
     example: msgspec.Raw
+    details: Mapping[str, object] | None = None
+    """What there is to say of this tool in particular: how strong a sandbox is."""
 
 
 class Catalog:
@@ -119,6 +121,10 @@ class Catalog:
         """Every tool, with an example that works as it stands."""
         return [self._listed(spec) for spec in self._specs.values()]
 
+    async def described(self) -> Sequence[Listed]:
+        """The same, with what each tool has to say of itself."""
+        return [msgspec.structs.replace(listed, details=await self._details(listed)) for listed in self.list()]
+
     def price(self, tool_type: str) -> Price | None:
         """Of one call that runs here."""
         settings = self._settings.get(tool_type)
@@ -131,6 +137,10 @@ class Catalog:
         for tool in self._built.values():
             if not isinstance(tool, Missing):
                 await tool.aclose()
+
+    async def _details(self, listed: Listed) -> Mapping[str, object] | None:
+        ask, tool = self._specs[listed.type].details, self._built[listed.type]
+        return await ask(tool) if ask is not None and listed.available and not isinstance(tool, Missing) else None
 
     def _listed(self, spec: ToolSpec) -> Listed:
         mode, tool = self._settings.get(spec.type, _USUAL).mode, self._built[spec.type]

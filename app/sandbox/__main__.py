@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -21,11 +22,17 @@ import uvicorn
 
 from app.sandbox import probe, protocol
 from app.sandbox.config import Config, ConfigurationError, from_environment
+from app.sandbox.limits import MEBIBYTE, Limits
 from app.sandbox.service import application
 from app.sandbox.sessions import Sessions
 from app.sandbox.stage import Stage
+from app.sandbox.strength import strength
+from app.sandbox.turns import Turns
 
 _log = logging.getLogger("app.sandbox")
+_LEAST_RUNS = 4
+_FILE_THREADS = 32
+"""They look through and remove files: one session with very many must not keep those of others waiting."""
 _FIRST_TO_DIE = "500"
 """When memory runs out, the kernel ends sandboxes before others; their processes inherit this."""
 
@@ -42,7 +49,10 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _end)  # the server raises the signal again once it has ended in order
     with suppress(OSError):  # a container may not allow it
         Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_DIE, encoding="ascii")
-    stage = Stage()
+    try:
+        stage = Stage(Path(config.volumes) if config.volumes else None)
+    except (OSError, ValueError) as error:
+        return _refuse(f"SANDBOX_VOLUMES: {error}" if config.volumes else f"no place for files: {error}", child=child)
     try:
         asyncio.run(_serve(config, stage, child=child))
     except probe.NothingHolds as error:
@@ -55,17 +65,31 @@ def main() -> int:
 
 
 async def _serve(config: Config, stage: Stage, *, child: bool) -> None:
-    name, workplace = await probe.choose(config.backend, stage, config.limits)
-    sessions = Sessions(workplace, config.limits, config.sessions)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_FILE_THREADS))
+    places = min(config.sessions, stage.room or config.sessions)
+    if places < config.sessions:
+        _log.warning("there are file systems for %d sessions, not for %d", places, config.sessions)
+    limits = _with_disk(config.limits, stage.share(places))
+    name, workplace = await probe.choose(config.backend, stage, limits)
+    confinement = strength(name, workplace.backend, stage, limits.disk_bytes)
+    turns = Turns(min(config.runs or max(_LEAST_RUNS, 2 * len(os.sched_getaffinity(0))), max(1, places - 1)))
+    sessions = Sessions(msgspec.structs.replace(workplace, turns=turns), limits, places)
     listener = _listen(config.listen)
     server = uvicorn.Server(
-        uvicorn.Config(application(sessions, name, config.token), log_level="warning", access_log=False, timeout_graceful_shutdown=5)
+        uvicorn.Config(application(sessions, confinement, config.token), log_level="warning", access_log=False, timeout_graceful_shutdown=5)
     )
-    _log.info("code is confined by %s; listening on %s", name, config.listen)
+    _log.info("code is confined by %s (%s); listening on %s", name, confinement.summary, config.listen)
     if child:
         _say({"version": protocol.VERSION, "backend": name})
         asyncio.get_running_loop().add_reader(0, lambda: _end_with_parent(server))
     await server.serve(sockets=[listener])
+
+
+def _with_disk(limits: Limits, share: int) -> Limits:
+    if share >= limits.disk_bytes:
+        return limits
+    _log.warning("there is room for %d MiB of files a session, not for %d", share // MEBIBYTE, limits.disk_bytes // MEBIBYTE)
+    return msgspec.structs.replace(limits, disk_bytes=share)
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -11,6 +11,7 @@ from app.sandbox.backends import Name
 from app.sandbox.limits import MEBIBYTE, Limits
 
 _MIN_TOKEN = 20
+_Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class ConfigurationError(Exception):
@@ -26,12 +27,23 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """`host:port`, or `unix:` and a path."""
     backend: Name | None = None
     """None: the best that holds."""
-    sessions: int = 16
+    sessions: _Count = 16
     """At most; the one unused for longest makes room."""
+    runs: _Count | None = None
+    """Pieces of code that run at a time; None: twice as many as there are processors, and at least four."""
+    volumes: str | None = None
+    """A directory of file systems that are mounted for sessions, one each; None: the service sees to its own."""
     limits: Limits = msgspec.field(default_factory=Limits)
 
 
-_VARIABLES = {"SANDBOX_TOKEN": "token", "SANDBOX_LISTEN": "listen", "SANDBOX_SESSIONS": "sessions", "SANDBOX_BACKEND": "backend"}
+_VARIABLES = {
+    "SANDBOX_TOKEN": "token",
+    "SANDBOX_LISTEN": "listen",
+    "SANDBOX_SESSIONS": "sessions",
+    "SANDBOX_RUNS": "runs",
+    "SANDBOX_BACKEND": "backend",
+    "SANDBOX_VOLUMES": "volumes",
+}
 _LIMITS = {
     "SANDBOX_MEMORY_MB": ("memory_bytes", MEBIBYTE),
     "SANDBOX_DISK_MB": ("disk_bytes", MEBIBYTE),

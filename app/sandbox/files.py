@@ -92,31 +92,6 @@ def is_file_name(name: str) -> bool:
     return "/" not in name and _is_presentable(name) and len(name.encode()) <= 255  # noqa: PLR2004 - what file systems take
 
 
-def disk_usage(root: Path) -> int:
-    """Bytes on disk below `root`, links not followed."""
-    total = 0
-    for _, directories, names, directory in os.fwalk(root, follow_symlinks=False):
-        for name in (*names, *directories):
-            try:
-                total += os.stat(name, dir_fd=directory, follow_symlinks=False).st_blocks * 512
-            except FileNotFoundError:
-                continue
-    return total
-
-
-def deleted_bytes(pid: int) -> int:
-    """Bytes of files that a process holds open though they have no name any more. Raises OSError."""
-    total = 0
-    for entry in os.scandir(f"/proc/{pid}/fd"):
-        try:
-            status = entry.stat()  # of what is open
-        except FileNotFoundError:
-            continue
-        if stat.S_ISREG(status.st_mode) and status.st_nlink == 0:
-            total += status.st_blocks * 512
-    return total
-
-
 def _is_presentable(name: str) -> bool:
     return bool(name) and not name.startswith((".", "__pycache__")) and name.isprintable()
 

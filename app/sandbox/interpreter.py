@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -112,7 +113,7 @@ class Interpreter:
         """Run code. An interpreter that has died, or had to be killed, cannot be used again (`Outcome.died`)."""
         tape = Tape(log_bytes)
         code = code.replace(DATA, self._data)
-        self._signal(signal.SIGCONT)
+        self.resume()
         try:
             with self._listening(tape):
                 reply = await asyncio.wait_for(self._ask({"code": code, "seconds": seconds}), seconds + _GRACE_SECONDS)
@@ -126,7 +127,7 @@ class Interpreter:
             await self._let_end()
             code_of_exit = self._end(tape)
             return Outcome(self._shown(tape), died=_why(code_of_exit))
-        self._signal(signal.SIGSTOP)
+        self.pause()
         self._drain(tape)
         return Outcome(self._shown(tape), timed_out=reply.get("timed_out") is True)
 
@@ -134,6 +135,14 @@ class Interpreter:
     def alive(self) -> bool:
         """It can be used."""
         return self._output >= 0 and self._process.poll() is None
+
+    def pause(self) -> None:
+        """Have it stand still."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
 
     def strike(self) -> None:
         """End what runs in it now; `run` then says that it died."""
@@ -197,7 +206,8 @@ class Interpreter:
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process.poll() is None:
-            os.killpg(self._process.pid, number)  # bubblewrap and what it has started; nothing inside can leave the group
+            with suppress(ProcessLookupError):  # another thread has just seen it end
+                os.killpg(self._process.pid, number)  # bubblewrap and what it has started; nothing inside can leave the group
 
 
 class _Listening:

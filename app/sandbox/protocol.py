@@ -31,6 +31,22 @@ SESSION_ID = r"cntr_[0-9a-f]{32,64}"
 MAX_CODE_BYTES = 1024 * 1024
 
 
+class Confinement(msgspec.Struct, frozen=True, kw_only=True):
+    """How strong the back end in use is on its machine."""
+
+    backend: str
+    own_namespaces: bool
+    """Files, processes and network of others are out of sight."""
+    own_user: bool
+    """Each session has a user id of its own."""
+    signals_scoped: bool
+    """The kernel refuses signals to processes outside, and not the filter of system calls alone."""
+    disk_bounded: bool
+    """The kernel limits what a session's files take; otherwise they are watched."""
+    summary: str
+    """The same in words, with what follows."""
+
+
 class Health(msgspec.Struct, frozen=True):
     """The service runs, and confines."""
 
@@ -39,6 +55,8 @@ class Health(msgspec.Struct, frozen=True):
     sessions: int
     packages: tuple[str, ...] = ()
     """What code finds beside the standard library, by name."""
+    confinement: Confinement | None = None
+    """None: of a service that does not tell."""
 
 
 class NewSession(msgspec.Struct, frozen=True, kw_only=True):

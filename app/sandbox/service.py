@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -18,9 +18,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.sandbox import packages, protocol
 from app.sandbox.interpreter import InterpreterFailed
-from app.sandbox.protocol import Health, NewSession, Problem, RunCode
-from app.sandbox.session import NoSpace, Session, UnknownFile
-from app.sandbox.sessions import Busy, Sessions, UnknownSession
+from app.sandbox.protocol import Confinement, Health, NewSession, Problem, RunCode
+from app.sandbox.session import Closed, NoSpace, Session, UnknownFile
+from app.sandbox.sessions import Sessions, UnknownSession
+from app.sandbox.turns import Busy
 
 T = TypeVar("T")
 
@@ -32,7 +33,8 @@ _STATUS = {
     UnknownSession: (404, "unknown_session", "There is no such session, or it has expired."),
     UnknownFile: (404, "unknown_file", "There is no such file in this session."),
     NoSpace: (413, "no_space", None),
-    Busy: (503, "busy", "All sandboxes are busy; try again."),
+    Closed: (404, "unknown_session", "The session has ended."),
+    Busy: (429, "busy", None),
     InterpreterFailed: (500, "failed", "The interpreter does not start."),
     ValueError: (400, "bad_request", None),
     msgspec.ValidationError: (400, "bad_request", None),
@@ -40,7 +42,7 @@ _STATUS = {
 }
 
 
-def application(sessions: Sessions, backend: str, token: str) -> ASGIApp:
+def application(sessions: Sessions, confinement: Confinement, token: str) -> ASGIApp:
     """The service; sessions end with it."""
 
     @asynccontextmanager
@@ -51,7 +53,7 @@ def application(sessions: Sessions, backend: str, token: str) -> ASGIApp:
             sweeping.cancel()
         await sessions.aclose()
 
-    endpoints = _Endpoints(sessions, backend)
+    endpoints = _Endpoints(sessions, confinement)
     one = "/v1/sessions/{session_id}"
     routes = [
         Route("/v1/health", endpoints.health),
@@ -87,12 +89,12 @@ class _Authorised:
 
 
 class _Endpoints:
-    def __init__(self, sessions: Sessions, backend: str) -> None:
+    def __init__(self, sessions: Sessions, confinement: Confinement) -> None:
         self._sessions = sessions
-        self._backend = backend
+        self._confinement = confinement
 
     async def health(self, _request: Request) -> Response:
-        return _json(Health(protocol.VERSION, self._backend, len(self._sessions), packages.names()))
+        return _json(Health(protocol.VERSION, self._confinement.backend, len(self._sessions), packages.names(), self._confinement))
 
     async def list_sessions(self, request: Request) -> Response:
         return _json([session.info for session in self._sessions.owned(_owner(request))])
@@ -116,14 +118,15 @@ class _Endpoints:
         if len(wanted.code.encode(errors="replace")) > protocol.MAX_CODE_BYTES or wanted.seconds <= 0:
             raise ValueError("the code is too long, or the time is not positive")
         async with asyncio.TaskGroup() as group:
-            running = group.create_task(session.run(wanted.code, wanted.seconds))
+            running = group.create_task(_outcome(session.run(wanted.code, wanted.seconds)))
             watching = group.create_task(_cancel_at_hang_up(request, running))
             await asyncio.wait({running})
             watching.cancel()
-            if running.cancelled():
-                return Response(status_code=_CLIENT_CLOSED)
-            failed = running.exception()
-            result = None if failed is not None else running.result()
+        if running.cancelled():
+            return Response(status_code=_CLIENT_CLOSED)
+        result = running.result()
+        if isinstance(result, Exception):
+            raise result
         return _json(result)
 
     async def list_files(self, request: Request) -> Response:
@@ -170,6 +173,14 @@ async def _discard(body: AsyncIterator[bytes]) -> None:
         left -= len(chunk)
         if left < 0:
             return
+
+
+async def _outcome(running: Coroutine[None, None, T]) -> T | Exception:
+    """What it raises is not the group's affair."""
+    try:
+        return await running
+    except Exception as error:  # noqa: BLE001 - it is raised again
+        return error
 
 
 async def _cancel_at_hang_up(request: Request, running: asyncio.Task[object]) -> None:

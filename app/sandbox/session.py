@@ -6,20 +6,24 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import nullcontext
 from typing import Literal
 
 import msgspec
 
-from app.sandbox import files
+from app.sandbox import files, trees
 from app.sandbox.backends.base import DATA, Backend
 from app.sandbox.files import Entry
 from app.sandbox.interpreter import Interpreter, Outcome
 from app.sandbox.limits import Limits
 from app.sandbox.protocol import FileInfo, RunResult, SessionInfo, file_id
-from app.sandbox.stage import Stage
+from app.sandbox.stage import Stage, Volume
+from app.sandbox.turns import Turns
+from app.sandbox.watch import Watch, taken
 
-_WATCH_SECONDS = 0.1
 _MAX_REPORTED = 50
+_MOST_WAITING_SECONDS = 30.0
+_GIVEN_UP = "the sandbox was given up before the turn of this code came: another project needed it, or it was deleted"
 
 
 class UnknownFile(Exception):
@@ -30,11 +34,17 @@ class NoSpace(Exception):
     """The session's files would take more than they may."""
 
 
+class Closed(Exception):
+    """The session has ended meanwhile."""
+
+
 class Workplace(msgspec.Struct, frozen=True):
     """What sessions are made with."""
 
     stage: Stage
     backend: Backend
+    turns: Turns | None = None
+    """None: code runs whenever it comes."""
 
 
 class Session:
@@ -46,15 +56,18 @@ class Session:
         self.limits = limits
         self.used = time.monotonic()
         self.running = 0
+        """Pieces of code that run, or wait to."""
+        self.executing = False
         self._name = name
         self._created = int(time.time())
         self._active = self._created
         self._workplace = workplace
-        self._volume = workplace.stage.make_volume(session_id, limits.disk_bytes, own_user=workplace.backend.own_user)
+        self._volume = workplace.stage.make_volume(limits.disk_bytes, own_user=workplace.backend.own_user)
         self._interpreter: Interpreter | None = None
         self._started = False
         self._uploaded: dict[str, int] = {}
         self._lock = asyncio.Lock()
+        self._closed = False
 
     @property
     def info(self) -> SessionInfo:
@@ -69,6 +82,11 @@ class Session:
         )
 
     @property
+    def volume(self) -> Volume:
+        """Where its files are."""
+        return self._volume
+
+    @property
     def pid(self) -> int | None:
         """The interpreter's process, or the one that confines it."""
         return self._interpreter.pid if self._interpreter is not None else None
@@ -79,17 +97,24 @@ class Session:
         self._active = int(time.time())
 
     async def run(self, code: str, seconds: float) -> RunResult:
-        """Run code. Raises InterpreterFailed."""
+        """Run code. `seconds` begin now: what it waits for its turn is not there to run. Raises InterpreterFailed, Busy, Closed."""
         self.running += 1
         try:
             async with self._lock:
-                return await self._run(code, min(seconds, self.limits.seconds))
+                if self._closed:
+                    raise Closed
+                return await self._run_in_turn(code, min(seconds, self.limits.seconds))
         finally:
             self.running -= 1
             self.touch()
 
     async def close(self) -> None:
-        """End it, and remove its files."""
+        """End it and the code that runs in it, and remove its files."""
+        self._closed = True
+        if self._interpreter is not None:
+            self._interpreter.strike()
+        if self._workplace.turns is not None:
+            self._workplace.turns.refuse(self.id, _GIVEN_UP)
         async with self._lock:
             if self._interpreter is not None:
                 self._interpreter.kill()
@@ -102,9 +127,13 @@ class Session:
         self.touch()
         try:
             await self._write(name, chunks)
+        except trees.Unbounded as error:
+            raise NoSpace("there are too many files, or they are nested too deep") from error
         except OSError as error:  # disk full; a directory of that name
             raise NoSpace(f"the file cannot be written: {error.strerror}") from error
-        entry = (await self._scan())[name]
+        entry = (await self._scan()).get(name)
+        if entry is None:  # code that runs meanwhile has removed it, or has made too many others
+            raise NoSpace("the file did not stay: code removed it, or there are too many others")
         self._uploaded[name] = entry.modified_ns
         return self._shown(name, entry)
 
@@ -138,16 +167,24 @@ class Session:
         except FileNotFoundError as error:
             raise UnknownFile(wanted) from error
 
+    async def _run_in_turn(self, code: str, seconds: float) -> RunResult:
+        begun, turns = time.monotonic(), self._workplace.turns
+        async with nullcontext() if turns is None else turns.turn(self.owner, self.id, min(_MOST_WAITING_SECONDS, seconds / 2)):
+            self.executing = True
+            try:
+                return await self._run(code, seconds - _noticeable(time.monotonic() - begun))
+            finally:
+                self.executing = False
+
     async def _run(self, code: str, seconds: float) -> RunResult:
         before = await self._scan()
+        kept = {} if self._volume.hard else await asyncio.to_thread(trees.inventory, self._volume.data)
         interpreter, restarted = await self._interpreter_to_use()
         outcome, overfull = await self._watched(interpreter, code, seconds)
+        if overfull:
+            await asyncio.to_thread(self._remove_others, kept)
         after = await self._scan()
         changed = [(path, entry) for path, entry in after.items() if before.get(path) != entry]
-        if overfull:
-            for path, _ in changed:
-                files.remove_file(self._volume.data, path)
-            changed = []
         shown = [self._shown(path, entry) for path, entry in sorted(changed, key=lambda item: item[1].modified_ns)[:_MAX_REPORTED]]
         return RunResult(
             logs=_annotated(outcome, seconds, restarted=restarted, overfull=overfull),
@@ -173,34 +210,21 @@ class Session:
         """Run, and end it when its files grow too large; whether they did."""
         if self._volume.hard:
             return await interpreter.run(code, seconds, self.limits.log_bytes), False
-        async with asyncio.TaskGroup() as group:
-            watch = group.create_task(self._until_overfull(interpreter))
+        limit = self.limits.disk_bytes
+        async with Watch(self._volume, limit, interpreter) as watch:
             outcome = await interpreter.run(code, seconds, self.limits.log_bytes)
-            overfull = watch.done()
-            watch.cancel()
-        if not overfull and await asyncio.to_thread(self._is_overfull, interpreter):
+        if not watch.overfull and await asyncio.to_thread(taken, self._volume, interpreter.pid, limit) > limit:
             interpreter.kill()
             return Outcome(outcome.logs, died="Its files take too much space."), True
-        return outcome, overfull
+        return outcome, watch.overfull
 
-    async def _until_overfull(self, interpreter: Interpreter) -> None:
-        while not await asyncio.to_thread(self._is_overfull, interpreter):  # noqa: ASYNC110 - nothing tells when a directory grows
-            await asyncio.sleep(_WATCH_SECONDS)
-        interpreter.strike()
-
-    def _is_overfull(self, interpreter: Interpreter) -> bool:
-        try:
-            taken = sum(files.disk_usage(directory) for directory in (self._volume.data, self._volume.scratch))
-        except (OSError, RecursionError):  # nested so deep that nobody can look: that is no honest use either
-            return True
-        try:
-            hidden = files.deleted_bytes(interpreter.pid)
-        except OSError:  # it is ending, and lets go of them; seccomp keeps it from closing /proc to us otherwise
-            hidden = 0
-        return taken + hidden > self.limits.disk_bytes
+    def _remove_others(self, kept: Mapping[str, Entry]) -> None:
+        """What is not as it was before: hidden files and those outside of /mnt/data, too."""
+        trees.keep(self._volume.data, kept)
+        trees.clear(self._volume.scratch)
 
     async def _write(self, name: str, chunks: AsyncIterator[bytes]) -> None:
-        room = self.limits.disk_bytes - (0 if self._volume.hard else files.disk_usage(self._volume.data))
+        room = self.limits.disk_bytes - (0 if self._volume.hard else await asyncio.to_thread(trees.taken, self._volume.root))
         opened = files.create_file(self._volume.data, name, self._volume.user)
         try:
             async for chunk in chunks:
@@ -220,6 +244,10 @@ class Session:
         absolute = f"{DATA}/{path}"
         created = entry.modified_ns // 1_000_000_000
         return FileInfo(id=file_id(self.id, absolute), path=absolute, bytes=entry.bytes, created_at=created, source=source)
+
+
+def _noticeable(seconds: float) -> float:
+    return round(seconds, 1)
 
 
 def _write_all(opened: int, chunk: bytes, room: int) -> None:

@@ -12,6 +12,7 @@ import msgspec
 from app.sandbox.limits import Limits
 from app.sandbox.protocol import SESSION_ID, NewSession
 from app.sandbox.session import Session, Workplace
+from app.sandbox.turns import Busy
 
 _SESSION_ID = re.compile(SESSION_ID)
 _SWEEP_SECONDS = 1.0
@@ -19,10 +20,6 @@ _SWEEP_SECONDS = 1.0
 
 class UnknownSession(Exception):
     """Unknown, expired, or another owner's: deliberately the same."""
-
-
-class Busy(Exception):
-    """There are as many sessions as there may be, and code is running in all of them."""
 
 
 class Sessions:
@@ -33,6 +30,8 @@ class Sessions:
         self._limits = limits
         self._at_most = at_most
         self._sessions: dict[str, Session] = {}
+        self._closing = 0
+        self._closed = asyncio.Condition()
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -55,8 +54,8 @@ class Sessions:
         if not _SESSION_ID.fullmatch(session_id):
             raise ValueError("a session's id is cntr_ and 32 to 64 hex digits")
         limits = self._limited(wanted)
-        while len(self._sessions) >= self._at_most:
-            await self._drop(self._expendable())
+        while len(self._sessions) + self._closing >= self._at_most:
+            await self._make_room(owner)
             if session_id in self._sessions:  # somebody else has opened it meanwhile
                 return self.get(owner, session_id)
         session = Session(session_id, owner, wanted.name, self._workplace, limits)
@@ -80,17 +79,36 @@ class Sessions:
         for session in list(self._sessions.values()):
             await self._drop(session)
 
-    async def _drop(self, session: Session) -> None:
-        if self._sessions.pop(session.id, None) is not None:
-            await session.close()
+    async def _make_room(self, owner: str) -> None:
+        """Raises Busy."""
+        if self._closing:  # one is going, and its place with it
+            async with self._closed:
+                await self._closed.wait()
+            return
+        await self._drop(self._expendable(owner))
 
-    def _expendable(self) -> Session:
-        """The one unused for longest, of the owner who has most: nobody can push out all the others."""
+    async def _drop(self, session: Session) -> None:
+        if self._sessions.pop(session.id, None) is None:
+            return
+        self._closing += 1
+        try:
+            await session.close()
+        finally:
+            self._closing -= 1
+            async with self._closed:
+                self._closed.notify_all()
+
+    def _expendable(self, owner: str) -> Session:
+        """Of the owner who has most, so that nobody can push out all the others: the session unused for longest; where code is about to run
+        in all of them, one that is still waiting for its turn, of somebody who has more than this owner."""
         owners = Counter(session.owner for session in self._sessions.values())
         idle = [session for session in self._sessions.values() if not session.running]
-        if not idle:
-            raise Busy("all sandboxes are busy")
-        return min(idle, key=lambda session: (-owners[session.owner], session.used))
+        if idle:
+            return min(idle, key=lambda session: (-owners[session.owner], session.used))
+        waiting = [session for session in self._sessions.values() if not session.executing and owners[session.owner] > owners[owner]]
+        if not waiting:
+            raise Busy(f"code runs, or waits for its turn, in all {self._at_most} sandboxes there are (SANDBOX_SESSIONS)")
+        return max(waiting, key=lambda session: (owners[session.owner], session.used))
 
     def _limited(self, wanted: NewSession) -> Limits:
         memory, idle = wanted.memory_bytes, wanted.idle_seconds

@@ -7,14 +7,15 @@ from collections.abc import AsyncGenerator, AsyncIterable, Generator, Sequence
 from contextlib import aclosing, contextmanager
 from typing import Final
 
-from app.protocol.errors import InvalidRequest, NotFound, PayloadTooLarge, Unavailable
+from app.protocol.errors import InvalidRequest, NotFound, PayloadTooLarge, RateLimited, Unavailable
 from app.sandbox.protocol import FileInfo, NewSession, SessionInfo
-from app.tools._sandbox import NotThere, Sandbox, SandboxRefused, SandboxUnavailable
+from app.tools._sandbox import NotThere, Sandbox, SandboxBusy, SandboxRefused, SandboxUnavailable
 from app.tools.base import Container, ContainerEntry, FileContent, Files, NewContainer
 
 MEMORY_LIMITS: Final = {"1g": 1024**3, "4g": 4 * 1024**3}
 IDLE_MINUTES: Final = 20
 _NAME_BYTES = 255
+_RETRY_SECONDS = 5.0
 
 
 def new_container_id() -> str:
@@ -136,6 +137,8 @@ def _told(container_id: str = "", file_id: str = "", *, param: str | None = None
         raise NotFound(f"Container with id '{container_id[:80]}' not found.", param="container_id") from error
     except SandboxRefused as error:
         raise InvalidRequest(f"The container cannot do this: {error}.", code="invalid_value", param=param) from error
+    except SandboxBusy as error:
+        raise RateLimited(str(error), code="sandboxes_busy", retry_after=_RETRY_SECONDS) from error
     except SandboxUnavailable as error:
         raise Unavailable(str(error)) from error
 

@@ -32,6 +32,10 @@ class SandboxUnavailable(Exception):
     """No code can be run now; the message is a sentence without internals."""
 
 
+class SandboxBusy(SandboxUnavailable):
+    """There was no turn for the code, or no place; the message names the limit."""
+
+
 class SandboxRefused(Exception):
     """The request cannot be done; the message says why."""
 
@@ -84,6 +88,21 @@ class Sandbox:
     async def open(self, owner: str, session_id: str, wanted: NewSession) -> SessionInfo:
         """The session of this id, made if there is none."""
         return await self._ask(owner, "PUT", f"/{session_id}", SessionInfo, content=msgspec.json.encode(wanted))
+
+    async def health(self) -> Health:
+        """That it runs, and how it confines; a service of this gateway's own is started for that."""
+        import httpx  # noqa: PLC0415 - as below
+
+        client = await self._service.client()
+        try:
+            response = await client.get("/v1/health")
+            if response.is_error:
+                raise _failure(response.content)
+            return msgspec.json.decode(response.content, type=Health)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise SandboxUnavailable("The sandbox service does not answer.") from error
+        except msgspec.MsgspecError as error:
+            raise SandboxUnavailable("The sandbox service answers in another version's words.") from error
 
     async def sessions(self, owner: str) -> list[SessionInfo]:
         """All, newest first."""
@@ -200,5 +219,5 @@ def _failure(body: bytes) -> Exception:
     if problem.code in _REFUSED:
         return SandboxRefused(problem.message)
     if problem.code == "busy":
-        return SandboxUnavailable("All sandboxes are busy.")
+        return SandboxBusy(f"Sandboxes are busy: {problem.message}.")
     return SandboxUnavailable("The sandbox service does not accept the gateway's token." if problem.code == "unauthorized" else "It fails.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -193,6 +193,8 @@ class ToolSpec(msgspec.Struct, frozen=True, kw_only=True):
     """An entry of `tools` that works as it stands, for `GET /v1/tools`."""
     description: str
     """One sentence for people."""
+    details: Callable[[Tool], Awaitable[Mapping[str, object]]] | None = None
+    """What `GET /v1/tools` tells besides, of a tool that runs here; it never fails, and takes seconds at most."""
 
 
 class Page(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, Literal, cast
 
@@ -18,7 +18,8 @@ from app.protocol.requests import parse_entry
 from app.sandbox import packages
 from app.sandbox.backends import NAMES, Name, load
 from app.sandbox.inside.packages import SMALL
-from app.sandbox.protocol import FileInfo, RunResult
+from app.sandbox.protocol import Confinement, FileInfo, RunResult
+from app.settings import Settings
 from app.tools._containers import MEMORY_LIMITS, SandboxContainers, new_container_id
 from app.tools._once import Once
 from app.tools._sandbox import NotThere, Sandbox, SandboxRefused, SandboxUnavailable
@@ -42,6 +43,7 @@ _ENTRY = msgspec.Raw(b'{"type":"code_interpreter"}')
 _EXAMPLE = msgspec.Raw(b'{"type":"code_interpreter","container":{"type":"auto"}}')
 _SPARE_SECONDS = 4.0
 """Of a call's time, so that the sandbox stops the code before the gateway gives up the call."""
+_DETAILS_SECONDS = 15.0
 _LIST_BYTES = 4096
 """Of what the model reads, for the list of files."""
 _EXPIRED = "[The sandbox used before has expired: its variables and files are gone. This is a new one.]\n"
@@ -241,13 +243,13 @@ class CodeInterpreter:
         return True
 
 
-def _build(workshop: Workshop) -> Tool | Missing:
-    settings = workshop.settings
+def sandbox_of(settings: Settings) -> Sandbox | Missing:
+    """Where code runs, by the settings; nothing is started yet."""
     where, token = settings.sandbox, settings.sandbox_token
     if where.startswith(("http://", "https://", "unix:")):
         if token is None:
             return Missing("GATEWAY_SANDBOX_TOKEN", "Set it to the token of the sandbox service at GATEWAY_SANDBOX.")
-        return CodeInterpreter(workshop, Sandbox(RemoteService(where, token.get_secret_value())))
+        return Sandbox(RemoteService(where, token.get_secret_value()))
     names: dict[str, tuple[Name, ...]] = {"auto": NAMES, **{name: (name,) for name in NAMES}}
     if where not in names:
         reason = "Code is not run" if where == "off" else f"`{where}` is no sandbox"
@@ -256,7 +258,31 @@ def _build(workshop: Workshop) -> Tool | Missing:
     if len(missing) == len(names[where]):
         return Missing("GATEWAY_SANDBOX", f"No sandbox can work on this machine ({'; '.join(missing)}); set it to a sandbox service's URL.")
     backend: Name | None = None if where == "auto" else names[where][0]
-    return CodeInterpreter(workshop, Sandbox(LocalService(backend, settings.limits.tool_seconds), packages.names()))
+    return Sandbox(LocalService(backend, settings.limits.tool_seconds), packages.names())
+
+
+async def confinement_in(sandbox: Sandbox) -> Confinement | str:
+    """How code is confined there, or why it cannot be run. A service of this gateway's own is started for that."""
+    try:
+        async with asyncio.timeout(_DETAILS_SECONDS):
+            health = await sandbox.health()
+    except TimeoutError:
+        return "The sandbox service does not answer in time."
+    except SandboxUnavailable as error:
+        return str(error)
+    except OSError as error:
+        return f"The sandbox service does not start: {error.strerror}."
+    return health.confinement or f"It is {health.backend}, of an older service that does not tell more."
+
+
+def _build(workshop: Workshop) -> Tool | Missing:
+    sandbox = sandbox_of(workshop.settings)
+    return sandbox if isinstance(sandbox, Missing) else CodeInterpreter(workshop, sandbox)
+
+
+async def _details(tool: Tool) -> Mapping[str, object]:
+    found = await confinement_in(tool.sandbox) if isinstance(tool, CodeInterpreter) else ""
+    return {"sandbox": found if isinstance(found, Confinement) else {"backend": None, "summary": found}}
 
 
 def containers_of(tool: Tool | Missing | None) -> Containers | None:
@@ -311,5 +337,6 @@ TOOL = ToolSpec(
     type="code_interpreter",
     build=_build,
     example=_EXAMPLE,
+    details=_details,
     description="Runs Python, with packages for data and charts, in a sandbox without network; files and plots it makes can be downloaded.",
 )

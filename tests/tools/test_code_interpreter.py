@@ -13,11 +13,13 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from app.protocol.errors import InvalidRequest, NotFound, Unavailable
+from app.protocol.errors import InvalidRequest, NotFound, RateLimited, Unavailable
 from app.protocol.hosted import CodeInterpreterCall, HostedCall, Logs, PlotImage
 from app.protocol.messages import ImagePart
+from app.sandbox.protocol import Confinement, SessionInfo
 from app.settings import Settings
 from app.tools._fetch import GuardedFetcher
+from app.tools._sandbox import SandboxBusy
 from app.tools.base import (
     Container,
     ContainerFile,
@@ -239,6 +241,40 @@ async def test_uploaded_files_do_not_hide_that_a_container_has_expired(tool: Cod
     [(text, _)] = await Turn(tool, entry, note=item.container_id).run("open('numbers.csv').read(1)")
 
     assert text == f"{EXPIRED}'a'\n"
+
+
+async def test_the_list_of_tools_says_how_code_is_confined(tool: CodeInterpreter) -> None:
+    assert TOOL.details is not None
+    found = (await TOOL.details(tool))["sandbox"]
+
+    assert isinstance(found, Confinement)
+    assert found.backend in ("bubblewrap", "landlock", "wasi")
+    assert ("a user id for each session" in found.summary) is found.own_user
+    assert ("disk is bounded by the kernel" in found.summary) is found.disk_bounded
+    assert ("namespaces of its own" in found.summary) is found.own_namespaces
+
+
+async def test_the_list_of_tools_says_why_no_code_runs() -> None:
+    remote = built(sandbox="http://127.0.0.1:9", sandbox_token="t" * 20)
+    assert isinstance(remote, CodeInterpreter)
+    assert TOOL.details is not None
+
+    assert await TOOL.details(remote) == {"sandbox": {"backend": None, "summary": "The sandbox service does not answer."}}
+    await remote.aclose()
+
+
+async def test_a_container_for_which_there_is_no_place_is_a_429_that_names_the_limit(tool: CodeInterpreter) -> None:
+    async def full(*_: object) -> SessionInfo:
+        raise SandboxBusy("Sandboxes are busy: code runs in all 8 sandboxes there are (SANDBOX_SESSIONS).")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tool.sandbox, "open", full)
+        with pytest.raises(RateLimited, match="SANDBOX_SESSIONS") as refused:
+            await tool.containers.create(PROJECT, NewContainer(name="mine"))
+        failures = await Turn(tool).run_together("1")
+
+    assert (refused.value.status, refused.value.code, refused.value.retry_after) == (429, "sandboxes_busy", 5.0)
+    assert "SANDBOX_SESSIONS" in str(failures[0])
 
 
 async def test_all_who_wait_for_a_container_learn_that_it_cannot_be_made(tool: CodeInterpreter) -> None:

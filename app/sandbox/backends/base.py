@@ -15,6 +15,9 @@ DATA = "/mnt/data"
 _ADDRESS_SPACE_SPARE = 512 * MEBIBYTE
 """For what is mapped and not allocated: libraries, mostly."""
 
+_SIGNALS = 256
+"""Waiting to be delivered, timers included; the kernel counts all of a user's."""
+
 ENVIRONMENT: Mapping[str, str] = {
     "HOME": "/tmp",  # noqa: S108 - the sandbox's own
     "LANG": "C.UTF-8",
@@ -43,6 +46,13 @@ class Backend(Protocol):
 
     own_user: bool
     """Each session can run as a user of its own, where root can choose."""
+    hides: bool
+    """Files, processes and network of others are out of the code's sight."""
+
+    @property
+    def scopes_signals(self) -> bool:
+        """The kernel refuses signals to processes outside."""
+        ...
 
     def missing(self) -> str | None:
         """Why it cannot run here, as far as a quick look shows; None: it may."""
@@ -67,6 +77,8 @@ def resources(volume: Volume, limits: Limits) -> dict[str, int]:
         "NOFILE": limits.open_files,
         "FSIZE": limits.disk_bytes,
         "CORE": 0,
+        "SIGPENDING": _SIGNALS,
+        "MSGQUEUE": 0,
     }
 
 

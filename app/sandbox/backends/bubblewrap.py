@@ -21,6 +21,8 @@ class Bubblewrap:
     """There is no /proc inside: nothing needs it, and mounting one is what container engines refuse most often."""
 
     own_user = True
+    hides = True
+    scopes_signals = True
 
     def missing(self) -> str | None:
         """See `Backend`."""

@@ -15,19 +15,37 @@ _SYSTEM = (
 )  # fmt: skip
 _CREATE_RULESET = 444
 _VERSION_FLAG = 1
+_SCOPES_SINCE = 6
 
 
 class Landlock:
     """The interpreter confines itself before it takes the first line of code."""
 
     own_user = True
+    hides = False
+
+    def __init__(self, newest: int | None = None) -> None:
+        """`newest`: the newest version of Landlock to use, for trying what holds on older kernels; None: the kernel's."""
+        self._newest = newest
+
+    @property
+    def version(self) -> int:
+        """Of Landlock, as far as it is used here; below 1 there is none."""
+        kernel: int = ctypes.CDLL(None).syscall(ctypes.c_long(_CREATE_RULESET), None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION_FLAG))
+        return kernel if self._newest is None else min(kernel, self._newest)
+
+    @property
+    def scopes_signals(self) -> bool:
+        """See `Backend`."""
+        return self.version >= _SCOPES_SINCE
 
     def missing(self) -> str | None:
         """See `Backend`."""
         if sys.platform != "linux":
             return "Landlock needs Linux"
-        version = ctypes.CDLL(None).syscall(ctypes.c_long(_CREATE_RULESET), None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION_FLAG))
-        return None if version >= 1 else "the kernel has no Landlock (Linux 5.13 or newer, `landlock` in the `lsm=` boot parameter)"
+        if self.version < 1:
+            return "the kernel has no Landlock (Linux 5.13 or newer, `landlock` in the `lsm=` boot parameter)"
+        return None
 
     def launch(self, runtime: Runtime, volume: Volume, limits: Limits, control: int) -> Launch:
         """See `Backend`."""
@@ -42,6 +60,7 @@ class Landlock:
             "cpu_seconds": limits.cpu_seconds,
             "readable": [*_SYSTEM, library, *(str(path) for path in runtime.packages)],
             "writable": [data, scratch, "/dev/null"],
+            "landlock": self._newest,
         }
         program = [str(runtime.executable), *bootstrap(str(runtime.program), control)]
         return Launch(command=["env", "-i", f"LD_LIBRARY_PATH={library}", *program], setup=setup, data=data)

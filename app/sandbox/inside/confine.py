@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import resource
 import struct
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
 _SIGKILL = 9
 _FILTER_MODE = 2
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+_CAPSET = {"x86_64": 126, "aarch64": 91}
+_CAPABILITY_VERSION = 0x20080522
 _VERSION_FLAG = 1
 _PATH_BENEATH = 1
 
@@ -42,9 +45,13 @@ def end_with_service() -> None:
     _control(_PR_SET_PDEATHSIG, _SIGKILL)
 
 
-def landlock(readable: Sequence[str], writable: Sequence[str]) -> None:
-    """Leave no files in reach but these, no TCP and, on newer kernels, no signals and abstract sockets of others. Raises OSError."""
+def landlock(readable: Sequence[str], writable: Sequence[str], newest: int | None = None) -> None:
+    """Leave no files in reach but these, no TCP and, on newer kernels, no signals and abstract sockets of others. Raises OSError.
+
+    `newest`: the newest version of Landlock to use, to see what an older kernel holds; None: the kernel's.
+    """
     version = _call(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION_FLAG))
+    version = version if newest is None else min(version, newest)
     rights = (1 << _RIGHTS_BY_VERSION.get(version, 16)) - 1
     attributes = struct.pack("=QQQ", rights, 3 if version >= _NETWORK_SINCE else 0, 3 if version >= _SCOPES_SINCE else 0)
     attributes = attributes[: 24 if version >= _SCOPES_SINCE else 16 if version >= _NETWORK_SINCE else 8]
@@ -56,6 +63,11 @@ def landlock(readable: Sequence[str], writable: Sequence[str]) -> None:
     _no_new_privileges()
     _call(_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint32(0))
     os.close(ruleset)
+
+
+def drop_capabilities() -> None:
+    """Root without the right to become somebody else runs code as root: without any rights then. Raises OSError."""
+    _call(_CAPSET[platform.machine()], struct.pack("=Ii", _CAPABILITY_VERSION, 0), bytes(24))
 
 
 def filter_calls(*, shares_files: bool) -> None:

@@ -48,7 +48,8 @@ def _prepare(setup: dict[str, Any]) -> None:
     sys.argv = [""]
     confine.limit(setup["limits"])
     if setup["readable"] is not None:
-        confine.landlock(setup["readable"], setup["writable"])
+        confine.drop_capabilities()
+        confine.landlock(setup["readable"], setup["writable"], setup["landlock"])
     confine.filter_calls(shares_files=setup["readable"] is not None)
 
 

@@ -1,8 +1,9 @@
 """A seccomp filter: a program for the kernel's packet-filter machine that sees every system call of the sandbox.
 
-Processes are forbidden altogether (threads are not), and so are sockets, shared memory, signals to others, and what a container engine
-refuses, too. The layout of `struct seccomp_data` and of an instruction is in seccomp(2); numbers are those of Linux 6.10, and whatever
-came later does not exist here.
+Processes are forbidden altogether (threads are not), and so are sockets, shared memory, signals to others, being told of what others do,
+and what a container engine refuses, too. Calls that do many things (`fcntl`, `ioctl`, `kill`) may do what is listed here and nothing else.
+Calls of the machine's other instruction sets (i386, x32, 32-bit ARM) end the process. The layout of `struct seccomp_data` and of an
+instruction is in seccomp(2); numbers are those of Linux 6.10, and whatever came later does not exist here.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import errno
 import platform
 import struct
+from collections.abc import Sequence
 
 _NEWEST = 462
 _X32 = 0x40000000
@@ -21,7 +23,20 @@ _AT_NUMBER, _AT_ARCHITECTURE, _AT_ARGUMENTS = 0, 4, 16
 
 _CLONE_THREAD = 0x10000
 _AF_UNIX, _SOCK_STREAM, _SOCK_TYPE = 1, 1, 0xF
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SCHED_CORE = 1, 4, 62
+_ACCESS, _NO_ACCESS, _TRUNCATE_AT_OPEN = 0o3, 0o3, 0o1000
+"""Bits of `open`: how a file is accessed, the way that is neither reading nor writing, and O_TRUNC."""
+_FCNTL_COMMANDS = (
+    *(0, 1030, 1, 2, 3, 4),  # F_DUPFD, F_DUPFD_CLOEXEC, F_GETFD, F_SETFD, F_GETFL, F_SETFL
+    *(5, 6, 7, 36, 37, 38),  # locks: F_GETLK, F_SETLK, F_SETLKW and F_OFD_…
+    *(1032, 1034),  # F_GETPIPE_SZ, F_GET_SEALS
+)
+"""What is missing tells others of an event (F_SETOWN, F_SETSIG, F_NOTIFY), makes them wait (F_SETLEASE) or takes memory of the kernel."""
+_F_SETFL, _O_ASYNC = 4, 0o20000
+_NOTIFICATION_PIPE = 0o200
+_IOCTL_COMMANDS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
+"""TCGETS and TIOCGWINSZ (is this a terminal?), FIONREAD, FIONBIO, FIONCLEX and FIOCLEX."""
+_WHOLE = 0xFFFFFFFF
 
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
@@ -35,14 +50,20 @@ _FORBIDDEN = {
     "process_mrelease": (448, 448), "setpriority": (141, 140), "ioprio_set": (251, 30), "sched_setaffinity": (203, 122),
     "sched_setattr": (314, 274), "sched_setparam": (142, 118), "sched_setscheduler": (144, 119), "migrate_pages": (256, 238),
     "move_pages": (279, 239),
+    # being told of what others do, by name
+    "inotify_init": (253, -1), "inotify_init1": (294, 26), "inotify_add_watch": (254, 27), "inotify_rm_watch": (255, 28),
+    "statmount": (457, 457), "listmount": (458, 458),
     # sockets
     "socket": (41, 198), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201), "accept": (43, 202), "accept4": (288, 242),
-    "sendmsg": (46, 211), "sendmmsg": (307, 269),
+    "sendmsg": (46, 211), "sendmmsg": (307, 269), "setsockopt": (54, 208),
     # memory that no limit counts, and large targets in the kernel
     "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194), "shmat": (30, 196), "semget": (64, 190),
     "msgget": (68, 186), "mq_open": (240, 180), "userfaultfd": (323, 282), "io_uring_setup": (425, 425), "io_uring_enter": (426, 426),
     "io_uring_register": (427, 427), "io_setup": (206, 0), "remap_file_pages": (216, 234), "mbind": (237, 235),
-    "set_mempolicy": (238, 237), "set_mempolicy_home_node": (450, 450),
+    "set_mempolicy": (238, 237), "set_mempolicy_home_node": (450, 450), "vmsplice": (278, 75),
+    # objects of the same user that are found by number or name
+    "shmctl": (31, 195), "shmdt": (67, 197), "semop": (65, 193), "semctl": (66, 191), "semtimedop": (220, 192), "msgsnd": (69, 189),
+    "msgrcv": (70, 188), "msgctl": (71, 187), "mq_unlink": (241, 181), "mq_notify": (244, 184),
     # file systems
     "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51), "fsopen": (430, 430), "fsconfig": (431, 431),
     "fsmount": (432, 432), "fspick": (433, 433), "move_mount": (429, 429), "open_tree": (428, 428), "mount_setattr": (442, 442),
@@ -55,10 +76,15 @@ _FORBIDDEN = {
     "request_key": (249, 218), "keyctl": (250, 219), "lookup_dcookie": (212, 18), "personality": (135, 92), "nfsservctl": (180, 42),
     "vhangup": (153, 58), "iopl": (172, -1), "ioperm": (173, -1), "modify_ldt": (154, -1), "uselib": (134, -1), "ustat": (136, -1),
     "sysfs": (139, -1), "settimeofday": (164, 170), "clock_settime": (227, 112), "clock_adjtime": (305, 266), "adjtimex": (159, 171),
-    "sethostname": (170, 161), "setdomainname": (171, 162),
+    "sethostname": (170, 161), "setdomainname": (171, 162), "seccomp": (317, 277),
 }  # fmt: skip
-_CLONE, _CLONE3, _KILL_CALL, _TGKILL = (56, 220), (435, 435), (62, 129), (234, 131)
-_PRLIMIT, _SOCKETPAIR, _PRCTL, _TRUNCATE = (302, 261), (53, 199), (157, 167), (76, 45)
+_FALLEN_BACK_FROM = {"clone3": (435, 435), "openat2": (437, 437)}
+"""Their flags are in memory, where a filter cannot look; C libraries then use `clone` and `openat`, whose flags it sees."""
+_NEEDLESS = {"sync": (162, 81), "syncfs": (306, 267), "fsync": (74, 82), "fdatasync": (75, 83), "sync_file_range": (277, 84)}
+"""They make others wait for the disk, and files here do not outlive the session: they do nothing, and say that they did."""
+_CLONE, _KILL_CALL, _TGKILL, _PRLIMIT = (56, 220), (62, 129), (234, 131), (302, 261)
+_SOCKETPAIR, _PRCTL, _FCNTL, _IOCTL = (53, 199), (157, 167), (72, 25), (16, 29)
+_OPEN, _OPENAT, _TRUNCATE, _FALLOCATE, _PIPE2 = (2, -1), (257, 56), (76, 45), (285, 47), (293, 59)
 _OWNERSHIP = {
     "chmod": (90, -1), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, -1), "fchown": (93, 55),
     "lchown": (94, -1), "fchownat": (260, 54), "utime": (132, -1), "utimes": (235, -1), "utimensat": (280, 88), "futimesat": (261, -1),
@@ -67,30 +93,57 @@ _OWNERSHIP = {
 }  # fmt: skip
 
 _Numbers = tuple[int, int]
+_Argument = tuple[int, int]
+"""Which one, and a mask for its lower half."""
 
 
-def program(pid: int, *, shares_files: bool) -> bytes:
+def program(pid: int, *, shares_files: bool, machine: str | None = None) -> bytes:
     """The filter for this machine, for the process `pid`. Raises OSError on an architecture it is not written for.
 
     `shares_files`: files of the service's user are in sight (no namespace hides them). Landlock does not guard modes, owners and times,
-    so calls that set those do nothing then, and say that they did; `truncate` by name is refused.
+    so calls that set those do nothing then, and say that they did; `truncate` by name is refused, and so is reserving space, which the
+    limit of a file's size does not bound.
     """
-    machine = platform.machine()
+    machine = machine or platform.machine()
     if machine not in _ARCHITECTURES:
         raise OSError(errno.ENOSYS, f"no seccomp filter is written for {machine}")
     column = list(_ARCHITECTURES).index(machine)
-    rules = [_rule(numbers[column], errno.EPERM) for numbers in _FORBIDDEN.values()]
-    rules += [_rule(_CLONE3[column], errno.ENOSYS)]  # the C library then falls back to clone, whose flags can be seen
-    rules += [_rule(_CLONE[column], errno.EPERM, (0, _CLONE_THREAD, 0, True))]
-    rules += [_rule(call[column], errno.EPERM, (0, 0xFFFFFFFF, pid, False)) for call in (_KILL_CALL, _TGKILL)]
-    rules += [_rule(_PRLIMIT[column], errno.EPERM, (0, 0xFFFFFFFF, 0, False))]
-    rules += [_rule(_SOCKETPAIR[column], errno.EPERM, (0, 0xFFFFFFFF, _AF_UNIX, False))]
-    rules += [_rule(_SOCKETPAIR[column], errno.EPERM, (1, _SOCK_TYPE, _SOCK_STREAM, False))]
-    rules += [_rule(_PRCTL[column], errno.EPERM, (0, 0xFFFFFFFF, option, True)) for option in (_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE)]
+    rules = [_refuse(numbers[column], errno.EPERM) for numbers in _FORBIDDEN.values()]
+    rules += [_refuse(numbers[column], errno.ENOSYS) for numbers in _FALLEN_BACK_FROM.values()]
+    rules += [_refuse(numbers[column], 0) for numbers in _NEEDLESS.values()]
+    rules += _by_argument(column, pid)
     if shares_files:
-        rules += [_rule(_TRUNCATE[column], errno.EPERM)]
-        rules += [_rule(numbers[column], 0) for numbers in _OWNERSHIP.values()]
+        rules += [_refuse(_TRUNCATE[column], errno.EPERM), _refuse(_FALLOCATE[column], errno.EOPNOTSUPP)]
+        rules += [_refuse(numbers[column], 0) for numbers in _OWNERSHIP.values()]
     return b"".join((_begin(_ARCHITECTURES[machine]), *rules, _instruction(_RETURN, _ALLOW)))
+
+
+def forbidden() -> dict[str, int]:
+    """Calls that are refused whatever their arguments are, by name: their numbers on this machine."""
+    if platform.machine() not in _ARCHITECTURES:
+        return {}
+    column = list(_ARCHITECTURES).index(platform.machine())
+    calls = {name: numbers[column] for name, numbers in (_FORBIDDEN | _FALLEN_BACK_FROM).items()}
+    return {name: number for name, number in calls.items() if number >= 0}
+
+
+def _by_argument(column: int, pid: int) -> list[bytes]:
+    rules = [_only_with(_CLONE[column], errno.EPERM, (0, _CLONE_THREAD), (_CLONE_THREAD,))]
+    rules += [_only_with(call[column], errno.EPERM, (0, _WHOLE), (pid,)) for call in (_KILL_CALL, _TGKILL)]
+    rules += [_only_with(_PRLIMIT[column], errno.EPERM, (0, _WHOLE), (0,))]
+    rules += [_only_with(_SOCKETPAIR[column], errno.EPERM, (0, _WHOLE), (_AF_UNIX,))]
+    rules += [_only_with(_SOCKETPAIR[column], errno.EPERM, (1, _SOCK_TYPE), (_SOCK_STREAM,))]
+    for option in (_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SCHED_CORE):
+        rules += [_never_with(_PRCTL[column], errno.EPERM, (0, _WHOLE), option)]
+    rules += [_never_with(_PIPE2[column], errno.EPERM, (1, _NOTIFICATION_PIPE), _NOTIFICATION_PIPE)]
+    rules += [_only_with(_FCNTL[column], errno.EPERM, (1, _WHOLE), _FCNTL_COMMANDS)]
+    rules += [_no_signals(_FCNTL[column])]
+    rules += [_only_with(_IOCTL[column], errno.ENOTTY, (1, _WHOLE), _IOCTL_COMMANDS)]
+    for call, flags in ((_OPEN, 1), (_OPENAT, 2)):
+        # Old kernels ask nobody when a file that may only be read is emptied, or when it is opened in the third way.
+        rules += [_never_with(call[column], errno.EPERM, (flags, _ACCESS | _TRUNCATE_AT_OPEN), _TRUNCATE_AT_OPEN)]
+        rules += [_never_with(call[column], errno.EPERM, (flags, _ACCESS), _NO_ACCESS)]
+    return rules
 
 
 def _begin(architecture: int) -> bytes:
@@ -108,24 +161,39 @@ def _begin(architecture: int) -> bytes:
     )
 
 
-def _rule(number: int, error: int, condition: tuple[int, int, int, bool] | None = None) -> bytes:
-    """Answer a system call with an error, if its argument, under a mask, is (True) or is not (False) of a value."""
+def _refuse(number: int, error: int) -> bytes:
+    """Answer a system call with an error; 0: say that it was done."""
     if number < 0:
         return b""
-    answer = _instruction(_RETURN, _ERRNO | error)
-    if condition is None:
-        return _instruction(_LOAD, _AT_NUMBER) + _instruction(_EQUAL, number, 0, 1) + answer
-    argument, mask, value, equal = condition
-    return b"".join(
-        (
-            _instruction(_LOAD, _AT_NUMBER),
-            _instruction(_EQUAL, number, 0, 4),
-            _instruction(_LOAD, _AT_ARGUMENTS + 8 * argument),
-            _instruction(_AND, mask),
-            _instruction(_EQUAL, value, *((0, 1) if equal else (1, 0))),
-            answer,
-        )
-    )
+    return _instruction(_LOAD, _AT_NUMBER) + _instruction(_EQUAL, number, 0, 1) + _instruction(_RETURN, _ERRNO | error)
+
+
+def _never_with(number: int, error: int, argument: _Argument, value: int) -> bytes:
+    """Answer a system call with an error where its argument is this."""
+    return _where(number, argument, (_instruction(_EQUAL, value, 0, 1), _instruction(_RETURN, _ERRNO | error)))
+
+
+def _only_with(number: int, error: int, argument: _Argument, allowed: Sequence[int]) -> bytes:
+    """Answer a system call with an error unless its argument is one of these."""
+    left = range(len(allowed), 0, -1)
+    tests = [_instruction(_EQUAL, value, jump, 0) for value, jump in zip(allowed, left, strict=True)]
+    return _where(number, argument, (*tests, _instruction(_RETURN, _ERRNO | error)))
+
+
+def _no_signals(number: int) -> bytes:
+    """`fcntl` that asks for a signal when a file is ready."""
+    second = (_instruction(_LOAD, _AT_ARGUMENTS + 16), _instruction(_AND, _O_ASYNC), _instruction(_EQUAL, 0, 1, 0))
+    refused = _instruction(_RETURN, _ERRNO | errno.EPERM)
+    return _where(number, (1, _WHOLE), (_instruction(_EQUAL, _F_SETFL, 0, len(second) + 1), *second, refused))
+
+
+def _where(number: int, argument: _Argument, judge: Sequence[bytes]) -> bytes:
+    """Judge a system call by one of its arguments; `judge` returns from the filter, or runs to its end."""
+    if number < 0:
+        return b""
+    place, mask = argument
+    look = (_instruction(_LOAD, _AT_ARGUMENTS + 8 * place), _instruction(_AND, mask), *judge)
+    return b"".join((_instruction(_LOAD, _AT_NUMBER), _instruction(_EQUAL, number, 0, len(look)), *look))
 
 
 def _instruction(code: int, operand: int, if_true: int = 0, if_false: int = 0) -> bytes:
