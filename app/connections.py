@@ -24,8 +24,6 @@ from app.settings import Connections
 
 _log = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
-_WINDOW_SECONDS = 20.0
-"""Over how long the rate of a body is measured."""
 _PIECE_BYTES = 64 * 1024
 """What is parsed between two looks at the sizes."""
 _URL_BYTES = 16 * 1024
@@ -274,7 +272,7 @@ class Connection(HttpToolsProtocol):
             self._mark = now, self._body_bytes
             return
         since, there = self._mark
-        if now - since >= _WINDOW_SECONDS:
+        if now - since >= self._limits.body_seconds:
             if self._body_bytes - there < self._limits.body_bytes_per_second * (now - since):
                 self._cut("The request's body came too slowly.")
             else:

@@ -15,6 +15,7 @@ from app.administration import key_store
 from app.api.gateway import Gateway
 from app.db import migrate
 from app.db.engine import Database
+from app.db.sqlite import make_private
 from app.db.tables import REVISION
 from app.db.writer import DatabaseUnavailable
 from app.engine.access import create_key
@@ -110,6 +111,8 @@ async def _prepare(settings: Settings) -> str | None:
         revision = await database.revision()
     finally:
         await database.aclose()
+    if database.embedded and revision is not None:
+        make_private(str(database.url.database))
     if revision != REVISION:
         if not database.embedded:
             raise ConfigurationError("database_url: the schema is not current; run `responses-gateway migrate`")

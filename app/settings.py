@@ -120,7 +120,8 @@ class Connections(_Section):
     open: int = Field(default=4096, ge=1, description="Connections at once in one process; beyond it: 503.")
     header_bytes: int = Field(default=64 * 1024, ge=4096, description="Request line and header fields; larger ones get 431, or 414.")
     header_seconds: float = Field(default=20.0, gt=0, description="For the whole header to arrive; later: 408.")
-    body_bytes_per_second: int = Field(default=500, ge=0, description="The slowest body, measured over 20 s; slower: 408.")
+    body_bytes_per_second: int = Field(default=500, ge=0, description="The slowest body; slower: 408.")
+    body_seconds: float = Field(default=20.0, gt=0, description="Over how long it is measured.")
     unread_seconds: float = Field(default=60.0, gt=0, description="After which a client that reads nothing of its answer is cut off.")
     idle_seconds: int = Field(default=5, ge=1, description="Between an answer and the next request on the same connection.")
 
