@@ -32,9 +32,9 @@ _PIPELINED = 16
 """Requests that may wait on one connection for the answer to the one before them."""
 _FRAMING_BYTES = 64 * 1024
 """Of a chunked body: sizes, extensions and trailers, beyond one byte for each byte of content."""
-_UNREAD_BYTES = 64 * 1024 * 1024
-_UNREAD_SECONDS = 10.0
-"""How much is thrown away, unparsed, after an answer: many clients send all they have before they read it."""
+_UNREAD_BYTES, _UNREAD_SECONDS = 8 * 1024 * 1024, 5.0
+_KNOWN_BYTES, _KNOWN_SECONDS = 1024 * 1024 * 1024, 60.0
+"""How much is thrown away, unparsed, after an answer: many clients send all they have before they read it. More for those with a key."""
 _SEGMENT_BYTES = 1460
 """Ethernet's. With the 64 KiB of loopback a client's own system takes three megabytes off it before it hears of a refusal."""
 _SPARE_FILES = 256
@@ -112,7 +112,7 @@ class Connection(HttpToolsProtocol):
         self._refusal: ApiError | None = None
         self._keeps_alive = True
         self._deaf = False
-        self._thrown_away = 0
+        self._left = _UNREAD_BYTES
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, unless there are too many."""
@@ -183,7 +183,7 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on with the next request, where there may be one."""
-        if self._deaf:
+        if self._deaf and not self.pipeline:
             self.server_state.total_requests += 1
             self.flow.resume_reading()
         else:
@@ -212,8 +212,10 @@ class Connection(HttpToolsProtocol):
         self._deaf = True
         if self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()
+        known = "principal" in self.cycle.scope.get("state", {})
+        self._left, seconds = (_KNOWN_BYTES, _KNOWN_SECONDS) if known else (_UNREAD_BYTES, _UNREAD_SECONDS)
         self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(_UNREAD_SECONDS, self.timeout_keep_alive_handler)
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     @property
     def _latest(self) -> RequestResponseCycle | None:
@@ -294,10 +296,14 @@ class Connection(HttpToolsProtocol):
             self._refuse(MessageRefused(message, status=408, code="request_timeout"))
 
     def _refuse(self, error: ApiError) -> None:
-        """Say why, where the client waits for an answer, and close the connection."""
+        """Say why, where the client waits for an answer, and close the connection; after the answers to requests that were good."""
         cycle = self._latest
-        answered = cycle is None or cycle.response_complete or (not self._in_head and not cycle.response_started)
-        if answered and not self.pipeline and not self._deaf and not self.transport.is_closing():
+        pending = cycle is not None and not cycle.response_complete
+        if cycle is not None and pending and self._in_head:
+            self._deaf = True
+            cycle.keep_alive = self._keeps_alive = False
+            return
+        if not (cycle is not None and pending and cycle.response_started) and not self.pipeline and not self.transport.is_closing():
             self.transport.write(_answer(error, self.server_state.default_headers))
         self._silence()
         self.transport.close()
@@ -311,8 +317,8 @@ class Connection(HttpToolsProtocol):
             cycle.message_event.set()
 
     def _throw_away(self, size: int) -> None:
-        self._thrown_away += size
-        if self._thrown_away > _UNREAD_BYTES:
+        self._left -= size
+        if self._left < 0:
             self.transport.close()
 
 

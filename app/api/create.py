@@ -68,7 +68,7 @@ class CreateResponse:
 
     async def _serve(self, scope: Scope, receive: Receive, reply: _Reply) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        principal = await self._access.principal(headers.get(b"authorization"))
+        principal = scope["state"]["principal"] = await self._access.principal(headers.get(b"authorization"))
         if b"json" not in (headers.get(b"content-type") or b"json").lower():
             raise InvalidRequest("Unsupported content type: send 'Content-Type: application/json'.", code="unsupported_content_type")
         body = await self._read(headers, receive)

@@ -92,6 +92,8 @@ class UploadForm:
         _, options = parse_options_header(part.disposition)
         part.name = characters.form_text(options.get(b"name", b""), "form")
         if b"filename" not in options:
+            if part.name in self.fields:
+                raise InvalidRequest(f"Duplicate parameter: '{part.name[:64]}'.", code="malformed_form", param=part.name[:64])
             if len(self.fields) >= _FIELDS:
                 raise InvalidRequest(f"The form has more than {_FIELDS} fields.", code="malformed_form")
             return

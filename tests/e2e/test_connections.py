@@ -151,8 +151,8 @@ async def test_a_body_without_end_is_not_taken(sqlite_gateway: Gateway) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b"1\r\na\r\n" * 30_000,
-        b"1;" + b"x" * 70_000,
+        b"1\r\na\r\n" * 100_000,
+        b"1;" + b"x" * 200_000,
         b"1;x=" + b"y" * 40 + b"\r\n" * 1,
         b"0" * 200_000,
         b"0\r\n" + b"X-A: b\r\n" * 20_000,
@@ -190,6 +190,21 @@ async def test_many_requests_at_once_on_one_connection(sqlite_gateway: Gateway) 
     async with connected(sqlite_gateway) as wire:
         await wire.send(head("GET", "/healthz") * 5000)
         assert (await wire.rest()).count(b"HTTP/1.1 200") < 100
+
+
+@pytest.mark.parametrize("rest", [b"NONSENSE\r\n\r\n", b"GET / HTTP/1.1\r\nX-A: " + MIB[: 70 * 1024], b"GET /" + MIB[: 70 * 1024]])
+async def test_a_good_request_is_answered_before_a_bad_one_ends_the_connection(
+    sqlite_gateway: Gateway, upstream: ScriptedUpstream, rest: bytes
+) -> None:
+    upstream.script(Reply.say("Yes."))
+    body = f'{{"model":"{MODEL}","input":"Hi","stream":true}}'.encode()
+    async with connected(sqlite_gateway) as wire:
+        await wire.send(head("POST", "/v1/responses", JSON, f"Content-Length: {len(body)}", key=sqlite_gateway.key) + body + rest)
+        answer = await wire.rest()
+
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert b"event: response.completed" in answer
+    assert answer.endswith(b"0\r\n\r\n")
 
 
 async def test_a_connection_is_used_again(sqlite_gateway: Gateway) -> None:
