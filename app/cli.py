@@ -13,6 +13,9 @@ from typing import Protocol
 from app import __version__
 from app.settings import ConfigurationError, load
 
+_OWNER_ONLY = 0o077
+"""Databases and files hold what clients wrote: what is made here is for this user alone."""
+
 
 class Commands(Protocol):
     """What `add_subparsers` returns; argparse has no public name for it."""
@@ -24,6 +27,7 @@ class Commands(Protocol):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is 0, or 1 with the reason on standard error."""
+    os.umask(_OWNER_ONLY)
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
     try:

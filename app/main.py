@@ -20,6 +20,7 @@ from app.api import containers, errors, files, health, models, openapi, response
 from app.api.create import CreateResponse, Policy
 from app.api.dependencies import Library, Services
 from app.api.gateway import BrowserGateway, Gateway
+from app.api.openness import Openness
 from app.api.streaming import Heartbeats
 from app.db.engine import Database
 from app.engine.access import Access
@@ -84,8 +85,15 @@ def create_app(settings: Settings | None = None) -> Gateway:
         app.include_router(part.router)
     errors.install(app)
     openapi.install(app)
-    gateway = BrowserGateway(app, metrics, settings.cors_origins) if settings.cors_origins else Gateway(app, metrics)
+    gateway = _gateway(app, metrics, settings)
     return gateway
+
+
+def _gateway(app: FastAPI, metrics: Metrics, settings: Settings) -> Gateway:
+    openness = None if settings.authentication else Openness((*settings.allowed_hosts, settings.host), settings.cors_origins)
+    if settings.cors_origins:
+        return BrowserGateway(app, metrics, openness, settings.cors_origins)
+    return Gateway(app, metrics, openness)
 
 
 def _settle_garbage_collector() -> None:

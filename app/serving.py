@@ -10,11 +10,12 @@ import sys
 import uvicorn
 from starlette.types import ASGIApp
 
-from app import upstreams
+from app import connections, upstreams
 from app.administration import key_store
 from app.api.gateway import Gateway
 from app.db import migrate
 from app.db.engine import Database
+from app.db.sqlite import make_private
 from app.db.tables import REVISION
 from app.db.writer import DatabaseUnavailable
 from app.engine.access import create_key
@@ -30,39 +31,51 @@ def serve(settings: Settings) -> int:
     """Serve until told to stop."""
     _configure_logging(settings.log_level)
     upstreams.check(settings)
+    if not settings.authentication:
+        _log.warning(
+            "authentication is off: whoever reaches %s:%s may use every model, file and container here", settings.host, settings.port
+        )
     try:
         secret = asyncio.run(_prepare(settings))
     except migrate.MigrationFailed as error:
         raise ConfigurationError(f"database_url: the database cannot be migrated: {error}") from error
     except (DatabaseUnavailable, OSError) as error:
         raise ConfigurationError(f"database_url: the database cannot be reached: {error}") from error
-    several = settings.workers > 1
-    app = None if several else create_app(settings)
-    config = uvicorn.Config(
+    connections.make_room(settings.connections.open)
+    app = None if settings.workers > 1 else create_app(settings)
+    config = _config(settings, app)
+    if app is None:
+        from uvicorn.supervisors import Multiprocess  # noqa: PLC0415 - one worker needs no supervisor
+
+        _announce(settings.host, settings.port, secret, _USUAL_MODEL)
+        listener = config.bind_socket()
+        connections.bound(listener.fileno())
+        Multiprocess(config, sockets=[listener]).run()
+        return 0
+    server = _Server(config, app, secret)
+    server.run()
+    return 0 if server.started else 1
+
+
+def _config(settings: Settings, app: Gateway | None) -> uvicorn.Config:
+    """None: the application is made in each of several workers."""
+    return uvicorn.Config(
         app or "app.serving:worker",
-        factory=several,
+        factory=app is None,
         host=settings.host,
         port=settings.port,
         workers=settings.workers,
         loop="uvloop" if sys.platform != "win32" else "asyncio",
-        http="httptools",
+        http=connections.protocol(settings.connections),
         ws="none",
         lifespan="on",
         access_log=False,
         log_config=None,
         server_header=False,
         proxy_headers=False,
+        timeout_keep_alive=settings.connections.idle_seconds,
         timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
-    if app is None:
-        from uvicorn.supervisors import Multiprocess  # noqa: PLC0415 - one worker needs no supervisor
-
-        _announce(settings.host, settings.port, secret, _USUAL_MODEL)
-        Multiprocess(config, sockets=[config.bind_socket()]).run()
-        return 0
-    server = _Server(config, app, secret)
-    server.run()
-    return 0 if server.started else 1
 
 
 class _Server(uvicorn.Server):
@@ -77,6 +90,8 @@ class _Server(uvicorn.Server):
         """Start, then announce."""
         await super().startup(sockets)
         if self.started:
+            for listener in self.servers[0].sockets:
+                connections.bound(listener.fileno())
             host, port, *_ = self.servers[0].sockets[0].getsockname()
             models = self._gateway.models
             _announce(host, port, self._secret, models[0] if models and _USUAL_MODEL not in models else _USUAL_MODEL)
@@ -96,6 +111,8 @@ async def _prepare(settings: Settings) -> str | None:
         revision = await database.revision()
     finally:
         await database.aclose()
+    if database.embedded and revision is not None:
+        make_private(str(database.url.database))
     if revision != REVISION:
         if not database.embedded:
             raise ConfigurationError("database_url: the schema is not current; run `responses-gateway migrate`")

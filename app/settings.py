@@ -119,6 +119,18 @@ class Limits(_Section):
     )
 
 
+class Connections(_Section):
+    """How much and how slowly a client may send; beyond it the connection is closed."""
+
+    open: int = Field(default=4096, ge=1, description="Connections at once in one process; beyond it: 503.")
+    header_bytes: int = Field(default=64 * 1024, ge=4096, description="Request line and header fields; larger ones get 431, or 414.")
+    header_seconds: float = Field(default=20.0, gt=0, description="For the whole header to arrive; later: 408.")
+    body_bytes_per_second: int = Field(default=500, ge=0, description="The slowest body; slower: 408.")
+    body_seconds: float = Field(default=20.0, gt=0, description="Over how long it is measured.")
+    unread_seconds: float = Field(default=60.0, gt=0, description="After which a client that reads nothing of its answer is cut off.")
+    idle_seconds: int = Field(default=5, ge=1, description="Between an answer and the next request on the same connection.")
+
+
 class Settings(BaseSettings):
     """The gateway's configuration. Construct with `load()`, which turns mistakes into one readable error."""
 
@@ -138,6 +150,10 @@ class Settings(BaseSettings):
     )
     authentication: bool = Field(
         default=True, description="False: every request is accepted, as project `default`. Only for a trusted network."
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Without authentication: names by which the gateway may be asked, beside `localhost` and addresses; comma-separated.",
     )
 
     upstream_base_url: str | None = Field(
@@ -192,6 +208,7 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Verbosity of the log on standard error.")
     limits: Limits = Field(default_factory=Limits, description="Sizes beyond which a request is refused.")
+    connections: Connections = Field(default_factory=Connections, description="Limits of connections.")
 
     tools: dict[str, ToolSettings] = Field(
         default_factory=dict, description="Built-in tools by type, in the file: `[tools.web_search]`; all are `auto` unless named here."
@@ -242,9 +259,9 @@ class Settings(BaseSettings):
         default=None, validation_alias="DASHSCOPE_API_KEY", description="`DASHSCOPE_API_KEY`: used when no upstream is set."
     )
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("cors_origins", "allowed_hosts", mode="before")
     @classmethod
-    def _listed_origins(cls, given: object) -> object:
+    def _listed(cls, given: object) -> object:
         """A list, its JSON, or its entries between commas."""
         if not isinstance(given, str):
             return given
@@ -370,6 +387,7 @@ def _names_in(parents: list[str]) -> set[str]:
         "upstreams": Upstream,
         "timeouts": Timeouts,
         "limits": Limits,
+        "connections": Connections,
         "models": ModelFacts,
         "tools": ToolSettings,
     }

@@ -1,4 +1,4 @@
-"""Bodies of cold routes, which the framework would read however large they are, and however they are encoded."""
+"""Requests of cold routes: nothing is read before the key is known, no more than a body may have, and nothing that is no text."""
 
 from __future__ import annotations
 
@@ -6,60 +6,49 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi.routing import APIRoute
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Message, Receive
+from starlette.types import Message
 
-from app.api import encodings
-from app.api.dependencies import Services
+from app.api import characters, encodings
+from app.api.dependencies import Services, principal_of
 from app.protocol.errors import InvalidRequest, PayloadTooLarge, UnsupportedEncoding
 
 _Handle = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-class BodyRoute(APIRoute):
-    """A route whose body may be encoded, and is at most `limits.body_bytes`: for `APIRouter(route_class=BodyRoute)`.
+class CheckedRoute(APIRoute):
+    """A route with a key, whose body may be encoded, and is at most `limits.body_bytes`: for `APIRouter(route_class=CheckedRoute)`.
 
-    The framework's own limit does not answer in the envelope. Forms have limits of their own, and are read as they come.
+    The framework would read the whole body first, and only then ask for the key; and its own limit does not answer in the envelope.
+    Forms with files have limits of their own, and are read as they come.
     """
 
     def get_route_handler(self) -> _Handle:
-        """The framework's handler, with a body that ends at the limit."""
+        """The framework's handler, behind the check of the key."""
         handle = super().get_route_handler()
 
-        async def bounded(request: Request) -> Response:
-            services: Services = request.app.state.services
+        async def checked(request: Request) -> Response:
+            await principal_of(request)
+            characters.check_query(request.scope["query_string"])
+            if request.method != "POST":
+                return await handle(request)
             is_form = request.headers.get("content-type", "").lower().startswith("multipart/")
-            if "content-encoding" in request.headers:
-                value = encodings.named(request.scope)
-                if encodings.codings(value):
-                    return await handle(await _plain(request, value, services, is_form=is_form))
-            return await handle(request if is_form else Request(request.scope, _limited(request.receive, services.body_bytes)))
+            coding = encodings.named(request.scope)
+            if is_form and encodings.codings(coding):
+                message = "Unsupported 'Content-Encoding': forms with files are read as they are; send them without a coding."
+                raise UnsupportedEncoding(message, "identity")
+            return await handle(request if is_form else await _whole(request, coding))
 
-        return bounded
-
-
-def _limited(receive: Receive, left: int) -> Receive:
-    async def limited() -> Message:
-        nonlocal left
-        message = await receive()
-        left -= len(message.get("body", b""))
-        if left < 0:
-            raise HTTPException(413)
-        return message
-
-    return limited
+        return checked
 
 
-async def _plain(request: Request, value: str, services: Services, *, is_form: bool) -> Request:
-    """The request without its `Content-Encoding`. Raises ApiError."""
-    if is_form:
-        message = "Unsupported 'Content-Encoding': forms with files are read as they are; send them without a coding."
-        raise UnsupportedEncoding(message, "identity")
-    given = request.headers.get("authorization")
-    await services.access.principal(given.encode("latin-1") if given is not None else None)  # no work for strangers
-    body = await encodings.decoded(await _whole(request, services.body_bytes), value, services.body_bytes)
+async def _whole(request: Request, coding: str) -> Request:
+    """The request with its body in memory, without its `Content-Encoding`. Raises ApiError."""
+    services: Services = request.app.state.services
+    encodings.codings(coding)  # what cannot be read is refused before it is
+    body = await encodings.decoded(await _read(request, services.body_bytes), coding, services.body_bytes)
+    characters.check_json(body)
     left: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> Message:
@@ -68,13 +57,20 @@ async def _plain(request: Request, value: str, services: Services, *, is_form: b
     return Request(request.scope, receive)
 
 
-async def _whole(request: Request, limit: int) -> bytes:
+async def _read(request: Request, limit: int) -> bytes:
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise _too_large(limit)
     body = bytearray()
     try:
         async for chunk in request.stream():
             body += chunk
             if len(body) > limit:
-                raise PayloadTooLarge(f"The request body is larger than {limit} bytes.", code="request_too_large")
+                raise _too_large(limit)
     except ClientDisconnect:
         raise InvalidRequest("The request body was cut off.", code="incomplete_body") from None
     return bytes(body)
+
+
+def _too_large(limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"The request body is larger than {limit} bytes.", code="request_too_large")

@@ -12,17 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import StreamingResponse
 
-from app.api.bodies import BodyRoute
-from app.api.dependencies import Principal, Wired
+from app.api.bodies import CheckedRoute
+from app.api.dependencies import ID, Principal, Wired
 from app.api.openapi import ERRORS
 from app.api.uploads import UploadForm, attachment
 from app.protocol.errors import InvalidRequest, NotFound, PayloadTooLarge
 from app.tools.base import Container, ContainerEntry, Containers, NewContainer
 
-router = APIRouter(tags=["Containers"], responses=ERRORS, route_class=BodyRoute)
+router = APIRouter(tags=["Containers"], responses=ERRORS, route_class=CheckedRoute)
 
-ContainerId = Annotated[str, Path(max_length=128, description="The container's id.")]
-FileId = Annotated[str, Path(max_length=128, description="The file's id.")]
+ContainerId = Annotated[str, Path(pattern=ID, description="The container's id.")]
+FileId = Annotated[str, Path(pattern=ID, description="The file's id.")]
 
 _JSON_BYTES = 64 * 1024
 _SHOWN_INLINE = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif", ".webp": "image/webp"}
@@ -78,7 +78,7 @@ class ContainerCreate(BaseModel):
 
     name: str = Field(max_length=255)
     expires_after: ExpiresAfter | None = None
-    file_ids: list[str] = Field(default=[], max_length=100, description="Uploaded files to copy into it.")
+    file_ids: list[Annotated[str, Field(pattern=ID)]] = Field(default=[], max_length=100, description="Uploaded files to copy into it.")
     memory_limit: Literal["1g", "4g"] | None = None
     network_policy: NetworkPolicy | None = None
 
@@ -153,14 +153,14 @@ class ListQuery(BaseModel):
 
     limit: int = Field(default=20, ge=1, le=100, description="Entries a page.")
     order: Literal["asc", "desc"] = Field(default="desc", description="Oldest or newest first.")
-    after: str | None = Field(default=None, max_length=128, description="The entry after which the page begins.")
+    after: str | None = Field(default=None, pattern=ID, description="The entry after which the page begins.")
     name: str | None = Field(default=None, max_length=255, description="Only containers of this name.")
 
 
 class _FromUploaded(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    file_id: str = Field(max_length=128)
+    file_id: str = Field(pattern=ID)
 
 
 def _containers(services: Wired) -> Containers:

@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
-from app.api import encodings, errors
+from app.api import characters, encodings, errors
 from app.api.streaming import HEADERS, Heartbeats, StreamWriter
 from app.engine.access import Access
 from app.engine.metering import Metrics
@@ -68,13 +68,19 @@ class CreateResponse:
 
     async def _serve(self, scope: Scope, receive: Receive, reply: _Reply) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        principal = await self._access.principal(headers.get(b"authorization"))
+        principal = scope["state"]["principal"] = await self._access.principal(headers.get(b"authorization"))
         if b"json" not in (headers.get(b"content-type") or b"json").lower():
             raise InvalidRequest("Unsupported content type: send 'Content-Type: application/json'.", code="unsupported_content_type")
         body = await self._read(headers, receive)
         if b"content-encoding" in headers:
             body = await encodings.decoded(body, encodings.named(scope), self._policy.body_bytes)
-        run = await self._responses.create(principal, body, lenient=self._is_lenient(headers))
+        characters.check_nul(body)
+        try:
+            run = await self._responses.create(principal, body, lenient=self._is_lenient(headers))
+        except InvalidRequest as error:
+            if error.code == "json_parse_error":
+                characters.check_json(body)  # half a surrogate pair is valid JSON, and can be named
+            raise
         self._runs.add(run)
         watch = self._runs.watch(partial(_hung_up, receive))
         try:

@@ -21,6 +21,9 @@ from app.protocol.errors import InvalidRequest
 from app.stores.base import ResponseStore
 from app.tools.base import Containers
 
+ID = r"^[A-Za-z0-9_-]{1,128}$"
+"""What an id is made of, whosever it is; nothing else becomes part of a path, a query or a URL."""
+
 _scheme = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer sk-…`.")
 
 
@@ -63,9 +66,19 @@ def _library(request: Request) -> Library:
     return library
 
 
+async def principal_of(request: Request) -> Caller:
+    """Who sent the request; asked for before anything of it is read. Raises Unauthorized."""
+    state = request.scope.setdefault("state", {})
+    known: Caller | None = state.get("principal")
+    if known is None:
+        value = request.headers.get("authorization")
+        known = await _services(request).access.principal(value.encode("latin-1") if value is not None else None)
+        state["principal"] = known
+    return known
+
+
 async def _principal(request: Request, _documented: Annotated[object, Depends(_scheme)]) -> Caller:
-    value = request.headers.get("authorization")
-    return await _services(request).access.principal(value.encode("latin-1") if value is not None else None)
+    return await principal_of(request)
 
 
 Wired = Annotated[Services, Depends(_services)]

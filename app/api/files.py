@@ -12,19 +12,18 @@ from pydantic import BaseModel, Field
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import StreamingResponse
 
-from app.api.bodies import BodyRoute
-from app.api.dependencies import Known, Principal
+from app.api.bodies import CheckedRoute
+from app.api.dependencies import ID, Known, Principal
 from app.api.openapi import ERRORS
-from app.api.store_shapes import NO_NUL
 from app.api.uploads import UploadForm, attachment
 from app.engine.files import NewFile
 from app.knowledge.base import FileRecord, Staged
 from app.protocol.errors import InvalidRequest, PayloadTooLarge
 from app.protocol.paging import Page
 
-router = APIRouter(tags=["Files"], responses=ERRORS, route_class=BodyRoute)
+router = APIRouter(tags=["Files"], responses=ERRORS, route_class=CheckedRoute)
 
-FileId = Annotated[str, Path(max_length=128, pattern=NO_NUL, description="The file's id.")]
+FileId = Annotated[str, Path(pattern=ID, description="The file's id.")]
 
 _FORM_BYTES = 64 * 1024
 """What a form may have beside the file."""
@@ -89,7 +88,7 @@ class ListQuery(BaseModel):
 
     limit: int = Field(default=10_000, ge=1, le=10_000, description="Files a page.")
     order: Literal["asc", "desc"] = Field(default="desc", description="Oldest or newest first.")
-    after: str | None = Field(default=None, max_length=128, pattern=NO_NUL, description="The file after which the page begins.")
+    after: str | None = Field(default=None, pattern=ID, description="The file after which the page begins.")
     purpose: str | None = Field(default=None, max_length=64, description="Only files with this purpose.")
 
 

@@ -11,8 +11,9 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import render
+from app.api.openness import Openness
 from app.engine.metering import Metrics
-from app.protocol.errors import ApiError
+from app.protocol.errors import ApiError, InvalidRequest
 
 _CREATE = "/v1/responses"
 _CREATE_ALIASES = frozenset({_CREATE, "/responses", "/openai/v1/responses"})
@@ -59,10 +60,12 @@ _ID = "{id}"
 class Gateway:
     """Serves `/v1/…`, and the same under `/…` and `/openai/v1/…`."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, openness: Openness | None) -> None:
+        """`openness` says who may ask without a key; None: nobody."""
         self._app = app
         self._create = app
         self._metrics = metrics
+        self._openness = openness
         self.models: Sequence[str] = ()
         """What can be asked for, as far as it was known at the start."""
 
@@ -77,11 +80,31 @@ class Gateway:
             await self._app(scope, receive, send)
             return
         path: str = scope["path"]
-        scope["state"] = {**scope.get("state", {}), "request_id": _request_id(scope), "path": path}
+        request_id, keys = _identified(scope)
+        scope["state"] = {**scope.get("state", {}), "request_id": request_id, "path": path}
+        if keys > 1 or self._openness is not None:
+            try:
+                self._check(scope, keys)
+            except ApiError as error:
+                await self._refuse(error, scope, send)
+                return
         if path in _CREATE_ALIASES and scope["method"] == "POST":
             await self._create(scope, receive, send)
             return
         await self._cold(scope, path, receive, send)
+
+    def _check(self, scope: Scope, keys: int) -> None:
+        if keys > 1:
+            raise InvalidRequest("The request has more than one Authorization header; send one.", code="ambiguous_api_key")
+        if self._openness is not None:
+            self._openness.check(scope)
+
+    async def _refuse(self, error: ApiError, scope: Scope, send: Send) -> None:
+        status, headers, body = render(error)
+        headers += [(b"x-request-id", scope["state"]["request_id"].encode()), (b"content-length", str(len(body)).encode())]
+        self._metrics.answered(_route(_canonical(scope["path"])), scope["method"], status)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
     async def _cold(self, scope: Scope, path: str, receive: Receive, send: Send) -> None:
         path = _canonical(path)
@@ -104,9 +127,9 @@ class Gateway:
 class BrowserGateway(Gateway):
     """The same for pages of other origins, too (CORS)."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, origins: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, openness: Openness | None, origins: Sequence[str]) -> None:
         """`origins` may read the answers; `*` is every one, and then without cookies, as browsers demand."""
-        super().__init__(app, metrics)
+        super().__init__(app, metrics, openness)
         self._checked = CORSMiddleware(
             super().__call__,
             allow_origins=origins,
@@ -122,12 +145,16 @@ class BrowserGateway(Gateway):
         await self._checked(scope, receive, send)
 
 
-def _request_id(scope: Scope) -> str:
-    """The client's `x-request-id` when it is harmless, else a new one."""
+def _identified(scope: Scope) -> tuple[str, int]:
+    """The client's `x-request-id` when it is harmless, else a new one; how many Authorization headers there are."""
+    given: str | None = None
+    keys = 0
     for name, value in scope["headers"]:
-        if name == b"x-request-id" and _REQUEST_ID.match(value):
-            return str(value, "ascii")
-    return f"req_{os.urandom(16).hex()}"
+        if name == b"authorization":
+            keys += 1
+        elif name == b"x-request-id" and given is None and _REQUEST_ID.match(value):
+            given = str(value, "ascii")
+    return given or f"req_{os.urandom(16).hex()}", keys
 
 
 def _canonical(path: str) -> str:

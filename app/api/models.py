@@ -6,12 +6,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
+from app.api.bodies import CheckedRoute
 from app.api.dependencies import Principal, Wired
 from app.api.openapi import ERRORS, Model, ModelList
 from app.protocol.errors import NotFound
 from app.providers.base import UpstreamModel
 
-router = APIRouter(tags=["Models"], responses=ERRORS)
+router = APIRouter(tags=["Models"], responses=ERRORS, route_class=CheckedRoute)
 
 
 @router.get("/v1/models", summary="List the models")
@@ -21,7 +22,7 @@ async def list_models(_principal: Principal, services: Wired) -> ModelList:
 
 
 @router.get("/v1/models/{model:path}", summary="Get a model")
-async def get_model(model: Annotated[str, Path(max_length=256)], _principal: Principal, services: Wired) -> Model:
+async def get_model(model: Annotated[str, Path(max_length=256, pattern=r"^[^\x00]*$")], _principal: Principal, services: Wired) -> Model:
     """One of the listed models."""
     for listed in services.router.models():
         if listed.id == model:

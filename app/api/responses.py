@@ -12,16 +12,17 @@ from sse_starlette import EventSourceResponse
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.dependencies import Principal, Wired
+from app.api.bodies import CheckedRoute
+from app.api.dependencies import ID, Principal, Wired
 from app.api.listing import shown
 from app.api.openapi import ERRORS, EVENTS, InputItemList, ResponseDeleted, ResponseObject
 from app.engine.responses import PageQuery
 from app.protocol.errors import InvalidRequest
 from app.protocol.sse import DONE
 
-router = APIRouter(tags=["Responses"], responses=ERRORS)
+router = APIRouter(tags=["Responses"], responses=ERRORS, route_class=CheckedRoute)
 
-ResponseId = Annotated[str, Path(max_length=128, description="The response's id: its UUID, with or without `resp_`.")]
+ResponseId = Annotated[str, Path(pattern=ID, description="The response's id: its UUID, with or without `resp_`.")]
 
 
 class GetQuery(BaseModel):

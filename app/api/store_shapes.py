@@ -7,27 +7,26 @@ from typing import Annotated, Any, Literal
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from app.api.dependencies import ID
 from app.engine.store_files import Batch, Chunking, NewStoreFile
 from app.engine.vector_stores import Store
 from app.knowledge.base import Attachment, StoreTotals
 from app.protocol.paging import Page
 from app.tools.base import FileHit
 
-NO_NUL = r"^[^\x00]*$"
-"""Postgres holds no NUL in a text."""
 _BATCH_FILES = 2000
 _STORE_FILES = 500
 _DESCRIPTION = 4096
 _QUERY = 4096
 _QUERIES = 16
 
-Text = Annotated[str, StringConstraints(max_length=256, pattern=NO_NUL)]
+Text = Annotated[str, StringConstraints(max_length=256)]
 _Key = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 _Value = Annotated[str, StringConstraints(max_length=512)]
 _Number = Annotated[float, Field(allow_inf_nan=False)]
 Metadata = Annotated[dict[_Key, _Value], Field(max_length=16)]
 AttributeMap = Annotated[dict[_Key, _Value | _Number | bool], Field(max_length=16)]
-FileIdText = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=NO_NUL)]
+FileIdText = Annotated[str, StringConstraints(pattern=ID)]
 Status = Literal["in_progress", "completed", "failed", "cancelled"]
 
 
@@ -72,7 +71,7 @@ class NewStoreBody(_Sent):
     """A vector store to be made."""
 
     name: Text | None = None
-    description: Annotated[str, StringConstraints(max_length=_DESCRIPTION, pattern=NO_NUL)] | None = None
+    description: Annotated[str, StringConstraints(max_length=_DESCRIPTION)] | None = None
     file_ids: list[FileIdText] = Field(default=[], max_length=_STORE_FILES)
     chunking_strategy: ChunkingStrategy | None = None
     expires_after: ExpiresAfter | None = None
@@ -157,8 +156,8 @@ class PageQuery(BaseModel):
 
     limit: int = Field(default=20, ge=1, le=100, description="Objects a page.")
     order: Literal["asc", "desc"] = Field(default="desc", description="Oldest or newest first.")
-    after: str | None = Field(default=None, max_length=128, pattern=NO_NUL, description="The object after which the page begins.")
-    before: str | None = Field(default=None, max_length=128, pattern=NO_NUL, description="The object before which the page ends.")
+    after: str | None = Field(default=None, pattern=ID, description="The object after which the page begins.")
+    before: str | None = Field(default=None, pattern=ID, description="The object before which the page ends.")
 
     @property
     def page(self) -> Page:

@@ -6,10 +6,11 @@ import msgspec
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from app.api.bodies import CheckedRoute
 from app.api.dependencies import Principal, Wired
 from app.api.openapi import ERRORS
 
-router = APIRouter(tags=["Tools"], responses=ERRORS)
+router = APIRouter(tags=["Tools"], responses=ERRORS, route_class=CheckedRoute)
 
 
 @router.get("/v1/tools", summary="List the built-in tools")

@@ -8,6 +8,7 @@ from email.message import Message
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from app.api import characters
 from app.protocol.errors import InvalidRequest
 
 _FIELDS = 32
@@ -89,8 +90,10 @@ class UploadForm:
     def _on_headers_finished(self) -> None:
         part = self._part
         _, options = parse_options_header(part.disposition)
-        part.name = options.get(b"name", b"").decode("utf-8", "replace")
+        part.name = characters.form_text(options.get(b"name", b""), "form")
         if b"filename" not in options:
+            if part.name in self.fields:
+                raise InvalidRequest(f"Duplicate parameter: '{part.name[:64]}'.", code="malformed_form", param=part.name[:64])
             if len(self.fields) >= _FIELDS:
                 raise InvalidRequest(f"The form has more than {_FIELDS} fields.", code="malformed_form")
             return
@@ -99,7 +102,7 @@ class UploadForm:
                 f"Unknown parameter: '{part.name[:64]}'; send one file, named 'file'.", code="unknown_parameter", param="file"
             )
         part.is_file = True
-        self.filename = options[b"filename"].decode("utf-8", "replace")
+        self.filename = characters.form_text(options[b"filename"], "file")
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._part.is_file:
@@ -114,7 +117,7 @@ class UploadForm:
         if self._part.is_file:
             self._file_ended = True
         else:
-            self.fields[self._part.name] = self._part.data.decode("utf-8", "replace")
+            self.fields[self._part.name] = characters.form_text(bytes(self._part.data), self._part.name)
 
     def _on_end(self) -> None:
         self._ended = True

@@ -8,19 +8,19 @@ import msgspec
 from fastapi import APIRouter, Path, Query, Response
 
 from app.api import store_shapes as shapes
-from app.api.bodies import BodyRoute
-from app.api.dependencies import Known, Principal
+from app.api.bodies import CheckedRoute
+from app.api.dependencies import ID, Known, Principal
 from app.api.openapi import ERRORS
 from app.api.store_shapes import chunking, shown_batch, shown_file, shown_hit, shown_store
 from app.engine.vector_stores import NewStore, StoreChange
 from app.protocol.errors import InvalidRequest
 from app.tools.base import FileQuery
 
-router = APIRouter(prefix="/v1/vector_stores", tags=["Vector stores"], responses=ERRORS, route_class=BodyRoute)
+router = APIRouter(prefix="/v1/vector_stores", tags=["Vector stores"], responses=ERRORS, route_class=CheckedRoute)
 
-StoreId = Annotated[str, Path(max_length=128, pattern=shapes.NO_NUL, description="The vector store's id.")]
-FileId = Annotated[str, Path(max_length=128, pattern=shapes.NO_NUL, description="The file's id.")]
-BatchId = Annotated[str, Path(max_length=128, pattern=shapes.NO_NUL, description="The batch's id.")]
+StoreId = Annotated[str, Path(pattern=ID, description="The vector store's id.")]
+FileId = Annotated[str, Path(pattern=ID, description="The file's id.")]
+BatchId = Annotated[str, Path(pattern=ID, description="The batch's id.")]
 PageQuery = Annotated[shapes.PageQuery, Query()]
 FilesQuery = Annotated[shapes.FilesQuery, Query()]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.db.engine import parse_url
+from app.db.sqlite import make_private
 from app.settings import ConfigurationError, load
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def upgrade(url: str) -> None:
 
     parsed = parse_url(url)
     if parsed.drivername.startswith("sqlite") and parsed.database:
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(parsed.database)
     command.upgrade(configuration(url), "head")
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from typing import Literal, NamedTuple
@@ -15,6 +18,8 @@ from sqlalchemy import Table
 from app.db.writer import DatabaseUnavailable, RowRefused, Rows
 
 Synchronous = Literal["NORMAL", "FULL"]
+
+_OWNER_ONLY = 0o600
 
 BUSY_SECONDS = 5.0
 """How long a statement waits for another process's write lock."""
@@ -32,6 +37,15 @@ def pragmas(synchronous: Synchronous) -> tuple[str, ...]:
         "PRAGMA foreign_keys = ON",
         "PRAGMA secure_delete = ON",  # what is deleted is overwritten, however the library was built
     )
+
+
+def make_private(path: str) -> None:
+    """Make the file where there is none, and take it from everybody but its owner. SQLite gives its log and index the same mode."""
+    with suppress(FileExistsError):  # one that is there is not opened: closing it would end this process's locks on it
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, _OWNER_ONLY))
+    for name in (path, f"{path}-wal", f"{path}-shm"):
+        with suppress(FileNotFoundError, PermissionError):
+            Path(name).chmod(_OWNER_ONLY)
 
 
 class _Job(NamedTuple):

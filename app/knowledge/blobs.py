@@ -122,7 +122,8 @@ class StoredBlobs:
         from obstore.store import LocalStore, S3Store  # noqa: PLC0415 - see above
 
         if self._directory is not None:
-            return LocalStore(self._directory.absolute(), mkdir=True)
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return LocalStore(self._directory.absolute())
         bucket, _, prefix = self._place.removeprefix(_S3).partition("/")
         if self._endpoint is None:
             return S3Store(bucket, prefix=prefix or None)

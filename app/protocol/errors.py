@@ -10,6 +10,8 @@ The tree:
     ├── Conflict            409  never worth an automatic retry
     ├── PayloadTooLarge     413
     ├── UnsupportedEncoding 415
+    ├── Forbidden           403  a page that may not ask
+    ├── MessageRefused      408, 414, 431: read no further
     ├── RateLimited         429
     └── Unavailable         502, 503, 504: the upstream's or ours, may pass
 
@@ -137,6 +139,25 @@ class UnsupportedEncoding(ApiError):
     def __init__(self, message: str, accepted: str) -> None:
         super().__init__(message, code="unsupported_content_encoding")
         self.accepted = accepted
+
+
+class Forbidden(ApiError):
+    """Where the request comes from, nothing may be asked."""
+
+    status = 403
+    type: ErrorType = "permission_error"
+    retryable = False
+
+
+class MessageRefused(ApiError):
+    """The request is too large or too slow to be read to its end (408, 414, 431)."""
+
+    type: ErrorType = "invalid_request_error"
+    retryable = False
+
+    def __init__(self, message: str, *, status: int, code: str) -> None:
+        super().__init__(message, code=code)
+        self.status = status
 
 
 class RateLimited(ApiError):

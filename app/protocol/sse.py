@@ -19,7 +19,16 @@ _encode = _encoder.encode
 
 def frame(event: Event) -> bytes:
     """The event's whole frame."""
-    return b"event: %b\ndata: %b\n\n" % (event.__struct_config__.tag.encode(), _encode(event))  # type: ignore[union-attr]
+    data = _encode(event)
+    return b"event: %b\ndata: %b\n\n" % (event.__struct_config__.tag.encode(), data if data.isascii() else one_line(data))  # type: ignore[union-attr]
+
+
+def one_line(data: bytes) -> bytes:
+    """The JSON without what some clients take for the end of a line: NEL (U+0085), U+2028 and U+2029, which JSON need not escape.
+
+    In a client that splits text as Python's `splitlines` does, the model could otherwise begin an event of its own.
+    """
+    return data.replace(b"\xc2\x85", rb"\u0085").replace(b"\xe2\x80\xa8", rb"\u2028").replace(b"\xe2\x80\xa9", rb"\u2029")
 
 
 class DeltaFrames:
@@ -38,4 +47,7 @@ class DeltaFrames:
 
     def frame(self, number: int, text: str) -> bytes:
         """The frame of the delta `text`."""
-        return b'%b"sequence_number":%d,%b"delta":%b%b' % (self._head, number, self._between, _encode(text), self._tail)
+        delta = _encode(text)
+        if not text.isascii():
+            delta = one_line(delta)
+        return b'%b"sequence_number":%d,%b"delta":%b%b' % (self._head, number, self._between, delta, self._tail)

@@ -39,6 +39,7 @@ _FIRST_TO_DIE = "500"
 
 def main() -> int:
     """The exit code."""
+    os.umask(0o022)  # whoever started it may keep its files to itself; users of sessions have to find theirs
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     child = "--child" in sys.argv[1:]
     try:

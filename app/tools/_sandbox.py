@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -24,6 +25,7 @@ _ANSWER_SECONDS = 30.0
 _HEALTH_SECONDS, _ASK_AGAIN_SECONDS = 1.0, 30.0
 _MOST_BYTES = 32 * 1024 * 1024
 """Of an answer that is not a file: what a run printed, or the list of all the files in a session."""
+_ID = re.compile("[A-Za-z0-9_-]{1,128}")
 _GONE = ("unknown_session", "unknown_file")
 _REFUSED = ("bad_request", "too_large", "no_space")
 
@@ -87,7 +89,7 @@ class Sandbox:
 
     async def open(self, owner: str, session_id: str, wanted: NewSession) -> SessionInfo:
         """The session of this id, made if there is none."""
-        return await self._ask(owner, "PUT", f"/{session_id}", SessionInfo, content=msgspec.json.encode(wanted))
+        return await self._ask(owner, "PUT", _session(session_id), SessionInfo, content=msgspec.json.encode(wanted))
 
     async def health(self) -> Health:
         """That it runs, and how it confines; a service of this gateway's own is started for that."""
@@ -110,37 +112,39 @@ class Sandbox:
 
     async def session(self, owner: str, session_id: str) -> SessionInfo:
         """One."""
-        return await self._ask(owner, "GET", f"/{quote(session_id, safe='')}", SessionInfo)
+        return await self._ask(owner, "GET", _session(session_id), SessionInfo)
 
     async def close(self, owner: str, session_id: str) -> None:
         """End it."""
-        await self._ask(owner, "DELETE", f"/{quote(session_id, safe='')}", NoneType)
+        await self._ask(owner, "DELETE", _session(session_id), NoneType)
 
     async def run(self, owner: str, session_id: str, code: str, seconds: float) -> RunResult:
         """Run code; when this is cancelled, so is the run."""
         body = msgspec.json.encode(RunCode(code.encode(errors="replace").decode(), seconds))
-        return await self._ask(owner, "POST", f"/{session_id}/run", RunResult, content=body, seconds=seconds + _ANSWER_SECONDS)
+        return await self._ask(owner, "POST", f"{_session(session_id)}/run", RunResult, content=body, seconds=seconds + _ANSWER_SECONDS)
 
     async def put(self, owner: str, session_id: str, name: str, content: bytes | AsyncIterable[bytes]) -> FileInfo:
         """Write a file."""
-        path = f"/{quote(session_id, safe='')}/files/{quote(name, safe='')}"
+        if name in ("", ".", ".."):
+            raise SandboxRefused("a file needs a name")
+        path = f"{_session(session_id)}/files/{quote(name, safe='')}"
         return await self._ask(owner, "PUT", path, FileInfo, content=content)
 
     async def files(self, owner: str, session_id: str) -> list[FileInfo]:
         """All, newest first."""
-        return await self._ask(owner, "GET", f"/{quote(session_id, safe='')}/files", list[FileInfo])
+        return await self._ask(owner, "GET", f"{_session(session_id)}/files", list[FileInfo])
 
     async def file(self, owner: str, session_id: str, file_id: str) -> FileInfo:
         """One."""
-        return await self._ask(owner, "GET", f"/{quote(session_id, safe='')}/files/{quote(file_id, safe='')}", FileInfo)
+        return await self._ask(owner, "GET", _file(session_id, file_id), FileInfo)
 
     async def remove(self, owner: str, session_id: str, file_id: str) -> None:
         """Remove a file."""
-        await self._ask(owner, "DELETE", f"/{quote(session_id, safe='')}/files/{quote(file_id, safe='')}", NoneType)
+        await self._ask(owner, "DELETE", _file(session_id, file_id), NoneType)
 
     async def content(self, owner: str, session_id: str, file_id: str) -> AsyncGenerator[bytes]:
         """A file's bytes, as they come."""
-        path = f"/{quote(session_id, safe='')}/files/{quote(file_id, safe='')}/content"
+        path = f"{_file(session_id, file_id)}/content"
         async with self._asked(owner, "GET", path) as response:
             async for chunk in response.aiter_bytes():
                 yield chunk
@@ -197,6 +201,21 @@ class Sandbox:
                     raise SandboxUnavailable("The sandbox service does not answer.") from error
             else:
                 return
+
+
+def _session(session_id: str) -> str:
+    """The path of a session. Raises NotThere for what is no id: `..` would lead elsewhere."""
+    if not _ID.fullmatch(session_id):
+        raise NotThere(file=False)
+    return f"/{session_id}"
+
+
+def _file(session_id: str, file_id: str) -> str:
+    """The path of a file in it. Raises NotThere."""
+    path = _session(session_id)
+    if not _ID.fullmatch(file_id):
+        raise NotThere(file=True)
+    return f"{path}/files/{file_id}"
 
 
 async def _read(response: httpx.Response) -> bytes:

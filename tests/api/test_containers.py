@@ -237,6 +237,48 @@ async def test_wrong_files_are_refused(http: httpx.AsyncClient) -> None:
     await http.delete(f"/containers/{made.id}")
 
 
+@pytest.mark.parametrize("dots", ["%2e%2e", "%2E%2e", "%2e", "a%2F..%2F..", "..%5C..", "%00", "%252e%252e"])
+async def test_what_is_no_id_deletes_nothing_else(http: httpx.AsyncClient, dots: str) -> None:
+    made = await create(http)
+    await http.post(f"/containers/{made.id}/files", files={"file": ("a.txt", b"x")})
+
+    for path in (f"/containers/{made.id}/files/{dots}", f"/containers/{dots}", f"/containers/{made.id}%2Ffiles%2F{dots}"):
+        assert (await http.delete(path)).status_code in (400, 404)
+        assert (await http.get(f"{path}/content")).status_code in (400, 404)
+
+    assert (await http.get(f"/containers/{made.id}")).status_code == 200
+    assert len((await http.get(f"/containers/{made.id}/files")).json()["data"]) == 1
+    await http.delete(f"/containers/{made.id}")
+
+
+@pytest.mark.parametrize("dots", ["..", ".", "", "../..", "a/..", "..%2f..", "?", "#", "x" * 129])
+async def test_the_tool_itself_asks_for_nothing_else(http: httpx.AsyncClient, tool: CodeInterpreter, dots: str) -> None:
+    """Ids come to it from request bodies, too."""
+    made = await create(http)
+
+    for act in (tool.containers.file, tool.containers.delete_file):
+        with pytest.raises(NotFound):
+            await act(ADMIN, made.id, dots)
+    for act in (tool.containers.get, tool.containers.delete, tool.containers.files):
+        with pytest.raises(NotFound):
+            await act(ADMIN, f"{made.id}/files/{dots}")
+    with pytest.raises(NotFound):
+        await tool.containers.get(ADMIN, dots)
+
+    assert (await http.get(f"/containers/{made.id}")).status_code == 200
+    await http.delete(f"/containers/{made.id}")
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "/", "a/..", "..\\.."])
+async def test_a_file_has_a_name_of_its_own(http: httpx.AsyncClient, name: str) -> None:
+    made = await create(http)
+    answer = await http.post(f"/containers/{made.id}/files", files={"file": (name or '"', b"x")})
+
+    assert answer.status_code in (400, 200) if name == "" else answer.status_code == 400
+    assert (await http.get(f"/containers/{made.id}")).json()["name"] == "box"
+    await http.delete(f"/containers/{made.id}")
+
+
 async def test_without_a_sandbox_the_setting_is_named() -> None:
     async with client(None) as http:
         answer = await http.get("/containers")

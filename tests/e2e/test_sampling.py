@@ -194,7 +194,7 @@ async def test_log_probabilities_without_rivals(dialects: Gateway, upstream: Scr
 
 
 LABELS: Json = {
-    "metadata": {"order": "7", "空": "\x00"},
+    "metadata": {"order": "7", "空": "\x01"},
     "user": "user-1",
     "safety_identifier": "hash-1",
     "prompt_cache_key": "bucket-1",

@@ -50,3 +50,14 @@ def test_heartbeat_and_marker_are_whole_frames_and_no_events(silent: bytes) -> N
     assert silent.endswith(b"\n\n")
     assert b"\n" not in silent[:-2]
     assert parse_frame(silent) is None
+
+
+@given(st.text(st.sampled_from('a\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029北\\"\x00'), max_size=12))
+def test_no_text_ends_the_line(text: str) -> None:
+    """Not even where Python's `splitlines` sees an end."""
+    delta = e.TextDelta(sequence_number=7, item_id="msg_1", output_index=1, content_index=2, delta=text)
+    made = frame(delta)
+
+    assert made.decode().splitlines() == [*made.decode().split("\n")[:2], ""]
+    assert DeltaFrames(msgspec.structs.replace(delta, sequence_number=0, delta="")).frame(7, text) == made
+    assert parse_frame(made) == delta

@@ -1,0 +1,78 @@
+"""Who may ask a gateway that asks for no key: programs, and pages of its own or of origins that the settings name.
+
+Any page that a user of this machine opens can send requests to it. Browsers say of each where it comes from (`Origin`,
+`Sec-Fetch-Site`), and what name it was sent to (`Host`), which a page cannot choose. What a form could send is not taken.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from ipaddress import ip_address
+
+from starlette.types import Scope
+
+from app.protocol.errors import Forbidden, InvalidRequest
+
+_JSON = re.compile(rb"application/(?:[a-z0-9.+-]+\+)?json\s*(?:;.*)?", re.IGNORECASE | re.DOTALL)
+_FORM = re.compile(rb"multipart/form-data\s*;.*", re.IGNORECASE | re.DOTALL)
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d{1,5})?")
+
+
+class Openness:
+    """Which requests are taken without a key."""
+
+    def __init__(self, hosts: Sequence[str], origins: Sequence[str]) -> None:
+        """`hosts`: names beside loopback's and addresses. `origins`: of pages that may ask, or `*`."""
+        self._hosts = frozenset(host.lower().rstrip(".") for host in hosts)
+        self._origins = frozenset(origins)
+
+    def check(self, scope: Scope) -> None:
+        """Raises ApiError."""
+        hosts = _values(scope, b"host")
+        if len(hosts) > 1:
+            raise InvalidRequest("The request has more than one Host header.", code="invalid_http")
+        if hosts and not self._is_ours(hosts[0]):
+            message = "This gateway asks for no key, and is not known by this name; GATEWAY_ALLOWED_HOSTS lists the names it is known by."
+            raise Forbidden(message, code="host_not_allowed")
+        self._check_page(scope, hosts[0] if hosts else "")
+        _check_type(scope)
+
+    def _is_ours(self, host: str) -> bool:
+        match = _HOST.fullmatch(host.lower())
+        if match is None:
+            return False
+        name = match[1].strip("[]").rstrip(".")
+        return name == "localhost" or name.endswith(".localhost") or name in self._hosts or _is_address(name)
+
+    def _check_page(self, scope: Scope, host: str) -> None:
+        origins = _values(scope, b"origin")
+        if any(origin not in self._origins and "*" not in self._origins and origin.partition("://")[2] != host for origin in origins):
+            raise Forbidden("Pages of this origin may not ask here; GATEWAY_CORS_ORIGINS lists those that may.", code="origin_not_allowed")
+        foreign = {"cross-site", "same-site"} & set(_values(scope, b"sec-fetch-site"))
+        followed = scope["method"] == "GET" and "navigate" in _values(scope, b"sec-fetch-mode")
+        if foreign and not origins and not followed:
+            raise Forbidden("Other sites' pages may not ask here.", code="origin_not_allowed")
+
+
+def _check_type(scope: Scope) -> None:
+    names = {name for name, _ in scope["headers"]}
+    has_body = b"transfer-encoding" in names or any(value != "0" for value in _values(scope, b"content-length"))
+    given = _values(scope, b"content-type")
+    if not has_body and not given:
+        return
+    kind = given[0].encode("latin-1") if len(given) == 1 else b""
+    if not (_JSON.fullmatch(kind) or _FORM.fullmatch(kind)):
+        raise InvalidRequest("Unsupported content type: send 'Content-Type: application/json'.", code="unsupported_content_type")
+
+
+def _values(scope: Scope, wanted: bytes) -> list[str]:
+    return [value.decode("latin-1") for name, value in scope["headers"] if name == wanted]
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
