@@ -19,6 +19,7 @@ from app.db.tables import REVISION
 from app.db.writer import DatabaseUnavailable
 from app.engine.access import create_key
 from app.main import create_app
+from app.offload import confinement
 from app.settings import ConfigurationError, Settings, load
 
 _log = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ def serve(settings: Settings) -> int:
     """Serve until told to stop."""
     _configure_logging(settings.log_level)
     upstreams.check(settings)
+    for missing in confinement.lacking():
+        _log.warning("documents are read with limits of time and memory only: this machine has no %s", missing)
     try:
         secret = asyncio.run(_prepare(settings))
     except migrate.MigrationFailed as error:

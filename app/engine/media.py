@@ -21,7 +21,8 @@ from app.documents import reading
 from app.documents.base import UnreadableDocument
 from app.engine.admission import Item
 from app.engine.untrusted import defused
-from app.protocol.errors import InvalidRequest, NotFound
+from app.fairness import Busy
+from app.protocol.errors import ApiError, InvalidRequest, NotFound, RateLimited
 from app.protocol.messages import FilePart, ImagePart, Message, Part, TextPart, User
 from app.protocol.requests import Part as ItemPart
 from app.providers.base import Capabilities
@@ -114,7 +115,7 @@ class Media:
             return messages
         asked, room, at_once = _Asked(project_id, can, model, items), _Room(self._limits.body_bytes), asyncio.Semaphore(_AT_ONCE)
 
-        async def settle(part: Part) -> Part | InvalidRequest:
+        async def settle(part: Part) -> Part | ApiError:
             async with at_once:
                 return await self._settled(asked, part, room)
 
@@ -124,7 +125,7 @@ class Media:
 
         def replaced(part: Part) -> Part:
             result = next(settled) if _is_open(part, can) else part
-            if isinstance(result, InvalidRequest):
+            if isinstance(result, ApiError):
                 raise result
             return result
 
@@ -136,7 +137,7 @@ class Media:
         found = [part for message in resolved for part in _parts(message)]
         return [new if isinstance(new, ImagePart) else old for old, new in zip(images, found, strict=True)]
 
-    async def _settled(self, asked: _Asked, part: Part, room: _Room) -> Part | InvalidRequest:
+    async def _settled(self, asked: _Asked, part: Part, room: _Room) -> Part | ApiError:
         """The part as the upstream takes it, or the error it is for the client, as a value: the first in order is told."""
         try:
             room.enter()
@@ -146,6 +147,10 @@ class Media:
             if place is None:
                 return TextPart(f"[{_described(part)} was here, which cannot be shown any more: {error}.]")
             return InvalidRequest(f"Invalid '{place}': {error}.", code=error.code, param=place)
+        except Busy as busy:
+            place = _place(asked.items, part)
+            message = f"{_described(part)} of the request could not be read now. {busy}"
+            return RateLimited(message, code="documents_busy", param=place, retry_after=busy.retry_after)
 
     async def _resolved(self, asked: _Asked, part: Part, room: _Room) -> Part:
         match part:
@@ -168,11 +173,11 @@ class Media:
             data = await asyncio.to_thread(_data_uri, "application/pdf", loaded.content)
             room.take(len(data))
             return FilePart(loaded.filename, file_data=data)
-        text = _quoted(loaded.filename, await self._text(loaded))
+        text = _quoted(loaded.filename, await self._text(asked.project_id, loaded))
         room.take(len(text))
         return TextPart(text)
 
-    async def _text(self, loaded: _Loaded) -> str:
+    async def _text(self, project: str, loaded: _Loaded) -> str:
         """The document's text; recent ones are kept, since every turn of a conversation asks for them."""
         told = f"\0{loaded.filename}\0{loaded.content_type}\0{loaded.charset}\0{loaded.url}"
         key = await asyncio.to_thread(lambda: hashlib.sha256(loaded.content + told.encode()).digest())
@@ -181,9 +186,11 @@ class Media:
             return self._texts[key]
         try:
             if loaded.url is None:
-                text = await reading.text(loaded.content, filename=loaded.filename, content_type=loaded.content_type)
+                text = await reading.text(loaded.content, filename=loaded.filename, content_type=loaded.content_type, project=project)
             else:
-                page = await reading.article(loaded.content, url=loaded.url, content_type=loaded.content_type or "", charset=loaded.charset)
+                page = await reading.article(
+                    loaded.content, url=loaded.url, content_type=loaded.content_type or "", charset=loaded.charset, project=project
+                )
                 text = page.text
         except UnreadableDocument as error:
             raise _Unusable(_clause(str(error))) from error
@@ -199,12 +206,12 @@ class Media:
             case ImagePart(file_id=str(file_id)) | FilePart(file_id=str(file_id), file_data=None):
                 return await self._uploaded(project_id, file_id)
             case ImagePart(url=url):
-                return await self._fetched(url, None, min(_IMAGE_BYTES, self._limits.fetch_bytes), ("image/*",))
+                return await self._fetched(project_id, url, None, min(_IMAGE_BYTES, self._limits.fetch_bytes), ("image/*",))
             case FilePart(file_data=str(data), filename=filename):
                 content, content_type = await asyncio.to_thread(_decoded, data)
                 return _Loaded(content, filename or "document", content_type)
             case FilePart(file_url=url, filename=filename):
-                return await self._fetched(url or "", filename, self._limits.fetch_bytes, ())
+                return await self._fetched(project_id, url or "", filename, self._limits.fetch_bytes, ())
 
     async def _uploaded(self, project_id: str, file_id: str) -> _Loaded:
         if self._files is None:
@@ -215,9 +222,9 @@ class Media:
             raise _Unusable(_clause(error.message)) from error
         return _Loaded(found.content, found.filename)
 
-    async def _fetched(self, url: str, filename: str | None, limit: int, accept: Sequence[str]) -> _Loaded:
+    async def _fetched(self, project_id: str, url: str, filename: str | None, limit: int, accept: Sequence[str]) -> _Loaded:
         try:
-            page = await self._fetcher.get(url, limit=limit, seconds=_FETCH_SECONDS, accept=accept)
+            page = await self._fetcher.on_behalf(project_id).get(url, limit=limit, seconds=_FETCH_SECONDS, accept=accept)
         except FetchRefused as error:
             raise _Unusable(_clause(str(error))) from error
         name = filename or unquote(basename(urlsplit(page.url).path)) or page.url

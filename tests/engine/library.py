@@ -159,14 +159,15 @@ async def pieces(content: bytes) -> AsyncGenerator[bytes]:
         yield content[start : start + 16_384]
 
 
-async def read_text(content: bytes, *, filename: str) -> str:
+async def read_text(content: bytes, *, filename: str, project: str) -> str:
     """Text files only."""
+    del project
     if not filename.endswith(".txt"):
         raise UnreadableDocument("The format of the file is not supported.")
     return content.decode()
 
 
-async def split_lines(text: str, *, size: int, overlap: int) -> Sequence[Passage]:
+async def split_lines(text: str, *, size: int, overlap: int, project: str) -> Sequence[Passage]:
     """A passage a line."""
-    del size, overlap
+    del size, overlap, project
     return [Passage(number, line) for number, line in enumerate(text.splitlines())]
