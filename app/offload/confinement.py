@@ -20,7 +20,10 @@ _SYSTEM = (
     "/proc/cpuinfo", "/proc/meminfo",
 )  # fmt: skip
 _PACKAGES = ("site-packages", "dist-packages")
-_LIMITS = {"FSIZE": 0, "NOFILE": 256}
+_MAPPED_BYTES = 6 * 1024**3
+"""Beyond what may be written to: libraries and models. It also bounds memory that is shared, and so counted nowhere else."""
+_THREADS = 1024
+"""Of all workers, where they have a user of their own."""
 _USER = 61_917
 """Of workers where root may choose: nobody's, so that they own no file."""
 _CREATE_RULESET, _VERSION_FLAG = 444, 1
@@ -41,15 +44,15 @@ def lacking() -> Sequence[str]:
     return missing
 
 
-def confine() -> None:
+def confine(memory_bytes: int) -> None:
     """Once, before anything of a stranger is read. Raises OSError where the machine has a filter and it cannot be used."""
     if sys.platform != "linux":
         return
     from app.sandbox.inside import confine as sandbox  # noqa: PLC0415 - for Linux only
 
-    sandbox.limit(_LIMITS)
     readable = _readable()
-    _give_up_root(readable)
+    own_user = {"NPROC": _THREADS} if _became_nobody(readable) else {}
+    sandbox.limit({"AS": memory_bytes + _MAPPED_BYTES} | own_user)
     if _has_landlock():
         sandbox.landlock(readable, ["/dev/null"])
     if _has_filter():
@@ -81,16 +84,16 @@ def _readable() -> Sequence[str]:
     return [*_SYSTEM, *map(str, (program, Path(sys.base_prefix, "lib"), *libraries))]
 
 
-def _give_up_root(readable: Sequence[str]) -> None:
-    """Become another user, where that one can read what is needed; else stay without root's capabilities."""
+def _became_nobody(readable: Sequence[str]) -> bool:
+    """Root becomes another user, where that one can read what is needed; else it stays, without root's capabilities."""
     if os.geteuid() != 0:
-        return
+        return False
     existing = [path for path in readable if os.path.lexists(path)]
     try:
         os.seteuid(_USER)
     except OSError:  # a container whose root may not change
         _drop_capabilities()
-        return
+        return False
     visible = all(os.access(path, os.R_OK, effective_ids=True) for path in existing)
     os.seteuid(0)
     if visible:
@@ -99,6 +102,7 @@ def _give_up_root(readable: Sequence[str]) -> None:
         os.setresuid(_USER, _USER, _USER)
     else:
         _drop_capabilities()
+    return visible
 
 
 def _drop_capabilities() -> None:

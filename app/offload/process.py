@@ -11,8 +11,10 @@ from typing import IO, NamedTuple, cast
 
 from app.offload import protocol
 
-_SECRETS = ("GATEWAY_", "AWS_", "DASHSCOPE_")
-"""How the names of variables begin that a worker has no need of."""
+_KEPT = ("COVERAGE_", "DYLD_", "HOME", "LANG", "LC_", "LD_LIBRARY_PATH", "PATH", "PYTHON", "SYSTEMROOT", "TEMP", "TMP", "TZ")
+"""How the names of variables begin that a worker finds in its environment; keys are in others."""
+_FEW_THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""Numerical libraries would start one a processor, with memory for each, in every worker."""
 _ENDING_SECONDS = 5.0
 
 
@@ -29,10 +31,11 @@ class Process:
 
     def __init__(self, setup: Setup) -> None:
         self.idle = False
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(_SECRETS)}
+        self.calls = 0
+        environment = {name: value for name, value in os.environ.items() if name.startswith(_KEPT)}
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", "from app.offload import worker; worker.serve()"],
-            env=environment | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=environment | _FEW_THREADS | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -50,6 +53,7 @@ class Process:
 
         Raises OSError or EOFError when the process ends meanwhile, and BrokenAnswer.
         """
+        self.calls += 1
         if self._setup is not None:
             protocol.write(self._to, pickle.dumps(self._setup))
             self._setup = None

@@ -87,7 +87,9 @@ else:
         _limit(resource.RLIMIT_DATA, setup.memory_bytes)
         _limit(resource.RLIMIT_CORE, 0)
         if setup.confined:
-            confinement.confine()
+            _limit(resource.RLIMIT_FSIZE, 0)
+            _limit(resource.RLIMIT_NOFILE, 256)
+            confinement.confine(setup.memory_bytes)
 
     def _limit(kind: int, value: int) -> None:
         hard = resource.getrlimit(kind)[1]

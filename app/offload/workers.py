@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 _IDLE_SECONDS = 300
+_MOST_CALLS = 200
+"""Of one process: whatever a library has leaked or a document has left in it goes."""
 _LONGEST_REFUSAL = 1000
 """Characters of a sentence that a worker gives as its reason."""
 
@@ -98,7 +100,7 @@ class Workers:
         except (OSError, EOFError) as ended:
             raise OffloadFailed(await self._why(process, limits)) from ended
         else:
-            if not isinstance(told[0], Failed):
+            if not isinstance(told[0], Failed) and process.calls < _MOST_CALLS:
                 self._give_back(project, process)
             return told
         finally:

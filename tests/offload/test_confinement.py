@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import pickle
 import signal
@@ -88,6 +89,15 @@ def print_to_files(path: str) -> str:
     return attempt(lambda: os.open(path, os.O_RDWR | os.O_CREAT))
 
 
+def join_groups() -> str:
+    return attempt(os.setgroups, [5])
+
+
+def grow(size: int) -> str:
+    """Memory that is shared counts as nobody's own."""
+    return attempt(lambda: mmap.mmap(-1, size))
+
+
 def thread() -> str:
     """What libraries do, and may."""
     ran: list[int] = []
@@ -136,6 +146,17 @@ async def test_it_starts_and_touches_no_processes() -> None:
     assert await workers.run(strike, os.getpid()) == "PermissionError"
     assert await workers.run(trace, os.getpid()) == "PermissionError"
     assert await workers.run(thread) == "[1]"
+
+
+@confined
+async def test_it_maps_no_more_than_it_may() -> None:
+    assert await hostile().run(grow, 64 * 1024**3) == "OSError"
+
+
+@confined
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has what is given up here")
+async def test_root_is_given_up() -> None:
+    assert await hostile().run(join_groups) == "PermissionError"
 
 
 # --- What it answers --------------------------------------------------------------------------------------------------------------

@@ -138,6 +138,15 @@ async def test_idle_workers_are_not_more_than_places() -> None:
     await gone(first)
 
 
+async def test_a_worker_is_replaced_after_many_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers_module, "_MOST_CALLS", 2)
+    workers = unconfined()
+    first = await workers.run(pid)
+    assert await workers.run(pid) == first
+    assert await workers.run(pid) != first
+    await gone(first)
+
+
 async def test_an_idle_worker_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers_module, "_IDLE_SECONDS", 0.05)
     workers = unconfined()
@@ -283,7 +292,7 @@ async def test_too_many_calls_of_a_project_are_refused(tmp_path: Path) -> None:
 async def test_a_worker_knows_no_keys_and_not_the_main_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_ADMIN_KEY", "a-secret")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
-    monkeypatch.setenv("DASHSCOPE_API_KEY", "a-secret")
+    monkeypatch.setenv("SOME_OTHER_PASSWORD", "a-secret")
     workers = unconfined()
     assert "a-secret" not in (await workers.run(environment)).values()
     assert await workers.run(main_module) == "None"
