@@ -387,8 +387,8 @@ class Embedder(Protocol):
         """One vector for each text of a document; however many there are."""
         ...
 
-    async def query(self, text: str) -> Vectors:
-        """One vector for a question."""
+    async def query(self, text: str, *, project: str = "") -> Vectors:
+        """One vector for a question; `project`: whose turn it is. Raises Busy."""
         ...
 
     async def aclose(self) -> None:

@@ -28,7 +28,9 @@ _AT_ONCE = 4
 _LONGEST = 4000
 """Characters of a text: more than 512 tokens of any language, and the rest is not read."""
 _Role = Literal["query", "passage"]
-_WORKERS: dict[_Role, Workers] = {"query": Workers(Limits(seconds=30.0)), "passage": Workers(Limits(seconds=120.0))}
+_WAITING = 64
+"""Questions of one project."""
+_WORKERS: dict[_Role, Workers] = {"query": Workers(Limits(seconds=30.0), waiting=_WAITING), "passage": Workers(Limits(seconds=120.0))}
 
 
 class LocalEmbedder:
@@ -36,21 +38,21 @@ class LocalEmbedder:
 
     async def passages(self, texts: Sequence[str]) -> Vectors:
         """See the port."""
-        data = [await _embed("passage", texts[start : start + _AT_ONCE]) for start in range(0, len(texts), _AT_ONCE)]
+        data = [await _embed("passage", texts[start : start + _AT_ONCE], "") for start in range(0, len(texts), _AT_ONCE)]
         return Vectors(_MODEL, _DIMENSIONS, b"".join(data))
 
-    async def query(self, text: str) -> Vectors:
+    async def query(self, text: str, *, project: str = "") -> Vectors:
         """See the port."""
-        return Vectors(_MODEL, _DIMENSIONS, await _embed("query", [text]))
+        return Vectors(_MODEL, _DIMENSIONS, await _embed("query", [text], project))
 
     async def aclose(self) -> None:
         """The workers end by themselves."""
 
 
-async def _embed(role: _Role, texts: Sequence[str]) -> bytes:
+async def _embed(role: _Role, texts: Sequence[str], project: str) -> bytes:
     short = [text[:_LONGEST] for text in texts]
     try:
-        return await _WORKERS[role].run(_vectors, role, short)
+        return await _WORKERS[role].run(_vectors, role, short, project=project)
     except OffloadFailed as error:
         raise EmbeddingFailed(f"the built-in embedding model: {error}") from error
 
