@@ -54,7 +54,7 @@ def confine(memory_bytes: int) -> None:
     own_user = {"NPROC": _THREADS} if _became_nobody(readable) else {}
     sandbox.limit({"AS": memory_bytes + _MAPPED_BYTES} | own_user)
     if _has_landlock():
-        sandbox.landlock(readable, ["/dev/null"])
+        sandbox.landlock([path for path in readable if os.access(path, os.R_OK)], ["/dev/null"])
     if _has_filter():
         sandbox.filter_calls(shares_files=True)
     else:
