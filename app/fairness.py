@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
-from collections.abc import AsyncGenerator, Iterable
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
+
+_HALF_LIFE = 60.0
+"""Seconds after which what a project has used counts half."""
 
 
 class Busy(Exception):
@@ -17,13 +21,17 @@ class Busy(Exception):
 class Turns:
     """Whose turn it is.
 
-    A project holds at most half of the places, so that others find one free, and goes to the end of the line when it gets one.
+    A project holds at most half of the places, so that others find one free. Of those that wait, whoever has held places for the fewest
+    seconds of late goes first; where that is the same, whoever was served longest ago.
     """
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, places: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` is in seconds."""
         self._free = places
         self._share = (places + 1) // 2
-        self._held: Counter[str] = Counter()
+        self._clock = clock
+        self._held: dict[str, deque[float]] = {}
+        self._used: dict[str, tuple[float, float]] = {}
         self._line: list[str] = []
 
     def next(self, waiting: Iterable[str]) -> str | None:
@@ -34,22 +42,37 @@ class Turns:
         self._line += [project for project in wanting if project not in known]
         if not self._free:
             return None
-        return next((project for project in self._line if self._held[project] < self._share), None)
+        now = self._clock()
+        able = [project for project in self._line if len(self._held.get(project, ())) < self._share]
+        return min(able, key=lambda project: int(self._recent(project, now)), default=None)
 
     def take(self, project: str) -> None:
         """It has a place, and was served last."""
         self._free -= 1
-        self._held[project] += 1
+        self._held.setdefault(project, deque()).append(self._clock())
         if project in self._line:
             self._line.remove(project)
             self._line.append(project)
 
     def give_back(self, project: str) -> None:
         """It has one place less."""
+        now = self._clock()
+        self._used = {one: use for one, use in self._used.items() if _faded(use, now) >= 1}
+        begun = self._held[project].popleft()
+        self._used[project] = (_faded(self._used.get(project, (0.0, now)), now) + now - begun, now)
         self._free += 1
-        self._held[project] -= 1
         if not self._held[project]:
             del self._held[project]
+
+    def _recent(self, project: str, now: float) -> float:
+        """Seconds for which it has held places, older ones counting less."""
+        return _faded(self._used.get(project, (0.0, now)), now) + sum(now - begun for begun in self._held.get(project, ()))
+
+
+def _faded(use: tuple[float, float], now: float) -> float:
+    """What seconds that were used up to a moment count now."""
+    seconds, until = use
+    return seconds * 0.5 ** ((now - until) / _HALF_LIFE)
 
 
 class FairQueue:

@@ -42,6 +42,28 @@ def test_with_one_place_the_turn_goes_round() -> None:
     assert served == [*"abcababa"]
 
 
+def test_whoever_has_used_little_of_late_goes_before_those_who_waited_longer() -> None:
+    now = 0.0
+    turns = Turns(1, lambda: now)
+    for project in ("a", "b"):
+        turns.take(project)
+        now += 20
+        turns.give_back(project)
+    assert turns.next(["a", "b", "new"]) == "new"
+    assert turns.next(["b", "a"]) == "a"  # its seconds are older
+    assert turns.next(["c"]) == "c"
+    now += 3600
+    assert turns.next(["b", "a"]) == "b"  # forgotten: the order of asking
+
+
+def test_what_a_project_holds_counts_too() -> None:
+    now = 0.0
+    turns = Turns(4, lambda: now)
+    turns.take("a")
+    now += 20
+    assert turns.next(["a", "b"]) == "b"
+
+
 class Line:
     """Tasks that hold places until they are told."""
 
