@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 _HALF_LIFE = 60.0
 """Seconds after which what a project has used counts half."""
+_FEW = 2
 
 
 class Busy(Exception):
@@ -22,13 +23,15 @@ class Turns:
     """Whose turn it is.
 
     A project holds at most half of the places, so that others find one free. Of those that wait, whoever has held places for the fewest
-    seconds of late goes first; where that is the same, whoever was served longest ago.
+    seconds of late goes first; where that is the same, whoever was served longest ago. Of more than two places the last one is kept for
+    projects that have used less than a second of late: several busy ones together do not hold up a newcomer either.
     """
 
     def __init__(self, places: int, clock: Callable[[], float] = time.monotonic) -> None:
         """`clock` is in seconds."""
         self._free = places
         self._share = (places + 1) // 2
+        self._reserves = places > _FEW
         self._clock = clock
         self._held: dict[str, deque[float]] = {}
         self._used: dict[str, tuple[float, float]] = {}
@@ -44,7 +47,10 @@ class Turns:
             return None
         now = self._clock()
         able = [project for project in self._line if len(self._held.get(project, ())) < self._share]
-        return min(able, key=lambda project: int(self._recent(project, now)), default=None)
+        first = min(able, key=lambda project: int(self._recent(project, now)), default=None)
+        if first is not None and self._reserves and self._free == 1 and self._recent(first, now) >= 1:
+            return None
+        return first
 
     def take(self, project: str) -> None:
         """It has a place, and was served last."""

@@ -56,6 +56,20 @@ def test_whoever_has_used_little_of_late_goes_before_those_who_waited_longer() -
     assert turns.next(["b", "a"]) == "b"  # forgotten: the order of asking
 
 
+def test_the_last_place_is_kept_for_those_who_have_used_little() -> None:
+    now = 0.0
+    turns = Turns(3, lambda: now)
+    for project in ("a", "b"):
+        turns.take(project)
+    now += 20
+    assert turns.next(["a", "b"]) is None
+    assert turns.next(["a", "b", "new"]) == "new"
+    now += 3600
+    for project in ("a", "b"):
+        turns.give_back(project)
+    assert turns.next(["a", "b"]) == "a"
+
+
 def test_what_a_project_holds_counts_too() -> None:
     now = 0.0
     turns = Turns(4, lambda: now)
