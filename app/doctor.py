@@ -15,6 +15,9 @@ from app import __version__, upstreams
 from app.db.engine import Database
 from app.db.tables import REVISION
 from app.db.writer import DatabaseUnavailable
+from app.documents import reading
+from app.documents.base import UnreadableDocument
+from app.offload import confinement
 from app.providers.base import UpstreamError
 from app.settings import ConfigurationError, Settings, Upstream
 from app.tools.base import Missing
@@ -38,6 +41,7 @@ async def examine(settings: Settings) -> Sequence[Finding]:
     findings.append(await _database(settings))
     if settings.redis_url is not None:
         findings.append(await _redis(settings.redis_url.get_secret_value()))
+    findings.append(await _documents())
     findings += [finding async for finding in _upstreams(settings)]
     findings.append(await _sandbox(settings))
     return findings
@@ -66,6 +70,19 @@ async def _database(settings: Settings) -> Finding:
             "database", ok=False, message=f"schema {revision or 'missing'}, {REVISION} is needed: run `responses-gateway migrate`"
         )
     return Finding("database", ok=True, message=f"{database.dialect}, schema {revision}")
+
+
+async def _documents() -> Finding:
+    """One is really read, in a worker process that confines itself as all of them do."""
+    subject, missing = "documents", confinement.lacking()
+    try:
+        await reading.text(b"a document", filename="document.txt")
+    except UnreadableDocument as error:
+        return Finding(subject, ok=False, message=f"{error} Report it with the log: no document can be read here")
+    if missing:
+        cure = "; use a kernel that has it, and a container whose seccomp profile allows it" if sys.platform == "linux" else ""
+        return Finding(subject, ok=not cure, message=f"are read with limits of time and memory only: no {', no '.join(missing)}{cure}")
+    return Finding(subject, ok=True, message="are read in processes without network, files and other processes (seccomp, Landlock)")
 
 
 async def _redis(url: str) -> Finding:

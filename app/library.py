@@ -26,8 +26,8 @@ from app.settings import Settings
 _PURGE_SECONDS = 30.0
 _PURGE_BATCH = 200
 _PURGE_PAUSE = 0.05
-_INGESTIONS = 2
-"""Files that are ingested at a time in one process."""
+_INGESTIONS = 4
+"""Files that are ingested at a time in one process; one project has at most half of them."""
 _USUAL_EMBEDDINGS = "text-embedding-v4"
 
 
@@ -43,7 +43,7 @@ def build(settings: Settings, database: Database, stack: AsyncExitStack) -> tupl
     pipeline = Pipeline(
         jobs=SqlJobs(database), files=records, blobs=blobs, read=reading.text, split=chunking.split, embedder=embedder, index=index
     )
-    ingestion = Ingestion(pipeline, read_bytes=limits.container_file_bytes, clock=time.time)
+    ingestion = Ingestion(pipeline, read_bytes=limits.container_file_bytes, clock=time.time, at_once=_INGESTIONS)
     uploaded = UploadedFiles(records, blobs, upload_bytes=limits.file_bytes, read_bytes=limits.container_file_bytes, clock=time.time)
     store_files = StoreFiles(attachments, index, time.time, ingestion.wake)
     shelf = StorePorts(stores=SqlStoreRecords(database), attachments=attachments, index=index, embedder=embedder)

@@ -23,6 +23,7 @@ from app.api.gateway import BrowserGateway, Gateway
 from app.api.openness import Openness
 from app.api.streaming import Heartbeats
 from app.db.engine import Database
+from app.documents import reading
 from app.engine.access import Access
 from app.engine.catalog import Catalog, Price
 from app.engine.formats import Formats
@@ -112,6 +113,8 @@ async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
     stack.push_async_callback(database.aclose)
     keys = SqlKeyStore(database)
     store = _store(settings, database, stack)
+    limits = settings.limits
+    reading.configure(at_once=limits.documents_at_once, cpu_seconds=limits.document_cpu_seconds, seconds=limits.document_seconds)
     shelf = library.build(settings, database, stack)
     stored = shelf[0].vector_stores if shelf else None
     tools_here = _tools(settings, stored, stack)

@@ -20,6 +20,7 @@ from app.db.tables import REVISION
 from app.db.writer import DatabaseUnavailable
 from app.engine.access import create_key
 from app.main import create_app
+from app.offload import confinement
 from app.settings import ConfigurationError, Settings, load
 
 _log = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ def serve(settings: Settings) -> int:
         _log.warning(
             "authentication is off: whoever reaches %s:%s may use every model, file and container here", settings.host, settings.port
         )
+    for missing in confinement.lacking():
+        _log.warning("documents are read with limits of time and memory only: this machine has no %s", missing)
     try:
         secret = asyncio.run(_prepare(settings))
     except migrate.MigrationFailed as error:

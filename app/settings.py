@@ -110,6 +110,13 @@ class Limits(_Section):
     tool_calls_at_once: int = Field(default=8, ge=1, le=256, description="Calls of built-in tools that run side by side in one response.")
     tool_seconds: float = Field(default=60.0, gt=0, le=3600, description="For one call of a built-in tool.")
     tool_output_bytes: int = Field(default=48 * 1024, ge=1024, description="What the model reads of one call; the rest is cut.")
+    documents_at_once: int = Field(
+        default=4, ge=1, le=64, description="Documents read at a time in one process, with up to 2 GiB each; one project has at most half."
+    )
+    document_cpu_seconds: float = Field(
+        default=20.0, ge=4, le=600, description="CPU time to read one document; those below 256 KiB get less, down to a quarter."
+    )
+    document_seconds: float = Field(default=60.0, ge=1, le=3600, description="The same on the clock, once its turn has come.")
     fetch_bytes: int = Field(default=16 * 1024 * 1024, ge=1024, description="One page, image or file that is fetched from the web.")
     file_bytes: int = Field(default=512 * 1024 * 1024, ge=1024, description="One uploaded file; larger ones get 413.")
     container_file_bytes: int = Field(default=64 * 1024 * 1024, ge=1024, description="One file that goes into or comes out of a sandbox.")

@@ -1,5 +1,6 @@
 """Files become searchable: jobs that outlive the process which began them.
 
+Projects take turns, and none has all the hands of a process: a thousand files of one do not keep the one of another waiting.
 A job is held by a lease that is renewed while it is worked on; whoever dies leaves it to the others. Whoever loses it (the file was
 removed, changed or cancelled meanwhile) stops, and what is to be done now begins when the lease has ended.
 """
@@ -10,12 +11,14 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
+from math import ceil
 from typing import Protocol
 from uuid import uuid4
 
 import msgspec
 
 from app.documents.base import UnreadableDocument
+from app.fairness import Busy, Turns
 from app.knowledge.base import (
     Attributes,
     Blobs,
@@ -48,8 +51,8 @@ _decode = msgspec.json.Decoder(Attributes).decode
 class ReadText(Protocol):
     """What a document says, by `app.documents.reading`."""
 
-    def __call__(self, content: bytes, *, filename: str) -> Awaitable[str]:
-        """The text. Raises UnreadableDocument."""
+    def __call__(self, content: bytes, *, filename: str, project: str) -> Awaitable[str]:
+        """The text. `project`: whose turn it is. Raises UnreadableDocument and Busy."""
         ...
 
 
@@ -78,14 +81,18 @@ class _Refused(Exception):
 
 
 class Ingestion:
-    """Does jobs. Several may run in one process, sharing the wake-up, and in many."""
+    """Does jobs, as many at a time as its `run` is called side by side, and in many processes."""
 
-    def __init__(self, pipeline: Pipeline, *, read_bytes: int, clock: Callable[[], float], lease_seconds: int = _LEASE_SECONDS) -> None:
-        """`read_bytes`: larger files are not ingested, since a document is read as a whole."""
+    def __init__(
+        self, pipeline: Pipeline, *, read_bytes: int, clock: Callable[[], float], at_once: int = 4, lease_seconds: int = _LEASE_SECONDS
+    ) -> None:
+        """`read_bytes`: larger files are not ingested, since a document is read as a whole. `at_once`: see `app.fairness.Turns`."""
         self._pipeline = pipeline
         self._read_bytes = read_bytes
         self._clock = clock
         self._lease = lease_seconds
+        self._turns = Turns(at_once)
+        self._choosing = asyncio.Lock()
         self._new = asyncio.Event()
 
     def wake(self) -> None:
@@ -109,6 +116,8 @@ class Ingestion:
             except asyncio.CancelledError:  # the process is asked to stop: the next one need not wait for the lease to end
                 await self._pipeline.jobs.release(job)
                 raise
+            finally:
+                self._turns.give_back(job.project_id)
             done += 1
         return done
 
@@ -122,8 +131,17 @@ class Ingestion:
             _log.info("file %s of %s changed while it was being ingested", job.file_id, job.vector_store_id)
 
     async def _claim(self) -> Job | None:
-        now = self._now()
-        return await self._pipeline.jobs.claim(uuid4().hex, now, now + self._lease)
+        """A job of the project whose turn it is, which then has a place."""
+        async with self._choosing:
+            now = self._now()
+            waiting = dict.fromkeys(await self._pipeline.jobs.waiting(now))
+            while (project := self._turns.next(waiting)) is not None:
+                job = await self._pipeline.jobs.claim(uuid4().hex, now, now + self._lease, project)
+                if job is not None:
+                    self._turns.take(project)
+                    return job
+                del waiting[project]  # another process has taken its last one
+        return None
 
     async def _renew(self, job: Job) -> None:
         while True:
@@ -144,6 +162,8 @@ class Ingestion:
             else:
                 await pipeline.index.remove(job.vector_store_id, job.file_id)
                 await pipeline.jobs.settle(job)
+        except Busy as busy:
+            await pipeline.jobs.release(job, self._now() + ceil(busy.retry_after))
         except _Refused as refusal:
             await pipeline.index.remove(job.vector_store_id, job.file_id)
             await pipeline.jobs.fail(job, refusal.code, str(refusal))
@@ -186,10 +206,10 @@ class Ingestion:
         async with aclosing(stored) as pieces:
             content = b"".join([piece async for piece in pieces])
         try:
-            text = await self._pipeline.read(content, filename=record.filename)
+            text = await self._pipeline.read(content, filename=record.filename, project=job.project_id)
         except UnreadableDocument as error:
             raise _Refused("unsupported_file", str(error)) from error
-        passages = await self._pipeline.split(text, size=job.chunk_size, overlap=job.chunk_overlap)
+        passages = await self._pipeline.split(text, size=job.chunk_size, overlap=job.chunk_overlap, project=job.project_id)
         if not passages:
             raise _Refused("invalid_file", "The file has no text.")
         return passages

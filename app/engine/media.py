@@ -21,7 +21,8 @@ from app.documents import reading
 from app.documents.base import UnreadableDocument
 from app.engine.admission import Item
 from app.engine.untrusted import defused
-from app.protocol.errors import InvalidRequest, NotFound
+from app.fairness import Busy
+from app.protocol.errors import ApiError, InvalidRequest, NotFound, RateLimited
 from app.protocol.messages import FilePart, ImagePart, Message, Part, TextPart, User
 from app.protocol.requests import Part as ItemPart
 from app.providers.base import Capabilities
@@ -90,6 +91,19 @@ class _Room:
         self._characters -= characters
 
 
+class _Claim(msgspec.Struct, frozen=True):
+    """One part's claim on the room. Parts are read side by side; what there is room for is decided in their order."""
+
+    room: _Room
+    before: Sequence[asyncio.Event]
+
+    async def take(self, characters: int) -> None:
+        """See `_Room.take`; after all that go before."""
+        for earlier in self.before:
+            await earlier.wait()
+        self.room.take(characters)
+
+
 class Media:
     """Resolves the parts of messages."""
 
@@ -113,18 +127,22 @@ class Media:
         if not work:
             return messages
         asked, room, at_once = _Asked(project_id, can, model, items), _Room(self._limits.body_bytes), asyncio.Semaphore(_AT_ONCE)
+        settlements = [asyncio.Event() for _ in work]
 
-        async def settle(part: Part) -> Part | InvalidRequest:
+        async def settle(number: int, part: Part) -> Part | ApiError:
             async with at_once:
-                return await self._settled(asked, part, room)
+                try:
+                    return await self._settled(asked, part, _Claim(room, settlements[:number]))
+                finally:
+                    settlements[number].set()
 
         async with asyncio.TaskGroup() as tasks:  # the newest first: where there is no room for all, the old ones go
-            results = [tasks.create_task(settle(part)) for part in reversed(work)]
+            results = [tasks.create_task(settle(number, part)) for number, part in enumerate(reversed(work))]
         settled = iter([result.result() for result in reversed(results)])
 
         def replaced(part: Part) -> Part:
             result = next(settled) if _is_open(part, can) else part
-            if isinstance(result, InvalidRequest):
+            if isinstance(result, ApiError):
                 raise result
             return result
 
@@ -136,43 +154,47 @@ class Media:
         found = [part for message in resolved for part in _parts(message)]
         return [new if isinstance(new, ImagePart) else old for old, new in zip(images, found, strict=True)]
 
-    async def _settled(self, asked: _Asked, part: Part, room: _Room) -> Part | InvalidRequest:
+    async def _settled(self, asked: _Asked, part: Part, claim: _Claim) -> Part | ApiError:
         """The part as the upstream takes it, or the error it is for the client, as a value: the first in order is told."""
         try:
-            room.enter()
-            return await self._resolved(asked, part, room)
+            claim.room.enter()
+            return await self._resolved(asked, part, claim)
         except _Unusable as error:
             place = _place(asked.items, part)
             if place is None:
                 return TextPart(f"[{_described(part)} was here, which cannot be shown any more: {error}.]")
             return InvalidRequest(f"Invalid '{place}': {error}.", code=error.code, param=place)
+        except Busy as busy:
+            place = _place(asked.items, part)
+            message = f"{_described(part)} of the request could not be read now. {busy}"
+            return RateLimited(message, code="documents_busy", param=place, retry_after=busy.retry_after)
 
-    async def _resolved(self, asked: _Asked, part: Part, room: _Room) -> Part:
+    async def _resolved(self, asked: _Asked, part: Part, claim: _Claim) -> Part:
         match part:
             case ImagePart():
                 if not asked.can.images:
                     raise _NotTaken(f"the model '{asked.model}' does not take images here")
-                return await _image(await self._load(asked.project_id, part), part.detail, room)
+                return await _image(await self._load(asked.project_id, part), part.detail, claim)
             case FilePart():
                 loaded = await self._load(asked.project_id, part)
-                return await self._document(asked, loaded, room)
+                return await self._document(asked, loaded, claim)
             case TextPart():
                 return part
 
-    async def _document(self, asked: _Asked, loaded: _Loaded, room: _Room) -> Part:
+    async def _document(self, asked: _Asked, loaded: _Loaded, claim: _Claim) -> Part:
         if _image_type(loaded.content) is not None:
             if not asked.can.images:
                 raise _NotTaken(f"it is an image, and the model '{asked.model}' does not take images here")
-            return await _image(loaded, "auto", room)
+            return await _image(loaded, "auto", claim)
         if asked.can.files and loaded.content.startswith(_PDF) and len(loaded.content) <= _IMAGE_BYTES:
             data = await asyncio.to_thread(_data_uri, "application/pdf", loaded.content)
-            room.take(len(data))
+            await claim.take(len(data))
             return FilePart(loaded.filename, file_data=data)
-        text = _quoted(loaded.filename, await self._text(loaded))
-        room.take(len(text))
+        text = _quoted(loaded.filename, await self._text(asked.project_id, loaded))
+        await claim.take(len(text))
         return TextPart(text)
 
-    async def _text(self, loaded: _Loaded) -> str:
+    async def _text(self, project: str, loaded: _Loaded) -> str:
         """The document's text; recent ones are kept, since every turn of a conversation asks for them."""
         told = f"\0{loaded.filename}\0{loaded.content_type}\0{loaded.charset}\0{loaded.url}"
         key = await asyncio.to_thread(lambda: hashlib.sha256(loaded.content + told.encode()).digest())
@@ -181,9 +203,11 @@ class Media:
             return self._texts[key]
         try:
             if loaded.url is None:
-                text = await reading.text(loaded.content, filename=loaded.filename, content_type=loaded.content_type)
+                text = await reading.text(loaded.content, filename=loaded.filename, content_type=loaded.content_type, project=project)
             else:
-                page = await reading.article(loaded.content, url=loaded.url, content_type=loaded.content_type or "", charset=loaded.charset)
+                page = await reading.article(
+                    loaded.content, url=loaded.url, content_type=loaded.content_type or "", charset=loaded.charset, project=project
+                )
                 text = page.text
         except UnreadableDocument as error:
             raise _Unusable(_clause(str(error))) from error
@@ -199,12 +223,12 @@ class Media:
             case ImagePart(file_id=str(file_id)) | FilePart(file_id=str(file_id), file_data=None):
                 return await self._uploaded(project_id, file_id)
             case ImagePart(url=url):
-                return await self._fetched(url, None, min(_IMAGE_BYTES, self._limits.fetch_bytes), ("image/*",))
+                return await self._fetched(project_id, url, None, min(_IMAGE_BYTES, self._limits.fetch_bytes), ("image/*",))
             case FilePart(file_data=str(data), filename=filename):
                 content, content_type = await asyncio.to_thread(_decoded, data)
                 return _Loaded(content, filename or "document", content_type)
             case FilePart(file_url=url, filename=filename):
-                return await self._fetched(url or "", filename, self._limits.fetch_bytes, ())
+                return await self._fetched(project_id, url or "", filename, self._limits.fetch_bytes, ())
 
     async def _uploaded(self, project_id: str, file_id: str) -> _Loaded:
         if self._files is None:
@@ -215,9 +239,9 @@ class Media:
             raise _Unusable(_clause(error.message)) from error
         return _Loaded(found.content, found.filename)
 
-    async def _fetched(self, url: str, filename: str | None, limit: int, accept: Sequence[str]) -> _Loaded:
+    async def _fetched(self, project_id: str, url: str, filename: str | None, limit: int, accept: Sequence[str]) -> _Loaded:
         try:
-            page = await self._fetcher.get(url, limit=limit, seconds=_FETCH_SECONDS, accept=accept)
+            page = await self._fetcher.on_behalf(project_id).get(url, limit=limit, seconds=_FETCH_SECONDS, accept=accept)
         except FetchRefused as error:
             raise _Unusable(_clause(str(error))) from error
         name = filename or unquote(basename(urlsplit(page.url).path)) or page.url
@@ -239,14 +263,14 @@ def _is_open(part: Part, can: Capabilities) -> bool:
             return not (can.files and data is not None and data.startswith("data:application/pdf") and part.filename)
 
 
-async def _image(loaded: _Loaded, detail: str, room: _Room) -> ImagePart:
+async def _image(loaded: _Loaded, detail: str, claim: _Claim) -> ImagePart:
     kind = _image_type(loaded.content)
     if kind is None:
         raise _Unusable(f"it is no image that models take: {_IMAGE_KINDS} are")
     if len(loaded.content) > _IMAGE_BYTES:
         raise _Unusable(f"the image is larger than {_IMAGE_BYTES // 2**20} MiB")
     url = await asyncio.to_thread(_data_uri, kind, loaded.content)
-    room.take(len(url))
+    await claim.take(len(url))
     return ImagePart(url, detail)
 
 

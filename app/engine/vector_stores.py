@@ -9,6 +9,7 @@ import msgspec
 
 from app.engine.files import UploadedFiles, cut, new_id
 from app.engine.store_files import Chunking, StoreFiles, no_such_store
+from app.fairness import Busy
 from app.knowledge.base import (
     Attachments,
     Embedder,
@@ -21,7 +22,7 @@ from app.knowledge.base import (
     StoreTotals,
     Vectors,
 )
-from app.protocol.errors import NotFound, Unavailable
+from app.protocol.errors import NotFound, RateLimited, Unavailable
 from app.protocol.filters import parse_filter
 from app.protocol.paging import Page
 from app.tools.base import FileContent, FileHit, FileQuery
@@ -139,7 +140,7 @@ class VectorStores:
         await self._living(project_id, vector_store_ids)
 
     async def search(self, project_id: str, query: FileQuery) -> Sequence[FileHit]:
-        """The best passages for any of the queries. Raises NotFound, InvalidRequest, Unavailable."""
+        """The best passages for any of the queries. Raises NotFound, InvalidRequest, RateLimited, Unavailable."""
         now = self._now()
         filters = None if query.filters is None else parse_filter(query.filters, "filters")
         living = await self._living(project_id, query.vector_store_ids)
@@ -151,7 +152,7 @@ class VectorStores:
             search = Search(
                 vector_store_ids=query.vector_store_ids,
                 text=text,
-                vector=await self._embedded(text),
+                vector=await self._embedded(project_id, text),
                 limit=query.limit,
                 filters=filters,
                 score_threshold=query.score_threshold,
@@ -186,9 +187,13 @@ class VectorStores:
         totals = await self._ports.stores.totals([record.id for record in records])
         return [Store(record, totals[record.id], _status(record, totals[record.id], self._now())) for record in records]
 
-    async def _embedded(self, text: str) -> Vectors:
+    async def _embedded(self, project_id: str, text: str) -> Vectors:
         try:
-            return await self._ports.embedder.query(text)
+            return await self._ports.embedder.query(text, project=project_id)
+        except Busy as busy:
+            raise RateLimited(
+                f"The question could not be searched for now. {busy}", code="searches_busy", retry_after=busy.retry_after
+            ) from busy
         except EmbeddingFailed as error:
             raise Unavailable(f"The embedding model did not answer: {error}.", code="embeddings_unavailable", retry_after=1.0) from error
 

@@ -242,8 +242,7 @@ class Attachments(Protocol):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Something to be done for a file in a store, which only the holder of `owner` does, as long as its lease lasts."""
 
-    kind: Literal["ingest", "empty", "remove"]
-    """`empty`: forget the passages; `remove`: and the attachment, too."""
+    kind: Literal["ingest", "empty", "remove"]  # `empty`: forget the passages; `remove`: and the attachment, too
     vector_store_id: str
     file_id: str
     project_id: str
@@ -257,8 +256,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 class Jobs(Protocol):
     """What is to be done, shared by all replicas. A job whose holder has died is due again after its lease."""
 
-    async def claim(self, owner: str, now: int, until: int) -> Job | None:
-        """The job that has been due for longest, for nobody else until that time. `owner` is new for every claim."""
+    async def waiting(self, now: int) -> Sequence[str]:
+        """The projects that have jobs due, first the one whose job has been due for longest."""
+        ...
+
+    async def claim(self, owner: str, now: int, until: int, project_id: str) -> Job | None:
+        """The project's job that has been due for longest, for nobody else until that time. `owner` is new for every claim."""
         ...
 
     async def renew(self, job: Job, until: int) -> bool:
@@ -277,8 +280,8 @@ class Jobs(Protocol):
         """Let it be tried again from that time."""
         ...
 
-    async def release(self, job: Job) -> None:
-        """Give it back at once, as if it had not been tried."""
+    async def release(self, job: Job, due: int = 0) -> None:
+        """Give it back, as if it had not been tried, to be done from that time."""
         ...
 
     async def settle(self, job: Job) -> None:
@@ -296,8 +299,8 @@ class Passage(msgspec.Struct, frozen=True):
 class Split(Protocol):
     """Cuts a text into passages."""
 
-    async def __call__(self, text: str, *, size: int, overlap: int) -> Sequence[Passage]:
-        """Passages of at most `size` tokens that share `overlap` with the one before; none for a text without words."""
+    async def __call__(self, text: str, *, size: int, overlap: int, project: str) -> Sequence[Passage]:
+        """Passages of at most `size` tokens, sharing `overlap` with the one before; none without words. `project`: whose turn it is."""
         ...
 
 
@@ -307,8 +310,7 @@ class Vectors(msgspec.Struct, frozen=True):
     model: str
     """Vectors of different models cannot be compared."""
     dimensions: int
-    data: bytes
-    """float32 in this machine's order, `dimensions` of them a vector."""
+    data: bytes  # float32 in this machine's order, `dimensions` of them a vector
 
 
 class Hit(msgspec.Struct, frozen=True):
@@ -330,8 +332,7 @@ class Search(msgspec.Struct, frozen=True, kw_only=True):
 
     vector_store_ids: tuple[str, ...]
     text: str
-    vector: Vectors
-    """One."""
+    vector: Vectors  # one
     limit: int
     filters: Filter | None = None
     score_threshold: float = 0.0
@@ -387,8 +388,8 @@ class Embedder(Protocol):
         """One vector for each text of a document; however many there are."""
         ...
 
-    async def query(self, text: str) -> Vectors:
-        """One vector for a question."""
+    async def query(self, text: str, *, project: str = "") -> Vectors:
+        """One vector for a question; `project`: whose turn it is. Raises Busy."""
         ...
 
     async def aclose(self) -> None:

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
-from app import offload
 from app.knowledge.base import Passage
 from app.knowledge.words import DENSE
+from app.offload.protocol import Limits
+from app.offload.workers import Workers
 
-_SECONDS = 120.0
+_WORKERS = Workers(Limits(seconds=120.0), places=2)
 _LONGEST_HEADING = 160
 """Characters of a heading that goes before a passage."""
 _BYTES_A_TOKEN = 4
@@ -46,9 +47,9 @@ class _Piece(NamedTuple):
     """The heading it stands under; a heading stands under itself."""
 
 
-async def split(text: str, *, size: int, overlap: int) -> list[Passage]:
+async def split(text: str, *, size: int, overlap: int, project: str) -> list[Passage]:
     """See `base.Split`; in a worker process. Raises OffloadFailed."""
-    return await offload.run(passages, text, size, overlap, seconds=_SECONDS, kind="passages")
+    return await _WORKERS.run(passages, text, size, overlap, project=project)
 
 
 def passages(text: str, size: int, overlap: int) -> list[Passage]:

@@ -53,8 +53,9 @@ class HttpEmbedder:
         """See the port."""
         return await self._vectors(texts, _PAUSES)
 
-    async def query(self, text: str) -> Vectors:
-        """See the port. Somebody waits for the answer, so there is one more try and no patience."""
+    async def query(self, text: str, *, project: str = "") -> Vectors:
+        """See the port. Somebody waits for the answer, so there is one more try and no patience. The server takes no turns."""
+        del project
         return await self._vectors([text], _PAUSES[:1])
 
     async def _vectors(self, texts: Sequence[str], pauses: Sequence[float]) -> Vectors:

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
-from app import offload
 from app.knowledge.base import EmbeddingFailed, Vectors
+from app.offload.protocol import Limits
+from app.offload.workers import OffloadFailed, Workers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,10 +25,12 @@ _MODEL = "multilingual-e5-small"
 _DIMENSIONS = 384
 _AT_ONCE = 4
 """Texts in a call: some five seconds of a slow processor."""
-_PASSAGES_SECONDS = 120.0
-_QUERY_SECONDS = 30.0
 _LONGEST = 4000
 """Characters of a text: more than 512 tokens of any language, and the rest is not read."""
+_Role = Literal["query", "passage"]
+_WAITING = 64
+"""Questions of one project."""
+_WORKERS: dict[_Role, Workers] = {"query": Workers(Limits(seconds=30.0), waiting=_WAITING), "passage": Workers(Limits(seconds=120.0))}
 
 
 class LocalEmbedder:
@@ -35,28 +38,26 @@ class LocalEmbedder:
 
     async def passages(self, texts: Sequence[str]) -> Vectors:
         """See the port."""
-        data = [
-            await _embed("passage", texts[start : start + _AT_ONCE], seconds=_PASSAGES_SECONDS) for start in range(0, len(texts), _AT_ONCE)
-        ]
+        data = [await _embed("passage", texts[start : start + _AT_ONCE], "") for start in range(0, len(texts), _AT_ONCE)]
         return Vectors(_MODEL, _DIMENSIONS, b"".join(data))
 
-    async def query(self, text: str) -> Vectors:
+    async def query(self, text: str, *, project: str = "") -> Vectors:
         """See the port."""
-        return Vectors(_MODEL, _DIMENSIONS, await _embed("query", [text], seconds=_QUERY_SECONDS))
+        return Vectors(_MODEL, _DIMENSIONS, await _embed("query", [text], project))
 
     async def aclose(self) -> None:
         """The workers end by themselves."""
 
 
-async def _embed(role: Literal["query", "passage"], texts: Sequence[str], *, seconds: float) -> bytes:
+async def _embed(role: _Role, texts: Sequence[str], project: str) -> bytes:
     short = [text[:_LONGEST] for text in texts]
     try:
-        return await offload.run(_vectors, role, short, seconds=seconds, kind=f"embed-{role}")
-    except (offload.OffloadFailed, ImportError, RuntimeError) as error:
+        return await _WORKERS[role].run(_vectors, role, short, project=project)
+    except OffloadFailed as error:
         raise EmbeddingFailed(f"the built-in embedding model: {error}") from error
 
 
-def _vectors(role: Literal["query", "passage"], texts: list[str]) -> bytes:
+def _vectors(role: _Role, texts: list[str]) -> bytes:
     """In the worker: the vectors of the texts, whose role the model was taught to be told."""
     found = _model().query(texts) if role == "query" else _model().passage(texts)
     return array("f", found.ravel().tolist()).tobytes()

@@ -15,7 +15,6 @@ import msgspec
 from sqlalchemy import ColumnElement, Insert, RowMapping, Update, and_, delete, insert, literal, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app import offload
 from app.db.engine import Database
 from app.db.searching import POSITION_BITS, SEGMENT
 from app.db.tables import passage_files, passage_stores, passages
@@ -24,6 +23,8 @@ from app.knowledge.base import Attributes, Hit, KnowledgeUnavailable, Passage, S
 from app.knowledge.ranking import choose, fuse
 from app.knowledge.relevance import FITTING, SCALES, Relevance
 from app.knowledge.words import asked, words_of_all
+from app.offload.protocol import Limits
+from app.offload.workers import OffloadFailed, Workers
 from app.protocol.errors import InvalidRequest
 from app.protocol.filters import fits
 
@@ -31,7 +32,7 @@ STATES = ("draft", "ready", "gone")
 FLOAT = 4
 """Bytes of a number in `Vectors`."""
 
-_WORDS_SECONDS = 120.0
+_WORKERS = Workers(Limits(seconds=120.0))
 _MOST_WORDS = 32
 """Of a query."""
 _LONGEST_QUERY = 2000
@@ -299,8 +300,8 @@ def marked(store: int) -> str:
 async def words_apart(texts: Sequence[str]) -> list[str]:
     """The words of each text, joined by spaces; from a worker process."""
     try:
-        return await offload.run(words_of_all, texts, seconds=_WORDS_SECONDS, kind="passages")
-    except offload.OffloadFailed as error:
+        return await _WORKERS.run(words_of_all, texts)
+    except OffloadFailed as error:
         raise KnowledgeUnavailable(f"the words of a text: {error}") from error
 
 

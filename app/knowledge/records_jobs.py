@@ -5,10 +5,10 @@ Taking a job moves its `due_at` to the end of the lease: whoever dies leaves a j
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from sqlalchemy import bindparam, delete, select, tuple_, update
+from sqlalchemy import bindparam, delete, func, select, tuple_, update
 
 from app.db.engine import Database
 from app.db.tables import vector_store_files
@@ -21,13 +21,13 @@ _KEY = tuple_(_a.vector_store_id, _a.file_id)
 _queue = vector_store_files.alias("queue").c
 _DUE = (
     select(_queue.vector_store_id, _queue.file_id)
-    .where(_queue.due_at <= bindparam("now"))
+    .where(_queue.due_at <= bindparam("now"), _queue.project_id == bindparam("project"))
     .order_by(_queue.due_at, _queue.created_at, _queue.file_id)
     .limit(1)
     .with_for_update(skip_locked=True)  # SQLite knows no row locks and needs none: it has one writer
     .cte("due")  # Postgres asks a plain subquery as often as its plan likes, and would lock another row each time
 )
-_IS_DUE = select(_queue.file_id).where(_queue.due_at <= bindparam("now")).limit(1)
+_WAITING = select(_queue.project_id).where(_queue.due_at <= bindparam("now")).group_by(_queue.project_id).order_by(func.min(_queue.due_at))
 _CLAIM = (
     update(vector_store_files)
     .where(_KEY.in_(select(_DUE.c.vector_store_id, _DUE.c.file_id)))
@@ -57,7 +57,7 @@ _FAIL = (
     .values(status="failed", usage_bytes=0, error_code=bindparam("code"), error_message=bindparam("message"), **_DONE)
 )
 _POSTPONE = update(vector_store_files).where(*_HELD).values(owner=None, due_at=bindparam("until"))
-_RELEASE = update(vector_store_files).where(*_HELD).values(owner=None, due_at=0, attempts=_a.attempts - 1)
+_RELEASE = update(vector_store_files).where(*_HELD).values(owner=None, due_at=bindparam("until"), attempts=_a.attempts - 1)
 _EMPTIED = update(vector_store_files).where(*_HELD).values(usage_bytes=0, **_DONE)
 _REMOVED = delete(vector_store_files).where(*_HELD)
 
@@ -68,17 +68,20 @@ class SqlJobs:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def claim(self, owner: str, now: int, until: int) -> Job | None:
-        """Take the job that has waited longest."""
-        if not await fetch(self._database, _IS_DUE, {"now": now}):
-            return None  # without a look, an idle process would ask for SQLite's write lock again and again
+    async def waiting(self, now: int) -> Sequence[str]:
+        """See the port. A look without a lock: an idle process would ask for SQLite's write lock again and again."""
+        return [row["project_id"] for row in await fetch(self._database, _WAITING, {"now": now})]
+
+    async def claim(self, owner: str, now: int, until: int, project_id: str) -> Job | None:
+        """Take the project's job that has waited longest."""
+        values = {"now": now, "until": until, "new_owner": owner, "project": project_id}
         with database_errors():
             async with self._database.transaction() as connection:
-                row = (await connection.execute(_CLAIM, {"now": now, "until": until, "new_owner": owner})).mappings().first()
+                row = (await connection.execute(_CLAIM, values)).mappings().first()
         if row is None:
             return None
-        values = dict(row)
-        return Job(kind=_KINDS[values.pop("status")], owner=owner, **values)
+        found = dict(row)
+        return Job(kind=_KINDS[found.pop("status")], owner=owner, **found)
 
     async def renew(self, job: Job, until: int) -> bool:
         """Move the lease on."""
@@ -96,9 +99,9 @@ class SqlJobs:
         """Give it back."""
         await self._change(_POSTPONE, job, until=due)
 
-    async def release(self, job: Job) -> None:
+    async def release(self, job: Job, due: int = 0) -> None:
         """Give it back untried."""
-        await self._change(_RELEASE, job)
+        await self._change(_RELEASE, job, until=due)
 
     async def settle(self, job: Job) -> None:
         """A cancelled file stays in the list, a removed one goes."""

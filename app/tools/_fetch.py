@@ -15,8 +15,9 @@ import ssl
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from app.fairness import Busy, FairQueue
 from app.tools._fetch_addresses import AddressGuard, Resolve, look_up
-from app.tools.base import FetchRefused, Page
+from app.tools.base import Fetcher, FetchRefused, Page
 
 if TYPE_CHECKING:
     import httpx2
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from app.tools._fetch_web import Web
 
 _LOOK_UP_SECONDS = 10.0
+_WAITING = 256
+"""Fetches of one project that wait for their turn."""
 
 
 class GuardedFetcher:
@@ -32,13 +35,21 @@ class GuardedFetcher:
     http and https only; ports 80, 443 and from 1024 up; no user names in URLs; at most five redirects, each checked like the first
     address (https may lead to http: nothing secret is sent). Every address of a host is checked, and the connection goes to a checked
     one. robots.txt is kept to if `robots` says so. `resolve` and `tls` stand in for the system's name servers and certificates.
+    `at_once` are the fetches at a time, of which one project has at most half.
     """
 
     def __init__(
-        self, *, allow: Sequence[str] = (), robots: bool = True, resolve: Resolve = look_up, tls: ssl.SSLContext | None = None
+        self,
+        *,
+        allow: Sequence[str] = (),
+        robots: bool = True,
+        resolve: Resolve = look_up,
+        tls: ssl.SSLContext | None = None,
+        at_once: int = 128,
     ) -> None:
         """Raises ValueError for an entry of `allow` that is no network. Opens nothing."""
         self._guard = AddressGuard(allow, resolve=resolve)
+        self._queue = FairQueue(at_once, waiting=_WAITING)
         self._robots = robots
         self._tls = tls
         self._web: Web | None = None
@@ -47,13 +58,21 @@ class GuardedFetcher:
     async def get(
         self, url: str, *, limit: int, seconds: float, accept: Sequence[str] = (), headers: Sequence[tuple[str, str]] = ()
     ) -> Page:
-        """See `Fetcher.get`. `seconds` is for all of it: look-ups, robots.txt, redirects, the body however slowly it drips."""
+        """See `Fetcher.get`. `seconds` is for all of it: its turn, look-ups, robots.txt, redirects, the body however slowly it drips."""
+        return await self.get_for("", url, limit=limit, seconds=seconds, accept=accept, headers=headers)
+
+    async def get_for(
+        self, project: str, url: str, *, limit: int, seconds: float, accept: Sequence[str], headers: Sequence[tuple[str, str]]
+    ) -> Page:
+        """`get` on behalf of a project."""
         web = await self._started()
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds), self._queue.place(project):
                 return await web.page(url, limit=limit, accept=accept, headers=headers)
         except TimeoutError as error:
             raise FetchRefused(f"The page did not come within {seconds:g} seconds.") from error
+        except Busy as error:
+            raise FetchRefused(f"The page was not fetched. {error}") from error
 
     async def check(self, url: str) -> None:
         """See `Fetcher.check`. A library that resolves again can still be led elsewhere: better give it `guarded_client`."""
@@ -63,6 +82,10 @@ class GuardedFetcher:
                 await web.check(url)
         except TimeoutError as error:
             raise FetchRefused(f"The address was not found within {_LOOK_UP_SECONDS:g} seconds.") from error
+
+    def on_behalf(self, project_id: str) -> Fetcher:
+        """See `Fetcher.on_behalf`."""
+        return _OnBehalf(self, project_id)
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -79,6 +102,21 @@ class GuardedFetcher:
         from app.tools._fetch_web import Web  # noqa: PLC0415 - the HTTP client costs 18 MiB, which a gateway at rest need not hold
 
         return Web(self._guard, robots=self._robots, tls=self._tls)
+
+
+class _OnBehalf:
+    """A `Fetcher` of one project."""
+
+    def __init__(self, fetcher: GuardedFetcher, project_id: str) -> None:
+        self._fetcher = fetcher
+        self._project_id = project_id
+        self.check = fetcher.check
+        self.on_behalf = fetcher.on_behalf
+
+    async def get(
+        self, url: str, *, limit: int, seconds: float, accept: Sequence[str] = (), headers: Sequence[tuple[str, str]] = ()
+    ) -> Page:
+        return await self._fetcher.get_for(self._project_id, url, limit=limit, seconds=seconds, accept=accept, headers=headers)
 
 
 def guarded_transport(allow: Sequence[str]) -> httpx2.AsyncBaseTransport:

@@ -47,11 +47,11 @@ _ONLY_SCRIPTS = "The page is made by JavaScript, which is not run here; without,
 _CUT = "(The page is very long: only its first part was read.)"
 
 
-async def article(page: Page) -> Article:
-    """Title and main text of what was fetched. Raises UnreadableDocument."""
+async def article(page: Page, project: str = "") -> Article:
+    """Title and main text of what was fetched. `project`: whose turn it is. Raises UnreadableDocument and Busy."""
     body, whole = await asyncio.to_thread(_lean, page)
     try:
-        found = await reading.article(body, url=page.url, content_type=page.content_type, charset=page.charset)
+        found = await reading.article(body, url=page.url, content_type=page.content_type, charset=page.charset, project=project)
     except UnreadableDocument:
         if page.content_type in _PAGES and _SCRIPT.search(page.body):
             raise UnreadableDocument(_ONLY_SCRIPTS) from None

@@ -228,6 +228,10 @@ class Fetcher(Protocol):
         """Raises FetchRefused unless the address may be asked (for libraries that connect by themselves, such as MCP's)."""
         ...
 
+    def on_behalf(self, project_id: str) -> Fetcher:
+        """The same for one project, whose turns these fetches then are; without, all take turns as one."""
+        ...
+
 
 class FileContent(msgspec.Struct, frozen=True):
     """An uploaded file."""

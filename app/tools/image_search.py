@@ -99,7 +99,7 @@ class _Session:
     note: str | None = None
 
     def __init__(self, engines: Engines, context: ToolContext) -> None:
-        self._engines = engines
+        self._engines = msgspec.structs.replace(engines, fetcher=engines.fetcher.on_behalf(context.project_id))
         self._context = context
 
     def item(self, call: HostedCall) -> ImageSearchCall:
@@ -108,7 +108,8 @@ class _Session:
     async def run(self, call: HostedCall) -> ToolOutcome:
         asked = _read(call.arguments)
         image = self._image(asked.img_idx)
-        content = await cut_out(await load(self._engines.fetcher, image.url, self._engines.image_bytes), asked.bbox)
+        loaded = await load(self._engines.fetcher, image.url, self._engines.image_bytes)
+        content = await cut_out(loaded, asked.bbox, project=self._context.project_id)
         url = image.url if asked.bbox == WHOLE and await self._is_public(image.url) else None
         found = await self._by_image(Sample(content, url, _CANDIDATES)) or await self._by_words(content)
         alike = dict(found)
@@ -151,15 +152,18 @@ class _Session:
             if not self._engines.words.names:
                 raise ToolFailure("The image search does not work at the moment: no search service answered.") from None
             return []
-        return await compare(self._engines.fetcher, sample.content, presentable(found)[:_CANDIDATES])
+        return await self._compared(sample.content, presentable(found))
 
     async def _by_words(self, content: bytes) -> list[tuple[FoundImage, float | None]]:
         """Those that look most like it first."""
         if not self._engines.words.names:
             return []
         candidates = await by_words.search(self._engines.words, await self._describe(content), _CANDIDATES)
-        compared = await compare(self._engines.fetcher, content, candidates[:_CANDIDATES])
+        compared = await self._compared(content, candidates)
         return sorted(compared, key=lambda found: found[1] or 0.0, reverse=True)
+
+    async def _compared(self, content: bytes, candidates: Sequence[FoundImage]) -> list[tuple[FoundImage, float | None]]:
+        return await compare(self._engines.fetcher, content, candidates[:_CANDIDATES], project=self._context.project_id)
 
     async def _describe(self, content: bytes) -> list[str]:
         image = ImagePart(f"data:image/jpeg;base64,{base64.b64encode(content).decode()}")

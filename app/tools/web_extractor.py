@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import msgspec
 
 from app.documents.base import UnreadableDocument
+from app.fairness import Busy
 from app.protocol.hosted import HostedCall, HostedItem, WebExtractorCall
 from app.protocol.messages import FunctionTool
 from app.tools import _page_text as page_text
@@ -154,13 +155,13 @@ class _Pages:
         self._limit = limit
         self._recent: Recent[_Text] = Recent(weight=_CACHE_BYTES, seconds=_CACHE_SECONDS)
 
-    async def read(self, url: str, seconds: float) -> _Text:
-        """Raises FetchRefused, UnreadableDocument."""
+    async def read(self, url: str, seconds: float, project: str) -> _Text:
+        """Raises FetchRefused, UnreadableDocument, Busy."""
         known = self._recent.get(url)
         if known is not None:
             return known
-        page = await self._fetcher.get(url, limit=self._limit, seconds=seconds, accept=_ACCEPT)
-        article = await page_text.article(page)
+        page = await self._fetcher.on_behalf(project).get(url, limit=self._limit, seconds=seconds, accept=_ACCEPT)
+        article = await page_text.article(page, project)
         text = _Text(page.url, " ".join(article.title.split())[:300] or page.url, _cut(article.text.strip(), _KEPT_BYTES))
         self._recent.put(url, text, len(text.text.encode()))
         return text
@@ -207,8 +208,8 @@ class _Session:
         """One page, in about `size` bytes."""
         try:
             async with asyncio.timeout_at(begun + self._seconds * _READING_SHARE):
-                page = await self._pages.read(url, self._seconds * _FETCHING_SHARE)
-        except (FetchRefused, UnreadableDocument) as error:
+                page = await self._pages.read(url, self._seconds * _FETCHING_SHARE, self._context.project_id)
+        except (FetchRefused, UnreadableDocument, Busy) as error:
             return _Report(f"{url} could not be read: {error}")
         except TimeoutError:
             return _Report(f"{url} could not be read: it takes too long.")

@@ -13,6 +13,7 @@ import msgspec
 
 from app.discovery import constants
 from app.documents.base import UnreadableDocument
+from app.fairness import Busy
 from app.protocol.hosted import HostedCall, OpenPageAction, SearchAction, UrlSource, WebSearchCall
 from app.protocol.messages import FunctionTool
 from app.tools import _page_text as page_text
@@ -154,11 +155,14 @@ class _Session:
 
     async def _open_page(self, url: str) -> ToolOutcome:
         self._check_domain(url)
+        project = self._context.project_id
         try:
-            page = await self._tool.fetcher.get(url, limit=self._tool.page_bytes, seconds=_PAGE_SECONDS, accept=_PAGE_TYPES)
+            page = await self._tool.fetcher.on_behalf(project).get(
+                url, limit=self._tool.page_bytes, seconds=_PAGE_SECONDS, accept=_PAGE_TYPES
+            )
             self._check_domain(page.url)
-            read = await page_text.article(page)
-        except (FetchRefused, UnreadableDocument) as error:
+            read = await page_text.article(page, project)
+        except (FetchRefused, UnreadableDocument, Busy) as error:
             raise ToolFailure(str(error)) from error
         title = " ".join(read.title.split()) or page.url
         number = self._context.cite(UrlCitation(page.url, title))

@@ -106,7 +106,7 @@ class WebSearchImage:
         check_entry(raw, place)
 
         async def begin(context: ToolContext) -> _Session:
-            return _Session(self._engines, self._fetcher, context)
+            return _Session(self._engines, self._fetcher.on_behalf(context.project_id), context)
 
         return ToolRequest(open=begin, echo=_ENTRY, names=(_TYPE,), native=_ENTRY)
 

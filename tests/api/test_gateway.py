@@ -36,7 +36,7 @@ async def _counted(path: str, method: str = "GET") -> str:
         return
 
     scope: Scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b"", "headers": []}
-    await Gateway(app, metrics)(scope, receive, send)
+    await Gateway(app, metrics, None)(scope, receive, send)
     (route,) = re.findall(r'gateway_http_requests_total\{[^}]*?route="(.*?)"[,}]', metrics.render().decode())
     return route
 

@@ -15,6 +15,7 @@ from app.engine.files import NewFile, UploadedFiles
 from app.engine.ingestion import Ingestion, Pipeline
 from app.engine.store_files import StoreFiles
 from app.engine.vector_stores import StorePorts, VectorStores
+from app.fairness import Busy
 from app.knowledge.base import Attributes, EmbeddingFailed, FileRecord, Hit, Passage, Search, Vectors
 from app.knowledge.blobs import StoredBlobs
 from app.knowledge.records_attachments import SqlAttachments
@@ -100,6 +101,7 @@ class Embedder:
         self.calls = 0
         self.failing = False
         self.deadly = False
+        self.busy: set[str] = set()
 
     async def passages(self, texts: Sequence[str]) -> Vectors:
         self.calls += 1
@@ -111,7 +113,9 @@ class Embedder:
             raise EmbeddingFailed("The embedding server is away.")
         return Vectors("words", 1, bytes(4 * len(texts)))
 
-    async def query(self, text: str) -> Vectors:
+    async def query(self, text: str, *, project: str = "") -> Vectors:
+        if project in self.busy:
+            raise Busy("Later.")
         if self.failing:
             raise EmbeddingFailed("The embedding server is away.")
         return Vectors("words", 1, bytes(4))
@@ -159,14 +163,15 @@ async def pieces(content: bytes) -> AsyncGenerator[bytes]:
         yield content[start : start + 16_384]
 
 
-async def read_text(content: bytes, *, filename: str) -> str:
+async def read_text(content: bytes, *, filename: str, project: str) -> str:
     """Text files only."""
+    del project
     if not filename.endswith(".txt"):
         raise UnreadableDocument("The format of the file is not supported.")
     return content.decode()
 
 
-async def split_lines(text: str, *, size: int, overlap: int) -> Sequence[Passage]:
+async def split_lines(text: str, *, size: int, overlap: int, project: str) -> Sequence[Passage]:
     """A passage a line."""
-    del size, overlap
+    del size, overlap, project
     return [Passage(number, line) for number, line in enumerate(text.splitlines())]

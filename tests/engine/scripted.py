@@ -85,6 +85,11 @@ class NoWeb:
         """Refuses."""
         raise FetchRefused(f"No page at {url}.")
 
+    def on_behalf(self, project_id: str) -> NoWeb:
+        """Refuses everybody."""
+        del project_id
+        return self
+
 
 def no_media() -> Media:
     """Files and images of requests, as long as there are none that have to be loaded."""

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from pathlib import Path
 
+import msgspec
 import pytest
 from sqlalchemy import select
 
 from app.db.engine import Database
 from app.db.tables import vector_store_files
+from app.documents import reading
 from app.engine.store_files import Chunking, NewStoreFile
 from app.engine.vector_stores import NewStore
 from app.knowledge.base import Attachment, FileRecord
+from app.offload.protocol import Limits
+from app.offload.workers import Workers
 from app.tools.base import FileQuery
 from tests.engine.library import LEASE, PROJECT, READ_BYTES, Killed, Library, build
 
@@ -28,9 +33,9 @@ def replica(library: Library, database: Database, tmp_path: Path) -> Library:
     return build(database, tmp_path / "files", shared=library)
 
 
-async def _stored(library: Library, *files: FileRecord) -> str:
+async def _stored(library: Library, *files: FileRecord, project: str = PROJECT) -> str:
     new = NewStore(name="", description=None, metadata={}, expires_days=None, file_ids=[file.id for file in files], chunking=Chunking())
-    return (await library.stores.create(PROJECT, new)).record.id
+    return (await library.stores.create(project, new)).record.id
 
 
 async def _renewed(library: Library, database: Database) -> None:
@@ -217,3 +222,47 @@ async def test_a_file_deleted_before_its_turn_is_only_removed(library: Library) 
     assert await library.ingestion.work() == 1
     assert library.embedder.calls == 0
     assert (await library.stores.get(PROJECT, store)).totals.total == 0
+
+
+async def test_the_file_of_a_project_does_not_wait_for_the_many_of_another(library: Library) -> None:
+    many = [await library.upload(b"text %d" % number, project="greedy") for number in range(8)]
+    await _stored(library, *many, project="greedy")
+    library.embedder.open.clear()
+    async with asyncio.TaskGroup() as group:
+        working = [group.create_task(library.ingestion.work()) for _ in range(4)]
+        for done in itertools.islice(asyncio.as_completed(working), 2):  # they find no job that they may take
+            assert await done == 0
+
+        file = await library.upload(b"whales")
+        store = await _stored(library, file)
+        other = group.create_task(library.ingestion.work())
+        async with asyncio.timeout(30):
+            while library.embedder.calls < 3:  # noqa: ASYNC110 - two of the greedy project, and this one
+                await asyncio.sleep(0.01)
+        library.embedder.open.set()
+    assert (await _shown(library, store, file)).status == "completed"
+    assert sum(task.result() for task in [*working, other]) == 9
+
+
+async def test_projects_take_turns_where_jobs_are_done_one_by_one(library: Library) -> None:
+    for project, count in (("a", 4), ("b", 2), ("c", 1)):
+        files = [await library.upload(b"%d" % number, f"{project}{number}.txt", project=project) for number in range(count)]
+        await _stored(library, *files, project=project)
+    assert await library.ingestion.work() == 7
+    order = "".join(filename[0] for filename, _, _ in library.index.files.values())
+    assert [sorted(order[:3]), sorted(order[3:5]), order[5:]] == [["a", "b", "c"], ["a", "b"], "aa"]
+
+
+async def test_a_job_that_may_not_be_read_now_waits_and_is_not_counted(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = await library.upload(b"whales")
+    store = await _stored(library, file)
+    with monkeypatch.context() as patch:
+        patch.setattr(reading, "_readers", Workers(Limits(seconds=60), waiting=0))
+        reads = msgspec.structs.replace(library.ingestion._pipeline, read=reading.text)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        patch.setattr(library.ingestion, "_pipeline", reads)
+        for _ in range(6):  # more often than a job is tried
+            assert await library.ingestion.work() == 1
+            assert await library.ingestion.work() == 0
+            library.clock.now += 60
+    assert await library.ingestion.work() == 1
+    assert (await _shown(library, store, file)).status == "completed"

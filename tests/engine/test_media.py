@@ -14,9 +14,12 @@ import msgspec
 import pytest
 from PIL import Image
 
+from app.documents import reading
 from app.engine.admission import Item
 from app.engine.media import Media
-from app.protocol.errors import InvalidRequest, NotFound
+from app.offload import protocol as offload
+from app.offload.workers import Workers
+from app.protocol.errors import InvalidRequest, NotFound, RateLimited
 from app.protocol.messages import Assistant, FilePart, ImagePart, Message, Part, TextPart, User
 from app.protocol.requests import parse_item
 from app.providers.base import Capabilities
@@ -295,3 +298,15 @@ async def test_tools_get_the_images_by_their_numbers(media: Media, uploads: Uplo
     link, gone = ImagePart("https://x.example/i.png"), ImagePart("", file_id="file-9")
     expected = [link, gone, ImagePart(data_uri(picture("png"), "image/png"))]
     assert await media.images("p", [link, gone, ImagePart("", file_id="file-1")]) == expected
+
+
+async def test_a_project_with_too_many_documents_waiting_is_told_to_come_again(media: Media, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_readers", Workers(offload.Limits(seconds=60), waiting=0))
+    part = FilePart("a.txt", file_data=data_uri(b"hello", "text/plain"))
+    sent = item({"type": "input_file", "filename": "a.txt", "file_data": part.file_data})
+    with pytest.raises(RateLimited) as caught:
+        await resolved(media, part, items=[sent])
+    assert (caught.value.code, caught.value.param) == ("documents_busy", "input[0].content[0].file_data")
+    assert caught.value.retry_after
+    with pytest.raises(RateLimited):  # of an earlier turn: nothing is left out, since it can be read in a moment
+        await resolved(media, part)

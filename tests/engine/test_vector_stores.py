@@ -11,7 +11,7 @@ from app.db.engine import Database
 from app.engine.store_files import Chunking, NewStoreFile
 from app.engine.vector_stores import NewStore, StoreChange
 from app.knowledge.base import Attributes
-from app.protocol.errors import InvalidRequest, NotFound, Unavailable
+from app.protocol.errors import InvalidRequest, NotFound, RateLimited, Unavailable
 from app.protocol.paging import Page
 from app.tools.base import FileQuery
 from tests.engine.library import PROJECT, Library, build
@@ -249,3 +249,13 @@ async def test_a_search_without_its_model_is_said(library: Library) -> None:
     library.embedder.failing = True
     with pytest.raises(Unavailable, match="embedding"):
         await library.stores.search(PROJECT, _query(store, "whales"))
+
+
+async def test_too_many_questions_of_a_project_are_refused_and_anothers_are_not(library: Library) -> None:
+    store, _ = await _filled(library, "whales sing")
+    library.embedder.busy = {PROJECT}
+    with pytest.raises(RateLimited) as refused:
+        await library.stores.search(PROJECT, _query(store, "whales"))
+    assert (refused.value.code, refused.value.retry_after) == ("searches_busy", 5.0)
+    library.embedder.busy = {"another"}
+    assert len(await library.stores.search(PROJECT, _query(store, "whales"))) == 1

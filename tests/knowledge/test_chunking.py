@@ -110,4 +110,4 @@ def test_hostile_texts_take_time_in_proportion(text: str) -> None:
 
 
 async def test_it_is_done_in_another_process() -> None:
-    assert [passage.text for passage in await split(ENGLISH * 3, size=800, overlap=400)] == [(ENGLISH * 3).strip()]
+    assert [passage.text for passage in await split(ENGLISH * 3, size=800, overlap=400, project="p")] == [(ENGLISH * 3).strip()]

@@ -322,3 +322,37 @@ async def test_many_pages_at_once(site: Site, fetcher: GuardedFetcher) -> None:
     site.pages["*"] = echo
     pages = await asyncio.gather(*(fetcher.get(site.url(f"/{n}"), limit=100, seconds=10) for n in range(30)))
     assert [page.body.decode() for page in pages] == [f"/{n}" for n in range(30)]
+
+
+async def test_silent_sites_of_one_project_do_not_hold_up_another(site: Site) -> None:
+    fetcher = GuardedFetcher(allow=["127.0.0.1"], robots=False, at_once=2)
+    site.pages["/silent"] = Answer.never()
+    site.pages["/quick"] = Answer.text("quick")
+    greedy, other = fetcher.on_behalf("greedy"), fetcher.on_behalf("other")
+    async with asyncio.TaskGroup() as tasks:
+        waiting = [tasks.create_task(greedy.get(site.url("/silent"), limit=10, seconds=60)) for _ in range(4)]
+        await visited(site)
+        assert (await other.get(site.url("/quick"), limit=10, seconds=30)).body == b"quick"
+        assert site.paths == ["/silent", "/quick"]
+        for task in waiting:
+            task.cancel()
+    await fetcher.aclose()
+
+
+async def test_waiting_for_a_turn_is_part_of_the_time(site: Site) -> None:
+    fetcher = GuardedFetcher(allow=["127.0.0.1"], robots=False, at_once=1)
+    site.pages["/silent"] = Answer.never()
+    async with asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(fetcher.on_behalf("a").get(site.url("/silent"), limit=10, seconds=60))
+        await visited(site)
+        assert "did not come within 0.1 seconds" in await refusal(fetcher, site.url("/quick"), seconds=0.1)
+        first.cancel()
+    assert site.paths == ["/silent"]
+    await fetcher.aclose()
+
+
+async def visited(site: Site) -> None:
+    """Somebody has come."""
+    async with asyncio.timeout(30):
+        while not site.visits:  # noqa: ASYNC110 - the site is in another thread
+            await asyncio.sleep(0.01)

@@ -6,14 +6,13 @@ import asyncio
 import binascii
 from collections.abc import Sequence
 
-from app import offload
+from app.offload.protocol import Limits
+from app.offload.workers import OffloadFailed, Workers
 from app.tools.base import Fetcher, FetchRefused, ToolFailure
 from app.tools.images.base import FoundImage
 from app.tools.images.pictures import Box, Unusable, crop, similarities
 
-_WORKERS = "images"
-_CROP_SECONDS = 20.0
-_COMPARE_SECONDS = 30.0
+_WORKERS = Workers(Limits(seconds=30.0, cpu_seconds=20.0, memory_bytes=2 * 1024**3), places=2, refusal=Unusable)
 _LOAD_SECONDS = 15.0
 _CANDIDATE_SECONDS = 6.0
 _CANDIDATE_BYTES = 2 * 1024 * 1024
@@ -43,15 +42,15 @@ def _from_data(url: str, limit: int) -> bytes:
         raise ToolFailure("The image cannot be loaded: its data: URI is not in base64.") from error
 
 
-async def cut_out(content: bytes, box: Box) -> bytes:
-    """The part of the image in `box`, as a JPEG. Raises ToolFailure."""
+async def cut_out(content: bytes, box: Box, *, project: str) -> bytes:
+    """The part of the image in `box`, as a JPEG; `project`: whose turn it is. Raises ToolFailure."""
     try:
-        return await offload.run(crop, content, box, seconds=_CROP_SECONDS, kind=_WORKERS)
-    except (Unusable, offload.OffloadFailed) as error:
+        return await _WORKERS.run(crop, content, box, project=project)
+    except (Unusable, OffloadFailed) as error:
         raise ToolFailure(f"The image cannot be used: {error}.") from error
 
 
-async def compare(fetcher: Fetcher, sought: bytes, images: Sequence[FoundImage]) -> list[tuple[FoundImage, float | None]]:
+async def compare(fetcher: Fetcher, sought: bytes, images: Sequence[FoundImage], *, project: str) -> list[tuple[FoundImage, float | None]]:
     """Those of the images that can be loaded and seen, in order, each with its similarity to the one that is sought.
 
     Where a picture brings the worker down, nobody's similarity is known: None.
@@ -64,8 +63,8 @@ async def compare(fetcher: Fetcher, sought: bytes, images: Sequence[FoundImage])
     if not seen:
         return []
     try:
-        likeness = await offload.run(similarities, sought, [content for _, content in seen], seconds=_COMPARE_SECONDS, kind=_WORKERS)
-    except offload.OffloadFailed:
+        likeness = await _WORKERS.run(similarities, sought, [content for _, content in seen], project=project)
+    except OffloadFailed:
         return [(image, None) for image, _ in seen]
     return [(image, alike) for (image, _), alike in zip(seen, likeness, strict=True) if alike is not None]
 

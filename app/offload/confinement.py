@@ -1,0 +1,111 @@
+"""A worker gives up what it has no need of, by the filters that sandboxed code has (`app/sandbox/inside`).
+
+What reads the files of strangers then cannot open files but those of the program, write any, reach the network, or start or touch other
+processes. Where the machine has no such filters, `lacking` says so and the limits of time and memory are all there is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import struct
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+_SYSTEM = (
+    "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/fonts", "/usr/share/zoneinfo", "/etc/ld.so.cache",
+    "/etc/localtime", "/etc/mime.types", "/dev/urandom", "/dev/random", "/dev/zero", "/sys/devices/system/cpu",
+    "/proc/cpuinfo", "/proc/meminfo",
+)  # fmt: skip
+_PACKAGES = ("site-packages", "dist-packages")
+_MAPPED_BYTES = 6 * 1024**3
+"""Beyond what may be written to: libraries and models. It also bounds memory that is shared, and so counted nowhere else."""
+_THREADS = 1024
+"""Of all workers, where they have a user of their own."""
+_USER = 61_917
+"""Of workers where root may choose: nobody's, so that they own no file."""
+_CREATE_RULESET, _VERSION_FLAG = 444, 1
+_SECCOMP = {"x86_64": 317, "aarch64": 277}
+_GET_ACTION_AVAIL, _RETURN_ERRNO = 2, 0x00050000
+_CAPABILITY_VERSION = 0x20080522
+
+
+def lacking() -> Sequence[str]:
+    """Of what workers are confined by, what this machine does not have; nothing is changed."""
+    if sys.platform != "linux":
+        return ["seccomp and Landlock, which are Linux's"]
+    missing: list[str] = []
+    if not _has_filter():
+        missing.append("a seccomp filter (files of strangers could start processes and reach the network)")
+    if not _has_landlock():
+        missing.append("Landlock, Linux 5.13 or newer (files of strangers could read what the gateway can)")
+    return missing
+
+
+def confine(memory_bytes: int) -> None:
+    """Once, before anything of a stranger is read. Raises OSError where the machine has a filter and it cannot be used."""
+    if sys.platform != "linux":
+        return
+    from app.sandbox.inside import confine as sandbox  # noqa: PLC0415 - for Linux only
+
+    readable = _readable()
+    own_user = {"NPROC": _THREADS} if _became_nobody(readable) else {}
+    sandbox.limit({"AS": memory_bytes + _MAPPED_BYTES} | own_user)
+    if _has_landlock():
+        sandbox.landlock([path for path in readable if os.access(path, os.R_OK)], ["/dev/null"])
+    if _has_filter():
+        sandbox.filter_calls(shares_files=True)
+    else:
+        sandbox.end_with_service()
+
+
+def _has_filter() -> bool:
+    number = _SECCOMP.get(platform.machine())
+    action = ctypes.c_uint32(_RETURN_ERRNO)
+    return number is not None and _call(number, ctypes.c_uint(_GET_ACTION_AVAIL), ctypes.c_uint(0), ctypes.byref(action)) == 0
+
+
+def _has_landlock() -> bool:
+    return _call(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION_FLAG)) >= 1
+
+
+def _call(number: int, *arguments: object) -> int:
+    result: int = ctypes.CDLL(None).syscall(ctypes.c_long(number), *arguments)
+    return result
+
+
+def _readable() -> Sequence[str]:
+    """The interpreter and its libraries, and of a checkout, where data may lie beside the program, nothing but the program."""
+    program = Path(__file__).resolve().parents[1]
+    imported = [Path(entry) for entry in sys.path if entry]
+    libraries = [path for path in imported if path.name in _PACKAGES or not (path / program.name).exists()]
+    return [*_SYSTEM, *map(str, (program, Path(sys.base_prefix, "lib"), *libraries))]
+
+
+def _became_nobody(readable: Sequence[str]) -> bool:
+    """Root becomes another user, where that one can read what is needed; else it stays, without root's capabilities."""
+    if os.geteuid() != 0:
+        return False
+    existing = [path for path in readable if os.path.lexists(path)]
+    try:
+        os.seteuid(_USER)
+    except OSError:  # a container whose root may not change
+        _drop_capabilities()
+        return False
+    visible = all(os.access(path, os.R_OK, effective_ids=True) for path in existing)
+    os.seteuid(0)
+    if visible:
+        os.setgroups([])
+        os.setresgid(_USER, _USER, _USER)
+        os.setresuid(_USER, _USER, _USER)
+    else:
+        _drop_capabilities()
+    return visible
+
+
+def _drop_capabilities() -> None:
+    header, none = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION, 0)), ctypes.create_string_buffer(24)
+    if ctypes.CDLL(None, use_errno=True).capset(header, none) != 0:
+        raise OSError(ctypes.get_errno(), "capset")

@@ -1,0 +1,165 @@
+"""Worker processes: functions called in them, with limits, by turns of the projects.
+
+Workers start when they are needed and end after five idle minutes, so that a gateway that never needs them pays nothing, and their
+memory goes with them. They are plain subprocesses that threads speak to: unlike those of the pools of anyio and the standard library
+they can be killed at any moment, belong to no event loop, do not run the main program again, and find no keys in their environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from math import ceil
+from typing import TypeVar, cast
+
+import msgspec
+
+from app.fairness import FairQueue
+from app.offload.process import Process, Setup
+from app.offload.protocol import Answer, BrokenAnswer, Done, Failed, Limits, OutOfMemory, Refused, result
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+_IDLE_SECONDS = 300
+_MOST_CALLS = 200
+"""Of one process: whatever a library has leaked or a document has left in it goes."""
+_LONGEST_REFUSAL = 1000
+"""Characters of a sentence that a worker gives as its reason."""
+
+
+class OffloadFailed(Exception):
+    """The work took too long, too much memory, or ended its process; the message is a clause that begins with "it" or "the"."""
+
+
+class Workers:
+    """The worker processes of one kind. What they have loaded stays at hand, and none works for two projects."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        places: int = 1,
+        waiting: int | None = None,
+        refusal: type[Exception] | None = None,
+        confined: bool = True,
+    ) -> None:
+        """`places`: calls at a time; one project has at most half of them.
+
+        `waiting`: the most calls of a project that wait for a place. `refusal`: what the work raises for input it does not take; it is
+        raised again with its message. `confined`: no files but those of the program, no network, no processes, where this machine can.
+        """
+        self._limits = limits
+        self._refusal = refusal
+        self._queue = FairQueue(places, waiting=waiting, seconds=None if waiting is None else limits.seconds)
+        self._setup = Setup(limits.memory_bytes, refusal, confined)
+        self._places = places
+        self._idle: list[tuple[str, Process, asyncio.TimerHandle]] = []
+        _kinds.append(self)
+
+    async def run(self, work: Callable[..., T], *arguments: object, project: str = "", share: float = 1.0) -> T:
+        """Call `work`, a module's function whose arguments can be pickled and whose annotated result msgspec knows.
+
+        `share`: how much of the CPU time it may take. Raises what `refusal` names, OffloadFailed, and Busy when the project has too much
+        waiting. A call that takes longer than its limits, or whose caller is cancelled, is killed; waiting does not count.
+        """
+        cpu = self._limits.cpu_seconds
+        limits = msgspec.structs.replace(self._limits, cpu_seconds=None if cpu is None else ceil(cpu * share))
+        async with self._queue.place(project):
+            answer, found = await self._asked(project, limits, work, arguments)
+        match answer:
+            case Done():
+                return cast("T", found)
+            case Refused(message) if self._refusal is not None:
+                raise self._refusal(message[:_LONGEST_REFUSAL])
+            case OutOfMemory():
+                raise OffloadFailed(self._too_much_memory)
+            case Refused(reason) | Failed(reason):
+                _log.error("%s failed in a worker process: %s", work.__qualname__, reason[-4000:])
+                raise OffloadFailed("it cannot be worked on here; the log says why")
+
+    async def _asked(self, project: str, limits: Limits, work: Callable[..., T], arguments: tuple[object, ...]) -> tuple[Answer, object]:
+        """Ask a worker. Raises OffloadFailed; then the worker is gone."""
+        process = self._take(project)
+
+        def ask() -> tuple[Answer, object]:
+            answer = process.call((limits.seconds, limits.cpu_seconds, work, arguments), limits.answer_bytes)
+            return answer, result(answer, work) if isinstance(answer, Done) else None
+
+        try:
+            async with asyncio.timeout(limits.seconds):
+                told = await asyncio.get_running_loop().run_in_executor(_threads, ask)
+        except TimeoutError as late:
+            raise OffloadFailed(f"it took more than {limits.seconds:g} s") from late
+        except BrokenAnswer as error:
+            raise OffloadFailed(str(error)) from error
+        except (OSError, EOFError) as ended:
+            raise OffloadFailed(await self._why(process, limits)) from ended
+        else:
+            if not isinstance(told[0], Failed) and process.calls < _MOST_CALLS:
+                self._give_back(project, process)
+            return told
+        finally:
+            if not process.idle:
+                process.kill()
+                _threads.submit(process.end)
+
+    async def _why(self, process: Process, limits: Limits) -> str:
+        """Why the process ended by itself."""
+        code = await asyncio.get_running_loop().run_in_executor(_threads, process.ending)
+        if code == -getattr(signal, "SIGXCPU", 0) and limits.cpu_seconds is not None:
+            return f"it took more than {limits.cpu_seconds:g} s of CPU time"
+        return f"it ended the process that worked on it: it is malformed, or {self._too_much_memory.removeprefix('it ')}"
+
+    @property
+    def _too_much_memory(self) -> str:
+        return f"it needs more than {self._limits.memory_bytes / 2**30:g} GiB of memory"
+
+    def _take(self, project: str) -> Process:
+        """The project's worker that was used last, or a new one."""
+        for entry in reversed(self._idle):
+            owner, process, retirement = entry
+            if owner == project:
+                retirement.cancel()
+                self._idle.remove(entry)
+                if process.alive:
+                    process.idle = False
+                    return process
+                _threads.submit(process.end)
+                break
+        return Process(self._setup)
+
+    def _give_back(self, project: str, process: Process) -> None:
+        """It is idle now, and ends if it stays so, or if others have become idle since."""
+        process.idle = True
+        retirement = asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._retire, process)
+        self._idle.append((project, process, retirement))
+        while len(self._idle) > self._places:
+            self._retire(self._idle[0][1])
+
+    def _retire(self, process: Process) -> None:
+        for entry in self._idle:
+            if entry[1] is process:
+                entry[2].cancel()
+        self._idle = [entry for entry in self._idle if entry[1] is not process]
+        _threads.submit(process.end)
+
+    def end(self) -> None:
+        """The program ends."""
+        for _, process, _ in self._idle:
+            process.end()
+        self._idle.clear()
+
+
+_threads = ThreadPoolExecutor(max_workers=64, thread_name_prefix="offload")
+_kinds: list[Workers] = []
+
+
+@atexit.register
+def _end() -> None:
+    for workers in _kinds:
+        workers.end()
