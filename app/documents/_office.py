@@ -20,13 +20,14 @@ _ESCAPED = re.compile(r"\\([!~<>+.`\\#*_\[\](){}-])")
 _PICTURE = re.compile(r"\\?!\[([^\]\n]*)\]\([^()\n]*\)")
 _BOOKMARK = re.compile(r"(?<!!)\[([^\[\]\n]*)\]\(#[^()\n]*\)")
 _COMMENT_MARK = re.compile(r"(?<=\S)\[cmt:(\w+)\]")
+_NOTHING = Reading("")
 _FURNITURE = ("header", "footer")
 _NO_PICTURE_NAME = re.compile(r"(?:image|picture|图片|图像)?[ _-]?\d*(?:\.\w{3,4})?$", re.IGNORECASE)
 _MASTER_PAGE = "odp-master-page"
 
 
-def read(content: bytes, kind: str) -> Reading:
-    """What the document says; `kind` is its usual file name extension. Raises UnreadableDocument."""
+def read(content: bytes, kind: str, beside: Reading = _NOTHING) -> Reading:
+    """What the document says, and `beside` it; `kind` is its usual file name extension. Raises UnreadableDocument."""
     document = _extracted(content, f"document.{kind}")
     furniture = list(_furniture(document))
     if kind in ("xlsx", "xlsb", "xls", "ods"):
@@ -34,13 +35,13 @@ def read(content: bytes, kind: str) -> Reading:
     else:
         text, pictures = _tidy("\n\n".join(_slides(document)) if kind == "pptx" else _content(document))
     around = [f"{layer.capitalize()}: {line}" for layer, line in furniture if line not in text]
-    whole = "\n\n".join(part for part in [*around, text] if part.strip())
+    whole = "\n\n".join(part for part in [*around, text, beside.text] if part.strip())
     if not whole.strip():
         raise UnreadableDocument("The document has no text.")
     unread = [f"{pictures} picture{'' if pictures == 1 else 's'}"] if pictures else []
     if deleted := sum(str(revision.kind) == "deletion" for revision in document.revisions or ()):
         unread.append(f"{deleted} tracked deletion{'' if deleted == 1 else 's'}")
-    return Reading(whole, (*unread, *(warning.message for warning in document.processing_warnings)))
+    return Reading(whole, (*unread, *beside.unread, *(warning.message for warning in document.processing_warnings)))
 
 
 def _extracted(content: bytes, filename: str) -> Any:

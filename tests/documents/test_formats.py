@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import lzma
+import sys
 from email.message import EmailMessage
 from io import BytesIO
 from pathlib import Path
@@ -131,3 +133,24 @@ async def test_what_office_wrote_before_2007_is_read(name: str, text: str) -> No
 async def test_an_archive_is_refused() -> None:
     with pytest.raises(UnreadableDocument, match="is an archive, not a document"):
         await reading.text(archive({"a.docx": "x", "b.txt": "y"}), filename="a.zip")
+
+
+_WITHOUT = """
+import sys
+sys.modules["xberg"] = None
+from app.documents import _formats
+from app.documents.base import UnreadableDocument
+try:
+    _formats.text(sys.stdin.buffer.read(), "a.rtf", None)
+except UnreadableDocument as error:
+    print(error)
+print(_formats.text(b"<html><body><p>a page</p></body></html>", "a.html", None))
+"""
+
+
+async def test_where_the_engine_is_not_to_be_had_its_formats_are_refused_by_name() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _WITHOUT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await process.communicate(b"{\\rtf1 hi}")
+    assert said.decode().splitlines() == ["Documents of the format rtf cannot be read on this platform.", "a page"]

@@ -158,3 +158,16 @@ async def test_a_list_level_that_no_list_has_does_no_harm() -> None:
     item(document, "deep", 1, 999_999_999)
     item(document, "list of no name", 77)
     assert "deep" in await reading.text(saved(document), filename="a.docx")
+
+
+async def test_what_is_entered_in_an_old_form_is_read() -> None:
+    def field(inner: str) -> str:
+        return f'<w:r {_W}><w:fldChar w:fldCharType="begin"><w:ffData>{inner}</w:ffData></w:fldChar><w:fldChar w:fldCharType="end"/></w:r>'
+
+    document = docx.Document()
+    boxes = ['<w:checkBox><w:checked w:val="1"/></w:checkBox>', '<w:checkBox><w:default w:val="0"/></w:checkBox>']
+    cities = '<w:ddList><w:result w:val="1"/><w:listEntry w:val="Hangzhou"/><w:listEntry w:val="Beijing"/></w:ddList>'
+    for text, inner in (("yes ", boxes[0]), ("no ", boxes[1]), ("city ", cities)):
+        paragraph: Any = document.add_paragraph(text)
+        paragraph._p.append(parse_xml(field(inner)))  # noqa: SLF001 - the library has no other way
+    assert await read(document) == ["yes \u2612", "no \u2610", "city Beijing"]
