@@ -26,6 +26,8 @@ _PAGE_TYPES = ("text/html", "application/xhtml+xml")
 _MAIL_NAMES = (".eml", ".mht", ".mhtml")
 _MAIL_TYPES = ("message/rfc822", "multipart/related", "application/x-mimearchive")
 _MAIL = re.compile(rb"(?:From|To|Cc|Date|Subject|Received|Return-Path|Message-ID|MIME-Version|X-[\w-]+|Delivered-To):[ \t]", re.IGNORECASE)
+_BLANK_LINE = re.compile(rb"\r?\n\r?\n")
+_CHARSET = re.compile(rb"charset=\"?([\w-]+)", re.IGNORECASE)
 _NOTEBOOK = ".ipynb"
 _DRAWN = re.compile(r'"image/[\w+.-]+"\s*:')
 """A picture among what a cell of a notebook has made."""
@@ -66,7 +68,7 @@ def _old_office(content: bytes) -> Reading:
 
 
 def _rich_text(content: bytes) -> Reading:
-    return _office.read(content, "rtf")
+    return _office.read(content, "rtf", Reading("", ("comments",) if b"\\annotation" in content else ()))
 
 
 _image = _refusal("The file is an image, not a document.")
@@ -104,7 +106,7 @@ def _read(content: bytes, filename: str, content_type: str, charset: str | None)
     if _is_page(content, name, content_type):
         return _web.document(_plain.decode(content, charset or _web.declared_charset(content)))
     if _is_mail(content, name, content_type):
-        return _office.read(content, "mhtml" if name.endswith(_MAIL_NAMES[1:]) else "eml")
+        return _office.read(_with_readable_head(content), "mhtml" if name.endswith(_MAIL_NAMES[1:]) else "eml")
     written = _plain.decode(content, charset or _web.declared_charset(content))
     if name.endswith(_NOTEBOOK) and _source.is_json(written):
         found = _office.read(written.encode(), "ipynb")
@@ -134,6 +136,16 @@ def _begins_as_page(content: bytes) -> bool:
 
 def _is_mail(content: bytes, name: str, content_type: str) -> bool:
     return (name.endswith(_MAIL_NAMES) or content_type in _MAIL_TYPES) and _MAIL.search(content[:_PDF_WITHIN]) is not None
+
+
+def _with_readable_head(mail: bytes) -> bytes:
+    """Header lines that are written in an old encoding, which the standard does not allow, as UTF-8."""
+    end = _BLANK_LINE.search(mail)
+    head = mail[: end.start()] if end else mail
+    if head.isascii():
+        return mail
+    said = _CHARSET.search(mail)
+    return _plain.decode(head, said[1].decode() if said else None).encode() + mail[len(head) :]
 
 
 def _known(content: bytes) -> Callable[[bytes], Reading] | None:

@@ -21,6 +21,9 @@ _PICTURE = re.compile(r"\\?!\[([^\]\n]*)\]\([^()\n]*\)")
 _BOOKMARK = re.compile(r"(?<!!)\[([^\[\]\n]*)\]\(#[^()\n]*\)")
 _COMMENT_MARK = re.compile(r"(?<=\S)\[cmt:(\w+)\]")
 _NOTHING = Reading("")
+_SHEETS = ("xlsx", "xlsb", "xls", "ods")
+_WITH_FURNITURE = ("docx", "doc", "odt", "rtf", "odp")
+"""Where headers and footers are only in the tree of the document, which is dear."""
 _FURNITURE = ("header", "footer")
 _NO_PICTURE_NAME = re.compile(r"(?:image|picture|图片|图像)?[ _-]?\d*(?:\.\w{3,4})?$", re.IGNORECASE)
 _MASTER_PAGE = "odp-master-page"
@@ -28,9 +31,9 @@ _MASTER_PAGE = "odp-master-page"
 
 def read(content: bytes, kind: str, beside: Reading = _NOTHING) -> Reading:
     """What the document says, and `beside` it; `kind` is its usual file name extension. Raises UnreadableDocument."""
-    document = _extracted(content, f"document.{kind}")
+    document = _extracted(content, kind)
     furniture = list(_furniture(document))
-    if kind in ("xlsx", "xlsb", "xls", "ods"):
+    if kind in _SHEETS:
         text, pictures = "\n\n".join(_sheets(document)), 0
     else:
         text, pictures = _tidy("\n\n".join(_slides(document)) if kind == "pptx" else _content(document))
@@ -44,19 +47,34 @@ def read(content: bytes, kind: str, beside: Reading = _NOTHING) -> Reading:
     return Reading(whole, (*unread, *beside.unread, *(warning.message for warning in document.processing_warnings)))
 
 
-def _extracted(content: bytes, filename: str) -> Any:
+def _extracted(content: bytes, kind: str) -> Any:
     try:
         import xberg  # noqa: PLC0415 - heavy
     except ImportError as error:
-        raise UnreadableDocument(f"Documents of the format {filename.rpartition('.')[2]} cannot be read on this platform.") from error
-    config = xberg.ExtractionConfig(
+        raise UnreadableDocument(f"Documents of the format {kind} cannot be read on this platform.") from error
+    # Never "uri": it would be fetched.
+    given = xberg.ExtractInput(kind="bytes", bytes=content, filename=f"document.{kind}")
+    try:
+        result: Any = asyncio.run(_extract(xberg, given, _config(xberg, kind)))
+    except RuntimeError as error:
+        raise _refusal(str(error)) from error
+    if not result.results:
+        raise _refusal("; ".join(str(error.message) for error in result.errors))
+    document = result.results[0]
+    if "zip" in document.mime_type.replace("epub+zip", ""):  # it lists what is inside
+        raise UnreadableDocument("The document is damaged.")
+    return document
+
+
+def _config(xberg: Any, kind: str) -> Any:
+    return xberg.ExtractionConfig(
         output_format="markdown",
         escape_markdown=False,
         use_cache=False,
         disable_ocr=True,
         enable_quality_processing=False,
         extraction_timeout_secs=None,  # the worker process has limits of its own
-        include_document_structure=True,
+        include_document_structure=kind in _WITH_FURNITURE,
         pages=xberg.PageConfig(extract_pages=True),
         concurrency=xberg.ConcurrencyConfig(max_threads=1),
         max_archive_depth=0,
@@ -74,15 +92,6 @@ def _extracted(content: bytes, filename: str) -> Any:
             max_archive_size=256 * 2**20, max_files_in_archive=20_000, max_content_size=_MOST_BYTES, max_table_cells=_MOST_CELLS
         ),
     )
-    # Never "uri": it would be fetched.
-    given = xberg.ExtractInput(kind="bytes", bytes=content, filename=filename)
-    try:
-        result: Any = asyncio.run(_extract(xberg, given, config))
-    except RuntimeError as error:
-        raise _refusal(str(error)) from error
-    if not result.results:
-        raise _refusal("; ".join(str(error.message) for error in result.errors))
-    return result.results[0]
 
 
 async def _extract(xberg: Any, given: Any, config: Any) -> Any:

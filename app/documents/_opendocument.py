@@ -7,6 +7,7 @@ from typing import Any
 from app.documents._package import Package, serialized
 
 _CONTENT = "content.xml"
+_TEMPLATE = b"-template"
 _TABLE = "{urn:oasis:names:tc:opendocument:xmlns:table:1.0}"
 _TEXT = "{urn:oasis:names:tc:opendocument:xmlns:text:1.0}"
 _OFFICE = "{urn:oasis:names:tc:opendocument:xmlns:office:1.0}"
@@ -16,16 +17,19 @@ _VALUES = ("value", "date-value", "time-value", "boolean-value", "currency")
 
 def completed(package: Package) -> bytes:
     """The document with these as text."""
+    changed: dict[str, bytes] = {}
+    declared = package.part("mimetype")
+    if _TEMPLATE in declared:  # otherwise the same
+        changed["mimetype"] = declared.partition(_TEMPLATE)[0]
     content = package.tree(_CONTENT)
-    if content is None:
-        return package.content
-    change = _show if package.kind == "ods" else _uncover
-    return package.replaced({_CONTENT: serialized(content)}) if change(content) else package.content
+    if content is not None and (_show if package.kind == "ods" else _uncover)(content):
+        changed[_CONTENT] = serialized(content)
+    return package.replaced(changed)
 
 
 def _show(content: Any) -> bool:
     """What a cell shows is its text; a formula that was never calculated is shown itself."""
-    changed = False
+    changed = _close_up(content)
     for cell in content.iter(f"{_TABLE}table-cell"):
         kind, formula, paragraph = cell.get(f"{_OFFICE}value-type"), cell.get(f"{_TABLE}formula"), cell.find(f"{_TEXT}p")
         if kind is None and formula and paragraph is None:
@@ -39,6 +43,22 @@ def _show(content: Any) -> bool:
             cell.attrib.pop(name, None)
         changed = True
     return changed
+
+
+def _close_up(content: Any) -> bool:
+    """Rows without text need not be repeated, nor cells without text at the end of a row; a sheet's last row repeats a million times."""
+    changed = False
+    for row in content.iter(f"{_TABLE}table-row"):
+        if len(row) and not _says(row[-1]) and row[-1].attrib.pop(f"{_TABLE}number-columns-repeated", None):
+            changed = True
+        if row.get(f"{_TABLE}number-rows-repeated") and not any(_says(cell) for cell in row):
+            del row.attrib[f"{_TABLE}number-rows-repeated"]
+            changed = True
+    return changed
+
+
+def _says(cell: Any) -> bool:
+    return cell.get(f"{_OFFICE}value-type") is not None or cell.get(f"{_TABLE}formula") is not None or len(cell) > 0
 
 
 def _uncover(content: Any) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from app.documents import _number_format
@@ -13,6 +14,8 @@ _STYLES = "xl/styles.xml"
 _SHEETS = "xl/worksheets/"
 _MOST_FORMULA = 8192
 """Characters that Excel allows."""
+_MOST_MOVED = 200
+"""Characters of a formula that is written anew for each row; of a longer one each row shows the first."""
 _FORMULA_OR_TRUTH = re.compile(rb"<(?:\w+:)?f[\s/>]|\bt=.b.")
 _FAR = re.compile(rb"\br=.(?:[A-Z]{2,}|[A-Z]*\d{5})")
 """Columns from AA on, rows from 10000 on."""
@@ -51,46 +54,54 @@ def _formats(styles: Any | None) -> dict[str, str]:
 
 
 def _complete(sheet: Any, formats: Mapping[str, str]) -> bool:
-    space = str(sheet.tag)[1:].partition("}")[0]
+    space = str(sheet.tag).partition("}")[0] + "}"
     shared: dict[str, tuple[str, str]] = {}
     changed = False
-    for cell in sheet.iter(f"{{{space}}}c"):
-        formula, value = cell.find(f"{{{space}}}f"), cell.find(f"{{{space}}}v")
-        text = None
-        if formula is not None:
-            text = _formula(cell, formula, shared)
-        if value is not None and value.text:
-            text = _shown(cell, value.text, formats)
-        if text is None:
+    for formula in list(sheet.iter(f"{space}f")):
+        cell = formula.getparent()
+        text, value = _formula(cell, formula, shared), cell.find(f"{space}v")
+        if text is not None and (value is None or not value.text):
+            cell.remove(formula)
+            _write(cell, value if value is not None else cell.makeelement(f"{space}v"), text)
+            changed = True
+    for cell in sheet.iter(f"{space}c"):
+        kind, code = cell.get("t", "n"), formats.get(cell.get("s"))
+        if kind != "b" and (kind != "n" or code is None):
             continue
-        _write(cell, text, space)
-        changed = True
+        value = cell.find(f"{space}v")
+        text = (
+            None
+            if value is None or not value.text
+            else _TRUTHS.get(value.text)
+            if code is None or kind == "b"
+            else _shown(value.text, code)
+        )
+        if text is not None:
+            _write(cell, value, text)
+            changed = True
     return _close_up(sheet, space) or changed
 
 
-def _shown(cell: Any, value: str, formats: Mapping[str, str]) -> str | None:
-    kind = cell.get("t", "n")
-    if kind == "b":
-        return _TRUTHS.get(value)
-    return _number_format.shown(value, formats[cell.get("s")]) if kind == "n" and cell.get("s") in formats else None
+_shown = lru_cache(maxsize=65_536)(_number_format.shown)
 
 
 def _close_up(sheet: Any, space: str) -> bool:
     """Rows and columns without a cell are taken out where there are far more of them than of others: nobody can hold the whole sheet."""
-    rows = sheet.findall(f"{{{space}}}sheetData/{{{space}}}row")
-    placed = [(row, cell, found) for row in rows for cell in row if (found := _CELL.match(cell.get("r") or ""))]
-    columns = sorted({found[1] for _, _, found in placed}, key=lambda letters: (len(letters), letters))
-    numbers = [found[2].lstrip("0").rjust(_MOST_DIGITS, "0") for _, _, found in placed]
-    if not placed or int(max(numbers)) * _place(columns[-1]) <= max(_MOST_EMPTY, _SPARSE * len(placed)):
+    rows = [row for row in sheet.findall(f"{space}sheetData/{space}row") if len(row)]
+    ends = [found for row in rows if (found := _CELL.match(row[-1].get("r") or ""))]
+    size = max((int(found[2].lstrip("0").rjust(_MOST_DIGITS, "0")[:_MOST_DIGITS]) for found in ends), default=0)
+    if size * max((_place(found[1]) for found in ends), default=0) <= max(_MOST_EMPTY, _SPARSE * sum(map(len, rows))):
         return False
+    placed = [(cell, found) for row in rows for cell in row if (found := _CELL.match(cell.get("r") or ""))]
+    columns = sorted({found[1] for _, found in placed}, key=lambda letters: (len(letters), letters))
     letters = {old: _letters(place) for place, old in enumerate(columns)}
-    for place, row in enumerate(rows, 1):
-        row.set("r", str(place))
-        for cell in row:
-            if found := _CELL.match(cell.get("r") or ""):
-                cell.set("r", f"{letters[found[1]]}{place}")
+    numbers = {row: str(place) for place, row in enumerate(rows, 1)}
+    for row, number in numbers.items():
+        row.set("r", number)
+    for cell, found in placed:
+        cell.set("r", letters[found[1]] + numbers[cell.getparent()])
     for name in ("dimension", "mergeCells"):
-        for other in sheet.findall(f"{{{space}}}{name}"):
+        for other in sheet.findall(f"{space}{name}"):
             sheet.remove(other)
     return True
 
@@ -117,8 +128,8 @@ def _formula(cell: Any, formula: Any, shared: dict[str, tuple[str, str]]) -> str
         shared[formula.get("si")] = (f"={written}", place)
         return f"={written}"
     first = shared.get(formula.get("si"))
-    if first is None:
-        return None
+    if first is None or len(first[0]) > _MOST_MOVED:
+        return first and first[0]
     from openpyxl.formula.translate import Translator  # noqa: PLC0415 # pyright: ignore[reportMissingModuleSource] - heavy
 
     translate: Any = Translator
@@ -128,15 +139,8 @@ def _formula(cell: Any, formula: Any, shared: dict[str, tuple[str, str]]) -> str
         return first[0]
 
 
-def _write(cell: Any, text: str, space: str) -> None:
-    for child in list(_children(cell, space)):
-        cell.remove(child)
+def _write(cell: Any, value: Any, text: str) -> None:
     cell.set("t", "str")
-    value = cell.makeelement(f"{{{space}}}v")
     value.text = text
-    cell.append(value)
-
-
-def _children(cell: Any, space: str) -> Iterator[Any]:
-    yield from cell.findall(f"{{{space}}}f")
-    yield from cell.findall(f"{{{space}}}v")
+    if value.getparent() is None:
+        cell.append(value)

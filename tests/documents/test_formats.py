@@ -16,6 +16,7 @@ import pytest
 
 from app.documents import reading
 from app.documents.base import UnreadableDocument
+from tests.documents.making import part
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -65,6 +66,15 @@ async def test_opendocument_sheets_show_numbers_as_formatted() -> None:
     assert "| 00123 | 12.5 % | 30:00 | =[.A1]*2 |" in await reading.text(content, filename="a.ods")
 
 
+async def test_a_sheet_that_repeats_empty_rows_to_its_end_is_read() -> None:
+    empty = (
+        '<table:table-row table:number-rows-repeated="1048574"><table:table-cell table:number-columns-repeated="16384"/></table:table-row>'
+    )
+    row = '<table:table-row><table:table-cell office:value-type="string"><text:p>{}</text:p></table:table-cell></table:table-row>'
+    sheet = f'<table:table table:name="S">{row.format("first")}{empty}{row.format("last")}</table:table>'
+    assert await reading.text(opendocument("spreadsheet", sheet), filename="a.ods") == "## S\n\n| first |\n| --- |\n| last |"
+
+
 async def test_opendocument_slides_are_read() -> None:
     frame = "<draw:frame><draw:text-box><text:p>发布计划</text:p></draw:text-box></draw:frame>"
     content = opendocument("presentation", f'<draw:page draw:name="one">{frame}</draw:page>')
@@ -110,6 +120,29 @@ async def test_mail_is_read_with_its_head_and_names_its_attachments(charset: str
         assert text in said
 
 
+async def test_mail_whose_head_is_in_an_old_encoding_is_read() -> None:
+    mail = "From: a@example.cn\nSubject: 测试\nMIME-Version: 1.0\nContent-Type: text/html; charset=gbk\n\n<p>你好世界</p>"
+    said = await reading.text(mail.encode("gbk"), filename="a.eml")
+    assert "测试" in said
+    assert "你好世界" in said
+
+
+async def test_a_saved_page_is_read() -> None:
+    saved = (
+        "From: <Saved by Blink>\nSubject: page\nMIME-Version: 1.0\nContent-Type: multipart/related; boundary=B\n\n--B\n"
+        "Content-Type: text/html; charset=utf-8\nContent-Transfer-Encoding: quoted-printable\n\n<h1>=E4=BD=A0=E5=A5=BD</h1>\n--B--\n"
+    )
+    assert "# 你好" in await reading.text(saved.encode(), filename="a.mht")
+
+
+async def test_a_template_is_read_as_what_it_makes() -> None:
+    content = opendocument("text", "<text:p>Dear</text:p>")
+    template = archive(
+        {"mimetype": f"{_TYPE}text-template"} | {name: part(content, name).decode() for name in ("META-INF/manifest.xml", "content.xml")}
+    )
+    assert await reading.text(template, filename="a.ott") == "Dear"
+
+
 async def test_a_notebook_shows_cells_and_output_and_no_base64() -> None:
     outputs = [
         {"output_type": "stream", "name": "stdout", "text": ["42\n"]},
@@ -140,6 +173,7 @@ import sys
 sys.modules["xberg"] = None
 from app.documents import _formats
 from app.documents.base import UnreadableDocument
+from tests.documents.making import part
 try:
     _formats.text(sys.stdin.buffer.read(), "a.rtf", None)
 except UnreadableDocument as error:
