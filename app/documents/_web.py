@@ -13,6 +13,9 @@ from app.documents.base import Article, Reading, UnreadableDocument
 _MOST_BYTES = 32 * 1024 * 1024
 _META_WITHIN = 4096
 _META = re.compile(rb"<meta[^>]+charset\s*=\s*[\"']?\s*([\w-]+)|<\?xml[^>]+encoding\s*=\s*[\"']([\w-]+)", re.IGNORECASE)
+_INPUT = re.compile(r"<input\b[^<>]{0,4000}>(?=(\s)?)", re.IGNORECASE)
+_ATTRIBUTE = re.compile(r"\b(type|value)\s*=\s*(?:[\"']([^\"']*)[\"']|([^\s\"'>]+))", re.IGNORECASE)
+_CHECKED = re.compile(r"\schecked\b", re.IGNORECASE)
 _HEAD_WITHIN = 64 * 1024
 _TITLE = re.compile(r"<title[^<>]*>([^<]*)", re.IGNORECASE)
 _TAGS = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9]*)")
@@ -62,8 +65,22 @@ def document(html: str) -> Reading:
     title, found = _TITLE.search(html[:_HEAD_WITHIN]), None
     if _depth(html) <= _DEEPEST:
         with suppress(UnreadableDocument):  # it gave no text
-            found = _office.read(html.encode(errors="replace"), "html")
+            found = _office.read(_INPUT.sub(_entered, html).encode(errors="replace"), "html")
     return _titled(found or Reading(_all_visible(html)), unescape(" ".join(title[1].split())) if title else "")
+
+
+def _entered(field: re.Match[str]) -> str:
+    """What a field of a form shows, as text after it."""
+    told = {name.lower(): quoted or bare for name, quoted, bare in _ATTRIBUTE.findall(field[0])}
+    match told.get("type", "text").lower():
+        case "checkbox" | "radio":
+            shown = "\u2612" if _CHECKED.search(field[0]) else "\u2610"
+        case "hidden" | "password" | "image" | "file":
+            shown = ""
+        case _:
+            shown = told.get("value", "")
+    apart = "" if field[1] else " "
+    return f"{field[0]}<span>{shown}{apart}</span>" if shown else field[0]
 
 
 def _titled(page: Reading, title: str) -> Reading:

@@ -11,7 +11,29 @@ from app.documents._package import Package, serialized
 _BODY = "word/document.xml"
 _STYLES = "word/styles.xml"
 _COMPATIBLE = "{http://schemas.openxmlformats.org/markup-compatibility/2006}"
-_MARKS = (b"Fallback", b"ffData")
+_MARKS = (b"Fallback", b"ffData", b":sym ", b":cr/", b":moveFrom ")
+_SYMBOLS = {
+    "symbol": dict(zip(range(0x41, 0x5B), "ΑΒΧΔΕΦΓΗΙϑΚΛΜΝΟΠΘΡΣΤΥςΩΞΨΖ", strict=True))
+    | dict(zip(range(0x61, 0x7B), "αβχδεφγηιϕκλμνοπθρστυϖωξψζ", strict=True))
+    | {
+        0xA3: "≤",
+        0xB3: "≥",
+        0xB1: "±",
+        0xB4: "\u00d7",
+        0xB8: "÷",
+        0xB9: "≠",
+        0xBB: "≈",
+        0xA5: "∞",
+        0xD6: "√",
+        0xE5: "∑",
+        0xF2: "∫",
+        0xB0: "°",
+    },
+    "wingdings": {0x6C: "●", 0x6E: "■", 0x6F: "□", 0xA7: "▪", 0xA8: "☐", 0xD8: "➢", 0xE0: "→", 0xFB: "✗", 0xFC: "✓", 0xFD: "☒", 0xFE: "☑"},
+    "wingdings 2": {0x4F: "✗", 0x50: "✓", 0x51: "☒", 0x52: "☑", 0xA3: "☐"},
+}
+"""Characters of fonts that have signs in the place of letters."""
+_UNKNOWN_SYMBOL = "[Symbol]"
 
 
 def completed(package: Package) -> bytes:
@@ -23,6 +45,8 @@ def completed(package: Package) -> bytes:
     if body is None:
         return package.content
     _drop_copies(body)
+    _drop_moved(body)
+    _spell_out(body)
     _fill_in(body)
     if numbering is not None:
         _numbering.write(body, numbering, styles)
@@ -39,6 +63,35 @@ def _drop_copies(body: Any) -> None:
 
 def _boxes(parent: Any) -> Iterator[Any]:
     return parent.iter("{*}txbxContent")
+
+
+def _drop_moved(body: Any) -> None:
+    """What was moved away by a tracked change stands where it was moved to."""
+    for moved in list(body.iter("{*}moveFrom")):
+        moved.getparent().remove(moved)
+
+
+def _spell_out(body: Any) -> None:
+    """Signs by their number in a font, and line ends of an old kind."""
+    for sign in list(body.iter("{*}sym")):
+        attributes = {str(name).rpartition("}")[2]: str(value) for name, value in sign.attrib.items()}
+        character = _sign(attributes.get("font", "").lower(), attributes.get("char", ""))
+        text = sign.makeelement(str(sign.tag).replace("}sym", "}t"))
+        text.text = character
+        sign.getparent().replace(sign, text)
+    for end in body.iter("{*}cr"):
+        end.tag = str(end.tag).replace("}cr", "}br")
+
+
+def _sign(font: str, number: str) -> str:
+    try:
+        code = int(number, 16)
+    except ValueError:
+        return _UNKNOWN_SYMBOL
+    if font in _SYMBOLS:
+        return _SYMBOLS[font].get(code & 0xFF, _UNKNOWN_SYMBOL)
+    private = 0xE000 <= code < 0xF900  # noqa: PLR2004 - where each font has its own signs
+    return _UNKNOWN_SYMBOL if private or not chr(min(code, 0x10FFFF)).isprintable() else chr(code)
 
 
 def _fill_in(body: Any) -> None:

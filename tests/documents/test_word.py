@@ -153,6 +153,20 @@ async def test_macros_templates_and_strict_files_are_read(kind: str) -> None:
     assert await reading.text(content, filename=f"a.{kind}") == "第一条 总则"
 
 
+async def test_signs_line_ends_and_moved_text_are_read_as_shown() -> None:
+    written = {
+        '<w:r><w:sym w:font="Wingdings" w:char="F0FE"/></w:r><w:r><w:t> agreed</w:t></w:r>': "☑ agreed",
+        '<w:r><w:sym w:font="Symbol" w:char="F061"/></w:r><w:r><w:t> = 1</w:t></w:r>': "α = 1",
+        '<w:r><w:sym w:font="Webdings" w:char="F034"/></w:r><w:r><w:t> next</w:t></w:r>': "[Symbol] next",
+        "<w:r><w:t>one</w:t><w:cr/><w:t>two</w:t></w:r>": "one two",
+        '<w:moveFrom w:id="1" w:author="A"><w:r><w:t>away</w:t></w:r></w:moveFrom><w:r><w:t>stays</w:t></w:r>': "stays",
+    }
+    document = docx.Document()
+    for inner in written:
+        document.element.body.insert(-1, parse_xml(f"<w:p {_W}>{inner}</w:p>"))
+    assert [" ".join(block.split()) for block in await read(document)] == list(written.values())
+
+
 async def test_a_list_level_that_no_list_has_does_no_harm() -> None:
     document = numbered(level(0, "%1."))
     item(document, "deep", 1, 999_999_999)
