@@ -60,7 +60,8 @@ _COMPLETED: Mapping[str, Callable[[Package], bytes]] = {
 def _package(content: bytes) -> Reading:
     package = Package(content)
     complete = _COMPLETED.get(package.kind)
-    return _office.read(complete(package) if complete else content, package.kind, _beside.read(package))
+    found = _office.read(complete(package) if complete else content, package.kind, _beside.read(package))
+    return Reading(_word.with_equations(found.text), found.unread)
 
 
 def _old_office(content: bytes) -> Reading:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,8 +11,13 @@ from app.documents._package import Package, serialized
 
 _BODY = "word/document.xml"
 _STYLES = "word/styles.xml"
+_MATH = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
+_STRICT_MATH = "{http://purl.oclc.org/ooxml/officeDocument/math}"
+_MARK = "\ue0f1"
+"""Of no meaning in any text."""
+_EQUATION = re.compile(r"\$\$[^$]+\$\$")
 _COMPATIBLE = "{http://schemas.openxmlformats.org/markup-compatibility/2006}"
-_MARKS = (b"Fallback", b"ffData", b":sym ", b":cr/", b":moveFrom ")
+_MARKS = (b"Fallback", b"ffData", b":sym ", b":cr/", b":moveFrom ", b":oMath")
 _SYMBOLS = {
     "symbol": dict(zip(range(0x41, 0x5B), "ΑΒΧΔΕΦΓΗΙϑΚΛΜΝΟΠΘΡΣΤΥςΩΞΨΖ", strict=True))
     | dict(zip(range(0x61, 0x7B), "αβχδεφγηιϕκλμνοπθρστυϖωξψζ", strict=True))
@@ -48,6 +54,7 @@ def completed(package: Package) -> bytes:
     _drop_moved(body)
     _spell_out(body)
     _fill_in(body)
+    _mark_equations(body, _headings(styles))
     if numbering is not None:
         _numbering.write(body, numbering, styles)
     return package.replaced({_BODY: serialized(body)} | ({} if styles is None else {_STYLES: serialized(styles)}))
@@ -81,6 +88,46 @@ def _spell_out(body: Any) -> None:
         sign.getparent().replace(sign, text)
     for end in body.iter("{*}cr"):
         end.tag = str(end.tag).replace("}cr", "}br")
+
+
+def _headings(styles: Any | None) -> frozenset[str]:
+    """The ids of the styles that make headings."""
+    found = () if styles is None else styles.findall("{*}style")
+    return frozenset(
+        str(_named(style, "styleId")) for style in found if _value(style.find("{*}name"), "").lower().startswith(("heading", "title"))
+    )
+
+
+def _mark_equations(body: Any, headings: frozenset[str]) -> None:
+    """The engine puts the equations of a paragraph before it, and drops those of headings; a mark says where each one belongs."""
+    for equation in list(body.iter(f"{_MATH}oMath", f"{_STRICT_MATH}oMath")):
+        paragraph = equation.getparent()
+        if not str(paragraph.tag).endswith("}p"):
+            continue
+        space = str(paragraph.tag).removesuffix("p")
+        run, text = paragraph.makeelement(f"{space}r"), paragraph.makeelement(f"{space}t")
+        is_heading = _value(paragraph.find("{*}pPr/{*}pStyle"), "") in headings
+        text.text = "".join(str(part.text or "") for part in equation.iter("{*}t")) if is_heading else _MARK
+        run.append(text)
+        equation.addprevious(run)
+
+
+def with_equations(text: str) -> str:
+    """Each equation at its mark."""
+    if _MARK not in text:
+        return text
+    blocks: list[str] = []
+    for block in text.split("\n\n"):
+        pieces = block.split(_MARK)
+        marks = len(pieces) - 1
+        equations = blocks[len(blocks) - marks :] if marks else []
+        if len(equations) == marks and all(map(_EQUATION.fullmatch, equations)):
+            del blocks[len(blocks) - marks :]
+        else:
+            equations = [""] * marks
+        inline = [f"${equation.strip('$').strip()}$" if equation else "" for equation in equations]
+        blocks.append("".join(piece + shown for piece, shown in zip(pieces, [*inline, ""], strict=True)))
+    return "\n\n".join(blocks)
 
 
 def _sign(font: str, number: str) -> str:
@@ -124,6 +171,9 @@ def _entered(field: Any) -> str | None:
 
 def _value(element: Any | None, otherwise: str) -> str:
     """An element that is there without a value is meant."""
-    if element is None:
-        return otherwise
-    return next((str(value) for name, value in element.attrib.items() if str(name).endswith("}val")), otherwise)
+    found = None if element is None else _named(element, "val")
+    return otherwise if found is None else found
+
+
+def _named(element: Any, attribute: str) -> str | None:
+    return next((str(value) for name, value in element.attrib.items() if str(name).endswith(f"}}{attribute}")), None)

@@ -129,7 +129,11 @@ async def test_equations_are_written_as_tex() -> None:
     document = docx.Document()
     paragraph: Any = document.add_paragraph("half is ")
     paragraph._p.append(parse_xml(fraction))  # noqa: SLF001 - the library has no other way
-    assert r"\frac{a}{b}" in await reading.text(saved(document), filename="a.docx")
+    paragraph._p.append(parse_xml(f"<w:r {_W}><w:t> of it</w:t></w:r>"))  # noqa: SLF001 - as above
+    document.add_paragraph("then")
+    heading: Any = document.add_heading("About ", 1)
+    heading._p.append(parse_xml(f"<m:oMath {_M}><m:r><m:t>x</m:t></m:r></m:oMath>"))  # noqa: SLF001 - as above
+    assert await read(document) == [r"half is $\frac{a}{b}$ of it", "then", "# About x"]
 
 
 @pytest.mark.parametrize("kind", ["docm", "dotx", "strict"])
@@ -161,7 +165,7 @@ async def test_signs_line_ends_and_moved_text_are_read_as_shown() -> None:
         "<w:r><w:t>one</w:t><w:cr/><w:t>two</w:t></w:r>": "one two",
         '<w:moveFrom w:id="1" w:author="A"><w:r><w:t>away</w:t></w:r></w:moveFrom><w:r><w:t>stays</w:t></w:r>': "stays",
     }
-    document = docx.Document()
+    document: Any = docx.Document()
     for inner in written:
         document.element.body.insert(-1, parse_xml(f"<w:p {_W}>{inner}</w:p>"))
     assert [" ".join(block.split()) for block in await read(document)] == list(written.values())
