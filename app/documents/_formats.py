@@ -64,10 +64,6 @@ def _package(content: bytes) -> Reading:
     return Reading(_word.with_equations(found.text), found.unread)
 
 
-def _old_office(content: bytes) -> Reading:
-    return _office.read(content, _compound.kind(content))
-
-
 def _rich_text(content: bytes) -> Reading:
     return _office.read(content, "rtf", Reading("", ("comments",) if b"\\annotation" in content else ()))
 
@@ -77,7 +73,7 @@ _image = _refusal("The file is an image, not a document.")
 _FORMATS = (
     _Format(b"%PDF-", _pdf.read),
     _Format(b"PK\x03\x04", _package),
-    _Format(_compound.BEGINS, _old_office),
+    _Format(_compound.BEGINS, _compound.read),
     _Format(b"{\\rtf", _rich_text),
     *(_Format(begins, _image) for begins in (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\x00", b"MM\x00*")),
 )

@@ -21,6 +21,8 @@ _PICTURE = re.compile(r"\\?!\[([^\]\n]*)\]\([^()\n]*\)")
 _BOOKMARK = re.compile(r"(?<!!)\[([^\[\]\n]*)\]\(#[^()\n]*\)")
 _COMMENT_MARK = re.compile(r"(?<=\S)\[cmt:(\w+)\]")
 _NOTHING = Reading("")
+_MAIL = ("eml", "msg", "mhtml")
+_ATTACHMENTS = "\n\nAttachments:\n"
 _SHEETS = ("xlsx", "xlsb", "xls", "ods")
 _WITH_FURNITURE = ("docx", "doc", "odt", "rtf", "odp")
 """Where headers and footers are only in the tree of the document, which is dear."""
@@ -42,6 +44,9 @@ def read(content: bytes, kind: str, beside: Reading = _NOTHING) -> Reading:
     if not whole.strip():
         raise UnreadableDocument("The document has no text.")
     unread = [f"{pictures} picture{'' if pictures == 1 else 's'}"] if pictures else []
+    if kind in _MAIL and _ATTACHMENTS in text:
+        attached = sum(bool(line.strip()) for line in text.rpartition(_ATTACHMENTS)[2].split("\n"))
+        unread.append(f"{attached} attached file{'' if attached == 1 else 's'}")
     if deleted := sum(str(revision.kind) == "deletion" for revision in document.revisions or ()):
         unread.append(f"{deleted} tracked deletion{'' if deleted == 1 else 's'}")
     return Reading(whole, (*unread, *beside.unread, *(warning.message for warning in document.processing_warnings)))

@@ -116,7 +116,7 @@ async def test_mail_is_read_with_its_head_and_names_its_attachments(charset: str
     mail.set_content("你好，明天开会。\n", charset=charset)
     mail.add_attachment(b"a,b\n", maintype="text", subtype="csv", filename="table.csv")
     said = await reading.text(mail.as_bytes(), filename="a.eml")
-    for text in ("会议通知", "Zhang <a@example.cn>", "你好，明天开会。", "table.csv"):
+    for text in ("会议通知", "Zhang <a@example.cn>", "你好，明天开会。", "table.csv", "[Not in this text: 1 attached file]"):
         assert text in said
 
 
