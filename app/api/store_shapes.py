@@ -222,6 +222,9 @@ class FileObject(BaseModel):
     status: Status
     usage_bytes: int
     last_error: LastError | None
+    x_not_in_text: str | None = Field(
+        description="What of a completed file is not in the text that is searched, like `page 2 (an image; no text)`."
+    )
     attributes: dict[str, str | float | bool]
     chunking_strategy: StaticStrategy
 
@@ -343,6 +346,7 @@ def shown_file(file: Attachment) -> FileObject:
         status=file.status,
         usage_bytes=file.usage_bytes,
         last_error=None if file.error_code is None else LastError(code=file.error_code, message=file.error_message or ""),
+        x_not_in_text=file.error_message if file.status == "completed" else None,
         attributes=msgspec.json.decode(file.attributes),
         chunking_strategy=StaticStrategy(static=Static(max_chunk_size_tokens=file.chunk_size, chunk_overlap_tokens=file.chunk_overlap)),
     )

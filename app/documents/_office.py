@@ -1,112 +1,184 @@
-"""Office Open XML: which kind a package is, and presentations and workbooks to Markdown."""
+"""Office documents, OpenDocument, RTF, e-books, mail and uploaded web pages to Markdown, by xberg."""
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Callable, Iterator
-from io import BytesIO
+import asyncio
+import json
+import re
+from collections.abc import Iterator
 from typing import Any
-from zipfile import BadZipFile, ZipFile
 
-from app.documents import _markdown, _word
-from app.documents.base import SUPPORTED, UnreadableDocument
+from app.documents import _markdown
+from app.documents.base import Reading, UnreadableDocument
 
-_MOST_UNPACKED = 256 * 1024 * 1024
-_MOST_PARTS = 20_000
-_MOST_ROWS = 20_000
-"""Of a sheet."""
-_MOST_COLUMNS = 256
+_MOST_CELLS = 1_000_000
+_DEEPEST = 200
+"""Elements in each other, of HTML: with more of them the engine runs out of stack."""
+_MOST_BYTES = 64 * 1024 * 1024
+_CODE = re.compile(r"^(```|~~~).*?^\1", re.DOTALL | re.MULTILINE)
+_ESCAPED = re.compile(r"\\([!~<>+.`\\#*_\[\](){}-])")
+_PICTURE = re.compile(r"\\?!\[([^\]\n]*)\]\([^()\n]*\)")
+_BOOKMARK = re.compile(r"(?<!!)\[([^\[\]\n]*)\]\(#[^()\n]*\)")
+_COMMENT_MARK = re.compile(r"(?<=\S)\[cmt:(\w+)\]")
+_NOTHING = Reading("")
+_MAIL = ("eml", "msg", "mhtml")
+_ATTACHMENTS = "\n\nAttachments:\n"
+_SHEETS = ("xlsx", "xlsb", "xls", "ods")
+_WITH_FURNITURE = ("docx", "doc", "odt", "rtf", "odp")
+"""Where headers and footers are only in the tree of the document, which is dear."""
+_FURNITURE = ("header", "footer")
+_NO_PICTURE_NAME = re.compile(r"(?:image|picture|图片|图像)?[ _-]?\d*(?:\.\w{3,4})?$", re.IGNORECASE)
+_MASTER_PAGE = "odp-master-page"
 
 
-def read(content: bytes) -> str:
-    """The document in the package. Raises UnreadableDocument."""
-    return _reader(content)(content)
+def read(content: bytes, kind: str, beside: Reading = _NOTHING) -> Reading:
+    """What the document says, and `beside` it; `kind` is its usual file name extension. Raises UnreadableDocument."""
+    document = _extracted(content, kind)
+    furniture = list(_furniture(document))
+    if kind in _SHEETS:
+        text, pictures = "\n\n".join(_sheets(document)), 0
+    else:
+        text, pictures = _tidy("\n\n".join(_slides(document)) if kind == "pptx" else _content(document))
+    around = [f"{layer.capitalize()}: {line}" for layer, line in furniture if line not in text]
+    whole = "\n\n".join(part for part in [*around, text, beside.text] if part.strip())
+    if not whole.strip():
+        raise UnreadableDocument("The document has no text.")
+    unread = [f"{pictures} picture{'' if pictures == 1 else 's'}"] if pictures else []
+    if kind in _MAIL and _ATTACHMENTS in text:
+        attached = sum(bool(line.strip()) for line in text.rpartition(_ATTACHMENTS)[2].split("\n"))
+        unread.append(f"{attached} attached file{'' if attached == 1 else 's'}")
+    if deleted := sum(str(revision.kind) == "deletion" for revision in document.revisions or ()):
+        unread.append(f"{deleted} tracked deletion{'' if deleted == 1 else 's'}")
+    return Reading(whole, (*unread, *beside.unread, *(warning.message for warning in document.processing_warnings)))
 
 
-def _reader(content: bytes) -> Callable[[bytes], str]:
+def _extracted(content: bytes, kind: str) -> Any:
     try:
-        with ZipFile(BytesIO(content)) as package:
-            parts = package.infolist()
-            # The module reads no more of a part than this table of contents says.
-            if len(parts) > _MOST_PARTS or sum(part.file_size for part in parts) > _MOST_UNPACKED:
-                raise UnreadableDocument(f"The document is too large when unpacked: at most {_MOST_UNPACKED // 2**20} MiB are read.")
-            names = {part.filename for part in parts}
-    except BadZipFile as error:
-        raise UnreadableDocument("The document is damaged.") from error
-    for folder, reader in (("word/", _word.read), ("ppt/", _presentation), ("xl/", _workbook)):
-        if "[Content_Types].xml" in names and any(name.startswith(folder) for name in names):
-            return reader
-    raise UnreadableDocument(f"The file is an archive, not a document. Supported are {SUPPORTED}.")
+        import xberg  # noqa: PLC0415 - heavy
+    except ImportError as error:
+        raise UnreadableDocument(f"Documents of the format {kind} cannot be read on this platform.") from error
+    # Never "uri": it would be fetched.
+    given = xberg.ExtractInput(kind="bytes", bytes=content, filename=f"document.{kind}")
+    try:
+        result: Any = asyncio.run(_extract(xberg, given, _config(xberg, kind)))
+    except RuntimeError as error:
+        raise _refusal(str(error)) from error
+    if not result.results:
+        raise _refusal("; ".join(str(error.message) for error in result.errors))
+    document = result.results[0]
+    if "zip" in document.mime_type.replace("epub+zip", ""):  # it lists what is inside
+        raise UnreadableDocument("The document is damaged.")
+    return document
 
 
-def _presentation(content: bytes) -> str:
-    from pptx import Presentation  # noqa: PLC0415 - heavy
-
-    slides: list[str] = []
-    for number, slide in enumerate(Presentation(BytesIO(content)).slides, 1):
-        title = slide.shapes.title
-        heading = " ".join(title.text_frame.text.split()) if title is not None else ""
-        blocks = [f"## Slide {number}{': ' if heading else ''}{heading}"]
-        blocks += [block for shape in slide.shapes if title is None or shape.shape_id != title.shape_id for block in _shape(shape)]
-        notes = slide.notes_slide.notes_text_frame if slide.has_notes_slide else None
-        if notes is not None and notes.text.strip():
-            blocks.append(f"Notes: {notes.text.strip()}")
-        slides.append("\n\n".join(blocks))
-    return "\n\n".join(slides)
-
-
-def _shape(shape: Any) -> Iterator[str]:
-    if hasattr(shape, "shapes"):  # a group
-        for inner in shape.shapes:
-            yield from _shape(inner)
-    elif shape.has_text_frame:
-        lines = [(paragraph.level, " ".join(paragraph.text.split())) for paragraph in shape.text_frame.paragraphs]
-        said = [f"{'  ' * level}- {text}" if shape.is_placeholder else text for level, text in lines if text]
-        if said:
-            yield "\n".join(said)
-    elif getattr(shape, "has_table", False):
-        yield _markdown.table([[cell.text for cell in row.cells] for row in shape.table.rows])
-
-
-def _workbook(content: bytes) -> str:
-    import openpyxl  # noqa: PLC0415 # pyright: ignore[reportMissingModuleSource] - heavy
-
-    workbook: Any = openpyxl.load_workbook(BytesIO(content), read_only=True, data_only=True)
-    sheets: list[str] = []
-    for sheet in workbook.worksheets:
-        rows, more = _rows(sheet)
-        blocks = [f"## {sheet.title}", _markdown.table(rows), f"(Only the first {_MOST_ROWS} rows are shown.)" if more else ""]
-        sheets.append("\n\n".join(block for block in blocks if block))
-    return "\n\n".join(sheets)
+def _config(xberg: Any, kind: str) -> Any:
+    return xberg.ExtractionConfig(
+        output_format="markdown",
+        escape_markdown=False,
+        use_cache=False,
+        disable_ocr=True,
+        enable_quality_processing=False,
+        extraction_timeout_secs=None,  # the worker process has limits of its own
+        include_document_structure=kind in _WITH_FURNITURE,
+        pages=xberg.PageConfig(extract_pages=True),
+        concurrency=xberg.ConcurrencyConfig(max_threads=1),
+        max_archive_depth=0,
+        html_options=xberg.ConversionOptions(
+            extract_metadata=False,  # it would stand before the text
+            compact_tables=True,
+            max_depth=_DEEPEST,
+            preprocessing=xberg.PreprocessingOptions(enabled=False, remove_navigation=False, remove_forms=False),
+        ),
+        tree_sitter=xberg.TreeSitterConfig(enabled=False),  # it would download grammars
+        content_filter=xberg.ContentFilterConfig(
+            include_headers=True, include_footers=True, include_footnotes=True, strip_repeating_text=False
+        ),
+        security_limits=xberg.SecurityLimits(
+            max_archive_size=256 * 2**20, max_files_in_archive=20_000, max_content_size=_MOST_BYTES, max_table_cells=_MOST_CELLS
+        ),
+    )
 
 
-def _rows(sheet: Any) -> tuple[list[list[str]], bool]:
-    """The rows that say something, and whether there are more."""
-    sheet.reset_dimensions()  # what the file says about them is often wrong
-    rows: list[list[str]] = []
-    for cells in sheet.iter_rows(values_only=True):
-        row = [_cell(value) for value in cells[:_MOST_COLUMNS]]
-        while row and not row[-1]:
-            row.pop()
-        if not row:
+async def _extract(xberg: Any, given: Any, config: Any) -> Any:
+    return await xberg.extract(given, config)
+
+
+def _refusal(said: str) -> UnreadableDocument:
+    told = said.lower()
+    if "password" in told or "encrypt" in told:
+        return UnreadableDocument("The document is protected by a password.")
+    if "table" in told and "cell" in told:
+        return UnreadableDocument(f"The document's tables are too large: at most {_MOST_CELLS:,} cells are read.")
+    if "too large" in told or "exceed" in told or "limit" in told:
+        return UnreadableDocument(f"The document is too large when unpacked: at most {_MOST_BYTES // 2**20} MiB of text are read.")
+    return UnreadableDocument("The document is damaged.")
+
+
+def _furniture(document: Any) -> Iterator[tuple[str, str]]:
+    """What stands at the top and the bottom of its pages, each once."""
+    said = set[tuple[str, str]]()
+    for node in document.document.nodes if document.document else ():
+        layer = str(node.content_layer)
+        if layer not in _FURNITURE:
             continue
-        if len(rows) == _MOST_ROWS:
-            return rows, True
-        rows.append(row)
-    return rows, False
+        fields: dict[str, Any] = json.loads(str(node.content))
+        cells = fields.get("grid", {}).get("cells", ())
+        line = " ".join(str(fields.get("text") or " | ".join(cell["content"] for cell in cells)).split())
+        if line and (layer, line) not in said:
+            said.add((layer, line))
+            yield layer, line
 
 
-def _cell(value: object) -> str:
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "TRUE" if value else "FALSE"
-        case float():
-            return f"{value:.15g}"  # as a spreadsheet shows it
-        case datetime.datetime() if value.time() == datetime.time():
-            return value.date().isoformat()
-        case datetime.datetime():
-            return value.isoformat(sep=" ")
-        case _:
-            return str(value)
+def _content(document: Any) -> str:
+    text: str = document.content
+    for node in document.document.nodes if document.document else ():
+        if node.attributes and node.attributes.get("format") == _MASTER_PAGE:  # "Click to edit the title"
+            fields: dict[str, Any] = json.loads(str(node.content))
+            at = text.rfind(fields["content"])
+            text = text[:at] + text[at + len(fields["content"]) :] if at >= 0 else text
+    return text
+
+
+def _slides(document: Any) -> Iterator[str]:
+    for page in document.pages or ():
+        yield f"[Slide {page.page_number}]\n{page.content.strip()}".strip()
+        if page.speaker_notes and page.speaker_notes.strip():
+            yield f"Notes: {page.speaker_notes.strip()}"
+
+
+def _sheets(document: Any) -> Iterator[str]:
+    tables: dict[int, list[list[str]]] = {}
+    for table in document.tables:
+        tables.setdefault(table.page_number, []).extend(table.cells)
+    for page in document.pages or ():
+        yield "\n\n".join(filter(None, [f"## {page.sheet_name}", _markdown.table(_filled(tables.get(page.page_number, [])))]))
+
+
+def _filled(rows: list[list[str]]) -> list[list[str]]:
+    """Without the rows and columns in which nothing is said."""
+    rows = [row for row in rows if any(cell.strip() for cell in row)]
+    columns = sorted({place for row in rows for place, cell in enumerate(row) if cell.strip()})
+    return [[row[place] if place < len(row) else "" for place in columns] for row in rows]
+
+
+def _tidy(text: str) -> tuple[str, int]:
+    """Markdown as a person would write it, and how many pictures were in it."""
+    parts: list[str] = []
+    end = pictures = 0
+    for code in _CODE.finditer(text):
+        before, found = _unescaped(text[end : code.start()])
+        parts += [before, code[0]]
+        end, pictures = code.end(), pictures + found
+    rest, found = _unescaped(text[end:])
+    return "".join([*parts, rest]).strip(), pictures + found
+
+
+def _unescaped(text: str) -> tuple[str, int]:
+    text, pictures = _PICTURE.subn(_picture, text)
+    text = _COMMENT_MARK.sub(r"[^cmt\1]", _BOOKMARK.sub(r"\1", text))
+    return _ESCAPED.sub(r"\1", text), pictures
+
+
+def _picture(found: re.Match[str]) -> str:
+    name = found[1].strip()
+    return "[Picture]" if _NO_PICTURE_NAME.match(name) else f"[Picture: {name}]"

@@ -16,7 +16,6 @@ _BOMS: tuple[tuple[bytes, str], ...] = (
 )
 _SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "iso8859-1": "cp1252", "ascii": "cp1252"}
 """What people really mean by a name (the WHATWG's Encoding Standard does the same)."""
-_CANDIDATES = ["gb18030", "big5hkscs", "cp932", "euc_jp", "cp949", "cp1252", "cp1251", "koi8_r"]
 _ESCAPED = ("iso2022", "hz")
 """Encodings in ASCII bytes."""
 _NOT_ASCII = re.compile(rb"[\x80-\xff]+")
@@ -24,9 +23,11 @@ _CONTROLS = bytes(set(range(32)) - set(b"\b\t\n\f\r\x1b")) + b"\x7f"
 _MOST_CONTROLS = 0.02
 _MOST_BROKEN = 0.01
 _LOOKED_AT = 64 * 1024
-_FEW = 32
-_COMMON_CHINESE = re.compile(rb"[\x00-\x7f]*(?:[\xb0-\xd7\xa1\xa3][\xa1-\xfe][\x00-\x7f]*)+")
-"""GB 2312's most common characters, its punctuation and its wide Latin letters."""
+_UNSURE = 0.05
+_TOGETHER = 2
+_APART = 0.65
+_WESTERN = frozenset("ÀÂÄÅÆÇÉÈÊÑÓÔÖØÜßàâäåæçèéêëìíîïñòóôöøùúûüáœ€£§°·©®«»¿¡\u2013—\u2018\u2019“”…•")
+_WIDE_NAMES = ("utf-16", "utf-32")
 
 
 def decode(content: bytes, declared: str | None = None) -> str:
@@ -38,11 +39,9 @@ def _decode(content: bytes, declared: str | None) -> str:
     for bom, encoding in _BOMS:
         if content.startswith(bom):
             return content.decode(encoding, errors="replace").removeprefix("\ufeff")
-    if wide := _utf16_without_bom(content[:_LOOKED_AT]):
-        return content.decode(wide, errors="replace")
     start = content[:_LOOKED_AT]
     if b"\0" in content or len(start) - len(start.translate(None, _CONTROLS)) > _MOST_CONTROLS * len(start):
-        raise UnreadableDocument(f"The format of the file is not supported. Supported are {SUPPORTED}.")
+        return content.decode(_wide(start), errors="replace")
     named = _lookup(declared)
     first = _NOT_ASCII.search(content)
     if first is None:
@@ -59,15 +58,21 @@ def _decode(content: bytes, declared: str | None) -> str:
     return content.decode(_detect(content, first.start()) or named or "cp1252", errors="replace")
 
 
-def _utf16_without_bom(start: bytes) -> str | None:
-    """Text of mostly Latin letters has a NUL in every other place."""
-    pairs = len(start) // 2
-    if pairs == 0 or len(start.translate(None, b"\0")) == len(start):
-        return None
-    for encoding, high, low in (("utf-16-le", start[1::2], start[::2]), ("utf-16-be", start[::2], start[1::2])):
-        if high.count(0) > pairs // 2 and low.count(0) == 0:
-            return encoding
-    return None
+def _wide(start: bytes) -> str:
+    """The encoding of text of two or four bytes a character, without a byte order mark. Raises UnreadableDocument: then it is no text."""
+    import chardet  # noqa: PLC0415 - only text of older encodings needs it
+
+    encoding = str(chardet.detect(start)["encoding"]).lower()
+    if not encoding.startswith(_WIDE_NAMES):
+        raise _not_text()
+    text = start.decode(encoding, errors="replace")
+    if "\0" in text or text.count("\ufffd") > 1:  # one may be cut in two
+        raise _not_text()
+    return encoding
+
+
+def _not_text() -> UnreadableDocument:
+    return UnreadableDocument(f"The format of the file is not supported. Supported are {SUPPORTED}.")
 
 
 def _lookup(name: str | None) -> str | None:
@@ -80,17 +85,21 @@ def _lookup(name: str | None) -> str | None:
 
 
 def _detect(content: bytes, first: int) -> str | None:
-    from charset_normalizer import from_bytes  # noqa: PLC0415 - only text of older encodings needs it
+    import chardet  # noqa: PLC0415 - as above
 
     begin = content.rfind(b"\n", 0, first) + 1
     sample = content[max(begin, first - _LOOKED_AT) : first + _LOOKED_AT]
     if first + _LOOKED_AT < len(content) and b"\n" in sample:
         sample = sample[: sample.rindex(b"\n")]  # not through the middle of a character
-    runs = _NOT_ASCII.findall(sample)
-    if sum(map(len, runs)) <= _FEW:  # too little to tell by how often characters come
-        if all(len(run) == 1 for run in runs):
-            return "cp1252"
-        if _COMMON_CHINESE.fullmatch(sample):
-            return "gb18030"
-    best = from_bytes(sample, cp_isolation=_CANDIDATES).best()
-    return best.encoding if best else None
+    if _is_western(_NOT_ASCII.findall(sample)):
+        return "cp1252"
+    best = chardet.detect(sample, prefer_superset=True)
+    if best["confidence"] < _UNSURE:  # then rather one that is still in use
+        best = chardet.detect(sample, prefer_superset=True, encoding_era=chardet.EncodingEra.MODERN_WEB)
+    return _lookup(best["encoding"])
+
+
+def _is_western(runs: list[bytes]) -> bool:
+    """Accents stand alone between ASCII letters, or two of them; other scripts write whole words in other bytes."""
+    letters = b"".join(runs).decode("cp1252", errors="replace")
+    return max(map(len, runs)) <= _TOGETHER and len(runs) > _APART * len(letters) and _WESTERN.issuperset(letters)

@@ -1,117 +1,179 @@
-"""Word documents to Markdown: headings, lists, tables, and the text of links, boxes, content controls and accepted insertions."""
+"""Word documents, completed with what Word shows and the engine does not: the numbers of lists, and what is entered in forms."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from io import BytesIO
 from typing import Any
 
-from app.documents import _markdown
+from app.documents import _numbering
+from app.documents._package import Package, serialized
 
-_W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
-_LEFT_OUT = frozenset({f"{_W}del", f"{_W}moveFrom", "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"})
-"""What was deleted or moved away, and the second copy of a text box for older readers."""
-_CHARACTERS = {f"{_W}tab": "\t", f"{_W}br": "\n", f"{_W}cr": "\n", f"{_W}noBreakHyphen": "-"}
-_HEADING = re.compile(r"heading (?P<level>[1-9])$", re.IGNORECASE)
-_LIST = re.compile(r"list (?P<kind>bullet|number)(?: (?P<level>[1-9]))?$", re.IGNORECASE)
-_DEEPEST = 6
-
-
-def read(content: bytes) -> str:
-    """The document's body."""
-    from docx import Document  # noqa: PLC0415 - heavy
-
-    document: Any = Document(BytesIO(content))
-    return "\n\n".join(_Reader(document).blocks(document.element.body))
-
-
-class _Reader:
-    def __init__(self, document: Any) -> None:
-        self._styles = {style.style_id: str(style.name or "") for style in document.styles}
-        self._bullets = _bullets(document)
-
-    def blocks(self, parent: Any) -> Iterator[str]:
-        """Paragraphs and tables in order, whatever wraps them. Items of one list are one block."""
-        items: list[str] = []
-        for element in _children(parent, (f"{_W}p", f"{_W}tbl")):
-            block, is_item = self._paragraph(element) if element.tag == f"{_W}p" else (self._table(element), False)
-            if is_item:
-                items.append(block)
-                continue
-            if items:
-                yield "\n".join(items)
-                items = []
-            if block:
-                yield block
-        if items:
-            yield "\n".join(items)
-
-    def _paragraph(self, element: Any) -> tuple[str, bool]:
-        text = "".join(_text(element)).strip()
-        style = self._styles.get(_value(element, "pPr/pStyle") or "", "")
-        if not text:
-            return "", False
-        if style == "Title":
-            return f"# {text}", False
-        if heading := _HEADING.match(style):
-            return f"{'#' * min(int(heading['level']), _DEEPEST)} {' '.join(text.split())}", False
-        if marker := self._marker(element, style):
-            return marker + text, True
-        return text, False
-
-    def _marker(self, element: Any, style: str) -> str:
-        number, level = _value(element, "pPr/numPr/numId"), int(_value(element, "pPr/numPr/ilvl") or 0)
-        if number is not None and number != "0":
-            return "  " * level + ("- " if (number, level) in self._bullets else "1. ")
-        if found := _LIST.match(style):
-            return "  " * (int(found["level"] or 1) - 1) + ("- " if found["kind"].lower() == "bullet" else "1. ")
-        return ""
-
-    def _table(self, element: Any) -> str:
-        rows = [["\n".join(self.blocks(cell)) for cell in _children(row, (f"{_W}tc",))] for row in _children(element, (f"{_W}tr",))]
-        return _markdown.table(rows)
+_BODY = "word/document.xml"
+_STYLES = "word/styles.xml"
+_MATH = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
+_STRICT_MATH = "{http://purl.oclc.org/ooxml/officeDocument/math}"
+_MARK = "\ue0f1"
+"""Of no meaning in any text."""
+_EQUATION = re.compile(r"\$\$[^$]+\$\$")
+_COMPATIBLE = "{http://schemas.openxmlformats.org/markup-compatibility/2006}"
+_MARKS = (b"Fallback", b"ffData", b":sym ", b":cr/", b":moveFrom ", b":oMath")
+_SYMBOLS = {
+    "symbol": dict(zip(range(0x41, 0x5B), "ΑΒΧΔΕΦΓΗΙϑΚΛΜΝΟΠΘΡΣΤΥςΩΞΨΖ", strict=True))
+    | dict(zip(range(0x61, 0x7B), "αβχδεφγηιϕκλμνοπθρστυϖωξψζ", strict=True))
+    | {
+        0xA3: "≤",
+        0xB3: "≥",
+        0xB1: "±",
+        0xB4: "\u00d7",
+        0xB8: "÷",
+        0xB9: "≠",
+        0xBB: "≈",
+        0xA5: "∞",
+        0xD6: "√",
+        0xE5: "∑",
+        0xF2: "∫",
+        0xB0: "°",
+    },
+    "wingdings": {0x6C: "●", 0x6E: "■", 0x6F: "□", 0xA7: "▪", 0xA8: "☐", 0xD8: "➢", 0xE0: "→", 0xFB: "✗", 0xFC: "✓", 0xFD: "☒", 0xFE: "☑"},
+    "wingdings 2": {0x4F: "✗", 0x50: "✓", 0x51: "☒", 0x52: "☑", 0xA3: "☐"},
+}
+"""Characters of fonts that have signs in the place of letters."""
+_UNKNOWN_SYMBOL = "[Symbol]"
 
 
-def _children(parent: Any, wanted: tuple[str, ...]) -> Iterator[Any]:
-    """The next elements of these kinds below `parent`, in order."""
-    for child in parent:
-        if child.tag in wanted:
-            yield child
-        elif child.tag not in _LEFT_OUT:
-            yield from _children(child, wanted)
+def completed(package: Package) -> bytes:
+    """The document with these as text, and without the second copy of text boxes."""
+    numbering, written = package.tree("word/numbering.xml"), package.part(_BODY)
+    if numbering is None and not any(mark in written for mark in _MARKS):
+        return package.content
+    body, styles = package.tree(_BODY), package.tree(_STYLES)
+    if body is None:
+        return package.content
+    _drop_copies(body)
+    _drop_moved(body)
+    _spell_out(body)
+    _fill_in(body)
+    _mark_equations(body, _headings(styles))
+    if numbering is not None:
+        _numbering.write(body, numbering, styles)
+    return package.replaced({_BODY: serialized(body)} | ({} if styles is None else {_STYLES: serialized(styles)}))
 
 
-def _text(element: Any) -> Iterator[str]:
-    for child in element:
-        if child.tag == f"{_W}t":
-            yield child.text or ""
-        elif child.tag in _CHARACTERS:
-            yield _CHARACTERS[child.tag]
-        elif child.tag == f"{_W}p":  # of a text box
-            yield from ("\n", *_text(child), "\n")
-        elif child.tag not in _LEFT_OUT and child.tag != f"{_W}pPr":
-            yield from _text(child)
+def _drop_copies(body: Any) -> None:
+    """What a text box says, said again for older readers."""
+    for copy in list(body.iter(f"{_COMPATIBLE}Fallback")):
+        choice = copy.getparent().find(f"{_COMPATIBLE}Choice")
+        if choice is not None and next(_boxes(choice), None) is not None and next(_boxes(copy), None) is not None:
+            copy.getparent().remove(copy)
 
 
-def _value(element: Any, path: str) -> str | None:
-    found = element.find("/".join(f"{_W}{step}" for step in path.split("/")))
-    return None if found is None else found.get(f"{_W}val")
+def _boxes(parent: Any) -> Iterator[Any]:
+    return parent.iter("{*}txbxContent")
 
 
-def _bullets(document: Any) -> frozenset[tuple[str, int]]:
-    """Which (list, level) is marked by bullets instead of numbers."""
-    related = (relation for relation in document.part.rels.values() if not relation.is_external)
-    root = next((relation.target_part.element for relation in related if relation.reltype.endswith("/numbering")), None)
-    if root is None:
-        return frozenset()
-    kinds: dict[str, set[int]] = {}
-    for abstract in root.findall(f"{_W}abstractNum"):
-        levels = abstract.findall(f"{_W}lvl")
-        bulleted = {int(level.get(f"{_W}ilvl") or 0) for level in levels if _value(level, "numFmt") == "bullet"}
-        kinds[abstract.get(f"{_W}abstractNumId")] = bulleted
+def _drop_moved(body: Any) -> None:
+    """What was moved away by a tracked change stands where it was moved to."""
+    for moved in list(body.iter("{*}moveFrom")):
+        moved.getparent().remove(moved)
+
+
+def _spell_out(body: Any) -> None:
+    """Signs by their number in a font, and line ends of an old kind."""
+    for sign in list(body.iter("{*}sym")):
+        attributes = {str(name).rpartition("}")[2]: str(value) for name, value in sign.attrib.items()}
+        character = _sign(attributes.get("font", "").lower(), attributes.get("char", ""))
+        text = sign.makeelement(str(sign.tag).replace("}sym", "}t"))
+        text.text = character
+        sign.getparent().replace(sign, text)
+    for end in body.iter("{*}cr"):
+        end.tag = str(end.tag).replace("}cr", "}br")
+
+
+def _headings(styles: Any | None) -> frozenset[str]:
+    """The ids of the styles that make headings."""
+    found = () if styles is None else styles.findall("{*}style")
     return frozenset(
-        (number.get(f"{_W}numId"), level)
-        for number in root.findall(f"{_W}num")
-        for level in kinds.get(_value(number, "abstractNumId") or "", ())
+        str(_named(style, "styleId")) for style in found if _value(style.find("{*}name"), "").lower().startswith(("heading", "title"))
     )
+
+
+def _mark_equations(body: Any, headings: frozenset[str]) -> None:
+    """The engine puts the equations of a paragraph before it, and drops those of headings; a mark says where each one belongs."""
+    for equation in list(body.iter(f"{_MATH}oMath", f"{_STRICT_MATH}oMath")):
+        paragraph = equation.getparent()
+        if not str(paragraph.tag).endswith("}p"):
+            continue
+        space = str(paragraph.tag).removesuffix("p")
+        run, text = paragraph.makeelement(f"{space}r"), paragraph.makeelement(f"{space}t")
+        is_heading = _value(paragraph.find("{*}pPr/{*}pStyle"), "") in headings
+        text.text = "".join(str(part.text or "") for part in equation.iter("{*}t")) if is_heading else _MARK
+        run.append(text)
+        equation.addprevious(run)
+
+
+def with_equations(text: str) -> str:
+    """Each equation at its mark."""
+    if _MARK not in text:
+        return text
+    blocks: list[str] = []
+    for block in text.split("\n\n"):
+        pieces = block.split(_MARK)
+        marks = len(pieces) - 1
+        equations = blocks[len(blocks) - marks :] if marks else []
+        if len(equations) == marks and all(map(_EQUATION.fullmatch, equations)):
+            del blocks[len(blocks) - marks :]
+        else:
+            equations = [""] * marks
+        inline = [f"${equation.strip('$').strip()}$" if equation else "" for equation in equations]
+        blocks.append("".join(piece + shown for piece, shown in zip(pieces, [*inline, ""], strict=True)))
+    return "\n\n".join(blocks)
+
+
+def _sign(font: str, number: str) -> str:
+    try:
+        code = int(number, 16)
+    except ValueError:
+        return _UNKNOWN_SYMBOL
+    if font in _SYMBOLS:
+        return _SYMBOLS[font].get(code & 0xFF, _UNKNOWN_SYMBOL)
+    private = 0xE000 <= code < 0xF900  # noqa: PLR2004 - where each font has its own signs
+    return _UNKNOWN_SYMBOL if private or not chr(min(code, 0x10FFFF)).isprintable() else chr(code)
+
+
+def _fill_in(body: Any) -> None:
+    """What a check box or a list of an old form shows is drawn by Word; here it becomes text."""
+    for field in body.iter("{*}ffData"):
+        shown = _entered(field)
+        run = field.getparent().getparent()
+        if shown is None or run is None:
+            continue
+        space = str(run.tag).partition("}")[0]
+        text = run.makeelement(f"{space}}}t")
+        text.text = shown
+        copy = run.makeelement(f"{space}}}r")
+        copy.append(text)
+        run.addprevious(copy)
+
+
+def _entered(field: Any) -> str | None:
+    box, choices = field.find("{*}checkBox"), field.find("{*}ddList")
+    if box is not None:
+        state = box.find("{*}checked")
+        state = box.find("{*}default") if state is None else state
+        return "\u2610" if state is None or _value(state, "1") in ("0", "false", "off") else "\u2612"
+    if choices is None:
+        return None
+    entries = [_value(entry, "") for entry in choices.findall("{*}listEntry")]
+    chosen = _value(choices.find("{*}result"), "0")
+    return entries[int(chosen)] if chosen.isdecimal() and int(chosen) < len(entries) else None
+
+
+def _value(element: Any | None, otherwise: str) -> str:
+    """An element that is there without a value is meant."""
+    found = None if element is None else _named(element, "val")
+    return otherwise if found is None else found
+
+
+def _named(element: Any, attribute: str) -> str | None:
+    return next((str(value) for name, value in element.attrib.items() if str(name).endswith(f"}}{attribute}")), None)

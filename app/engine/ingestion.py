@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import msgspec
 
-from app.documents.base import UnreadableDocument
+from app.documents.base import UnreadableDocument, note
 from app.fairness import Busy, Turns
 from app.knowledge.base import (
     Attributes,
@@ -158,7 +158,7 @@ class Ingestion:
         pipeline = self._pipeline
         try:
             if job.kind == "ingest":
-                await pipeline.jobs.complete(job, await self._ingest(job))
+                await pipeline.jobs.complete(job, *await self._ingest(job))
             else:
                 await pipeline.index.remove(job.vector_store_id, job.file_id)
                 await pipeline.jobs.settle(job)
@@ -170,15 +170,15 @@ class Ingestion:
         except Exception as error:  # noqa: BLE001 - whatever it is, the job must not be lost, nor end the others
             await self._try_later(job, error)
 
-    async def _ingest(self, job: Job) -> int:
-        """Bytes that the passages and their vectors take."""
+    async def _ingest(self, job: Job) -> tuple[int, str | None]:
+        """Bytes that the passages and their vectors take, and what of the file is not in its text."""
         if job.attempts > _ATTEMPTS:  # every process that tried has died of it
             raise _Refused("server_error", "The file could not be processed.")
         pipeline = self._pipeline
         record = await pipeline.files.get(job.project_id, job.file_id, self._now())
         if record is None:
             raise _Refused("invalid_file", "The file has been deleted.")
-        passages = await self._passages(record, job)
+        passages, unread = await self._passages(record, job)
         used = 0
 
         async def batches() -> AsyncGenerator[tuple[Sequence[Passage], Vectors]]:
@@ -194,9 +194,9 @@ class Ingestion:
                 await pipeline.index.replace(job.vector_store_id, job.file_id, record.filename, _decode(job.attributes), embedded)
             except InvalidRequest as error:
                 raise _Refused("server_error", error.message) from error
-        return used
+        return used, unread
 
-    async def _passages(self, record: FileRecord, job: Job) -> Sequence[Passage]:
+    async def _passages(self, record: FileRecord, job: Job) -> tuple[Sequence[Passage], str | None]:
         if record.size > self._read_bytes:
             raise _Refused("invalid_file", f"The file is too large to be searched: at most {self._read_bytes} bytes are read.")
         try:
@@ -212,7 +212,7 @@ class Ingestion:
         passages = await self._pipeline.split(text, size=job.chunk_size, overlap=job.chunk_overlap, project=job.project_id)
         if not passages:
             raise _Refused("invalid_file", "The file has no text.")
-        return passages
+        return passages, note(text)
 
     async def _try_later(self, job: Job, error: Exception) -> None:
         """What is our fault, or the embedding server's, may pass. Removals are tried for ever."""

@@ -300,12 +300,13 @@ def _decoded(data: str) -> tuple[bytes, str | None]:
     """The content of a `data:` URI or of bare base64, and its type."""
     head, comma, body = data.partition(",") if data.startswith("data:") else ("data:;base64", ",", data)
     content_type, *parameters = head.removeprefix("data:").lower().split(";")
+    told = ";".join([content_type, *(parameter for parameter in parameters if parameter.strip().startswith("charset="))])
     if not comma:
         raise _Unusable("it is no data URI; expected 'data:<type>;base64,<content>'")
     if "base64" not in parameters:
-        return unquote_to_bytes(body), content_type or None
+        return unquote_to_bytes(body), told or None
     try:
-        return base64.b64decode("".join(body.split()), validate=True), content_type or None
+        return base64.b64decode("".join(body.split()), validate=True), told or None
     except (binascii.Error, ValueError) as error:
         raise _Unusable("it is not in base64; expected 'data:<type>;base64,<content>'") from error
 

@@ -150,6 +150,7 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True):
     usage_bytes: int = 0
     error_code: LastError | None = None
     error_message: str | None = None
+    """Why it failed; of a completed file, what of it is not in its text."""
 
 
 class BatchRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -268,8 +269,8 @@ class Jobs(Protocol):
         """Hold it longer; False when it is ours no more (the file was removed, added again, cancelled)."""
         ...
 
-    async def complete(self, job: Job, usage_bytes: int) -> bool:
-        """The file can be searched; False when the job is ours no more."""
+    async def complete(self, job: Job, usage_bytes: int, note: str | None) -> bool:
+        """The file can be searched; `note` says what of it is not in its text. False when the job is ours no more."""
         ...
 
     async def fail(self, job: Job, code: LastError, message: str) -> None:

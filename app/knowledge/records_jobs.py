@@ -49,7 +49,7 @@ _DONE: dict[str, Any] = {"owner": None, "due_at": None}
 _COMPLETE = (
     update(vector_store_files)
     .where(*_HELD)
-    .values(status="completed", usage_bytes=bindparam("used"), error_code=None, error_message=None, **_DONE)
+    .values(status="completed", usage_bytes=bindparam("used"), error_code=None, error_message=bindparam("note"), **_DONE)
 )
 _FAIL = (
     update(vector_store_files)
@@ -87,9 +87,9 @@ class SqlJobs:
         """Move the lease on."""
         return await self._change(_RENEW, job, until=until)
 
-    async def complete(self, job: Job, usage_bytes: int) -> bool:
+    async def complete(self, job: Job, usage_bytes: int, note: str | None) -> bool:
         """The file is ingested."""
-        return await self._change(_COMPLETE, job, used=usage_bytes)
+        return await self._change(_COMPLETE, job, used=usage_bytes, note=note)
 
     async def fail(self, job: Job, code: LastError, message: str) -> None:
         """The file will not be ingested."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
+from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile
 
 
@@ -49,6 +50,27 @@ def with_part(package: bytes, name: str, content: bytes) -> bytes:
                 new.writestr(part, old.read(part))
         new.writestr(name, content)
     return result.getvalue()
+
+
+def with_parts(package: bytes, notes: dict[str, str]) -> bytes:
+    """A Word document with footnotes, endnotes or the like, by the singular of their name, as parts of their own."""
+    space = "http://schemas.openxmlformats.org"
+    types, links = part(package, "[Content_Types].xml").decode(), part(package, "word/_rels/document.xml.rels").decode()
+    for name, content in notes.items():
+        kind = f"application/vnd.openxmlformats-officedocument.wordprocessingml.{name}s+xml"
+        types = types.replace("</Types>", f'<Override PartName="/word/{name}s.xml" ContentType="{kind}"/></Types>')
+        link = f'<Relationship Id="x{name}" Type="{space}/officeDocument/2006/relationships/{name}s" Target="{name}s.xml"/>'
+        links = links.replace("</Relationships>", f"{link}</Relationships>")
+        package = with_part(package, f"word/{name}s.xml", content.encode())
+    package = with_part(package, "[Content_Types].xml", types.encode())
+    return with_part(package, "word/_rels/document.xml.rels", links.encode())
+
+
+def saved(document: Any) -> bytes:
+    """A document of python-docx, python-pptx or openpyxl as a file."""
+    target = BytesIO()
+    document.save(target)
+    return target.getvalue()
 
 
 def part(package: bytes, name: str) -> bytes:

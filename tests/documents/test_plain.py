@@ -26,7 +26,7 @@ _RUSSIAN = "Это русский текст для проверки кодир�
         (_SIMPLIFIED, "utf-32"),
         (_SIMPLIFIED, "gb18030"),
         ("订单号,客户,金额\n1,张三,20\n", "gbk"),
-        ("中文", "gb2312"),
+        ("中文版本说明\n", "gb2312"),
         (_TRADITIONAL, "big5"),
         (_JAPANESE, "shift_jis"),
         (_JAPANESE, "euc_jp"),
@@ -83,6 +83,50 @@ async def test_an_image_is_named_as_such() -> None:
         await reading.text(b"\x89PNG\r\n\x1a\n" + bytes(30), filename="a.png")
 
 
-async def test_rich_text_names_the_cure() -> None:
-    with pytest.raises(UnreadableDocument, match="save it as docx or PDF"):
-        await reading.text(b"{\\rtf1\\ansi hi}", filename="a.rtf")
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("Łódź;żółw\n", "cp1250"),
+        ("Цена;Товар\n", "cp1251"),
+        ("Größe;3 €\n", "cp1252"),
+        ("Τιμή προϊόντος\n", "cp1253"),
+        ("İstanbul'da güneşli\n", "cp1254"),
+        ("מחיר המוצר\n", "cp1255"),
+        ("السعر الكلي\n", "cp1256"),
+        ("Цена товара\n", "cp866"),
+        ("ราคาสินค้า\n", "cp874"),
+        ("姓名,電話\n王小明,02-1234\n", "big5"),
+        ("名前,住所\n山田,東京\n", "cp932"),
+        ("이름,주소\n김,서울\n", "cp949"),
+        ("姓名,价格\n张三,20\n", "utf-16-le"),
+        ("姓名,价格\n张三,20\n", "utf-16-be"),
+        ("hello\nnext", "cp500"),
+    ],
+)
+async def test_a_short_table_of_an_old_encoding_is_read(text: str, encoding: str) -> None:
+    assert await reading.text(text.encode(encoding), filename="a.csv") == text
+
+
+async def test_what_a_file_says_of_its_encoding_is_heeded() -> None:
+    page = '<?xml version="1.0" encoding="iso-8859-2"?>\n<a>ť</a>'
+    assert await reading.text(page.encode("iso-8859-2"), filename="a.xml") == page
+    assert await reading.text("ť".encode("cp1250"), filename="a.txt", content_type="text/plain; charset=windows-1250") == "ť"
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "shown"),
+    [
+        ("a.json", r'{"名": "\u4f60\u597d \ud83d\ude00"}', '{"名": "你好 😀"}'),
+        ("a.jsonl", r'{"a": "\u4f60"}' + "\n" + r'{"a": "\u597d"}', '{"a": "你"}\n{"a": "好"}'),
+        ("a.json", r'{"a": "\\u4f60 \u0022 \u000a \ud83d"}', r'{"a": "\\u4f60 \u0022 \u000a \ud83d"}'),
+        ("a.py", r's = "\u4f60"', r's = "\u4f60"'),
+        ("a.json", r'{"a": "\u4f60", not JSON}', r'{"a": "\u4f60", not JSON}'),
+    ],
+)
+async def test_escapes_of_json_are_characters(name: str, written: str, shown: str) -> None:
+    assert await reading.text(written.encode(), filename=name) == shown
+
+
+async def test_pictures_in_base64_are_left_out_of_text() -> None:
+    said = await reading.text(f"![logo](data:image/png;base64,{'A' * 300}) end".encode(), filename="a.md")
+    assert said == "![logo](picture-left-out) end\n\n[Not in this text: 1 picture]"

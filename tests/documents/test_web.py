@@ -71,6 +71,26 @@ async def test_a_pdf_called_a_page_is_still_a_pdf() -> None:
     assert (await read(pdf("a paper")))[1] == "a paper"
 
 
+async def test_what_is_entered_in_a_page_is_read() -> None:
+    page = """<html><body><p>Name: <input value="张三"></p><p>Pay: <input type=radio checked> now <input type=radio> later</p>
+    <p><textarea>a note</textarea></p><input type="hidden" value="token"></body></html>"""
+    said = await reading.text(page.encode(), filename="form.html")
+    assert said == "Name: 张三\n\nPay: ☒ now ☐ later\n\na note"
+
+
+async def test_an_uploaded_page_keeps_its_tables_and_names_its_pictures() -> None:
+    page = f"""<html><body><header>Top</header><table><tr><th>日期</th><th>时间</th></tr><tr><td>周一</td><td>9:00</td></tr></table>
+    <img alt="map" src="data:image/png;base64,{"A" * 400}"></body></html>"""
+    said = await reading.text(page.encode(), filename="table.html")
+    assert said == "Top\n\n| 日期 | 时间 |\n| --- | --- |\n| 周一 | 9:00 |\n\n[Picture: map]\n\n[Not in this text: 1 picture]"
+
+
+@pytest.mark.parametrize("declared", ["<meta charset=gbk>", ""])
+async def test_an_uploaded_page_in_an_old_encoding_is_read(declared: str) -> None:
+    page = f"<html><head>{declared}<title>标题</title></head><body><p>你好世界，这是内容</p></body></html>"
+    assert await reading.text(page.encode("gbk"), filename="a.html") == "# 标题\n\n你好世界，这是内容"
+
+
 async def test_an_uploaded_page_begins_with_its_title() -> None:
     page = b"<html><head><title>Guide</title></head><body><p>Press the green button and wait until the light is on.</p></body></html>"
     assert await reading.text(page, filename="guide.html") == "# Guide\n\nPress the green button and wait until the light is on."

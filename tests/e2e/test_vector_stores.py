@@ -275,3 +275,12 @@ def _let_leases_end(path: Path) -> None:
         moved = database.execute("UPDATE vector_store_files SET due_at = due_at - 40 WHERE owner IS NOT NULL")
         assert moved.rowcount == 1
     database.close()
+
+
+async def test_a_file_that_was_read_in_part_says_what_is_missing(client: openai.AsyncOpenAI) -> None:
+    picture = f"# Bread\n\n![loaf](data:image/png;base64,{'A' * 400})\n\nKnead the dough."
+    file = await client.files.create(file=("bread.md", picture.encode()), purpose="assistants")
+    store = await client.vector_stores.create(file_ids=[file.id])
+    done = await client.vector_stores.files.poll(file.id, vector_store_id=store.id)
+    assert (done.status, done.last_error) == ("completed", None)
+    assert done.to_dict()["x_not_in_text"] == "1 picture"

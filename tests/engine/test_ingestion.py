@@ -81,6 +81,16 @@ async def test_a_file_that_cannot_be_read_says_why(library: Library, name: str, 
     assert (totals.failed, totals.completed, totals.in_progress) == (1, 1, 0)
 
 
+async def test_what_is_not_in_a_files_text_is_in_its_status(library: Library) -> None:
+    note = "page 2 (an image; no text)"
+    partly, whole = await library.upload(f"whales\n\n[Not in this text: {note}]".encode()), await library.upload(b"bread")
+    store = await _stored(library, partly, whole)
+    await library.ingestion.work()
+
+    shown = [await _shown(library, store, file) for file in (partly, whole)]
+    assert [(file.status, file.error_code, file.error_message) for file in shown] == [("completed", None, note), ("completed", None, None)]
+
+
 async def test_what_may_pass_is_tried_again_and_then_given_up(library: Library) -> None:
     library.embedder.failing = True
     file = await library.upload(b"whales")

@@ -1,0 +1,97 @@
+"""What stands beside the text of an Office document, in parts of their own that the engine does not read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from app.documents import _markdown
+from app.documents._package import Package
+from app.documents.base import Reading
+
+_CHART = re.compile(r"(?:word|xl)/charts/chart\d*\.xml$")
+_DIAGRAM = re.compile(r"(?:word|xl)/diagrams/data\d*\.xml$")
+_DRAWING = re.compile(r"xl/drawings/drawing\d*\.xml$")
+_COMMENTS = re.compile(r"xl/(?:comments\d*|comments/comment\d*|threadedComments/threadedComment\d*)\.xml$")
+_REMARKS = re.compile(r"ppt/comments/\w+\.xml$")
+_PICTURES = "xl/media/"
+_EMBEDDED = re.compile(r"(?:word|xl|ppt)/embeddings/(?!Microsoft_Excel_(?:Sheet|Worksheet)\d*\.xlsx$).")
+"""A workbook of that name holds the figures of a chart."""
+_INSERTED = re.compile(r"word/(?:.*/)?afchunk\d*\.\w+$", re.IGNORECASE)
+_MOST_POINTS = 5_000
+_NOTED_THREAD = "[Threaded comment]"
+"""Begins what older programs show of a comment that has a part of its own."""
+
+
+def read(package: Package) -> Reading:
+    """Charts, diagrams, text boxes of sheets and comments, and how much there is of what cannot be read."""
+    names = sorted(package.names)
+    texts = [text for name in names for text in _texts(package, name) if text]
+    counts = (
+        (sum(name.startswith(_PICTURES) for name in names), "picture"),
+        (sum(_EMBEDDED.match(name) is not None for name in names), "embedded file"),
+        (sum(_INSERTED.match(name) is not None for name in names), "inserted document"),
+    )
+    return Reading("\n\n".join(texts), tuple(f"{number} {what}{'' if number == 1 else 's'}" for number, what in counts if number))
+
+
+def _texts(package: Package, name: str) -> Iterator[str]:
+    kinds = ((_CHART, _chart), (_DIAGRAM, _diagram), (_DRAWING, _boxes), (_COMMENTS, _comments), (_REMARKS, _remarks))
+    write = next((write for pattern, write in kinds if pattern.match(name)), None)
+    root = None if write is None else package.tree(name)
+    if write is not None and root is not None:
+        yield from write(root)
+
+
+def _chart(root: Any) -> Iterator[str]:
+    """Its title, and a table with a column a series."""
+    title = _line(root.find(".//{*}title"))
+    series = list(root.iter("{*}ser"))
+    columns = [_points(series[0].find("{*}cat") if series else None), *(_points(one.find("{*}val")) for one in series)]
+    names = ["", *(_line(one.find("{*}tx")) for one in series)]
+    rows = [[column[place] if place < len(column) else "" for column in columns] for place in range(max(map(len, columns)))]
+    yield "\n\n".join(filter(None, [f"[Chart{': ' if title else ''}{title}]", _markdown.table([names, *rows]) if rows else ""]))
+
+
+def _points(values: Any | None) -> list[str]:
+    if values is None:
+        return []
+    points = values.findall(".//{*}pt")[:_MOST_POINTS]
+    return [str(point.findtext("{*}v") or "") for point in points]
+
+
+def _line(parent: Any | None) -> str:
+    """All text below, in a line."""
+    found = () if parent is None else parent.iter("{*}t", "{*}v")
+    return " ".join(" ".join(str(text.text or "") for text in found).split())
+
+
+def _paragraphs(parent: Any) -> Iterator[str]:
+    for paragraph in parent.iter("{http://schemas.openxmlformats.org/drawingml/2006/main}p"):
+        if line := "".join(str(text.text or "") for text in paragraph.iter("{*}t")).strip():
+            yield line
+
+
+def _diagram(root: Any) -> Iterator[str]:
+    lines = [f"- {line}" for line in _paragraphs(root)]
+    yield "\n".join(["[Diagram]", *lines]) if lines else ""
+
+
+def _boxes(root: Any) -> Iterator[str]:
+    for box in root.iter("{*}txBody"):
+        lines = list(_paragraphs(box))
+        yield f"[Text box] {chr(10).join(lines)}" if lines else ""
+
+
+def _comments(root: Any) -> Iterator[str]:
+    for comment in root.iter("{*}comment", "{*}threadedComment"):
+        text = " ".join("".join(str(run.text or "") for run in comment.iter("{*}t", "{*}text")).split())
+        if text and not text.startswith(_NOTED_THREAD):
+            yield f"[Comment on {comment.get('ref')}] {text}"
+
+
+def _remarks(root: Any) -> Iterator[str]:
+    for comment in root.iter("{*}cm"):
+        text = " ".join("".join(str(run.text or "") for run in comment.iter("{*}text", "{*}t")).split())
+        yield f"[Comment] {text}" if text else ""
