@@ -84,7 +84,8 @@ def create_app(settings: Settings | None = None) -> Gateway:
         app.include_router(part.router)
     errors.install(app)
     openapi.install(app)
-    gateway = BrowserGateway(app, metrics, settings.cors_origins) if settings.cors_origins else Gateway(app, metrics)
+    root, origins = settings.root_path, settings.cors_origins
+    gateway = BrowserGateway(app, metrics, root, origins) if origins else Gateway(app, metrics, root)
     return gateway
 
 

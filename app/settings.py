@@ -6,19 +6,19 @@ Each field's description is its documentation; `docs/configuration.md` is genera
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 import tomllib
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import BaseModel, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from app.settings_sections import Dialect, Limits, ModelFacts, NativeTool, SearchProvider, Timeouts, ToolMode, ToolSettings, Upstream
+from app.settings_sources import PREFIX, Environment, mistaken_files, read_text, secret_variables, secrets_from_files
 
 __all__ = [
     "ConfigurationError",
@@ -39,6 +39,8 @@ __all__ = [
 _MIN_ADMIN_KEY = 20
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:]+\]|[a-z0-9._-]+)(:\d{1,5})?")
 """As browsers send it: lower case, nothing behind the port. Programs in a web view have schemes of their own."""
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?")
+_ROOT_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)*")
 
 
 class Settings(BaseSettings):
@@ -50,6 +52,11 @@ class Settings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    root_path: str = Field(
+        default="",
+        description="The path below which a reverse proxy serves the gateway, for example `/llm`. Requests may arrive with it or "
+        "without it; the interactive docs and the OpenAPI schema name it.",
+    )
     workers: int = Field(default=1, ge=1, le=256, description="Processes.")
     database_url: str = Field(
         default="sqlite+aiosqlite:///data/gateway.db", description="`sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`."
@@ -98,10 +105,10 @@ class Settings(BaseSettings):
         description="The longest that a stream is silent: then a comment is sent, and a stream whose upstream has not answered yet begins. "
         "It counts once the request is written for an upstream; listing MCP tools and running approved calls come before.",
     )
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+    cors_origins: tuple[str, ...] = Field(
         default=(),
-        description="Web pages that may call this server from a browser, by origin (`https://app.example.com`; in the environment also "
-        "comma-separated), or `*` for every page. Empty: none.",
+        description="Web pages that may call this server from a browser, by origin (`https://app.example.com`), "
+        "or `*` for every page. Empty: none.",
     )
     lenient_user_agents: tuple[str, ...] = Field(
         default=("codex*", "*codex_*"),
@@ -163,13 +170,11 @@ class Settings(BaseSettings):
         default=None, validation_alias="DASHSCOPE_API_KEY", description="`DASHSCOPE_API_KEY`: used when no upstream is set."
     )
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("*", mode="before")
     @classmethod
-    def _listed_origins(cls, given: object) -> object:
-        """A list, its JSON, or its entries between commas."""
-        if not isinstance(given, str):
-            return given
-        return json.loads(given) if given.lstrip().startswith("[") else [part.strip() for part in given.split(",") if part.strip()]
+    def _read_text(cls, given: object, info: ValidationInfo) -> object:
+        """Lists and tables may be written as text, in the environment and in the file alike."""
+        return read_text(cls.model_fields[info.field_name or ""].annotation, given)
 
     @field_validator("cors_origins")
     @classmethod
@@ -183,9 +188,27 @@ class Settings(BaseSettings):
     @classmethod
     def _readable_networks(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
         for entry in entries:
-            if "/" in entry or ":" in entry:
-                ip_network(entry.strip("[] "))
+            if not _HOST.fullmatch(entry) and not _is_network(entry):
+                raise ValueError(f"{entry!r} is no host, address or network: expected for example `wiki.corp`, `10.1.2.3` or `10.1.0.0/16`")
         return entries
+
+    @field_validator("root_path")
+    @classmethod
+    def _plain_path(cls, path: str) -> str:
+        path = path.rstrip("/")
+        if not _ROOT_PATH.fullmatch(path):
+            raise ValueError("expected a path as in `/llm`: it begins with a slash and has only letters, digits and `-._~`")
+        return path
+
+    @field_validator("aliases")
+    @classmethod
+    def _real_models(cls, aliases: dict[str, str]) -> dict[str, str]:
+        for alias, model in aliases.items():
+            if not alias.strip() or not model.strip():
+                raise ValueError("expected `alias=model`: neither may be empty")
+            if model in aliases:
+                raise ValueError(f"`{alias}` stands for `{model}`, which is an alias itself: name the model")
+        return aliases
 
     @field_validator("admin_key")
     @classmethod
@@ -227,11 +250,12 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Explicit arguments, then the environment, then the file."""
-        del dotenv_settings, file_secret_settings
+        """Explicit arguments, then the environment, then files with secrets, then the file."""
+        del env_settings, dotenv_settings, file_secret_settings
         path = config_path()
         file = (TomlConfigSettingsSource(settings_cls, toml_file=path),) if path else ()
-        return (init_settings, env_settings, *file)
+        secrets = InitSettingsSource(settings_cls, init_kwargs=secrets_from_files(settings_cls))
+        return (init_settings, Environment(settings_cls), secrets, *file)
 
 
 class ConfigurationError(Exception):
@@ -249,7 +273,7 @@ def config_path() -> Path | None:
 
 def load(**overrides: Any) -> Settings:
     """Read the configuration. Raises ConfigurationError with every mistake in it."""
-    mistakes = [*_unknown_variables(), *_unreadable_file()]
+    mistakes = [*_unknown_variables(), *mistaken_files(Settings), *_unreadable_file()]
     if not mistakes:
         try:
             return Settings(**overrides)
@@ -261,9 +285,15 @@ def load(**overrides: Any) -> Settings:
 
 
 def _unknown_variables() -> list[str]:
-    known = {f"GATEWAY_{name.upper()}" for name in Settings.model_fields} | {"GATEWAY_CONFIG"}
-    unknown = [n for n in os.environ if n.startswith("GATEWAY_") and n.split("__")[0] not in known]
-    return [f"{name}: no such setting{_nearest(name, known)}" for name in sorted(unknown)]
+    plain = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | {"GATEWAY_CONFIG"}
+    known = plain | {f"{variable}_FILE" for variable in secret_variables(Settings)}
+    unknown = [name for name in os.environ if name.startswith(PREFIX) and name.split("__")[0] not in known]
+    return [
+        f"{name}: only secrets can be in files of their own; use {name.removesuffix('_FILE')}"
+        if name.removesuffix("_FILE") in plain
+        else f"{name}: no such setting{_nearest(name, known)}"
+        for name in sorted(unknown)
+    ]
 
 
 def _unreadable_file() -> list[str]:
@@ -277,6 +307,14 @@ def _unreadable_file() -> list[str]:
     except tomllib.TOMLDecodeError as error:
         return [f"{path}: not valid TOML: {error}"]
     return []
+
+
+def _is_network(entry: str) -> bool:
+    try:
+        ip_network(entry.strip("[] "))
+    except ValueError:
+        return False
+    return True
 
 
 def _explain(where: str, kind: str, message: str) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
+
+from app.settings_sources import read_secret, read_text
 
 Dialect = Literal["auto", "dashscope", "dashscope-responses", "vllm", "sglang", "ollama", "llamacpp", "openai", "demo"]
 
@@ -16,6 +18,11 @@ NativeTool = Literal["web_search", "web_extractor", "code_interpreter", "web_sea
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read_text(cls, given: object, info: ValidationInfo) -> object:
+        return read_text(cls.model_fields[info.field_name or ""].annotation, given)
 
 
 class Timeouts(_Section):
@@ -39,6 +46,7 @@ class Upstream(_Section):
     name: str = Field(default="default", min_length=1, description="Its name in logs, metrics and `/v1/models`.")
     base_url: str = Field(description="Up to and including `/v1`, for example `http://127.0.0.1:8001/v1`.")
     api_key: SecretStr | None = Field(default=None, description="Sent as a bearer token.")
+    api_key_file: Path | None = Field(default=None, description="A file with the key, instead of `api_key`.")
     dialect: Dialect = Field(default="auto", description="`auto` asks the server's model list and its address.")
     models: tuple[str, ...] = Field(
         default=(), description="Models it serves; empty: whatever its model list says, or anything when it has none."
@@ -49,6 +57,16 @@ class Upstream(_Section):
     verify_tls: bool = Field(default=True, description="Check the server's certificate.")
     ca_file: Path | None = Field(default=None, description="A certificate bundle to trust instead of the system's.")
     attempts: int = Field(default=3, ge=1, le=10, description="Tries before the first byte, the first one included.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _key_from_file(cls, given: object) -> object:
+        if not isinstance(given, dict) or not (path := cast("dict[str, Any]", given).get("api_key_file")):
+            return cast("object", given)
+        fields = cast("dict[str, Any]", given)
+        if fields.get("api_key"):
+            raise ValueError("api_key and api_key_file are both set; set one of them")
+        return {**fields, "api_key": read_secret(Path(path))}
 
 
 class ModelFacts(_Section):

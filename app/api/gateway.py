@@ -29,10 +29,12 @@ _ROUTES = re.compile(
 
 
 class Gateway:
-    """Serves `/v1/…`, and the same under `/…` and `/openai/v1/…`."""
+    """Serves `/v1/…`, and the same under `/…` and `/openai/v1/…`; each with and without `root_path` before it."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, root_path: str = "") -> None:
         self._app = app
+        self._root_path = root_path
+        self._create_paths = _CREATE_ALIASES | {root_path + path for path in _CREATE_ALIASES}
         self._create = app
         self._metrics = metrics
         self.models: Sequence[str] = ()
@@ -50,14 +52,15 @@ class Gateway:
             return
         path: str = scope["path"]
         scope["state"] = {**scope.get("state", {}), "request_id": _request_id(scope), "path": path}
-        if path in _CREATE_ALIASES and scope["method"] == "POST":
+        if path in self._create_paths and scope["method"] == "POST":
             await self._create(scope, receive, send)
             return
         await self._cold(scope, path, receive, send)
 
     async def _cold(self, scope: Scope, path: str, receive: Receive, send: Send) -> None:
-        path = _canonical(path)
-        scope["path"], scope["raw_path"] = path, path.encode()
+        path = _canonical(self._below_root(path))
+        full = self._root_path + path
+        scope["root_path"], scope["path"], scope["raw_path"] = self._root_path, full, full.encode()
         request_id = (b"x-request-id", scope["state"]["request_id"].encode())
         route = _route(path)
 
@@ -72,13 +75,18 @@ class Gateway:
         else:
             await self._app(scope, receive, send_with_id)
 
+    def _below_root(self, path: str) -> str:
+        """Some proxies leave the prefix on the path and some take it off."""
+        below = path.removeprefix(self._root_path)
+        return below if below.startswith("/") else path
+
 
 class BrowserGateway(Gateway):
     """The same for pages of other origins, too (CORS)."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, origins: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, root_path: str, origins: Sequence[str]) -> None:
         """`origins` may read the answers; `*` is every one, and then without cookies, as browsers demand."""
-        super().__init__(app, metrics)
+        super().__init__(app, metrics, root_path)
         self._checked = CORSMiddleware(
             super().__call__,
             allow_origins=origins,
