@@ -11,13 +11,13 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from app import upstreams
-from app.administration import key_store
+from app.administration import create_first
 from app.api.gateway import Gateway
 from app.db import migrate
 from app.db.engine import Database
+from app.db.location import database_file, obstacle
 from app.db.tables import REVISION
 from app.db.writer import DatabaseUnavailable
-from app.engine.access import create_key
 from app.main import create_app
 from app.settings import ConfigurationError, Settings, load
 
@@ -30,19 +30,13 @@ def serve(settings: Settings) -> int:
     """Serve until told to stop."""
     _configure_logging(settings.log_level)
     upstreams.check(settings)
-    try:
-        secret = asyncio.run(_prepare(settings))
-    except migrate.MigrationFailed as error:
-        raise ConfigurationError(f"database_url: the database cannot be migrated: {error}") from error
-    except (DatabaseUnavailable, OSError) as error:
-        raise ConfigurationError(f"database_url: the database cannot be reached: {error}") from error
+    listener = _bind(settings.host, settings.port)
+    _prepare(settings)
     several = settings.workers > 1
     app = None if several else create_app(settings)
     config = uvicorn.Config(
         app or "app.serving:worker",
         factory=several,
-        host=settings.host,
-        port=settings.port,
         workers=settings.workers,
         loop="uvloop" if sys.platform != "win32" else "asyncio",
         http="httptools",
@@ -57,29 +51,29 @@ def serve(settings: Settings) -> int:
     if app is None:
         from uvicorn.supervisors import Multiprocess  # noqa: PLC0415 - one worker needs no supervisor
 
-        _announce(settings.host, settings.port, secret, _USUAL_MODEL)
-        Multiprocess(config, sockets=[config.bind_socket()]).run()
+        _announce(listener, asyncio.run(_first_key(settings)), _USUAL_MODEL)
+        Multiprocess(config, sockets=[listener]).run()
         return 0
-    server = _Server(config, app, secret)
-    server.run()
+    server = _Server(config, app, settings)
+    server.run(sockets=[listener])
     return 0 if server.started else 1
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens once it does: only then are the port and the models known."""
+    """Says where it listens once it does: only then are the models known, and only then is a first key of use."""
 
-    def __init__(self, config: uvicorn.Config, app: Gateway, secret: str | None) -> None:
+    def __init__(self, config: uvicorn.Config, app: Gateway, settings: Settings) -> None:
         super().__init__(config)
         self._gateway = app
-        self._secret = secret
+        self._settings = settings
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then announce."""
         await super().startup(sockets)
-        if self.started:
-            host, port, *_ = self.servers[0].sockets[0].getsockname()
+        if self.started and sockets:
+            secret = await _first_key(self._settings)
             models = self._gateway.models
-            _announce(host, port, self._secret, models[0] if models and _USUAL_MODEL not in models else _USUAL_MODEL)
+            _announce(sockets[0], secret, models[0] if models and _USUAL_MODEL not in models else _USUAL_MODEL)
 
 
 def worker() -> ASGIApp:
@@ -89,26 +83,61 @@ def worker() -> ASGIApp:
     return create_app(settings)
 
 
-async def _prepare(settings: Settings) -> str | None:
-    """Bring an embedded database up to date; the secret of the first key, when it was just made."""
+def _bind(host: str, port: int) -> socket.socket:
+    """The port is taken before anything is made: of two gateways in one folder, the second one leaves no trace."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(
+            f"host, port: cannot listen on {host} port {port}: {error.strerror or error}; "
+            "stop what listens there, or set GATEWAY_HOST and GATEWAY_PORT"
+        ) from error
+    listener.set_inheritable(True)
+    return listener
+
+
+def _prepare(settings: Settings) -> None:
+    """Bring an embedded database up to date. Raises ConfigurationError."""
+    try:
+        file = database_file(settings.database_url)
+        obstructed = file and obstacle(file)
+        if obstructed:
+            raise ConfigurationError(f"database_url: {obstructed}; change that, or set GATEWAY_DATABASE_URL to a file elsewhere")
+        if asyncio.run(_revision(settings)) != REVISION:
+            if file is None:
+                raise ConfigurationError("database_url: the schema is not current; run `responses-gateway migrate`")
+            migrate.upgrade_apart(settings.database_url)
+    except ValueError as error:
+        raise ConfigurationError(f"database_url: {error}") from error
+    except migrate.MigrationFailed as error:
+        raise ConfigurationError(f"database_url: the database cannot be migrated: {error}") from error
+    except (DatabaseUnavailable, OSError) as error:
+        raise ConfigurationError(f"database_url: the database cannot be reached: {error}") from error
+
+
+async def _revision(settings: Settings) -> str | None:
     database = Database(settings.database_url)
     try:
-        revision = await database.revision()
+        return await database.revision()
     finally:
         await database.aclose()
-    if revision != REVISION:
-        if not database.embedded:
-            raise ConfigurationError("database_url: the schema is not current; run `responses-gateway migrate`")
-        migrate.upgrade_apart(settings.database_url)
+
+
+async def _first_key(settings: Settings) -> str | None:
     if not settings.authentication or settings.admin_key is not None:
         return None
-    async with key_store(settings) as keys:
-        if await keys.list():
-            return None
-        return (await create_key(keys, project="default", name="first key")).secret
+    try:
+        return await create_first(settings)
+    except ConfigurationError as error:
+        _log.warning("no first API key could be made (%s); `responses-gateway keys create` makes one", error)
+        return None
 
 
-def _announce(host: str, port: int, secret: str | None, model: str) -> None:
+def _announce(listener: socket.socket, secret: str | None, model: str) -> None:
+    host, port, *_ = listener.getsockname()
     base_url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
     if secret is None:
         print(f"Serving {base_url}", file=sys.stderr, flush=True)
