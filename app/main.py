@@ -79,13 +79,14 @@ def create_app(settings: Settings | None = None) -> Gateway:
         lifespan=lifespan,
         description="The OpenAI Responses API in front of Qwen.",
         redirect_slashes=False,
+        generate_unique_id_function=openapi.operation_id,
     )
     for part in (responses, models, tools, files, vector_stores, containers, health):
         app.include_router(part.router)
     errors.install(app)
-    openapi.install(app)
     root, origins = settings.root_path, settings.cors_origins
     gateway = BrowserGateway(app, metrics, root, origins) if origins else Gateway(app, metrics, root)
+    openapi.install(app, lambda: gateway.example_model)
     return gateway
 
 

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from app import upstreams
 from app.administration import create_first
-from app.api.gateway import Gateway
+from app.api.gateway import USUAL_MODEL, Gateway
 from app.db import migrate
 from app.db.engine import Database
 from app.db.location import database_file, obstacle
@@ -23,7 +23,6 @@ from app.settings import ConfigurationError, Settings, load
 
 _log = logging.getLogger(__name__)
 _DRAIN_SECONDS = 20
-_USUAL_MODEL = "qwen3.7-plus"
 
 
 def serve(settings: Settings) -> int:
@@ -51,7 +50,7 @@ def serve(settings: Settings) -> int:
     if app is None:
         from uvicorn.supervisors import Multiprocess  # noqa: PLC0415 - one worker needs no supervisor
 
-        _announce(listener, asyncio.run(_first_key(settings)), _USUAL_MODEL)
+        _announce(listener, asyncio.run(_first_key(settings)), USUAL_MODEL)
         Multiprocess(config, sockets=[listener]).run()
         return 0
     server = _Server(config, app, settings)
@@ -72,8 +71,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started and sockets:
             secret = await _first_key(self._settings)
-            models = self._gateway.models
-            _announce(sockets[0], secret, models[0] if models and _USUAL_MODEL not in models else _USUAL_MODEL)
+            _announce(sockets[0], secret, self._gateway.example_model)
 
 
 def worker() -> ASGIApp:

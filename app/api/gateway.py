@@ -17,6 +17,7 @@ from app.protocol.errors import ApiError
 _CREATE = "/v1/responses"
 _CREATE_ALIASES = frozenset({_CREATE, "/responses", "/openai/v1/responses"})
 _API = ("/responses", "/models", "/files", "/vector_stores", "/containers", "/tools")
+USUAL_MODEL = "qwen3.7-plus"
 _METHODS = ("GET", "POST", "DELETE")
 _EXPOSED = ("x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "warning", "openai-poll-after-ms", "content-disposition")
 """What a page may read besides the fields every page may."""
@@ -44,6 +45,11 @@ class Gateway:
         """The endpoint of `POST /v1/responses` is ready."""
         self._create = create
         self.models = models
+
+    @property
+    def example_model(self) -> str:
+        """A model that can be asked for, the usual one if nothing is known."""
+        return self.models[0] if self.models and USUAL_MODEL not in self.models else USUAL_MODEL
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Dispatch."""

@@ -7,11 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from app.api.dependencies import Principal, Wired
-from app.api.openapi import ERRORS, Model, ModelList
+from app.api.openapi import Model, ModelList, failures
 from app.protocol.errors import NotFound
 from app.providers.base import UpstreamModel
 
-router = APIRouter(tags=["Models"], responses=ERRORS)
+router = APIRouter(tags=["Models"], responses=failures(404))
 
 
 @router.get("/v1/models", summary="List the models")
