@@ -100,10 +100,20 @@ def _demo(_options: argparse.Namespace) -> int:
 
 
 def _migrate(_options: argparse.Namespace) -> int:
-    from app.db.migrate import upgrade  # noqa: PLC0415 - alembic is heavy
+    from app.db.location import database_file, obstacle  # noqa: PLC0415 - alembic and SQLAlchemy are heavy
+    from app.db.migrate import upgrade  # noqa: PLC0415 - as above
+    from app.db.writer import DatabaseUnavailable  # noqa: PLC0415 - as above
 
-    settings = load()
-    upgrade(settings.database_url)
+    url = load().database_url
+    try:
+        file = database_file(url)
+        if file and (obstructed := obstacle(file)):
+            raise ConfigurationError(f"database_url: {obstructed}; change that, or set GATEWAY_DATABASE_URL to a file elsewhere")
+        upgrade(url)
+    except ValueError as error:
+        raise ConfigurationError(f"database_url: {error}") from error
+    except (DatabaseUnavailable, OSError) as error:
+        raise ConfigurationError(f"database_url: the database cannot be reached: {error}") from error
     print("The database is at the current schema.")
     return 0
 

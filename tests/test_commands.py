@@ -94,6 +94,29 @@ def test_a_key_has_its_name_and_no_end(sqlite_url: str, monkeypatch: pytest.Monk
     assert sum(" notebook " in line for line in lines) == 1
 
 
+@pytest.mark.parametrize("command", [["migrate"], LIST])
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("mysql://x", "no such database"),
+        ("postgresql://127.0.0.1:1/x", "cannot be reached"),
+        ("sqlite:///file/gateway.db", "file"),
+        ("sqlite:///garbage.db", "not a database"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str], url: str, reason: str
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "garbage.db").write_text("garbage" * 1000)
+    monkeypatch.setenv("GATEWAY_DATABASE_URL", url)
+
+    assert main(command) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("configuration:\ndatabase_url: ")
+    assert reason in said
+
+
 def test_a_taken_port_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
