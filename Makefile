@@ -8,6 +8,7 @@ LOCK_ARGS ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
+INSTALL := $(BIN)/python requirements/install.py
 NODE_TESTS := tests/support/node
 SANDBOX_PACKAGES := .venv/sandbox-packages
 
@@ -79,14 +80,12 @@ $(BIN)/pip:
 	@$(PYTHON) -m venv .venv
 
 $(RUN_READY): requirements/run.lock pyproject.toml | $(BIN)/pip
-	@echo "Installing the gateway into .venv"
-	@$(PIP) install --require-hashes --requirement requirements/run.lock
+	@$(INSTALL) requirements/run.lock
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(DEV_READY): requirements/dev.lock | $(RUN_READY)
-	@echo "Installing the development tools into .venv"
-	@$(PIP) install --require-hashes --requirement requirements/dev.lock
+	@$(INSTALL) requirements/dev.lock
 	@touch $@
 
 $(NODE_READY): $(NODE_TESTS)/package-lock.json | $(DEV_READY)

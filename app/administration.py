@@ -9,9 +9,12 @@ from contextlib import asynccontextmanager
 
 from app.db import migrate
 from app.db.engine import Database
+from app.db.location import database_file
 from app.db.tables import REVISION
+from app.db.writer import DatabaseUnavailable
 from app.engine.access import NewKey, create_key
-from app.settings import Settings
+from app.settings import ConfigurationError, Settings
+from app.stores.base import StoreUnavailable
 from app.stores.keys import SqlKeyStore
 
 _DAY = 86400
@@ -19,24 +22,58 @@ _DAY = 86400
 
 @asynccontextmanager
 async def key_store(settings: Settings) -> AsyncGenerator[SqlKeyStore]:
-    """The keys; an embedded database is migrated first."""
-    database = Database(settings.database_url)
+    """The keys of a gateway that has run before. Raises ConfigurationError where there is none."""
+    database = _opened(settings)
     try:
-        if database.embedded and await database.revision() != REVISION:
-            migrate.upgrade_apart(settings.database_url)
+        await _bring_up_to_date(database, settings)
         yield SqlKeyStore(database)
+    except (DatabaseUnavailable, StoreUnavailable) as error:
+        raise ConfigurationError(f"database_url: the database cannot be reached: {error}") from error
+    except migrate.MigrationFailed as error:
+        raise ConfigurationError(f"database_url: the database cannot be migrated: {error}") from error
     finally:
         await database.aclose()
 
 
+def _opened(settings: Settings) -> Database:
+    try:
+        file = database_file(settings.database_url)
+        database = Database(settings.database_url)
+    except ValueError as error:
+        raise ConfigurationError(f"database_url: {error}") from error
+    if file is not None and not file.exists():
+        raise ConfigurationError(
+            f"database_url: there is no database at {file}. Run this where the gateway runs, or set GATEWAY_DATABASE_URL; "
+            "`responses-gateway serve` makes a new one, and its first key"
+        )
+    return database
+
+
+async def _bring_up_to_date(database: Database, settings: Settings) -> None:
+    revision = await database.revision()
+    if revision == REVISION:
+        return
+    if revision is None or not database.embedded:
+        raise ConfigurationError("database_url: the database has not the schema of this version; run `responses-gateway migrate`")
+    migrate.upgrade_apart(settings.database_url)
+
+
 async def create(settings: Settings, project: str, name: str, days: float | None) -> NewKey:
     """Make a key and print it on standard output, alone on its line."""
-    expires = int(time.time() + days * _DAY) if days else None
+    expires = None if days is None else int(time.time() + days * _DAY)
     async with key_store(settings) as keys:
         made = await create_key(keys, project=project, name=name, expires_at=expires)
     print(made.secret)
     print(f"{made.key.id}, project '{made.key.project}'. Shown this once; only its hash is stored.", file=sys.stderr)
     return made
+
+
+async def create_first(settings: Settings) -> str | None:
+    """Make a key when there is none yet; its secret. Raises ConfigurationError."""
+    async with key_store(settings) as keys:
+        if await keys.list():
+            return None
+        return (await create_key(keys, project="default", name="first key")).secret
 
 
 async def show(settings: Settings) -> None:

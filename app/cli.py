@@ -15,6 +15,8 @@ from app.settings import ConfigurationError, load
 
 _OWNER_ONLY = 0o077
 """Databases and files hold what clients wrote: what is made here is for this user alone."""
+_LONGEST_NAME = 128
+_MOST_DAYS = 36_500
 
 
 class Commands(Protocol):
@@ -50,13 +52,30 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "doctor", _doctor, "check database, Redis, upstreams, clock: a line each, with the cure")
     keys = commands.add_parser("keys", help="create, list and revoke API keys").add_subparsers(required=True, metavar="ACTION")
     create = _command(keys, "create", _create_key, "make a key and print it, once")
-    create.add_argument("--project", required=True, help="the project it belongs to; made when it does not exist")
-    create.add_argument("--name", default="", help="what it is for")
-    create.add_argument("--days", type=float, help="after how many days it expires")
+    create.add_argument("--project", required=True, type=_name, help="the project it belongs to; made when it does not exist")
+    create.add_argument("--name", type=_name, help="what it is for")
+    create.add_argument("--days", type=_days, help="after how many days it expires; without it, never")
     _command(keys, "list", _list_keys, "list keys, without their secrets")
     revoke = _command(keys, "revoke", _revoke_key, "make a key invalid")
-    revoke.add_argument("key", help="its id or prefix, as `keys list` shows them")
+    revoke.add_argument("key", type=_name, help="its id or prefix, as `keys list` shows them")
     return parser
+
+
+def _name(given: str) -> str:
+    name = given.strip()
+    if not name or not name.isprintable() or len(name) > _LONGEST_NAME:
+        raise argparse.ArgumentTypeError(f"expected a name: 1 to {_LONGEST_NAME} printable characters")
+    return name
+
+
+def _days(given: str) -> float:
+    try:
+        days = float(given)
+    except ValueError:
+        days = 0.0
+    if not 0 < days <= _MOST_DAYS:  # neither is a NaN
+        raise argparse.ArgumentTypeError(f"expected a number of days, more than 0 and at most {_MOST_DAYS}: {given!r}")
+    return days
 
 
 def _command(
@@ -84,10 +103,20 @@ def _demo(_options: argparse.Namespace) -> int:
 
 
 def _migrate(_options: argparse.Namespace) -> int:
-    from app.db.migrate import upgrade  # noqa: PLC0415 - alembic is heavy
+    from app.db.location import database_file, obstacle  # noqa: PLC0415 - alembic and SQLAlchemy are heavy
+    from app.db.migrate import upgrade  # noqa: PLC0415 - as above
+    from app.db.writer import DatabaseUnavailable  # noqa: PLC0415 - as above
 
-    settings = load()
-    upgrade(settings.database_url)
+    url = load().database_url
+    try:
+        file = database_file(url)
+        if file and (obstructed := obstacle(file)):
+            raise ConfigurationError(f"database_url: {obstructed}; change that, or set GATEWAY_DATABASE_URL to a file elsewhere")
+        upgrade(url)
+    except ValueError as error:
+        raise ConfigurationError(f"database_url: {error}") from error
+    except (DatabaseUnavailable, OSError) as error:
+        raise ConfigurationError(f"database_url: the database cannot be reached: {error}") from error
     print("The database is at the current schema.")
     return 0
 
@@ -113,7 +142,7 @@ def _doctor(_options: argparse.Namespace) -> int:
 def _create_key(options: argparse.Namespace) -> int:
     from app import administration  # noqa: PLC0415 - as above
 
-    asyncio.run(administration.create(load(), options.project, options.name, options.days))
+    asyncio.run(administration.create(load(), options.project, options.name or "", options.days))
     return 0
 
 

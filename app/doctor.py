@@ -6,6 +6,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import httpx
@@ -13,6 +14,7 @@ import msgspec
 
 from app import __version__, upstreams
 from app.db.engine import Database
+from app.db.location import database_file, obstacle
 from app.db.tables import REVISION
 from app.db.writer import DatabaseUnavailable
 from app.documents import reading
@@ -39,6 +41,7 @@ async def examine(settings: Settings) -> Sequence[Finding]:
     """Look at everything; nothing is changed."""
     findings = [_versions()]
     findings.append(await _database(settings))
+    findings.append(_files(settings))
     if settings.redis_url is not None:
         findings.append(await _redis(settings.redis_url.get_secret_value()))
     findings.append(await _documents())
@@ -59,16 +62,22 @@ async def _database(settings: Settings) -> Finding:
         database = Database(settings.database_url)
     except ValueError as error:
         return Finding("database", ok=False, message=f"{error}; set GATEWAY_DATABASE_URL")
+    file = database_file(settings.database_url)
+    obstructed = file and obstacle(file)
+    if obstructed:
+        return Finding("database", ok=False, message=f"{obstructed}: change that, or set GATEWAY_DATABASE_URL to a file elsewhere")
     try:
         revision = await database.revision()
     except DatabaseUnavailable as error:
-        return Finding("database", ok=False, message=f"cannot be reached ({error}): is it running, and is GATEWAY_DATABASE_URL right?")
+        cure = f"is {file} a database of this gateway?" if file else "is it running, and is GATEWAY_DATABASE_URL right?"
+        return Finding("database", ok=False, message=f"cannot be reached ({error}): {cure}")
     finally:
         await database.aclose()
+    if file and not file.exists():
+        return Finding("database", ok=True, message=f"not made yet: `responses-gateway serve` makes {file}")
     if revision != REVISION:
-        return Finding(
-            "database", ok=False, message=f"schema {revision or 'missing'}, {REVISION} is needed: run `responses-gateway migrate`"
-        )
+        cure = "run `responses-gateway migrate`" + (", or start the gateway, which does it" if file else "")
+        return Finding("database", ok=False, message=f"schema {revision or 'missing'}, {REVISION} is needed: {cure}")
     return Finding("database", ok=True, message=f"{database.dialect}, schema {revision}")
 
 
@@ -83,6 +92,16 @@ async def _documents() -> Finding:
         cure = "; use a kernel that has it, and a container whose seccomp profile allows it" if sys.platform == "linux" else ""
         return Finding(subject, ok=not cure, message=f"are read with limits of time and memory only: no {', no '.join(missing)}{cure}")
     return Finding(subject, ok=True, message="are read in processes without network, files and other processes (seccomp, Landlock)")
+
+
+def _files(settings: Settings) -> Finding:
+    where = settings.files_dir
+    if where == "off" or where.startswith("s3://"):
+        return Finding("files", ok=True, message=where)
+    obstructed = obstacle(Path(where) / "upload")
+    if obstructed:
+        return Finding("files", ok=False, message=f"{obstructed}: change that, or set GATEWAY_FILES_DIR (`off` switches files off)")
+    return Finding("files", ok=True, message=f"in {Path(where).absolute()}")
 
 
 async def _redis(url: str) -> Finding:
@@ -132,10 +151,11 @@ async def _sandbox(settings: Settings) -> Finding:
 async def _upstream(upstream: Upstream, settings: Settings) -> Finding:
     subject = f"upstream {upstream.name}"
     try:
-        models = await upstreams.ask(upstream, settings)
+        found, models = await upstreams.locate(upstream, settings)
     except (UpstreamError, ConfigurationError) as error:
         return Finding(subject, ok=False, message=f"{upstream.base_url}: {error}; check its address and key")
-    return Finding(subject, ok=True, message=f"{upstream.base_url}: {len(models)} models")
+    corrected = f"; set base_url to this, instead of {upstream.base_url}" if found.base_url != upstream.base_url else ""
+    return Finding(subject, ok=True, message=f"{found.base_url}: {len(models)} models{corrected}")
 
 
 async def _clock(upstream: Upstream) -> Finding:

@@ -81,20 +81,21 @@ def create_app(settings: Settings | None = None) -> Gateway:
         lifespan=lifespan,
         description="The OpenAI Responses API in front of Qwen.",
         redirect_slashes=False,
+        generate_unique_id_function=openapi.operation_id,
     )
     for part in (responses, models, tools, files, vector_stores, containers, health):
         app.include_router(part.router)
     errors.install(app)
-    openapi.install(app)
     gateway = _gateway(app, metrics, settings)
+    openapi.install(app, lambda: gateway.example_model)
     return gateway
 
 
 def _gateway(app: FastAPI, metrics: Metrics, settings: Settings) -> Gateway:
     openness = None if settings.authentication else Openness((*settings.allowed_hosts, settings.host), settings.cors_origins)
     if settings.cors_origins:
-        return BrowserGateway(app, metrics, openness, settings.cors_origins)
-    return Gateway(app, metrics, openness)
+        return BrowserGateway(app, metrics, openness, settings.root_path, settings.cors_origins)
+    return Gateway(app, metrics, openness, settings.root_path)
 
 
 def _settle_garbage_collector() -> None:

@@ -11,53 +11,50 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from app import connections, upstreams
-from app.administration import key_store
-from app.api.gateway import Gateway
+from app.administration import create_first
+from app.api.gateway import USUAL_MODEL, Gateway
 from app.db import migrate
 from app.db.engine import Database
-from app.db.sqlite import make_private
+from app.db.location import database_file, obstacle
 from app.db.tables import REVISION
 from app.db.writer import DatabaseUnavailable
-from app.engine.access import create_key
 from app.main import create_app
 from app.offload import confinement
 from app.settings import ConfigurationError, Settings, load
 
 _log = logging.getLogger(__name__)
 _DRAIN_SECONDS = 20
-_USUAL_MODEL = "qwen3.7-plus"
 
 
 def serve(settings: Settings) -> int:
     """Serve until told to stop."""
     _configure_logging(settings.log_level)
     upstreams.check(settings)
+    _warn(settings)
+    connections.make_room(settings.connections.open)
+    listener = _bind(settings.host, settings.port)
+    connections.bound(listener.fileno())
+    _prepare(settings)
+    app = None if settings.workers > 1 else create_app(settings)
+    config = _config(settings, app)
+    if app is None:
+        from uvicorn.supervisors import Multiprocess  # noqa: PLC0415 - one worker needs no supervisor
+
+        _announce(listener, asyncio.run(_first_key(settings)), USUAL_MODEL)
+        Multiprocess(config, sockets=[listener]).run()
+        return 0
+    server = _Server(config, app, settings)
+    server.run(sockets=[listener])
+    return 0 if server.started else 1
+
+
+def _warn(settings: Settings) -> None:
     if not settings.authentication:
         _log.warning(
             "authentication is off: whoever reaches %s:%s may use every model, file and container here", settings.host, settings.port
         )
     for missing in confinement.lacking():
         _log.warning("documents are read with limits of time and memory only: this machine has no %s", missing)
-    try:
-        secret = asyncio.run(_prepare(settings))
-    except migrate.MigrationFailed as error:
-        raise ConfigurationError(f"database_url: the database cannot be migrated: {error}") from error
-    except (DatabaseUnavailable, OSError) as error:
-        raise ConfigurationError(f"database_url: the database cannot be reached: {error}") from error
-    connections.make_room(settings.connections.open)
-    app = None if settings.workers > 1 else create_app(settings)
-    config = _config(settings, app)
-    if app is None:
-        from uvicorn.supervisors import Multiprocess  # noqa: PLC0415 - one worker needs no supervisor
-
-        _announce(settings.host, settings.port, secret, _USUAL_MODEL)
-        listener = config.bind_socket()
-        connections.bound(listener.fileno())
-        Multiprocess(config, sockets=[listener]).run()
-        return 0
-    server = _Server(config, app, secret)
-    server.run()
-    return 0 if server.started else 1
 
 
 def _config(settings: Settings, app: Gateway | None) -> uvicorn.Config:
@@ -65,8 +62,6 @@ def _config(settings: Settings, app: Gateway | None) -> uvicorn.Config:
     return uvicorn.Config(
         app or "app.serving:worker",
         factory=app is None,
-        host=settings.host,
-        port=settings.port,
         workers=settings.workers,
         loop="uvloop" if sys.platform != "win32" else "asyncio",
         http=connections.protocol(settings.connections),
@@ -82,22 +77,19 @@ def _config(settings: Settings, app: Gateway | None) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens once it does: only then are the port and the models known."""
+    """Says where it listens once it does: only then are the models known, and only then is a first key of use."""
 
-    def __init__(self, config: uvicorn.Config, app: Gateway, secret: str | None) -> None:
+    def __init__(self, config: uvicorn.Config, app: Gateway, settings: Settings) -> None:
         super().__init__(config)
         self._gateway = app
-        self._secret = secret
+        self._settings = settings
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then announce."""
         await super().startup(sockets)
-        if self.started:
-            for listener in self.servers[0].sockets:
-                connections.bound(listener.fileno())
-            host, port, *_ = self.servers[0].sockets[0].getsockname()
-            models = self._gateway.models
-            _announce(host, port, self._secret, models[0] if models and _USUAL_MODEL not in models else _USUAL_MODEL)
+        if self.started and sockets:
+            secret = await _first_key(self._settings)
+            _announce(sockets[0], secret, self._gateway.example_model)
 
 
 def worker() -> ASGIApp:
@@ -107,8 +99,42 @@ def worker() -> ASGIApp:
     return create_app(settings)
 
 
-async def _prepare(settings: Settings) -> str | None:
-    """Bring an embedded database up to date; the secret of the first key, when it was just made."""
+def _bind(host: str, port: int) -> socket.socket:
+    """The port is taken before anything is made: of two gateways in one folder, the second one leaves no trace."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(
+            f"host, port: cannot listen on {host} port {port}: {error.strerror or error}; "
+            "stop what listens there, or set GATEWAY_HOST and GATEWAY_PORT"
+        ) from error
+    listener.set_inheritable(True)
+    return listener
+
+
+def _prepare(settings: Settings) -> None:
+    """Bring an embedded database up to date. Raises ConfigurationError."""
+    try:
+        file = database_file(settings.database_url)
+        obstructed = file and obstacle(file)
+        if obstructed:
+            raise ConfigurationError(f"database_url: {obstructed}; change that, or set GATEWAY_DATABASE_URL to a file elsewhere")
+        if asyncio.run(_revision(settings)) != REVISION:
+            if file is None:
+                raise ConfigurationError("database_url: the schema is not current; run `responses-gateway migrate`")
+            migrate.upgrade_apart(settings.database_url)
+    except ValueError as error:
+        raise ConfigurationError(f"database_url: {error}") from error
+    except migrate.MigrationFailed as error:
+        raise ConfigurationError(f"database_url: the database cannot be migrated: {error}") from error
+    except (DatabaseUnavailable, OSError) as error:
+        raise ConfigurationError(f"database_url: the database cannot be reached: {error}") from error
+
+
+async def _revision(settings: Settings) -> str | None:
     database = Database(settings.database_url)
     try:
         revision = await database.revision()
@@ -116,19 +142,21 @@ async def _prepare(settings: Settings) -> str | None:
         await database.aclose()
     if database.embedded and revision is not None:
         make_private(str(database.url.database))
-    if revision != REVISION:
-        if not database.embedded:
-            raise ConfigurationError("database_url: the schema is not current; run `responses-gateway migrate`")
-        migrate.upgrade_apart(settings.database_url)
+    return revision
+
+
+async def _first_key(settings: Settings) -> str | None:
     if not settings.authentication or settings.admin_key is not None:
         return None
-    async with key_store(settings) as keys:
-        if await keys.list():
-            return None
-        return (await create_key(keys, project="default", name="first key")).secret
+    try:
+        return await create_first(settings)
+    except ConfigurationError as error:
+        _log.warning("no first API key could be made (%s); `responses-gateway keys create` makes one", error)
+        return None
 
 
-def _announce(host: str, port: int, secret: str | None, model: str) -> None:
+def _announce(listener: socket.socket, secret: str | None, model: str) -> None:
+    host, port, *_ = listener.getsockname()
     base_url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
     if secret is None:
         print(f"Serving {base_url}", file=sys.stderr, flush=True)

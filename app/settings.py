@@ -6,136 +6,53 @@ Each field's description is its documentation; `docs/configuration.md` is genera
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 import tomllib
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import BaseModel, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-Dialect = Literal["auto", "dashscope", "dashscope-responses", "vllm", "sglang", "ollama", "llamacpp", "openai", "demo"]
+from app.settings_sections import (
+    Connections,
+    Dialect,
+    Limits,
+    ModelFacts,
+    NativeTool,
+    SearchProvider,
+    Timeouts,
+    ToolMode,
+    ToolSettings,
+    Upstream,
+)
+from app.settings_sources import PREFIX, Environment, mistaken_files, read_text, secret_variables, secrets_from_files
 
-SearchProvider = Literal["searxng", "tavily", "brave", "serper", "bocha", "exa", "jina", "google_vision"]
-ToolMode = Literal["auto", "gateway", "native", "off"]
-NativeTool = Literal["web_search", "web_extractor", "code_interpreter", "web_search_image", "image_search"]
+__all__ = [
+    "ConfigurationError",
+    "Connections",
+    "Dialect",
+    "Limits",
+    "ModelFacts",
+    "NativeTool",
+    "SearchProvider",
+    "Settings",
+    "Timeouts",
+    "ToolMode",
+    "ToolSettings",
+    "Upstream",
+    "config_path",
+    "load",
+]
 
 _MIN_ADMIN_KEY = 20
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:]+\]|[a-z0-9._-]+)(:\d{1,5})?")
 """As browsers send it: lower case, nothing behind the port. Programs in a web view have schemes of their own."""
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Timeouts(_Section):
-    """Time limits of one upstream request, in seconds; the error says which one has passed."""
-
-    connect: float = Field(default=5.0, gt=0, description="To open a connection, TLS included.")
-    first_token: float = Field(
-        default=600.0, gt=0, description="From the request to the first byte of the answer; a plain answer arrives whole."
-    )
-    idle: float = Field(
-        default=300.0,
-        gt=0,
-        description="Between two reads of an answer that has begun; servers that give a call whole are silent while they write it.",
-    )
-    total: float = Field(default=1800.0, gt=0, description="For the whole answer.")
-
-
-class Upstream(_Section):
-    """One upstream Qwen server."""
-
-    name: str = Field(default="default", min_length=1, description="Its name in logs, metrics and `/v1/models`.")
-    base_url: str = Field(description="Up to and including `/v1`, for example `http://127.0.0.1:8001/v1`.")
-    api_key: SecretStr | None = Field(default=None, description="Sent as a bearer token.")
-    dialect: Dialect = Field(default="auto", description="`auto` asks the server's model list and its address.")
-    models: tuple[str, ...] = Field(
-        default=(), description="Models it serves; empty: whatever its model list says, or anything when it has none."
-    )
-    weight: int = Field(default=1, ge=1, le=1000, description="Share of the requests among upstreams that serve the same model.")
-    timeouts: Timeouts = Field(default_factory=Timeouts, description="Time limits, in seconds.")
-    headers: dict[str, str] = Field(default_factory=dict, description="Extra request headers.")
-    verify_tls: bool = Field(default=True, description="Check the server's certificate.")
-    ca_file: Path | None = Field(default=None, description="A certificate bundle to trust instead of the system's.")
-    attempts: int = Field(default=3, ge=1, le=10, description="Tries before the first byte, the first one included.")
-    fetches_urls: bool | None = Field(
-        default=None,
-        description="Hand it the addresses of images, which it then fetches from where it stands. False: they are fetched here, guarded "
-        "as `fetch_allow` says, and sent as data. Default: true for the dialects of DashScope, which is outside of your network.",
-    )
-
-
-class ModelFacts(_Section):
-    """Overrides of the built-in facts about one model."""
-
-    context_window: int | None = Field(default=None, gt=0, description="Tokens the model can see.")
-    max_output_tokens: int | None = Field(default=None, gt=0, description="Tokens it can write.")
-    thinking: Literal["on", "off", "never", "always"] | None = Field(
-        default=None, description="Thinks by default, or not, or cannot, or cannot stop."
-    )
-    images: bool | None = Field(default=None, description="Takes images.")
-    preserves_thinking: bool | None = Field(default=None, description="Wants earlier turns' thinking replayed.")
-    native_tools: tuple[NativeTool, ...] | None = Field(
-        default=None, description="Built-in tools that the vendor runs for it (dialect `dashscope-responses`)."
-    )
-
-
-class ToolSettings(_Section):
-    """Who runs one built-in tool, and what a call of it costs."""
-
-    mode: ToolMode = Field(
-        default="auto",
-        description="`gateway`: run here; `native`: forwarded to an upstream that has the tool itself; `off`: refused; "
-        "`auto`: native where the upstream really has it, else here.",
-    )
-    models: dict[str, ToolMode] = Field(default_factory=dict, description="The same for single models, by name or pattern (`qwen3.7-*`).")
-    price: float | None = Field(default=None, ge=0, description="Price of a call, instead of the built-in list's.")
-    currency: str = Field(default="USD", min_length=3, max_length=3, description="Of the price.")
-
-
-class Limits(_Section):
-    """Sizes beyond which a request is refused."""
-
-    body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024, description="Request body; larger ones get 413.")
-    input_items: int = Field(default=10_000, ge=1, description="Items in `input`.")
-    tools: int = Field(default=256, ge=1, description="Tools in one request.")
-    concurrent_responses: int = Field(default=2000, ge=1, description="Responses being generated at once in one process; beyond it: 503.")
-    tool_rounds: int = Field(default=16, ge=1, le=1000, description="Rounds of tool calls in one response; then the model has to answer.")
-    tool_calls_at_once: int = Field(default=8, ge=1, le=256, description="Calls of built-in tools that run side by side in one response.")
-    tool_seconds: float = Field(default=60.0, gt=0, le=3600, description="For one call of a built-in tool.")
-    tool_output_bytes: int = Field(default=48 * 1024, ge=1024, description="What the model reads of one call; the rest is cut.")
-    documents_at_once: int = Field(
-        default=4, ge=1, le=64, description="Documents read at a time in one process, with up to 2 GiB each; one project has at most half."
-    )
-    document_cpu_seconds: float = Field(
-        default=20.0, ge=4, le=600, description="CPU time to read one document; those below 256 KiB get less, down to a quarter."
-    )
-    document_seconds: float = Field(default=60.0, ge=1, le=3600, description="The same on the clock, once its turn has come.")
-    fetch_bytes: int = Field(default=16 * 1024 * 1024, ge=1024, description="One page, image or file that is fetched from the web.")
-    file_bytes: int = Field(default=512 * 1024 * 1024, ge=1024, description="One uploaded file; larger ones get 413.")
-    container_file_bytes: int = Field(default=64 * 1024 * 1024, ge=1024, description="One file that goes into or comes out of a sandbox.")
-    context_cache_bytes: int = Field(default=16 * 1024 * 1024, ge=0, description="Memory for the contexts of recent chains.")
-    vector_cache_bytes: int = Field(
-        default=256 * 1024 * 1024, ge=0, description="On SQLite: memory for the vectors of the stores searched last; 40 MB hold 100,000."
-    )
-
-
-class Connections(_Section):
-    """How much and how slowly a client may send; beyond it the connection is closed."""
-
-    open: int = Field(default=4096, ge=1, description="Connections at once in one process; beyond it: 503.")
-    header_bytes: int = Field(default=64 * 1024, ge=4096, description="Request line and header fields; larger ones get 431, or 414.")
-    header_seconds: float = Field(default=20.0, gt=0, description="For the whole header to arrive; later: 408.")
-    body_bytes_per_second: int = Field(default=500, ge=0, description="The slowest body; slower: 408.")
-    body_seconds: float = Field(default=20.0, gt=0, description="Over how long it is measured.")
-    unread_seconds: float = Field(default=60.0, gt=0, description="After which a client that reads nothing of its answer is cut off.")
-    idle_seconds: int = Field(default=5, ge=1, description="Between an answer and the next request on the same connection.")
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?")
+_ROOT_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)*")
 
 
 class Settings(BaseSettings):
@@ -147,6 +64,11 @@ class Settings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    root_path: str = Field(
+        default="",
+        description="The path below which a reverse proxy serves the gateway, for example `/llm`. Requests may arrive with it or "
+        "without it; the interactive docs and the OpenAPI schema name it.",
+    )
     workers: int = Field(default=1, ge=1, le=256, description="Processes.")
     database_url: str = Field(
         default="sqlite+aiosqlite:///data/gateway.db", description="`sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`."
@@ -158,7 +80,7 @@ class Settings(BaseSettings):
     authentication: bool = Field(
         default=True, description="False: every request is accepted, as project `default`. Only for a trusted network."
     )
-    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+    allowed_hosts: tuple[str, ...] = Field(
         default=(),
         description="Without authentication: names by which the gateway may be asked, beside `localhost` and addresses; comma-separated.",
     )
@@ -200,10 +122,10 @@ class Settings(BaseSettings):
         description="The longest that a stream is silent: then a comment is sent, and a stream whose upstream has not answered yet begins. "
         "It counts once the request is written for an upstream; listing MCP tools and running approved calls come before.",
     )
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+    cors_origins: tuple[str, ...] = Field(
         default=(),
-        description="Web pages that may call this server from a browser, by origin (`https://app.example.com`; in the environment also "
-        "comma-separated), or `*` for every page. Empty: none.",
+        description="Web pages that may call this server from a browser, by origin (`https://app.example.com`), "
+        "or `*` for every page. Empty: none.",
     )
     lenient_user_agents: tuple[str, ...] = Field(
         default=("codex*", "*codex_*"),
@@ -266,13 +188,11 @@ class Settings(BaseSettings):
         default=None, validation_alias="DASHSCOPE_API_KEY", description="`DASHSCOPE_API_KEY`: used when no upstream is set."
     )
 
-    @field_validator("cors_origins", "allowed_hosts", mode="before")
+    @field_validator("*", mode="before")
     @classmethod
-    def _listed(cls, given: object) -> object:
-        """A list, its JSON, or its entries between commas."""
-        if not isinstance(given, str):
-            return given
-        return json.loads(given) if given.lstrip().startswith("[") else [part.strip() for part in given.split(",") if part.strip()]
+    def _read_text(cls, given: object, info: ValidationInfo) -> object:
+        """Lists and tables may be written as text, in the environment and in the file alike."""
+        return read_text(cls.model_fields[info.field_name or ""].annotation, given)
 
     @field_validator("cors_origins")
     @classmethod
@@ -286,9 +206,27 @@ class Settings(BaseSettings):
     @classmethod
     def _readable_networks(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
         for entry in entries:
-            if "/" in entry or ":" in entry:
-                ip_network(entry.strip("[] "))
+            if not _HOST.fullmatch(entry) and not _is_network(entry):
+                raise ValueError(f"{entry!r} is no host, address or network: expected for example `wiki.corp`, `10.1.2.3` or `10.1.0.0/16`")
         return entries
+
+    @field_validator("root_path")
+    @classmethod
+    def _plain_path(cls, path: str) -> str:
+        path = path.rstrip("/")
+        if not _ROOT_PATH.fullmatch(path):
+            raise ValueError("expected a path as in `/llm`: it begins with a slash and has only letters, digits and `-._~`")
+        return path
+
+    @field_validator("aliases")
+    @classmethod
+    def _real_models(cls, aliases: dict[str, str]) -> dict[str, str]:
+        for alias, model in aliases.items():
+            if not alias.strip() or not model.strip():
+                raise ValueError("expected `alias=model`: neither may be empty")
+            if model in aliases:
+                raise ValueError(f"`{alias}` stands for `{model}`, which is an alias itself: name the model")
+        return aliases
 
     @field_validator("admin_key")
     @classmethod
@@ -330,11 +268,12 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Explicit arguments, then the environment, then the file."""
-        del dotenv_settings, file_secret_settings
+        """Explicit arguments, then the environment, then files with secrets, then the file."""
+        del env_settings, dotenv_settings, file_secret_settings
         path = config_path()
         file = (TomlConfigSettingsSource(settings_cls, toml_file=path),) if path else ()
-        return (init_settings, env_settings, *file)
+        secrets = InitSettingsSource(settings_cls, init_kwargs=secrets_from_files(settings_cls))
+        return (init_settings, Environment(settings_cls), secrets, *file)
 
 
 class ConfigurationError(Exception):
@@ -352,7 +291,7 @@ def config_path() -> Path | None:
 
 def load(**overrides: Any) -> Settings:
     """Read the configuration. Raises ConfigurationError with every mistake in it."""
-    mistakes = [*_unknown_variables(), *_unreadable_file()]
+    mistakes = [*_unknown_variables(), *mistaken_files(Settings), *_unreadable_file()]
     if not mistakes:
         try:
             return Settings(**overrides)
@@ -364,9 +303,15 @@ def load(**overrides: Any) -> Settings:
 
 
 def _unknown_variables() -> list[str]:
-    known = {f"GATEWAY_{name.upper()}" for name in Settings.model_fields} | {"GATEWAY_CONFIG"}
-    unknown = [n for n in os.environ if n.startswith("GATEWAY_") and n.split("__")[0] not in known]
-    return [f"{name}: no such setting{_nearest(name, known)}" for name in sorted(unknown)]
+    plain = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | {"GATEWAY_CONFIG"}
+    known = plain | {f"{variable}_FILE" for variable in secret_variables(Settings)}
+    unknown = [name for name in os.environ if name.startswith(PREFIX) and name.split("__")[0] not in known]
+    return [
+        f"{name}: only secrets can be in files of their own; use {name.removesuffix('_FILE')}"
+        if name.removesuffix("_FILE") in plain
+        else f"{name}: no such setting{_nearest(name, known)}"
+        for name in sorted(unknown)
+    ]
 
 
 def _unreadable_file() -> list[str]:
@@ -380,6 +325,14 @@ def _unreadable_file() -> list[str]:
     except tomllib.TOMLDecodeError as error:
         return [f"{path}: not valid TOML: {error}"]
     return []
+
+
+def _is_network(entry: str) -> bool:
+    try:
+        ip_network(entry.strip("[] "))
+    except ValueError:
+        return False
+    return True
 
 
 def _explain(where: str, kind: str, message: str) -> str:

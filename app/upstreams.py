@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from app import discovery
 from app.engine.routing import Route
@@ -21,6 +23,9 @@ _LOCAL_SERVERS = (("llama.cpp", 8080), ("ollama", 11434), ("vllm", 8001), ("sgla
 _PROBE_SECONDS = 0.3
 _LIST_SECONDS = 1.0
 """Longest wait for a model list at the start; the server comes up without it."""
+_ENDPOINTS = ("/models", "/chat/completions", "/completions", "/responses", "/embeddings", "/messages")
+_VERSION = re.compile("v[0-9]+(alpha|beta)?[0-9]*")
+"""A part of a path, as in `/v1`, `/api/v3` and `/v1beta/openai`."""
 _EXCLUSIVE = frozenset({"llamacpp", "ollama", "demo"})
 """Dialects whose servers answer under any model name, so that their list decides what exists."""
 
@@ -75,13 +80,56 @@ async def ask(upstream: Upstream, settings: Settings) -> Sequence[UpstreamModel]
         await provider.aclose()
 
 
+async def locate(upstream: Upstream, settings: Settings) -> tuple[Upstream, Sequence[UpstreamModel]]:
+    """The upstream at the address where it has a model list, and the list.
+
+    Where `base_url` lacks `/v1`, or names an endpoint, the right address is looked for. Raises UpstreamError and ConfigurationError.
+    """
+    candidates = [_at(upstream, address) for address in addresses(upstream.base_url)]
+    failures: list[UpstreamError] = []
+    for candidate in candidates:
+        try:
+            listed = await ask(candidate, settings)
+        except UpstreamError as error:
+            failures.append(error)
+            continue
+        if listed or candidate is candidates[-1]:
+            return candidate, listed
+    if len(failures) < len(candidates):
+        return candidates[0], ()
+    raise failures[0]
+
+
+def addresses(base_url: str) -> Sequence[str]:
+    """Where the API may be when `base_url` is given, the likeliest first; never empty."""
+    base = base_url.strip().rstrip("/")
+    if not base.startswith(("http://", "https://")):
+        return (base_url,)
+    for endpoint in _ENDPOINTS:
+        base = base.removesuffix(endpoint)
+    parts = [part for part in urlsplit(base).path.split("/") if part]
+    if any(_VERSION.fullmatch(part) for part in parts):
+        return (base,)
+    return (base, f"{base}/v1") if parts else (f"{base}/v1", base)
+
+
+def _at(upstream: Upstream, base_url: str) -> Upstream:
+    return upstream if base_url == upstream.base_url else upstream.model_copy(update={"base_url": base_url})
+
+
 async def _route(upstream: Upstream, settings: Settings) -> Route:
     listed: Sequence[UpstreamModel] = ()
+    given = upstream
+    upstream = _at(given, addresses(given.base_url)[0])
     try:
         async with asyncio.timeout(_LIST_SECONDS):
-            listed = await ask(upstream, settings)
+            upstream, listed = await locate(given, settings)
     except (UpstreamError, TimeoutError) as error:
         _log.warning("upstream %s does not list its models: %s", upstream.name, error or "it takes too long")
+    if upstream.base_url.rstrip("/") != given.base_url.rstrip("/"):
+        _log.warning(
+            "upstream %s: base_url %s is not where an API is; using %s, set it to that", given.name, given.base_url, upstream.base_url
+        )
     dialect = dialect_of(upstream.base_url, listed) if upstream.dialect == "auto" else upstream.dialect
     _log.info("upstream %s: %s (%s), %d models listed", upstream.name, upstream.base_url, dialect, len(listed))
     models = tuple(UpstreamModel(name, owned_by=upstream.name) for name in upstream.models) or tuple(listed)

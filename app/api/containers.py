@@ -14,12 +14,12 @@ from starlette.responses import StreamingResponse
 
 from app.api.bodies import CheckedRoute
 from app.api.dependencies import ID, Principal, Wired
-from app.api.openapi import ERRORS
+from app.api.openapi import content, failures
 from app.api.uploads import UploadForm, attachment
 from app.protocol.errors import InvalidRequest, NotFound, PayloadTooLarge
 from app.tools.base import Container, ContainerEntry, Containers, NewContainer
 
-router = APIRouter(tags=["Containers"], responses=ERRORS, route_class=CheckedRoute)
+router = APIRouter(tags=["Containers"], responses=failures(404, 409, 413, 415, 502, 504), route_class=CheckedRoute)
 
 ContainerId = Annotated[str, Path(pattern=ID, description="The container's id.")]
 FileId = Annotated[str, Path(pattern=ID, description="The file's id.")]
@@ -54,7 +54,7 @@ _UPLOAD: dict[str, Any] = {
 }
 
 
-class ExpiresAfter(BaseModel):
+class ContainerExpiry(BaseModel):
     """When a container nobody uses goes."""
 
     model_config = ConfigDict(extra="forbid")
@@ -77,7 +77,7 @@ class ContainerCreate(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str = Field(max_length=255)
-    expires_after: ExpiresAfter | None = None
+    expires_after: ContainerExpiry | None = None
     file_ids: list[Annotated[str, Field(pattern=ID)]] = Field(default=[], max_length=100, description="Uploaded files to copy into it.")
     memory_limit: Literal["1g", "4g"] | None = None
     network_policy: NetworkPolicy | None = None
@@ -92,7 +92,7 @@ class ContainerObject(BaseModel):
     status: Literal["running"] = "running"
     name: str
     last_active_at: int
-    expires_after: ExpiresAfter
+    expires_after: ContainerExpiry
     memory_limit: str
     network_policy: NetworkPolicy = NetworkPolicy()
 
@@ -173,7 +173,7 @@ Wanted = Annotated[Containers, Depends(_containers)]
 
 
 @router.post("/v1/containers", summary="Create a container")
-async def create(body: ContainerCreate, principal: Principal, containers: Wanted) -> ContainerObject:
+async def create_container(body: ContainerCreate, principal: Principal, containers: Wanted) -> ContainerObject:
     """It can be named in `tools[].container`."""
     wanted = NewContainer(
         name=body.name,
@@ -193,20 +193,20 @@ async def list_containers(query: Annotated[ListQuery, Query()], principal: Princ
 
 
 @router.get("/v1/containers/{container_id}", summary="Get a container")
-async def get(container_id: ContainerId, principal: Principal, containers: Wanted) -> ContainerObject:
+async def get_container(container_id: ContainerId, principal: Principal, containers: Wanted) -> ContainerObject:
     """As long as it lives."""
     return _shown(await containers.get(principal.project_id, container_id))
 
 
 @router.delete("/v1/containers/{container_id}", summary="Delete a container")
-async def delete(container_id: ContainerId, principal: Principal, containers: Wanted) -> ContainerDeleted:
+async def delete_container(container_id: ContainerId, principal: Principal, containers: Wanted) -> ContainerDeleted:
     """Its variables and files are gone at once."""
     await containers.delete(principal.project_id, container_id)
     return ContainerDeleted(id=container_id)
 
 
 @router.post("/v1/containers/{container_id}/files", summary="Add a file to a container", openapi_extra=_UPLOAD)
-async def add_file(container_id: ContainerId, request: Request, principal: Principal, containers: Wanted) -> ContainerFileObject:
+async def add_container_file(container_id: ContainerId, request: Request, principal: Principal, containers: Wanted) -> ContainerFileObject:
     """A form with the file, or JSON that names an uploaded one. A form is passed on as it comes."""
     try:
         async with aclosing(request.stream()) as body:
@@ -219,7 +219,7 @@ async def add_file(container_id: ContainerId, request: Request, principal: Princ
 
 
 @router.get("/v1/containers/{container_id}/files", summary="List the files of a container")
-async def list_files(
+async def list_container_files(
     container_id: ContainerId, query: Annotated[ListQuery, Query()], principal: Principal, containers: Wanted
 ) -> ContainerFileList:
     """Everything below /mnt/data, hidden files left out."""
@@ -229,13 +229,20 @@ async def list_files(
 
 
 @router.get("/v1/containers/{container_id}/files/{file_id}", summary="Get a container file's description")
-async def get_file(container_id: ContainerId, file_id: FileId, principal: Principal, containers: Wanted) -> ContainerFileObject:
+async def get_container_file(container_id: ContainerId, file_id: FileId, principal: Principal, containers: Wanted) -> ContainerFileObject:
     """What is known of the file."""
     return _file(container_id, await containers.file(principal.project_id, container_id, file_id))
 
 
-@router.get("/v1/containers/{container_id}/files/{file_id}/content", summary="Get a container file's content")
-async def content(container_id: ContainerId, file_id: FileId, principal: Principal, containers: Wanted) -> StreamingResponse:
+@router.get(
+    "/v1/containers/{container_id}/files/{file_id}/content",
+    responses=content("application/octet-stream", *sorted({kind.partition(";")[0] for kind in _TYPES.values()})),
+    summary="Get a container file's content",
+    response_class=StreamingResponse,
+)
+async def get_container_file_content(
+    container_id: ContainerId, file_id: FileId, principal: Principal, containers: Wanted
+) -> StreamingResponse:
     """The bytes. A browser shows pictures and saves everything else: code has made it, perhaps at somebody else's bidding."""
     entry = await containers.file(principal.project_id, container_id, file_id)
     path = PurePosixPath(entry.path)
@@ -253,7 +260,9 @@ async def content(container_id: ContainerId, file_id: FileId, principal: Princip
 
 
 @router.delete("/v1/containers/{container_id}/files/{file_id}", summary="Delete a file of a container")
-async def delete_file(container_id: ContainerId, file_id: FileId, principal: Principal, containers: Wanted) -> ContainerFileDeleted:
+async def delete_container_file(
+    container_id: ContainerId, file_id: FileId, principal: Principal, containers: Wanted
+) -> ContainerFileDeleted:
     """It is gone at once."""
     await containers.delete_file(principal.project_id, container_id, file_id)
     return ContainerFileDeleted(id=file_id)
@@ -313,7 +322,7 @@ def _shown(container: Container) -> ContainerObject:
         created_at=container.created_at,
         name=container.name,
         last_active_at=container.last_active_at,
-        expires_after=ExpiresAfter(minutes=container.idle_minutes),
+        expires_after=ContainerExpiry(minutes=container.idle_minutes),
         memory_limit=container.memory_limit,
     )
 

@@ -14,14 +14,14 @@ from starlette.responses import StreamingResponse
 
 from app.api.bodies import CheckedRoute
 from app.api.dependencies import ID, Known, Principal
-from app.api.openapi import ERRORS
+from app.api.openapi import content, failures
 from app.api.uploads import UploadForm, attachment
 from app.engine.files import NewFile
 from app.knowledge.base import FileRecord, Staged
 from app.protocol.errors import InvalidRequest, PayloadTooLarge
 from app.protocol.paging import Page
 
-router = APIRouter(tags=["Files"], responses=ERRORS, route_class=CheckedRoute)
+router = APIRouter(tags=["Files"], responses=failures(404, 413, 415), route_class=CheckedRoute)
 
 FileId = Annotated[str, Path(pattern=ID, description="The file's id.")]
 
@@ -93,7 +93,7 @@ class ListQuery(BaseModel):
 
 
 @router.post("/v1/files", summary="Upload a file", openapi_extra=_FORM)
-async def create(request: Request, principal: Principal, library: Known) -> FileObject:
+async def create_file(request: Request, principal: Principal, library: Known) -> FileObject:
     """The form is read as it comes; a file that is larger than allowed is refused, and nothing of it stays."""
     files = library.files
     declared = request.headers.get("content-length", "")
@@ -120,13 +120,18 @@ async def list_files(query: Annotated[ListQuery, Query()], principal: Principal,
 
 
 @router.get("/v1/files/{file_id}", summary="Get a file's description")
-async def get(file_id: FileId, principal: Principal, library: Known) -> FileObject:
+async def get_file(file_id: FileId, principal: Principal, library: Known) -> FileObject:
     """What is known of the file."""
     return _shown(await library.files.get(principal.project_id, file_id))
 
 
-@router.get("/v1/files/{file_id}/content", summary="Get a file's content", response_class=StreamingResponse)
-async def content(file_id: FileId, principal: Principal, library: Known) -> StreamingResponse:
+@router.get(
+    "/v1/files/{file_id}/content",
+    responses=content("application/octet-stream"),
+    summary="Get a file's content",
+    response_class=StreamingResponse,
+)
+async def get_file_content(file_id: FileId, principal: Principal, library: Known) -> StreamingResponse:
     """The bytes as they were uploaded. A browser saves them and never shows them: they are anybody's."""
     record, pieces = await library.files.content(principal.project_id, file_id)
     headers = {
@@ -139,7 +144,7 @@ async def content(file_id: FileId, principal: Principal, library: Known) -> Stre
 
 
 @router.delete("/v1/files/{file_id}", summary="Delete a file")
-async def delete(file_id: FileId, principal: Principal, library: Known) -> FileDeleted:
+async def delete_file(file_id: FileId, principal: Principal, library: Known) -> FileDeleted:
     """It goes from every vector store, too."""
     await library.files.delete(principal.project_id, file_id)
     library.store_files.wake()

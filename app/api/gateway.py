@@ -18,6 +18,7 @@ from app.protocol.errors import ApiError, InvalidRequest
 _CREATE = "/v1/responses"
 _CREATE_ALIASES = frozenset({_CREATE, "/responses", "/openai/v1/responses"})
 _API = ("/responses", "/models", "/files", "/vector_stores", "/containers", "/tools")
+USUAL_MODEL = "qwen3.7-plus"
 _METHODS = ("GET", "POST", "DELETE")
 _EXPOSED = ("x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "warning", "openai-poll-after-ms", "content-disposition")
 """What a page may read besides the fields every page may."""
@@ -58,11 +59,13 @@ _ID = "{id}"
 
 
 class Gateway:
-    """Serves `/v1/…`, and the same under `/…` and `/openai/v1/…`."""
+    """Serves `/v1/…`, and the same under `/…` and `/openai/v1/…`; each with and without `root_path` before it."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, openness: Openness | None) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, openness: Openness | None, root_path: str = "") -> None:
         """`openness` says who may ask without a key; None: nobody."""
         self._app = app
+        self._root_path = root_path
+        self._create_paths = _CREATE_ALIASES | {root_path + path for path in _CREATE_ALIASES}
         self._create = app
         self._metrics = metrics
         self._openness = openness
@@ -73,6 +76,11 @@ class Gateway:
         """The endpoint of `POST /v1/responses` is ready."""
         self._create = create
         self.models = models
+
+    @property
+    def example_model(self) -> str:
+        """A model that can be asked for, the usual one if nothing is known."""
+        return self.models[0] if self.models and USUAL_MODEL not in self.models else USUAL_MODEL
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Dispatch."""
@@ -88,7 +96,7 @@ class Gateway:
             except ApiError as error:
                 await self._refuse(error, scope, send)
                 return
-        if path in _CREATE_ALIASES and scope["method"] == "POST":
+        if path in self._create_paths and scope["method"] == "POST":
             await self._create(scope, receive, send)
             return
         await self._cold(scope, path, receive, send)
@@ -107,8 +115,9 @@ class Gateway:
         await send({"type": "http.response.body", "body": body})
 
     async def _cold(self, scope: Scope, path: str, receive: Receive, send: Send) -> None:
-        path = _canonical(path)
-        scope["path"], scope["raw_path"] = path, path.encode()
+        path = _canonical(self._below_root(path))
+        full = self._root_path + path
+        scope["root_path"], scope["path"], scope["raw_path"] = self._root_path, full, full.encode()
         request_id = (b"x-request-id", scope["state"]["request_id"].encode())
         route = _route(path)
 
@@ -123,13 +132,18 @@ class Gateway:
         else:
             await self._app(scope, receive, send_with_id)
 
+    def _below_root(self, path: str) -> str:
+        """Some proxies leave the prefix on the path and some take it off."""
+        below = path.removeprefix(self._root_path)
+        return below if below.startswith("/") else path
+
 
 class BrowserGateway(Gateway):
     """The same for pages of other origins, too (CORS)."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, openness: Openness | None, origins: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, openness: Openness | None, root_path: str, origins: Sequence[str]) -> None:
         """`origins` may read the answers; `*` is every one, and then without cookies, as browsers demand."""
-        super().__init__(app, metrics, openness)
+        super().__init__(app, metrics, openness, root_path)
         self._checked = CORSMiddleware(
             super().__call__,
             allow_origins=origins,

@@ -8,19 +8,20 @@ from fastapi import APIRouter
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from app.api.dependencies import Wired
+from app.api.openapi import UNREADY, Health
 from app.protocol.errors import Unavailable
 from app.stores.base import StoreUnavailable
 
 router = APIRouter(tags=["Operations"])
 
 
-@router.get("/healthz", summary="Is the process alive?")
+@router.get("/healthz", response_model=Health, summary="Is the process alive?")
 async def healthz() -> dict[str, str]:
     """Always ok while the process serves."""
     return {"status": "ok"}
 
 
-@router.get("/readyz", summary="Can it do its work?")
+@router.get("/readyz", response_model=Health, responses=UNREADY, summary="Can it do its work?")
 async def readyz(services: Wired) -> Response:
     """503 while the database does not answer."""
     try:

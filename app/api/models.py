@@ -8,11 +8,11 @@ from fastapi import APIRouter, Path
 
 from app.api.bodies import CheckedRoute
 from app.api.dependencies import Principal, Wired
-from app.api.openapi import ERRORS, Model, ModelList
+from app.api.openapi import Model, ModelList, failures
 from app.protocol.errors import NotFound
 from app.providers.base import UpstreamModel
 
-router = APIRouter(tags=["Models"], responses=ERRORS, route_class=CheckedRoute)
+router = APIRouter(tags=["Models"], responses=failures(404), route_class=CheckedRoute)
 
 
 @router.get("/v1/models", summary="List the models")

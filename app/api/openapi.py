@@ -5,12 +5,15 @@ The request's schema is generated from the very type that validates it.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, cast
 
 import msgspec
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.openapi_examples import examples
 from app.protocol.requests import CreateResponse
 
 _SCHEMAS = "#/components/schemas/"
@@ -82,8 +85,21 @@ def _json(name: str) -> dict[str, Any]:
     return {"application/json": {"schema": {"$ref": f"{_SCHEMAS}{name}"}}}
 
 
+class ToolList(BaseModel):
+    """The built-in tools."""
+
+    object: Literal["list"] = "list"
+    data: list[dict[str, Any]]
+
+
+class Health(BaseModel):
+    """How the process is."""
+
+    status: Literal["ok", "ready"]
+
+
 # By reference: a model here would be prepared again for every error of every route, a tenth of the time to start.
-ERRORS: dict[int | str, dict[str, Any]] = {
+_ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": text, "content": _json("Error")}
     for status, text in {
         400: "The request is wrong; `param` names the place.",
@@ -91,7 +107,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         404: "No such thing, or not yours.",
         409: "Not in this state.",
         413: "The body is too large.",
-        422: "Never sent: wrong parameters get 400.",
+        415: "The body's `Content-Encoding` is not taken.",
         429: "Too many requests; see `retry-after`.",
         500: "A mistake of the gateway.",
         502: "The upstream failed.",
@@ -104,26 +120,68 @@ EVENTS: dict[str, Any] = {
     "content": {"text/event-stream": {}},
 }
 """Beside the JSON of a successful answer, what `stream` makes of it."""
-_CREATE_ERRORS = (400, 401, 404, 413, 429, 500, 502, 503, 504)
+_ALWAYS = (400, 401, 429, 500, 503)
+_CREATE_ERRORS = (*_ALWAYS, 404, 413, 415, 502, 504)
+_OF_BODIES = ("413", "415")
+_NEVER = "422"
+"""The framework's answer to wrong parameters, which get 400 here."""
+_FRAMEWORKS = ("HTTPValidationError", "ValidationError")
+"""The shapes of that answer."""
 
 
-def install(app: FastAPI) -> None:
-    """Add the hot endpoint to the application's description."""
+UNREADY: dict[int | str, dict[str, Any]] = {503: _ERRORS[503]}
+
+
+def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The failures of a router's routes: these, and those of every route."""
+    return {status: _ERRORS[status] for status in sorted((*_ALWAYS, *statuses))}
+
+
+def content(*media_types: str) -> dict[int | str, dict[str, Any]]:
+    """Bytes, as a successful answer."""
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    return {200: {"description": "The content.", "content": dict.fromkeys(media_types, binary)}}
+
+
+def operation_id(route: APIRoute) -> str:
+    """The name of the route's function: generated clients call it that."""
+    return route.name
+
+
+def install(app: FastAPI, model: Callable[[], str]) -> None:
+    """Add the hot endpoint to the application's description; `model` can be asked for by the examples."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = generate()
             _add_create(schema)
+            for unused in _FRAMEWORKS:
+                schema["components"]["schemas"].pop(unused, None)
+            for operations in schema["paths"].values():
+                for operation in operations.values():
+                    _finish(operation, model())
         return app.openapi_schema or {}
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema
 
 
+def _finish(operation: dict[str, Any], model: str) -> None:
+    responses: dict[str, Any] = operation["responses"]
+    responses.pop(_NEVER, None)
+    if "requestBody" not in operation:
+        for status in _OF_BODIES:
+            responses.pop(status, None)
+        return
+    example = examples(model).get(operation["operationId"])
+    if example is not None:
+        operation["requestBody"]["content"]["application/json"]["example"] = example
+
+
 def _add_create(schema: dict[str, Any]) -> None:
     schemas = schema["components"]["schemas"]
     (reference,), components = msgspec.json.schema_components((CreateResponse,), ref_template=f"{_SCHEMAS}{{name}}")
-    schemas.update({name: component for name, component in components.items() if name not in schemas})
+    schemas.update({name: _one_spelling(component) for name, component in components.items() if name not in schemas})
     error = Error.model_json_schema(ref_template=f"{_SCHEMAS}{{model}}")
     schemas.update({**error.pop("$defs"), "Error": error})
     schema["paths"].setdefault("/v1/responses", {})["post"] = {
@@ -135,6 +193,24 @@ def _add_create(schema: dict[str, Any]) -> None:
         "requestBody": {"required": True, "content": {"application/json": {"schema": reference}}},
         "responses": {
             "200": {**EVENTS, "content": {**_json("ResponseObject"), **EVENTS["content"]}},
-            **{str(status): ERRORS[status] for status in _CREATE_ERRORS},
+            **{str(status): _ERRORS[status] for status in sorted(_CREATE_ERRORS)},
         },
     }
+
+
+def _one_spelling(component: dict[str, Any]) -> dict[str, Any]:
+    """Without the second of two values that differ only in `-` and `_`: both are taken, but generated clients can name only one."""
+
+    def cleaned(value: Any) -> Any:
+        if isinstance(value, list):
+            return [cleaned(each) for each in cast("list[Any]", value)]
+        if not isinstance(value, dict):
+            return value
+        fields = cast("dict[str, Any]", value)
+        return {key: _distinct(each) if key == "enum" else cleaned(each) for key, each in fields.items()}
+
+    return cleaned(component)
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    return list({str(value).replace("-", "_"): value for value in values}.values())

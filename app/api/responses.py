@@ -15,12 +15,12 @@ from starlette.responses import Response
 from app.api.bodies import CheckedRoute
 from app.api.dependencies import ID, Principal, Wired
 from app.api.listing import shown
-from app.api.openapi import ERRORS, EVENTS, InputItemList, ResponseDeleted, ResponseObject
+from app.api.openapi import EVENTS, InputItemList, ResponseDeleted, ResponseObject, failures
 from app.engine.responses import PageQuery
 from app.protocol.errors import InvalidRequest
 from app.protocol.sse import DONE
 
-router = APIRouter(tags=["Responses"], responses=ERRORS, route_class=CheckedRoute)
+router = APIRouter(tags=["Responses"], responses=failures(404, 409), route_class=CheckedRoute)
 
 ResponseId = Annotated[str, Path(pattern=ID, description="The response's id: its UUID, with or without `resp_`.")]
 
@@ -50,7 +50,7 @@ class ItemsQuery(BaseModel):
     responses={200: EVENTS},
     summary="Get a stored response, or follow its events",
 )
-async def get(response_id: ResponseId, query: Annotated[GetQuery, Query()], principal: Principal, services: Wired) -> Response:
+async def get_response(response_id: ResponseId, query: Annotated[GetQuery, Query()], principal: Principal, services: Wired) -> Response:
     """The response as it was answered; with `stream=true` its events, the same frames as when it was made."""
     if not query.stream:
         return Response(await services.responses.get(principal, response_id), media_type="application/json")
@@ -78,13 +78,15 @@ async def cancel(response_id: ResponseId, principal: Principal, services: Wired)
 
 
 @router.delete("/v1/responses/{response_id}", response_model=ResponseDeleted, summary="Delete a stored response")
-async def delete(response_id: ResponseId, principal: Principal, services: Wired) -> ResponseDeleted:
+async def delete_response(response_id: ResponseId, principal: Principal, services: Wired) -> ResponseDeleted:
     """Its bytes are erased at once; responses that continue it can no longer be continued themselves."""
     return ResponseDeleted(id=await services.responses.delete(principal, response_id))
 
 
 @router.get("/v1/responses/{response_id}/input_items", response_model=InputItemList, summary="List what a response was made from")
-async def input_items(response_id: ResponseId, query: Annotated[ItemsQuery, Query()], principal: Principal, services: Wired) -> Response:
+async def list_input_items(
+    response_id: ResponseId, query: Annotated[ItemsQuery, Query()], principal: Principal, services: Wired
+) -> Response:
     """The conversation so far and this turn's input, a page at a time."""
     page = await services.responses.input_items(principal, response_id, PageQuery(query.limit, query.order, query.after, query.before))
     items = [shown(raw) for raw in page.items]

@@ -34,7 +34,7 @@ class _Sent(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class ExpiresAfter(_Sent):
+class StoreExpiry(_Sent):
     """When a store expires."""
 
     anchor: Literal["last_active_at"]
@@ -74,7 +74,7 @@ class NewStoreBody(_Sent):
     description: Annotated[str, StringConstraints(max_length=_DESCRIPTION)] | None = None
     file_ids: list[FileIdText] = Field(default=[], max_length=_STORE_FILES)
     chunking_strategy: ChunkingStrategy | None = None
-    expires_after: ExpiresAfter | None = None
+    expires_after: StoreExpiry | None = None
     metadata: Metadata | None = None
 
 
@@ -82,7 +82,7 @@ class StoreChangeBody(_Sent):
     """What to change of a vector store; what is left out stays."""
 
     name: Text | None = None
-    expires_after: ExpiresAfter | None = None
+    expires_after: StoreExpiry | None = None
     metadata: Metadata | None = None
 
 
@@ -193,7 +193,7 @@ class StoreObject(BaseModel):
     usage_bytes: int
     file_counts: FileCounts
     last_active_at: int
-    expires_after: ExpiresAfter | None
+    expires_after: StoreExpiry | None
     expires_at: int | None
     metadata: dict[str, str]
 
@@ -212,7 +212,7 @@ class StaticStrategy(BaseModel):
     static: Static
 
 
-class FileObject(BaseModel):
+class StoreFileObject(BaseModel):
     """A file in a vector store."""
 
     id: str
@@ -250,11 +250,11 @@ class StoreList(BaseModel):
     has_more: bool
 
 
-class FileList(BaseModel):
+class StoreFileList(BaseModel):
     """A page of files in a vector store."""
 
     object: Literal["list"] = "list"
-    data: list[FileObject]
+    data: list[StoreFileObject]
     first_id: str | None
     last_id: str | None
     has_more: bool
@@ -331,15 +331,15 @@ def shown_store(store: Store) -> StoreObject:
         usage_bytes=store.totals.usage_bytes,
         file_counts=_counts(store.totals),
         last_active_at=record.last_active_at,
-        expires_after=None if record.expires_days is None else ExpiresAfter(anchor="last_active_at", days=record.expires_days),
+        expires_after=None if record.expires_days is None else StoreExpiry(anchor="last_active_at", days=record.expires_days),
         expires_at=record.expires_at,
         metadata=msgspec.json.decode(record.metadata),
     )
 
 
-def shown_file(file: Attachment) -> FileObject:
+def shown_file(file: Attachment) -> StoreFileObject:
     """As the client sees it."""
-    return FileObject(
+    return StoreFileObject(
         id=file.file_id,
         created_at=file.created_at,
         vector_store_id=file.vector_store_id,

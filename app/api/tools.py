@@ -8,12 +8,12 @@ from starlette.responses import Response
 
 from app.api.bodies import CheckedRoute
 from app.api.dependencies import Principal, Wired
-from app.api.openapi import ERRORS
+from app.api.openapi import ToolList, failures
 
-router = APIRouter(tags=["Tools"], responses=ERRORS, route_class=CheckedRoute)
+router = APIRouter(tags=["Tools"], responses=failures(), route_class=CheckedRoute)
 
 
-@router.get("/v1/tools", summary="List the built-in tools")
+@router.get("/v1/tools", response_model=ToolList, summary="List the built-in tools")
 async def list_tools(_principal: Principal, services: Wired) -> Response:
     """Each with whether it can run here, what to set if it cannot, its price, and an entry for `tools` that works as it stands."""
     listed = {"object": "list", "data": await services.catalog.described()}

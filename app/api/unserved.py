@@ -1,4 +1,4 @@
-"""Addresses and methods that are not served: one error for all, which names what was asked for."""
+"""Addresses and methods that are not served: one error for all, which names what was asked for, and what is served instead."""
 
 from __future__ import annotations
 
@@ -13,23 +13,51 @@ _LONGEST = 200
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _SERVED: Mapping[str, str] = {"/v1/responses": "POST"}
 """What is no route of the framework."""
+_RESPONSES = "This server speaks the Responses API: POST {root}/v1/responses."
+_TURNS = "Send instructions and tools with POST {root}/v1/responses, and continue a response with 'previous_response_id'."
+_UPSTREAM = "Ask the model server itself."
 _INSTEAD: Mapping[str, str] = {
-    "/v1/chat/completions": "This server speaks the Responses API: POST /v1/responses.",
-    "/v1/completions": "This server speaks the Responses API: POST /v1/responses.",
-    "/v1/messages": "This server speaks the Responses API: POST /v1/responses.",
-    "/v1/conversations": "Continue a response with 'previous_response_id'.",
+    "api/chat": _RESPONSES,
+    "api/generate": _RESPONSES,
+    "api/tags": "The models are at GET {root}/v1/models.",
+    "assistants": _TURNS,
+    "audio": _UPSTREAM,
+    "batches": "Send each request to POST {root}/v1/responses.",
+    "chat": "This server speaks the Responses API: POST {root}/v1/responses, with 'input' in place of 'messages'.",
+    "completions": "This server speaks the Responses API: POST {root}/v1/responses, with 'input' in place of 'prompt'.",
+    "conversations": "Continue a response with 'previous_response_id'.",
+    "deployments": "The base URL has no deployment in it: POST {root}/v1/responses, with the model's name in 'model'.",
+    "embeddings": f"{_UPSTREAM} To search files, POST {{root}}/v1/vector_stores.",
+    "fine_tuning": _UPSTREAM,
+    "images": "To find images, use the tool 'web_search_image' in POST {root}/v1/responses.",
+    "messages": _RESPONSES,
+    "moderations": _UPSTREAM,
+    "realtime": "Stream with 'stream': true in POST {root}/v1/responses.",
+    "rerank": _UPSTREAM,
+    "threads": _TURNS,
+    "tokenize": _UPSTREAM,
+    "uploads": "POST {root}/v1/files takes a file whole.",
+    "v1": "The path has /v1 in it twice: the client's base URL ends in /v1 and the client adds another; leave one out.",
 }
+"""Other APIs by how their paths begin, without `/v1`; the longest one that fits counts."""
+_ELSE = "GET {root}/openapi.json lists what is, and GET {root}/docs shows it."
 
 
 def error(routes: Sequence[BaseRoute], scope: Scope) -> ApiError:
     """What to answer where no route of the framework serves the request: 405 when the address is served for other methods, else 404."""
-    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    path: str = scope["path"].removeprefix(root)
     asked = f"{scope['method']} {_cleaned(scope.get('state', {}).get('path', path))}"
     allowed = _SERVED.get(path) or ", ".join(_methods(routes, scope))
     if allowed:
         return MethodNotAllowed(f"{asked} is not served: this URL is for {allowed}.", allowed)
-    hint = _INSTEAD.get(path.rstrip("/"), "GET /openapi.json lists what is.")
-    return NotFound(f"Unknown request URL: {asked} is not served. {hint}", code="unknown_url")
+    return NotFound(f"Unknown request URL: {asked} is not served. {_instead(path).format(root=root)}", code="unknown_url")
+
+
+def _instead(path: str) -> str:
+    parts = path.removeprefix("/v1").strip("/").split("/")
+    beginnings = ("/".join(parts[:count]) for count in range(min(len(parts), 2), 0, -1))
+    return next((_INSTEAD[beginning] for beginning in beginnings if beginning in _INSTEAD), _ELSE)
 
 
 def _methods(routes: Sequence[BaseRoute], scope: Scope) -> list[str]:

@@ -10,13 +10,14 @@ from fastapi import APIRouter, Path, Query, Response
 from app.api import store_shapes as shapes
 from app.api.bodies import CheckedRoute
 from app.api.dependencies import ID, Known, Principal
-from app.api.openapi import ERRORS
+from app.api.openapi import failures
 from app.api.store_shapes import chunking, shown_batch, shown_file, shown_hit, shown_store
 from app.engine.vector_stores import NewStore, StoreChange
 from app.protocol.errors import InvalidRequest
 from app.tools.base import FileQuery
 
-router = APIRouter(prefix="/v1/vector_stores", tags=["Vector stores"], responses=ERRORS, route_class=CheckedRoute)
+_ERRORS = failures(404, 413, 415, 502, 504)
+router = APIRouter(prefix="/v1/vector_stores", tags=["Vector stores"], responses=_ERRORS, route_class=CheckedRoute)
 
 StoreId = Annotated[str, Path(pattern=ID, description="The vector store's id.")]
 FileId = Annotated[str, Path(pattern=ID, description="The file's id.")]
@@ -29,7 +30,7 @@ _POLL = {"openai-poll-after-ms": "200"}
 
 
 @router.post("", summary="Create a vector store")
-async def create(body: shapes.NewStoreBody, principal: Principal, library: Known) -> shapes.StoreObject:
+async def create_vector_store(body: shapes.NewStoreBody, principal: Principal, library: Known) -> shapes.StoreObject:
     """Empty, or with files that are ingested from now on."""
     new = NewStore(
         name=body.name or "",
@@ -43,7 +44,7 @@ async def create(body: shapes.NewStoreBody, principal: Principal, library: Known
 
 
 @router.get("", summary="List the vector stores")
-async def list_stores(query: PageQuery, principal: Principal, library: Known) -> shapes.StoreList:
+async def list_vector_stores(query: PageQuery, principal: Principal, library: Known) -> shapes.StoreList:
     """A page of the project's vector stores."""
     found, more = await library.vector_stores.list(principal.project_id, query.page)
     data = [shown_store(store) for store in found]
@@ -51,13 +52,15 @@ async def list_stores(query: PageQuery, principal: Principal, library: Known) ->
 
 
 @router.get("/{vector_store_id}", summary="Get a vector store")
-async def get(vector_store_id: StoreId, principal: Principal, library: Known) -> shapes.StoreObject:
+async def get_vector_store(vector_store_id: StoreId, principal: Principal, library: Known) -> shapes.StoreObject:
     """The vector store and how far it is."""
     return shown_store(await library.vector_stores.get(principal.project_id, vector_store_id))
 
 
 @router.post("/{vector_store_id}", summary="Change a vector store")
-async def update(vector_store_id: StoreId, body: shapes.StoreChangeBody, principal: Principal, library: Known) -> shapes.StoreObject:
+async def update_vector_store(
+    vector_store_id: StoreId, body: shapes.StoreChangeBody, principal: Principal, library: Known
+) -> shapes.StoreObject:
     """Name, metadata or expiry; what is left out stays, and so does a name that is null."""
     sent = body.model_fields_set
     change = StoreChange(
@@ -69,14 +72,16 @@ async def update(vector_store_id: StoreId, body: shapes.StoreChangeBody, princip
 
 
 @router.delete("/{vector_store_id}", summary="Delete a vector store")
-async def delete(vector_store_id: StoreId, principal: Principal, library: Known) -> shapes.StoreDeleted:
+async def delete_vector_store(vector_store_id: StoreId, principal: Principal, library: Known) -> shapes.StoreDeleted:
     """Its files stay files."""
     await library.vector_stores.delete(principal.project_id, vector_store_id)
     return shapes.StoreDeleted(id=vector_store_id)
 
 
 @router.post("/{vector_store_id}/search", summary="Search a vector store")
-async def search(vector_store_id: StoreId, body: shapes.SearchBody, principal: Principal, library: Known) -> shapes.SearchResults:
+async def search_vector_store(
+    vector_store_id: StoreId, body: shapes.SearchBody, principal: Principal, library: Known
+) -> shapes.SearchResults:
     """The passages that fit best. `rewrite_query` is refused: no model takes part in a search."""
     if body.rewrite_query:
         raise InvalidRequest("'rewrite_query' is not served: send the query as it is.", code="unsupported_parameter", param="rewrite_query")
@@ -93,58 +98,66 @@ async def search(vector_store_id: StoreId, body: shapes.SearchBody, principal: P
 
 
 @router.post("/{vector_store_id}/files", summary="Add a file to a vector store")
-async def add_file(vector_store_id: StoreId, body: shapes.NewFileBody, principal: Principal, library: Known) -> shapes.FileObject:
+async def add_vector_store_file(
+    vector_store_id: StoreId, body: shapes.NewFileBody, principal: Principal, library: Known
+) -> shapes.StoreFileObject:
     """It is ingested from now on; a file that is there already is ingested again."""
     return shown_file(await library.store_files.add(principal.project_id, vector_store_id, body.new()))
 
 
 @router.get("/{vector_store_id}/files", summary="List the files of a vector store")
-async def list_files(vector_store_id: StoreId, query: FilesQuery, principal: Principal, library: Known) -> shapes.FileList:
+async def list_vector_store_files(
+    vector_store_id: StoreId, query: FilesQuery, principal: Principal, library: Known
+) -> shapes.StoreFileList:
     """A page of them."""
     await library.vector_stores.get(principal.project_id, vector_store_id)
     return await _files(library, principal, vector_store_id, query, None)
 
 
 @router.get("/{vector_store_id}/files/{file_id}", summary="Get a file of a vector store")
-async def get_file(
+async def get_vector_store_file(
     vector_store_id: StoreId, file_id: FileId, principal: Principal, library: Known, response: Response
-) -> shapes.FileObject:
+) -> shapes.StoreFileObject:
     """The file and how far it is."""
     response.headers.update(_POLL)
     return shown_file(await library.store_files.get(principal.project_id, vector_store_id, file_id))
 
 
 @router.post("/{vector_store_id}/files/{file_id}", summary="Change a file's attributes")
-async def update_file(
+async def update_vector_store_file(
     vector_store_id: StoreId, file_id: FileId, body: shapes.FileChangeBody, principal: Principal, library: Known
-) -> shapes.FileObject:
+) -> shapes.StoreFileObject:
     """In this vector store."""
     attributes = dict(body.attributes or {})
     return shown_file(await library.store_files.describe(principal.project_id, vector_store_id, file_id, attributes))
 
 
 @router.delete("/{vector_store_id}/files/{file_id}", summary="Take a file out of a vector store")
-async def remove_file(vector_store_id: StoreId, file_id: FileId, principal: Principal, library: Known) -> shapes.FileRemoved:
+async def remove_vector_store_file(vector_store_id: StoreId, file_id: FileId, principal: Principal, library: Known) -> shapes.FileRemoved:
     """It stays a file."""
     await library.store_files.remove(principal.project_id, vector_store_id, file_id)
     return shapes.FileRemoved(id=file_id)
 
 
 @router.get("/{vector_store_id}/files/{file_id}/content", summary="Get the text of a file of a vector store")
-async def file_content(vector_store_id: StoreId, file_id: FileId, principal: Principal, library: Known) -> shapes.FileTexts:
+async def get_vector_store_file_content(
+    vector_store_id: StoreId, file_id: FileId, principal: Principal, library: Known
+) -> shapes.FileTexts:
     """As it is searched, passage by passage."""
     passages = await library.store_files.passages(principal.project_id, vector_store_id, file_id)
     return shapes.FileTexts(data=[shapes.TextContent(text=passage.text) for passage in passages])
 
 
 @router.post("/{vector_store_id}/file_batches", summary="Add files to a vector store")
-async def add_batch(vector_store_id: StoreId, body: shapes.NewBatchBody, principal: Principal, library: Known) -> shapes.BatchObject:
+async def create_file_batch(
+    vector_store_id: StoreId, body: shapes.NewBatchBody, principal: Principal, library: Known
+) -> shapes.BatchObject:
     """They are ingested from now on; all are added or none."""
     return shown_batch(await library.store_files.add_batch(principal.project_id, vector_store_id, body.new()))
 
 
 @router.get("/{vector_store_id}/file_batches/{batch_id}", summary="Get a batch of files")
-async def get_batch(
+async def get_file_batch(
     vector_store_id: StoreId, batch_id: BatchId, principal: Principal, library: Known, response: Response
 ) -> shapes.BatchObject:
     """The batch and how far it is."""
@@ -153,21 +166,23 @@ async def get_batch(
 
 
 @router.post("/{vector_store_id}/file_batches/{batch_id}/cancel", summary="Cancel a batch of files")
-async def cancel_batch(vector_store_id: StoreId, batch_id: BatchId, principal: Principal, library: Known) -> shapes.BatchObject:
+async def cancel_file_batch(vector_store_id: StoreId, batch_id: BatchId, principal: Principal, library: Known) -> shapes.BatchObject:
     """What is not done yet will not be."""
     return shown_batch(await library.store_files.cancel(principal.project_id, vector_store_id, batch_id))
 
 
 @router.get("/{vector_store_id}/file_batches/{batch_id}/files", summary="List the files of a batch")
-async def list_batch(
+async def list_file_batch_files(
     vector_store_id: StoreId, batch_id: BatchId, query: FilesQuery, principal: Principal, library: Known
-) -> shapes.FileList:
+) -> shapes.StoreFileList:
     """A page of them."""
     await library.store_files.batch(principal.project_id, vector_store_id, batch_id)
     return await _files(library, principal, vector_store_id, query, batch_id)
 
 
-async def _files(library: Known, principal: Principal, store_id: str, query: shapes.FilesQuery, batch_id: str | None) -> shapes.FileList:
+async def _files(
+    library: Known, principal: Principal, store_id: str, query: shapes.FilesQuery, batch_id: str | None
+) -> shapes.StoreFileList:
     found, more = await library.store_files.list(principal.project_id, store_id, query.page, status=query.filter, batch_id=batch_id)
     data = [shown_file(file) for file in found]
-    return shapes.FileList(data=data, first_id=data[0].id if data else None, last_id=data[-1].id if data else None, has_more=more)
+    return shapes.StoreFileList(data=data, first_id=data[0].id if data else None, last_id=data[-1].id if data else None, has_more=more)

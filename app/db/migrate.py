@@ -52,6 +52,7 @@ def upgrade(url: str) -> None:
 def upgrade_apart(url: str) -> None:
     """`upgrade` in a process of its own, which blocks until it ends. Raises MigrationFailed."""
     environment = {**os.environ, "GATEWAY_DATABASE_URL": url}
+    environment.pop("GATEWAY_DATABASE_URL_FILE", None)  # both would contradict each other
     done = subprocess.run([sys.executable, "-m", "app.db.migrate"], env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise MigrationFailed(done.stderr.strip().rpartition("\n")[2] or f"exit status {done.returncode}")

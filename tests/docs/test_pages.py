@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.settings import Limits, Settings
+from app.settings_sources import secret_variables
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")))
@@ -19,6 +20,7 @@ _CODE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 
 _VARIABLE = re.compile(r"GATEWAY_[A-Z0-9_]*[A-Z0-9]")
 _SETTINGS = {f"GATEWAY_{name.upper()}" for name in Settings.model_fields} | {"GATEWAY_CONFIG"}
+_SECRETS = {f"{variable}_FILE" for variable in secret_variables(Settings)}
 _LIMITS = {f"GATEWAY_LIMITS__{name.upper()}" for name in Limits.model_fields}
 _OF_THE_COMPOSE_FILE = {"GATEWAY_IMAGE"}
 
@@ -35,7 +37,7 @@ def test_settings_exist(page: str) -> None:
     named = set(_VARIABLE.findall((ROOT / page).read_text(encoding="utf-8")))
 
     assert not sorted({name for name in named if name.startswith("GATEWAY_LIMITS__")} - _LIMITS)
-    assert not sorted({name.split("__")[0] for name in named} - _SETTINGS - _OF_THE_COMPOSE_FILE)
+    assert not sorted({name.split("__")[0] for name in named} - _SETTINGS - _SECRETS - _OF_THE_COMPOSE_FILE)
 
 
 def test_every_decision_is_in_the_index() -> None:

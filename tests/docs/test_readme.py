@@ -17,6 +17,7 @@ import pytest
 from tests.docs import examples
 from tests.docs.examples import ROOT
 from tests.support.gateway import running_gateway
+from tests.support.processes import guard, release
 from tests.support.upstream import ScriptedUpstream
 
 README = examples.page("README.md")
@@ -117,6 +118,7 @@ def _first_start(directory: Path, **chosen: str) -> Generator[str]:
     with subprocess.Popen(
         [sys.executable, "-m", "app.cli", "serve"], cwd=directory, env=inherited | settings, stderr=subprocess.PIPE, text=True
     ) as process:
+        guard(process)
         assert process.stderr is not None
         printed: list[str] = []
         for line in process.stderr:
@@ -127,6 +129,7 @@ def _first_start(directory: Path, **chosen: str) -> Generator[str]:
             yield "".join(printed)
         finally:
             process.terminate()
+            release(process)
 
 
 def test_the_configuration_file_is_valid(tmp_path: Path) -> None:

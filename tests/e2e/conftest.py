@@ -15,6 +15,7 @@ from typing import cast
 import pytest
 
 from tests.support.gateway import Gateway, running_gateway
+from tests.support.processes import PATIENCE
 from tests.support.services import Postgres, Valkey
 from tests.support.upstream import ScriptedUpstream
 
@@ -80,7 +81,7 @@ def command(database_url: str) -> Callable[..., str]:
             env=inherited | {"GATEWAY_DATABASE_URL": database_url},
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=PATIENCE,
             check=False,
         )
         assert finished.returncode == 0, finished.stderr

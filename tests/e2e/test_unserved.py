@@ -81,6 +81,39 @@ async def test_what_speaks_another_api_is_told_which_this_is(gateway: Gateway) -
     assert refused.value.code == "unknown_url"
 
 
+@pytest.mark.parametrize(
+    ("path", "instead"),
+    [
+        ("/v1/chat/completions", "POST /v1/responses, with 'input' in place of 'messages'"),
+        ("/chat/completions/", "POST /v1/responses"),
+        ("/v1/completions", "POST /v1/responses, with 'input' in place of 'prompt'"),
+        ("/v1/messages", "POST /v1/responses"),
+        ("/api/chat", "POST /v1/responses"),
+        ("/api/tags", "GET /v1/models"),
+        ("/openai/deployments/qwen/chat/completions", "POST /v1/responses, with the model's name in 'model'"),
+        ("/v1/embeddings", "Ask the model server itself"),
+        ("/v1/assistants/asst_1", "previous_response_id"),
+        ("/v1/threads/thread_1/runs", "previous_response_id"),
+        ("/v1/conversations", "previous_response_id"),
+        ("/v1/batches", "POST /v1/responses"),
+        ("/v1/uploads", "POST /v1/files"),
+        ("/v1/realtime/sessions", "'stream': true"),
+        ("/v1/v1/responses", "leave one out"),
+        ("/v1/nowhere", "GET /openapi.json lists what is, and GET /docs shows it"),
+        ("/v1/chatter", "GET /openapi.json"),
+        ("/v1", "GET /docs"),
+        ("/", "GET /docs"),
+        ("/v1/{root}", "GET /docs"),
+    ],
+)
+async def test_what_is_served_instead_is_said(gateway: Gateway, path: str, instead: str) -> None:
+    async with gateway.http() as http:
+        answer = await http.post(path, json={})
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_url")
+    assert instead in answer.json()["error"]["message"]
+
+
 async def test_an_upgrade_elsewhere_is_an_unknown_url(gateway: Gateway) -> None:
     async with gateway.http() as http:
         answer = await http.get("/v1/realtime", headers=UPGRADE)

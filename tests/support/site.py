@@ -15,7 +15,7 @@ from http import HTTPStatus
 
 import msgspec
 
-_PATIENCE = 10.0
+from tests.support.processes import PATIENCE
 
 
 class Visit(msgspec.Struct, frozen=True):
@@ -128,15 +128,15 @@ def serving_site(*, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) 
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    server = asyncio.run_coroutine_threadsafe(_listen(site, host, tls), loop).result(_PATIENCE)
+    server = asyncio.run_coroutine_threadsafe(_listen(site, host, tls), loop).result(PATIENCE)
     site.port = server.sockets[0].getsockname()[1]
     site.origin = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{site.port}"
     try:
         yield site
     finally:
-        asyncio.run_coroutine_threadsafe(_close(server), loop).result(_PATIENCE)
+        asyncio.run_coroutine_threadsafe(_close(server), loop).result(PATIENCE)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(_PATIENCE)
+        thread.join(PATIENCE)
         loop.close()
 
 

@@ -18,9 +18,8 @@ from typing import cast
 import httptools
 import msgspec
 
+from tests.support.processes import PATIENCE
 from tests.support.script import Cut, Gate, Json, Reply, stream_writes, whole_body
-
-_PATIENCE = 10.0
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -60,7 +59,7 @@ class ScriptedUpstream:
 
     async def hang_up(self) -> Request:
         """Wait for the next client that closes an answer before its end, and return its request."""
-        return await asyncio.to_thread(self._hang_ups.get, timeout=_PATIENCE)
+        return await asyncio.to_thread(self._hang_ups.get, timeout=PATIENCE)
 
     def assert_consumed(self) -> None:
         """Fail unless every scripted reply was asked for and no request went wrong."""
@@ -102,14 +101,14 @@ def serving(upstream: ScriptedUpstream) -> Generator[ScriptedUpstream]:
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     listening = loop.create_server(lambda: _Connection(loop, upstream, connections), "127.0.0.1", 0)
-    server = asyncio.run_coroutine_threadsafe(listening, loop).result(_PATIENCE)
+    server = asyncio.run_coroutine_threadsafe(listening, loop).result(PATIENCE)
     upstream.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     try:
         yield upstream
     finally:
-        asyncio.run_coroutine_threadsafe(_close(server, connections), loop).result(_PATIENCE)
+        asyncio.run_coroutine_threadsafe(_close(server, connections), loop).result(PATIENCE)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(_PATIENCE)
+        thread.join(PATIENCE)
         loop.close()
 
 

@@ -1,0 +1,27 @@
+"""A request body for every operation that takes JSON, which works when it is sent; ids stand for those of the caller's own objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+FILE_ID = "file-0123456789abcdef01234567"
+
+
+def examples(model: str) -> Mapping[str, Mapping[str, Any]]:
+    """By operation; `model` is one that can be asked for here."""
+    return {
+        "create_response": {"model": model, "input": "Say hello in one sentence.", "stream": False},
+        "create_vector_store": {
+            "name": "Manuals",
+            "metadata": {"team": "support"},
+            "expires_after": {"anchor": "last_active_at", "days": 7},
+        },
+        "update_vector_store": {"name": "Manuals, 2nd edition"},
+        "search_vector_store": {"query": "How is the filter cleaned?", "max_num_results": 5},
+        "add_vector_store_file": {"file_id": FILE_ID, "attributes": {"language": "en", "year": 2026}},
+        "update_vector_store_file": {"attributes": {"language": "de"}},
+        "create_file_batch": {"file_ids": [FILE_ID]},
+        "create_container": {"name": "Analysis", "memory_limit": "1g", "expires_after": {"anchor": "last_active_at", "minutes": 20}},
+        "add_container_file": {"file_id": FILE_ID},
+    }
