@@ -13,6 +13,7 @@ import msgspec
 
 from app import __version__, upstreams
 from app.db.engine import Database
+from app.db.migrate import SchemaTooNew, refuse_newer
 from app.db.tables import REVISION
 from app.db.writer import DatabaseUnavailable
 from app.providers.base import UpstreamError
@@ -59,6 +60,10 @@ async def _database(settings: Settings) -> Finding:
         return Finding("database", ok=False, message=f"cannot be reached ({error}): is it running, and is GATEWAY_DATABASE_URL right?")
     finally:
         await database.aclose()
+    try:
+        refuse_newer(revision)
+    except SchemaTooNew as error:
+        return Finding("database", ok=False, message=str(error).removeprefix("database_url: "))
     if revision != REVISION:
         return Finding(
             "database", ok=False, message=f"schema {revision or 'missing'}, {REVISION} is needed: run `responses-gateway migrate`"

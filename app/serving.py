@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import os
+import signal
 import socket
 import sys
+import tempfile
+from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -20,15 +23,16 @@ from app.db.writer import DatabaseUnavailable
 from app.engine.access import create_key
 from app.main import create_app
 from app.settings import ConfigurationError, Settings, load
+from app.telemetry import log
+from app.telemetry.table import DIRECTORY_VARIABLE
 
-_log = logging.getLogger(__name__)
 _DRAIN_SECONDS = 20
 _USUAL_MODEL = "qwen3.7-plus"
 
 
 def serve(settings: Settings) -> int:
     """Serve until told to stop."""
-    _configure_logging(settings.log_level)
+    log.configure(settings.log_level, settings.log_format)
     upstreams.check(settings)
     try:
         secret = asyncio.run(_prepare(settings))
@@ -58,9 +62,11 @@ def serve(settings: Settings) -> int:
         from uvicorn.supervisors import Multiprocess  # noqa: PLC0415 - one worker needs no supervisor
 
         _announce(settings.host, settings.port, secret, _USUAL_MODEL)
-        Multiprocess(config, sockets=[config.bind_socket()]).run()
+        with tempfile.TemporaryDirectory(prefix="responses-gateway-") as directory:
+            os.environ[DIRECTORY_VARIABLE] = directory  # the workers' counts: a scrape shows their sum
+            Multiprocess(config, sockets=[config.bind_socket()]).run()
         return 0
-    server = _Server(config, app, secret)
+    server = _Server(config, app, settings.drain_delay_seconds, secret)
     server.run()
     return 0 if server.started else 1
 
@@ -68,25 +74,49 @@ def serve(settings: Settings) -> int:
 class _Server(uvicorn.Server):
     """Says where it listens once it does: only then are the port and the models known."""
 
-    def __init__(self, config: uvicorn.Config, app: Gateway, secret: str | None) -> None:
+    def __init__(self, config: uvicorn.Config, app: Gateway, drain_delay: float, secret: str | None) -> None:
         super().__init__(config)
         self._gateway = app
+        self._drain_delay = drain_delay
         self._secret = secret
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then announce."""
         await super().startup(sockets)
         if self.started:
+            _drain_on_signal(self._gateway, self._drain_delay)
             host, port, *_ = self.servers[0].sockets[0].getsockname()
             models = self._gateway.models
             _announce(host, port, self._secret, models[0] if models and _USUAL_MODEL not in models else _USUAL_MODEL)
 
 
 def worker() -> ASGIApp:
-    """The application in one of several worker processes."""
+    """Called with the loop running, and the server's signal handlers installed: the application in one of several worker processes."""
     settings = load()
-    _configure_logging(settings.log_level)
-    return create_app(settings)
+    log.configure(settings.log_level, settings.log_format)
+    app = create_app(settings)
+    _drain_on_signal(app, settings.drain_delay_seconds)
+    return app
+
+
+def _drain_on_signal(app: Gateway, delay: float) -> None:
+    """Go before the server's own handlers: say at once that no more requests are wanted, and begin to stop after `delay` seconds.
+
+    A second signal is not delayed.
+    """
+    loop = asyncio.get_running_loop()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        before = handlers[signal.Signals(number)]
+        if not callable(before):
+            return
+        if delay and not app.draining:
+            loop.call_soon_threadsafe(loop.call_later, delay, before, number, frame)
+        else:
+            before(number, frame)
+        app.draining = True
+
+    handlers = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
 
 
 async def _prepare(settings: Settings) -> str | None:
@@ -96,6 +126,7 @@ async def _prepare(settings: Settings) -> str | None:
         revision = await database.revision()
     finally:
         await database.aclose()
+    migrate.refuse_newer(revision)
     if revision != REVISION:
         if not database.embedded:
             raise ConfigurationError("database_url: the schema is not current; run `responses-gateway migrate`")
@@ -132,9 +163,3 @@ Try it:
         file=sys.stderr,
         flush=True,
     )
-
-
-def _configure_logging(level: str) -> None:
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log the address of every call of the sandbox
-    logging.getLogger("uvicorn.error").setLevel(max(logging.INFO, logging.getLevelNamesMapping()[level.upper()]))

@@ -19,6 +19,7 @@ from app.engine.store_files import StoreFiles
 from app.engine.vector_stores import VectorStores
 from app.protocol.errors import InvalidRequest
 from app.stores.base import ResponseStore
+from app.telemetry.request import current
 from app.tools.base import Containers
 
 _scheme = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer sk-…`.")
@@ -65,7 +66,10 @@ def _library(request: Request) -> Library:
 
 async def _principal(request: Request, _documented: Annotated[object, Depends(_scheme)]) -> Caller:
     value = request.headers.get("authorization")
-    return await _services(request).access.principal(value.encode("latin-1") if value is not None else None)
+    caller = await _services(request).access.principal(value.encode("latin-1") if value is not None else None)
+    summary = current.get()
+    summary.project, summary.key = caller.project_id, caller.key_id
+    return caller
 
 
 Wired = Annotated[Services, Depends(_services)]

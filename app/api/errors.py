@@ -15,19 +15,24 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from app.api import unserved
+from app.engine import failures
 from app.knowledge.base import KnowledgeUnavailable
 from app.protocol.errors import ApiError, InvalidRequest, MethodNotAllowed, PayloadTooLarge, Unavailable, UnsupportedEncoding
 from app.stores.base import StoreUnavailable
+from app.telemetry.request import current
 
 _log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 
 _MEMBER = re.compile(r"\[key\]|str|float|bool|(list|constrained-|function-).*")
+_QUOTES = InvalidRequest.status
+"""The sentences of these errors may quote what was sent."""
 RawHeaders = list[tuple[bytes, bytes]]
 
 
 def render(error: ApiError) -> tuple[int, RawHeaders, bytes]:
-    """Status, headers and body that answer with the error."""
+    """Status, headers and body that answer with the error; the log's line of the request says why."""
+    current.get().fail(error.code, error.message if error.status != _QUOTES else None, error.param)
     headers: RawHeaders = [(b"content-type", b"application/json")]
     if error.retry_after is not None:
         headers.append((b"retry-after", str(math.ceil(error.retry_after)).encode()))
@@ -46,11 +51,6 @@ def internal(request_id: str) -> ApiError:
     return ApiError(f"The server had an error while processing your request (request id {request_id}).", code="internal_error")
 
 
-def store_unavailable() -> ApiError:
-    """The database is away; reading and storing wait for it."""
-    return Unavailable("The database is unavailable.", code="store_unavailable", retry_after=1.0)
-
-
 def install(app: FastAPI) -> None:
     """Make every route answer errors in the envelope."""
 
@@ -59,7 +59,7 @@ def install(app: FastAPI) -> None:
 
     async def on_store(_request: Request, error: Exception) -> Response:
         _log.error("store unavailable: %s", error)
-        return _answer(store_unavailable())
+        return _answer(failures.store_unavailable())
 
     async def on_knowledge(_request: Request, error: Exception) -> Response:
         _log.error("files unavailable: %s", error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,10 +14,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.errors import render
 from app.engine.metering import Metrics
 from app.protocol.errors import ApiError
+from app.telemetry import log
+from app.telemetry.request import RequestSummary, current
 
+_OK = 200
 _CREATE = "/v1/responses"
 _CREATE_ALIASES = frozenset({_CREATE, "/responses", "/openai/v1/responses"})
 _API = ("/responses", "/models", "/files", "/vector_stores", "/containers", "/tools")
+_ROUTINE = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Asked for by machines all the time."""
 _METHODS = ("GET", "POST", "DELETE")
 _EXPOSED = ("x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "warning", "openai-poll-after-ms", "content-disposition")
 """What a page may read besides the fields every page may."""
@@ -35,6 +41,8 @@ class Gateway:
         self._app = app
         self._create = app
         self._metrics = metrics
+        self.draining = False
+        """The process has been told to stop."""
         self.models: Sequence[str] = ()
         """What can be asked for, as far as it was known at the start."""
 
@@ -48,23 +56,33 @@ class Gateway:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path: str = scope["path"]
-        scope["state"] = {**scope.get("state", {}), "request_id": _request_id(scope), "path": path}
-        if path in _CREATE_ALIASES and scope["method"] == "POST":
-            await self._create(scope, receive, send)
-            return
-        await self._cold(scope, path, receive, send)
+        began, path = time.perf_counter(), scope["path"]
+        summary = RequestSummary(_request_id(scope), scope["method"])
+        current.set(summary)  # of this request's task, and of those it starts
+        scope["state"] = {**scope.get("state", {}), "request_id": summary.request_id, "path": path}
+        try:
+            if path in _CREATE_ALIASES and scope["method"] == "POST":
+                summary.route = _CREATE
+                await self._create(scope, receive, send)
+            else:
+                await self._cold(scope, path, receive, send)
+        finally:
+            summary.end(began)
+            log.write_request(summary, routine=path in _ROUTINE and summary.status == _OK)
 
     async def _cold(self, scope: Scope, path: str, receive: Receive, send: Send) -> None:
         path = _canonical(path)
         scope["path"], scope["raw_path"] = path, path.encode()
-        request_id = (b"x-request-id", scope["state"]["request_id"].encode())
-        route = _route(path)
+        scope["state"]["draining"] = self.draining
+        summary = current.get()
+        request_id = (b"x-request-id", summary.request_id.encode())
+        summary.route = route = _route(path)
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), request_id]
-                self._metrics.answered(route, scope["method"], message["status"])
+                summary.status = message["status"]
+                self._metrics.answered(route, scope["method"], summary.status)
             await send(message)
 
         if path == _CREATE and _wants_websocket(scope):
@@ -110,7 +128,7 @@ def _canonical(path: str) -> str:
 def _route(path: str) -> str:
     match = _ROUTES.fullmatch(path)
     if match is None:
-        return "other"
+        return path if path in _ROUTINE else "other"
     kind, one, part, other, last = match.groups(default="")
     return f"{kind}{one and '/{id}'}{part}{other and '/{id}'}{last}"
 

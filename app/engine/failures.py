@@ -9,6 +9,7 @@ from app.protocol.arguments import InvalidArguments
 from app.protocol.errors import ApiError, InvalidRequest, NotFound, RateLimited, Unavailable
 from app.protocol.response import ResponseError
 from app.providers.base import UpstreamError
+from app.stores.base import StoreUnavailable
 
 _log = logging.getLogger(__name__)
 _BAD_GATEWAY = 502
@@ -29,6 +30,11 @@ def to_api(error: UpstreamError) -> ApiError:
             # 503 and 504 are about time: they pass, also where this server does not try again by itself.
             passes = error.retryable or status != _BAD_GATEWAY
             return Unavailable(error.message, status=status, code=code, param=param, retry_after=retry_after, passes=passes)
+
+
+def store_unavailable() -> ApiError:
+    """The database is away; reading and storing wait for it."""
+    return Unavailable("The database is unavailable.", code="store_unavailable", retry_after=1.0)
 
 
 def inside(error: Exception, response_id: str) -> ResponseError:
@@ -57,6 +63,25 @@ def _response_code(error: UpstreamError | ApiError) -> str:
             return "server_error"
 
 
-def plain(error: ResponseError, cause: UpstreamError | None) -> ApiError:
-    """The HTTP error for a plain request whose response failed; `cause`: it was the upstream that failed."""
-    return to_api(cause) if cause is not None else Unavailable(error.message, status=502, code=error.code)
+def code(error: Exception) -> str:
+    """A failure's name in log and metrics; finer than what the API tells."""
+    match error:
+        case UpstreamError() | ApiError():
+            return error.code or "upstream_error"
+        case ModelFailure() | InvalidArguments():
+            return "model_failure"
+        case StoreUnavailable():
+            return "store_unavailable"
+        case _:
+            return "internal_error"
+
+
+def plain(error: ResponseError, cause: Exception | None) -> ApiError:
+    """The HTTP error for a plain request whose response failed for `cause`."""
+    match cause:
+        case UpstreamError():
+            return to_api(cause)
+        case StoreUnavailable():
+            return store_unavailable()
+        case _:
+            return Unavailable(error.message, status=502, code=error.code)

@@ -51,8 +51,10 @@ class Responses:
         self._limits = limits
 
     async def create(self, principal: Principal, body: bytes, *, lenient: bool) -> Run:
-        """Check the request and make its run, which is not open yet. Raises ApiError."""
+        """Check the request and make its run, which is not open yet. Raises ApiError and StoreUnavailable."""
         admitted = admit(body, self._limits, self._ports.validator, self._ports.catalog, lenient=lenient)
+        if admitted.store and self._ports.store.doubtful:
+            await self._ports.store.check()  # nobody should wait for, and pay for, an answer that cannot be kept
         items = await self._ports.history.resolve(principal.project_id, admitted.items, self._now())
         return Run(self._ports, principal.project_id, admitted, tuple(items))
 

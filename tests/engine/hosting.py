@@ -173,7 +173,7 @@ class Engine:
             store=self.store,
             history=History(self.store, 1 << 20, shared=False),
             media=no_media(),
-            router=Router([Route(self.provider)], {}, lambda _: None),
+            router=Router([Route(self.provider)], {}, lambda *_: None),
             sealer=Sealer(b"s" * 32),
             validator=VALIDATOR,
             traits=UpstreamTraits(),
