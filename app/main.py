@@ -271,6 +271,7 @@ def _start_background(runs: Runs, ports: Ports, access: Access, heartbeats: Hear
     runs.every(_USAGE_SECONDS, access.flush)
     runs.every(_MODELS_SECONDS, ports.router.refresh)
     if settings.workers > 1:
+        ports.metrics.registry.sample()
         runs.every(_SAMPLE_SECONDS, sample)
     runs.every(heartbeats.pause, heartbeats.look)
     if ports.shared is not None:

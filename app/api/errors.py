@@ -25,14 +25,12 @@ _log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 
 _MEMBER = re.compile(r"\[key\]|str|float|bool|(list|constrained-|function-).*")
-_QUOTES = InvalidRequest.status
-"""The sentences of these errors may quote what was sent."""
 RawHeaders = list[tuple[bytes, bytes]]
 
 
 def render(error: ApiError) -> tuple[int, RawHeaders, bytes]:
     """Status, headers and body that answer with the error; the log's line of the request says why."""
-    current.get().fail(error.code, error.message if error.status != _QUOTES else None, error.param)
+    current.get().fail(error.code, None if failures.may_quote(error) else error.message, error.param)
     headers: RawHeaders = [(b"content-type", b"application/json")]
     if error.retry_after is not None:
         headers.append((b"retry-after", str(math.ceil(error.retry_after)).encode()))

@@ -40,10 +40,7 @@ def store_unavailable() -> ApiError:
 def inside(error: Exception, response_id: str) -> ResponseError:
     """The `error` of a response that has begun. Of what nobody expected only the log says more."""
     match error:
-        case UpstreamError():
-            _log.warning("upstream failed during response %s: %s", response_id, error.message)
-            return ResponseError(_response_code(error), error.message)
-        case ApiError():
+        case UpstreamError() | ApiError():
             return ResponseError(_response_code(error), error.message)
         case ModelFailure() | InvalidArguments():
             return ResponseError("server_error", str(error))
@@ -61,6 +58,11 @@ def _response_code(error: UpstreamError | ApiError) -> str:
             return "invalid_prompt"
         case _:
             return "server_error"
+
+
+def may_quote(error: Exception) -> bool:
+    """Whether the sentence may hold what the client sent, which no log may."""
+    return isinstance(error, UpstreamError | ApiError) and error.status == InvalidRequest.status
 
 
 def code(error: Exception) -> str:

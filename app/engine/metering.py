@@ -196,8 +196,8 @@ class ResponseMeter:
         summary = current.get()
         summary.upstream, summary.first_token_ms = upstream, int(first * 1000)
 
-    def failed(self, code: str, reason: str) -> None:
-        """The response fails."""
+    def failed(self, code: str, reason: str | None) -> None:
+        """The response fails; see `RequestSummary.fail`."""
         self._code = code
         current.get().fail(code, reason)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 
@@ -12,6 +13,8 @@ from app.protocol.deltas import Delta
 from app.protocol.errors import NotFound
 from app.providers.base import ModelCall, Provider, UpstreamError, UpstreamModel
 
+_log = logging.getLogger(__name__)
+_LONGEST = 300
 _CALLERS = (400, 404)
 """What an upstream says of a request says nothing of the upstream."""
 _BACKOFF = 0.25
@@ -132,6 +135,7 @@ class Router:
         """The upstream has failed, before its answer or in the middle of it."""
         if error.status not in _CALLERS:
             route.failure = error.code or "upstream_error"
+            _log.warning("upstream %s failed: %s (%s)", route.provider.name, error.message[:_LONGEST], route.failure)
         self._on_failure(route.provider.name, error)
 
     def _rest(self, route: Route, error: UpstreamError) -> None:

@@ -314,7 +314,7 @@ class Run:
 
     def _fail(self, cause: Exception, error: ResponseError) -> None:
         self._failure = cause
-        self._meter.failed(failures.code(cause), error.message)
+        self._meter.failed(failures.code(cause), None if failures.may_quote(cause) else error.message)
         self._built.fail(error)
 
     async def _cancelled(self) -> None:

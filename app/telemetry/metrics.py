@@ -30,7 +30,7 @@ class _Family:
     def __init__(self, table: Table, name: str, text: str, labels: Labels) -> None:
         self.name = name
         self._text = text
-        self._labels = labels
+        self.labels = labels
         self._width, self._lasting = 1, True
         self.merge: Merge = add
         """Makes one number of two processes'."""
@@ -45,7 +45,7 @@ class _Family:
 
     def metric(self, merged: Merged) -> Metric:
         """What is exposed."""
-        family = GaugeMetricFamily(self.name, self._text, labels=self._labels)
+        family = GaugeMetricFamily(self.name, self._text, labels=self.labels)
         for labels, values in merged.items():
             family.add_metric(labels, values[0])
         return family
@@ -78,7 +78,7 @@ class Counter(_Family):
 
     def metric(self, merged: Merged) -> Metric:
         """What is exposed."""
-        family = CounterMetricFamily(self.name, self._text, labels=self._labels)
+        family = CounterMetricFamily(self.name, self._text, labels=self.labels)
         for labels, values in merged.items():
             family.add_metric(labels, values[0])
         return family
@@ -122,7 +122,7 @@ class Histogram(_Family):
 
     def metric(self, merged: Merged) -> Metric:
         """What is exposed."""
-        family = HistogramMetricFamily(self.name, self._text, labels=self._labels)
+        family = HistogramMetricFamily(self.name, self._text, labels=self.labels)
         names = [*map(str, map(float, self._bounds)), "+Inf"]
         for labels, values in merged.items():
             family.add_metric(labels, list(zip(names, accumulate(values[:-1]), strict=True)), values[-1])
@@ -178,9 +178,9 @@ class Registry(Collector):
         return generate_latest(self._exposed)
 
     @property
-    def names(self) -> Sequence[str]:
-        """Every sample name that a scrape may show."""
-        return [name for family in self._families.values() for name in _sample_names(family)]
+    def names(self) -> Mapping[str, Labels]:
+        """Every sample name that a scrape may show, and its labels."""
+        return {name: family.labels for family in self._families.values() for name in _sample_names(family)}
 
     def _add(self, family: _F) -> _F:
         self._families[family.name] = family
@@ -192,6 +192,6 @@ def _sample_names(family: _Family) -> Sequence[str]:
         case Counter():
             return (f"{family.name}_total",)
         case Histogram():
-            return tuple(f"{family.name}_{part}" for part in ("bucket", "count", "sum"))
+            return [f"{family.name}_{part}" for part in ("bucket", "count", "sum")]
         case _:
             return (family.name,)
