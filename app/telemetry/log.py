@@ -39,8 +39,13 @@ class Handler(logging.StreamHandler[Any]):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record unless it is a repeat."""
-        self._tell_repeats()
-        if record.levelno < logging.WARNING or self._repeats.admits(record):
+        try:
+            self._tell_repeats()
+            admitted = record.levelno < logging.WARNING or self._repeats.admits(record)
+        except Exception:  # noqa: BLE001 - as `logging` does it: a line that cannot be made must not end what is logged
+            self.handleError(record)
+            return
+        if admitted:
             super().emit(record)
 
     def write_request(self, summary: RequestSummary) -> None:

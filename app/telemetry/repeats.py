@@ -59,7 +59,7 @@ class Repeats:
             if kind.until > now:
                 continue
             if not kind.count:
-                del self._kinds[key]
+                self._kinds.pop(key, None)
                 continue
             told.append(_without_traceback(kind.record, f"{kind.record.msg} ({kind.count} more like this in {SECONDS:.0f} s)"))
             kind.count, kind.until = 0, now + SECONDS
