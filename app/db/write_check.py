@@ -34,7 +34,8 @@ class WriteCheck:
     async def __call__(self) -> None:
         """Raises DatabaseUnavailable with the reason."""
         async with self._lock:
-            if time.monotonic() >= self._until:
+            # A good outcome does not outlive a write that has failed since.
+            if time.monotonic() >= self._until or (self._failure is None and self._writer.doubtful):
                 self._failure = await self._problem()
                 self._until = time.monotonic() + _REMEMBERED_SECONDS
             if self._failure is not None:

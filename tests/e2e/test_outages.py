@@ -131,6 +131,7 @@ async def test_what_cannot_be_written_is_not_ready(
 
 async def test_an_answer_that_could_not_be_kept_is_a_503(patient: tuple[Gateway, httpx.AsyncClient], upstream: ScriptedUpstream) -> None:
     gateway, http = patient
+    assert (await http.get("/readyz")).status_code == 200  # what is remembered of it must not hide what comes
     with _full(gateway):
         assert _refused(await http.post("/v1/responses", json=ASKED))
         asked = len(upstream.requests)
