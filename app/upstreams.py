@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 
 from app import discovery
-from app.engine.routing import Route
+from app.engine.routing import Route, is_own
 from app.providers.base import Provider, UpstreamError, UpstreamModel
 from app.providers.detect import dialect_of
 from app.providers.facts import facts_with
@@ -76,16 +76,19 @@ async def ask(upstream: Upstream, settings: Settings) -> Sequence[UpstreamModel]
 
 async def _route(upstream: Upstream, settings: Settings) -> Route:
     listed: Sequence[UpstreamModel] = ()
+    failure = None
     try:
         async with asyncio.timeout(_LIST_SECONDS):
             listed = await ask(upstream, settings)
     except (UpstreamError, TimeoutError) as error:
         _log.warning("upstream %s does not list its models: %s", upstream.name, error or "it takes too long")
+        failure = error.code if isinstance(error, UpstreamError) and is_own(error) else None
     dialect = dialect_of(upstream.base_url, listed) if upstream.dialect == "auto" else upstream.dialect
     _log.info("upstream %s: %s (%s), %d models listed", upstream.name, upstream.base_url, dialect, len(listed))
     models = tuple(UpstreamModel(name, owned_by=upstream.name) for name in upstream.models) or tuple(listed)
     exclusive = bool(upstream.models) or (dialect in _EXCLUSIVE and bool(listed))
-    return Route(_build(upstream, dialect, settings), upstream.weight, upstream.attempts, models, exclusive, fixed=bool(upstream.models))
+    provider, fixed = _build(upstream, dialect, settings), bool(upstream.models)
+    return Route(provider, upstream.weight, upstream.attempts, models, exclusive, fixed=fixed, failure=failure)
 
 
 def _build(upstream: Upstream, dialect: str, settings: Settings) -> Provider:

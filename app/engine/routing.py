@@ -97,7 +97,8 @@ class Router:
                     route.models = tuple(await route.provider.models())
                     route.failure = None
                 except UpstreamError as error:
-                    self.note_failure(route, error)
+                    if is_own(error):  # a server without a list works all the same
+                        self.note_failure(route, error)
         self._index()
 
     def _index(self) -> None:
@@ -133,7 +134,7 @@ class Router:
 
     def note_failure(self, route: Route, error: UpstreamError) -> None:
         """The upstream has failed, before its answer or in the middle of it."""
-        if error.status not in _CALLERS:
+        if is_own(error):
             route.failure = error.code or "upstream_error"
             _log.warning("upstream %s failed: %s (%s)", route.provider.name, error.message[:_LONGEST], route.failure)
         self._on_failure(route.provider.name, error)
@@ -150,6 +151,11 @@ class Router:
         # Weighted shuffle (Efraimidis-Spirakis): each key is uniform^(1/weight).
         draws = {id(route): random.random() ** (1 / route.weight) for route in routes}  # noqa: S311 - to balance, not to guard
         return sorted(routes, key=lambda route: (route.resting_until > now, -draws[id(route)]))
+
+
+def is_own(error: UpstreamError) -> bool:
+    """Whether the upstream itself has failed, and not the request."""
+    return error.status not in _CALLERS
 
 
 def _health(route: Route) -> Mapping[str, object]:
