@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -21,6 +20,10 @@ def resident_bytes() -> float:
     """Memory in use; where the system does not tell, the most there has been."""
     if _MEMORY.exists():
         return float(_MEMORY.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    if sys.platform == "win32":
+        return 0.0
+    import resource  # noqa: PLC0415 - not on Windows
+
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return float(most if sys.platform == "darwin" else most * 1024)
 
@@ -31,5 +34,9 @@ def open_descriptors() -> float:
 
 
 def most_descriptors() -> float:
-    """How many may be open."""
+    """How many may be open; 0 where the system does not tell."""
+    if sys.platform == "win32":
+        return 0.0
+    import resource  # noqa: PLC0415 - not on Windows
+
     return float(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
