@@ -15,6 +15,7 @@ import msgspec
 from app import __version__, upstreams
 from app.db.engine import Database
 from app.db.location import database_file, obstacle
+from app.db.migrate import SchemaTooNew, refuse_newer
 from app.db.tables import REVISION
 from app.db.writer import DatabaseUnavailable
 from app.documents import reading
@@ -75,10 +76,18 @@ async def _database(settings: Settings) -> Finding:
         await database.aclose()
     if file and not file.exists():
         return Finding("database", ok=True, message=f"not made yet: `responses-gateway serve` makes {file}")
+    return _schema(database.dialect, revision, embedded=file is not None)
+
+
+def _schema(dialect: str, revision: str | None, *, embedded: bool) -> Finding:
+    try:
+        refuse_newer(revision)
+    except SchemaTooNew as error:
+        return Finding("database", ok=False, message=str(error).removeprefix("database_url: "))
     if revision != REVISION:
-        cure = "run `responses-gateway migrate`" + (", or start the gateway, which does it" if file else "")
+        cure = "run `responses-gateway migrate`" + (", or start the gateway, which does it" if embedded else "")
         return Finding("database", ok=False, message=f"schema {revision or 'missing'}, {REVISION} is needed: {cure}")
-    return Finding("database", ok=True, message=f"{database.dialect}, schema {revision}")
+    return Finding("database", ok=True, message=f"{dialect}, schema {revision}")
 
 
 async def _documents() -> Finding:

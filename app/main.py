@@ -22,7 +22,7 @@ from app.api.dependencies import Library, Services
 from app.api.gateway import BrowserGateway, Gateway
 from app.api.openness import Openness
 from app.api.streaming import Heartbeats
-from app.db.engine import Database
+from app.db.engine import Database, Pool
 from app.documents import reading
 from app.engine.access import Access
 from app.engine.catalog import Catalog, Price
@@ -39,11 +39,14 @@ from app.engine.sealing import Sealer
 from app.engine.structured import Validator
 from app.engine.upstream_traits import UpstreamTraits
 from app.eventlog.base import EventLog
+from app.eventlog.measured import MeasuredEventLog
 from app.providers.facts import call_prices
 from app.settings import Settings, load
 from app.stores.base import ResponseStore
 from app.stores.keys import SqlKeyStore
+from app.stores.measured import MeasuredStore
 from app.stores.sql import SqlResponseStore
+from app.telemetry.table import table
 from app.tools._fetch import GuardedFetcher
 from app.tools.base import Containers, Files, Missing, Tool, ToolSpec, Workshop
 from app.tools.code_interpreter import containers_of
@@ -56,6 +59,8 @@ _PURGE_BATCH = 200
 _PURGE_PAUSE = 0.05
 _USAGE_SECONDS = 30.0
 _MODELS_SECONDS = 60.0
+_SAMPLE_SECONDS = 2.0
+"""How old the gauges of other workers may be in a scrape."""
 
 Shelf = tuple[Library, Ingestion] | None
 Served = tuple[ASGIApp, Services]
@@ -64,7 +69,7 @@ Served = tuple[ASGIApp, Services]
 def create_app(settings: Settings | None = None) -> Gateway:
     """The application; connections open when its lifespan begins."""
     settings = settings or load()
-    metrics = Metrics()
+    metrics = Metrics(table())
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -110,10 +115,12 @@ def _settle_garbage_collector() -> None:
 
 
 async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> Served:
-    database = Database(settings.database_url, synchronous=settings.sqlite_synchronous)
+    pool = Pool(settings.database_pool_size, settings.database_pool_wait_seconds)
+    database = Database(settings.database_url, synchronous=settings.sqlite_synchronous, pool=pool)
     stack.push_async_callback(database.aclose)
+    _watch_database(database, metrics, settings)
     keys = SqlKeyStore(database)
-    store = _store(settings, database, stack)
+    store = MeasuredStore(_store(settings, database, metrics, stack), metrics.stored)
     limits = settings.limits
     reading.configure(at_once=limits.documents_at_once, cpu_seconds=limits.document_cpu_seconds, seconds=limits.document_seconds)
     shelf = library.build(settings, database, stack)
@@ -131,7 +138,7 @@ async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
         traits=UpstreamTraits(),
         formats=Formats(),
         metrics=metrics,
-        shared=_shared_log(settings, database, stack),
+        shared=_shared_log(settings, database, metrics, stack),
         clock=time.time,
         retention_seconds=int(settings.retention_days * 86400),
         id_prefix=settings.response_id_prefix,
@@ -149,9 +156,10 @@ async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
 def _serve(settings: Settings, ports: Ports, access: Access, shelf: Shelf, containers: Containers | None, stack: AsyncExitStack) -> Served:
     """The use cases and what works in the background."""
     runs = Runs(settings.limits.concurrent_responses)
-    ports.metrics.running.set_function(lambda: len(runs))
+    ports.metrics.running.set_function(lambda: {(): len(runs)})
     stack.push_async_callback(runs.aclose)
     heartbeats = Heartbeats(settings.heartbeat_seconds)
+    ports.metrics.streams.set_function(lambda: {(): len(heartbeats)})
     _start_background(runs, ports, access, heartbeats, settings)
     if shelf is not None:
         library.start(runs, *shelf)
@@ -177,7 +185,9 @@ async def _router(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -
     routes = await upstreams.connect(settings)
     for route in routes:
         stack.push_async_callback(route.provider.aclose)
-    return Router(routes, settings.aliases, lambda name: metrics.upstream_failures.labels(name).inc())
+    router = Router(routes, settings.aliases, metrics.upstream_failed)
+    metrics.is_listed = router.lists
+    return router
 
 
 def _fetcher(settings: Settings, stack: AsyncExitStack, *, robots: bool) -> GuardedFetcher:
@@ -207,15 +217,25 @@ def _catalog(settings: Settings, built: Mapping[str, Tool | Missing], stack: Asy
     return catalog
 
 
-def _store(settings: Settings, database: Database, stack: AsyncExitStack) -> ResponseStore:
+def _watch_database(database: Database, metrics: Metrics, settings: Settings) -> None:
+    def connections() -> Mapping[tuple[str, ...], float]:
+        used, idle = database.connections
+        return {("used",): used, ("idle",): idle}
+
+    metrics.connections.set_function(connections)
+    metrics.pool_size.set_function(lambda: {(): settings.database_pool_size})
+
+
+def _store(settings: Settings, database: Database, metrics: Metrics, stack: AsyncExitStack) -> ResponseStore:
     grace = max((int(upstream.timeouts.total) for upstream in upstreams.configured(settings)), default=0)
     store = SqlResponseStore(database, retention_seconds=int(settings.retention_days * 86400), grace_seconds=grace)
     if settings.redis_url is None:
         return store
     from app.stores.redis import RedisCachedStore  # noqa: PLC0415 - costs memory only where it is used
 
-    cached = RedisCachedStore(store, settings.redis_url.get_secret_value())
+    cached = RedisCachedStore(store, settings.redis_url.get_secret_value(), connections=settings.redis_pool_size)
     stack.push_async_callback(cached.aclose)
+    metrics.cache_failures.set_function(lambda: {(): cached.failures})
     return cached
 
 
@@ -224,7 +244,7 @@ def _alone(settings: Settings) -> bool:
     return settings.workers == 1 and settings.database_url.startswith("sqlite")
 
 
-def _shared_log(settings: Settings, database: Database, stack: AsyncExitStack) -> EventLog | None:
+def _shared_log(settings: Settings, database: Database, metrics: Metrics, stack: AsyncExitStack) -> EventLog | None:
     kind = settings.event_log
     if kind == "auto":
         kind = "redis" if settings.redis_url else "memory" if _alone(settings) else "database"
@@ -236,26 +256,35 @@ def _shared_log(settings: Settings, database: Database, stack: AsyncExitStack) -
     if kind == "redis" and settings.redis_url is not None:
         from app.eventlog.redis import RedisEventLog  # noqa: PLC0415 - costs memory only where it is used
 
-        log = RedisEventLog(settings.redis_url.get_secret_value())
+        log = RedisEventLog(settings.redis_url.get_secret_value(), connections=settings.redis_pool_size)
     else:
         from app.eventlog.sql import SqlEventLog  # noqa: PLC0415 - costs memory only where it is used
 
         log = SqlEventLog(database)
     stack.push_async_callback(log.aclose)
-    return log
+    return MeasuredEventLog(log, metrics.logged)
 
 
 def _start_background(runs: Runs, ports: Ports, access: Access, heartbeats: Heartbeats, settings: Settings) -> None:
+    expired = 0
+    ports.metrics.expired.set_function(lambda: {(): expired})
+
     async def purge() -> None:
+        nonlocal expired
         while removed := await ports.store.purge(int(time.time()), _PURGE_BATCH):
-            ports.metrics.purged.inc(removed)
+            ports.metrics.purged(removed)
             await asyncio.sleep(_PURGE_PAUSE)
-        ports.metrics.expired.set(await ports.store.count_expired(int(time.time())))
-        ports.metrics.cache_failures.set(getattr(ports.store, "failures", 0))
+        expired = await ports.store.count_expired(int(time.time()))
+
+    async def sample() -> None:
+        ports.metrics.registry.sample()
 
     runs.every(min(_PURGE_SECONDS, max(1.0, ports.retention_seconds)), purge)
     runs.every(_USAGE_SECONDS, access.flush)
     runs.every(_MODELS_SECONDS, ports.router.refresh)
+    if settings.workers > 1:
+        ports.metrics.registry.sample()
+        runs.every(_SAMPLE_SECONDS, sample)
     runs.every(heartbeats.pause, heartbeats.look)
     if ports.shared is not None:
         runs.share_streams()

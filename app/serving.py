@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 import socket
 import sys
+import tempfile
+from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -16,11 +20,14 @@ from app.api.gateway import USUAL_MODEL, Gateway
 from app.db import migrate
 from app.db.engine import Database
 from app.db.location import database_file, obstacle
+from app.db.sqlite import make_private
 from app.db.tables import REVISION
 from app.db.writer import DatabaseUnavailable
 from app.main import create_app
 from app.offload import confinement
 from app.settings import ConfigurationError, Settings, load
+from app.telemetry import log
+from app.telemetry.table import DIRECTORY_VARIABLE
 
 _log = logging.getLogger(__name__)
 _DRAIN_SECONDS = 20
@@ -28,7 +35,7 @@ _DRAIN_SECONDS = 20
 
 def serve(settings: Settings) -> int:
     """Serve until told to stop."""
-    _configure_logging(settings.log_level)
+    log.configure(settings.log_level, settings.log_format)
     upstreams.check(settings)
     _warn(settings)
     connections.make_room(settings.connections.open)
@@ -41,7 +48,9 @@ def serve(settings: Settings) -> int:
         from uvicorn.supervisors import Multiprocess  # noqa: PLC0415 - one worker needs no supervisor
 
         _announce(listener, asyncio.run(_first_key(settings)), USUAL_MODEL)
-        Multiprocess(config, sockets=[listener]).run()
+        with tempfile.TemporaryDirectory(prefix="responses-gateway-") as directory:
+            os.environ[DIRECTORY_VARIABLE] = directory  # the workers' counts: a scrape shows their sum
+            Multiprocess(config, sockets=[listener]).run()
         return 0
     server = _Server(config, app, settings)
     server.run(sockets=[listener])
@@ -88,15 +97,38 @@ class _Server(uvicorn.Server):
         """Start, then announce."""
         await super().startup(sockets)
         if self.started and sockets:
+            _drain_on_signal(self._gateway, self._settings.drain_delay_seconds)
             secret = await _first_key(self._settings)
             _announce(sockets[0], secret, self._gateway.example_model)
 
 
 def worker() -> ASGIApp:
-    """The application in one of several worker processes."""
+    """Called with the loop running, and the server's signal handlers installed: the application in one of several worker processes."""
     settings = load()
-    _configure_logging(settings.log_level)
-    return create_app(settings)
+    log.configure(settings.log_level, settings.log_format)
+    app = create_app(settings)
+    _drain_on_signal(app, settings.drain_delay_seconds)
+    return app
+
+
+def _drain_on_signal(app: Gateway, delay: float) -> None:
+    """Go before the server's own handlers: say at once that no more requests are wanted, and begin to stop after `delay` seconds.
+
+    A second signal is not delayed.
+    """
+    loop = asyncio.get_running_loop()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        before = handlers[signal.Signals(number)]
+        if not callable(before):
+            return
+        if delay and not app.draining:
+            loop.call_soon_threadsafe(loop.call_later, delay, before, number, frame)
+        else:
+            before(number, frame)
+        app.draining = True
+
+    handlers = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -142,6 +174,7 @@ async def _revision(settings: Settings) -> str | None:
         await database.aclose()
     if database.embedded and revision is not None:
         make_private(str(database.url.database))
+    migrate.refuse_newer(revision)
     return revision
 
 
@@ -180,9 +213,3 @@ Try it:
         file=sys.stderr,
         flush=True,
     )
-
-
-def _configure_logging(level: str) -> None:
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log the address of every call of the sandbox
-    logging.getLogger("uvicorn.error").setLevel(max(logging.INFO, logging.getLevelNamesMapping()[level.upper()]))

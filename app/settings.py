@@ -73,6 +73,9 @@ class Settings(BaseSettings):
     database_url: str = Field(
         default="sqlite+aiosqlite:///data/gateway.db", description="`sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`."
     )
+    database_pool_size: int = Field(default=20, ge=1, le=1000, description="Connections of each process, and one that writes responses.")
+    database_pool_wait_seconds: float = Field(default=30.0, gt=0, description="How long a request waits for one of them; then 503.")
+    redis_pool_size: int = Field(default=16, ge=1, le=1000, description="Connections of each process, for the cache and for the event log.")
     redis_url: SecretStr | None = Field(default=None, description="`redis://…`: cache of responses and event log shared by replicas.")
     admin_key: SecretStr | None = Field(
         default=None, description="A key that is always accepted, for project `admin`; at least 20 characters."
@@ -132,10 +135,18 @@ class Settings(BaseSettings):
         description="Clients (User-Agent patterns) that always send tools nobody asked for: "
         "unserved ones are left out with a Warning, not refused.",
     )
+    drain_delay_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        description="How long requests are still taken after the signal to stop, while `/readyz` says 503: for load balancers to notice.",
+    )
     discover: bool = Field(
         default=True, description="With no upstream set, look for llama.cpp, Ollama, vLLM and SGLang on their usual local ports."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Verbosity of the log on standard error.")
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="How a line of the log is written; `json` is one object a line, for programs."
+    )
     limits: Limits = Field(default_factory=Limits, description="Sizes beyond which a request is refused.")
     connections: Connections = Field(default_factory=Connections, description="Limits of connections.")
 

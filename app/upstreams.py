@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from app import discovery
-from app.engine.routing import Route
+from app.engine.routing import Route, is_own
 from app.providers.base import Provider, UpstreamError, UpstreamModel
 from app.providers.detect import dialect_of
 from app.providers.facts import facts_with
@@ -119,6 +119,7 @@ def _at(upstream: Upstream, base_url: str) -> Upstream:
 
 async def _route(upstream: Upstream, settings: Settings) -> Route:
     listed: Sequence[UpstreamModel] = ()
+    failure = None
     given = upstream
     upstream = _at(given, addresses(given.base_url)[0])
     try:
@@ -126,6 +127,7 @@ async def _route(upstream: Upstream, settings: Settings) -> Route:
             upstream, listed = await locate(given, settings)
     except (UpstreamError, TimeoutError) as error:
         _log.warning("upstream %s does not list its models: %s", upstream.name, error or "it takes too long")
+        failure = error.code if isinstance(error, UpstreamError) and is_own(error) else None
     if upstream.base_url.rstrip("/") != given.base_url.rstrip("/"):
         _log.warning(
             "upstream %s: base_url %s is not where an API is; using %s, set it to that", given.name, given.base_url, upstream.base_url
@@ -134,7 +136,8 @@ async def _route(upstream: Upstream, settings: Settings) -> Route:
     _log.info("upstream %s: %s (%s), %d models listed", upstream.name, upstream.base_url, dialect, len(listed))
     models = tuple(UpstreamModel(name, owned_by=upstream.name) for name in upstream.models) or tuple(listed)
     exclusive = bool(upstream.models) or (dialect in _EXCLUSIVE and bool(listed))
-    return Route(_build(upstream, dialect, settings), upstream.weight, upstream.attempts, models, exclusive, fixed=bool(upstream.models))
+    provider, fixed = _build(upstream, dialect, settings), bool(upstream.models)
+    return Route(provider, upstream.weight, upstream.attempts, models, exclusive, fixed=fixed, failure=failure)
 
 
 def _build(upstream: Upstream, dialect: str, settings: Settings) -> Provider:

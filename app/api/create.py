@@ -16,6 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.api import characters, encodings, errors
 from app.api.streaming import HEADERS, Heartbeats, StreamWriter
+from app.engine import failures
 from app.engine.access import Access
 from app.engine.metering import Metrics
 from app.engine.responses import Responses
@@ -24,6 +25,7 @@ from app.engine.runs import Runs
 from app.protocol.errors import ApiError, InvalidRequest, PayloadTooLarge
 from app.protocol.sse import DONE
 from app.stores.base import StoreUnavailable
+from app.telemetry.request import current
 
 _log = logging.getLogger(__name__)
 _ROUTE = "/v1/responses"
@@ -58,17 +60,20 @@ class CreateResponse:
             await self._serve(scope, receive, reply)
         except ApiError as error:
             await reply.fail(error)
-        except StoreUnavailable:
-            _log.exception("request %s: store unavailable", request_id)
-            await reply.fail(errors.store_unavailable())
+        except StoreUnavailable as error:
+            _log.error("the database is unavailable: %s", error)
+            await reply.fail(failures.store_unavailable())
         except Exception:  # noqa: BLE001 - the last resort: a mistake of ours is an answer too
             _log.exception("request %s failed", request_id)
             await reply.fail(errors.internal(request_id))
+        current.get().status = reply.status
         self._metrics.answered(_ROUTE, "POST", reply.status)
 
     async def _serve(self, scope: Scope, receive: Receive, reply: _Reply) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
+        summary = current.get()
         principal = scope["state"]["principal"] = await self._access.principal(headers.get(b"authorization"))
+        summary.project, summary.key = principal.project_id, principal.key_id
         if b"json" not in (headers.get(b"content-type") or b"json").lower():
             raise InvalidRequest("Unsupported content type: send 'Content-Type: application/json'.", code="unsupported_content_type")
         body = await self._read(headers, receive)
@@ -81,6 +86,7 @@ class CreateResponse:
             if error.code == "json_parse_error":
                 characters.check_json(body)  # half a surrogate pair is valid JSON, and can be named
             raise
+        summary.response, summary.model, summary.stream = run.id, run.admitted.model, run.admitted.stream
         self._runs.add(run)
         watch = self._runs.watch(partial(_hung_up, receive))
         try:

@@ -19,6 +19,7 @@ from app.engine.store_files import StoreFiles
 from app.engine.vector_stores import VectorStores
 from app.protocol.errors import InvalidRequest
 from app.stores.base import ResponseStore
+from app.telemetry.request import current
 from app.tools.base import Containers
 
 ID = r"^[A-Za-z0-9_-]{1,128}$"
@@ -74,6 +75,8 @@ async def principal_of(request: Request) -> Caller:
         value = request.headers.get("authorization")
         known = await _services(request).access.principal(value.encode("latin-1") if value is not None else None)
         state["principal"] = known
+        summary = current.get()
+        summary.project, summary.key = known.project_id, known.key_id
     return known
 
 

@@ -15,9 +15,11 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from app.api import unserved
+from app.engine import failures
 from app.knowledge.base import KnowledgeUnavailable
 from app.protocol.errors import ApiError, InvalidRequest, MethodNotAllowed, PayloadTooLarge, Unavailable, UnsupportedEncoding
 from app.stores.base import StoreUnavailable
+from app.telemetry.request import current
 
 _log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
@@ -27,7 +29,8 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 
 def render(error: ApiError) -> tuple[int, RawHeaders, bytes]:
-    """Status, headers and body that answer with the error."""
+    """Status, headers and body that answer with the error; the log's line of the request says why."""
+    current.get().fail(error.code, None if failures.may_quote(error) else error.message, error.param)
     headers: RawHeaders = [(b"content-type", b"application/json")]
     if error.retry_after is not None:
         headers.append((b"retry-after", str(math.ceil(error.retry_after)).encode()))
@@ -46,11 +49,6 @@ def internal(request_id: str) -> ApiError:
     return ApiError(f"The server had an error while processing your request (request id {request_id}).", code="internal_error")
 
 
-def store_unavailable() -> ApiError:
-    """The database is away; reading and storing wait for it."""
-    return Unavailable("The database is unavailable.", code="store_unavailable", retry_after=1.0)
-
-
 def install(app: FastAPI) -> None:
     """Make every route answer errors in the envelope."""
     for kind, handler in _HANDLERS.items():
@@ -63,7 +61,7 @@ async def _on_api_error(_request: Request, error: Exception) -> Response:
 
 async def _on_store(_request: Request, error: Exception) -> Response:
     _log.error("store unavailable: %s", error)
-    return _answer(store_unavailable())
+    return _answer(failures.store_unavailable())
 
 
 async def _on_knowledge(_request: Request, error: Exception) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,11 +15,16 @@ from app.api.errors import render
 from app.api.openness import Openness
 from app.engine.metering import Metrics
 from app.protocol.errors import ApiError, InvalidRequest
+from app.telemetry import log
+from app.telemetry.request import RequestSummary, current
 
+_OK = 200
 _CREATE = "/v1/responses"
 _CREATE_ALIASES = frozenset({_CREATE, "/responses", "/openai/v1/responses"})
 _API = ("/responses", "/models", "/files", "/vector_stores", "/containers", "/tools")
 USUAL_MODEL = "qwen3.7-plus"
+_ROUTINE = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Asked for by machines all the time."""
 _METHODS = ("GET", "POST", "DELETE")
 _EXPOSED = ("x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "warning", "openai-poll-after-ms", "content-disposition")
 """What a page may read besides the fields every page may."""
@@ -69,6 +75,8 @@ class Gateway:
         self._create = app
         self._metrics = metrics
         self._openness = openness
+        self.draining = False
+        """The process has been told to stop."""
         self.models: Sequence[str] = ()
         """What can be asked for, as far as it was known at the start."""
 
@@ -87,9 +95,18 @@ class Gateway:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path: str = scope["path"]
+        began, path = time.perf_counter(), scope["path"]
         request_id, keys = _identified(scope)
+        summary = RequestSummary(request_id, scope["method"])
+        current.set(summary)  # of this request's task, and of those it starts
         scope["state"] = {**scope.get("state", {}), "request_id": request_id, "path": path}
+        try:
+            await self._dispatch(scope, path, keys, receive, send)
+        finally:
+            summary.end(began)
+            log.write_request(summary, routine=path in _ROUTINE and summary.status == _OK)
+
+    async def _dispatch(self, scope: Scope, path: str, keys: int, receive: Receive, send: Send) -> None:
         if keys > 1 or self._openness is not None:
             try:
                 self._check(scope, keys)
@@ -97,20 +114,24 @@ class Gateway:
                 await self._refuse(error, scope, send)
                 return
         if path in self._create_paths and scope["method"] == "POST":
+            current.get().route = _CREATE
             await self._create(scope, receive, send)
-            return
-        await self._cold(scope, path, receive, send)
+        else:
+            await self._cold(scope, path, receive, send)
 
     def _check(self, scope: Scope, keys: int) -> None:
+        """Raises ApiError."""
         if keys > 1:
             raise InvalidRequest("The request has more than one Authorization header; send one.", code="ambiguous_api_key")
         if self._openness is not None:
             self._openness.check(scope)
 
     async def _refuse(self, error: ApiError, scope: Scope, send: Send) -> None:
+        summary = current.get()
         status, headers, body = render(error)
-        headers += [(b"x-request-id", scope["state"]["request_id"].encode()), (b"content-length", str(len(body)).encode())]
-        self._metrics.answered(_route(_canonical(scope["path"])), scope["method"], status)
+        summary.route, summary.status = _route(_canonical(self._below_root(scope["path"]))), status
+        headers += [(b"x-request-id", summary.request_id.encode()), (b"content-length", str(len(body)).encode())]
+        self._metrics.answered(summary.route, scope["method"], status)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -118,13 +139,16 @@ class Gateway:
         path = _canonical(self._below_root(path))
         full = self._root_path + path
         scope["root_path"], scope["path"], scope["raw_path"] = self._root_path, full, full.encode()
-        request_id = (b"x-request-id", scope["state"]["request_id"].encode())
-        route = _route(path)
+        scope["state"]["draining"] = self.draining
+        summary = current.get()
+        request_id = (b"x-request-id", summary.request_id.encode())
+        summary.route = route = _route(path)
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), request_id]
-                self._metrics.answered(route, scope["method"], message["status"])
+                summary.status = message["status"]
+                self._metrics.answered(route, scope["method"], summary.status)
             await send(message)
 
         if path == _CREATE and _wants_websocket(scope):
@@ -177,7 +201,7 @@ def _canonical(path: str) -> str:
 
 
 def _route(path: str) -> str:
-    if path in _ROUTES:
+    if path in _ROUTES or path in _ROUTINE:
         return path
     if path.startswith("/v1/models/"):
         return _MODEL  # its id may have slashes in it

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import time
+import logging
 
-from fastapi import APIRouter
+import msgspec
+from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from app.api.dependencies import Wired
+from app.api import errors
+from app.api.dependencies import Services, Wired
 from app.api.openapi import UNREADY, Health
-from app.protocol.errors import Unavailable
+from app.engine import failures
+from app.protocol.errors import ApiError, Unavailable
 from app.stores.base import StoreUnavailable
 
+_log = logging.getLogger(__name__)
 router = APIRouter(tags=["Operations"])
 
 
@@ -22,13 +26,29 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz", response_model=Health, responses=UNREADY, summary="Can it do its work?")
-async def readyz(services: Wired) -> Response:
-    """503 while the database does not answer."""
+async def readyz(request: Request, services: Wired) -> Response:
+    """503 while nothing can be written, and as soon as the process has been told to stop.
+
+    A failing upstream is shown and does not make it unready: every replica would be taken out at the same moment.
+    """
+    problem = await _problem(services, draining=request.scope["state"]["draining"])
+    detail = {"status": "unavailable" if problem else "ready", "upstreams": services.router.health()}
+    if problem is None:
+        return JSONResponse(detail)
+    status, headers, _ = errors.render(problem)
+    named = {name.decode(): value.decode() for name, value in headers}
+    return JSONResponse({**msgspec.to_builtins(problem.envelope()), **detail}, status, headers=named)
+
+
+async def _problem(services: Services, *, draining: bool) -> ApiError | None:
+    if draining:
+        return Unavailable("The server is stopping.", code="server_is_stopping", retry_after=1.0)
     try:
-        await services.store.count_expired(int(time.time()))
+        await services.store.check()
     except StoreUnavailable as error:
-        raise Unavailable("The database is unavailable.", code="store_unavailable", retry_after=1.0) from error
-    return JSONResponse({"status": "ready"})
+        _log.error("not ready: nothing can be written to the database: %s", error)
+        return failures.store_unavailable()
+    return None
 
 
 @router.get("/metrics", summary="Metrics in the Prometheus format", response_class=PlainTextResponse)

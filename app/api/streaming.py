@@ -91,6 +91,10 @@ class Heartbeats:
         self._looked = inf
         self._writers: set[StreamWriter] = set()
 
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._writers)
+
     def add(self, writer: StreamWriter) -> None:
         """Keep this stream's line alive."""
         self._writers.add(writer)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import time
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Literal
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection, Executable, RowMapping, Text, column, event, select, table
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import QueuePool
 
 from app.db.sqlite import SqliteSink, Synchronous, pragmas
+from app.db.write_check import WriteCheck
 from app.db.writer import DatabaseUnavailable, GroupWriter, RowRefused, Sink
 
 Dialect = Literal["sqlite", "postgresql"]
@@ -31,20 +35,34 @@ _ADAPTER_OPTIONS = ("prepared_statement_cache_size", "prepared_statement_name_fu
 
 _CONNECT_SECONDS = 5
 _COMMAND_SECONDS = 15
+_PAUSE_SECONDS = 0.05
+_TOO_MANY_CONNECTIONS = "53300"
+"""What Postgres says when it has no connection to spare (SQLSTATE)."""
 _VERSION = select(column("version_num", Text)).select_from(table("alembic_version"))
+
+
+class Pool(NamedTuple):
+    """The connections of one process, besides the one that the group writer has to itself."""
+
+    size: int = 20
+    wait_seconds: float = 30.0
+    """How long a caller waits for a connection that others have, or that the server cannot spare."""
 
 
 class Database:
     """Safe to use concurrently. Connections are opened when first needed."""
 
-    def __init__(self, url: str, *, synchronous: Synchronous = "NORMAL") -> None:
+    def __init__(self, url: str, *, synchronous: Synchronous = "NORMAL", pool: Pool = Pool()) -> None:  # noqa: B008 - immutable
         """Raises ValueError for a URL that is neither a SQLite file nor Postgres."""
         self.url = parse_url(url)
         self.dialect: Dialect = "sqlite" if self.url.drivername.startswith("sqlite") else "postgresql"
-        self._engine = _engine(self.url, self.dialect, synchronous)
+        self._wait = pool.wait_seconds
+        self._engine = _engine(self.url, self.dialect, synchronous, pool)
         level = "SERIALIZABLE" if self.dialect == "sqlite" else "READ COMMITTED"
         self._transactions = self._engine.execution_options(isolation_level=level)
-        self.writer = GroupWriter(_sink(self.url, self._engine, synchronous))
+        self.writer = GroupWriter(_sink(self.url, self._engine, synchronous, pool.wait_seconds))
+        self.check_write = WriteCheck(self.writer, self.url.database if self.embedded else None)
+        """Raises DatabaseUnavailable when nothing can be written."""
 
     async def fetch(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> Sequence[RowMapping]:
         """All rows of a read, in autocommit; tried again when a pooled connection turns out to be dead.
@@ -57,9 +75,11 @@ class Database:
             try:
                 return await self._fetch(statement, parameters)
             except DBAPIError as error:
-                if not error.connection_invalidated:
+                if not (error.connection_invalidated or _is_full(error)):
                     raise
-            return await self._fetch(statement, parameters)
+            async with AsyncExitStack() as stack:
+                connection = await self._connect(stack, self._engine)
+                return (await connection.execute(statement, parameters)).mappings().all()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[AsyncConnection]:
@@ -68,8 +88,16 @@ class Database:
         Raises DatabaseUnavailable, and RowRefused for a key that is used already.
         """
         with _failures():
-            async with self._transactions.begin() as connection:
+            async with AsyncExitStack() as stack:
+                connection = await self._connect(stack, self._transactions)
+                await stack.enter_async_context(connection.begin())
                 yield connection
+
+    @property
+    def connections(self) -> tuple[int, int]:
+        """How many of the pool are in use, and how many are open and idle."""
+        pool = self._engine.pool
+        return (pool.checkedout(), pool.checkedin()) if isinstance(pool, QueuePool) else (0, 0)
 
     @property
     def embedded(self) -> bool:
@@ -88,6 +116,17 @@ class Database:
         """Write what waits, then close every connection."""
         await self.writer.aclose()
         await self._engine.dispose()
+
+    async def _connect(self, stack: AsyncExitStack, engine: AsyncEngine) -> AsyncConnection:
+        """A connection that the stack gives back; waits for a server that is full."""
+        deadline = time.monotonic() + self._wait
+        while True:
+            try:
+                return await stack.enter_async_context(engine.connect())
+            except DBAPIError as error:
+                if not _is_full(error) or time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _fetch(self, statement: Executable, parameters: Mapping[str, Any] | None) -> Sequence[RowMapping]:
         async with self._engine.connect() as connection:
@@ -108,7 +147,7 @@ def parse_url(url: str) -> URL:
     return parsed.set(drivername=driver)
 
 
-def _engine(url: URL, dialect: Dialect, synchronous: Synchronous) -> AsyncEngine:
+def _engine(url: URL, dialect: Dialect, synchronous: Synchronous, pool: Pool) -> AsyncEngine:
     # A server that hangs must cost an error, not a request that waits for ever.
     limits = {} if dialect == "sqlite" else {"timeout": _CONNECT_SECONDS, "command_timeout": _COMMAND_SECONDS}
     engine = create_async_engine(
@@ -116,8 +155,9 @@ def _engine(url: URL, dialect: Dialect, synchronous: Synchronous) -> AsyncEngine
         isolation_level="AUTOCOMMIT",
         skip_autocommit_rollback=True,
         hide_parameters=True,
-        max_overflow=15,
-        pool_timeout=_CONNECT_SECONDS,
+        pool_size=pool.size,
+        max_overflow=0,
+        pool_timeout=pool.wait_seconds,
         connect_args=limits,
     )
     if dialect == "sqlite":
@@ -157,10 +197,14 @@ def _failures() -> Generator[None]:
         raise DatabaseUnavailable(str(error)) from error
 
 
-def _sink(url: URL, engine: AsyncEngine, synchronous: Synchronous) -> Sink:
+def _is_full(error: DBAPIError) -> bool:
+    return getattr(error.orig, "sqlstate", None) == _TOO_MANY_CONNECTIONS
+
+
+def _sink(url: URL, engine: AsyncEngine, synchronous: Synchronous, wait_seconds: float) -> Sink:
     if url.drivername.startswith("sqlite"):
         return SqliteSink(str(url.database), synchronous)
     from app.db.postgres import PostgresSink  # noqa: PLC0415 - asyncpg takes memory; only where it is used
 
     options = engine.dialect.create_connect_args(url)[1]
-    return PostgresSink({name: value for name, value in options.items() if name not in _ADAPTER_OPTIONS})
+    return PostgresSink({name: value for name, value in options.items() if name not in _ADAPTER_OPTIONS}, wait_seconds)

@@ -5,14 +5,16 @@ A server runs it as a process of its own, since Alembic and its templates would 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.db.engine import parse_url
+from app.db.engine import Database, parse_url
 from app.db.sqlite import make_private
+from app.db.tables import REVISION
 from app.settings import ConfigurationError, load
 
 if TYPE_CHECKING:
@@ -22,6 +24,10 @@ _HERE = Path(__file__).resolve().parent
 
 # In a wheel the migrations lie beside this file, in the repository at its root.
 _PLACES = (_HERE / "migrations", _HERE.parents[1] / "migrations")
+
+
+class SchemaTooNew(ConfigurationError):
+    """A newer version of the gateway has migrated the database."""
 
 
 class MigrationFailed(Exception):
@@ -38,15 +44,36 @@ def configuration(url: str) -> Config:
     return config
 
 
+def refuse_newer(revision: str | None) -> None:
+    """Raises SchemaTooNew for a schema that this version does not know: it could neither read it safely nor undo it."""
+    if revision is not None and revision > REVISION:
+        raise SchemaTooNew(
+            f"database_url: the schema is {revision}, and this version of the gateway knows it up to {REVISION}. "
+            "A newer version has migrated the database: run that one, or restore a backup from before."
+        )
+
+
 def upgrade(url: str) -> None:
-    """Run every migration that is missing; several processes may call it at once. Must not be called from a running event loop."""
+    """Run every migration that is missing; several processes may call it at once. Must not be called from a running event loop.
+
+    Raises SchemaTooNew.
+    """
     from alembic import command  # noqa: PLC0415 - see the module's docstring
 
     parsed = parse_url(url)
     if parsed.drivername.startswith("sqlite") and parsed.database:
         Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         make_private(parsed.database)
+    refuse_newer(asyncio.run(_revision(url)))
     command.upgrade(configuration(url), "head")
+
+
+async def _revision(url: str) -> str | None:
+    database = Database(url)
+    try:
+        return await database.revision()
+    finally:
+        await database.aclose()
 
 
 def upgrade_apart(url: str) -> None:

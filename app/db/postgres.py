@@ -5,6 +5,8 @@ A row costs 6-10 µs of our CPU this way, against about 200 µs for a Core inser
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import cache
@@ -17,6 +19,8 @@ from sqlalchemy.dialects.postgresql.asyncpg import dialect as postgresql
 from app.db.writer import DatabaseUnavailable, RowRefused, Rows
 
 CONNECT_SECONDS = 5.0
+PAUSE_SECONDS = 0.1
+"""Between two tries to connect to a server that has no connection to spare."""
 COMMAND_SECONDS = 15.0
 """After this long a statement counts as lost and the connection is replaced."""
 
@@ -37,10 +41,16 @@ class _Connection(Protocol):
 class PostgresSink:
     """Inserts through one connection, opened when needed and replaced when lost."""
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        """`options` are keyword arguments of `asyncpg.connect`."""
+    def __init__(self, options: Mapping[str, Any], wait_seconds: float) -> None:
+        """`options` are keyword arguments of `asyncpg.connect`; `wait_seconds`: how long to wait for a server that is full."""
         self._options = options
+        self._wait = wait_seconds
         self._connection: _Connection | None = None
+
+    @property
+    def lost(self) -> bool:
+        """The server is gone; asyncpg sees that as soon as the socket closes."""
+        return self._connection is not None and self._connection.is_closed()
 
     async def write(self, rows: Rows) -> None:
         """Insert all rows in one transaction; once more on a new connection when the first was lost."""
@@ -79,9 +89,19 @@ class PostgresSink:
 
     async def _connected(self) -> _Connection:
         if self._connection is None or self._connection.is_closed():
-            connect = cast("Callable[..., Awaitable[_Connection]]", asyncpg.connect)  # pyright: ignore[reportUnknownMemberType] - as above
-            self._connection = await connect(**self._options, timeout=CONNECT_SECONDS, command_timeout=COMMAND_SECONDS)
+            self._connection = await self._connect()
         return self._connection
+
+    async def _connect(self) -> _Connection:
+        connect = cast("Callable[..., Awaitable[_Connection]]", asyncpg.connect)  # pyright: ignore[reportUnknownMemberType] - as above
+        deadline = time.monotonic() + self._wait
+        while True:
+            try:
+                return await connect(**self._options, timeout=CONNECT_SECONDS, command_timeout=COMMAND_SECONDS)
+            except asyncpg.TooManyConnectionsError:
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(PAUSE_SECONDS)
 
 
 async def _insert_all(connection: _Connection, rows: Rows, *, or_nothing: bool = False) -> None:

@@ -78,6 +78,11 @@ class SqliteSink:
         self._jobs: SimpleQueue[_Job] = SimpleQueue()
         self._thread: Thread | None = None
 
+    @property
+    def lost(self) -> bool:
+        """Never: a file does not hang up."""
+        return False
+
     async def write(self, rows: Rows) -> None:
         """Insert all rows in one transaction."""
         if self._thread is None:

@@ -34,6 +34,11 @@ class Sink(Protocol):
         """Insert all rows in one transaction, or none. Raises RowRefused and DatabaseUnavailable."""
         ...
 
+    @property
+    def lost(self) -> bool:
+        """The connection there was has been closed by the other side."""
+        ...
+
     async def aclose(self) -> None:
         """Close the connection."""
         ...
@@ -65,6 +70,12 @@ class GroupWriter:
         self._gathering: list[_Waiting] = []
         self._flusher: asyncio.Task[None] | None = None
         self._closed = False
+        self._failed = False
+
+    @property
+    def doubtful(self) -> bool:
+        """The last group was not written, or the connection has been lost since: the next one may fail, too."""
+        return self._failed or self._sink.lost
 
     async def insert(self, *rows: Row) -> None:
         """Insert the rows, all or none; committed when this returns.
@@ -109,9 +120,11 @@ class GroupWriter:
             for one in group:  # one row is bad: each for itself, so that its neighbours are kept
                 await self._write([one])
         except DatabaseUnavailable as error:
+            self._failed = True
             for one in group:
                 one.settle(DatabaseUnavailable(str(error)))
         else:
+            self._failed = False
             for one in group:
                 one.settle()
 

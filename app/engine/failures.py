@@ -9,6 +9,7 @@ from app.protocol.arguments import InvalidArguments
 from app.protocol.errors import ApiError, InvalidRequest, NotFound, RateLimited, Unavailable
 from app.protocol.response import ResponseError
 from app.providers.base import UpstreamError
+from app.stores.base import StoreUnavailable
 
 _log = logging.getLogger(__name__)
 _BAD_GATEWAY = 502
@@ -31,13 +32,15 @@ def to_api(error: UpstreamError) -> ApiError:
             return Unavailable(error.message, status=status, code=code, param=param, retry_after=retry_after, passes=passes)
 
 
+def store_unavailable() -> ApiError:
+    """The database is away; reading and storing wait for it."""
+    return Unavailable("The database is unavailable.", code="store_unavailable", retry_after=1.0)
+
+
 def inside(error: Exception, response_id: str) -> ResponseError:
     """The `error` of a response that has begun. Of what nobody expected only the log says more."""
     match error:
-        case UpstreamError():
-            _log.warning("upstream failed during response %s: %s", response_id, error.message)
-            return ResponseError(_response_code(error), error.message)
-        case ApiError():
+        case UpstreamError() | ApiError():
             return ResponseError(_response_code(error), error.message)
         case ModelFailure() | InvalidArguments():
             return ResponseError("server_error", str(error))
@@ -57,6 +60,30 @@ def _response_code(error: UpstreamError | ApiError) -> str:
             return "server_error"
 
 
-def plain(error: ResponseError, cause: UpstreamError | None) -> ApiError:
-    """The HTTP error for a plain request whose response failed; `cause`: it was the upstream that failed."""
-    return to_api(cause) if cause is not None else Unavailable(error.message, status=502, code=error.code)
+def may_quote(error: Exception) -> bool:
+    """Whether the sentence may hold what the client sent, which no log may."""
+    return isinstance(error, UpstreamError | ApiError) and error.status == InvalidRequest.status
+
+
+def code(error: Exception) -> str:
+    """A failure's name in log and metrics; finer than what the API tells."""
+    match error:
+        case UpstreamError() | ApiError():
+            return error.code or "upstream_error"
+        case ModelFailure() | InvalidArguments():
+            return "model_failure"
+        case StoreUnavailable():
+            return "store_unavailable"
+        case _:
+            return "internal_error"
+
+
+def plain(error: ResponseError, cause: Exception | None) -> ApiError:
+    """The HTTP error for a plain request whose response failed for `cause`."""
+    match cause:
+        case UpstreamError():
+            return to_api(cause)
+        case StoreUnavailable():
+            return store_unavailable()
+        case _:
+            return Unavailable(error.message, status=502, code=error.code)

@@ -26,8 +26,6 @@ from app.knowledge.base import (
     EmbeddingFailed,
     FileRecord,
     FileRecords,
-    Job,
-    Jobs,
     KnowledgeUnavailable,
     LastError,
     Passage,
@@ -35,6 +33,7 @@ from app.knowledge.base import (
     Split,
     Vectors,
 )
+from app.knowledge.jobs import Job, Jobs
 from app.protocol.errors import ApiError, InvalidRequest
 
 _log = logging.getLogger(__name__)

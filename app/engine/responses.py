@@ -52,10 +52,12 @@ class Responses:
         self._limits = limits
 
     async def create(self, principal: Principal, body: bytes, *, lenient: bool) -> Run:
-        """Check the request and make its run, which is not open yet. Raises ApiError."""
+        """Check the request and make its run, which is not open yet. Raises ApiError and StoreUnavailable."""
         admitted = admit(body, self._limits, self._ports.catalog, lenient=lenient)
         if isinstance(admitted.format, JsonSchema):
             await self._ports.validator.check_schema(bytes(admitted.format.schema))
+        if admitted.store and self._ports.store.doubtful:
+            await self._ports.store.check()  # nobody should wait for, and pay for, an answer that cannot be kept
         items = await self._ports.history.resolve(principal.project_id, admitted.items, self._now())
         return Run(self._ports, principal.project_id, admitted, tuple(items))
 

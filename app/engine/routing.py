@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 
@@ -12,6 +13,10 @@ from app.protocol.deltas import Delta
 from app.protocol.errors import NotFound
 from app.providers.base import ModelCall, Provider, UpstreamError, UpstreamModel
 
+_log = logging.getLogger(__name__)
+_LONGEST = 300
+_CALLERS = (400, 404)
+"""What an upstream says of a request says nothing of the upstream."""
 _BACKOFF = 0.25
 _LONGEST_WAIT = 5.0
 _REST_AFTER_FAILURE = 5.0
@@ -31,6 +36,8 @@ class Route(msgspec.Struct):
     """The settings name its models; its own list does not matter."""
     resting_until: float = 0.0
     """Loop time before which others are preferred: it just failed."""
+    failure: str | None = None
+    """The code of its last failure; None: it has answered since."""
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -48,7 +55,7 @@ Started = tuple[Route, Sequence[Delta], AsyncGenerator[Sequence[Delta], None]]
 class Router:
     """Chooses upstreams."""
 
-    def __init__(self, routes: Sequence[Route], aliases: Mapping[str, str], on_failure: Callable[[str], None]) -> None:
+    def __init__(self, routes: Sequence[Route], aliases: Mapping[str, str], on_failure: Callable[[str, UpstreamError], None]) -> None:
         self._routes = list(routes)
         self._open_routes = [route for route in routes if not route.exclusive]
         self._listed: dict[str, list[Route]] = {}
@@ -74,14 +81,24 @@ class Router:
             models.setdefault(alias, UpstreamModel(alias, entry.created, entry.owned_by))
         return list(models.values())
 
+    def lists(self, model: str) -> bool:
+        """Whether an upstream lists the model, by the upstream's name for it."""
+        return model in self._listed
+
+    def health(self) -> Sequence[Mapping[str, object]]:
+        """Each upstream: its name, whether it answers, how many models it lists, and how it failed last."""
+        return [_health(route) for route in self._routes]
+
     async def refresh(self) -> None:
         """Ask the upstreams for their lists again; what was known stays where one does not answer."""
         for route in self._routes:
             if not route.fixed:
                 try:
                     route.models = tuple(await route.provider.models())
-                except UpstreamError:
-                    self._on_failure(route.provider.name)
+                    route.failure = None
+                except UpstreamError as error:
+                    if is_own(error):  # a server without a list works all the same
+                        self.note_failure(route, error)
         self._index()
 
     def _index(self) -> None:
@@ -101,20 +118,29 @@ class Router:
                 break
             batches = route.provider.stream(await build(route))
             try:
-                return route, await anext(batches), batches
+                first = await anext(batches)
+                route.failure = None
+                return route, first, batches  # noqa: TRY300 - an `else` would be far from it
             except UpstreamError as error:
                 failure = error
-                self._note_failure(route, error)
+                self._rest(route, error)
             except StopAsyncIteration:
                 failure = UpstreamError("The upstream answered nothing.", status=502, code="upstream_protocol_error", retryable=True)
-                self._note_failure(route, failure)
+                self._rest(route, failure)
             except BaseException:
                 await batches.aclose()
                 raise
         raise failure or UpstreamError("No upstream is configured.", status=503, code="no_upstream")
 
-    def _note_failure(self, route: Route, error: UpstreamError) -> None:
-        self._on_failure(route.provider.name)
+    def note_failure(self, route: Route, error: UpstreamError) -> None:
+        """The upstream has failed, before its answer or in the middle of it."""
+        if is_own(error):
+            route.failure = error.code or "upstream_error"
+            _log.warning("upstream %s failed: %s (%s)", route.provider.name, error.message[:_LONGEST], route.failure)
+        self._on_failure(route.provider.name, error)
+
+    def _rest(self, route: Route, error: UpstreamError) -> None:
+        self.note_failure(route, error)
         if error.retryable:
             route.resting_until = asyncio.get_running_loop().time() + _REST_AFTER_FAILURE
 
@@ -125,6 +151,16 @@ class Router:
         # Weighted shuffle (Efraimidis-Spirakis): each key is uniform^(1/weight).
         draws = {id(route): random.random() ** (1 / route.weight) for route in routes}  # noqa: S311 - to balance, not to guard
         return sorted(routes, key=lambda route: (route.resting_until > now, -draws[id(route)]))
+
+
+def is_own(error: UpstreamError) -> bool:
+    """Whether the upstream itself has failed, and not the request."""
+    return error.status not in _CALLERS
+
+
+def _health(route: Route) -> Mapping[str, object]:
+    health = {"name": route.provider.name, "status": "failing" if route.failure else "ok", "models": len(route.models)}
+    return {**health, "code": route.failure} if route.failure else health
 
 
 def _tries(routes: Sequence[Route]) -> Iterator[Route]:

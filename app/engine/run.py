@@ -24,7 +24,7 @@ from app.engine.history import History, Recent
 from app.engine.hosted import Hosted
 from app.engine.loop import Bounds
 from app.engine.media import Media
-from app.engine.metering import Metrics
+from app.engine.metering import Metrics, ResponseMeter
 from app.engine.opening import Opening
 from app.engine.preparation import Preparation, Prepared, Tenant, estimated_size
 from app.engine.routing import Router, Started
@@ -101,7 +101,8 @@ class Run:
         self._assembler: Assembler | None = None
         self._asked_before: list[TokenUsage] = []
         """What tools' questions have cost before the model was asked."""
-        self._failure: UpstreamError | None = None
+        self._failure: Exception | None = None
+        self._meter = ResponseMeter(ports.metrics, ports.clock, now, stream=admitted.stream)
         self.audience = Audience(project_id, self.id, ports.shared)
         self.settled = False
         """Its record is stored."""
@@ -123,7 +124,7 @@ class Run:
             else:
                 raise
         else:
-            self._ports.metrics.first_token(self._ports.clock() - self._began)
+            self._meter.accepted(self._ready.call.model, self._started[0].provider.name)
         begun, self._assembler = self._assembler is not None, self._new_assembler()
         self._assembler.start()
         if begun:
@@ -201,14 +202,11 @@ class Run:
     async def whole(self) -> bytes:
         """The plain answer, as JSON; the record is stored when this returns. Raises ApiError."""
         await self._generate(_nothing)
-        response = self._response
-        if response.error is not None:
-            self._count()
-            raise failures.plain(response.error, self._failure)
-        await self._settle()
-        self._count()
+        if self._response.error is None:
+            await self._settle()
+        self._meter.ended(self._response)
         if self._response.error is not None:
-            raise failures.plain(self._response.error, None)
+            raise failures.plain(self._response.error, self._failure)
         return self._built.body
 
     def snapshot(self) -> bytes:
@@ -251,14 +249,13 @@ class Run:
             await self._cancelled()
             raise
         except Exception as error:  # noqa: BLE001 - whatever happens, the stream ends with a terminal event
-            self._failure = error if isinstance(error, UpstreamError) else None
-            self._built.fail(failures.inside(error, self.id))
+            self._fail(error, failures.inside(error, self.id))
 
     async def _answer(self, publish: Callable[[], Awaitable[None]]) -> None:
         """Have the model answer: in one turn, or in several where built-in tools are on offer. Raises what they raise, and `_accepted`."""
         ports, prepared, assembler, hosted = self._ports, self._ready, self._built, self._hosted
         started = self._accepted()
-        around = Surroundings(ports.validator, ports.traits, self._opening.again, publish, ports.formats)
+        around = Surroundings(ports.validator, ports.traits, self._opening.again, publish, ports.formats, ports.router.note_failure)
         if hosted is None:
             await turn.run(prepared, started, assembler, around)
             return
@@ -311,9 +308,14 @@ class Run:
         try:
             await self._ports.store.save(self._record())
             self.settled = True
-        except (StoreUnavailable, RecordRefused):
-            _log.exception("response %s could not be stored", self.id)
-            self._built.fail(ResponseError("server_error", "The response could not be stored. Try again, or send 'store': false."))
+        except (StoreUnavailable, RecordRefused) as error:
+            _log.error("response %s could not be stored: %s", self.id, error)
+            self._fail(error, ResponseError("server_error", "The response could not be stored. Try again, or send 'store': false."))
+
+    def _fail(self, cause: Exception, error: ResponseError) -> None:
+        self._failure = cause
+        self._meter.failed(failures.code(cause), None if failures.may_quote(cause) else error.message)
+        self._built.fail(error)
 
     async def _cancelled(self) -> None:
         self._built.cancel()
@@ -325,13 +327,8 @@ class Run:
     def _end(self) -> list[bytes]:
         assembler = self._built
         assembler.emit_end(self._response, assembler.body)
-        self._count()
+        self._meter.ended(self._response)
         return assembler.take()
-
-    def _count(self) -> None:
-        response = self._response
-        seconds = self._ports.clock() - self._began
-        self._ports.metrics.responded(response.model, response.status, stream=self.admitted.stream, seconds=seconds, usage=response.usage)
 
     @property
     def previous_id(self) -> str | None:

@@ -8,7 +8,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from app.engine.run import Run
+from app.knowledge.base import KnowledgeUnavailable
 from app.protocol.errors import Unavailable
+from app.stores.base import StoreUnavailable
 
 _log = logging.getLogger(__name__)
 _QUICK_SECONDS = 0.05
@@ -106,5 +108,7 @@ async def _repeat(seconds: float, work: Callable[[], Awaitable[object]]) -> None
         await asyncio.sleep(seconds)
         try:
             await work()
+        except (StoreUnavailable, KnowledgeUnavailable) as error:
+            _log.warning("background work waits for the database: %s", error)
         except Exception:  # noqa: BLE001 - one failure must not end the work
             _log.exception("background work failed; it will be tried again")

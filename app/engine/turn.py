@@ -10,13 +10,13 @@ import msgspec
 from app.engine.formats import Formats
 from app.engine.gate import Gate, RefusedCall
 from app.engine.preparation import Prepared, forced_in_words
-from app.engine.routing import Started
+from app.engine.routing import Route, Started
 from app.engine.structured import Validator
 from app.engine.upstream_traits import UpstreamTraits
 from app.protocol.arguments import InvalidArguments
 from app.protocol.assembler import Assembler
 from app.protocol.messages import FunctionTool
-from app.providers.base import ModelCall
+from app.providers.base import ModelCall, UpstreamError
 
 Reopen = Callable[[ModelCall], Awaitable[Started]]
 
@@ -34,6 +34,8 @@ class Surroundings(msgspec.Struct, frozen=True):
     publish: Callable[[], Awaitable[None]]
     """Called whenever the assembler may have something to send."""
     formats: Formats
+    note_failure: Callable[[Route, UpstreamError], None]
+    """Told of an answer that broke off, and whose it was."""
 
 
 async def run(
@@ -100,7 +102,9 @@ async def _read(prepared: Prepared, started: Started, gate: Gate, assembler: Ass
             async for batch in rest:
                 assembler.receive(gate.passed(reader.read(batch)))
                 await around.publish()
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, UpstreamError):
+            around.note_failure(route, error)
         # What was held is the answer's also where it breaks off, but an open call cannot be ended by it.
         with suppress(InvalidArguments):
             assembler.receive(gate.passed(reader.flush()))

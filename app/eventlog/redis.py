@@ -23,6 +23,7 @@ BLOCK_SECONDS = 1.0
 """How long a reader waits inside Redis before it looks whether the run is still there."""
 
 TIMEOUT_SECONDS = 2.0
+CONNECTIONS = 16
 
 _FRAMES = msgspec.msgpack.Decoder(tuple[bytes, ...])
 
@@ -32,10 +33,12 @@ _Entry = tuple[bytes, dict[bytes, bytes]]
 class RedisEventLog:
     """The log of replicas that share a Redis. Entries vanish when a run is silent for the lease, finished or not."""
 
-    def __init__(self, url: str, *, lease_seconds: float = 180) -> None:
-        """`lease_seconds`: a run that is silent this long has lost its owner."""
+    def __init__(self, url: str, *, connections: int = CONNECTIONS, lease_seconds: float = 180) -> None:
+        """`connections`: at most, for writing. `lease_seconds`: a run that is silent this long has lost its owner."""
         self._lease_ms = math.ceil(lease_seconds * 1000)
-        self._writing = _connect(url, BlockingConnectionPool, TIMEOUT_SECONDS, retries=3, max_connections=16, timeout=TIMEOUT_SECONDS)
+        self._writing = _connect(
+            url, BlockingConnectionPool, TIMEOUT_SECONDS, retries=3, max_connections=connections, timeout=TIMEOUT_SECONDS
+        )
         # Blocked reads need connections of their own; they try again, about once a second, for as long as a run may be silent.
         self._reading = _connect(url, ConnectionPool, BLOCK_SECONDS + TIMEOUT_SECONDS, retries=math.ceil(lease_seconds))
         self._closed = False

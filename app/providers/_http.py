@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from app.providers._http_connection import ClientTimeouts, Connection, abandoned, overdue
 from app.providers._http_response import Response
 from app.providers.base import UpstreamError, UpstreamProtocolError
+from app.telemetry.request import current
 
 __all__ = ["ClientTimeouts", "UpstreamClient", "UpstreamReply"]
 
@@ -26,6 +27,9 @@ _RESERVED = frozenset(
     ("accept", "accept-encoding", "connection", "content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade")
 )
 """Fields that decide how a message is framed or coded: the client's own."""
+
+
+_LONGEST_ID = 128
 
 
 class UpstreamReply:
@@ -113,7 +117,9 @@ class UpstreamClient:
         if head is None:
             head = self._head("POST", path, accept) + b"Content-Length: "
             self._heads[path, accept] = head
-        return await self._exchange((b"%b%d\r\n\r\n" % (head, sum(map(len, body))), *body))
+        reply = await self._exchange((b"%b%d\r\n\r\n" % (head, sum(map(len, body))), *body))
+        current.get().upstream_request = reply.headers.get("x-request-id", "")[:_LONGEST_ID] or None
+        return reply
 
     async def get(self, path: str) -> UpstreamReply:
         """Ask for JSON; otherwise as `post`."""

@@ -67,6 +67,15 @@ class RecordRefused(Exception):
 class ResponseStore(Protocol):
     """Responses of all projects. Safe to call concurrently."""
 
+    @property
+    def doubtful(self) -> bool:
+        """There is reason to `check` before work is done whose record could not be kept. Costs nothing to ask."""
+        ...
+
+    async def check(self) -> None:
+        """Whether a record could be kept now. Raises StoreUnavailable with the reason."""
+        ...
+
     async def save(self, record: ResponseRecord) -> None:
         """Keep the record; durable when this returns. Writes of concurrent callers share one transaction. Raises RecordRefused."""
         ...

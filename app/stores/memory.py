@@ -19,6 +19,10 @@ class MemoryResponseStore:
         self._grace = grace_seconds
         self._records: dict[str, ResponseRecord] = {}
         self._deleted: set[str] = set()
+        self.doubtful = False
+
+    async def check(self) -> None:
+        """Memory can always be written."""
 
     async def save(self, record: ResponseRecord) -> None:
         """Keep the record."""

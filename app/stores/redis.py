@@ -40,15 +40,17 @@ _RECORD = msgspec.msgpack.Decoder(ResponseRecord)
 class RedisCachedStore:
     """Any store with a cache of its newest records before it."""
 
-    def __init__(self, store: ResponseStore, url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` (seconds) times the rest after a failure."""
+    def __init__(
+        self, store: ResponseStore, url: str, *, connections: int = CONNECTIONS, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`connections`: at most. `clock` (seconds) times the rest after a failure."""
         self.failures = 0
         """How often Redis failed so far."""
         self._store = store
         self._clock = clock
         pool = BlockingConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType] - its options are not annotated
             url,
-            max_connections=CONNECTIONS,
+            max_connections=connections,
             timeout=CONNECT_SECONDS,
             socket_timeout=TIMEOUT_SECONDS,
             socket_connect_timeout=CONNECT_SECONDS,
@@ -58,6 +60,15 @@ class RedisCachedStore:
         self._is_out = False
         self._rests_until = 0.0
         self._unforgotten: set[str] = set()
+
+    @property
+    def doubtful(self) -> bool:
+        """The store's answer."""
+        return self._store.doubtful
+
+    async def check(self) -> None:
+        """The store's answer."""
+        await self._store.check()
 
     async def save(self, record: ResponseRecord) -> None:
         """Keep the record in the store, then in the cache."""

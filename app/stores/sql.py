@@ -116,6 +116,16 @@ class SqlResponseStore:
         self._retention = retention_seconds
         self._grace = grace_seconds
 
+    @property
+    def doubtful(self) -> bool:
+        """The last write failed, or its connection was lost."""
+        return self._database.writer.doubtful
+
+    async def check(self) -> None:
+        """Write a row."""
+        with store_errors():
+            await self._database.check_write()
+
     async def save(self, record: ResponseRecord) -> None:
         """Keep the record: one row, and one for each id its client made up."""
         row = (

@@ -189,6 +189,23 @@ async def test_workers_share_everything(workers: Gateway, upstream: ScriptedUpst
     assert workers.log().count("Started server process") == 2
 
 
+async def test_a_scrape_of_one_worker_shows_what_all_have_done(workers: Gateway, upstream: ScriptedUpstream) -> None:
+    async def served(http: httpx.AsyncClient) -> tuple[float, float]:
+        text = (await http.get("/metrics")).text
+        lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+        route = 'gateway_http_requests_total{code="model_not_found",method="GET",route="/v1/models/{id}",status="404"}'
+        return float(lines.get(route, 0)), float(lines["gateway_workers"])
+
+    connections = [workers.http() for _ in range(12)]
+    before, _ = await served(connections[0])
+    for http in connections:
+        assert (await http.get("/v1/models/none")).status_code == 404
+    assert {await served(http) for http in connections} == {(before + len(connections), 2)}
+    for http in connections:
+        await http.aclose()
+    assert not upstream.requests
+
+
 async def _followed_by_all(connections: list[httpx.AsyncClient], upstream: ScriptedUpstream) -> None:
     gate = Gate()
     upstream.script(Reply(pieces=[Text("Half "), gate, Text("done")]))

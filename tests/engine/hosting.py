@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
+from prometheus_client import CollectorRegistry
 
 from app.engine.access import Principal
 from app.engine.catalog import Catalog
@@ -173,7 +174,7 @@ class Engine:
             store=self.store,
             history=History(self.store, 1 << 20, shared=False),
             media=no_media(),
-            router=Router([Route(self.provider)], {}, lambda _: None),
+            router=Router([Route(self.provider)], {}, lambda _, __: None),
             sealer=Sealer(b"s" * 32),
             validator=VALIDATOR,
             traits=UpstreamTraits(),
@@ -231,7 +232,9 @@ class Engine:
 
     def counted(self, tool: str, status: str) -> float:
         """Calls of the tool that ended so, by the metrics."""
-        return self.metrics.registry.get_sample_value("gateway_tool_calls_total", {"tool": tool, "status": status}) or 0
+        scrape = CollectorRegistry()
+        scrape.register(self.metrics.registry)
+        return scrape.get_sample_value("gateway_tool_calls_total", {"tool": tool, "status": status}) or 0
 
 
 def texts(items: Sequence[Json]) -> list[str]:

@@ -25,7 +25,7 @@ class Asking:
     def __init__(self, *turns: Turn, vision: str | None = None, can: Capabilities | None = None) -> None:
         self.provider = ScriptedProvider(*turns, can=can)
         self.counted: list[TokenUsage] = []
-        router = Router([Route(self.provider)], {"alias": "real"}, lambda _: None)
+        router = Router([Route(self.provider)], {"alias": "real"}, lambda _, __: None)
         self.ask = Asker(router, "alias", vision, self.counted.append)
 
 

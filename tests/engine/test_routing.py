@@ -30,7 +30,7 @@ class Opened:
 
     def __init__(self, *routes: Route, aliases: dict[str, str] | None = None) -> None:
         self.failures: list[str] = []
-        self.router = Router(routes, aliases or {}, self.failures.append)
+        self.router = Router(routes, aliases or {}, lambda name, _: self.failures.append(name))
 
     async def open(self, model: str = "m") -> tuple[str, list[str]]:
         """Send a request; the upstream that took it and the whole text."""
@@ -112,7 +112,7 @@ async def test_an_upstream_that_failed_rests() -> None:
 
 async def test_a_request_that_cannot_be_built_is_not_sent() -> None:
     provider = ScriptedProvider(ANSWER)
-    router = Router([route(provider)], {}, lambda _: None)
+    router = Router([route(provider)], {}, lambda _, __: None)
 
     async def refuse(_: Route) -> ModelCall:
         raise ValueError("no")
@@ -124,7 +124,7 @@ async def test_a_request_that_cannot_be_built_is_not_sent() -> None:
 
 async def test_weights_share_the_requests() -> None:
     one, two = ScriptedProvider(name="one"), ScriptedProvider(name="two")
-    router = Router([route(one, weight=9), route(two)], {}, lambda _: None)
+    router = Router([route(one, weight=9), route(two)], {}, lambda _, __: None)
     first = Counter(router.target("m").routes[0].provider.name for _ in range(2000))
     assert 1650 <= first["one"] <= 1950
 
@@ -133,13 +133,13 @@ async def test_a_listed_model_goes_where_it_is_listed() -> None:
     lists = route(ScriptedProvider(name="lists"), "m")
     other = route(ScriptedProvider(name="other"), "n")
     open_to_all = route(ScriptedProvider(name="open"))
-    router = Router([other, lists, open_to_all], {}, lambda _: None)
+    router = Router([other, lists, open_to_all], {}, lambda _, __: None)
     assert [r.provider.name for r in router.target("m").routes] == ["lists"]
     assert {r.provider.name for r in router.target("unlisted").routes} == {"other", "lists", "open"}
 
 
 async def test_a_model_that_nobody_serves_is_not_found() -> None:
-    router = Router([route(ScriptedProvider(), "m", exclusive=True)], {"short": "m"}, lambda _: None)
+    router = Router([route(ScriptedProvider(), "m", exclusive=True)], {"short": "m"}, lambda _, __: None)
     assert router.target("short").model == "m"
     with pytest.raises(NotFound) as raised:
         router.target("n")
@@ -151,7 +151,7 @@ async def test_a_model_that_nobody_serves_is_not_found() -> None:
 async def test_models_are_listed_once_with_the_aliases() -> None:
     entry = UpstreamModel("m", 5, "qwen")
     routes = [Route(ScriptedProvider(), models=(entry,)), route(ScriptedProvider(), "n")]
-    models = {model.id: model for model in Router(routes, {"short": "m", "far": "away", "n": "m"}, lambda _: None).models()}
+    models = {model.id: model for model in Router(routes, {"short": "m", "far": "away", "n": "m"}, lambda _, __: None).models()}
     assert sorted(models) == ["far", "m", "n", "short"]
     assert models["short"] == UpstreamModel("short", 5, "qwen")
 

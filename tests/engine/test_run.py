@@ -54,7 +54,7 @@ class Stage:
             store=self.store,
             history=History(self.store, 1 << 20, shared=False),
             media=no_media(),
-            router=Router([Route(provider)], {}, lambda _: None),
+            router=Router([Route(provider)], {}, lambda _, __: None),
             sealer=Sealer(b"s" * 32),
             validator=VALIDATOR,
             traits=UpstreamTraits(),

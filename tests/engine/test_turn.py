@@ -82,7 +82,7 @@ class Played:
         async def publish() -> None:
             self._take(assembler)
 
-        around = Surroundings(VALIDATOR, self.traits, self._open, publish, self.formats)
+        around = Surroundings(VALIDATOR, self.traits, self._open, publish, self.formats, lambda _, __: None)
         await turn.run(prepared, await self._open(prepared.call), assembler, around)
         assembler.finish(9)
         assert assembler.response is not None

@@ -68,6 +68,30 @@ async def test_a_database_that_is_not_there_is_explained() -> None:
         upgrade_apart("postgresql+asyncpg://nobody@127.0.0.1:1/none")
 
 
+async def test_a_newer_schema_is_refused_and_left_alone(database_url: str, tmp_path: Path) -> None:
+    database = Database(database_url)
+    async with database.transaction() as connection:
+        await connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    await database.aclose()
+    environment = {**os.environ, "GATEWAY_DATABASE_URL": database_url, "GATEWAY_UPSTREAM_DIALECT": "demo", "GATEWAY_PORT": "0"}
+    for command in ("serve", "migrate", "doctor"):
+        done = subprocess.run(  # noqa: ASYNC221 - nothing else is under way
+            [sys.executable, "-m", "app.cli", command],
+            cwd=tmp_path,
+            env=environment | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        said = done.stdout + done.stderr
+        assert done.returncode == 1, said
+        assert f"the schema is 9999, and this version of the gateway knows it up to {REVISION}" in said
+        assert "Traceback" not in said
+    with pytest.raises(MigrationFailed, match="the schema is 9999"):
+        upgrade_apart(database_url)
+    assert await _revision(database_url) == "9999"
+
+
 def test_the_revision_the_server_expects_is_the_newest() -> None:
     assert _alembic("sqlite+aiosqlite:///unused.db", "heads").split()[0] == REVISION
 

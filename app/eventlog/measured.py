@@ -1,0 +1,57 @@
+"""Measures any log of live streams: how long each operation took, and whether it failed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Awaitable
+from typing import Protocol, TypeVar
+
+from app.eventlog.base import Batch, EventLog, EventLogUnavailable
+
+_T = TypeVar("_T")
+
+
+class Note(Protocol):
+    """Takes one measurement: the method's name and seconds."""
+
+    def __call__(self, operation: str, seconds: float, *, failed: bool) -> None:
+        """Note it."""
+        ...
+
+
+class MeasuredEventLog:
+    """A log before the log."""
+
+    def __init__(self, log: EventLog, note: Note) -> None:
+        self._log = log
+        self._note = note
+
+    async def append(self, project_id: str, response_id: str, batch: Batch) -> None:
+        """Measured, as what is not a stream."""
+        await self._measure("append", self._log.append(project_id, response_id, batch))
+
+    def read(self, project_id: str, response_id: str, after: int = -1) -> AsyncGenerator[tuple[bytes, ...]]:
+        """As it is: how long a reader waits depends on who writes."""
+        return self._log.read(project_id, response_id, after)
+
+    async def exists(self, project_id: str, response_id: str) -> bool:
+        """See the log."""
+        return await self._measure("exists", self._log.exists(project_id, response_id))
+
+    async def erase(self, project_id: str, response_id: str) -> None:
+        """See the log."""
+        await self._measure("erase", self._log.erase(project_id, response_id))
+
+    async def aclose(self) -> None:
+        """See the log."""
+        await self._log.aclose()
+
+    async def _measure(self, operation: str, work: Awaitable[_T]) -> _T:
+        began, failed = time.perf_counter(), False
+        try:
+            return await work
+        except EventLogUnavailable:
+            failed = True
+            raise
+        finally:
+            self._note(operation, time.perf_counter() - began, failed=failed)

@@ -1,0 +1,78 @@
+"""Measures any store: how long each operation took, and whether it failed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Sequence
+from typing import Protocol, TypeVar
+
+from app.stores.base import ResponseRecord, ResponseStore, StoreUnavailable, Turn
+
+_T = TypeVar("_T")
+
+
+class Note(Protocol):
+    """Takes one measurement: the method's name and seconds."""
+
+    def __call__(self, operation: str, seconds: float, *, failed: bool) -> None:
+        """Note it."""
+        ...
+
+
+class MeasuredStore:
+    """A store before the store."""
+
+    def __init__(self, store: ResponseStore, note: Note) -> None:
+        self._store = store
+        self._note = note
+
+    @property
+    def doubtful(self) -> bool:
+        """The store's answer."""
+        return self._store.doubtful
+
+    async def check(self) -> None:
+        """Measured, as everything below."""
+        await self._measure("check", self._store.check())
+
+    async def save(self, record: ResponseRecord) -> None:
+        """See the store."""
+        await self._measure("save", self._store.save(record))
+
+    async def get(self, project_id: str, response_id: str, now: int) -> ResponseRecord | None:
+        """See the store."""
+        return await self._measure("get", self._store.get(project_id, response_id, now))
+
+    async def chain(self, project_id: str, response_id: str, now: int) -> Sequence[Turn] | None:
+        """See the store."""
+        return await self._measure("chain", self._store.chain(project_id, response_id, now))
+
+    async def continuable(self, project_id: str, response_id: str, now: int) -> bool:
+        """See the store."""
+        return await self._measure("continuable", self._store.continuable(project_id, response_id, now))
+
+    async def locate_item(self, project_id: str, item_id: str, now: int) -> str | None:
+        """See the store."""
+        return await self._measure("locate_item", self._store.locate_item(project_id, item_id, now))
+
+    async def delete(self, project_id: str, response_id: str, now: int) -> bool:
+        """See the store."""
+        return await self._measure("delete", self._store.delete(project_id, response_id, now))
+
+    async def purge(self, now: int, limit: int) -> int:
+        """See the store."""
+        return await self._measure("purge", self._store.purge(now, limit))
+
+    async def count_expired(self, now: int) -> int:
+        """See the store."""
+        return await self._measure("count_expired", self._store.count_expired(now))
+
+    async def _measure(self, operation: str, work: Awaitable[_T]) -> _T:
+        began, failed = time.perf_counter(), False
+        try:
+            return await work
+        except StoreUnavailable:
+            failed = True
+            raise
+        finally:
+            self._note(operation, time.perf_counter() - began, failed=failed)

@@ -1,0 +1,1 @@
+"""What operators see: the log and the numbers behind the metrics. Imports nothing of the gateway."""

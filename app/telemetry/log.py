@@ -1,0 +1,164 @@
+"""The log on standard error, as text or as JSON: every line with its request's id, one line at the end of each request."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Literal
+
+import msgspec
+
+from app.telemetry.repeats import Repeats
+from app.telemetry.request import RequestSummary, current
+
+Format = Literal["text", "json"]
+
+REQUESTS = "app.request"
+"""The logger of the lines that end a request."""
+_requests = logging.getLogger(REQUESTS)
+_installed: list[Handler] = []
+"""The one that `configure` has made."""
+_encode = msgspec.json.Encoder().encode
+_is_plain = re.compile(r"[A-Za-z0-9._:/@+-]+").fullmatch
+
+
+class Handler(logging.StreamHandler[Any]):
+    """Writes to standard error. Of a warning or an error that is repeated within a minute the first one is written, and a count."""
+
+    def __init__(self, form: Format, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` (seconds) times the repeats."""
+        super().__init__(sys.stderr)
+        self.setFormatter(_JsonFormatter() if form == "json" else _TextFormatter())
+        self._line = _json_line if form == "json" else _text_line
+        self._repeats = Repeats(clock)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record unless it is a repeat."""
+        try:
+            self._tell_repeats()
+            admitted = record.levelno < logging.WARNING or self._repeats.admits(record)
+        except Exception:  # noqa: BLE001 - as `logging` does it: a line that cannot be made must not end what is logged
+            self.handleError(record)
+            return
+        if admitted:
+            super().emit(record)
+
+    def write_request(self, summary: RequestSummary) -> None:
+        """Write a request's line. It makes no record, whose cost is that of the whole line."""
+        self._tell_repeats()
+        line = self._line(summary)
+        try:  # `suppress` would cost as much as the formatting of the time
+            self.stream.write(line)
+            if not self.stream.line_buffering:  # as standard error is
+                self.stream.flush()
+        except (OSError, ValueError):
+            pass  # a full disk or a closed pipe must not end the request, and cannot be told of
+
+    def _tell_repeats(self) -> None:
+        if self._repeats.due:
+            for record in self._repeats.over():
+                super().emit(record)
+
+
+def configure(level: str, form: Format) -> None:
+    """Log to standard error from now on."""
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    _installed[:] = [Handler(form)]
+    root.addHandler(_installed[0])
+    root.setLevel(level.upper())
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log the address of every call of the sandbox
+    logging.getLogger("uvicorn.error").setLevel(max(logging.INFO, logging.getLevelNamesMapping()[level.upper()]))
+
+
+def write_request(summary: RequestSummary, *, routine: bool = False) -> None:
+    """Write the line of a request that has ended. `routine`: it is worth a line only where everything is logged."""
+    level = logging.DEBUG if routine else logging.INFO
+    if not _requests.isEnabledFor(level):
+        return
+    if _installed:
+        _installed[0].write_request(summary)
+    else:  # another program's logging
+        _requests.log(level, "%s", _text(summary))
+
+
+@lru_cache(maxsize=2)
+def _second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+
+
+def _stamp(moment: float) -> str:
+    """RFC 3339 in UTC, with milliseconds."""
+    milliseconds = int(moment * 1000)
+    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
+
+
+@lru_cache(maxsize=1024)
+def _quoted(value: str) -> str:
+    """As it is where it cannot be taken for anything else, in JSON's quotes otherwise: no value can forge a field or a line."""
+    return value if _is_plain(value) else json.dumps(value)
+
+
+def _text(summary: RequestSummary) -> str:
+    """Written out field by field: a loop over the fields takes twice the time of the whole line."""
+    one = summary
+    text = f"{one.method} {one.route} {one.status} {one.ms}ms"
+    if one.project is not None:
+        text += f" project={one.project} key={one.key}"
+    if one.response is not None:
+        text += f" response={one.response} model={_quoted(one.model or '')} stream={'true' if one.stream else 'false'}"
+    if one.upstream is not None:
+        text += f" upstream={_quoted(one.upstream)} first_token_ms={one.first_token_ms}"
+    if one.upstream_request is not None:
+        text += f" upstream_request={one.upstream_request if _is_plain(one.upstream_request) else json.dumps(one.upstream_request)}"
+    if one.outcome is not None:
+        text += f" outcome={one.outcome} input_tokens={one.input_tokens} cached_tokens={one.cached_tokens}"
+        text += f" output_tokens={one.output_tokens} reasoning_tokens={one.reasoning_tokens} tool_calls={one.tool_calls}"
+    return text if one.code is None else f"{text}{_failure(one)}"
+
+
+def _failure(summary: RequestSummary) -> str:
+    told = (("code", summary.code), ("param", summary.param), ("reason", summary.reason))
+    return "".join(f" {name}={_quoted(value)}" for name, value in told if value is not None)
+
+
+def _text_line(summary: RequestSummary) -> str:
+    return f"{_stamp(time.time())} INFO {REQUESTS} [{summary.request_id}] {_text(summary)}\n"
+
+
+def _json_line(summary: RequestSummary) -> str:
+    return f'{{"time":"{_stamp(time.time())}","level":"info","logger":"{REQUESTS}",{_encode(summary).decode()[1:]}\n'
+
+
+class _TextFormatter(logging.Formatter):
+    """`TIME LEVEL LOGGER [REQUEST] MESSAGE`"""
+
+    def __init__(self) -> None:
+        super().__init__("%(stamp)s %(levelname)s %(name)s%(request)s %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        record.stamp = _stamp(record.created)
+        request_id = current.get().request_id
+        record.request = f" [{request_id}]" if request_id else ""
+        return super().format(record)
+
+
+class _JsonFormatter(logging.Formatter):
+    """One object a line, with the names that a request's line has."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        fields = {"time": _stamp(record.created), "level": record.levelname.lower(), "logger": record.name}
+        if request_id := current.get().request_id:
+            fields["request_id"] = request_id
+        fields["message"] = record.getMessage()
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields, ensure_ascii=False)

@@ -1,0 +1,197 @@
+"""Counters, gauges and histograms over a `Table`, exposed by the Prometheus client.
+
+The client's own ones take a lock for each addition, and in its mode for several processes write to a file each time: ten times as much.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from operator import add
+from typing import TypeVar
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from app.telemetry.table import Key, Table
+
+Labels = tuple[str, ...]
+Merged = Mapping[Labels, Sequence[float]]
+Read = Callable[[], Mapping[Labels, float]]
+Merge = Callable[[float, float], float]
+
+
+class _Family:
+    """One metric, exposed as a gauge unless it is something else; `_width` numbers for each combination of labels."""
+
+    def __init__(self, table: Table, name: str, text: str, labels: Labels) -> None:
+        self.name = name
+        self._text = text
+        self.labels = labels
+        self._width, self._lasting = 1, True
+        self.merge: Merge = add
+        """Makes one number of two processes'."""
+        self._table = table
+        self._values = table.values
+        self._places: dict[Labels, int] = {}
+
+    def place(self, labels: Labels) -> int:
+        """Where the numbers of these labels are."""
+        place = self._places[labels] = self._table.place(Key(self.name, labels, self._width, self._lasting))
+        return place
+
+    def metric(self, merged: Merged) -> Metric:
+        """What is exposed."""
+        family = GaugeMetricFamily(self.name, self._text, labels=self.labels)
+        for labels, values in merged.items():
+            family.add_metric(labels, values[0])
+        return family
+
+
+_F = TypeVar("_F", bound=_Family)
+
+
+class Counter(_Family):
+    """Counts up."""
+
+    _followed: Callable[[], float] | None = None
+    _seen = 0.0
+
+    def follow(self, read: Callable[[], float]) -> None:
+        """Count what another counter of this process counts; it is read when a gauge would be."""
+        self._followed = read
+
+    def sample(self) -> None:
+        """Read what is followed."""
+        if self._followed is not None:
+            now = self._followed()
+            self.add(now - self._seen)
+            self._seen = now
+
+    def add(self, count: float, *labels: str) -> None:
+        """Count."""
+        place = self._places.get(labels)
+        self._values[self.place(labels) if place is None else place] += count
+
+    def metric(self, merged: Merged) -> Metric:
+        """What is exposed."""
+        family = CounterMetricFamily(self.name, self._text, labels=self.labels)
+        for labels, values in merged.items():
+            family.add_metric(labels, values[0])
+        return family
+
+
+class Gauge(_Family):
+    """Is read when it is wanted; other processes see what was read last."""
+
+    def __init__(self, table: Table, name: str, text: str, labels: Labels) -> None:
+        super().__init__(table, name, text, labels)
+        self._lasting = False
+        self._read: Read = dict
+
+    def set_function(self, read: Read) -> None:
+        """What to ask for the numbers, by the values of the labels."""
+        self._read = read
+
+    def sample(self) -> None:
+        """Read."""
+        for labels, value in self._read().items():
+            place = self._places.get(labels)
+            self._values[self.place(labels) if place is None else place] = value
+
+
+class Histogram(_Family):
+    """Durations in seconds: how many up to each bound, and their sum."""
+
+    def __init__(self, table: Table, name: str, text: str, labels: Labels, bounds: Sequence[float]) -> None:
+        super().__init__(table, name, text, labels)
+        self._bounds = bounds
+        self._width = len(bounds) + 2
+
+    def observe(self, seconds: float, *labels: str) -> None:
+        """Count a duration."""
+        place = self._places.get(labels)
+        if place is None:
+            place = self.place(labels)
+        values = self._values
+        values[place + bisect_left(self._bounds, seconds)] += 1
+        values[place + self._width - 1] += seconds
+
+    def metric(self, merged: Merged) -> Metric:
+        """What is exposed."""
+        family = HistogramMetricFamily(self.name, self._text, labels=self.labels)
+        names = [*map(str, map(float, self._bounds)), "+Inf"]
+        for labels, values in merged.items():
+            family.add_metric(labels, list(zip(names, accumulate(values[:-1]), strict=True)), values[-1])
+        return family
+
+
+class Registry(Collector):
+    """All metrics of the server."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._families: dict[str, _Family] = {}
+        self._exposed = CollectorRegistry()
+        self._exposed.register(self)
+
+    def counter(self, name: str, text: str, *labels: str) -> Counter:
+        """A counter; `name` is without `_total`."""
+        return self._add(Counter(self._table, name, text, labels))
+
+    def gauge(self, name: str, text: str, *labels: str, merge: Merge = add) -> Gauge:
+        """A gauge; over several processes the sum, or what `merge` makes of two."""
+        gauge = self._add(Gauge(self._table, name, text, labels))
+        gauge.merge = merge
+        return gauge
+
+    def histogram(self, name: str, text: str, *labels: str, bounds: Sequence[float]) -> Histogram:
+        """A histogram of seconds."""
+        return self._add(Histogram(self._table, name, text, labels, bounds))
+
+    def sample(self) -> None:
+        """Read what is not told to us, for other processes to see."""
+        for family in self._families.values():
+            if isinstance(family, Gauge | Counter):
+                family.sample()
+
+    def collect(self) -> Iterator[Metric]:
+        """What is exposed, of all processes together."""
+        self.sample()
+        merged: dict[str, dict[Labels, list[float]]] = defaultdict(dict)
+        for key, values in self._table.rows():
+            family, known = self._families.get(key.name), merged[key.name].get(key.labels)
+            if family is not None:
+                merged[key.name][key.labels] = values if known is None else list(map(family.merge, known, values))
+        for name, family in self._families.items():
+            yield family.metric(merged[name])
+
+    def describe(self) -> Sequence[Metric]:
+        """Nothing to check for at registration: the names are this module's."""
+        return ()
+
+    def render(self) -> bytes:
+        """The text for a scrape."""
+        return generate_latest(self._exposed)
+
+    @property
+    def names(self) -> Mapping[str, Labels]:
+        """Every sample name that a scrape may show, and its labels."""
+        return {name: family.labels for family in self._families.values() for name in _sample_names(family)}
+
+    def _add(self, family: _F) -> _F:
+        self._families[family.name] = family
+        return family
+
+
+def _sample_names(family: _Family) -> Sequence[str]:
+    match family:
+        case Counter():
+            return (f"{family.name}_total",)
+        case Histogram():
+            return [f"{family.name}_{part}" for part in ("bucket", "count", "sum")]
+        case _:
+            return (family.name,)
