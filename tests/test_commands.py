@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,14 @@ LIST, CREATE, REVOKE = ["keys", "list"], ["keys", "create", "--project", "demo"]
 
 
 @pytest.fixture(autouse=True)
-def _no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _own_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Generator[None]:
+    """No settings, a directory of its own, and what a command changes in its process is changed back."""
     for name in [name for name in os.environ if name.startswith(("GATEWAY_", "DASHSCOPE_"))]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 def _serve(directory: Path, **settings: str) -> subprocess.CompletedProcess[str]:

@@ -65,7 +65,7 @@ def test_there_are_routes_to_count() -> None:
         ("/v1/files//content", "other"),
         ("/v1/files/a/content/b/content/c", "other"),
         ("/v1/nothing", "other"),
-        ("/healthz", "other"),
+        ("/healthz", "/healthz"),
         ("/", "other"),
     ],
 )
