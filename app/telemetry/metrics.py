@@ -184,6 +184,8 @@ class Registry(Collector):
 
     def _add(self, family: _F) -> _F:
         self._families[family.name] = family
+        if not family.labels and not isinstance(family, Gauge):
+            family.place(())  # shown from the start: what has not happened yet is a 0, not a gap
         return family
 
 

@@ -220,7 +220,7 @@ async def test_nothing_is_a_mistake_of_ours(served: Gateway, upstream: ScriptedU
     def check(ids: list[str], query: list[tuple[str, str]], body: dict[str, Any], header: str) -> None:
         parts = [_quoted(ids.pop()) or "x" if part.startswith("{") else part for part in path.split("/")]
         asked = "&".join(f"{_quoted(name)}={_quoted(value)}" for name, value in query)
-        headers = {b"x-odd": header.encode("utf-8", "surrogatepass").translate(None, b"\r\n\x00")}
+        headers = {b"x-odd": header.encode("utf-8", "surrogatepass").translate(None, b"\r\n\x00").strip()}
         content = json.dumps(body).encode() if method == "POST" else b""
         if content:
             headers[b"content-type"] = b"application/json"

@@ -333,7 +333,7 @@ async def test_without_the_wish_nothing_is_sealed(dialects: Gateway, upstream: S
     assert "encrypted_content" not in (await ask(dialects))["output"][0]
 
 
-@pytest.mark.parametrize("blob", ["gAAAAABforeign", "", "gwr1.AAAA", "gwr1." + "A" * 200, "\x00"])
+@pytest.mark.parametrize("blob", ["gAAAAABforeign", "", "gwr1.AAAA", "gwr1." + "A" * 200, "\x01"])
 async def test_a_foreign_seal_is_left_out_with_a_warning(dialects: Gateway, upstream: ScriptedUpstream, blob: str) -> None:
     item: Json = {"type": "reasoning", "id": "rs_1", "summary": [], "content": None, "encrypted_content": blob}
 
