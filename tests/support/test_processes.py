@@ -14,9 +14,10 @@ from tests.support.processes import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 RUN = """
-import subprocess, sys
+import signal, subprocess, sys
 from pathlib import Path
 from tests.support.processes import guard, release
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
 ended, left = (subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]) for _ in range(2))
 guard(left, folder=Path(sys.argv[1]))
 guard(ended)
