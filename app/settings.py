@@ -190,10 +190,14 @@ class Settings(BaseSettings):
     files_s3_endpoint: str | None = Field(default=None, description="An S3-compatible server; keys come from the AWS_ variables.")
     embeddings_base_url: str | None = Field(
         default=None,
-        description="A server for `/embeddings`, up to and including `/v1`; default: a small built-in model.",
+        description="A server for `/embeddings`, up to and including `/v1`; default: a built-in model.",
     )
     embeddings_model: str | None = Field(default=None, description="Its model, for example `text-embedding-v4`.")
     embeddings_api_key: SecretStr | None = Field(default=None, description="Its key.")
+    embeddings_built_in: Literal["universal-sentence-encoder-multilingual-3", "multilingual-e5-small"] = Field(
+        default="universal-sentence-encoder-multilingual-3",
+        description="The built-in model for new vector stores, without a server; filled ones keep theirs. The other needs 30 times the CPU.",
+    )
 
     dashscope_api_key: SecretStr | None = Field(
         default=None, validation_alias="DASHSCOPE_API_KEY", description="`DASHSCOPE_API_KEY`: used when no upstream is set."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -74,6 +74,9 @@ class MemoryIndex:
     async def passages(self, vector_store_id: str, file_id: str) -> Sequence[Passage]:
         return self.files[vector_store_id, file_id][2]
 
+    async def models(self, vector_store_ids: Sequence[str]) -> Mapping[str, str]:
+        return {store: "words" for store, _ in self.files if store in vector_store_ids}
+
     async def search(self, search: Search) -> Sequence[Hit]:
         words = set(search.text.lower().split())
         found: list[Hit] = []
@@ -103,7 +106,7 @@ class Embedder:
         self.deadly = False
         self.busy: set[str] = set()
 
-    async def passages(self, texts: Sequence[str]) -> Vectors:
+    async def passages(self, texts: Sequence[str], *, model: str | None = None) -> Vectors:
         self.calls += 1
         self.asked.set()
         await self.open.wait()
@@ -113,7 +116,7 @@ class Embedder:
             raise EmbeddingFailed("The embedding server is away.")
         return Vectors("words", 1, bytes(4 * len(texts)))
 
-    async def query(self, text: str, *, project: str = "") -> Vectors:
+    async def query(self, text: str, *, model: str | None = None, project: str = "") -> Vectors:
         if project in self.busy:
             raise Busy("Later.")
         if self.failing:
