@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, ValidationInf
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from app.settings_sections import (
+    BuiltInEmbedding,
     Connections,
     Dialect,
     Limits,
@@ -32,6 +33,7 @@ from app.settings_sections import (
 from app.settings_sources import PREFIX, Environment, mistaken_files, read_text, secret_variables, secrets_from_files
 
 __all__ = [
+    "BuiltInEmbedding",
     "ConfigurationError",
     "Connections",
     "Dialect",
@@ -194,7 +196,7 @@ class Settings(BaseSettings):
     )
     embeddings_model: str | None = Field(default=None, description="Its model, for example `text-embedding-v4`.")
     embeddings_api_key: SecretStr | None = Field(default=None, description="Its key.")
-    embeddings_built_in: Literal["universal-sentence-encoder-multilingual-3", "multilingual-e5-small"] = Field(
+    embeddings_built_in: BuiltInEmbedding = Field(
         default="universal-sentence-encoder-multilingual-3",
         description="The built-in model for new vector stores, without a server; filled ones keep theirs. The other needs 30 times the CPU.",
     )

