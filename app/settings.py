@@ -198,7 +198,8 @@ class Settings(BaseSettings):
     embeddings_api_key: SecretStr | None = Field(default=None, description="Its key.")
     embeddings_built_in: BuiltInEmbedding = Field(
         default="universal-sentence-encoder-multilingual-3",
-        description="The built-in model for new vector stores, without a server; filled ones keep theirs. The other needs 30 times the CPU.",
+        description="The built-in model for new vector stores, where no server is set; a filled store keeps its own. The second knows more "
+        "languages and takes some 40 times the CPU.",
     )
 
     dashscope_api_key: SecretStr | None = Field(

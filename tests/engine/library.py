@@ -47,6 +47,8 @@ class MemoryIndex:
     def __init__(self) -> None:
         self.files: dict[tuple[str, str], tuple[str, Attributes, list[Passage]]] = {}
         self.replaced = 0
+        self.model_of: dict[str, str] = {}
+        """Of stores whose vectors are of another model than "words"."""
 
     async def replace(
         self,
@@ -75,7 +77,7 @@ class MemoryIndex:
         return self.files[vector_store_id, file_id][2]
 
     async def models(self, vector_store_ids: Sequence[str]) -> Mapping[str, str]:
-        return {store: "words" for store, _ in self.files if store in vector_store_ids}
+        return {store: self.model_of.get(store, "words") for store, _ in self.files if store in vector_store_ids}
 
     async def search(self, search: Search) -> Sequence[Hit]:
         words = set(search.text.lower().split())
@@ -105,9 +107,12 @@ class Embedder:
         self.failing = False
         self.deadly = False
         self.busy: set[str] = set()
+        self.models: list[str | None] = []
+        """Those that were asked for."""
 
     async def passages(self, texts: Sequence[str], *, model: str | None = None) -> Vectors:
         self.calls += 1
+        self.models.append(model)
         self.asked.set()
         await self.open.wait()
         if self.deadly:
@@ -117,6 +122,7 @@ class Embedder:
         return Vectors("words", 1, bytes(4 * len(texts)))
 
     async def query(self, text: str, *, model: str | None = None, project: str = "") -> Vectors:
+        self.models.append(model)
         if project in self.busy:
             raise Busy("Later.")
         if self.failing:
