@@ -64,7 +64,7 @@ def _embedder(settings: Settings) -> Embedder:
     if settings.embeddings_base_url is None:
         from app.knowledge.embed_local import LocalEmbedder  # noqa: PLC0415 - one of the two is used
 
-        return LocalEmbedder()
+        return LocalEmbedder(settings.embeddings_built_in)
     from app.knowledge.embed_http import HttpEmbedder  # noqa: PLC0415 - as above
 
     key = settings.embeddings_api_key.get_secret_value() if settings.embeddings_api_key else None

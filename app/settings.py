@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, ValidationInf
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from app.settings_sections import (
+    BuiltInEmbedding,
     Connections,
     Dialect,
     Limits,
@@ -32,6 +33,7 @@ from app.settings_sections import (
 from app.settings_sources import PREFIX, Environment, mistaken_files, read_text, secret_variables, secrets_from_files
 
 __all__ = [
+    "BuiltInEmbedding",
     "ConfigurationError",
     "Connections",
     "Dialect",
@@ -190,10 +192,15 @@ class Settings(BaseSettings):
     files_s3_endpoint: str | None = Field(default=None, description="An S3-compatible server; keys come from the AWS_ variables.")
     embeddings_base_url: str | None = Field(
         default=None,
-        description="A server for `/embeddings`, up to and including `/v1`; default: a small built-in model.",
+        description="A server for `/embeddings`, up to and including `/v1`; default: a built-in model.",
     )
     embeddings_model: str | None = Field(default=None, description="Its model, for example `text-embedding-v4`.")
     embeddings_api_key: SecretStr | None = Field(default=None, description="Its key.")
+    embeddings_built_in: BuiltInEmbedding = Field(
+        default="universal-sentence-encoder-multilingual-3",
+        description="The built-in model for new vector stores, where no server is set; a filled store keeps its own. The second knows more "
+        "languages and takes some 40 times the CPU.",
+    )
 
     dashscope_api_key: SecretStr | None = Field(
         default=None, validation_alias="DASHSCOPE_API_KEY", description="`DASHSCOPE_API_KEY`: used when no upstream is set."

@@ -11,6 +11,7 @@ from app.settings_sources import read_secret, read_text
 
 Dialect = Literal["auto", "dashscope", "dashscope-responses", "vllm", "sglang", "ollama", "llamacpp", "openai", "demo"]
 
+BuiltInEmbedding = Literal["universal-sentence-encoder-multilingual-3", "multilingual-e5-small"]
 SearchProvider = Literal["searxng", "tavily", "brave", "serper", "bocha", "exa", "jina", "google_vision"]
 ToolMode = Literal["auto", "gateway", "native", "off"]
 NativeTool = Literal["web_search", "web_extractor", "code_interpreter", "web_search_image", "image_search"]

@@ -178,13 +178,14 @@ class Ingestion:
         if record is None:
             raise _Refused("invalid_file", "The file has been deleted.")
         passages, unread = await self._passages(record, job)
+        model = (await pipeline.index.models([job.vector_store_id])).get(job.vector_store_id)
         used = 0
 
         async def batches() -> AsyncGenerator[tuple[Sequence[Passage], Vectors]]:
             nonlocal used
             for start in range(0, len(passages), _PASSAGES_AT_ONCE):
                 some = passages[start : start + _PASSAGES_AT_ONCE]
-                vectors = await pipeline.embedder.passages([passage.text for passage in some])
+                vectors = await pipeline.embedder.passages([passage.text for passage in some], model=model)
                 used += len(vectors.data) + sum(len(passage.text.encode()) for passage in some)
                 yield some, vectors
 

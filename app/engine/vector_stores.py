@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from itertools import product
 from typing import Literal
 
 import msgspec
@@ -148,11 +149,11 @@ class VectorStores:
         if used:
             await self._ports.stores.touch(used, now)
         best: dict[tuple[str, str, int], Hit] = {}
-        for text in query.queries:
+        for text, (model, stores) in product(query.queries, await self._by_model(query.vector_store_ids)):
             search = Search(
-                vector_store_ids=query.vector_store_ids,
+                vector_store_ids=stores,
                 text=text,
-                vector=await self._embedded(project_id, text),
+                vector=await self._embedded(project_id, text, model),
                 limit=query.limit,
                 filters=filters,
                 score_threshold=query.score_threshold,
@@ -187,9 +188,16 @@ class VectorStores:
         totals = await self._ports.stores.totals([record.id for record in records])
         return [Store(record, totals[record.id], _status(record, totals[record.id], self._now())) for record in records]
 
-    async def _embedded(self, project_id: str, text: str) -> Vectors:
+    async def _by_model(self, store_ids: Sequence[str]) -> Sequence[tuple[str, tuple[str, ...]]]:
+        """The models of the stores that have passages, each with its stores: vectors of one are never compared with another's."""
+        stores: dict[str, tuple[str, ...]] = {}
+        for store_id, model in (await self._ports.index.models(store_ids)).items():
+            stores[model] = (*stores.get(model, ()), store_id)
+        return list(stores.items())
+
+    async def _embedded(self, project_id: str, text: str, model: str) -> Vectors:
         try:
-            return await self._ports.embedder.query(text, project=project_id)
+            return await self._ports.embedder.query(text, model=model, project=project_id)
         except Busy as busy:
             raise RateLimited(
                 f"The question could not be searched for now. {busy}", code="searches_busy", retry_after=busy.retry_after

@@ -324,6 +324,10 @@ class PassageIndex(Protocol):
         """A file's passages in order."""
         ...
 
+    async def models(self, vector_store_ids: Sequence[str]) -> Mapping[str, str]:
+        """The name of the model of each store's vectors; a store that never had any is not there."""
+        ...
+
     async def search(self, search: Search) -> Sequence[Hit]:
         """The best passages by meaning and by words together, best first, at most `limit`.
 
@@ -333,13 +337,16 @@ class PassageIndex(Protocol):
 
 
 class Embedder(Protocol):
-    """Texts to vectors. Raises EmbeddingFailed."""
+    """Texts to vectors. Raises EmbeddingFailed.
 
-    async def passages(self, texts: Sequence[str]) -> Vectors:
+    `model`: the one whose vectors the store holds. An embedder that does not have it takes its own, which the index then refuses.
+    """
+
+    async def passages(self, texts: Sequence[str], *, model: str | None = None) -> Vectors:
         """One vector for each text of a document; however many there are."""
         ...
 
-    async def query(self, text: str, *, project: str = "") -> Vectors:
+    async def query(self, text: str, *, model: str | None = None, project: str = "") -> Vectors:
         """One vector for a question; `project`: whose turn it is. Raises Busy."""
         ...
 

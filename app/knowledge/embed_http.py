@@ -49,13 +49,14 @@ class HttpEmbedder:
         self._headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         self._client: httpx.AsyncClient | None = None
 
-    async def passages(self, texts: Sequence[str]) -> Vectors:
-        """See the port."""
+    async def passages(self, texts: Sequence[str], *, model: str | None = None) -> Vectors:
+        """See the port. It has one model."""
+        del model
         return await self._vectors(texts, _PAUSES)
 
-    async def query(self, text: str, *, project: str = "") -> Vectors:
+    async def query(self, text: str, *, model: str | None = None, project: str = "") -> Vectors:
         """See the port. Somebody waits for the answer, so there is one more try and no patience. The server takes no turns."""
-        del project
+        del model, project
         return await self._vectors([text], _PAUSES[:1])
 
     async def _vectors(self, texts: Sequence[str], pauses: Sequence[float]) -> Vectors:

@@ -132,6 +132,14 @@ class SqlPassages(ABC):
             found += [Passage(row["number"] & (1 << POSITION_BITS) - 1, row["text"]) for row in rows]
         return found
 
+    async def models(self, vector_store_ids: Sequence[str]) -> Mapping[str, str]:
+        """See the port."""
+        await self._require()
+        statement = select(passage_stores.c.vector_store_id, passage_stores.c.model).where(
+            passage_stores.c.vector_store_id.in_(vector_store_ids)
+        )
+        return {row["vector_store_id"]: row["model"] for row in await fetch(self._database, statement)}
+
     async def search(self, search: Search) -> Sequence[Hit]:
         """See the port."""
         await self._require()
@@ -338,7 +346,7 @@ def _same_model(model: str, vectors: Vectors) -> None:
     if model != vectors.model:
         raise InvalidRequest(
             f"The vector store was made with the embedding model '{model}', and now the gateway uses '{vectors.model}'. "
-            "Set GATEWAY_EMBEDDINGS_MODEL back, or make the vector store again.",
+            "Set GATEWAY_EMBEDDINGS_BASE_URL and GATEWAY_EMBEDDINGS_MODEL back, or make the vector store again.",
             code="embedding_model_changed",
             param="vector_store_ids",
         )

@@ -284,3 +284,21 @@ async def test_a_file_that_was_read_in_part_says_what_is_missing(client: openai.
     done = await client.vector_stores.files.poll(file.id, vector_store_id=store.id)
     assert (done.status, done.last_error) == ("completed", None)
     assert done.to_dict()["x_not_in_text"] == "1 picture"
+
+
+async def test_a_store_keeps_the_built_in_model_it_was_filled_with(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    with running_gateway(tmp_path, upstream.url, embeddings_built_in="multilingual-e5-small") as first:
+        async with first.client() as client:
+            store = (await client.vector_stores.create()).id
+            await client.vector_stores.files.upload_and_poll(vector_store_id=store, file=("whales.md", WHALES.encode()))
+
+    with running_gateway(tmp_path, upstream.url) as second:
+        async with second.client() as client:
+            added = await client.vector_stores.files.upload_and_poll(vector_store_id=store, file=("bread.md", BREAD.encode()))
+            assert (added.status, added.last_error) == ("completed", None)
+            for question, name in (("What do huge sea mammals feed on?", "whales.md"), ("How is a loaf baked?", "bread.md")):
+                found = await client.vector_stores.search(store, query=question, max_num_results=1)
+                assert [hit.filename for hit in found.data] == [name]
+    with sqlite3.connect(tmp_path / "gateway.db") as database:
+        assert database.execute("SELECT model, dimensions FROM passage_stores").fetchall() == [("multilingual-e5-small", 384)]
+    database.close()

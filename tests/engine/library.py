@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -47,6 +47,8 @@ class MemoryIndex:
     def __init__(self) -> None:
         self.files: dict[tuple[str, str], tuple[str, Attributes, list[Passage]]] = {}
         self.replaced = 0
+        self.model_of: dict[str, str] = {}
+        """Of stores whose vectors are of another model than "words"."""
 
     async def replace(
         self,
@@ -73,6 +75,9 @@ class MemoryIndex:
 
     async def passages(self, vector_store_id: str, file_id: str) -> Sequence[Passage]:
         return self.files[vector_store_id, file_id][2]
+
+    async def models(self, vector_store_ids: Sequence[str]) -> Mapping[str, str]:
+        return {store: self.model_of.get(store, "words") for store, _ in self.files if store in vector_store_ids}
 
     async def search(self, search: Search) -> Sequence[Hit]:
         words = set(search.text.lower().split())
@@ -102,9 +107,12 @@ class Embedder:
         self.failing = False
         self.deadly = False
         self.busy: set[str] = set()
+        self.models: list[str | None] = []
+        """Those that were asked for."""
 
-    async def passages(self, texts: Sequence[str]) -> Vectors:
+    async def passages(self, texts: Sequence[str], *, model: str | None = None) -> Vectors:
         self.calls += 1
+        self.models.append(model)
         self.asked.set()
         await self.open.wait()
         if self.deadly:
@@ -113,7 +121,8 @@ class Embedder:
             raise EmbeddingFailed("The embedding server is away.")
         return Vectors("words", 1, bytes(4 * len(texts)))
 
-    async def query(self, text: str, *, project: str = "") -> Vectors:
+    async def query(self, text: str, *, model: str | None = None, project: str = "") -> Vectors:
+        self.models.append(model)
         if project in self.busy:
             raise Busy("Later.")
         if self.failing:

@@ -259,3 +259,19 @@ async def test_too_many_questions_of_a_project_are_refused_and_anothers_are_not(
     assert (refused.value.code, refused.value.retry_after) == ("searches_busy", 5.0)
     library.embedder.busy = {"another"}
     assert len(await library.stores.search(PROJECT, _query(store, "whales"))) == 1
+
+
+async def test_stores_keep_the_models_they_were_filled_with(library: Library) -> None:
+    earlier, _ = await _filled(library, "whales sing")
+    later, _ = await _filled(library, "whales dive")
+    library.index.model_of[earlier] = "earlier"
+    library.embedder.models.clear()
+    more = NewStoreFile((await library.upload(b"whales eat")).id, {}, Chunking())
+    await library.store_files.add(PROJECT, earlier, more)
+    await library.ingestion.work()
+    assert library.embedder.models == ["earlier"]
+
+    library.embedder.models.clear()
+    found = await library.stores.search(PROJECT, FileQuery(vector_store_ids=(earlier, later), queries=("whales",)))
+    assert sorted(hit.text for hit in found) == ["whales dive", "whales eat", "whales sing"]
+    assert sorted(map(str, library.embedder.models)) == ["earlier", "words"]

@@ -8,14 +8,17 @@ import threading
 from array import array
 from collections.abc import AsyncGenerator, Generator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from app.knowledge.base import EmbeddingFailed, Vectors
 from app.knowledge.embed_http import HttpEmbedder
-from app.knowledge.embed_local import LocalEmbedder
+from app.knowledge.embed_local import MODELS, LocalEmbedder
+from app.knowledge.relevance import SCALES
+from app.settings import BuiltInEmbedding
 
+OLD = "multilingual-e5-small"
 Reply = tuple[int, dict[str, str], bytes]
 
 
@@ -135,11 +138,33 @@ async def test_a_server_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatc
     await embedder.aclose()
 
 
-async def test_the_built_in_model_knows_what_is_meant_in_both_languages() -> None:
+def test_every_built_in_model_can_be_chosen_and_its_scale_is_known() -> None:
+    assert set(get_args(BuiltInEmbedding)) == set(MODELS) == set(SCALES)
+
+
+async def test_the_store_says_which_built_in_model_is_used() -> None:
     embedder = LocalEmbedder()
+    usual = await embedder.query("whale")
+    assert (usual.model, usual.dimensions, len(usual.data)) == ("universal-sentence-encoder-multilingual-3", 512, 2048)
+    earlier = [await embedder.query("whale", model=OLD), await embedder.passages(["whale"], model=OLD)]
+    assert [(one.model, one.dimensions, len(one.data)) for one in earlier] == [(OLD, 384, 1536)] * 2
+    assert (await embedder.passages(["whale"], model="of a server")).model == usual.model
+    assert (await LocalEmbedder(OLD).query("whale")).model == OLD
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\0", "\ud800 alone", "\ufdfa" * 20_000, "鲸" * 30_000], ids=["empty", "nul", "surrogate", "ligatures", "long"]
+)
+async def test_a_text_of_any_kind_has_a_vector(text: str) -> None:
+    (vector,) = rows(await LocalEmbedder().query(text))
+    assert math.hypot(*vector) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("model", MODELS)
+async def test_a_built_in_model_knows_what_is_meant_in_both_languages(model: str) -> None:
+    embedder = LocalEmbedder(model)
     texts = ["The cat sleeps on the sofa.", "公司去年的营业收入增长了百分之十。", "Open the valve before you start the pump."]
     found = await embedder.passages(texts)
-    assert found.dimensions == 384
 
     async def nearest(question: str) -> int:
         (asked,) = rows(await embedder.query(question))

@@ -171,6 +171,7 @@ async def test_another_process_sees_what_this_one_changes(database: Database, da
 
 async def test_vectors_of_another_model_are_refused(index: PassageIndex) -> None:
     await add(index, "vs_a", "file_1", [("pump", NORTH)], model="earlier-model")
+    assert await index.models(["vs_a", "vs_b"]) == {"vs_a": "earlier-model"}
     with pytest.raises(InvalidRequest, match=r"'earlier-model'.*'test-model'"):
         await find(index, "pump")
     with pytest.raises(InvalidRequest, match="'earlier-model'"):

