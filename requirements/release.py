@@ -1,7 +1,7 @@
 """Build a release of the current commit: wheel, sdist, SBOM and provenance (`python requirements/release.py dist`).
 
-What is built is the commit, not the work tree, so that the provenance is true and the same commit gives the same bytes. The network is not used:
-what the build needs is in `requirements/dev.lock`.
+The commit is built, not the work tree: the provenance is true, and the same commit gives the same bytes. No network is used; what the
+build needs is in `requirements/dev.lock`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-LOCK = "requirements/run.lock"
+LOCKS = ("requirements/dev.lock", "requirements/run.lock", "requirements/sandbox.lock")
 SBOM = "sbom.cdx.json"
 PROVENANCE = "provenance.intoto.json"
 # Types of in-toto and SLSA are URIs; these need not resolve.
@@ -56,14 +56,14 @@ def _build(source: Path, built: Path, time: str) -> None:
     built.mkdir()
     _run([sys.executable, "-m", "hatchling", "build", "-d", str(built)], source, SOURCE_DATE_EPOCH=time)
     sbom = ["--pyproject", "pyproject.toml", "--output-reproducible", "--of", "JSON", "--output-file", str(built / SBOM)]
-    _run([sys.executable, "-m", "cyclonedx_py", "requirements", LOCK, *sbom], source)
+    _run([sys.executable, "-m", "cyclonedx_py", "requirements", "requirements/run.lock", *sbom], source)
 
 
 def _provenance(source: Path, built: Path, commit: str) -> dict[str, object]:
     """An in-toto statement with a SLSA v1 predicate. It is not signed: that is up to whoever publishes the release."""
     return {
         "_type": "https://in-toto.io/Statement/v1",
-        "subject": [_described(file) for file in sorted(built.iterdir())],
+        "subject": [_described(built, file.name) for file in sorted(built.iterdir())],
         "predicateType": "https://slsa.dev/provenance/v1",
         "predicate": {
             "buildDefinition": {
@@ -71,10 +71,7 @@ def _provenance(source: Path, built: Path, commit: str) -> dict[str, object]:
                 "externalParameters": {"commit": commit},
                 "resolvedDependencies": [
                     {"name": "source", "digest": {"gitCommit": commit}},
-                    *(
-                        _described(lock) | {"name": f"requirements/{lock.name}"}
-                        for lock in sorted((source / "requirements").glob("*.lock"))
-                    ),
+                    *(_described(source, name) for name in LOCKS),
                 ],
             },
             "runDetails": {
@@ -84,8 +81,8 @@ def _provenance(source: Path, built: Path, commit: str) -> dict[str, object]:
     }
 
 
-def _described(file: Path) -> dict[str, object]:
-    return {"name": file.name, "digest": {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()}}
+def _described(folder: Path, name: str) -> dict[str, object]:
+    return {"name": name, "digest": {"sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest()}}
 
 
 def _run(command: list[str], folder: Path, **environment: str) -> bytes:
