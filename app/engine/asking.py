@@ -29,7 +29,7 @@ class Asker(msgspec.Struct, frozen=True):
     count: Callable[[TokenUsage], None]
 
     async def __call__(self, question: str, *, images: Sequence[ImagePart] = (), max_tokens: int = 1000) -> str:
-        """See `Ask`."""
+        """Ask the model and return the text of its answer. Raises ToolFailure when the model cannot be asked."""
         try:
             return await self._answer(question, images, max_tokens)
         except (UpstreamError, ApiError) as error:

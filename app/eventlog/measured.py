@@ -35,15 +35,15 @@ class MeasuredEventLog:
         return self._log.read(project_id, response_id, after)
 
     async def exists(self, project_id: str, response_id: str) -> bool:
-        """See the log."""
+        """Ask whether a stream is in the log, timed."""
         return await self._measure("exists", self._log.exists(project_id, response_id))
 
     async def erase(self, project_id: str, response_id: str) -> None:
-        """See the log."""
+        """Erase a stream, timed."""
         await self._measure("erase", self._log.erase(project_id, response_id))
 
     async def aclose(self) -> None:
-        """See the log."""
+        """Close the log, timed."""
         await self._log.aclose()
 
     async def _measure(self, operation: str, work: Awaitable[_T]) -> _T:

@@ -34,15 +34,15 @@ _WORKERS: dict[_Role, Workers] = {"query": Workers(Limits(seconds=30.0), waiting
 
 
 class LocalEmbedder:
-    """See `base.Embedder`."""
+    """Embeddings by the built-in model, in a worker process."""
 
     async def passages(self, texts: Sequence[str]) -> Vectors:
-        """See the port."""
+        """Vectors of passages."""
         data = [await _embed("passage", texts[start : start + _AT_ONCE], "") for start in range(0, len(texts), _AT_ONCE)]
         return Vectors(_MODEL, _DIMENSIONS, b"".join(data))
 
     async def query(self, text: str, *, project: str = "") -> Vectors:
-        """See the port."""
+        """The vector of a query."""
         return Vectors(_MODEL, _DIMENSIONS, await _embed("query", [text], project))
 
     async def aclose(self) -> None:
