@@ -54,7 +54,7 @@ class HttpEmbedder:
         return await self._vectors(texts, _PAUSES)
 
     async def query(self, text: str, *, project: str = "") -> Vectors:
-        """The vector of a query. A request is waiting for it, so there is only one retry. `project` is not used: the server schedules its own work."""
+        """The vector of a query. A request is waiting for it, so there is only one retry. `project` is not used."""
         del project
         return await self._vectors([text], _PAUSES[:1])
 

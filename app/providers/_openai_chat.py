@@ -40,7 +40,7 @@ class ChatProvider:
         return _capabilities(self._dialect, self._facts(model), image_urls=self._fetches_urls)
 
     def encode_messages(self, messages: Sequence[Message], *, reasoning: bool) -> bytes:
-        """The messages as Chat Completions JSON, comma-separated, without brackets. Raises UpstreamError 400 for a file this server cannot take."""
+        """Chat Completions messages as JSON, comma-separated, without brackets. Raises UpstreamError 400 for an unsupported file."""
         return encode_messages(messages, self._dialect, reasoning=reasoning)
 
     async def stream(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]:

@@ -75,7 +75,7 @@ class GuardedFetcher:
             raise FetchRefused(f"The page was not fetched. {error}") from error
 
     async def check(self, url: str) -> None:
-        """Raises FetchRefused unless the address may be fetched. A library that resolves the name again may connect elsewhere: give it `guarded_client`."""
+        """Raises FetchRefused unless the URL may be fetched. A library that resolves names again needs `guarded_client` instead."""
         web = await self._started()
         try:
             async with asyncio.timeout(_LOOK_UP_SECONDS):
