@@ -165,7 +165,7 @@ class _FromUploaded(BaseModel):
 
 def _containers(services: Wired) -> Containers:
     if services.containers is None:
-        raise InvalidRequest("Code cannot be run on this gateway; GATEWAY_SANDBOX says where to run it.", code="containers_off")
+        raise InvalidRequest("Code execution is switched off on this gateway; set GATEWAY_SANDBOX to enable it.", code="containers_off")
     return services.containers
 
 

@@ -19,13 +19,13 @@ _log = logging.getLogger(__name__)
 router = APIRouter(tags=["Operations"])
 
 
-@router.get("/healthz", response_model=Health, summary="Is the process alive?")
+@router.get("/healthz", response_model=Health, summary="Liveness check")
 async def healthz() -> dict[str, str]:
     """Always ok while the process serves."""
     return {"status": "ok"}
 
 
-@router.get("/readyz", response_model=Health, responses=UNREADY, summary="Can it do its work?")
+@router.get("/readyz", response_model=Health, responses=UNREADY, summary="Readiness check")
 async def readyz(request: Request, services: Wired) -> Response:
     """503 while nothing can be written, and as soon as the process has been told to stop.
 

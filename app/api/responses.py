@@ -83,7 +83,7 @@ async def delete_response(response_id: ResponseId, principal: Principal, service
     return ResponseDeleted(id=await services.responses.delete(principal, response_id))
 
 
-@router.get("/v1/responses/{response_id}/input_items", response_model=InputItemList, summary="List what a response was made from")
+@router.get("/v1/responses/{response_id}/input_items", response_model=InputItemList, summary="List the input items of a response")
 async def list_input_items(
     response_id: ResponseId, query: Annotated[ItemsQuery, Query()], principal: Principal, services: Wired
 ) -> Response:

@@ -101,7 +101,7 @@ class SandboxContainers:
 
     async def _read(self, project_id: str, file_id: str, param: str) -> FileContent:
         if self._files is None:
-            raise InvalidRequest("Files are switched off on this gateway; GATEWAY_FILES_DIR says where to keep them.", param=param)
+            raise InvalidRequest("Files are switched off on this gateway; set GATEWAY_FILES_DIR to enable them.", param=param)
         try:
             file = await self._files.read(project_id, file_id)
         except NotFound as error:
