@@ -48,7 +48,7 @@ class ResponseObject(BaseModel):
 
 
 class ResponseDeleted(BaseModel):
-    """The response is gone."""
+    """Confirms that the response was deleted."""
 
     id: str
     object: Literal["response"] = "response"
@@ -93,7 +93,7 @@ class ToolList(BaseModel):
 
 
 class Health(BaseModel):
-    """How the process is."""
+    """The state of the process."""
 
     status: Literal["ok", "ready"]
 

@@ -31,7 +31,7 @@ class MeasuredEventLog:
         await self._measure("append", self._log.append(project_id, response_id, batch))
 
     def read(self, project_id: str, response_id: str, after: int = -1) -> AsyncGenerator[tuple[bytes, ...]]:
-        """As it is: how long a reader waits depends on who writes."""
+        """Read the stream. Not timed: how long a reader waits depends on the writer."""
         return self._log.read(project_id, response_id, after)
 
     async def exists(self, project_id: str, response_id: str) -> bool:

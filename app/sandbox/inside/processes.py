@@ -151,7 +151,7 @@ class Popen:
         return cls
 
     def __enter__(self) -> Popen:
-        """As files are."""
+        """Return the process itself, for use in a `with` statement."""
         return self
 
     def __exit__(self, *_error: object) -> None:
