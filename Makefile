@@ -21,7 +21,7 @@ NODE_READY := $(NODE_TESTS)/node_modules/.package-lock.json
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run sandbox test check format docs coverage bench lock node clean
+.PHONY: help run sandbox test check format docs coverage bench release lock node clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ coverage: $(DEV_READY) $(NODE_READY) ## Run every test and show which lines none
 
 bench: $(DEV_READY) ## Measure, against a simulated upstream
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+release: $(DEV_READY) ## Build the wheel, the sdist, an SBOM and their provenance of the current commit into dist/
+	@$(BIN)/python requirements/release.py dist
 
 lock: ## Resolve the dependencies anew (LOCK_ARGS=--upgrade for newer versions; needs uv)
 	$(UV) pip compile pyproject.toml --group build --universal --generate-hashes --no-emit-index-url --no-header \

@@ -44,7 +44,7 @@ def _opened(settings: Settings) -> Database:
     if file is not None and not file.exists():
         raise ConfigurationError(
             f"database_url: there is no database at {file}. Run this where the gateway runs, or set GATEWAY_DATABASE_URL; "
-            "`responses-gateway serve` makes a new one, and its first key"
+            "`responses-gateway serve` creates a new one with a first key"
         )
     return database
 
@@ -54,7 +54,7 @@ async def _bring_up_to_date(database: Database, settings: Settings) -> None:
     if revision == REVISION:
         return
     if revision is None or not database.embedded:
-        raise ConfigurationError("database_url: the database has not the schema of this version; run `responses-gateway migrate`")
+        raise ConfigurationError("database_url: the database schema is not that of this version; run `responses-gateway migrate`")
     migrate.upgrade_apart(settings.database_url)
 
 
@@ -91,7 +91,7 @@ async def revoke(settings: Settings, key: str) -> bool:
     """Revoke a key by id or prefix; False when there is none."""
     async with key_store(settings) as keys:
         revoked = await keys.revoke(key, int(time.time()))
-    print(f"Revoked {key}; servers notice within seconds." if revoked else f"There is no key '{key}'.")
+    print(f"Revoked {key}; servers reject it within seconds." if revoked else f"There is no key '{key}'.")
     return revoked
 
 

@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "doctor", _doctor, "check database, Redis, upstreams, clock: a line each, with the cure")
     keys = commands.add_parser("keys", help="create, list and revoke API keys").add_subparsers(required=True, metavar="ACTION")
     create = _command(keys, "create", _create_key, "make a key and print it, once")
-    create.add_argument("--project", required=True, type=_name, help="the project it belongs to; made when it does not exist")
+    create.add_argument("--project", required=True, type=_name, help="the project it belongs to; created if it does not exist")
     create.add_argument("--name", type=_name, help="what it is for")
     create.add_argument("--days", type=_days, help="after how many days it expires; without it, never")
     _command(keys, "list", _list_keys, "list keys, without their secrets")

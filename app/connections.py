@@ -285,7 +285,7 @@ class Connection(HttpToolsProtocol):
         if not left or self._mark is None or left < self._mark[1]:
             self._mark = now, left
         elif now - self._mark[0] > self._limits.unread_seconds:
-            _log.info("a client that does not read is cut off")
+            _log.info("disconnected a client that does not read its response")
             self._silence()
             self.transport.abort()
 

@@ -75,7 +75,7 @@ async def _database(settings: Settings) -> Finding:
     finally:
         await database.aclose()
     if file and not file.exists():
-        return Finding("database", ok=True, message=f"not made yet: `responses-gateway serve` makes {file}")
+        return Finding("database", ok=True, message=f"not created yet: `responses-gateway serve` creates {file}")
     return _schema(database.dialect, revision, embedded=file is not None)
 
 
@@ -96,9 +96,9 @@ async def _documents() -> Finding:
     try:
         await reading.text(b"a document", filename="document.txt")
     except UnreadableDocument as error:
-        return Finding(subject, ok=False, message=f"{error} Report it with the log: no document can be read here")
+        return Finding(subject, ok=False, message=f"{error} No document can be read on this machine; report this with the log")
     if missing:
-        cure = "; use a kernel that has it, and a container whose seccomp profile allows it" if sys.platform == "linux" else ""
+        cure = "; use a kernel that supports it, and a container whose seccomp profile allows it" if sys.platform == "linux" else ""
         return Finding(subject, ok=not cure, message=f"are read with limits of time and memory only: no {', no '.join(missing)}{cure}")
     return Finding(subject, ok=True, message="are read in processes without network, files and other processes (seccomp, Landlock)")
 
@@ -134,7 +134,7 @@ async def _redis(url: str) -> Finding:
 async def _upstreams(settings: Settings) -> AsyncGenerator[Finding]:
     chosen = upstreams.configured(settings)
     if not chosen:
-        yield Finding("upstream", ok=True, message="none configured: local servers are looked for, else the demo model serves")
+        yield Finding("upstream", ok=True, message="none configured: a local server is used if one is found, otherwise the demo model")
     for upstream in chosen:
         yield await _upstream(upstream, settings)
         if upstream.base_url.startswith("http"):
@@ -153,7 +153,7 @@ async def _sandbox(settings: Settings) -> Finding:
     finally:
         await sandbox.aclose()
     if isinstance(found, str):
-        return Finding("sandbox", ok=False, message=f"{found} GATEWAY_SANDBOX is the setting; `off` runs no code")
+        return Finding("sandbox", ok=False, message=f"{found} Change GATEWAY_SANDBOX; `off` disables code execution")
     return Finding("sandbox", ok=True, message=f"{found.backend}: {found.summary}")
 
 
@@ -179,4 +179,4 @@ async def _clock(upstream: Upstream) -> Finding:
         return Finding(subject, ok=True, message=f"cannot be compared ({error})")
     if abs(skew) > _MOST_SKEW:
         return Finding(subject, ok=False, message=f"{skew:+.0f} s off: synchronise it (NTP)")
-    return Finding(subject, ok=True, message="in step" if date else "the upstream sends no date")
+    return Finding(subject, ok=True, message="in sync" if date else "the upstream sends no date")

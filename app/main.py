@@ -250,7 +250,7 @@ def _shared_log(settings: Settings, database: Database, metrics: Metrics, stack:
         kind = "redis" if settings.redis_url else "memory" if _alone(settings) else "database"
     if kind == "memory":
         if not _alone(settings):
-            _log.warning("event_log is 'memory': a live stream can be followed only on the replica that makes it")
+            _log.warning("event_log is 'memory': a live stream can be followed only on the replica that generates it")
         return None
     log: EventLog
     if kind == "redis" and settings.redis_url is not None:

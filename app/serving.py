@@ -60,7 +60,7 @@ def serve(settings: Settings) -> int:
 def _warn(settings: Settings) -> None:
     if not settings.authentication:
         _log.warning(
-            "authentication is off: whoever reaches %s:%s may use every model, file and container here", settings.host, settings.port
+            "authentication is off: everyone who can reach %s:%s may use every model, file and container", settings.host, settings.port
         )
     for missing in confinement.lacking():
         _log.warning("documents are read with limits of time and memory only: this machine has no %s", missing)
@@ -184,7 +184,7 @@ async def _first_key(settings: Settings) -> str | None:
     try:
         return await create_first(settings)
     except ConfigurationError as error:
-        _log.warning("no first API key could be made (%s); `responses-gateway keys create` makes one", error)
+        _log.warning("the first API key could not be created (%s); run `responses-gateway keys create`", error)
         return None
 
 

@@ -71,61 +71,72 @@ class Settings(BaseSettings):
         description="The path below which a reverse proxy serves the gateway, for example `/llm`. Requests may arrive with it or "
         "without it; the interactive docs and the OpenAPI schema name it.",
     )
-    workers: int = Field(default=1, ge=1, le=256, description="Processes.")
+    workers: int = Field(default=1, ge=1, le=256, description="Number of worker processes.")
     database_url: str = Field(
         default="sqlite+aiosqlite:///data/gateway.db", description="`sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`."
     )
-    database_pool_size: int = Field(default=20, ge=1, le=1000, description="Connections of each process, and one that writes responses.")
-    database_pool_wait_seconds: float = Field(default=30.0, gt=0, description="How long a request waits for one of them; then 503.")
-    redis_pool_size: int = Field(default=16, ge=1, le=1000, description="Connections of each process, for the cache and for the event log.")
-    redis_url: SecretStr | None = Field(default=None, description="`redis://…`: cache of responses and event log shared by replicas.")
+    database_pool_size: int = Field(
+        default=20, ge=1, le=1000, description="Database connections of each worker; one more is reserved for writing responses."
+    )
+    database_pool_wait_seconds: float = Field(
+        default=30.0, gt=0, description="How long a request waits for a free database connection before it gets a 503."
+    )
+    redis_pool_size: int = Field(
+        default=16, ge=1, le=1000, description="Redis connections of each worker, for the cache and for the event log."
+    )
+    redis_url: SecretStr | None = Field(
+        default=None, description="`redis://…`. Redis caches responses and shares the event log among replicas."
+    )
     admin_key: SecretStr | None = Field(
         default=None, description="A key that is always accepted, for project `admin`; at least 20 characters."
     )
     authentication: bool = Field(
-        default=True, description="False: every request is accepted, as project `default`. Only for a trusted network."
+        default=True, description="If false, every request is accepted as project `default`. Use only on a trusted network."
     )
     allowed_hosts: tuple[str, ...] = Field(
         default=(),
-        description="Without authentication: names by which the gateway may be asked, beside `localhost` and addresses; comma-separated.",
+        description="Without authentication: accepted host names besides `localhost` and IP addresses, comma-separated.",
     )
 
     upstream_base_url: str | None = Field(
-        default=None, description="The one upstream's address; for several use `[[upstreams]]` in the file."
+        default=None, description="Base URL of a single upstream; for several use `[[upstreams]]` in the file."
     )
-    upstream_api_key: SecretStr | None = Field(default=None, description="Its key.")
-    upstream_dialect: Dialect = Field(default="auto", description="Its dialect.")
+    upstream_api_key: SecretStr | None = Field(default=None, description="API key of that upstream.")
+    upstream_dialect: Dialect = Field(default="auto", description="Dialect of that upstream.")
     upstream_timeouts: Timeouts = Field(
-        default_factory=Timeouts, description="Its time limits, in seconds; also those of the upstream that `DASHSCOPE_API_KEY` stands for."
+        default_factory=Timeouts,
+        description="Its timeouts in seconds; they also apply to the upstream that `DASHSCOPE_API_KEY` configures.",
     )
-    upstream_fetches_urls: bool | None = Field(default=None, description="Whether it fetches images by their addresses itself.")
+    upstream_fetches_urls: bool | None = Field(default=None, description="Whether it fetches image URLs itself.")
     upstreams: tuple[Upstream, ...] = Field(default=(), description="Upstreams, in the file: `[[upstreams]]`.")
-    aliases: dict[str, str] = Field(default_factory=dict, description='Model names that stand for others: `alias = "real"`.')
-    models: dict[str, ModelFacts] = Field(default_factory=dict, description="Facts about models that differ from the built-in ones.")
+    aliases: dict[str, str] = Field(default_factory=dict, description='Aliases of model names: `alias = "real"`.')
+    models: dict[str, ModelFacts] = Field(default_factory=dict, description="Model properties that override the built-in ones.")
 
-    retention_days: float = Field(default=7, gt=0, le=3650, description="How long a stored response lives.")
+    retention_days: float = Field(default=7, gt=0, le=3650, description="Days after which a stored response expires.")
     event_log: Literal["auto", "memory", "database", "redis"] = Field(
         default="auto",
-        description="Where live streams can be followed from: this process, or all replicas. "
+        description="Where events of live streams are kept, and so who can follow them: this process, or all replicas. "
         "`auto`: Redis when set, else memory on SQLite with one worker, else the database.",
     )
     sqlite_synchronous: Literal["NORMAL", "FULL"] = Field(
         default="NORMAL",
-        description="NORMAL survives a crash of the gateway; FULL also a power cut, at the price of one fsync a group of writes.",
+        description="NORMAL survives a crash of the gateway; FULL also survives a power failure, at one fsync per group of writes.",
     )
-    response_id_prefix: Literal["", "resp_"] = Field(default="", description="Put before the UUID of response ids; look-ups accept both.")
+    response_id_prefix: Literal["", "resp_"] = Field(
+        default="", description="Prefix of response ids; lookups accept ids with and without it."
+    )
     reasoning_events: Literal["summary", "text"] = Field(
-        default="summary", description="Stream thinking as `reasoning_summary_text` or as `reasoning_text` events."
+        default="summary", description="Stream reasoning as `reasoning_summary_text` or as `reasoning_text` events."
     )
     done_marker: bool = Field(default=False, description="End streams with `data: [DONE]`, after the terminal event.")
     estimate_usage: bool = Field(
-        default=False, description="Where the upstream reports no usage, estimate it and say so (`usage.x_estimated`)."
+        default=False, description="Estimate usage when the upstream reports none, and mark it (`usage.x_estimated`)."
     )
     heartbeat_seconds: float = Field(
         default=15.0,
         gt=0,
-        description="The longest that a stream is silent: then a comment is sent, and a stream whose upstream has not answered yet begins. "
-        "It counts once the request is written for an upstream; listing MCP tools and running approved calls come before.",
+        description="The longest a stream stays silent. Then a comment is sent; a stream whose upstream has not answered yet is started. "
+        "Counted from when the upstream request is ready, after listing MCP tools and running approved calls.",
     )
     cors_origins: tuple[str, ...] = Field(
         default=(),
@@ -134,23 +145,21 @@ class Settings(BaseSettings):
     )
     lenient_user_agents: tuple[str, ...] = Field(
         default=("codex*", "*codex_*"),
-        description="Clients (User-Agent patterns) that always send tools nobody asked for: "
-        "unserved ones are left out with a Warning, not refused.",
+        description="User-Agent patterns of clients that send a fixed set of tools with every request: "
+        "unsupported tools are removed with a Warning header instead of being refused.",
     )
     drain_delay_seconds: float = Field(
         default=0.0,
         ge=0,
-        description="How long requests are still taken after the signal to stop, while `/readyz` says 503: for load balancers to notice.",
+        description="How long requests are still accepted after the stop signal, while `/readyz` returns 503 to load balancers.",
     )
     discover: bool = Field(
-        default=True, description="With no upstream set, look for llama.cpp, Ollama, vLLM and SGLang on their usual local ports."
+        default=True, description="With no upstream set, look for llama.cpp, Ollama, vLLM and SGLang on their default local ports."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Verbosity of the log on standard error.")
-    log_format: Literal["text", "json"] = Field(
-        default="text", description="How a line of the log is written; `json` is one object a line, for programs."
-    )
-    limits: Limits = Field(default_factory=Limits, description="Sizes beyond which a request is refused.")
-    connections: Connections = Field(default_factory=Connections, description="Limits of connections.")
+    log_format: Literal["text", "json"] = Field(default="text", description="Log format; `json` writes one object per line.")
+    limits: Limits = Field(default_factory=Limits, description="Limits on sizes, counts and times.")
+    connections: Connections = Field(default_factory=Connections, description="Limits on HTTP connections.")
 
     tools: dict[str, ToolSettings] = Field(
         default_factory=dict, description="Built-in tools by type, in the file: `[tools.web_search]`; all are `auto` unless named here."
@@ -170,32 +179,34 @@ class Settings(BaseSettings):
     )
     search_base_urls: dict[SearchProvider, str] = Field(
         default_factory=dict[SearchProvider, str],
-        description="Other addresses of search providers, by name: for proxies and compatible servers.",
+        description="Base URLs of search providers, by name, to use a proxy or a compatible server.",
     )
     fetch_allow: tuple[str, ...] = Field(
         default=(),
-        description="Hosts, addresses or networks (`wiki.corp`, `10.1.0.0/16`) that may be fetched though they are not public.",
+        description="Hosts, addresses or networks (`wiki.corp`, `10.1.0.0/16`) that may be fetched although they are private.",
     )
-    fetch_robots: bool = Field(default=True, description="Keep to the robots.txt of the pages that are fetched.")
+    fetch_robots: bool = Field(default=True, description="Respect robots.txt when fetching pages.")
     vision_model: str | None = Field(
-        default=None, description="Model that describes images for `image_search`; default: the request's own model when it takes images."
+        default=None, description="Model that describes images for `image_search`; default: the request's own model if it accepts images."
     )
     sandbox: str = Field(
         default="auto",
-        description="Where `code_interpreter` runs code: `auto` (the best this machine has), `bubblewrap`, `landlock`, `wasi`, "
-        "a sandbox service's URL or `unix:` and the path of its socket, or `off`.",
+        description="Where `code_interpreter` runs code: `auto` (the strongest that works here), `bubblewrap`, `landlock`, `wasi`, "
+        "a sandbox service's URL `unix:` followed by its socket's path, or `off`.",
     )
     sandbox_token: SecretStr | None = Field(default=None, description="The sandbox service's token, when `sandbox` is a service.")
     files_dir: str = Field(
-        default="data/files", description="Where uploaded files are kept: a directory, or `s3://bucket/prefix`; `off` switches files off."
+        default="data/files", description="Where uploaded files are stored: a directory, or `s3://bucket/prefix`; `off` switches files off."
     )
-    files_s3_endpoint: str | None = Field(default=None, description="An S3-compatible server; keys come from the AWS_ variables.")
+    files_s3_endpoint: str | None = Field(
+        default=None, description="URL of an S3-compatible server; credentials come from the AWS_ variables."
+    )
     embeddings_base_url: str | None = Field(
         default=None,
-        description="A server for `/embeddings`, up to and including `/v1`; default: a built-in model.",
+        description="Base URL of an embeddings server, including `/v1`; default: a built-in model.",
     )
-    embeddings_model: str | None = Field(default=None, description="Its model, for example `text-embedding-v4`.")
-    embeddings_api_key: SecretStr | None = Field(default=None, description="Its key.")
+    embeddings_model: str | None = Field(default=None, description="Embeddings model, for example `text-embedding-v4`.")
+    embeddings_api_key: SecretStr | None = Field(default=None, description="API key of the embeddings server.")
     embeddings_built_in: BuiltInEmbedding = Field(
         default="universal-sentence-encoder-multilingual-3",
         description="The built-in model for new vector stores, where no server is set; a filled store keeps its own. The second knows more "

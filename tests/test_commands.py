@@ -188,5 +188,5 @@ def test_an_unwritable_folder_is_said(monkeypatch: pytest.MonkeyPatch, capsys: p
 def test_doctor_finds_nothing_wrong_with_a_fresh_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
 
-    assert f"ok   database: not made yet: `responses-gateway serve` makes {tmp_path}/data/gateway.db" in capsys.readouterr().out
+    assert f"ok   database: not created yet: `responses-gateway serve` creates {tmp_path}/data/gateway.db" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())

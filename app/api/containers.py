@@ -165,7 +165,7 @@ class _FromUploaded(BaseModel):
 
 def _containers(services: Wired) -> Containers:
     if services.containers is None:
-        raise InvalidRequest("Code cannot be run on this gateway; GATEWAY_SANDBOX says where to run it.", code="containers_off")
+        raise InvalidRequest("Code execution is switched off on this gateway; set GATEWAY_SANDBOX to enable it.", code="containers_off")
     return services.containers
 
 
@@ -174,7 +174,7 @@ Wanted = Annotated[Containers, Depends(_containers)]
 
 @router.post("/v1/containers", summary="Create a container")
 async def create_container(body: ContainerCreate, principal: Principal, containers: Wanted) -> ContainerObject:
-    """It can be named in `tools[].container`."""
+    """Its id can be used in `tools[].container`."""
     wanted = NewContainer(
         name=body.name,
         file_ids=tuple(body.file_ids),
@@ -186,7 +186,7 @@ async def create_container(body: ContainerCreate, principal: Principal, containe
 
 @router.get("/v1/containers", summary="List the containers")
 async def list_containers(query: Annotated[ListQuery, Query()], principal: Principal, containers: Wanted) -> ContainerList:
-    """Those that live."""
+    """The project's containers that have not expired, newest first."""
     found = [_shown(each) for each in await containers.list(principal.project_id) if query.name in (None, each.name)]
     data, more = _page(found, query)
     return ContainerList(data=data, first_id=data[0].id if data else None, last_id=data[-1].id if data else None, has_more=more)
@@ -194,20 +194,20 @@ async def list_containers(query: Annotated[ListQuery, Query()], principal: Princ
 
 @router.get("/v1/containers/{container_id}", summary="Get a container")
 async def get_container(container_id: ContainerId, principal: Principal, containers: Wanted) -> ContainerObject:
-    """As long as it lives."""
+    """404 once it has expired."""
     return _shown(await containers.get(principal.project_id, container_id))
 
 
 @router.delete("/v1/containers/{container_id}", summary="Delete a container")
 async def delete_container(container_id: ContainerId, principal: Principal, containers: Wanted) -> ContainerDeleted:
-    """Its variables and files are gone at once."""
+    """Its variables and files are deleted immediately."""
     await containers.delete(principal.project_id, container_id)
     return ContainerDeleted(id=container_id)
 
 
 @router.post("/v1/containers/{container_id}/files", summary="Add a file to a container", openapi_extra=_UPLOAD)
 async def add_container_file(container_id: ContainerId, request: Request, principal: Principal, containers: Wanted) -> ContainerFileObject:
-    """A form with the file, or JSON that names an uploaded one. A form is passed on as it comes."""
+    """Send the file as `multipart/form-data`, or JSON with the `file_id` of an uploaded file. Uploads are streamed to the sandbox."""
     try:
         async with aclosing(request.stream()) as body:
             if (request.headers.get("content-type") or "").startswith("application/json"):
@@ -222,7 +222,7 @@ async def add_container_file(container_id: ContainerId, request: Request, princi
 async def list_container_files(
     container_id: ContainerId, query: Annotated[ListQuery, Query()], principal: Principal, containers: Wanted
 ) -> ContainerFileList:
-    """Everything below /mnt/data, hidden files left out."""
+    """All files below `/mnt/data` except hidden ones."""
     found = [_file(container_id, entry) for entry in await containers.files(principal.project_id, container_id)]
     data, more = _page(found, query)
     return ContainerFileList(data=data, first_id=data[0].id if data else None, last_id=data[-1].id if data else None, has_more=more)
@@ -230,7 +230,7 @@ async def list_container_files(
 
 @router.get("/v1/containers/{container_id}/files/{file_id}", summary="Get a container file's description")
 async def get_container_file(container_id: ContainerId, file_id: FileId, principal: Principal, containers: Wanted) -> ContainerFileObject:
-    """What is known of the file."""
+    """The file's path, size and source."""
     return _file(container_id, await containers.file(principal.project_id, container_id, file_id))
 
 
@@ -243,7 +243,7 @@ async def get_container_file(container_id: ContainerId, file_id: FileId, princip
 async def get_container_file_content(
     container_id: ContainerId, file_id: FileId, principal: Principal, containers: Wanted
 ) -> StreamingResponse:
-    """The bytes. A browser shows pictures and saves everything else: code has made it, perhaps at somebody else's bidding."""
+    """The file's bytes. Browsers display images and download everything else, because the file's content is untrusted."""
     entry = await containers.file(principal.project_id, container_id, file_id)
     path = PurePosixPath(entry.path)
     disposition = "inline" if path.suffix.lower() in _SHOWN_INLINE else attachment(path.name)
@@ -263,13 +263,13 @@ async def get_container_file_content(
 async def delete_container_file(
     container_id: ContainerId, file_id: FileId, principal: Principal, containers: Wanted
 ) -> ContainerFileDeleted:
-    """It is gone at once."""
+    """It is deleted immediately."""
     await containers.delete_file(principal.project_id, container_id, file_id)
     return ContainerFileDeleted(id=file_id)
 
 
 async def _closing(chunks: AsyncGenerator[bytes], size: int) -> AsyncGenerator[bytes]:
-    """No more than was promised, should the file have grown meanwhile."""
+    """The content up to the announced length, in case the file has grown in the meantime."""
     async with aclosing(chunks):
         async for chunk in chunks:
             yield chunk[:size]

@@ -63,7 +63,7 @@ def _services(request: Request) -> Services:
 def _library(request: Request) -> Library:
     library = _services(request).library
     if library is None:
-        raise InvalidRequest("Files are switched off on this gateway; GATEWAY_FILES_DIR says where to keep them.", code="files_off")
+        raise InvalidRequest("Files are switched off on this gateway; set GATEWAY_FILES_DIR to enable them.", code="files_off")
     return library
 
 

@@ -94,7 +94,7 @@ class ListQuery(BaseModel):
 
 @router.post("/v1/files", summary="Upload a file", openapi_extra=_FORM)
 async def create_file(request: Request, principal: Principal, library: Known) -> FileObject:
-    """The form is read as it comes; a file that is larger than allowed is refused, and nothing of it stays."""
+    """Send `multipart/form-data`. The upload is streamed to storage; a file above the size limit is refused and nothing of it is kept."""
     files = library.files
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > files.upload_bytes + _FORM_BYTES:
@@ -112,7 +112,7 @@ async def create_file(request: Request, principal: Principal, library: Known) ->
 
 @router.get("/v1/files", summary="List the files")
 async def list_files(query: Annotated[ListQuery, Query()], principal: Principal, library: Known) -> FileList:
-    """A page of the project's files."""
+    """The project's files, paginated."""
     page = Page(query.limit, query.order, query.after)
     found, more = await library.files.list(principal.project_id, query.purpose, page)
     data = [_shown(record) for record in found]
@@ -121,7 +121,7 @@ async def list_files(query: Annotated[ListQuery, Query()], principal: Principal,
 
 @router.get("/v1/files/{file_id}", summary="Get a file's description")
 async def get_file(file_id: FileId, principal: Principal, library: Known) -> FileObject:
-    """What is known of the file."""
+    """The file's name, size, purpose and times."""
     return _shown(await library.files.get(principal.project_id, file_id))
 
 
@@ -132,7 +132,7 @@ async def get_file(file_id: FileId, principal: Principal, library: Known) -> Fil
     response_class=StreamingResponse,
 )
 async def get_file_content(file_id: FileId, principal: Principal, library: Known) -> StreamingResponse:
-    """The bytes as they were uploaded. A browser saves them and never shows them: they are anybody's."""
+    """The bytes as they were uploaded. Browsers download them and never display them, because their content is untrusted."""
     record, pieces = await library.files.content(principal.project_id, file_id)
     headers = {
         "content-disposition": attachment(record.filename),
@@ -145,14 +145,14 @@ async def get_file_content(file_id: FileId, principal: Principal, library: Known
 
 @router.delete("/v1/files/{file_id}", summary="Delete a file")
 async def delete_file(file_id: FileId, principal: Principal, library: Known) -> FileDeleted:
-    """It goes from every vector store, too."""
+    """The file is also removed from every vector store."""
     await library.files.delete(principal.project_id, file_id)
     library.store_files.wake()
     return FileDeleted(id=file_id)
 
 
 async def _rest(form: UploadForm, staged: Staged, library: Known) -> NewFile:
-    """What the form says beside the file; when it says something wrong, the upload is dropped."""
+    """The form's other fields. If one is invalid, the upload is discarded."""
     try:
         await form.finish()
         return _new(form)

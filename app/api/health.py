@@ -19,15 +19,15 @@ _log = logging.getLogger(__name__)
 router = APIRouter(tags=["Operations"])
 
 
-@router.get("/healthz", response_model=Health, summary="Is the process alive?")
+@router.get("/healthz", response_model=Health, summary="Liveness check")
 async def healthz() -> dict[str, str]:
-    """Always ok while the process serves."""
+    """200 while the process is running."""
     return {"status": "ok"}
 
 
-@router.get("/readyz", response_model=Health, responses=UNREADY, summary="Can it do its work?")
+@router.get("/readyz", response_model=Health, responses=UNREADY, summary="Readiness check")
 async def readyz(request: Request, services: Wired) -> Response:
-    """503 while nothing can be written, and as soon as the process has been told to stop.
+    """503 while the database accepts no writes, and as soon as the process has received a stop signal.
 
     A failing upstream is shown and does not make it unready: every replica would be taken out at the same moment.
     """
@@ -53,5 +53,5 @@ async def _problem(services: Services, *, draining: bool) -> ApiError | None:
 
 @router.get("/metrics", summary="Metrics in the Prometheus format", response_class=PlainTextResponse)
 async def metrics(services: Wired) -> Response:
-    """Everything that is counted."""
+    """All metrics of the gateway."""
     return Response(services.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")

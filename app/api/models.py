@@ -17,7 +17,7 @@ router = APIRouter(tags=["Models"], responses=failures(404), route_class=Checked
 
 @router.get("/v1/models", summary="List the models")
 async def list_models(_principal: Principal, services: Wired) -> ModelList:
-    """What the upstreams list, and the configured aliases."""
+    """The models that the upstreams list, and the configured aliases."""
     return ModelList(data=[_model(model) for model in services.router.models()])
 
 

@@ -48,7 +48,7 @@ class ResponseObject(BaseModel):
 
 
 class ResponseDeleted(BaseModel):
-    """The response is gone."""
+    """Confirms that the response was deleted."""
 
     id: str
     object: Literal["response"] = "response"
@@ -93,7 +93,7 @@ class ToolList(BaseModel):
 
 
 class Health(BaseModel):
-    """How the process is."""
+    """The state of the process."""
 
     status: Literal["ok", "ready"]
 
@@ -102,17 +102,17 @@ class Health(BaseModel):
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": text, "content": _json("Error")}
     for status, text in {
-        400: "The request is wrong; `param` names the place.",
-        401: "No key, or a wrong one.",
-        404: "No such thing, or not yours.",
-        409: "Not in this state.",
+        400: "The request is invalid; `param` names the parameter.",
+        401: "The API key is missing or invalid.",
+        404: "Not found, or it belongs to another project.",
+        409: "Not possible in the current state.",
         413: "The body is too large.",
-        415: "The body's `Content-Encoding` is not taken.",
+        415: "The body's `Content-Encoding` is not supported.",
         429: "Too many requests; see `retry-after`.",
-        500: "A mistake of the gateway.",
+        500: "Internal error of the gateway.",
         502: "The upstream failed.",
-        503: "The gateway, its database or the upstream is overloaded or away.",
-        504: "The upstream took too long.",
+        503: "The gateway, its database or the upstream is overloaded or unavailable.",
+        504: "The upstream timed out.",
     }.items()
 }
 EVENTS: dict[str, Any] = {

@@ -33,7 +33,7 @@ class Openness:
         if len(hosts) > 1:
             raise InvalidRequest("The request has more than one Host header.", code="invalid_http")
         if hosts and not self._is_ours(hosts[0]):
-            message = "This gateway asks for no key, and is not known by this name; GATEWAY_ALLOWED_HOSTS lists the names it is known by."
+            message = "This host name is not allowed while authentication is off; GATEWAY_ALLOWED_HOSTS lists the allowed names."
             raise Forbidden(message, code="host_not_allowed")
         self._check_page(scope, hosts[0] if hosts else "")
         _check_type(scope)
@@ -48,11 +48,11 @@ class Openness:
     def _check_page(self, scope: Scope, host: str) -> None:
         origins = _values(scope, b"origin")
         if any(origin not in self._origins and "*" not in self._origins and origin.partition("://")[2] != host for origin in origins):
-            raise Forbidden("Pages of this origin may not ask here; GATEWAY_CORS_ORIGINS lists those that may.", code="origin_not_allowed")
+            raise Forbidden("This origin is not allowed; GATEWAY_CORS_ORIGINS lists those that are.", code="origin_not_allowed")
         foreign = {"cross-site", "same-site"} & set(_values(scope, b"sec-fetch-site"))
         followed = scope["method"] == "GET" and "navigate" in _values(scope, b"sec-fetch-mode")
         if foreign and not origins and not followed:
-            raise Forbidden("Other sites' pages may not ask here.", code="origin_not_allowed")
+            raise Forbidden("Cross-site requests are not allowed.", code="origin_not_allowed")
 
 
 def _check_type(scope: Scope) -> None:

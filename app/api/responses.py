@@ -51,7 +51,7 @@ class ItemsQuery(BaseModel):
     summary="Get a stored response, or follow its events",
 )
 async def get_response(response_id: ResponseId, query: Annotated[GetQuery, Query()], principal: Principal, services: Wired) -> Response:
-    """The response as it was answered; with `stream=true` its events, the same frames as when it was made."""
+    """The response as it was returned; with `stream=true` its events, identical to those of the original stream."""
     if not query.stream:
         return Response(await services.responses.get(principal, response_id), media_type="application/json")
     frames = await services.responses.follow(principal, response_id, query.starting_after)
@@ -66,28 +66,28 @@ async def get_response(response_id: ResponseId, query: Annotated[GetQuery, Query
 @router.post("/v1/responses/compact", include_in_schema=False)
 @router.post("/v1/responses/input_tokens", include_in_schema=False)
 async def refuse(request: Request, _principal: Principal) -> Response:
-    """Of the SDK's methods, but not served: said in so many words."""
+    """A method of the SDK that this gateway does not support; always a 400."""
     raise InvalidRequest(f"POST {request.url.path} is not served by this gateway.", code="unsupported_endpoint")
 
 
 @router.post("/v1/responses/{response_id}/cancel", include_in_schema=False)
 async def cancel(response_id: ResponseId, principal: Principal, services: Wired) -> Response:
-    """Only background responses can be cancelled, and there are none; the sentence is the original API's."""
+    """Only background responses can be cancelled, and the gateway has none; the message is that of the original API."""
     await services.responses.get(principal, response_id)
     raise InvalidRequest("Cannot cancel a synchronous response.", param="response_id")
 
 
 @router.delete("/v1/responses/{response_id}", response_model=ResponseDeleted, summary="Delete a stored response")
 async def delete_response(response_id: ResponseId, principal: Principal, services: Wired) -> ResponseDeleted:
-    """Its bytes are erased at once; responses that continue it can no longer be continued themselves."""
+    """Its content is erased immediately. Responses that continue it can no longer be continued."""
     return ResponseDeleted(id=await services.responses.delete(principal, response_id))
 
 
-@router.get("/v1/responses/{response_id}/input_items", response_model=InputItemList, summary="List what a response was made from")
+@router.get("/v1/responses/{response_id}/input_items", response_model=InputItemList, summary="List the input items of a response")
 async def list_input_items(
     response_id: ResponseId, query: Annotated[ItemsQuery, Query()], principal: Principal, services: Wired
 ) -> Response:
-    """The conversation so far and this turn's input, a page at a time."""
+    """The conversation before this response and its own input, paginated."""
     page = await services.responses.input_items(principal, response_id, PageQuery(query.limit, query.order, query.after, query.before))
     items = [shown(raw) for raw in page.items]
     body = {

@@ -42,7 +42,7 @@ class StoreExpiry(_Sent):
 
 
 class Static(_Sent):
-    """How a text is cut."""
+    """How a text is split into chunks."""
 
     max_chunk_size_tokens: int = Field(default=800, ge=100, le=4096)
     chunk_overlap_tokens: int = Field(default=400, ge=0)
@@ -55,7 +55,7 @@ class Static(_Sent):
 
 
 class ChunkingStrategy(_Sent):
-    """`auto` is 800 tokens that share 400 with the ones before."""
+    """`auto` is chunks of 800 tokens that overlap by 400."""
 
     type: Literal["auto", "static"]
     static: Static | None = None
@@ -68,7 +68,7 @@ class ChunkingStrategy(_Sent):
 
 
 class NewStoreBody(_Sent):
-    """A vector store to be made."""
+    """A vector store to create."""
 
     name: Text | None = None
     description: Annotated[str, StringConstraints(max_length=_DESCRIPTION)] | None = None
@@ -79,7 +79,7 @@ class NewStoreBody(_Sent):
 
 
 class StoreChangeBody(_Sent):
-    """What to change of a vector store; what is left out stays."""
+    """Changes to a vector store; omitted fields stay unchanged."""
 
     name: Text | None = None
     expires_after: StoreExpiry | None = None
@@ -87,25 +87,25 @@ class StoreChangeBody(_Sent):
 
 
 class NewFileBody(_Sent):
-    """A file to be added."""
+    """A file to add."""
 
     file_id: FileIdText
     attributes: AttributeMap | None = None
     chunking_strategy: ChunkingStrategy | None = None
 
     def new(self) -> NewStoreFile:
-        """For the engine."""
+        """The request in the engine's types."""
         return NewStoreFile(self.file_id, dict(self.attributes or {}), chunking(self.chunking_strategy))
 
 
 class FileChangeBody(_Sent):
-    """What to change of a file in a store."""
+    """Changes to a file in a store."""
 
     attributes: AttributeMap | None
 
 
 class NewBatchBody(_Sent):
-    """Files to be added together: `file_ids`, all alike, or `files`, each with its own."""
+    """Files to add together: `file_ids` with common options, or `files` with options of their own."""
 
     file_ids: list[FileIdText] | None = Field(default=None, min_length=1, max_length=_BATCH_FILES)
     files: list[NewFileBody] | None = Field(default=None, min_length=1, max_length=_BATCH_FILES)
@@ -119,7 +119,7 @@ class NewBatchBody(_Sent):
         return self
 
     def new(self) -> list[NewStoreFile]:
-        """For the engine."""
+        """The request in the engine's types."""
         if self.files is not None:
             return [file.new() for file in self.files]
         cut = chunking(self.chunking_strategy)
@@ -147,7 +147,7 @@ class SearchBody(_Sent):
 
     @property
     def queries(self) -> tuple[str, ...]:
-        """All of them."""
+        """All queries of the request."""
         return (self.query,) if isinstance(self.query, str) else tuple(self.query)
 
 
@@ -161,7 +161,7 @@ class PageQuery(BaseModel):
 
     @property
     def page(self) -> Page:
-        """For the engine."""
+        """The page in the engine's type."""
         return Page(self.limit, self.order, self.after, self.before)
 
 
@@ -206,7 +206,7 @@ class LastError(BaseModel):
 
 
 class StaticStrategy(BaseModel):
-    """How a file is cut."""
+    """How a file was split into chunks."""
 
     type: Literal["static"] = "static"
     static: Static
@@ -261,7 +261,7 @@ class StoreFileList(BaseModel):
 
 
 class StoreDeleted(BaseModel):
-    """The vector store is gone."""
+    """Confirms that the vector store was deleted."""
 
     id: str
     object: Literal["vector_store.deleted"] = "vector_store.deleted"
@@ -269,7 +269,7 @@ class StoreDeleted(BaseModel):
 
 
 class FileRemoved(BaseModel):
-    """The file is out of the vector store."""
+    """Confirms that the file was removed from the vector store."""
 
     id: str
     object: Literal["vector_store.file.deleted"] = "vector_store.file.deleted"
@@ -284,7 +284,7 @@ class TextContent(BaseModel):
 
 
 class FileTexts(BaseModel):
-    """What was read in a file."""
+    """The text of a file."""
 
     object: Literal["vector_store.file_content.page"] = "vector_store.file_content.page"
     data: list[TextContent]
@@ -293,7 +293,7 @@ class FileTexts(BaseModel):
 
 
 class SearchResult(BaseModel):
-    """A passage that fits."""
+    """A matching passage."""
 
     file_id: str
     filename: str
@@ -303,7 +303,7 @@ class SearchResult(BaseModel):
 
 
 class SearchResults(BaseModel):
-    """What fits, best first."""
+    """Matching passages, best first."""
 
     object: Literal["vector_store.search_results.page"] = "vector_store.search_results.page"
     search_query: list[str]
@@ -313,14 +313,14 @@ class SearchResults(BaseModel):
 
 
 def chunking(strategy: ChunkingStrategy | None) -> Chunking:
-    """For the engine."""
+    """The chunking strategy in the engine's type."""
     if strategy is None or strategy.static is None:
         return Chunking()
     return Chunking(strategy.static.max_chunk_size_tokens, strategy.static.chunk_overlap_tokens)
 
 
 def shown_store(store: Store) -> StoreObject:
-    """As the client sees it."""
+    """The store as the API returns it."""
     record = store.record
     return StoreObject(
         id=record.id,
@@ -338,7 +338,7 @@ def shown_store(store: Store) -> StoreObject:
 
 
 def shown_file(file: Attachment) -> StoreFileObject:
-    """As the client sees it."""
+    """The file of a store as the API returns it."""
     return StoreFileObject(
         id=file.file_id,
         created_at=file.created_at,
@@ -353,7 +353,7 @@ def shown_file(file: Attachment) -> StoreFileObject:
 
 
 def shown_batch(batch: Batch) -> BatchObject:
-    """As the client sees it."""
+    """The batch as the API returns it."""
     record = batch.record
     return BatchObject(
         id=record.id,
@@ -365,7 +365,7 @@ def shown_batch(batch: Batch) -> BatchObject:
 
 
 def shown_hit(hit: FileHit) -> SearchResult:
-    """As the client sees it."""
+    """The search result as the API returns it."""
     content = [TextContent(text=hit.text)]
     return SearchResult(file_id=hit.file_id, filename=hit.filename, score=hit.score, attributes=hit.attributes, content=content)
 

@@ -15,6 +15,6 @@ router = APIRouter(tags=["Tools"], responses=failures(), route_class=CheckedRout
 
 @router.get("/v1/tools", response_model=ToolList, summary="List the built-in tools")
 async def list_tools(_principal: Principal, services: Wired) -> Response:
-    """Each with whether it can run here, what to set if it cannot, its price, and an entry for `tools` that works as it stands."""
+    """For each tool: whether it is available, which setting it lacks, its price, and an example entry for `tools`."""
     listed = {"object": "list", "data": await services.catalog.described()}
     return Response(msgspec.json.encode(listed), media_type="application/json")

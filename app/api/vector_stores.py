@@ -31,7 +31,7 @@ _POLL = {"openai-poll-after-ms": "200"}
 
 @router.post("", summary="Create a vector store")
 async def create_vector_store(body: shapes.NewStoreBody, principal: Principal, library: Known) -> shapes.StoreObject:
-    """Empty, or with files that are ingested from now on."""
+    """Creates an empty store, or one with files, which are indexed in the background."""
     new = NewStore(
         name=body.name or "",
         description=body.description,
@@ -45,7 +45,7 @@ async def create_vector_store(body: shapes.NewStoreBody, principal: Principal, l
 
 @router.get("", summary="List the vector stores")
 async def list_vector_stores(query: PageQuery, principal: Principal, library: Known) -> shapes.StoreList:
-    """A page of the project's vector stores."""
+    """The project's vector stores, paginated."""
     found, more = await library.vector_stores.list(principal.project_id, query.page)
     data = [shown_store(store) for store in found]
     return shapes.StoreList(data=data, first_id=data[0].id if data else None, last_id=data[-1].id if data else None, has_more=more)
@@ -53,7 +53,7 @@ async def list_vector_stores(query: PageQuery, principal: Principal, library: Kn
 
 @router.get("/{vector_store_id}", summary="Get a vector store")
 async def get_vector_store(vector_store_id: StoreId, principal: Principal, library: Known) -> shapes.StoreObject:
-    """The vector store and how far it is."""
+    """The vector store and the status of its files."""
     return shown_store(await library.vector_stores.get(principal.project_id, vector_store_id))
 
 
@@ -61,7 +61,7 @@ async def get_vector_store(vector_store_id: StoreId, principal: Principal, libra
 async def update_vector_store(
     vector_store_id: StoreId, body: shapes.StoreChangeBody, principal: Principal, library: Known
 ) -> shapes.StoreObject:
-    """Name, metadata or expiry; what is left out stays, and so does a name that is null."""
+    """Changes name, metadata or expiry. Omitted fields stay unchanged, as does a name that is null."""
     sent = body.model_fields_set
     change = StoreChange(
         name=msgspec.UNSET if body.name is None else body.name,
@@ -73,7 +73,7 @@ async def update_vector_store(
 
 @router.delete("/{vector_store_id}", summary="Delete a vector store")
 async def delete_vector_store(vector_store_id: StoreId, principal: Principal, library: Known) -> shapes.StoreDeleted:
-    """Its files stay files."""
+    """The files themselves are not deleted."""
     await library.vector_stores.delete(principal.project_id, vector_store_id)
     return shapes.StoreDeleted(id=vector_store_id)
 
@@ -82,7 +82,7 @@ async def delete_vector_store(vector_store_id: StoreId, principal: Principal, li
 async def search_vector_store(
     vector_store_id: StoreId, body: shapes.SearchBody, principal: Principal, library: Known
 ) -> shapes.SearchResults:
-    """The passages that fit best. `rewrite_query` is refused: no model takes part in a search."""
+    """The best matching passages. `rewrite_query` is refused, because no model takes part in a search."""
     if body.rewrite_query:
         raise InvalidRequest("'rewrite_query' is not served: send the query as it is.", code="unsupported_parameter", param="rewrite_query")
     query = FileQuery(
@@ -101,7 +101,7 @@ async def search_vector_store(
 async def add_vector_store_file(
     vector_store_id: StoreId, body: shapes.NewFileBody, principal: Principal, library: Known
 ) -> shapes.StoreFileObject:
-    """It is ingested from now on; a file that is there already is ingested again."""
+    """The file is indexed in the background; a file that is already in the store is indexed again."""
     return shown_file(await library.store_files.add(principal.project_id, vector_store_id, body.new()))
 
 
@@ -109,7 +109,7 @@ async def add_vector_store_file(
 async def list_vector_store_files(
     vector_store_id: StoreId, query: FilesQuery, principal: Principal, library: Known
 ) -> shapes.StoreFileList:
-    """A page of them."""
+    """The files of the vector store, paginated."""
     await library.vector_stores.get(principal.project_id, vector_store_id)
     return await _files(library, principal, vector_store_id, query, None)
 
@@ -118,7 +118,7 @@ async def list_vector_store_files(
 async def get_vector_store_file(
     vector_store_id: StoreId, file_id: FileId, principal: Principal, library: Known, response: Response
 ) -> shapes.StoreFileObject:
-    """The file and how far it is."""
+    """The file and its indexing status."""
     response.headers.update(_POLL)
     return shown_file(await library.store_files.get(principal.project_id, vector_store_id, file_id))
 
@@ -127,14 +127,14 @@ async def get_vector_store_file(
 async def update_vector_store_file(
     vector_store_id: StoreId, file_id: FileId, body: shapes.FileChangeBody, principal: Principal, library: Known
 ) -> shapes.StoreFileObject:
-    """In this vector store."""
+    """Changes the file's attributes in this vector store only."""
     attributes = dict(body.attributes or {})
     return shown_file(await library.store_files.describe(principal.project_id, vector_store_id, file_id, attributes))
 
 
 @router.delete("/{vector_store_id}/files/{file_id}", summary="Take a file out of a vector store")
 async def remove_vector_store_file(vector_store_id: StoreId, file_id: FileId, principal: Principal, library: Known) -> shapes.FileRemoved:
-    """It stays a file."""
+    """The file itself is not deleted."""
     await library.store_files.remove(principal.project_id, vector_store_id, file_id)
     return shapes.FileRemoved(id=file_id)
 
@@ -143,7 +143,7 @@ async def remove_vector_store_file(vector_store_id: StoreId, file_id: FileId, pr
 async def get_vector_store_file_content(
     vector_store_id: StoreId, file_id: FileId, principal: Principal, library: Known
 ) -> shapes.FileTexts:
-    """As it is searched, passage by passage."""
+    """The text that is searched, passage by passage."""
     passages = await library.store_files.passages(principal.project_id, vector_store_id, file_id)
     return shapes.FileTexts(data=[shapes.TextContent(text=passage.text) for passage in passages])
 
@@ -152,7 +152,7 @@ async def get_vector_store_file_content(
 async def create_file_batch(
     vector_store_id: StoreId, body: shapes.NewBatchBody, principal: Principal, library: Known
 ) -> shapes.BatchObject:
-    """They are ingested from now on; all are added or none."""
+    """The files are indexed in the background. Either all are added or none."""
     return shown_batch(await library.store_files.add_batch(principal.project_id, vector_store_id, body.new()))
 
 
@@ -160,14 +160,14 @@ async def create_file_batch(
 async def get_file_batch(
     vector_store_id: StoreId, batch_id: BatchId, principal: Principal, library: Known, response: Response
 ) -> shapes.BatchObject:
-    """The batch and how far it is."""
+    """The batch and the status of its files."""
     response.headers.update(_POLL)
     return shown_batch(await library.store_files.batch(principal.project_id, vector_store_id, batch_id))
 
 
 @router.post("/{vector_store_id}/file_batches/{batch_id}/cancel", summary="Cancel a batch of files")
 async def cancel_file_batch(vector_store_id: StoreId, batch_id: BatchId, principal: Principal, library: Known) -> shapes.BatchObject:
-    """What is not done yet will not be."""
+    """Files that are not indexed yet will not be."""
     return shown_batch(await library.store_files.cancel(principal.project_id, vector_store_id, batch_id))
 
 
@@ -175,7 +175,7 @@ async def cancel_file_batch(vector_store_id: StoreId, batch_id: BatchId, princip
 async def list_file_batch_files(
     vector_store_id: StoreId, batch_id: BatchId, query: FilesQuery, principal: Principal, library: Known
 ) -> shapes.StoreFileList:
-    """A page of them."""
+    """The files of the batch, paginated."""
     await library.store_files.batch(principal.project_id, vector_store_id, batch_id)
     return await _files(library, principal, vector_store_id, query, batch_id)
 

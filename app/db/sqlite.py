@@ -80,7 +80,7 @@ class SqliteSink:
 
     @property
     def lost(self) -> bool:
-        """Never: a file does not hang up."""
+        """Never: a file has no connection to lose."""
         return False
 
     async def write(self, rows: Rows) -> None:

@@ -80,14 +80,14 @@ _FORMATS = (
 
 
 def text(content: bytes, filename: str, content_type: str | None) -> str:
-    """See `reading.text`."""
+    """The text of a document; its content, name and type tell the format. Raises UnreadableDocument."""
     told, _, parameters = (content_type or "").partition(";")
     declared = parameters.rpartition("charset=")[2].strip(" \"'") or None
     return _guarded(lambda: _checked(with_note(_read(content, filename, told.strip().lower(), declared))))
 
 
 def article(content: bytes, url: str, content_type: str, charset: str | None) -> Article:
-    """See `reading.article`."""
+    """The main text of a web page, or the whole text of another document. Raises UnreadableDocument."""
     name = unquote(basename(urlsplit(url).path)) or url
     if not _is_page(content, name, content_type):
         return Article(name, _guarded(lambda: _checked(with_note(_read(content, name, content_type, charset)))))

@@ -29,12 +29,12 @@ class Asker(msgspec.Struct, frozen=True):
     count: Callable[[TokenUsage], None]
 
     async def __call__(self, question: str, *, images: Sequence[ImagePart] = (), max_tokens: int = 1000) -> str:
-        """See `Ask`."""
+        """Ask the model and return the text of its answer. Raises ToolFailure when the model cannot be asked."""
         try:
             return await self._answer(question, images, max_tokens)
         except (UpstreamError, ApiError) as error:
             _log.warning("a tool's question was not answered: %s", error)
-            raise ToolFailure("The model that should have helped with this could not be asked.") from error
+            raise ToolFailure("The model needed for this step could not be called.") from error
 
     async def _answer(self, question: str, images: Sequence[ImagePart], max_tokens: int) -> str:
         model = self.vision_model if images and self.vision_model else self.model

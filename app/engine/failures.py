@@ -33,7 +33,7 @@ def to_api(error: UpstreamError) -> ApiError:
 
 
 def store_unavailable() -> ApiError:
-    """The database is away; reading and storing wait for it."""
+    """The database is unavailable; reading and storing wait for it."""
     return Unavailable("The database is unavailable.", code="store_unavailable", retry_after=1.0)
 
 

@@ -37,7 +37,7 @@ class MessageEncoder(Protocol):
     dialect: str
 
     def encode_messages(self, messages: Sequence[Message], *, reasoning: bool) -> bytes:
-        """See Provider."""
+        """The messages in the upstream's own JSON, comma-separated, without brackets; `reasoning` keeps the thinking in."""
         ...
 
 

@@ -98,7 +98,7 @@ class _Claim(msgspec.Struct, frozen=True):
     before: Sequence[asyncio.Event]
 
     async def take(self, characters: int) -> None:
-        """See `_Room.take`; after all that go before."""
+        """Wait until all earlier ones have taken theirs, then take room for `characters`."""
         for earlier in self.before:
             await earlier.wait()
         self.room.take(characters)

@@ -19,7 +19,7 @@ _SHARE_SECONDS = 0.5
 
 
 class HangupWatch:
-    """Cancels the task that made it when the client hangs up.
+    """Cancels the task that made it when the client disconnects.
 
     The task that waits for that is made only for answers that take their time: a quick one is over before it would matter.
     """
@@ -81,7 +81,7 @@ class Runs:
         return self._live.get((project_id, response_id))
 
     def watch(self, wait_for_hangup: Callable[[], Coroutine[Any, Any, None]]) -> HangupWatch:
-        """Cancel the current task when its client hangs up."""
+        """Cancel the current task when its client disconnects."""
         return HangupWatch(asyncio.get_running_loop(), wait_for_hangup)
 
     def every(self, seconds: float, work: Callable[[], Awaitable[object]]) -> None:

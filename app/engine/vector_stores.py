@@ -199,9 +199,7 @@ class VectorStores:
         try:
             return await self._ports.embedder.query(text, model=model, project=project_id)
         except Busy as busy:
-            raise RateLimited(
-                f"The question could not be searched for now. {busy}", code="searches_busy", retry_after=busy.retry_after
-            ) from busy
+            raise RateLimited(f"The search cannot be run now. {busy}", code="searches_busy", retry_after=busy.retry_after) from busy
         except EmbeddingFailed as error:
             raise Unavailable(f"The embedding model did not answer: {error}.", code="embeddings_unavailable", retry_after=1.0) from error
 

@@ -31,19 +31,19 @@ class MeasuredEventLog:
         await self._measure("append", self._log.append(project_id, response_id, batch))
 
     def read(self, project_id: str, response_id: str, after: int = -1) -> AsyncGenerator[tuple[bytes, ...]]:
-        """As it is: how long a reader waits depends on who writes."""
+        """Read the stream. Not timed: how long a reader waits depends on the writer."""
         return self._log.read(project_id, response_id, after)
 
     async def exists(self, project_id: str, response_id: str) -> bool:
-        """See the log."""
+        """Ask whether a stream is in the log, timed."""
         return await self._measure("exists", self._log.exists(project_id, response_id))
 
     async def erase(self, project_id: str, response_id: str) -> None:
-        """See the log."""
+        """Erase a stream, timed."""
         await self._measure("erase", self._log.erase(project_id, response_id))
 
     async def aclose(self) -> None:
-        """See the log."""
+        """Close the log, timed."""
         await self._log.aclose()
 
     async def _measure(self, operation: str, work: Awaitable[_T]) -> _T:

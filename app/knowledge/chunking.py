@@ -48,7 +48,7 @@ class _Piece(NamedTuple):
 
 
 async def split(text: str, *, size: int, overlap: int, project: str) -> list[Passage]:
-    """See `base.Split`; in a worker process. Raises OffloadFailed."""
+    """Split a text into passages of `size` tokens that share `overlap`, in a worker process. Raises OffloadFailed."""
     return await _WORKERS.run(passages, text, size, overlap, project=project)
 
 

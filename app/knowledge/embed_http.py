@@ -40,7 +40,7 @@ _decode = msgspec.json.Decoder(_Answer).decode
 
 
 class HttpEmbedder:
-    """See `base.Embedder`. How long vectors are is learnt from the answers."""
+    """Embeddings by a server that speaks OpenAI's API. The length of vectors is taken from its answers."""
 
     def __init__(self, base_url: str, *, model: str, api_key: str | None) -> None:
         """`base_url`: up to and including `/v1`."""
@@ -50,12 +50,12 @@ class HttpEmbedder:
         self._client: httpx.AsyncClient | None = None
 
     async def passages(self, texts: Sequence[str], *, model: str | None = None) -> Vectors:
-        """See the port. It has one model."""
+        """Vectors of passages, with retries. The server has one model."""
         del model
         return await self._vectors(texts, _PAUSES)
 
     async def query(self, text: str, *, model: str | None = None, project: str = "") -> Vectors:
-        """See the port. Somebody waits for the answer, so there is one more try and no patience. The server takes no turns."""
+        """The vector of a query. A request is waiting for it, so there is only one retry. The server has one model, and takes no turns."""
         del model, project
         return await self._vectors([text], _PAUSES[:1])
 

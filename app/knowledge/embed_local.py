@@ -51,21 +51,21 @@ _WORKERS: dict[Role, Workers] = {"query": Workers(Limits(seconds=30.0), waiting=
 
 
 class LocalEmbedder:
-    """See `base.Embedder`."""
+    """Embeddings by the built-in model, in a worker process."""
 
     def __init__(self, model: str = _USE) -> None:
         """`model`: of stores that have none yet."""
         self._usual = model
 
     async def passages(self, texts: Sequence[str], *, model: str | None = None) -> Vectors:
-        """See the port."""
+        """Vectors of passages."""
         chosen = self._chosen(model)
         step = MODELS[chosen].at_once
         data = [await _embed(chosen, "passage", texts[start : start + step], "") for start in range(0, len(texts), step)]
         return Vectors(chosen, MODELS[chosen].dimensions, b"".join(data))
 
     async def query(self, text: str, *, model: str | None = None, project: str = "") -> Vectors:
-        """See the port."""
+        """The vector of a query."""
         chosen = self._chosen(model)
         return Vectors(chosen, MODELS[chosen].dimensions, await _embed(chosen, "query", [text], project))
 

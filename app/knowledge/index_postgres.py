@@ -37,7 +37,7 @@ _NEAREST = text(
 
 
 class PostgresIndex(SqlPassages):
-    """See `base.PassageIndex`."""
+    """Passages in Postgres: its full-text search, and vectors."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)

@@ -42,7 +42,7 @@ _DROP_VECTORS = text("DELETE FROM passage_index_vectors WHERE number >= :first A
 
 
 class SqliteIndex(SqlPassages):
-    """See `base.PassageIndex`."""
+    """Passages in SQLite: full text by FTS5, vectors in memory."""
 
     def __init__(self, database: Database, *, memory: int) -> None:
         """`memory`: bytes for the vectors of the stores that are searched."""

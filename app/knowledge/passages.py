@@ -74,7 +74,7 @@ class Scope(msgspec.Struct, frozen=True):
 
 
 class SqlPassages(ABC):
-    """See `base.PassageIndex`. What depends on the engine is left to its own class."""
+    """A passage index in SQL; subclasses add what differs between SQLite and Postgres."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -87,7 +87,7 @@ class SqlPassages(ABC):
         attributes: Attributes,
         batches: AsyncIterator[tuple[Sequence[Passage], Vectors]],
     ) -> None:
-        """See the port."""
+        """Store a file's passages and vectors as a draft, then publish them in place of the earlier ones in one transaction."""
         await self._require()
         await self._erase_all(await self._versions(vector_store_id, file_id, ("draft", "gone")))
         row = {"file_id": file_id, "filename": filename, "attributes": msgspec.json.encode(attributes), "state": "draft", "size": 0}
@@ -107,13 +107,13 @@ class SqlPassages(ABC):
         await self._erase_all(earlier)
 
     async def describe(self, vector_store_id: str, file_id: str, attributes: Attributes) -> None:
-        """See the port."""
+        """Replace the attributes of a file's passages."""
         versions = await self._versions(vector_store_id, file_id)
         async with self._transaction() as connection:
             await connection.execute(_among(versions).values(attributes=msgspec.json.encode(attributes)))
 
     async def remove(self, vector_store_id: str, file_id: str | None) -> None:
-        """See the port. Nothing is found any more from the beginning; then it is erased."""
+        """Hide the passages at once, then delete their rows."""
         versions = await self._versions(vector_store_id, file_id)
         if versions:
             await self._require()
@@ -125,7 +125,7 @@ class SqlPassages(ABC):
                 await connection.execute(delete(passage_stores).where(passage_stores.c.vector_store_id == vector_store_id))
 
     async def passages(self, vector_store_id: str, file_id: str) -> Sequence[Passage]:
-        """See the port."""
+        """The passages of a file, in order."""
         found: list[Passage] = []
         for version in await self._versions(vector_store_id, file_id, ("ready",)):
             rows = await fetch(self._database, select(passages).where(belongs(version)).order_by(passages.c.number))
@@ -141,7 +141,7 @@ class SqlPassages(ABC):
         return {row["vector_store_id"]: row["model"] for row in await fetch(self._database, statement)}
 
     async def search(self, search: Search) -> Sequence[Hit]:
-        """See the port."""
+        """The best passages for a query, best first."""
         await self._require()
         scope = await self._scope(search)
         if not scope.size:

@@ -185,7 +185,7 @@ def _cut(
 
 
 def _upsert(new: sqlite.Insert | postgresql.Insert) -> Insert:
-    """A file that is there already begins anew; whoever is ingesting it has lost the job, but keeps the others off until its lease ends."""
+    """Ingest an existing file again. A worker still ingesting it loses the job, but its lease keeps others off until it ends."""
     fresh = ("batch_id", "created_at", "status", "attributes", "chunk_size", "chunk_overlap", "attempts", "owner")
     changed: dict[str, Any] = {name: new.excluded[name] for name in fresh}
     changed["due_at"] = func.coalesce(_a.due_at, 0)

@@ -70,7 +70,7 @@ class SqlJobs:
         self._database = database
 
     async def waiting(self, now: int) -> Sequence[str]:
-        """See the port. A look without a lock: an idle process would ask for SQLite's write lock again and again."""
+        """Projects that have jobs due, longest due first. Read without a lock: idle processes must not compete for SQLite's."""
         return [row["project_id"] for row in await fetch(self._database, _WAITING, {"now": now})]
 
     async def claim(self, owner: str, now: int, until: int, project_id: str) -> Job | None:

@@ -45,7 +45,7 @@ def lacking() -> Sequence[str]:
 
 
 def confine(memory_bytes: int) -> None:
-    """Once, before anything of a stranger is read. Raises OSError where the machine has a filter and it cannot be used."""
+    """Once, before any untrusted input is read. Raises OSError where the machine has a filter and it cannot be used."""
     if sys.platform != "linux":
         return
     from app.sandbox.inside import confine as sandbox  # noqa: PLC0415 - for Linux only

@@ -310,7 +310,7 @@ class HeldArguments:
         self._reader.feed(fragment)
 
     def text(self) -> str:
-        """As they were written."""
+        """The arguments as the model wrote them."""
         return "".join(self._fragments)
 
     def is_right(self) -> bool:

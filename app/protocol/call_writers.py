@@ -61,7 +61,7 @@ class CallWriter:
         return self._arguments.end() is not None
 
     def close(self, status: ItemStatus) -> FunctionCallItem:
-        """See ItemWriter. Raises InvalidArguments."""
+        """Emit the item's remaining events and return it. Raises InvalidArguments."""
         rest = self._arguments.end() if status == "completed" else self._arguments.release()
         if rest is None:
             raise InvalidArguments(self._item.name)
@@ -74,7 +74,7 @@ class CallWriter:
         return item
 
     def cuts(self) -> Sequence[Sequence[Cut]]:
-        """See ItemWriter."""
+        """Where the deltas of each of the item's fields were cut."""
         return [[len(piece) for piece in self._arguments.pieces()]]
 
 
@@ -90,11 +90,11 @@ class CustomCallWriter(HeldCallWriter):
         out.emit(e.ItemAdded, output_index=index, item=item)
 
     def is_right(self) -> bool:
-        """See CallWriter."""
+        """Whether the arguments are valid and hold the tool's input as text."""
         return self._arguments.is_right() and read_text(self._arguments.text()) is not None
 
     def close(self, status: ItemStatus) -> CustomToolCallItem:
-        """See ItemWriter. Raises InvalidArguments."""
+        """Emit the item's remaining events and return it. Raises InvalidArguments."""
         written = self._arguments.text()
         text = read_text(written)
         if text is None and status == "completed":
@@ -109,7 +109,7 @@ class CustomCallWriter(HeldCallWriter):
         return item
 
     def cuts(self) -> Sequence[Sequence[Cut]]:
-        """See ItemWriter."""
+        """Where the deltas of each of the item's fields were cut."""
         return [[]]
 
 

@@ -26,11 +26,11 @@ class ClientToolWriter(HeldCallWriter):
         self._index = index
 
     def is_right(self) -> bool:
-        """See CallWriter."""
+        """Whether the arguments are valid and make an item of this tool."""
         return self._arguments.is_right() and self._payload() is not None
 
     def close(self, status: ItemStatus) -> ClientItem:
-        """See ItemWriter."""
+        """Emit the item's remaining events and return it."""
         payload = self._payload()
         if payload is None:
             if status == "completed":
@@ -45,7 +45,7 @@ class ClientToolWriter(HeldCallWriter):
         return item
 
     def cuts(self) -> Sequence[Sequence[Cut]]:
-        """See ItemWriter."""
+        """Where the deltas of each of the item's fields were cut."""
         return [[]]
 
     def _payload(self) -> Payload | None:

@@ -26,7 +26,7 @@ class PendingHosted(msgspec.Struct):
 
     @property
     def call(self) -> HostedCall:
-        """As it is to be run."""
+        """The call with the arguments it is to be run with."""
         return HostedCall(self.call_id, self.name, "".join(self.fragments))
 
 

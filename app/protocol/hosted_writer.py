@@ -120,7 +120,7 @@ class HostedWriter:
         self._settled = True
 
     def close(self, _status: ItemStatus) -> HostedItem:
-        """See ItemWriter. What was not settled is incomplete, whatever the rest of the response is."""
+        """Emit the item's remaining events and return it. A call that was not settled is incomplete, whatever the response's status."""
         if not self._settled:
             stream = self._spec.arguments
             shown = {stream.field: "".join(self._fragments)} if stream and not self.running else {}
@@ -134,5 +134,5 @@ class HostedWriter:
         return self._item
 
     def cuts(self) -> Sequence[Sequence[Cut]]:
-        """See ItemWriter."""
+        """Where the deltas of each of the item's fields were cut."""
         return [[len(fragment) for fragment in self._fragments]] if self._spec.arguments else []

@@ -35,7 +35,7 @@ class _Function(msgspec.Struct, frozen=True):
 
     upstream: str
     name: str
-    """As its owner calls it."""
+    """The name that the client or the tool uses."""
     namespace: str
     """Without separators that differ; "" for none."""
     own: str

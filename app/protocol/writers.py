@@ -147,14 +147,14 @@ class MessageWriter:
         self._say(text)
 
     def close(self, status: ItemStatus) -> MessageItem:
-        """See ItemWriter."""
+        """Emit the item's remaining events and return it."""
         self._close_part()
         item = MessageItem(self._id, status, tuple(self._parts))
         self._out.emit(e.ItemDone, output_index=self._index, item=item)
         return item
 
     def cuts(self) -> Sequence[Sequence[Cut]]:
-        """See ItemWriter."""
+        """Where the deltas of each of the item's fields were cut."""
         return self._cuts
 
     def _place(self) -> dict[str, Any]:
@@ -214,7 +214,7 @@ class ReasoningWriter:
         self._say(text)
 
     def close(self, status: ItemStatus) -> ReasoningItem:
-        """See ItemWriter."""
+        """Emit the item's remaining events and return it."""
         text = "".join(self._fragments)
         sealed = self._seal(text) if self._seal else msgspec.UNSET
         if self._raw:
@@ -229,7 +229,7 @@ class ReasoningWriter:
         return item
 
     def cuts(self) -> Sequence[Sequence[Cut]]:
-        """See ItemWriter."""
+        """Where the deltas of each of the item's fields were cut."""
         return [[len(fragment) for fragment in self._fragments]]
 
 

@@ -40,11 +40,11 @@ class ChatProvider:
         return _capabilities(self._dialect, self._facts(model), image_urls=self._fetches_urls)
 
     def encode_messages(self, messages: Sequence[Message], *, reasoning: bool) -> bytes:
-        """As the port says. Raises UpstreamError 400 for a file this server cannot take."""
+        """Chat Completions messages as JSON, comma-separated, without brackets. Raises UpstreamError 400 for an unsupported file."""
         return encode_messages(messages, self._dialect, reasoning=reasoning)
 
     async def stream(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]:
-        """As the port says. The last batch holds usage, where reported, and TurnFinished; an answer asked for whole is one batch."""
+        """Run one turn. The last batch holds usage, where reported, and TurnFinished; an answer that is not streamed is one batch."""
         streamed = call.stream or not self._dialect.whole_answers
         body = encode_call(call, self._dialect, self._facts(call.model), stream=streamed)
         expected = EVENTS if streamed else _JSON
@@ -89,11 +89,11 @@ class ChatProvider:
         return last
 
     async def models(self) -> Sequence[UpstreamModel]:
-        """As the port says."""
+        """The models the server lists. Raises UpstreamError."""
         return await list_models(self._client)
 
     async def aclose(self) -> None:
-        """As the port says."""
+        """Close the HTTP connections."""
         await self._client.aclose()
 
 

@@ -56,11 +56,11 @@ class ResponsesProvider:
         )
 
     def encode_messages(self, messages: Sequence[Message], *, reasoning: bool) -> bytes:
-        """As the port says: input items."""
+        """The messages as input items of the Responses API, comma-separated, without brackets."""
         return encode_messages(messages, reasoning=reasoning)
 
     async def stream(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta]]:
-        """As the port says. The last batch holds usage, where reported, and TurnFinished."""
+        """Run one turn. The last batch holds usage, where reported, and TurnFinished."""
         facts, thinking = self._facts(call.model), call.thinking
         if facts.thinking == "never":
             call = msgspec.structs.replace(call, thinking=Thinking())
@@ -86,11 +86,11 @@ class ResponsesProvider:
             reply.close()
 
     async def models(self) -> Sequence[UpstreamModel]:
-        """As the port says."""
+        """The models the server lists. Raises UpstreamError."""
         return await list_models(self._client)
 
     async def aclose(self) -> None:
-        """As the port says."""
+        """Close the HTTP connections."""
         await self._client.aclose()
 
 

@@ -119,7 +119,7 @@ class Interpreter:
                 reply = await asyncio.wait_for(self._ask({"code": code, "seconds": seconds}), seconds + _GRACE_SECONDS)
         except TimeoutError:
             self._end(tape)
-            return Outcome(self._shown(tape), timed_out=True, died="It did not react to being stopped and was ended.")
+            return Outcome(self._shown(tape), timed_out=True, died="It did not stop when asked and was killed.")
         except BaseException:
             self.kill()
             raise

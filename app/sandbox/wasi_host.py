@@ -26,7 +26,7 @@ _RUN = "__import__('sys').modules['app'].notebook.run({!r})"
 
 
 def main(control: int) -> None:
-    """Serve the service on the file descriptor `control` until it hangs up."""
+    """Serve the service on the file descriptor `control` until it closes the connection."""
     with os.fdopen(control, "rb", closefd=False) as requests, os.fdopen(control, "wb", closefd=False) as replies:
         setup = json.loads(requests.readline())
         session = _open(setup)

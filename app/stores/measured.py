@@ -36,35 +36,35 @@ class MeasuredStore:
         await self._measure("check", self._store.check())
 
     async def save(self, record: ResponseRecord) -> None:
-        """See the store."""
+        """Save a response, timed."""
         await self._measure("save", self._store.save(record))
 
     async def get(self, project_id: str, response_id: str, now: int) -> ResponseRecord | None:
-        """See the store."""
+        """Get a response, timed."""
         return await self._measure("get", self._store.get(project_id, response_id, now))
 
     async def chain(self, project_id: str, response_id: str, now: int) -> Sequence[Turn] | None:
-        """See the store."""
+        """Get the turns of a conversation, timed."""
         return await self._measure("chain", self._store.chain(project_id, response_id, now))
 
     async def continuable(self, project_id: str, response_id: str, now: int) -> bool:
-        """See the store."""
+        """Ask whether a response can be continued, timed."""
         return await self._measure("continuable", self._store.continuable(project_id, response_id, now))
 
     async def locate_item(self, project_id: str, item_id: str, now: int) -> str | None:
-        """See the store."""
+        """Find the response that holds an item, timed."""
         return await self._measure("locate_item", self._store.locate_item(project_id, item_id, now))
 
     async def delete(self, project_id: str, response_id: str, now: int) -> bool:
-        """See the store."""
+        """Delete a response, timed."""
         return await self._measure("delete", self._store.delete(project_id, response_id, now))
 
     async def purge(self, now: int, limit: int) -> int:
-        """See the store."""
+        """Remove expired responses, timed."""
         return await self._measure("purge", self._store.purge(now, limit))
 
     async def count_expired(self, now: int) -> int:
-        """See the store."""
+        """Count expired responses, timed."""
         return await self._measure("count_expired", self._store.count_expired(now))
 
     async def _measure(self, operation: str, work: Awaitable[_T]) -> _T:

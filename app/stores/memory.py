@@ -11,7 +11,7 @@ from app.stores.lineage import concatenate, items_of, merged, purged_above
 
 
 class MemoryResponseStore:
-    """Lives and dies with the process."""
+    """Keeps responses in memory until the process ends."""
 
     def __init__(self, *, retention_seconds: int, grace_seconds: int = 0) -> None:
         """`retention_seconds`: how long a tombstone stays. `grace_seconds`: see `SqlResponseStore`."""

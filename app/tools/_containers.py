@@ -32,7 +32,7 @@ class SandboxContainers:
         self._file_bytes = file_bytes
 
     async def create(self, project_id: str, wanted: NewContainer) -> Container:
-        """See `Containers`."""
+        """Start a container with the uploaded files that are asked for."""
         return await self.open(project_id, new_container_id(), wanted, "")
 
     async def open(self, project_id: str, container_id: str, wanted: NewContainer, place: str) -> Container:
@@ -53,55 +53,55 @@ class SandboxContainers:
         return _shown(session)
 
     async def list(self, project_id: str) -> Sequence[Container]:
-        """See `Containers`."""
+        """The project's containers, newest first."""
         with _told():
             return [_shown(session) for session in await self._sandbox.sessions(project_id)]
 
     async def get(self, project_id: str, container_id: str) -> Container:
-        """See `Containers`."""
+        """One container. Raises NotFound."""
         with _told(container_id):
             return _shown(await self._sandbox.session(project_id, container_id))
 
     async def delete(self, project_id: str, container_id: str) -> None:
-        """See `Containers`."""
+        """End the container and remove its files. Raises NotFound."""
         with _told(container_id):
             await self._sandbox.close(project_id, container_id)
 
     async def add(self, project_id: str, container_id: str, filename: str, content: AsyncIterable[bytes]) -> ContainerEntry:
-        """See `Containers`."""
+        """Write a file into the container. Raises NotFound, InvalidRequest for its name, PayloadTooLarge."""
         with _told(container_id, param="file"):
             return _entry(await self._sandbox.put(project_id, container_id, filename, _limited(content, self._file_bytes)))
 
     async def add_uploaded(self, project_id: str, container_id: str, file_id: str) -> ContainerEntry:
-        """See `Containers`."""
+        """Copy an uploaded file into the container. Raises NotFound, PayloadTooLarge, InvalidRequest when there is no such file."""
         await self.get(project_id, container_id)
         return await self._put(project_id, container_id, await self._read(project_id, file_id, "file_id"), "file_id")
 
     async def files(self, project_id: str, container_id: str) -> Sequence[ContainerEntry]:
-        """See `Containers`."""
+        """The container's files, newest first. Raises NotFound."""
         with _told(container_id):
             return [_entry(info) for info in await self._sandbox.files(project_id, container_id)]
 
     async def file(self, project_id: str, container_id: str, file_id: str) -> ContainerEntry:
-        """See `Containers`."""
+        """One file's record. Raises NotFound."""
         with _told(container_id, file_id):
             return _entry(await self._sandbox.file(project_id, container_id, file_id))
 
     async def content(self, project_id: str, container_id: str, file_id: str) -> AsyncGenerator[bytes]:
-        """See `Containers`."""
+        """The file's bytes as they arrive; close the iterator. The first read raises NotFound."""
         with _told(container_id, file_id):
             async with aclosing(self._sandbox.content(project_id, container_id, file_id)) as chunks:
                 async for chunk in chunks:
                     yield chunk
 
     async def delete_file(self, project_id: str, container_id: str, file_id: str) -> None:
-        """See `Containers`."""
+        """Remove a file from the container. Raises NotFound."""
         with _told(container_id, file_id):
             await self._sandbox.remove(project_id, container_id, file_id)
 
     async def _read(self, project_id: str, file_id: str, param: str) -> FileContent:
         if self._files is None:
-            raise InvalidRequest("Files are switched off on this gateway; GATEWAY_FILES_DIR says where to keep them.", param=param)
+            raise InvalidRequest("Files are switched off on this gateway; set GATEWAY_FILES_DIR to enable them.", param=param)
         try:
             file = await self._files.read(project_id, file_id)
         except NotFound as error:

@@ -58,7 +58,7 @@ class GuardedFetcher:
     async def get(
         self, url: str, *, limit: int, seconds: float, accept: Sequence[str] = (), headers: Sequence[tuple[str, str]] = ()
     ) -> Page:
-        """See `Fetcher.get`. `seconds` is for all of it: its turn, look-ups, robots.txt, redirects, the body however slowly it drips."""
+        """Fetch a page. `seconds` covers everything: waiting for a turn, DNS, robots.txt, redirects and the body."""
         return await self.get_for("", url, limit=limit, seconds=seconds, accept=accept, headers=headers)
 
     async def get_for(
@@ -75,7 +75,7 @@ class GuardedFetcher:
             raise FetchRefused(f"The page was not fetched. {error}") from error
 
     async def check(self, url: str) -> None:
-        """See `Fetcher.check`. A library that resolves again can still be led elsewhere: better give it `guarded_client`."""
+        """Raises FetchRefused unless the URL may be fetched. A library that resolves names again needs `guarded_client` instead."""
         web = await self._started()
         try:
             async with asyncio.timeout(_LOOK_UP_SECONDS):
@@ -84,7 +84,7 @@ class GuardedFetcher:
             raise FetchRefused(f"The address was not found within {_LOOK_UP_SECONDS:g} seconds.") from error
 
     def on_behalf(self, project_id: str) -> Fetcher:
-        """See `Fetcher.on_behalf`."""
+        """A fetcher whose requests count against this project's share."""
         return _OnBehalf(self, project_id)
 
     async def aclose(self) -> None:

@@ -36,7 +36,7 @@ class Listing(msgspec.Struct, frozen=True):
     """A server's tools in its own words."""
 
     tools: list[Any]
-    """As they came, whatever they are."""
+    """The entries as received, not validated."""
     forbidden: frozenset[str] = frozenset()
     """Names of those that the protocol forbids to offer: they want arguments in headers that HTTP does not allow."""
     more: bool = False

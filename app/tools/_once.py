@@ -17,7 +17,7 @@ class _Attempt:
 
 
 class Once(Generic[T]):
-    """Whoever needs the value first makes it; all who come meanwhile wait, and share a failure. After one, the next call tries again."""
+    """The first caller computes the value; concurrent callers wait and share a failure. After a failure, the next call tries again."""
 
     def __init__(self, value: T | None = None) -> None:
         """`value`: where it is there already."""

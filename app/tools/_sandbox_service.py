@@ -45,14 +45,14 @@ class RemoteService:
         self._client: httpx.AsyncClient | None = None
 
     async def client(self) -> httpx.AsyncClient:
-        """See `Service`."""
+        """The HTTP client for the service; the same one each time."""
         if self._client is None:
             path = self._url.removeprefix("unix:")
             self._client = _client(self._token, self._url) if path == self._url else _client(self._token, _ANY_URL, socket=path)
         return self._client
 
     async def aclose(self) -> None:
-        """See `Service`."""
+        """Close the connections; the service goes on."""
         if self._client is not None:
             await self._client.aclose()
 
@@ -72,7 +72,7 @@ class LocalService:
 
     @property
     def begun(self) -> bool:
-        """See `Service`."""
+        """Whether the child process has been started."""
         return self._process is not None
 
     @property
@@ -81,7 +81,7 @@ class LocalService:
         return self._process.pid if self._process is not None else None
 
     async def client(self) -> httpx.AsyncClient:
-        """See `Service`."""
+        """The HTTP client for the service, which is started when it is not running. Raises SandboxUnavailable."""
         async with self._lock:
             if self._refusal is not None:
                 raise SandboxUnavailable(self._refusal)
@@ -91,7 +91,7 @@ class LocalService:
             return self._client
 
     async def aclose(self) -> None:
-        """See `Service`."""
+        """Stop the child process and remove its socket."""
         async with self._lock:
             await self._end()
 

@@ -198,7 +198,7 @@ class CodeInterpreter:
         self.containers = SandboxContainers(sandbox, workshop.files, limits.container_file_bytes)
 
     def configure(self, raw: msgspec.Raw, place: str) -> ToolRequest:
-        """See `Tool.configure`."""
+        """Check the entry and its `container`. Raises InvalidRequest naming the parameter."""
         entry = parse_entry(raw, _Entry, place)
         container = entry.container if entry.container is not None else _Auto("auto")
         if isinstance(container, _Auto):
@@ -213,7 +213,7 @@ class CodeInterpreter:
         return ToolRequest(open=begin, echo=echo_raw, names=(_FUNCTION.name,), native=_ENTRY if plain else None)
 
     async def aclose(self) -> None:
-        """See `Tool`; a sandbox service started for this gateway ends."""
+        """Close the connection; a sandbox service that this gateway started is stopped."""
         await self.sandbox.aclose()
 
     async def _open(self, context: ToolContext, container: str | _Auto, place: str) -> ToolSession:

@@ -238,7 +238,7 @@ class _WebExtractor:
         self._size = limits.tool_output_bytes
 
     def configure(self, raw: msgspec.Raw, place: str) -> ToolRequest:
-        """See `Tool.configure`. Takes nothing but `type`."""
+        """Check the entry, which may hold `type` only. Raises InvalidRequest."""
         check_entry(raw, place)
 
         async def begin(context: ToolContext) -> ToolSession:

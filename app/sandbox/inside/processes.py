@@ -55,7 +55,7 @@ def prepare_executor(process: Any) -> None:
             super().__init__(max_workers, "", initializer, initargs)
 
         def map(self, fn: Callable[..., Any], *iterables: Any, timeout: float | None = None, chunksize: int = 1) -> Iterator[Any]:
-            """See `Executor`."""
+            """Apply `fn` to each group of arguments, in chunks."""
             return super().map(fn, *iterables, timeout=timeout, chunksize=chunksize)
 
     process.ProcessPoolExecutor = ProcessPoolExecutor
@@ -92,7 +92,7 @@ def _with_threads(dummy: Any) -> tuple[type, type]:
         pid = os.getpid()
 
         def terminate(self) -> None:
-            """See the class."""
+            """Do nothing: a thread cannot be stopped from outside."""
 
         kill = close = terminate
 
@@ -151,7 +151,7 @@ class Popen:
         return cls
 
     def __enter__(self) -> Popen:
-        """As files are."""
+        """Return the process itself, for use in a `with` statement."""
         return self
 
     def __exit__(self, *_error: object) -> None:
