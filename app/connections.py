@@ -225,7 +225,7 @@ class Connection(HttpToolsProtocol):
         return self.cycle
 
     def _feed(self, piece: bytes | memoryview) -> None:
-        if self.parser is None or self._deaf:
+        if not self.parser or self._deaf:
             return
         if self._in_head:
             if self._head_since is None:

@@ -104,7 +104,7 @@ class Gateway:
             await self._dispatch(scope, path, keys, receive, send)
         finally:
             summary.end(began)
-            log.write_request(summary, routine=path in _ROUTINE and summary.status == _OK)
+            log.write_request(summary, routine=summary.route in _ROUTINE and summary.status == _OK)
 
     async def _dispatch(self, scope: Scope, path: str, keys: int, receive: Receive, send: Send) -> None:
         if keys > 1 or self._openness is not None:
