@@ -135,8 +135,6 @@ class Connection(HttpToolsProtocol):
                 view = memoryview(data)
                 for start in range(0, len(view), self._piece):
                     self._feed(view[start : start + self._piece])
-        except httptools.HttpParserUpgrade:
-            _log.debug("an upgrade is not made; the request is served as it is")
         except (httptools.HttpParserError, _TooMuch):
             refusal = self._refusal or InvalidRequest("The request is not valid HTTP/1.1.", code="invalid_http")
             self._refuse(refusal)
@@ -151,6 +149,8 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Serve the request. As long as its body has not arrived, its answer is to be the connection's last one."""
+        if not self._in_head:
+            return  # it is served already, and its head was repeated to another parser
         self._check_head()
         super().on_headers_complete()
         cycle = self.cycle
@@ -173,6 +173,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The body is here: the connection may be used again."""
+        if self.parser.should_upgrade() and _framing(self.headers):
+            return  # the parser leaves the body to another protocol
         cycle = self.cycle
         cycle.transport = self.transport
         if not cycle.response_started:
@@ -223,23 +225,42 @@ class Connection(HttpToolsProtocol):
         return self.cycle
 
     def _feed(self, piece: bytes | memoryview) -> None:
-        parser = self.parser
-        if parser is None or self._deaf:
+        if not self.parser or self._deaf:
             return
         if self._in_head:
             if self._head_since is None:
                 self._head_since = self.loop.time()
             self._head_bytes += len(piece)
-            parser.feed_data(piece)
+            self._parse(piece)
             if self._in_head and self._head_bytes > self._limits.header_bytes:
                 self._check_head(size=self._head_bytes)
             elif self._head_bytes == 0:  # one or more requests are complete
                 self._head_since = None
         else:
             before = self._body_bytes
-            parser.feed_data(piece)
+            self._parse(piece)
             if not self._in_head:
                 self._check_framing(len(piece), self._body_bytes - before)
+
+    def _parse(self, piece: bytes | memoryview) -> None:
+        """An upgrade, as Java's client proposes it in every first request, is not made: the request is served as HTTP/1.1.
+
+        The parser stops behind the head of such a request; another one goes on from there.
+        """
+        while len(piece):
+            try:
+                self.parser.feed_data(piece)
+            except httptools.HttpParserUpgrade as stop:
+                piece = piece[stop.args[0] :]
+                self._renew_parser()
+            else:
+                return
+
+    def _renew_parser(self) -> None:
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        if not self._in_head:  # the body is still to come
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % _framing(self.headers))
 
     def _check_head(self, size: int = 0) -> None:
         """Raises _TooMuch. `size` is what there is of a head that is not complete."""
@@ -320,6 +341,11 @@ class Connection(HttpToolsProtocol):
         self._left -= size
         if self._left < 0:
             self.transport.close()
+
+
+def _framing(headers: RawHeaders) -> bytes:
+    """The lines that say how a body is delimited; none where there is no body."""
+    return b"".join(b"%b: %b\r\n" % field for field in headers if field[0] in {b"content-length", b"transfer-encoding"})
 
 
 class _TooMuch(Exception):

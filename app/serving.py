@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Sequence
 from types import FrameType
 
 import uvicorn
@@ -16,7 +17,7 @@ from starlette.types import ASGIApp
 
 from app import connections, upstreams
 from app.administration import create_first
-from app.api.gateway import USUAL_MODEL, Gateway
+from app.api.gateway import Gateway, example_of
 from app.db import migrate
 from app.db.engine import Database
 from app.db.location import database_file, obstacle
@@ -47,7 +48,8 @@ def serve(settings: Settings) -> int:
     if app is None:
         from uvicorn.supervisors import Multiprocess  # noqa: PLC0415 - one worker needs no supervisor
 
-        _announce(listener, asyncio.run(_first_key(settings)), USUAL_MODEL)
+        secret = asyncio.run(_first_key(settings))
+        _announce(listener, secret, example_of(asyncio.run(_listed(settings)) if secret else ()))
         with tempfile.TemporaryDirectory(prefix="responses-gateway-") as directory:
             os.environ[DIRECTORY_VARIABLE] = directory  # the workers' counts: a scrape shows their sum
             Multiprocess(config, sockets=[listener]).run()
@@ -186,6 +188,14 @@ async def _first_key(settings: Settings) -> str | None:
     except ConfigurationError as error:
         _log.warning("the first API key could not be created (%s); run `responses-gateway keys create`", error)
         return None
+
+
+async def _listed(settings: Settings) -> Sequence[str]:
+    """The models of the upstreams; the workers, which ask for themselves, have not started."""
+    routes = await upstreams.connect(settings)
+    for route in routes:
+        await route.provider.aclose()
+    return [model.id for route in routes for model in route.models]
 
 
 def _announce(listener: socket.socket, secret: str | None, model: str) -> None:

@@ -133,11 +133,12 @@ def test_a_taken_port_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
 def test_the_first_key_is_made_once(
-    upstream_server: ScriptedUpstream, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    upstream_server: ScriptedUpstream, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, workers: str
 ) -> None:
     def start() -> str:
-        with running_gateway(tmp_path, upstream_server.url, admin_key="", workers="1") as gateway:
+        with running_gateway(tmp_path, upstream_server.url, admin_key="", workers=workers) as gateway:
             pass  # it is told to stop, and has announced itself by then
         return gateway.log()
 
@@ -147,6 +148,7 @@ def test_the_first_key_is_made_once(
     assert main(LIST) == 0
 
     assert "key       sk-" in first
+    assert '"model": "qwen3-8b"' in first
     assert "sk-" not in again
     assert capsys.readouterr().out.count("first key") == 1
 

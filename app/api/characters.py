@@ -87,5 +87,6 @@ def _found(value: Any, place: str) -> Iterator[str]:
 
 def _refusal(place: str | None) -> InvalidRequest:
     shown = _IN_TEXT.sub("\ufffd", place or "")[:_LONGEST_NAME]
-    message = f"Invalid '{shown or 'body'}': text is UTF-8 without NUL (U+0000) and without halves of surrogate pairs (U+D800 to U+DFFF)."
+    characters = "NUL (U+0000) and halves of surrogate pairs (U+D800 to U+DFFF)"
+    message = f"Invalid '{shown or 'body'}': text must not contain {characters}; remove or replace them, also in what tools returned."
     return InvalidRequest(message, code="invalid_value", param=shown or None)

@@ -63,11 +63,14 @@ class CreateResponse:
         except StoreUnavailable as error:
             _log.error("the database is unavailable: %s", error)
             await reply.fail(failures.store_unavailable())
+        except asyncio.CancelledError:  # the time that a stopping server gives to what is under way is over
+            await reply.fail(failures.server_is_stopping())
         except Exception:  # noqa: BLE001 - the last resort: a mistake of ours is an answer too
             _log.exception("request %s failed", request_id)
             await reply.fail(errors.internal(request_id))
-        current.get().status = reply.status
-        self._metrics.answered(_ROUTE, "POST", reply.status)
+        finally:
+            current.get().status = reply.status
+            self._metrics.answered(_ROUTE, "POST", reply.status)
 
     async def _serve(self, scope: Scope, receive: Receive, reply: _Reply) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])

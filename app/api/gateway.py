@@ -64,6 +64,11 @@ _MODEL = "/v1/models/{id}"
 _ID = "{id}"
 
 
+def example_of(models: Sequence[str]) -> str:
+    """One of these to show in an example, the usual one if it is among them or nothing is known."""
+    return models[0] if models and USUAL_MODEL not in models else USUAL_MODEL
+
+
 class Gateway:
     """Serves `/v1/…`, and the same under `/…` and `/openai/v1/…`; each with and without `root_path` before it."""
 
@@ -88,7 +93,7 @@ class Gateway:
     @property
     def example_model(self) -> str:
         """A model that can be asked for, the usual one if nothing is known."""
-        return self.models[0] if self.models and USUAL_MODEL not in self.models else USUAL_MODEL
+        return example_of(self.models)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Dispatch."""
@@ -104,7 +109,7 @@ class Gateway:
             await self._dispatch(scope, path, keys, receive, send)
         finally:
             summary.end(began)
-            log.write_request(summary, routine=path in _ROUTINE and summary.status == _OK)
+            log.write_request(summary, routine=summary.route in _ROUTINE and summary.status == _OK)
 
     async def _dispatch(self, scope: Scope, path: str, keys: int, receive: Receive, send: Send) -> None:
         if keys > 1 or self._openness is not None:

@@ -12,7 +12,7 @@ from app.api import errors
 from app.api.dependencies import Services, Wired
 from app.api.openapi import UNREADY, Health
 from app.engine import failures
-from app.protocol.errors import ApiError, Unavailable
+from app.protocol.errors import ApiError
 from app.stores.base import StoreUnavailable
 
 _log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ async def readyz(request: Request, services: Wired) -> Response:
 
 async def _problem(services: Services, *, draining: bool) -> ApiError | None:
     if draining:
-        return Unavailable("The server is stopping.", code="server_is_stopping", retry_after=1.0)
+        return failures.server_is_stopping()
     try:
         await services.store.check()
     except StoreUnavailable as error:

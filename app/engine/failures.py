@@ -37,6 +37,11 @@ def store_unavailable() -> ApiError:
     return Unavailable("The database is unavailable.", code="store_unavailable", retry_after=1.0)
 
 
+def server_is_stopping() -> ApiError:
+    """The process has been told to stop."""
+    return Unavailable("The server is stopping.", code="server_is_stopping", retry_after=1.0)
+
+
 def inside(error: Exception, response_id: str) -> ResponseError:
     """The `error` of a response that has begun. Of what nobody expected only the log says more."""
     match error:

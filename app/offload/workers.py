@@ -84,7 +84,10 @@ class Workers:
 
     async def _asked(self, project: str, limits: Limits, work: Callable[..., T], arguments: tuple[object, ...]) -> tuple[Answer, object]:
         """Ask a worker. Raises OffloadFailed; then the worker is gone."""
-        process = self._take(project)
+        try:
+            process = self._take(project)
+        except OSError as error:  # of files, processes or memory there are no more
+            raise OffloadFailed(f"the process for it cannot be started ({error.strerror})") from error
 
         def ask() -> tuple[Answer, object]:
             answer = process.call((limits.seconds, limits.cpu_seconds, work, arguments), limits.answer_bytes)

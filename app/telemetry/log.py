@@ -24,6 +24,7 @@ _requests = logging.getLogger(REQUESTS)
 _installed: list[Handler] = []
 """The one that `configure` has made."""
 _encode = msgspec.json.Encoder().encode
+_CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029]")
 _is_plain = re.compile(r"[A-Za-z0-9._:/@+-]+").fullmatch
 
 
@@ -105,6 +106,10 @@ def _quoted(value: str) -> str:
     return value if _is_plain(value) else json.dumps(value)
 
 
+def _escaped(text: str) -> str:
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def _text(summary: RequestSummary) -> str:
     """Written out field by field: a loop over the fields takes twice the time of the whole line."""
     one = summary
@@ -148,6 +153,15 @@ class _TextFormatter(logging.Formatter):
         request_id = current.get().request_id
         record.request = f" [{request_id}]" if request_id else ""
         return super().format(record)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is of logging
+        """In one line: what others have written, as an upstream's error, can forge no other."""
+        record.message = _escaped(record.message.rstrip("\n"))
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - as above
+        """The traceback, whose lines cannot be taken for the log's."""
+        return "\n".join(f"  {_escaped(line)}" for line in super().formatException(ei).split("\n"))
 
 
 class _JsonFormatter(logging.Formatter):

@@ -140,7 +140,7 @@ def _told(container_id: str = "", file_id: str = "", *, param: str | None = None
     except SandboxBusy as error:
         raise RateLimited(str(error), code="sandboxes_busy", retry_after=_RETRY_SECONDS) from error
     except SandboxUnavailable as error:
-        raise Unavailable(str(error)) from error
+        raise Unavailable(str(error), code="sandbox_unavailable") from error
 
 
 def _memory(limit: str | None, param: str) -> int:

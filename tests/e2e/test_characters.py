@@ -32,6 +32,7 @@ def refused(answer: httpx.Response, param: str) -> None:
     error = answer.json()["error"]
     assert (error["type"], error["code"], error["param"]) == ("invalid_request_error", "invalid_value", param)
     assert error["message"].startswith(f"Invalid '{param}'")
+    assert "remove or replace them" in error["message"]
 
 
 def post(path: str, body: Any, *, ascii_only: bool = True) -> dict[str, Any]:

@@ -207,6 +207,29 @@ async def test_a_good_request_is_answered_before_a_bad_one_ends_the_connection(
     assert answer.endswith(b"0\r\n\r\n")
 
 
+@pytest.mark.parametrize("framing", ["Content-Length", "chunked"])
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_proposal_of_another_protocol_is_passed_over(
+    sqlite_gateway: Gateway, upstream: ScriptedUpstream, framing: str, together: bool
+) -> None:
+    """Java's client proposes HTTP/2 in its requests, and its bodies follow in HTTP/1.1."""
+    body = b'{"model":"%b","input":"Hello, old protocol","store":false}' % MODEL.encode()
+    proposal = ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAAA", JSON]
+    if framing == "chunked":
+        length, sent = CHUNKED, b"%x\r\n%b\r\n%x\r\n%b\r\n0\r\n\r\n" % (9, body[:9], len(body) - 9, body[9:])
+    else:
+        length, sent = f"Content-Length: {len(body)}", body
+    start = head("POST", "/v1/responses", *proposal, length, f"Authorization: Bearer {sqlite_gateway.key}")
+    again = head("GET", "/healthz", *proposal)
+    pieces = [start + sent + again + again] if together else [start, sent[:20], sent[20:], again, again]
+    async with connected(sqlite_gateway) as wire:
+        await wire.send(*pieces)
+        answers = [await wire.answer() for _ in range(3)]
+
+    assert [answer.status for answer in answers] == [200, 200, 200]
+    assert upstream.requests[-1].body["messages"][-1]["content"] == "Hello, old protocol"
+
+
 async def test_a_connection_is_used_again(sqlite_gateway: Gateway) -> None:
     async with connected(sqlite_gateway) as wire:
         for fields, body in (((), b""), ((JSON, "Content-Length: 2"), b"{}"), ((JSON, CHUNKED), b"2\r\n{}\r\n0\r\n\r\n")):

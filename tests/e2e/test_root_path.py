@@ -61,3 +61,18 @@ async def test_errors_name_the_whole_path(gateway: Gateway, arrives_with: str) -
 async def test_a_longer_name_is_not_the_prefix(gateway: Gateway) -> None:
     async with gateway.http() as http:
         assert (await http.get(f"{ROOT}s/v1/models")).status_code == 404
+
+
+@both
+async def test_probes_leave_no_lines(gateway: Gateway, arrives_with: str) -> None:
+    before = gateway.log_file.stat().st_size
+    async with gateway.http() as http:
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert (await http.get(f"{arrives_with}{path}")).status_code == 200
+        await http.get(f"{arrives_with}/v1/tools")
+
+    written = gateway.log(before)
+    assert "/v1/tools" in written
+    assert "/healthz" not in written
+    assert "/readyz" not in written
+    assert "/metrics" not in written

@@ -190,6 +190,13 @@ async def test_a_crash_fails_the_call_and_not_the_next(ending: Callable[[], None
     assert await workers.run(size, "next") == 4
 
 
+async def test_a_process_that_cannot_be_started_fails_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.executable", "/nonexistent")
+        with pytest.raises(OffloadFailed, match="the process for it cannot be started"):
+            await Workers(Limits(seconds=30)).run(os.getpid)
+
+
 async def test_what_takes_too_long_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     late = unconfined()
     before = await late.run(pid)

@@ -51,6 +51,18 @@ def test_a_value_cannot_forge_a_field_or_a_line(written: Written) -> None:
     assert "\x1b" not in line
 
 
+def test_what_an_upstream_says_cannot_forge_a_line(written: Written) -> None:
+    log.configure("info", "text")
+    forged = "no\r\n2026-01-01T00:00:00.000Z INFO app.request [req_2] GET /\x1b[2J\x9b\u2028"
+    logging.getLogger("app").warning("upstream failed: %s", forged)
+    logging.getLogger("app").error("It failed", exc_info=ValueError(forged))
+    lines = written.getvalue().split("\n")
+
+    assert r"upstream failed: no\r\n2026-01-01T00:00:00.000Z INFO app.request [req_2] GET /\x1b[2J\x9b\u2028" in lines[0]
+    assert not any(line.startswith("2026-01-01") for line in lines)
+    assert all(line.isprintable() for line in lines)
+
+
 def test_the_same_as_json(written: Written) -> None:
     log.configure("info", "json")
     log.write_request(_summary())
