@@ -188,14 +188,17 @@ class VectorStores:
         totals = await self._ports.stores.totals([record.id for record in records])
         return [Store(record, totals[record.id], _status(record, totals[record.id], self._now())) for record in records]
 
-    async def _by_model(self, store_ids: Sequence[str]) -> Sequence[tuple[str, tuple[str, ...]]]:
-        """The models of the stores that have passages, each with its stores: vectors of one are never compared with another's."""
-        stores: dict[str, tuple[str, ...]] = {}
+    async def _by_model(self, store_ids: Sequence[str]) -> Sequence[tuple[str | None, tuple[str, ...]]]:
+        """The models of the stores that have passages, each with its stores: vectors of one are never compared with another's.
+
+        Where none has any, the usual model is asked all the same: that it does not answer is to be told.
+        """
+        stores: dict[str | None, tuple[str, ...]] = {}
         for store_id, model in (await self._ports.index.models(store_ids)).items():
             stores[model] = (*stores.get(model, ()), store_id)
-        return list(stores.items())
+        return list(stores.items()) or [(None, tuple(store_ids))]
 
-    async def _embedded(self, project_id: str, text: str, model: str) -> Vectors:
+    async def _embedded(self, project_id: str, text: str, model: str | None) -> Vectors:
         try:
             return await self._ports.embedder.query(text, model=model, project=project_id)
         except Busy as busy:
