@@ -55,12 +55,12 @@ class Watch:
             loop.call_later(_LOOK_SECONDS, self._look, loop, connections)
 
     def _look(self, loop: asyncio.AbstractEventLoop, connections: set[Connection]) -> None:
+        self._running = False
+        if connections:
+            self.begin(loop, connections)  # first: one connection's failure must not end the looking
         now = loop.time()
         for connection in tuple(connections):
             connection.look(now)
-        self._running = False
-        if connections:
-            self.begin(loop, connections)
 
 
 def protocol(limits: Connections) -> type[asyncio.Protocol]:

@@ -48,17 +48,36 @@ def _chart(root: Any) -> Iterator[str]:
     """Its title, and a table with a column a series."""
     title = _line(root.find(".//{*}title"))
     series = list(root.iter("{*}ser"))
-    columns = [_points(series[0].find("{*}cat") if series else None), *(_points(one.find("{*}val")) for one in series)]
-    names = ["", *(_line(one.find("{*}tx")) for one in series)]
+    names, columns = _scattered(series) if any(one.find("{*}xVal") is not None for one in series) else _categorised(series)
     rows = [[column[place] if place < len(column) else "" for column in columns] for place in range(max(map(len, columns)))]
     yield "\n\n".join(filter(None, [f"[Chart{': ' if title else ''}{title}]", _markdown.table([names, *rows]) if rows else ""]))
 
 
+_Columns = tuple[list[str], list[list[str]]]
+"""Their names, and the columns."""
+
+
+def _categorised(series: list[Any]) -> _Columns:
+    names = ["", *(_line(one.find("{*}tx")) for one in series)]
+    return names, [_points(series[0].find("{*}cat") if series else None), *(_points(one.find("{*}val")) for one in series)]
+
+
+def _scattered(series: list[Any]) -> _Columns:
+    """Each series has its own x, and bubbles have a size."""
+    axes = [(one, axis) for one in series for axis in ("xVal", "yVal", "bubbleSize") if one.find(f"{{*}}{axis}") is not None]
+    names = [f"{_line(one.find('{*}tx'))} {axis.removesuffix('Val')}".strip() for one, axis in axes]
+    return names, [_points(one.find(f"{{*}}{axis}")) for one, axis in axes]
+
+
 def _points(values: Any | None) -> list[str]:
-    if values is None:
-        return []
-    points = values.findall(".//{*}pt")[:_MOST_POINTS]
-    return [str(point.findtext("{*}v") or "") for point in points]
+    """By their numbers: blank ones are left out of the file."""
+    found: dict[int, str] = {}
+    points: list[Any] = [] if values is None else values.findall(".//{*}pt")
+    for point in points[:_MOST_POINTS]:
+        place = str(point.get("idx") or "")
+        if place.isdecimal() and len(place) <= len(str(_MOST_POINTS)) and int(place) < _MOST_POINTS:
+            found.setdefault(int(place), str(point.findtext("{*}v") or ""))  # the innermost level of categories comes first
+    return [found.get(place, "") for place in range(max(found, default=-1) + 1)]
 
 
 def _line(parent: Any | None) -> str:
@@ -68,7 +87,7 @@ def _line(parent: Any | None) -> str:
 
 
 def _paragraphs(parent: Any) -> Iterator[str]:
-    for paragraph in parent.iter("{http://schemas.openxmlformats.org/drawingml/2006/main}p"):
+    for paragraph in parent.iter("{*}p"):
         if line := "".join(str(text.text or "") for text in paragraph.iter("{*}t")).strip():
             yield line
 

@@ -206,6 +206,8 @@ class ResponseMeter:
         seconds, usage, summary = self._clock() - self._began, response.usage, current.get()
         self._metrics.responded(response, seconds, self._code, self._where, stream=self._stream)
         summary.outcome = response.status
+        if self._first is not None:
+            summary.upstream = self._where[1]  # what a tool asked may have failed elsewhere since
         summary.tool_calls = sum(_is_call(item) for item in response.output)
         if usage is None:
             return

@@ -27,7 +27,7 @@ class MeasuredEventLog:
         self._note = note
 
     async def append(self, project_id: str, response_id: str, batch: Batch) -> None:
-        """Measured, as what is not a stream."""
+        """Append a batch, timed."""
         await self._measure("append", self._log.append(project_id, response_id, batch))
 
     def read(self, project_id: str, response_id: str, after: int = -1) -> AsyncGenerator[tuple[bytes, ...]]:
@@ -43,7 +43,7 @@ class MeasuredEventLog:
         await self._measure("erase", self._log.erase(project_id, response_id))
 
     async def aclose(self) -> None:
-        """Close the log, timed."""
+        """Close the log."""
         await self._log.aclose()
 
     async def _measure(self, operation: str, work: Awaitable[_T]) -> _T:

@@ -126,8 +126,11 @@ class Stage:
 
     def drop_volume(self, volume: Volume) -> None:
         """Remove it with all that is in it; nothing may run in it any more."""
-        if self.private:
-            mounts.unmount(volume.root)
+        try:
+            if self.private:
+                mounts.unmount(volume.root)
+        except OSError as error:
+            _log.error("files of a session stay in %s: %s", volume.root, error)
         _remove(volume.root)
         if volume.user is not None:
             self._users.add(volume.user)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import stat
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Set
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -79,9 +79,10 @@ def clear(root: Path) -> None:
 
 def keep(root: Path, kept: Mapping[str, Entry]) -> None:
     """Remove what is not, unchanged, in `kept`; nothing may run in it any more. Raises OSError."""
+    holders = {path[:at] for path in kept for at, letter in enumerate(path) if letter == "/"}
     top = os.open(root, _DIRECTORY)
     try:
-        _keep(top, "", kept)
+        _keep(top, "", kept, holders)
     finally:
         os.close(top)
 
@@ -172,7 +173,8 @@ def _some(directory: int) -> list[tuple[str, bool]]:
         return [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in islice(entries, _BATCH)]
 
 
-def _keep(directory: int, prefix: str, kept: Mapping[str, Entry]) -> None:
+def _keep(directory: int, prefix: str, kept: Mapping[str, Entry], holders: Set[str]) -> None:
+    """`holders`: the directories that hold what is kept."""
     with os.scandir(directory) as entries:
         found = list(entries)
     for entry in found:
@@ -187,8 +189,8 @@ def _keep(directory: int, prefix: str, kept: Mapping[str, Entry]) -> None:
             continue
         with _entered(entry.name, directory) as inner:
             os.fchmod(inner, 0o700)
-            if any(name.startswith(f"{path}/") for name in kept):
-                _keep(inner, f"{path}/", kept)
+            if path in holders:
+                _keep(inner, f"{path}/", kept, holders)
             else:
                 _clear(inner)
         with suppress(OSError):  # not empty: something in it is kept

@@ -20,7 +20,7 @@ class Note(Protocol):
 
 
 class MeasuredStore:
-    """A store before the store."""
+    """Passes every call on to a store, and notes how long it took."""
 
     def __init__(self, store: ResponseStore, note: Note) -> None:
         self._store = store
@@ -32,7 +32,7 @@ class MeasuredStore:
         return self._store.doubtful
 
     async def check(self) -> None:
-        """Measured, as everything below."""
+        """Check that the store can be written, timed."""
         await self._measure("check", self._store.check())
 
     async def save(self, record: ResponseRecord) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -23,6 +25,8 @@ REQUESTS = "app.request"
 _requests = logging.getLogger(REQUESTS)
 _installed: list[Handler] = []
 """The one that `configure` has made."""
+_WRITE_SECONDS = 0.01
+"""How long the first of the waiting lines waits."""
 _encode = msgspec.json.Encoder().encode
 _CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029]")
 _is_plain = re.compile(r"[A-Za-z0-9._:/@+-]+").fullmatch
@@ -37,6 +41,8 @@ class Handler(logging.StreamHandler[Any]):
         self.setFormatter(_JsonFormatter() if form == "json" else _TextFormatter())
         self._line = _json_line if form == "json" else _text_line
         self._repeats = Repeats(clock)
+        self._waiting: list[str] = []
+        """Lines of requests that are written together."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record unless it is a repeat."""
@@ -47,18 +53,26 @@ class Handler(logging.StreamHandler[Any]):
             self.handleError(record)
             return
         if admitted:
+            self.flush()
             super().emit(record)
 
+    def flush(self) -> None:
+        """Write what waits."""
+        lines, self._waiting = self._waiting, []
+        if lines:
+            with suppress(OSError, ValueError):  # a full disk or a closed pipe must not end a request, and cannot be told of
+                self.stream.write("".join(lines))
+        super().flush()
+
     def write_request(self, summary: RequestSummary) -> None:
-        """Write a request's line. It makes no record, whose cost is that of the whole line."""
+        """Write a request's line, in a moment: to write costs more than the line. It makes no record, whose cost is that of the line."""
         self._tell_repeats()
-        line = self._line(summary)
-        try:  # `suppress` would cost as much as the formatting of the time
-            self.stream.write(line)
-            if not self.stream.line_buffering:  # as standard error is
-                self.stream.flush()
-        except (OSError, ValueError):
-            pass  # a full disk or a closed pipe must not end the request, and cannot be told of
+        self._waiting.append(self._line(summary))
+        if len(self._waiting) == 1:
+            try:
+                asyncio.get_running_loop().call_later(_WRITE_SECONDS, self.flush)
+            except RuntimeError:  # nothing runs that would come back to it
+                self.flush()
 
     def _tell_repeats(self) -> None:
         if self._repeats.due:

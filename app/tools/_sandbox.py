@@ -83,21 +83,21 @@ class Sandbox:
         now = time.monotonic()
         if not self._packages and self._service.begun and now >= self._ask_again:
             self._ask_again = now + _ASK_AGAIN_SECONDS
-            with suppress(SandboxUnavailable):
-                self._packages = (await self._health()).packages
+            with suppress(SandboxUnavailable, SandboxRefused, NotThere):
+                self._packages = (await self.health(_HEALTH_SECONDS)).packages
         return self._packages
 
     async def open(self, owner: str, session_id: str, wanted: NewSession) -> SessionInfo:
         """The session of this id, made if there is none."""
         return await self._ask(owner, "PUT", _session(session_id), SessionInfo, content=msgspec.json.encode(wanted))
 
-    async def health(self) -> Health:
-        """That it runs, and how it confines; a service of this gateway's own is started for that."""
+    async def health(self, seconds: float = _ANSWER_SECONDS) -> Health:
+        """That it runs, and how it confines; a service of this gateway's own is started for that. `seconds`: for the answer."""
         import httpx  # noqa: PLC0415 - as below
 
         client = await self._service.client()
         try:
-            response = await client.get("/v1/health")
+            response = await client.get("/v1/health", timeout=seconds)
             if response.is_error:
                 raise _failure(response.content)
             return msgspec.json.decode(response.content, type=Health)
@@ -160,16 +160,6 @@ class Sandbox:
             return msgspec.json.decode(body or b"null", type=kind)
         except msgspec.MsgspecError as error:
             raise SandboxUnavailable("The sandbox service answers in another version's words.") from error
-
-    async def _health(self) -> Health:
-        import httpx  # noqa: PLC0415 - as below
-
-        client = await self._service.client()
-        try:
-            response = await client.get("/v1/health", timeout=_HEALTH_SECONDS)
-            return msgspec.json.decode(response.content, type=Health)
-        except (httpx.HTTPError, msgspec.MsgspecError) as error:
-            raise SandboxUnavailable("The sandbox service does not answer.") from error
 
     @asynccontextmanager
     async def _asked(
