@@ -9,7 +9,7 @@ import openpyxl  # pyright: ignore[reportMissingModuleSource] - ships no types
 import pptx
 import pytest
 from openpyxl.comments import Comment  # pyright: ignore[reportMissingModuleSource] - as above
-from pptx.chart.data import CategoryChartData
+from pptx.chart.data import BubbleChartData, CategoryChartData, XyChartData
 from pptx.enum.chart import XL_CHART_TYPE
 
 from app.documents import reading
@@ -27,30 +27,55 @@ def word(text: str = "text") -> bytes:
     return saved(document)
 
 
-def chart() -> bytes:
+def chart(kind: XL_CHART_TYPE, data: Any, title: str = "") -> bytes:
     """A chart as Office writes it."""
     presentation = pptx.Presentation()
-    data: Any = CategoryChartData()
-    data.categories = ["Q1", "Q2"]
-    data.add_series("Sales", (1.5, 2.5))
-    data.add_series("Costs", (1, None))
     slide: Any = presentation.slides.add_slide(presentation.slide_layouts[6])
-    shown = slide.shapes.add_chart(XL_CHART_TYPE.COLUMN_CLUSTERED, 0, 0, 100, 100, data).chart
-    shown.has_title = True
-    shown.chart_title.text_frame.text = "营业额"
+    shown = slide.shapes.add_chart(kind, 0, 0, 100, 100, data).chart
+    shown.has_title = bool(title)
+    if title:
+        shown.chart_title.text_frame.text = title
     content = saved(presentation)
     return part(content, str(shown.part.partname).removeprefix("/"))
 
 
 async def test_a_chart_is_a_table_under_its_title() -> None:
-    content = with_part(word(), "word/charts/chart1.xml", chart())
+    data: Any = CategoryChartData()
+    data.categories = ["Q1", "Q2"]
+    data.add_series("Sales", (1.5, 2.5))
+    data.add_series("Costs", (1, None))
+    content = with_part(word(), "word/charts/chart1.xml", chart(XL_CHART_TYPE.COLUMN_CLUSTERED, data, "营业额"))
     assert await reading.text(content, filename="a.docx") == (
         "text\n\n[Chart: 营业额]\n\n|  | Sales | Costs |\n| --- | --- | --- |\n| Q1 | 1.5 | 1 |\n| Q2 | 2.5 |  |"
     )
 
 
-async def test_a_diagram_is_a_list() -> None:
-    diagram = f"<d {_A}><a:p><a:r><a:t>plan</a:t></a:r></a:p><a:p><a:r><a:t>do</a:t></a:r></a:p></d>"
+async def test_a_blank_point_of_a_chart_keeps_its_place() -> None:
+    data: Any = CategoryChartData()
+    data.categories = ["Jan", "Feb", "Mar"]
+    data.add_series("Sales", (10, None, 30))
+    content = with_part(word(), "word/charts/chart1.xml", chart(XL_CHART_TYPE.LINE, data))
+    assert (await reading.text(content, filename="a.docx")).endswith("| Jan | 10 |\n| Feb |  |\n| Mar | 30 |")
+
+
+async def test_scattered_points_and_bubbles_have_their_axes() -> None:
+    points: Any = XyChartData()
+    one, other = points.add_series("one"), points.add_series("other")
+    one.add_data_point(1, 2.5)
+    other.add_data_point(3, 4)
+    content = with_part(word(), "word/charts/chart1.xml", chart(XL_CHART_TYPE.XY_SCATTER, points))
+    assert (await reading.text(content, filename="a.docx")).endswith(
+        "| one x | one y | other x | other y |\n| --- | --- | --- | --- |\n| 1 | 2.5 | 3 | 4 |"
+    )
+    bubbles: Any = BubbleChartData()
+    bubbles.add_series("all").add_data_point(1, 2, 7)
+    content = with_part(word(), "word/charts/chart1.xml", chart(XL_CHART_TYPE.BUBBLE, bubbles))
+    assert (await reading.text(content, filename="a.docx")).endswith("| 1 | 2 | 7 |")
+
+
+@pytest.mark.parametrize("names", [_A, 'xmlns:a="http://purl.oclc.org/ooxml/drawingml/main"'])
+async def test_a_diagram_is_a_list(names: str) -> None:
+    diagram = f"<d {names}><a:p><a:r><a:t>plan</a:t></a:r></a:p><a:p><a:r><a:t>do</a:t></a:r></a:p></d>"
     content = with_part(word(), "word/diagrams/data1.xml", diagram.encode())
     assert await reading.text(content, filename="a.docx") == "text\n\n[Diagram]\n- plan\n- do"
 
