@@ -59,12 +59,16 @@ class Asker(msgspec.Struct, frozen=True):
         async def build(_route: object) -> ModelCall:
             return call
 
-        _, batch, rest = await self.router.open(target, build)
+        route, batch, rest = await self.router.open(target, build)
         reader = Reader(Manner(unopened="possible", thinking_off=call.thinking.enabled is False))
         async with aclosing(rest):
             deltas = list(reader.read(batch))
-            async for batch in rest:
-                deltas += reader.read(batch)
+            try:
+                async for batch in rest:
+                    deltas += reader.read(batch)
+            except UpstreamError as error:
+                self.router.note_failure(route, error)
+                raise
         deltas += reader.flush()
         for delta in deltas:
             if isinstance(delta, TokenUsage):

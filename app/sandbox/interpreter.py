@@ -95,7 +95,15 @@ class Interpreter:
                 raise InterpreterFailed(f"{plan.command[0]} does not start: {error.strerror}") from error
             finally:
                 os.close(printed)
-        interpreter = cls(process, output, await asyncio.open_unix_connection(sock=ours, limit=_REPLY_BYTES))
+        try:
+            control = await asyncio.open_unix_connection(sock=ours, limit=_REPLY_BYTES)
+        except BaseException:  # whoever wanted it has gone
+            process.kill()
+            process.wait()
+            os.close(output)
+            ours.close()
+            raise
+        interpreter = cls(process, output, control)
         interpreter._data = plan.data
         try:
             await interpreter._confine(plan)

@@ -110,10 +110,17 @@ class Stage:
     def make_volume(self, size: int, *, own_user: bool) -> Volume:
         """An empty volume of `size` bytes, for a user of its own where root can choose. Raises OSError."""
         place = self._places.pop() if self._places is not None else None
+        user = self._users.pop() if self._privileged and own_user else None
+        try:
+            return self._volume(place, user, size)
+        except BaseException:
+            self._give_back(place, user)
+            raise
+
+    def _volume(self, place: Path | None, user: int | None, size: int) -> Volume:
         root = (place or self.root) / secrets.token_hex(16)  # of others' it must not be found by trying names
         root.mkdir()
         root.chmod(_SEARCH_ONLY)
-        user = self._users.pop() if self._privileged and own_user else None
         if self.private:
             mounts.mount_memory(root, f"size={size},nr_inodes={trees.MAX_ENTRIES},mode={_SEARCH_ONLY:o}")
         hard = self.private or (place is not None and _size(place) <= size * _NEARLY)
@@ -124,6 +131,12 @@ class Stage:
                 os.chown(directory, user, user)
         return volume
 
+    def _give_back(self, place: Path | None, user: int | None) -> None:
+        if user is not None:
+            self._users.add(user)
+        if self._places is not None and place is not None:
+            self._places.append(place)
+
     def drop_volume(self, volume: Volume) -> None:
         """Remove it with all that is in it; nothing may run in it any more."""
         try:
@@ -132,10 +145,7 @@ class Stage:
         except OSError as error:
             _log.error("files of a session stay in %s: %s", volume.root, error)
         _remove(volume.root)
-        if volume.user is not None:
-            self._users.add(volume.user)
-        if self._places is not None and volume.place is not None:
-            self._places.append(volume.place)
+        self._give_back(volume.place, volume.user)
 
     def close(self) -> None:
         """Remove everything."""

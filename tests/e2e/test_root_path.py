@@ -71,7 +71,7 @@ async def test_probes_leave_no_lines(gateway: Gateway, arrives_with: str) -> Non
             assert (await http.get(f"{arrives_with}{path}")).status_code == 200
         await http.get(f"{arrives_with}/v1/tools")
 
-    written = gateway.log(before)
+    written = await gateway.logged("/v1/tools", before)
     assert "/v1/tools" in written
     assert "/healthz" not in written
     assert "/readyz" not in written

@@ -20,7 +20,7 @@ from app.tools.base import FetchRefused, Page
 
 VALIDATOR = Validator()
 NO_TOOLS = Catalog((), {}, {})
-Turn = Sequence[Sequence[Delta]] | UpstreamError
+Turn = Sequence[Sequence[Delta] | UpstreamError] | UpstreamError
 """The batches of one answer, or the failure before the first."""
 
 
@@ -57,6 +57,8 @@ class ScriptedProvider:
             raise turn
         try:
             for batch in turn:
+                if isinstance(batch, UpstreamError):
+                    raise batch
                 yield batch
         finally:
             self.closed += 1

@@ -25,7 +25,8 @@ class Asking:
     def __init__(self, *turns: Turn, vision: str | None = None, can: Capabilities | None = None) -> None:
         self.provider = ScriptedProvider(*turns, can=can)
         self.counted: list[TokenUsage] = []
-        router = Router([Route(self.provider)], {"alias": "real"}, lambda _, __: None)
+        self.failed: list[str] = []
+        router = Router([Route(self.provider)], {"alias": "real"}, lambda upstream, _: self.failed.append(upstream))
         self.ask = Asker(router, "alias", vision, self.counted.append)
 
 
@@ -76,6 +77,13 @@ async def test_a_model_that_cannot_be_reached_is_a_failure_of_the_tool_without_i
     with pytest.raises(ToolFailure) as raised:
         await asking.ask("What?")
     assert "10.0.0.7" not in str(raised.value)
+
+
+async def test_an_answer_that_breaks_off_is_a_failure_of_its_upstream() -> None:
+    asking = Asking([[Text("It ")], UpstreamError("cut", status=502)])
+    with pytest.raises(ToolFailure):
+        await asking.ask("What?")
+    assert asking.failed == [asking.provider.name]
 
 
 async def _ask(_call: HostedCall, context: ToolContext) -> str:

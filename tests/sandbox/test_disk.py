@@ -13,6 +13,7 @@ import pytest
 
 from app.sandbox import trees
 from app.sandbox.limits import MEBIBYTE
+from app.sandbox.stage import Stage
 from app.tools._sandbox import SandboxRefused, SandboxUnavailable
 from tests.sandbox.conftest import Services
 from tests.sandbox.running import ROOT, Box, end, running_sandbox
@@ -228,6 +229,29 @@ async def test_mounted_places_bound_the_disk_and_are_used_again(places: Path) ->
         assert (await fourth.run("open('f', 'wb').write(bytes(30 << 20))")).logs == f"{30 << 20}\n"
         end(service.process)
     assert not _left(places)
+
+
+def test_a_place_where_no_volume_could_be_made_is_used_again(places: Path) -> None:
+    stage = Stage(places)
+    try:
+        for place in places.iterdir():
+            with pytest.raises(OSError, match="No space left"):
+                _fill(place)
+        for _ in range(3):
+            with pytest.raises(OSError, match="No space left"):
+                stage.make_volume(32 << 20, own_user=True)
+        for place in places.iterdir():
+            for number in range(100):
+                (place / str(number)).unlink()
+        for volume in [stage.make_volume(32 << 20, own_user=True) for _ in range(2)]:
+            stage.drop_volume(volume)
+    finally:
+        stage.close()
+
+
+def _fill(place: Path) -> None:
+    for number in range(10_000):  # more files than it may have
+        (place / str(number)).touch()
 
 
 def _held(session: Path) -> int:

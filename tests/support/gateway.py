@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
 import signal
 import socket
 import ssl
@@ -48,8 +50,16 @@ class Gateway(msgspec.Struct, frozen=True):
         return httpx.AsyncClient(base_url=self.base_url, headers={"authorization": f"Bearer {self.key}"}, timeout=PATIENCE, verify=_NO_TLS)
 
     def log(self, start: int = 0) -> str:
-        """What the gateway has logged from byte `start` on."""
+        """What the gateway has logged from byte `start` on. Requests' lines come a moment after their answers: see `logged`."""
         return self.log_file.read_bytes()[start:].decode(errors="replace")
+
+    async def logged(self, pattern: str, start: int = 0, *, times: int = 1) -> str:
+        """The log from byte `start` on, once `pattern` is in it so many times; as it is if that does not come."""
+        for _ in range(int(PATIENCE / 0.02)):
+            if len(re.findall(pattern, self.log(start))) >= times:
+                break
+            await asyncio.sleep(0.02)
+        return self.log(start)
 
 
 @contextmanager
