@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
-import sys
 from functools import partial
 from typing import Any, cast
 
@@ -35,10 +33,6 @@ _FRAMING_BYTES = 64 * 1024
 _UNREAD_BYTES, _UNREAD_SECONDS = 8 * 1024 * 1024, 5.0
 _KNOWN_BYTES, _KNOWN_SECONDS = 1024 * 1024 * 1024, 60.0
 """How much is thrown away, unparsed, after an answer: many clients send all they have before they read it. More for those with a key."""
-_SEGMENT_BYTES = 1460
-"""Ethernet's. With the 64 KiB of loopback a client's own system takes three megabytes off it before it hears of a refusal."""
-_SPARE_FILES = 256
-"""File descriptors for all that is no connection of a client."""
 
 
 class Watch:
@@ -68,29 +62,6 @@ def protocol(limits: Connections) -> type[asyncio.Protocol]:
     return cast("type[asyncio.Protocol]", partial(Connection, Watch(limits)))
 
 
-def bound(listener: int) -> None:
-    """Bound what the system holds for each connection of this listening socket, a file descriptor."""
-    option = getattr(socket, "TCP_MAXSEG", None)
-    with socket.socket(fileno=os.dup(listener)) as same:
-        if option is not None and same.family in (socket.AF_INET, socket.AF_INET6):
-            same.setsockopt(socket.IPPROTO_TCP, option, _SEGMENT_BYTES)
-
-
-def make_room(connections: int) -> None:
-    """Raise this process's limit of open files as far as it may: a stream takes one for its client and one for its upstream."""
-    if sys.platform == "win32":
-        return
-    import resource  # noqa: PLC0415 - Unix only
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * connections + _SPARE_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-        if most < wanted:
-            _log.warning("%d open files are allowed, %d connections may need %d: raise the limit (`ulimit -n`)", most, connections, wanted)
-
-
 class Connection(HttpToolsProtocol):
     """One client's connection."""
 
@@ -110,6 +81,8 @@ class Connection(HttpToolsProtocol):
         self._mark: tuple[float, int] | None = None
         """When the rate was looked at last, and how many bytes there were."""
         self._refusal: ApiError | None = None
+        self._output: _Output
+        """Of the request that was begun last."""
         self._keeps_alive = True
         self._deaf = False
         self._left = _UNREAD_BYTES
@@ -155,7 +128,8 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
         cycle = self.cycle
         self._keeps_alive, cycle.keep_alive = cycle.keep_alive, False
-        cycle.transport = cast("asyncio.Transport", _Unread(self))
+        self._output = _Output(self, cycle)
+        cycle.transport = cast("asyncio.Transport", self._output)
         self._in_head = False
         self._head_since = self._mark = None
         self._body_bytes = self._framing_bytes = self._bare_bytes = 0
@@ -176,12 +150,14 @@ class Connection(HttpToolsProtocol):
         if self.parser.should_upgrade() and _framing(self.headers):
             return  # the parser leaves the body to another protocol
         cycle = self.cycle
-        cycle.transport = self.transport
+        self._output.unread = False
         if not cycle.response_started:
             cycle.keep_alive = self._keeps_alive
         self._in_head = True
         self._head_bytes = 0
-        super().on_message_complete()
+        if not cycle.response_complete:
+            cycle.more_body = False
+            cycle.message_event.set()
 
     def on_response_complete(self) -> None:
         """Go on with the next request, where there may be one."""
@@ -228,14 +204,16 @@ class Connection(HttpToolsProtocol):
         if not self.parser or self._deaf:
             return
         if self._in_head:
-            if self._head_since is None:
-                self._head_since = self.loop.time()
             self._head_bytes += len(piece)
             self._parse(piece)
-            if self._in_head and self._head_bytes > self._limits.header_bytes:
+            if not self._in_head:
+                return
+            if self._head_bytes > self._limits.header_bytes:
                 self._check_head(size=self._head_bytes)
-            elif self._head_bytes == 0:  # one or more requests are complete
+            if self._head_bytes == 0:  # one or more requests are complete
                 self._head_since = None
+            elif self._head_since is None:
+                self._head_since = self.loop.time()
         else:
             before = self._body_bytes
             self._parse(piece)
@@ -352,18 +330,45 @@ class _TooMuch(Exception):
     """The request is refused; `_refusal` says why."""
 
 
-class _Unread:
-    """The transport of an answer whose request has not arrived whole. Closed at once, the client's system might throw the answer away."""
+class _Output:
+    """The transport of one answer. Its head goes out with what follows at once: one call of the system, and one packet."""
 
-    __slots__ = ("_connection", "is_closing", "write")
+    __slots__ = ("_connection", "_cycle", "_head", "is_closing", "unread")
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, cycle: RequestResponseCycle) -> None:
         self._connection = connection
-        self.write = connection.transport.write
+        self._cycle = cycle
+        self._head: bytes | None = None
         self.is_closing = connection.transport.is_closing
+        self.unread = True
+        """The request has not arrived whole."""
+
+    def write(self, data: bytes) -> None:
+        """Write the answer's next bytes."""
+        if self._head is None:
+            self._head = data
+            self._connection.loop.call_soon(self._flush)
+            return
+        if self._head:
+            self._connection.transport.writelines((self._head, data))
+            self._head = b""
+        else:
+            self._connection.transport.write(data)
+        if not self.unread:
+            self._cycle.transport = self._connection.transport
 
     def close(self) -> None:
-        self._connection.unread()
+        """Closed at once, while its request is still coming, the client's system might throw the answer away."""
+        self._flush()
+        if self.unread:
+            self._connection.unread()
+        else:
+            self._connection.transport.close()
+
+    def _flush(self) -> None:
+        head, self._head = self._head, b""
+        if head and not self.is_closing():
+            self._connection.transport.write(head)
 
 
 def _answer(error: ApiError, default: RawHeaders) -> bytes:

@@ -15,7 +15,7 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
-from app import connections, upstreams
+from app import connections, sockets, upstreams
 from app.administration import create_first
 from app.api.gateway import Gateway, example_of
 from app.db import migrate
@@ -39,9 +39,9 @@ def serve(settings: Settings) -> int:
     log.configure(settings.log_level, settings.log_format)
     upstreams.check(settings)
     _warn(settings)
-    connections.make_room(settings.connections.open)
+    sockets.make_room(settings.connections.open)
     listener = _bind(settings.host, settings.port)
-    connections.bound(listener.fileno())
+    sockets.bound(listener.fileno())
     _prepare(settings)
     app = None if settings.workers > 1 else create_app(settings)
     config = _config(settings, app)

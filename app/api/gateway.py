@@ -106,30 +106,27 @@ class Gateway:
         current.set(summary)  # of this request's task, and of those it starts
         scope["state"] = {**scope.get("state", {}), "request_id": request_id, "path": path}
         try:
-            await self._dispatch(scope, path, keys, receive, send)
+            refusal = self._refusal(scope, keys) if keys > 1 or self._openness is not None else None
+            if refusal is not None:
+                await self._refuse(refusal, scope, send)
+            elif path in self._create_paths and scope["method"] == "POST":
+                summary.route = _CREATE
+                await self._create(scope, receive, send)
+            else:
+                await self._cold(scope, path, receive, send)
         finally:
             summary.end(began)
             log.write_request(summary, routine=summary.route in _ROUTINE and summary.status == _OK)
 
-    async def _dispatch(self, scope: Scope, path: str, keys: int, receive: Receive, send: Send) -> None:
-        if keys > 1 or self._openness is not None:
-            try:
-                self._check(scope, keys)
-            except ApiError as error:
-                await self._refuse(error, scope, send)
-                return
-        if path in self._create_paths and scope["method"] == "POST":
-            current.get().route = _CREATE
-            await self._create(scope, receive, send)
-        else:
-            await self._cold(scope, path, receive, send)
-
-    def _check(self, scope: Scope, keys: int) -> None:
-        """Raises ApiError."""
+    def _refusal(self, scope: Scope, keys: int) -> ApiError | None:
         if keys > 1:
-            raise InvalidRequest("The request has more than one Authorization header; send one.", code="ambiguous_api_key")
+            return InvalidRequest("The request has more than one Authorization header; send one.", code="ambiguous_api_key")
         if self._openness is not None:
-            self._openness.check(scope)
+            try:
+                self._openness.check(scope)
+            except ApiError as error:
+                return error
+        return None
 
     async def _refuse(self, error: ApiError, scope: Scope, send: Send) -> None:
         summary = current.get()

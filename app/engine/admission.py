@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Literal
 
 import msgspec
@@ -38,7 +39,8 @@ _NOT_SERVED: dict[str, str] = {
     "image": "image options are not served",
     "prompt_cache_options": "cache options are not served; 'prompt_cache_key' is",
 }
-
+_unserved = attrgetter(*_NOT_SERVED)
+_ALL_ABSENT = (msgspec.UNSET,) * len(_NOT_SERVED)
 
 _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     ("temperature", lambda v: 0 <= v < 2, "between [0,2)"),  # noqa: PLR2004 - the page's range
@@ -53,6 +55,9 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     ("top_k", lambda v: 0 <= v <= _MAX_INT, f"between [0,{_MAX_INT}]"),
     ("seed", lambda v: 0 <= v <= 2**63 - 1, "between [0,2^63-1]"),
 )
+_ranged = attrgetter(*(name for name, _, _ in _RANGES))
+_IDENTIFIERS = ("user", "safety_identifier", "prompt_cache_key")
+_identifiers = attrgetter(*_IDENTIFIERS)
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -145,9 +150,10 @@ def _first_toolset(build: Callable[[], Toolset], request: CreateResponse, items:
 
 
 def _refuse_unserved(request: CreateResponse) -> None:
-    for name, why in _NOT_SERVED.items():
-        if given(getattr(request, name)) is not None:
-            raise InvalidRequest(f"Unsupported parameter: '{name}': {why}.", code="unsupported_parameter", param=name)
+    if (values := _unserved(request)) != _ALL_ABSENT:
+        for (name, why), value in zip(_NOT_SERVED.items(), values, strict=True):
+            if given(value) is not None:
+                raise InvalidRequest(f"Unsupported parameter: '{name}': {why}.", code="unsupported_parameter", param=name)
     if request.background:
         raise InvalidRequest(
             "Unsupported value: 'background' true: background mode is not served.", code="unsupported_value", param="background"
@@ -165,14 +171,14 @@ def _check_ranges(request: CreateResponse) -> None:
     if tokens is not None and tokens < _MIN_OUTPUT_TOKENS:
         message = f"integer below minimum value. Expected a value >= {_MIN_OUTPUT_TOKENS}, but got {tokens} instead."
         raise InvalidRequest(f"Invalid 'max_output_tokens': {message}", code="integer_below_min_value", param="max_output_tokens")
-    for name, holds, expected in _RANGES:
-        value = getattr(request, name)
+    for (name, holds, expected), value in zip(_RANGES, _ranged(request), strict=True):
         if value is not None and not holds(value):
             raise InvalidRequest(
                 f"Invalid '{name}': {value}. Expected a value {expected}, but got {value} instead.", code="invalid_value", param=name
             )
-    for name in ("user", "safety_identifier", "prompt_cache_key"):
-        _limit(name, len(getattr(request, name) or ""), 1024)
+    for name, text in zip(_IDENTIFIERS, _identifiers(request), strict=True):
+        if text:
+            _limit(name, len(text), 1024)
 
 
 def _check_metadata(metadata: dict[str, str]) -> None:

@@ -118,7 +118,8 @@ class Metrics:
 
     def answered(self, route: str, method: str, status: int) -> None:
         """Count an HTTP request; the code is that of the request's summary."""
-        self._requests.add(1, route, method, str(status), self._code(current.get().code or ""))
+        code = current.get().code
+        self._requests.add(1, route, method, str(status), self._code(code) if code else "")
 
     def upstream_failed(self, upstream: str, error: UpstreamError) -> None:
         """Count a failure, at the upstream that failed."""
@@ -153,7 +154,7 @@ class Metrics:
     def responded(self, response: Response, seconds: float, code: str, where: tuple[str, str], *, stream: bool) -> None:
         """Count a response that ended; `code` says why it failed, or is empty."""
         kind = "true" if stream else "false"
-        self._responses.add(1, *where, response.status, self._code(code), kind)
+        self._responses.add(1, *where, response.status, self._code(code) if code else "", kind)
         self._seconds.observe(seconds, *where, kind)
         if response.usage is not None:
             self._count_tokens(response.usage, where)
@@ -208,7 +209,7 @@ class ResponseMeter:
         summary.outcome = response.status
         if self._first is not None:
             summary.upstream = self._where[1]  # what a tool asked may have failed elsewhere since
-        summary.tool_calls = sum(_is_call(item) for item in response.output)
+        summary.tool_calls = sum(map(_is_call, response.output))
         if usage is None:
             return
         summary.input_tokens, summary.cached_tokens = usage.input_tokens, usage.input_tokens_details.cached_tokens

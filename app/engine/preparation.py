@@ -29,7 +29,7 @@ from app.protocol.errors import InvalidRequest
 from app.protocol.messages import FunctionTool
 from app.protocol.names import resolve
 from app.protocol.thinking import Unopened
-from app.providers.base import Capabilities, ForcedCall, JsonObject, JsonSchema, ModelCall, Provider, Sampling
+from app.providers.base import DEFAULT_SAMPLING, Capabilities, ForcedCall, JsonObject, JsonSchema, ModelCall, Provider, Sampling
 
 _WITHOUT_EFFECT: dict[str, float] = {"presence_penalty": 0, "frequency_penalty": 0, "repetition_penalty": 1, "min_p": 0}
 _VERBOSITY = {"low": "Keep the answer short.", "medium": "", "high": "Answer in detail."}
@@ -320,6 +320,8 @@ def _repeated(item: Item, context: Context) -> bool:
 
 def _check_sampling(sampling: Sampling, can: Capabilities, dialect: str) -> None:
     """What the upstream does not take is refused, unless it asks for nothing."""
+    if sampling == DEFAULT_SAMPLING:
+        return
     for name in sampling.__struct_fields__:
         value = getattr(sampling, name)
         if value is not None and name not in can.sampling and value != _WITHOUT_EFFECT.get(name):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from app.protocol.messages import Assistant, Call, FilePart, FunctionTool, ImagePart, Message, Part, TextPart, User
-from app.providers.base import JsonObject, JsonSchema, ModelCall, Sampling, Thinking, UpstreamError
+from app.providers.base import DEFAULT_SAMPLING, JsonObject, JsonSchema, ModelCall, Sampling, Thinking, UpstreamError
 from app.providers.facts import ModelFacts
 
 Force = Literal["named", "required"]
@@ -176,6 +176,8 @@ def _streaming(*, stream: bool) -> dict[str, Any]:
 
 
 def _sampling(sampling: Sampling, names: Mapping[str, str]) -> dict[str, Any]:
+    if sampling == DEFAULT_SAMPLING:
+        return {}
     sent = {wire: value for field, wire in names.items() if (value := getattr(sampling, field)) is not None}
     if sampling.top_logprobs is not None and "top_logprobs" in names:
         sent["logprobs"] = True

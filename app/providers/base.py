@@ -48,6 +48,9 @@ class Sampling(msgspec.Struct, frozen=True, gc=False):
     """None: no log probabilities wanted."""
 
 
+DEFAULT_SAMPLING = Sampling()
+
+
 class Thinking(msgspec.Struct, frozen=True, gc=False):
     """What the model shall do about thinking; the provider says it in its own way.
 

@@ -47,7 +47,8 @@ class Handler(logging.StreamHandler[Any]):
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record unless it is a repeat."""
         try:
-            self._tell_repeats()
+            if self._repeats.due:
+                self._tell_repeats()
             admitted = record.levelno < logging.WARNING or self._repeats.admits(record)
         except Exception:  # noqa: BLE001 - as `logging` does it: a line that cannot be made must not end what is logged
             self.handleError(record)
@@ -66,7 +67,8 @@ class Handler(logging.StreamHandler[Any]):
 
     def write_request(self, summary: RequestSummary) -> None:
         """Write a request's line, in a moment: to write costs more than the line. It makes no record, whose cost is that of the line."""
-        self._tell_repeats()
+        if self._repeats.due:
+            self._tell_repeats()
         self._waiting.append(self._line(summary))
         if len(self._waiting) == 1:
             try:
@@ -75,9 +77,8 @@ class Handler(logging.StreamHandler[Any]):
                 self.flush()
 
     def _tell_repeats(self) -> None:
-        if self._repeats.due:
-            for record in self._repeats.over():
-                super().emit(record)
+        for record in self._repeats.over():
+            super().emit(record)
 
 
 def configure(level: str, form: Format) -> None:

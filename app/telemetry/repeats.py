@@ -29,6 +29,8 @@ class Repeats:
         self._clock = clock
         self._kinds: dict[tuple[object, ...], _Kind] = {}
         self._next = inf
+        self.due = False
+        """Whether there may be something to tell."""
 
     def admits(self, record: logging.LogRecord) -> bool:
         """Whether to write the record; else it is counted."""
@@ -42,12 +44,8 @@ class Repeats:
         until = self._clock() + SECONDS
         self._kinds[key] = _Kind(_without_traceback(record, record.getMessage()), until)
         self._next = min(self._next, until)
+        self.due = True
         return True
-
-    @property
-    def due(self) -> bool:
-        """Whether there may be something to tell."""
-        return self._next != inf
 
     def over(self) -> Sequence[logging.LogRecord]:
         """Records that say how often a kind came again in the minute that has ended. Costs a look at the clock most of the time."""
@@ -64,6 +62,7 @@ class Repeats:
             told.append(_without_traceback(kind.record, f"{kind.record.msg} ({kind.count} more like this in {SECONDS:.0f} s)"))
             kind.count, kind.until = 0, now + SECONDS
         self._next = min((kind.until for kind in self._kinds.values()), default=inf)
+        self.due = bool(self._kinds)
         return told
 
 
