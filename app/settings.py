@@ -52,7 +52,7 @@ __all__ = [
 
 _MIN_ADMIN_KEY = 20
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:]+\]|[a-z0-9._-]+)(:\d{1,5})?")
-"""As browsers send it: lower case, nothing behind the port. Programs in a web view have schemes of their own."""
+"""As browsers send it: lower case, nothing after the port. Programs in a web view have their own schemes."""
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?")
 _ROOT_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)*")
 
@@ -68,8 +68,8 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     root_path: str = Field(
         default="",
-        description="The path below which a reverse proxy serves the gateway, for example `/llm`. Requests may arrive with it or "
-        "without it; the interactive docs and the OpenAPI schema name it.",
+        description="Path prefix under which a reverse proxy serves the gateway, for example `/llm`. Requests may arrive with or without "
+        "it; the OpenAPI schema and the interactive docs include it.",
     )
     workers: int = Field(default=1, ge=1, le=256, description="Number of worker processes.")
     database_url: str = Field(
@@ -88,7 +88,7 @@ class Settings(BaseSettings):
         default=None, description="`redis://…`. Redis caches responses and shares the event log among replicas."
     )
     admin_key: SecretStr | None = Field(
-        default=None, description="A key that is always accepted, for project `admin`; at least 20 characters."
+        default=None, description="A key that is always valid, for project `admin`; at least 20 characters."
     )
     authentication: bool = Field(
         default=True, description="If false, every request is accepted as project `default`. Use only on a trusted network."
@@ -105,9 +105,9 @@ class Settings(BaseSettings):
     upstream_dialect: Dialect = Field(default="auto", description="Dialect of that upstream.")
     upstream_timeouts: Timeouts = Field(
         default_factory=Timeouts,
-        description="Its timeouts in seconds; they also apply to the upstream that `DASHSCOPE_API_KEY` configures.",
+        description="Timeouts of that upstream in seconds; they also apply to the upstream that `DASHSCOPE_API_KEY` configures.",
     )
-    upstream_fetches_urls: bool | None = Field(default=None, description="Whether it fetches image URLs itself.")
+    upstream_fetches_urls: bool | None = Field(default=None, description="Whether that upstream fetches image URLs itself.")
     upstreams: tuple[Upstream, ...] = Field(default=(), description="Upstreams, in the file: `[[upstreams]]`.")
     aliases: dict[str, str] = Field(default_factory=dict, description='Aliases of model names: `alias = "real"`.')
     models: dict[str, ModelFacts] = Field(default_factory=dict, description="Model properties that override the built-in ones.")
@@ -115,8 +115,8 @@ class Settings(BaseSettings):
     retention_days: float = Field(default=7, gt=0, le=3650, description="Days after which a stored response expires.")
     event_log: Literal["auto", "memory", "database", "redis"] = Field(
         default="auto",
-        description="Where events of live streams are kept, and so who can follow them: this process, or all replicas. "
-        "`auto`: Redis when set, else memory on SQLite with one worker, else the database.",
+        description="Where events of live streams are kept: in memory only this process can follow them, otherwise all replicas. "
+        "`auto`: Redis if configured, otherwise memory for SQLite with one worker, otherwise the database.",
     )
     sqlite_synchronous: Literal["NORMAL", "FULL"] = Field(
         default="NORMAL",
@@ -135,7 +135,7 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = Field(
         default=15.0,
         gt=0,
-        description="The longest a stream stays silent. Then a comment is sent; a stream whose upstream has not answered yet is started. "
+        description="Maximum silence of a stream. Then a comment is sent; a stream whose upstream has not answered yet is started. "
         "Counted from when the upstream request is ready, after listing MCP tools and running approved calls.",
     )
     cors_origins: tuple[str, ...] = Field(
@@ -154,7 +154,7 @@ class Settings(BaseSettings):
         description="How long requests are still accepted after the stop signal, while `/readyz` returns 503 to load balancers.",
     )
     discover: bool = Field(
-        default=True, description="With no upstream set, look for llama.cpp, Ollama, vLLM and SGLang on their default local ports."
+        default=True, description="If no upstream is set, look for llama.cpp, Ollama, vLLM and SGLang on their default local ports."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Verbosity of the log on standard error.")
     log_format: Literal["text", "json"] = Field(default="text", description="Log format; `json` writes one object per line.")
@@ -162,11 +162,13 @@ class Settings(BaseSettings):
     connections: Connections = Field(default_factory=Connections, description="Limits on HTTP connections.")
 
     tools: dict[str, ToolSettings] = Field(
-        default_factory=dict, description="Built-in tools by type, in the file: `[tools.web_search]`; all are `auto` unless named here."
+        default_factory=dict, description="Built-in tools by type, in the file: `[tools.web_search]`; tools not listed are `auto`."
     )
-    searxng_url: str | None = Field(default=None, description="A SearXNG server (JSON format on): web and image search without a key.")
+    searxng_url: str | None = Field(
+        default=None, description="URL of a SearXNG server with the JSON format enabled: web and image search without a key."
+    )
     search_providers: tuple[SearchProvider, ...] = Field(
-        default=(), description="Search providers in the order they are tried; empty: SearXNG first, then every one that has a key."
+        default=(), description="Search providers in the order they are tried; empty: SearXNG first, then every provider that has a key."
     )
     tavily_api_key: SecretStr | None = Field(default=None, description="Key of Tavily.")
     brave_api_key: SecretStr | None = Field(default=None, description="Key of Brave Search.")
@@ -183,7 +185,7 @@ class Settings(BaseSettings):
     )
     fetch_allow: tuple[str, ...] = Field(
         default=(),
-        description="Hosts, addresses or networks (`wiki.corp`, `10.1.0.0/16`) that may be fetched although they are private.",
+        description="Hosts, addresses or networks (`wiki.corp`, `10.1.0.0/16`) that may be fetched even though they are private.",
     )
     fetch_robots: bool = Field(default=True, description="Respect robots.txt when fetching pages.")
     vision_model: str | None = Field(
@@ -192,11 +194,11 @@ class Settings(BaseSettings):
     sandbox: str = Field(
         default="auto",
         description="Where `code_interpreter` runs code: `auto` (the strongest that works here), `bubblewrap`, `landlock`, `wasi`, "
-        "a sandbox service's URL `unix:` followed by its socket's path, or `off`.",
+        "a sandbox service's URL, `unix:` followed by the path of its socket, or `off`.",
     )
-    sandbox_token: SecretStr | None = Field(default=None, description="The sandbox service's token, when `sandbox` is a service.")
+    sandbox_token: SecretStr | None = Field(default=None, description="The sandbox service's token, if `sandbox` is a service.")
     files_dir: str = Field(
-        default="data/files", description="Where uploaded files are stored: a directory, or `s3://bucket/prefix`; `off` switches files off."
+        default="data/files", description="Where uploaded files are stored: a directory, or `s3://bucket/prefix`; `off` disables files."
     )
     files_s3_endpoint: str | None = Field(
         default=None, description="URL of an S3-compatible server; credentials come from the AWS_ variables."
@@ -209,8 +211,8 @@ class Settings(BaseSettings):
     embeddings_api_key: SecretStr | None = Field(default=None, description="API key of the embeddings server.")
     embeddings_built_in: BuiltInEmbedding = Field(
         default="universal-sentence-encoder-multilingual-3",
-        description="The built-in model for new vector stores, where no server is set; a filled store keeps its own. The second knows more "
-        "languages and takes some 40 times the CPU.",
+        description="The built-in model for new vector stores if no server is set; a filled store keeps its model. The second one knows "
+        "more languages and takes about 40 times the CPU.",
     )
 
     dashscope_api_key: SecretStr | None = Field(
@@ -220,7 +222,7 @@ class Settings(BaseSettings):
     @field_validator("*", mode="before")
     @classmethod
     def _read_text(cls, given: object, info: ValidationInfo) -> object:
-        """Lists and tables may be written as text, in the environment and in the file alike."""
+        """Lists and tables may be written as text, both in the environment and in the file."""
         return read_text(cls.model_fields[info.field_name or ""].annotation, given)
 
     @field_validator("cors_origins")
@@ -228,7 +230,7 @@ class Settings(BaseSettings):
     def _whole_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         for origin in origins:
             if origin != "*" and not _ORIGIN.fullmatch(origin):
-                raise ValueError(f"{origin!r} is no origin: expected `*`, or scheme, host and port as in `https://app.example.com`")
+                raise ValueError(f"{origin!r} is not an origin: expected `*`, or scheme, host and port as in `https://app.example.com`")
         return origins
 
     @field_validator("fetch_allow")
@@ -236,7 +238,7 @@ class Settings(BaseSettings):
     def _readable_networks(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
         for entry in entries:
             if not _HOST.fullmatch(entry) and not _is_network(entry):
-                raise ValueError(f"{entry!r} is no host, address or network: expected for example `wiki.corp`, `10.1.2.3` or `10.1.0.0/16`")
+                raise ValueError(f"{entry!r} is not a host, address or network, such as `wiki.corp`, `10.1.2.3` or `10.1.0.0/16`")
         return entries
 
     @field_validator("root_path")
@@ -244,7 +246,7 @@ class Settings(BaseSettings):
     def _plain_path(cls, path: str) -> str:
         path = path.rstrip("/")
         if not _ROOT_PATH.fullmatch(path):
-            raise ValueError("expected a path as in `/llm`: it begins with a slash and has only letters, digits and `-._~`")
+            raise ValueError("expected a path like `/llm`: a leading slash, then only letters, digits and `-._~`")
         return path
 
     @field_validator("aliases")
@@ -254,7 +256,7 @@ class Settings(BaseSettings):
             if not alias.strip() or not model.strip():
                 raise ValueError("expected `alias=model`: neither may be empty")
             if model in aliases:
-                raise ValueError(f"`{alias}` stands for `{model}`, which is an alias itself: name the model")
+                raise ValueError(f"`{alias}` refers to `{model}`, which is itself an alias: use the model's name")
         return aliases
 
     @field_validator("admin_key")
@@ -297,7 +299,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Explicit arguments, then the environment, then files with secrets, then the file."""
+        """Explicit arguments, then the environment, then files with secrets, then the configuration file."""
         del env_settings, dotenv_settings, file_secret_settings
         path = config_path()
         file = (TomlConfigSettingsSource(settings_cls, toml_file=path),) if path else ()
@@ -306,11 +308,11 @@ class Settings(BaseSettings):
 
 
 class ConfigurationError(Exception):
-    """The configuration cannot be used; the message is a list of mistakes with their cures."""
+    """The configuration is invalid; the message lists every mistake and how to correct it."""
 
 
 def config_path() -> Path | None:
-    """The configuration file: `GATEWAY_CONFIG`, else `gateway.toml` here when there is one."""
+    """The configuration file: `GATEWAY_CONFIG`, otherwise `gateway.toml` in the working directory if it exists."""
     named = os.environ.get("GATEWAY_CONFIG")
     if named:
         return Path(named)
@@ -336,7 +338,7 @@ def _unknown_variables() -> list[str]:
     known = plain | {f"{variable}_FILE" for variable in secret_variables(Settings)}
     unknown = [name for name in os.environ if name.startswith(PREFIX) and name.split("__")[0] not in known]
     return [
-        f"{name}: only secrets can be in files of their own; use {name.removesuffix('_FILE')}"
+        f"{name}: only secrets can be read from files; use {name.removesuffix('_FILE')}"
         if name.removesuffix("_FILE") in plain
         else f"{name}: no such setting{_nearest(name, known)}"
         for name in sorted(unknown)

@@ -1,4 +1,4 @@
-"""The sections of the settings, and the words that settings are chosen from; `app/settings.py` puts them together."""
+"""The sections of the settings and the values that settings are chosen from; `app/settings.py` assembles them."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class _Section(BaseModel):
 
 
 class Timeouts(_Section):
-    """Time limits of one upstream request, in seconds; the error says which one has passed."""
+    """Time limits of one upstream request, in seconds; the error says which one was exceeded."""
 
-    connect: float = Field(default=5.0, gt=0, description="To open a connection, TLS included.")
+    connect: float = Field(default=5.0, gt=0, description="To open a connection, including TLS.")
     first_token: float = Field(
         default=600.0, gt=0, description="From the request to the first byte of the response; a plain response arrives all at once."
     )
@@ -50,7 +50,7 @@ class Upstream(_Section):
     api_key_file: Path | None = Field(default=None, description="A file with the key, instead of `api_key`.")
     dialect: Dialect = Field(default="auto", description="`auto` detects it from the server's host name and model list.")
     models: tuple[str, ...] = Field(
-        default=(), description="Models it serves. If empty, those of its model list; if it has no list, any name."
+        default=(), description="Models it serves. If empty, those in its model list; without a list, any name."
     )
     weight: int = Field(default=1, ge=1, le=1000, description="Share of the requests among upstreams that serve the same model.")
     timeouts: Timeouts = Field(default_factory=Timeouts, description="Time limits, in seconds.")
@@ -91,7 +91,7 @@ class ModelFacts(_Section):
 
 
 class ToolSettings(_Section):
-    """Who runs one built-in tool, and what a call of it costs."""
+    """Who runs one built-in tool, and what a call costs."""
 
     mode: ToolMode = Field(
         default="auto",
@@ -112,11 +112,11 @@ class Limits(_Section):
     concurrent_responses: int = Field(
         default=2000, ge=1, description="Responses generated at once in one process; further requests get 503."
     )
-    tool_rounds: int = Field(default=16, ge=1, le=1000, description="Rounds of tool calls in one response; then the model has to answer.")
+    tool_rounds: int = Field(default=16, ge=1, le=1000, description="Rounds of tool calls in one response; then the model must answer.")
     tool_calls_at_once: int = Field(default=8, ge=1, le=256, description="Built-in tool calls that run concurrently in one response.")
     tool_seconds: float = Field(default=60.0, gt=0, le=3600, description="Time limit of one built-in tool call.")
     tool_output_bytes: int = Field(
-        default=48 * 1024, ge=1024, description="How much of a tool's output the model gets; the rest is left out."
+        default=48 * 1024, ge=1024, description="How much of a tool's output the model gets; longer output is cut in the middle."
     )
     documents_at_once: int = Field(
         default=4,
@@ -146,12 +146,12 @@ class Limits(_Section):
     vector_cache_bytes: int = Field(
         default=256 * 1024 * 1024,
         ge=0,
-        description="On SQLite: memory for caching vectors of recently searched stores; 40 MB hold 100,000.",
+        description="On SQLite: memory for caching vectors of recently searched stores; 100,000 vectors of the default model take 52 MB.",
     )
 
 
 class Connections(_Section):
-    """How much and how slowly a client may send; beyond it the connection is closed."""
+    """How much and how slowly a client may send; beyond these limits the connection is closed."""
 
     open: int = Field(default=4096, ge=1, description="Maximum number of open connections in one process; further ones get 503.")
     header_bytes: int = Field(

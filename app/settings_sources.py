@@ -1,4 +1,4 @@
-"""How settings are written: plain lists beside JSON in the environment, secrets in files of their own."""
+"""Sources of settings: plain lists as well as JSON in the environment, secrets in files."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pydantic_settings import BaseSettings, EnvSettingsSource
 
 PREFIX = "GATEWAY_"
 _WITH_PASSWORD = frozenset({"database_url"})
-"""Text, not a secret, but with a password in it."""
+"""Text rather than a secret, but may contain a password."""
 _SECRET_BYTES = 64 * 1024
 
 
 class Environment(EnvSettingsSource):
-    """`GATEWAY_…`. What is not JSON stays text, which `read_text` reads or refuses together with every other mistake."""
+    """`GATEWAY_…`. What is not JSON stays text, which `read_text` parses, or reports together with all other mistakes."""
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
-        """The JSON, or the text itself."""
+        """The decoded JSON, or the text itself."""
         try:
             return super().decode_complex_value(field_name, field, value)
         except ValueError:
@@ -29,27 +29,27 @@ class Environment(EnvSettingsSource):
 
 
 def secrets_from_files(settings: type[BaseSettings]) -> dict[str, Any]:
-    """What the files hold that `GATEWAY_…_FILE` names, by the names of the settings. Raises ValueError."""
+    """The contents of the files that `GATEWAY_…_FILE` names, by setting. Raises ValueError."""
     named = {key: os.environ.get(f"{variable}_FILE") for variable, key in secret_variables(settings).items()}
     return {key: read_secret(Path(path)) for key, path in named.items() if path}
 
 
 def secret_variables(settings: type[BaseSettings]) -> Mapping[str, str]:
-    """Variables with secrets in them, each with the key of its setting."""
+    """Variables that contain secrets, each with the key of its setting."""
     secrets = {name: field for name, field in settings.model_fields.items() if _is_secret(field.annotation) or name in _WITH_PASSWORD}
     aliases = {name: field.validation_alias for name, field in secrets.items() if isinstance(field.validation_alias, str)}
     return {aliases.get(name, PREFIX + name.upper()): aliases.get(name, name) for name in secrets}
 
 
 def mistaken_files(settings: type[BaseSettings]) -> list[str]:
-    """What is wrong with `…_FILE` variables, a sentence each."""
+    """Mistakes in `…_FILE` variables, one sentence each."""
     mistakes: list[str] = []
     for variable in secret_variables(settings):
         path = os.environ.get(f"{variable}_FILE")
         if not path:
             continue
         if os.environ.get(variable):
-            mistakes.append(f"{variable}_FILE: {variable} is set, too; set one of them")
+            mistakes.append(f"{variable}_FILE: {variable} is also set; set only one of them")
         try:
             read_secret(Path(path))
         except ValueError as error:
@@ -58,7 +58,7 @@ def mistaken_files(settings: type[BaseSettings]) -> list[str]:
 
 
 def read_secret(path: Path) -> str:
-    """The one line of the file, without its end. Raises ValueError."""
+    """The file's only line, without its line break. Raises ValueError."""
     try:
         with path.open("rb") as file:
             content = file.read(_SECRET_BYTES + 1)
@@ -68,12 +68,12 @@ def read_secret(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text") from error
     if not secret or len(content) > _SECRET_BYTES or not secret.isprintable():
-        raise ValueError(f"{path} has to hold one line, the secret")
+        raise ValueError(f"{path} must contain exactly one line, the secret")
     return secret
 
 
 def read_text(annotation: Any, given: object) -> object:
-    """A list or a table out of text; everything else as it is. Raises ValueError, with the allowed form, for text that is neither."""
+    """Parses a list or table from text; returns anything else unchanged. Raises ValueError, with the allowed form, for other text."""
     origin, members = get_origin(annotation), get_args(annotation)
     if origin is tuple and _is_text(members[0]):
         return _words(given)
@@ -90,7 +90,7 @@ def _words(given: object) -> object:
         return [word.strip() for word in given.split(",") if word.strip()]
     if given is None or isinstance(given, list | tuple):
         return cast("object", given)
-    raise ValueError('expected values with commas between them (`one, two`) or a JSON list (`["one", "two"]`)')
+    raise ValueError('expected comma-separated values (`one, two`) or a JSON list (`["one", "two"]`)')
 
 
 def _pairs(given: object) -> object:
@@ -98,7 +98,7 @@ def _pairs(given: object) -> object:
         return given
     pairs = [pair.partition("=") for pair in given.split(",") if pair.strip()]
     if not all(equals and name.strip() and value.strip() for name, equals, value in pairs):
-        raise ValueError('expected pairs with commas between them (`name=value, other=value`) or a JSON object (`{"name": "value"}`)')
+        raise ValueError('expected comma-separated pairs (`name=value, other=value`) or a JSON object (`{"name": "value"}`)')
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 

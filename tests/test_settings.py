@@ -71,7 +71,7 @@ def test_the_file_has_lists_as_text_too(tmp_path: Path) -> None:
         ("GATEWAY_ALIASES", "fast:qwen3.5-flash", "`name=value, other=value`"),
         ("GATEWAY_ALIASES", "fast=", "`name=value, other=value`"),
         ("GATEWAY_ALIASES", '{"": "qwen3.5-flash"}', "`alias=model`"),
-        ("GATEWAY_ALIASES", "a=b,b=qwen3.5-flash", "`b`, which is an alias itself"),
+        ("GATEWAY_ALIASES", "a=b,b=qwen3.5-flash", "`b`, which is itself an alias"),
         ("GATEWAY_FETCH_ALLOW", "10", "`one, two`"),
         ("GATEWAY_FETCH_ALLOW", "http://wiki.corp", "`wiki.corp`, `10.1.2.3` or `10.1.0.0/16`"),
         ("GATEWAY_FETCH_ALLOW", "10.1.2.3/8", "`10.1.0.0/16`"),
@@ -170,10 +170,10 @@ def test_a_secret_and_its_file_contradict_each_other(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("GATEWAY_ADMIN_KEY", SECRET)
     monkeypatch.setenv("GATEWAY_ADMIN_KEY_FILE", "secret")
 
-    assert _mistakes() == "GATEWAY_ADMIN_KEY_FILE: GATEWAY_ADMIN_KEY is set, too; set one of them"
+    assert _mistakes() == "GATEWAY_ADMIN_KEY_FILE: GATEWAY_ADMIN_KEY is also set; set only one of them"
 
 
 def test_only_secrets_have_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_PORT_FILE", "port")
 
-    assert _mistakes() == "GATEWAY_PORT_FILE: only secrets can be in files of their own; use GATEWAY_PORT"
+    assert _mistakes() == "GATEWAY_PORT_FILE: only secrets can be read from files; use GATEWAY_PORT"

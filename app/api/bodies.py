@@ -1,4 +1,4 @@
-"""Requests of cold routes: nothing is read before the key is known, no more than a body may have, and nothing that is no text."""
+"""Requests of cold routes: the key is checked before anything is read, the body is limited in size, and its characters are checked."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _Handle = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class CheckedRoute(APIRoute):
-    """A route with a key, whose body may be encoded, and is at most `limits.body_bytes`: for `APIRouter(route_class=CheckedRoute)`.
+    """A route that requires a key and accepts encoded bodies of at most `limits.body_bytes`: for `APIRouter(route_class=CheckedRoute)`.
 
-    The framework would read the whole body first, and only then ask for the key; and its own limit does not answer in the envelope.
-    Forms with files have limits of their own, and are read as they come.
+    The framework would read the whole body before checking the key, and its own limit does not answer in the error envelope.
+    Forms with files have their own limits and are streamed.
     """
 
     def get_route_handler(self) -> _Handle:
-        """The framework's handler, behind the check of the key."""
+        """The framework's handler, after the check of the key."""
         handle = super().get_route_handler()
 
         async def checked(request: Request) -> Response:
@@ -36,7 +36,7 @@ class CheckedRoute(APIRoute):
             is_form = request.headers.get("content-type", "").lower().startswith("multipart/")
             coding = encodings.named(request.scope)
             if is_form and encodings.codings(coding):
-                message = "Unsupported 'Content-Encoding': forms with files are read as they are; send them without a coding."
+                message = "Unsupported 'Content-Encoding': send forms with files without a content coding."
                 raise UnsupportedEncoding(message, "identity")
             return await handle(request if is_form else await _whole(request, coding))
 
@@ -44,9 +44,9 @@ class CheckedRoute(APIRoute):
 
 
 async def _whole(request: Request, coding: str) -> Request:
-    """The request with its body in memory, without its `Content-Encoding`. Raises ApiError."""
+    """The request with its body in memory and decoded. Raises ApiError."""
     services: Services = request.app.state.services
-    encodings.codings(coding)  # what cannot be read is refused before it is
+    encodings.codings(coding)  # unsupported codings are refused before the body is read
     body = await encodings.decoded(await _read(request, services.body_bytes), coding, services.body_bytes)
     characters.check_json(body)
     left: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]

@@ -1,4 +1,4 @@
-"""Characters that no parameter may have: NUL, which Postgres cannot hold, and halves of surrogate pairs, which no UTF-8 has."""
+"""Characters that no parameter may contain: NUL, which Postgres cannot store, and unpaired surrogates, which UTF-8 cannot encode."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from app.protocol.errors import InvalidRequest
 
 _NUL_ESCAPE = re.compile(rb"\\u0000")
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-"""The same, but not where its backslash is one that was escaped itself."""
+"""The same, unless its backslash is itself escaped."""
 _SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|\xed[\xa0-\xbf]")
 _IN_TEXT = re.compile("[\x00\ud800-\udfff]")
 _IN_BYTES = re.compile(rb"\x00|\xed[\xa0-\xbf]")
 _LONGEST_NAME = 200
 _NAMED_BYTES = 1024 * 1024
-"""Of a body in which the place is looked for: it is decoded once more for that."""
+"""Largest body in which the position is looked up, which means decoding it again."""
 
 
 def check_json(body: bytes) -> None:
-    """Raises InvalidRequest with the place of such a character in keys or values. Other mistakes in the JSON are its reader's to tell."""
-    if b"\0" in body:  # UTF-16, or no JSON at all
-        raise InvalidRequest("We could not parse the JSON body of your request: it has to be UTF-8.", code="json_parse_error")
+    """Raises InvalidRequest with the position of such a character in keys or values. Its parser reports other mistakes in the JSON."""
+    if b"\0" in body:  # UTF-16, or not JSON
+        raise InvalidRequest("We could not parse the JSON body of your request: it must be UTF-8.", code="json_parse_error")
     if _SUSPECT.search(body):
         _check_values(body)
 
 
 def check_nul(body: bytes) -> None:
-    """The same, quicker, for a body whose reader refuses whatever else is no text."""
+    """The same, faster, for a body whose parser refuses all other invalid text."""
     if _NUL_ESCAPE.search(body):
         if len(body) <= _NAMED_BYTES:
             _check_values(body)
@@ -39,7 +39,7 @@ def check_nul(body: bytes) -> None:
 
 
 def check_query(query: bytes) -> None:
-    """Raises InvalidRequest with the name of the parameter that is no text."""
+    """Raises InvalidRequest with the name of the parameter that is not valid text."""
     if b"%" in query:
         for field in query.split(b"&"):
             name, _, value = field.partition(b"=")
@@ -48,7 +48,7 @@ def check_query(query: bytes) -> None:
 
 
 def form_text(data: bytes, name: str) -> str:
-    """The text of a form's field or file name; what is in another encoding becomes U+FFFD. Raises InvalidRequest."""
+    """The text of a form field or file name; bytes that are not UTF-8 become U+FFFD. Raises InvalidRequest."""
     if _IN_BYTES.search(data):
         raise _refusal(name)
     return data.decode(errors="replace")
@@ -87,6 +87,6 @@ def _found(value: Any, place: str) -> Iterator[str]:
 
 def _refusal(place: str | None) -> InvalidRequest:
     shown = _IN_TEXT.sub("\ufffd", place or "")[:_LONGEST_NAME]
-    characters = "NUL (U+0000) and halves of surrogate pairs (U+D800 to U+DFFF)"
-    message = f"Invalid '{shown or 'body'}': text must not contain {characters}; remove or replace them, also in what tools returned."
+    characters = "NUL (U+0000) or unpaired surrogates (U+D800 to U+DFFF)"
+    message = f"Invalid '{shown or 'body'}': text must not contain {characters}; remove or replace them, also in tool outputs."
     return InvalidRequest(message, code="invalid_value", param=shown or None)

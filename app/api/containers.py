@@ -26,7 +26,7 @@ FileId = Annotated[str, Path(pattern=ID, description="The file's id.")]
 
 _JSON_BYTES = 64 * 1024
 _SHOWN_INLINE = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif", ".webp": "image/webp"}
-"""What a browser may show: pictures, which run nothing. All else is saved."""
+"""What a browser may display: images, which run no code. Everything else is downloaded."""
 _TYPES = {
     **_SHOWN_INLINE,
     ".csv": "text/csv; charset=utf-8",
@@ -55,7 +55,7 @@ _UPLOAD: dict[str, Any] = {
 
 
 class ContainerExpiry(BaseModel):
-    """When a container nobody uses goes."""
+    """When an unused container expires."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -72,7 +72,7 @@ class NetworkPolicy(BaseModel):
 
 
 class ContainerCreate(BaseModel):
-    """A container to make."""
+    """A container to create."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -130,7 +130,7 @@ class ContainerFileList(BaseModel):
 
 
 class ContainerDeleted(BaseModel):
-    """The container is gone."""
+    """Confirms that the container was deleted."""
 
     id: str
     object: Literal["container.deleted"] = "container.deleted"
@@ -138,7 +138,7 @@ class ContainerDeleted(BaseModel):
 
 
 class ContainerFileDeleted(BaseModel):
-    """The file is gone."""
+    """Confirms that the file was deleted."""
 
     id: str
     object: Literal["container.file.deleted"] = "container.file.deleted"
@@ -151,10 +151,10 @@ Entry = TypeVar("Entry", ContainerObject, ContainerFileObject)
 class ListQuery(BaseModel):
     """Which page."""
 
-    limit: int = Field(default=20, ge=1, le=100, description="Entries a page.")
+    limit: int = Field(default=20, ge=1, le=100, description="Entries per page.")
     order: Literal["asc", "desc"] = Field(default="desc", description="Oldest or newest first.")
     after: str | None = Field(default=None, pattern=ID, description="The entry after which the page begins.")
-    name: str | None = Field(default=None, max_length=255, description="Only containers of this name.")
+    name: str | None = Field(default=None, max_length=255, description="Only containers with this name.")
 
 
 class _FromUploaded(BaseModel):
@@ -165,7 +165,7 @@ class _FromUploaded(BaseModel):
 
 def _containers(services: Wired) -> Containers:
     if services.containers is None:
-        raise InvalidRequest("Code execution is switched off on this gateway; set GATEWAY_SANDBOX to enable it.", code="containers_off")
+        raise InvalidRequest("Code execution is disabled on this gateway; set GATEWAY_SANDBOX to enable it.", code="containers_off")
     return services.containers
 
 
@@ -279,7 +279,7 @@ async def _closing(chunks: AsyncGenerator[bytes], size: int) -> AsyncGenerator[b
 
 
 async def _receive(form: UploadForm, container_id: str, project_id: str, containers: Containers) -> ContainerFileObject:
-    """The name comes before the content, in the same form; so the first piece is read before anything is written."""
+    """The name precedes the content in the form, so the first piece is read before anything is written."""
     async with aclosing(form.file()) as pieces:
         first = await anext(pieces, b"")
         name = PurePosixPath((form.filename or "").replace("\\", "/")).name

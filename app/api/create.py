@@ -1,7 +1,7 @@
 """`POST /v1/responses`, as a plain ASGI endpoint: the hot path.
 
-A framework's route with a parsed body costs 0.15-0.3 ms a request and several microseconds a token, more than all the rest of the
-work here. Its OpenAPI entry is written in `openapi.py`.
+A framework's route with a parsed body costs 0.15-0.3 ms per request and several microseconds per token, more than all the other
+work here. Its OpenAPI entry is in `openapi.py`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from app.telemetry.request import current
 _log = logging.getLogger(__name__)
 _ROUTE = "/v1/responses"
 _CLIENT_CLOSED = 499
-"""Never sent: what the metrics say of a client that hung up (nginx's number for it)."""
+"""Never sent: the status in the metrics if the client disconnected (nginx's number)."""
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -63,9 +63,9 @@ class CreateResponse:
         except StoreUnavailable as error:
             _log.error("the database is unavailable: %s", error)
             await reply.fail(failures.store_unavailable())
-        except asyncio.CancelledError:  # the time that a stopping server gives to what is under way is over
+        except asyncio.CancelledError:  # the drain time of a stopping server is over
             await reply.fail(failures.server_is_stopping())
-        except Exception:  # noqa: BLE001 - the last resort: a mistake of ours is an answer too
+        except Exception:  # noqa: BLE001 - the last resort: our own errors are answered, too
             _log.exception("request %s failed", request_id)
             await reply.fail(errors.internal(request_id))
         finally:
@@ -87,7 +87,7 @@ class CreateResponse:
             run = await self._responses.create(principal, body, lenient=self._is_lenient(headers))
         except InvalidRequest as error:
             if error.code == "json_parse_error":
-                characters.check_json(body)  # half a surrogate pair is valid JSON, and can be named
+                characters.check_json(body)  # an unpaired surrogate is valid JSON, and its position can be named
             raise
         summary.response, summary.model, summary.stream = run.id, run.admitted.model, run.admitted.stream
         self._runs.add(run)
@@ -144,7 +144,7 @@ class CreateResponse:
 
 
 class _Reply:
-    """The HTTP answer; it can be failed as long as it has not begun."""
+    """The HTTP response; it can become an error until it has begun."""
 
     __slots__ = ("_begun", "_id", "_send", "status")
 

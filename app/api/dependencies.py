@@ -1,4 +1,4 @@
-"""What routes ask for: the services, and who is asking."""
+"""Dependencies of the routes: the services and the caller."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from app.telemetry.request import current
 from app.tools.base import Containers
 
 ID = r"^[A-Za-z0-9_-]{1,128}$"
-"""What an id is made of, whosever it is; nothing else becomes part of a path, a query or a URL."""
+"""The form of every id, whoever made it; nothing else becomes part of a path, a query or a URL."""
 
 _scheme = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer sk-…`.")
 
@@ -37,7 +37,7 @@ class Library(msgspec.Struct, frozen=True):
 
 
 class Services(msgspec.Struct, frozen=True):
-    """What the routes use; the composition root puts it into `app.state.services`."""
+    """The services of the routes; the composition root stores them in `app.state.services`."""
 
     responses: Responses
     access: Access
@@ -48,11 +48,11 @@ class Services(msgspec.Struct, frozen=True):
     heartbeat_seconds: float
     done_marker: bool
     body_bytes: int
-    """The most a request's body may have; files are limited by themselves."""
+    """Maximum size of a request body; uploads have their own limit."""
     library: Library | None = None
-    """None: files are switched off."""
+    """None: files are disabled."""
     containers: Containers | None = None
-    """None: code cannot be run here."""
+    """None: code execution is disabled."""
 
 
 def _services(request: Request) -> Services:
@@ -63,12 +63,12 @@ def _services(request: Request) -> Services:
 def _library(request: Request) -> Library:
     library = _services(request).library
     if library is None:
-        raise InvalidRequest("Files are switched off on this gateway; set GATEWAY_FILES_DIR to enable them.", code="files_off")
+        raise InvalidRequest("Files are disabled on this gateway; set GATEWAY_FILES_DIR to enable them.", code="files_off")
     return library
 
 
 async def principal_of(request: Request) -> Caller:
-    """Who sent the request; asked for before anything of it is read. Raises Unauthorized."""
+    """The caller, checked before the body is read. Raises Unauthorized."""
     state = request.scope.setdefault("state", {})
     known: Caller | None = state.get("principal")
     if known is None:

@@ -1,5 +1,5 @@
-"""`Content-Encoding` of request bodies (RFC 9110, section 8.4): taken off step by step, so that no body stops the event loop, and
-none becomes larger than a body may be."""
+"""`Content-Encoding` of request bodies (RFC 9110, section 8.4): decoded in steps, so that no body blocks the event loop or exceeds
+the limit on bodies."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ else:
     from backports import zstd
 
 _STEP = 256 * 1024
-"""Bytes that come out at a time; a fraction of a millisecond."""
+"""Decoded bytes per step; a fraction of a millisecond."""
 _SLICE = 64 * 1024
 _MOST_CODINGS = 4
 _MOST_FRAMES = 4096
-"""gzip and zstd may come in many; each costs time, also an empty one."""
+"""gzip and zstd bodies may have many frames; each costs time, even an empty one."""
 _ZSTD_WINDOW = 23
-"""RFC 9659: what a receiver has to take, as a power of two. A larger body that is one segment is its own window."""
+"""RFC 9659: the window that a receiver must support, as a power of two. A larger body in a single segment is its own window."""
 _ZSTD_LARGEST_WINDOW = 31
 
 
 class _Broken(Exception):
-    """The data is not what the coding says."""
+    """The data does not match the coding."""
 
 
 class _Source:
-    """Compressed bytes, handed out in slices: decompressors copy what they do not use at once."""
+    """Compressed bytes, read in slices: decompressors copy what they do not use at once."""
 
     def __init__(self, data: bytes) -> None:
         self._data = memoryview(data)
@@ -53,7 +53,7 @@ class _Source:
         return bytes(piece)
 
     def give_back(self, unused: bytes) -> None:
-        """Of the last slice: what belongs to the next frame."""
+        """Return the part of the last slice that belongs to the next frame."""
         self._place -= len(unused)
 
 
@@ -84,7 +84,7 @@ def _zlib_pieces(source: _Source, _limit: int, *, gzip: bool) -> Iterator[bytes]
 
 def _zstd_pieces(source: _Source, limit: int) -> Iterator[bytes]:
     given = source.take()
-    if (zstd.get_frame_info(given).decompressed_size or 0) > limit:  # said in advance, it may be the size of the window, too
+    if (zstd.get_frame_info(given).decompressed_size or 0) > limit:  # if declared, it may also be the size of the window
         raise _too_large(limit)
     window = min(max(_ZSTD_WINDOW, limit.bit_length()), _ZSTD_LARGEST_WINDOW)
     frame = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: window})
@@ -108,13 +108,13 @@ def _brotli_pieces(source: _Source, _limit: int) -> Iterator[bytes]:
 
 
 def _deflate_bits(data: bytes) -> int:
-    """`deflate` is the zlib format, but some clients send it bare (RFC 9110, section 8.4.1.2)."""
+    """`deflate` is the zlib format, but some clients send raw deflate data (RFC 9110, section 8.4.1.2)."""
     is_zlib = data[0] & 0x0F == zlib.DEFLATED and int.from_bytes(data[:2], "big") % 31 == 0
     return zlib.MAX_WBITS if is_zlib else -zlib.MAX_WBITS
 
 
 _Pieces = Callable[[_Source, int], Iterator[bytes]]
-"""One frame's content, some at a time. `limit` is the most that may come out of all."""
+"""One frame's content, in pieces. `limit` is the maximum size of the whole decoded body."""
 
 _CODINGS: Mapping[str, _Pieces] = {
     "gzip": partial(_zlib_pieces, gzip=True),
@@ -127,7 +127,7 @@ READ = "gzip, deflate, br, zstd"
 
 
 def named(scope: Scope) -> str:
-    """What the request's `Content-Encoding` says; several fields are one list."""
+    """The value of the request's `Content-Encoding`; several fields are joined into one list."""
     return ",".join(value.decode("latin-1") for name, value in scope["headers"] if name == b"content-encoding")
 
 
@@ -137,14 +137,14 @@ def codings(value: str) -> tuple[str, ...]:
     unknown = [name for name in named if name not in _CODINGS]
     if unknown or len(named) > _MOST_CODINGS:
         what = f"'{_shown(unknown[0])}'" if unknown else f"more than {_MOST_CODINGS} codings at once"
-        raise UnsupportedEncoding(f"Unsupported 'Content-Encoding': {what}. Request bodies are read as {READ}, or without a coding.", READ)
+        raise UnsupportedEncoding(f"Unsupported 'Content-Encoding': {what}. Use {READ}, or no coding.", READ)
     return named
 
 
 async def decoded(body: bytes, value: str, limit: int) -> bytes:
-    """The body without its `Content-Encoding`, which is `value`; others' tokens flow meanwhile.
+    """The body decoded from its `Content-Encoding`, which is `value`; yields to other requests meanwhile.
 
-    Raises UnsupportedEncoding, InvalidRequest for data that is broken, and PayloadTooLarge as soon as more than `limit` bytes come out.
+    Raises UnsupportedEncoding, InvalidRequest for invalid data, and PayloadTooLarge as soon as the result exceeds `limit` bytes.
     """
     for coding in reversed(codings(value)):
         body = await _without(coding, body, limit)
@@ -163,7 +163,7 @@ async def _without(coding: str, body: bytes, limit: int) -> bytes:
                 await asyncio.sleep(0)
             pieces.append(piece)
     except (_Broken, zlib.error, zstd.ZstdError, _BrotliError) as error:
-        message = f"The request body is not valid {coding}, which 'Content-Encoding' says it is. Compress it again, or send it as it is."
+        message = f"The request body is not valid {coding}, which 'Content-Encoding' declares. Compress it again, or send it uncompressed."
         raise InvalidRequest(message, code="invalid_content_encoding") from error
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 

@@ -1,4 +1,4 @@
-"""ApiError to the OpenAI error envelope; the only place that renders errors."""
+"""Converts ApiError to the OpenAI error envelope; the only place that renders errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 
 def render(error: ApiError) -> tuple[int, RawHeaders, bytes]:
-    """Status, headers and body that answer with the error; the log's line of the request says why."""
+    """Status, headers and body for the error; the request's log line gets the reason."""
     current.get().fail(error.code, None if failures.may_quote(error) else error.message, error.param)
     headers: RawHeaders = [(b"content-type", b"application/json")]
     if error.retry_after is not None:
@@ -45,12 +45,12 @@ def render(error: ApiError) -> tuple[int, RawHeaders, bytes]:
 
 
 def internal(request_id: str) -> ApiError:
-    """What a client hears of a mistake of ours: nothing but where to look for it in the log."""
+    """Our own errors, as shown to clients: only the request id, to find the error in the log."""
     return ApiError(f"The server had an error while processing your request (request id {request_id}).", code="internal_error")
 
 
 def install(app: FastAPI) -> None:
-    """Make every route answer errors in the envelope."""
+    """Make every route return errors in the envelope."""
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
 
@@ -88,7 +88,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
 
 
 async def _on_mistake(request: Request, _error: Exception) -> Response:
-    """The framework raises the error again, for the server's log."""
+    """The framework re-raises the error, for the server's log."""
     return _answer(internal(request.scope["state"]["request_id"]))
 
 
@@ -103,7 +103,7 @@ _HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Res
 
 
 def _name(place: Sequence[str | int]) -> str:
-    """The parameter: `metadata.key`, `files[0].file_id`. What the framework adds to tell a union's members apart is left out."""
+    """The parameter: `metadata.key`, `files[0].file_id`. Without the framework's labels for members of a union."""
     name = ""
     for part in place[1:]:
         if isinstance(part, int):

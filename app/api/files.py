@@ -26,7 +26,7 @@ router = APIRouter(tags=["Files"], responses=failures(404, 413, 415), route_clas
 FileId = Annotated[str, Path(pattern=ID, description="The file's id.")]
 
 _FORM_BYTES = 64 * 1024
-"""What a form may have beside the file."""
+"""Allowance for the parts of a form other than the file."""
 _LEAST_SECONDS = 3600
 _MOST_SECONDS = 30 * 86_400
 _NUMBER = re.compile("[0-9]{1,9}")
@@ -76,7 +76,7 @@ class FileList(BaseModel):
 
 
 class FileDeleted(BaseModel):
-    """The file is gone."""
+    """Confirms that the file was deleted."""
 
     id: str
     object: Literal["file"] = "file"
@@ -86,7 +86,7 @@ class FileDeleted(BaseModel):
 class ListQuery(BaseModel):
     """Which page of the files."""
 
-    limit: int = Field(default=10_000, ge=1, le=10_000, description="Files a page.")
+    limit: int = Field(default=10_000, ge=1, le=10_000, description="Files per page.")
     order: Literal["asc", "desc"] = Field(default="desc", description="Oldest or newest first.")
     after: str | None = Field(default=None, pattern=ID, description="The file after which the page begins.")
     purpose: str | None = Field(default=None, max_length=64, description="Only files with this purpose.")
@@ -94,7 +94,7 @@ class ListQuery(BaseModel):
 
 @router.post("/v1/files", summary="Upload a file", openapi_extra=_FORM)
 async def create_file(request: Request, principal: Principal, library: Known) -> FileObject:
-    """Send `multipart/form-data`. The upload is streamed to storage; a file above the size limit is refused and nothing of it is kept."""
+    """Send `multipart/form-data`. The upload is streamed to storage; a file above the size limit is refused and discarded."""
     files = library.files
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > files.upload_bytes + _FORM_BYTES:
@@ -177,10 +177,10 @@ def _lives(anchor: str | None, seconds: str | None) -> int | None:
     if anchor is None and seconds is None:
         return None
     if anchor != "created_at":
-        raise _invalid("expires_after[anchor]", "it has to be 'created_at'")
+        raise _invalid("expires_after[anchor]", "it must be 'created_at'")
     number = int(seconds) if seconds and _NUMBER.fullmatch(seconds) else 0
     if not _LEAST_SECONDS <= number <= _MOST_SECONDS:
-        raise _invalid("expires_after[seconds]", f"it has to be a number from {_LEAST_SECONDS} to {_MOST_SECONDS}")
+        raise _invalid("expires_after[seconds]", f"it must be a number from {_LEAST_SECONDS} to {_MOST_SECONDS}")
     return number
 
 

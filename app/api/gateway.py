@@ -1,4 +1,4 @@
-"""The outermost ASGI application: request ids, path aliases, and the short way to the hot endpoint."""
+"""The outermost ASGI application: request ids, path aliases, and the direct path to the hot endpoint."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _CREATE_ALIASES = frozenset({_CREATE, "/responses", "/openai/v1/responses"})
 _API = ("/responses", "/models", "/files", "/vector_stores", "/containers", "/tools")
 USUAL_MODEL = "qwen3.7-plus"
 _ROUTINE = frozenset({"/healthz", "/readyz", "/metrics"})
-"""Asked for by machines all the time."""
+"""Requested by monitoring all the time."""
 _METHODS = ("GET", "POST", "DELETE")
 _EXPOSED = ("x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "warning", "openai-poll-after-ms", "content-disposition")
-"""What a page may read besides the fields every page may."""
+"""Response headers that web pages may read, besides the default ones."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 _ROUTES = frozenset(
     {
@@ -59,13 +59,13 @@ _ROUTES = frozenset(
         "/v1/vector_stores/{id}/file_batches/{id}/files",
     }
 )
-"""What is counted by itself; ids are left out, so that there are only so many counters."""
+"""Routes with their own counters; ids are replaced, so that the number of counters is bounded."""
 _MODEL = "/v1/models/{id}"
 _ID = "{id}"
 
 
 def example_of(models: Sequence[str]) -> str:
-    """One of these to show in an example, the usual one if it is among them or nothing is known."""
+    """The model to show in examples: the usual one if it is listed or no model is known, otherwise the first."""
     return models[0] if models and USUAL_MODEL not in models else USUAL_MODEL
 
 
@@ -73,7 +73,7 @@ class Gateway:
     """Serves `/v1/…`, and the same under `/…` and `/openai/v1/…`; each with and without `root_path` before it."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, openness: Openness | None, root_path: str = "") -> None:
-        """`openness` says who may ask without a key; None: nobody."""
+        """`openness` decides which requests are accepted without a key; None: none."""
         self._app = app
         self._root_path = root_path
         self._create_paths = _CREATE_ALIASES | {root_path + path for path in _CREATE_ALIASES}
@@ -81,9 +81,9 @@ class Gateway:
         self._metrics = metrics
         self._openness = openness
         self.draining = False
-        """The process has been told to stop."""
+        """The process has received a stop signal."""
         self.models: Sequence[str] = ()
-        """What can be asked for, as far as it was known at the start."""
+        """The models known at startup."""
 
     def serve(self, create: ASGIApp, models: Sequence[str]) -> None:
         """The endpoint of `POST /v1/responses` is ready."""
@@ -92,7 +92,7 @@ class Gateway:
 
     @property
     def example_model(self) -> str:
-        """A model that can be asked for, the usual one if nothing is known."""
+        """An available model, or the usual one if none is known."""
         return example_of(self.models)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -159,16 +159,16 @@ class Gateway:
             await self._app(scope, receive, send_with_id)
 
     def _below_root(self, path: str) -> str:
-        """Some proxies leave the prefix on the path and some take it off."""
+        """Some proxies keep the prefix in the path and some strip it."""
         below = path.removeprefix(self._root_path)
         return below if below.startswith("/") else path
 
 
 class BrowserGateway(Gateway):
-    """The same for pages of other origins, too (CORS)."""
+    """The same, with CORS for pages of other origins."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, openness: Openness | None, root_path: str, origins: Sequence[str]) -> None:
-        """`origins` may read the answers; `*` is every one, and then without cookies, as browsers demand."""
+        """`origins` may read the responses; `*` allows all, without credentials, as browsers require."""
         super().__init__(app, metrics, openness, root_path)
         self._checked = CORSMiddleware(
             super().__call__,
@@ -181,12 +181,12 @@ class BrowserGateway(Gateway):
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a preflight, or dispatch and let the page read the answer."""
+        """Answer a preflight, or dispatch and let the page read the response."""
         await self._checked(scope, receive, send)
 
 
 def _identified(scope: Scope) -> tuple[str, int]:
-    """The client's `x-request-id` when it is harmless, else a new one; how many Authorization headers there are."""
+    """The client's `x-request-id` if it is safe, otherwise a new one; the number of Authorization headers."""
     given: str | None = None
     keys = 0
     for name, value in scope["headers"]:
@@ -206,7 +206,7 @@ def _route(path: str) -> str:
     if path in _ROUTES or path in _ROUTINE:
         return path
     if path.startswith("/v1/models/"):
-        return _MODEL  # its id may have slashes in it
+        return _MODEL  # the id may contain slashes
     steps = path.split("/")
     steps[3:6:2] = [step and _ID for step in steps[3:6:2]]
     route = "/".join(steps)
@@ -218,7 +218,7 @@ def _wants_websocket(scope: Scope) -> bool:
 
 
 async def _refuse_websocket(send: Send) -> None:
-    """426 is the one answer after which Codex falls back to SSE at once and in silence."""
+    """426 is the only status after which Codex falls back to SSE immediately and silently."""
     error = ApiError("WebSocket mode is not served; use HTTP with 'stream': true.", code="websocket_not_served")
     _, headers, body = render(error)
     start: dict[str, Any] = {"type": "http.response.start", "status": 426, "headers": [*headers, (b"upgrade", b"HTTP/1.1")]}

@@ -1,4 +1,4 @@
-"""Input items as they are listed: complete in the fields that typed clients require, whatever short form was sent."""
+"""Input items as listed: with all fields that typed clients require, even if a short form was sent."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The OpenAPI description: models of the cold routes, and the entry of the hot endpoint, which is no route of the framework.
+"""The OpenAPI schema: models of the cold routes, and the entry of the hot endpoint, which is not a route of the framework.
 
-The request's schema is generated from the very type that validates it.
+The request's schema is generated from the type that validates it.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Health(BaseModel):
     status: Literal["ok", "ready"]
 
 
-# By reference: a model here would be prepared again for every error of every route, a tenth of the time to start.
+# By reference: a model would be processed again for every error of every route, a tenth of the startup time.
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": text, "content": _json("Error")}
     for status, text in {
@@ -119,37 +119,37 @@ EVENTS: dict[str, Any] = {
     "description": "The response, or its events.",
     "content": {"text/event-stream": {}},
 }
-"""Beside the JSON of a successful answer, what `stream` makes of it."""
+"""The event stream, an alternative to the JSON of a successful response."""
 _ALWAYS = (400, 401, 429, 500, 503)
 _CREATE_ERRORS = (*_ALWAYS, 404, 413, 415, 502, 504)
 _OF_BODIES = ("413", "415")
 _NEVER = "422"
-"""The framework's answer to wrong parameters, which get 400 here."""
+"""The framework's status for invalid parameters, which get 400 here."""
 _FRAMEWORKS = ("HTTPValidationError", "ValidationError")
-"""The shapes of that answer."""
+"""The schemas of that response."""
 
 
 UNREADY: dict[int | str, dict[str, Any]] = {503: _ERRORS[503]}
 
 
 def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The failures of a router's routes: these, and those of every route."""
+    """The errors of a router's routes: these, and those common to all routes."""
     return {status: _ERRORS[status] for status in sorted((*_ALWAYS, *statuses))}
 
 
 def content(*media_types: str) -> dict[int | str, dict[str, Any]]:
-    """Bytes, as a successful answer."""
+    """A successful response of bytes."""
     binary = {"schema": {"type": "string", "format": "binary"}}
     return {200: {"description": "The content.", "content": dict.fromkeys(media_types, binary)}}
 
 
 def operation_id(route: APIRoute) -> str:
-    """The name of the route's function: generated clients call it that."""
+    """The name of the route's function, which generated clients use."""
     return route.name
 
 
 def install(app: FastAPI, model: Callable[[], str]) -> None:
-    """Add the hot endpoint to the application's description; `model` can be asked for by the examples."""
+    """Add the hot endpoint to the application's schema; examples use `model`."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -187,7 +187,7 @@ def _add_create(schema: dict[str, Any]) -> None:
     schema["paths"].setdefault("/v1/responses", {})["post"] = {
         "tags": ["Responses"],
         "summary": "Create a response",
-        "description": "The model's answer to `input`; with `stream: true` as Server-Sent Events that end with `response.completed`.",
+        "description": "Generates a response to `input`; with `stream: true` as Server-Sent Events that end with `response.completed`.",
         "operationId": "create_response",
         "security": [{"HTTPBearer": []}],
         "requestBody": {"required": True, "content": {"application/json": {"schema": reference}}},
@@ -199,7 +199,7 @@ def _add_create(schema: dict[str, Any]) -> None:
 
 
 def _one_spelling(component: dict[str, Any]) -> dict[str, Any]:
-    """Without the second of two values that differ only in `-` and `_`: both are taken, but generated clients can name only one."""
+    """Without the second of two values that differ only in `-` and `_`: both are accepted, but generated clients can name only one."""
 
     def cleaned(value: Any) -> Any:
         if isinstance(value, list):

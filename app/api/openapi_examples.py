@@ -1,4 +1,4 @@
-"""A request body for every operation that takes JSON, which works when it is sent; ids stand for those of the caller's own objects."""
+"""A working request body for every operation that takes JSON; ids are placeholders for the caller's objects."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ FILE_ID = "file-0123456789abcdef01234567"
 
 
 def examples(model: str) -> Mapping[str, Mapping[str, Any]]:
-    """By operation; `model` is one that can be asked for here."""
+    """By operation; `model` is an available model."""
     return {
         "create_response": {"model": model, "input": "Say hello in one sentence.", "stream": False},
         "create_vector_store": {

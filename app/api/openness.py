@@ -1,7 +1,7 @@
-"""Who may ask a gateway that asks for no key: programs, and pages of its own or of origins that the settings name.
+"""Which requests a gateway without authentication accepts: those of programs, and of pages of its own or configured origins.
 
-Any page that a user of this machine opens can send requests to it. Browsers say of each where it comes from (`Origin`,
-`Sec-Fetch-Site`), and what name it was sent to (`Host`), which a page cannot choose. What a form could send is not taken.
+Any page that a user of this machine opens can send requests to it. Browsers state where each one comes from (`Origin`,
+`Sec-Fetch-Site`) and the name it was sent to (`Host`), which a page cannot choose. Bodies that an HTML form could send are refused.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d{1,5})?")
 
 
 class Openness:
-    """Which requests are taken without a key."""
+    """Decides which requests are accepted without a key."""
 
     def __init__(self, hosts: Sequence[str], origins: Sequence[str]) -> None:
-        """`hosts`: names beside loopback's and addresses. `origins`: of pages that may ask, or `*`."""
+        """`hosts`: names allowed besides loopback names and IP addresses. `origins`: allowed origins of pages, or `*`."""
         self._hosts = frozenset(host.lower().rstrip(".") for host in hosts)
         self._origins = frozenset(origins)
 

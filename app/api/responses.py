@@ -28,20 +28,20 @@ ResponseId = Annotated[str, Path(pattern=ID, description="The response's id: its
 class GetQuery(BaseModel):
     """How to read a response."""
 
-    stream: bool = Field(default=False, description="Answer with the response's events.")
-    starting_after: int = Field(default=-1, ge=-1, le=2**31 - 1, description="Leave out events up to this sequence number.")
-    include: list[str] = Field(default=[], alias="include[]", description="Accepted; nothing it could add is left out.")
+    stream: bool = Field(default=False, description="Return the response's events.")
+    starting_after: int = Field(default=-1, ge=-1, le=2**31 - 1, description="Skip events up to this sequence number.")
+    include: list[str] = Field(default=[], alias="include[]", description="Accepted without effect: stored fields are always included.")
     include_obfuscation: bool | None = Field(default=None, description="Accepted; padding is never sent.")
 
 
 class ItemsQuery(BaseModel):
     """Which page of the items."""
 
-    limit: int = Field(default=20, ge=1, le=100, description="Items a page.")
+    limit: int = Field(default=20, ge=1, le=100, description="Items per page.")
     order: Literal["asc", "desc"] = Field(default="desc", description="Oldest or newest first.")
     after: str | None = Field(default=None, max_length=256, description="The item after which the page begins.")
     before: str | None = Field(default=None, max_length=256, description="The item before which the page ends.")
-    include: list[str] = Field(default=[], alias="include[]", description="Accepted; nothing it could add is left out.")
+    include: list[str] = Field(default=[], alias="include[]", description="Accepted without effect: stored fields are always included.")
 
 
 @router.get(
@@ -79,7 +79,7 @@ async def cancel(response_id: ResponseId, principal: Principal, services: Wired)
 
 @router.delete("/v1/responses/{response_id}", response_model=ResponseDeleted, summary="Delete a stored response")
 async def delete_response(response_id: ResponseId, principal: Principal, services: Wired) -> ResponseDeleted:
-    """Its content is erased immediately. Responses that continue it can no longer be continued."""
+    """The content is erased immediately. Responses that continue it can no longer be continued."""
     return ResponseDeleted(id=await services.responses.delete(principal, response_id))
 
 
@@ -101,7 +101,7 @@ async def list_input_items(
 
 
 async def _whole(batches: AsyncIterator[Sequence[bytes]], *, marked: bool) -> AsyncIterator[bytes]:
-    """One event a write, as this kind of response wants it; a replay is no hot path."""
+    """One event per write, as this kind of response requires; a replay is not a hot path."""
     async for frames in batches:
         for frame in frames:
             yield frame

@@ -1,4 +1,4 @@
-"""Vector stores as they are sent and shown: the openai SDK's `types/vector_stores`."""
+"""Vector stores in requests and responses: the openai SDK's `types/vector_stores`."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Static(_Sent):
 
 
 class ChunkingStrategy(_Sent):
-    """`auto` is chunks of 800 tokens that overlap by 400."""
+    """`auto` means chunks of 800 tokens with an overlap of 400."""
 
     type: Literal["auto", "static"]
     static: Static | None = None
@@ -63,7 +63,7 @@ class ChunkingStrategy(_Sent):
     @model_validator(mode="after")
     def _consistent(self) -> ChunkingStrategy:
         if (self.type == "static") != (self.static is not None):
-            raise ValueError("'static' goes with the type 'static' and only with it")
+            raise ValueError("'static' is required with the type 'static', and allowed only with it")
         return self
 
 
@@ -105,7 +105,7 @@ class FileChangeBody(_Sent):
 
 
 class NewBatchBody(_Sent):
-    """Files to add together: `file_ids` with common options, or `files` with options of their own."""
+    """Files to add together: `file_ids` with common options, or `files` with their own options."""
 
     file_ids: list[FileIdText] | None = Field(default=None, min_length=1, max_length=_BATCH_FILES)
     files: list[NewFileBody] | None = Field(default=None, min_length=1, max_length=_BATCH_FILES)
@@ -154,7 +154,7 @@ class SearchBody(_Sent):
 class PageQuery(BaseModel):
     """Which page of a list."""
 
-    limit: int = Field(default=20, ge=1, le=100, description="Objects a page.")
+    limit: int = Field(default=20, ge=1, le=100, description="Objects per page.")
     order: Literal["asc", "desc"] = Field(default="desc", description="Oldest or newest first.")
     after: str | None = Field(default=None, pattern=ID, description="The object after which the page begins.")
     before: str | None = Field(default=None, pattern=ID, description="The object before which the page ends.")
@@ -223,7 +223,7 @@ class StoreFileObject(BaseModel):
     usage_bytes: int
     last_error: LastError | None
     x_not_in_text: str | None = Field(
-        description="What of a completed file is not in the text that is searched, like `page 2 (an image; no text)`."
+        description="Content of a completed file that is not in the searched text, such as `page 2 (an image; no text)`."
     )
     attributes: dict[str, str | float | bool]
     chunking_strategy: StaticStrategy

@@ -1,4 +1,4 @@
-"""Frames to the client: whole frames a write, a heartbeat before the line is silent for too long."""
+"""Frames to the client: whole frames per write, and a heartbeat before a stream is silent for too long."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.protocol.sse import HEARTBEAT
 
 _log = logging.getLogger(__name__)
 _LOOKS = 16
-"""How often an interval the timer looks at the streams."""
+"""How many times per interval the timer checks the streams."""
 _PATIENCE = 0.1
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -24,10 +24,10 @@ HEADERS = [
 
 
 class StreamWriter:
-    """Writes one SSE answer. Its head goes out with the first frames, or with the opening events when the others are long in coming.
+    """Writes one SSE response. Its head is sent with the first frames, or with the opening events if those take too long.
 
-    `head` makes the message that begins the answer. `opening` gives the frames that may go out before an upstream has accepted the
-    request, none as long as there are none.
+    `head` creates the message that begins the response. `opening` returns the frames that may be sent before an upstream has accepted
+    the request; empty if there are none yet.
     """
 
     __slots__ = ("_begun", "_head", "_one_at_a_time", "_opening", "_send", "_unsent", "silent")
@@ -38,17 +38,17 @@ class StreamWriter:
         self._opening = opening
         self._begun = False
         self._one_at_a_time: asyncio.Lock | None = None
-        """Made when the timer begins the answer, which is seldom."""
+        """Created when the timer begins the response, which is rare."""
         self._unsent: list[Message] = []
-        """What begins the answer and has not gone out yet."""
+        """Messages that begin the response and have not been sent yet."""
         self.silent = 0.0
-        """Seconds without a frame, as far as the timer has counted; minus infinity while one is being written."""
+        """Seconds without a frame, as counted by the timer; minus infinity while one is being written."""
 
     async def write(self, frames: Sequence[bytes]) -> None:
         """Send whole frames in one write; the per-token path."""
         self.silent = -inf
         if not self._begun:
-            if self._one_at_a_time is None:  # with `silent` as it is now, the timer keeps out
+            if self._one_at_a_time is None:  # with `silent` at this value, the timer does not interfere
                 self._begun = True
                 await self._send(self._head())
             else:
@@ -57,7 +57,7 @@ class StreamWriter:
         self.silent = 0.0
 
     async def beat(self) -> None:
-        """Send a sign of life: a comment, or what begins the answer."""
+        """Send a heartbeat: a comment, or the beginning of the response."""
         if self._begun:
             self.silent = 0.0
             await self._send(_body((HEARTBEAT,)))
@@ -71,40 +71,40 @@ class StreamWriter:
             await self._begin(self._one_at_a_time)
 
     async def _begin(self, one_at_a_time: asyncio.Lock) -> None:
-        """Send what begins the answer. The timer and the answer itself may both be about to: the second one waits, and finds it done."""
+        """Send the beginning of the response. The timer and the response may both try: the second one waits, and finds it sent."""
         async with one_at_a_time:
             while self._unsent:
-                await self._send(self._unsent[0])  # a write that is given up has sent nothing
+                await self._send(self._unsent[0])  # a cancelled write has sent nothing
                 del self._unsent[0]
             self._begun = True
 
 
 class Heartbeats:
-    """The open streams. One timer serves all, so that a token costs none."""
+    """The open streams. One timer serves all, so that tokens need none."""
 
     def __init__(self, interval: float) -> None:
         """No stream is silent longer than `interval` seconds. Call `look` every `pause`."""
         self.pause = interval / _LOOKS
         self._patience = min(_PATIENCE, self.pause)
         self.longest = interval - self.pause - self._patience
-        """Seconds of silence after which the next look would come too late."""
+        """Seconds of silence after which the next check would come too late."""
         self._looked = inf
         self._writers: set[StreamWriter] = set()
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of open streams."""
         return len(self._writers)
 
     def add(self, writer: StreamWriter) -> None:
-        """Keep this stream's line alive."""
+        """Send heartbeats to this stream from now on."""
         self._writers.add(writer)
 
     def discard(self, writer: StreamWriter) -> None:
-        """The stream is over."""
+        """The stream has ended."""
         self._writers.discard(writer)
 
     async def look(self) -> None:
-        """Count everybody's silence, and end those that become too long, all at once."""
+        """Update the silence of all streams, and send the heartbeats that are due, concurrently."""
         now = asyncio.get_running_loop().time()
         passed, self._looked = max(now - self._looked, 0.0), now
         due: list[StreamWriter] = []
@@ -118,14 +118,14 @@ class Heartbeats:
                     group.create_task(self._beat(writer))
 
     async def _beat(self, writer: StreamWriter) -> None:
-        if writer not in self._writers or writer.silent < self.longest:  # it has ended or spoken meanwhile
+        if writer not in self._writers or writer.silent < self.longest:  # it has ended or sent something meanwhile
             return
-        # A client that does not read needs no sign of life, and must not keep the others from theirs.
+        # A client that does not read needs no heartbeat, and must not delay those of others.
         with suppress(TimeoutError):
             async with asyncio.timeout(self._patience):
                 try:
                     await writer.beat()
-                except Exception:  # noqa: BLE001 - one stream's failure must not end the others' beats
+                except Exception:  # noqa: BLE001 - one stream's failure must not stop the other heartbeats
                     _log.exception("a stream's heartbeat failed")
 
 

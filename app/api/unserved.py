@@ -1,4 +1,4 @@
-"""Addresses and methods that are not served: one error for all, which names what was asked for, and what is served instead."""
+"""URLs and methods that are not served: one error, which names the request and what is served instead."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from app.protocol.errors import ApiError, MethodNotAllowed, NotFound
 _LONGEST = 200
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _SERVED: Mapping[str, str] = {"/v1/responses": "POST"}
-"""What is no route of the framework."""
-_RESPONSES = "This server speaks the Responses API: POST {root}/v1/responses."
+"""Endpoints that are not routes of the framework."""
+_RESPONSES = "This server implements the Responses API: POST {root}/v1/responses."
 _TURNS = "Send instructions and tools with POST {root}/v1/responses, and continue a response with 'previous_response_id'."
-_UPSTREAM = "Ask the model server itself."
+_UPSTREAM = "Send this request to the model server directly."
 _INSTEAD: Mapping[str, str] = {
     "api/chat": _RESPONSES,
     "api/generate": _RESPONSES,
@@ -23,10 +23,10 @@ _INSTEAD: Mapping[str, str] = {
     "assistants": _TURNS,
     "audio": _UPSTREAM,
     "batches": "Send each request to POST {root}/v1/responses.",
-    "chat": "This server speaks the Responses API: POST {root}/v1/responses, with 'input' in place of 'messages'.",
-    "completions": "This server speaks the Responses API: POST {root}/v1/responses, with 'input' in place of 'prompt'.",
+    "chat": "This server implements the Responses API: POST {root}/v1/responses, with 'input' in place of 'messages'.",
+    "completions": "This server implements the Responses API: POST {root}/v1/responses, with 'input' in place of 'prompt'.",
     "conversations": "Continue a response with 'previous_response_id'.",
-    "deployments": "The base URL has no deployment in it: POST {root}/v1/responses, with the model's name in 'model'.",
+    "deployments": "The URL must not contain a deployment: POST {root}/v1/responses, with the model's name in 'model'.",
     "embeddings": f"{_UPSTREAM} To search files, POST {{root}}/v1/vector_stores.",
     "fine_tuning": _UPSTREAM,
     "images": "To find images, use the tool 'web_search_image' in POST {root}/v1/responses.",
@@ -36,21 +36,21 @@ _INSTEAD: Mapping[str, str] = {
     "rerank": _UPSTREAM,
     "threads": _TURNS,
     "tokenize": _UPSTREAM,
-    "uploads": "POST {root}/v1/files takes a file whole.",
-    "v1": "The path has /v1 in it twice: the client's base URL ends in /v1 and the client adds another; leave one out.",
+    "uploads": "POST {root}/v1/files uploads a file in one request.",
+    "v1": "The path contains /v1 twice: the client's base URL ends in /v1 and the client adds another; leave one out.",
 }
-"""Other APIs by how their paths begin, without `/v1`; the longest one that fits counts."""
-_ELSE = "GET {root}/openapi.json lists what is, and GET {root}/docs shows it."
+"""Other APIs by path prefix, without `/v1`; the longest match counts."""
+_ELSE = "GET {root}/openapi.json has the OpenAPI schema, and GET {root}/docs the interactive docs."
 
 
 def error(routes: Sequence[BaseRoute], scope: Scope) -> ApiError:
-    """What to answer where no route of the framework serves the request: 405 when the address is served for other methods, else 404."""
+    """The error for a request without a route: 405 if the URL supports other methods, otherwise 404."""
     root: str = scope.get("root_path", "")
     path: str = scope["path"].removeprefix(root)
     asked = f"{scope['method']} {_cleaned(scope.get('state', {}).get('path', path))}"
     allowed = _SERVED.get(path) or ", ".join(_methods(routes, scope))
     if allowed:
-        return MethodNotAllowed(f"{asked} is not served: this URL is for {allowed}.", allowed)
+        return MethodNotAllowed(f"{asked} is not served: this URL supports {allowed}.", allowed)
     return NotFound(f"Unknown request URL: {asked} is not served. {_instead(path).format(root=root)}", code="unknown_url")
 
 
@@ -61,7 +61,7 @@ def _instead(path: str) -> str:
 
 
 def _methods(routes: Sequence[BaseRoute], scope: Scope) -> list[str]:
-    """Those of every route of the path; the framework itself would name those of the first one only."""
+    """The methods of all routes with this path; the framework would name only those of the first one."""
     return [method for method in _METHODS if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)]
 
 

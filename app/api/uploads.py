@@ -1,4 +1,4 @@
-"""Forms with a file, read as they come: the file is never whole in memory, nor on a disk that is not meant for it."""
+"""Streamed forms with a file: the file is never held in memory, nor on a disk that is not meant for it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _FIELD_BYTES = 16 * 1024
 
 
 class UploadForm:
-    """A `multipart/form-data` body with one file: read `file`, then `finish`, then everything is known."""
+    """A `multipart/form-data` body with one file: read `file`, then call `finish`; after that, all fields are known."""
 
     def __init__(self, content_type: str | None, body: AsyncIterator[bytes]) -> None:
-        """Raises InvalidRequest for a body that is no form."""
+        """Raises InvalidRequest for a body that is not a form."""
         kind, options = parse_options_header(content_type)
         boundary = options.get(b"boundary")
         if kind != b"multipart/form-data" or not boundary:
@@ -47,7 +47,7 @@ class UploadForm:
         )
 
     async def file(self) -> AsyncGenerator[bytes]:
-        """The file's content. Raises InvalidRequest when there is none, or when the form is broken or cut off."""
+        """The file's content. Raises InvalidRequest if it is missing, or if the form is malformed or incomplete."""
         while not self._file_ended:
             if not await self._advance():
                 raise InvalidRequest("Missing required parameter: 'file'.", code="missing_required_parameter", param="file")
@@ -56,18 +56,18 @@ class UploadForm:
                 yield piece
 
     async def finish(self) -> None:
-        """Read what comes after the file. Raises InvalidRequest."""
+        """Read the rest of the form. Raises InvalidRequest."""
         while await self._advance():
             pass
 
     async def _advance(self) -> bool:
-        """Read on; False at the end of a complete form."""
+        """Continue reading; False at the end of a complete form."""
         try:
             chunk = await anext(self._body, None)
             if chunk is not None:
                 self._parser.write(chunk)
         except FormParserError as error:
-            raise InvalidRequest("The form of the request is malformed.", code="malformed_form") from error
+            raise InvalidRequest("The form data is malformed.", code="malformed_form") from error
         if chunk is None and not self._ended:
             raise InvalidRequest("The request body was cut off.", code="incomplete_body")
         return chunk is not None
@@ -124,7 +124,7 @@ class UploadForm:
 
 
 class _Part:
-    """What is being read."""
+    """The part being read."""
 
     __slots__ = ("data", "disposition", "header", "is_file", "name", "value")
 
@@ -138,7 +138,7 @@ class _Part:
 
 
 def attachment(filename: str) -> str:
-    """The `Content-Disposition` of a download (RFC 6266): for any name, in a header's letters."""
+    """The `Content-Disposition` of a download (RFC 6266): for any name, encoded for a header."""
     message = Message()
     message.add_header("Content-Disposition", "attachment", filename=("utf-8", "", filename))
     return message["Content-Disposition"]

@@ -26,7 +26,7 @@ PageQuery = Annotated[shapes.PageQuery, Query()]
 FilesQuery = Annotated[shapes.FilesQuery, Query()]
 
 _POLL = {"openai-poll-after-ms": "200"}
-"""How soon the SDK's polling helpers look again."""
+"""Interval at which the SDK's polling helpers poll."""
 
 
 @router.post("", summary="Create a vector store")
@@ -132,7 +132,7 @@ async def update_vector_store_file(
     return shown_file(await library.store_files.describe(principal.project_id, vector_store_id, file_id, attributes))
 
 
-@router.delete("/{vector_store_id}/files/{file_id}", summary="Take a file out of a vector store")
+@router.delete("/{vector_store_id}/files/{file_id}", summary="Remove a file from a vector store")
 async def remove_vector_store_file(vector_store_id: StoreId, file_id: FileId, principal: Principal, library: Known) -> shapes.FileRemoved:
     """The file itself is not deleted."""
     await library.store_files.remove(principal.project_id, vector_store_id, file_id)

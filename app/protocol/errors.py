@@ -1,4 +1,4 @@
-"""Errors a client can see, in the OpenAI envelope.
+"""Errors that clients can see, in the OpenAI envelope.
 
 The tree:
 
@@ -10,12 +10,12 @@ The tree:
     ├── Conflict            409  never worth an automatic retry
     ├── PayloadTooLarge     413
     ├── UnsupportedEncoding 415
-    ├── Forbidden           403  a page that may not ask
-    ├── MessageRefused      408, 414, 431: read no further
+    ├── Forbidden           403  a web page without access
+    ├── MessageRefused      408, 414, 431: not read to the end
     ├── RateLimited         429
-    └── Unavailable         502, 503, 504: the upstream's or ours, may pass
+    └── Unavailable         502, 503, 504: the upstream's or ours, possibly temporary
 
-Shapes and sentences follow the original API, since clients match on them.
+Shapes and messages follow the original API, since clients match on them.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class ApiError(Exception):
     status: int = 500
     type: ErrorType = "server_error"
     retryable: bool | None = None
-    """What `x-should-retry` says; None leaves it to the client's own rule for the status."""
+    """Value of `x-should-retry`; None leaves the decision to the client's rule for the status."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class ApiError(Exception):
         """Seconds after which the client may try again."""
 
     def envelope(self) -> ErrorEnvelope:
-        """The body to answer with."""
+        """The response body."""
         return ErrorEnvelope(ErrorBody(self.message, self.type, self.param, self.code))
 
 
@@ -102,7 +102,7 @@ class NotFound(ApiError):
 
 
 class Conflict(ApiError):
-    """The object is in a state that does not allow the act. SDKs retry 409 by themselves; this one never helps."""
+    """The object's state does not allow the operation. SDKs retry a 409 by default; a retry never helps here."""
 
     status = 409
     type: ErrorType = "invalid_request_error"
@@ -118,7 +118,7 @@ class PayloadTooLarge(ApiError):
 
 
 class MethodNotAllowed(ApiError):
-    """The address is served, but not for this method; `allowed` lists those it is served for."""
+    """The URL does not support this method; `allowed` lists those it supports."""
 
     status = 405
     type: ErrorType = "invalid_request_error"
@@ -130,7 +130,7 @@ class MethodNotAllowed(ApiError):
 
 
 class UnsupportedEncoding(ApiError):
-    """The body has a `Content-Encoding` that is not read; `accepted` lists those that are."""
+    """The body's `Content-Encoding` is not supported; `accepted` lists those that are."""
 
     status = 415
     type: ErrorType = "invalid_request_error"
@@ -142,7 +142,7 @@ class UnsupportedEncoding(ApiError):
 
 
 class Forbidden(ApiError):
-    """Where the request comes from, nothing may be asked."""
+    """Requests from this origin or host name are not allowed."""
 
     status = 403
     type: ErrorType = "permission_error"
@@ -150,7 +150,7 @@ class Forbidden(ApiError):
 
 
 class MessageRefused(ApiError):
-    """The request is too large or too slow to be read to its end (408, 414, 431)."""
+    """The request is too large or too slow to be read completely (408, 414, 431)."""
 
     type: ErrorType = "invalid_request_error"
     retryable = False
@@ -168,7 +168,7 @@ class RateLimited(ApiError):
 
 
 class Unavailable(ApiError):
-    """The upstream failed or cannot be reached (502, 503, 504), or this server is full (503)."""
+    """The upstream failed or cannot be reached (502, 503, 504), or this server is at capacity (503)."""
 
     status = 503
 
@@ -182,7 +182,7 @@ class Unavailable(ApiError):
         retry_after: float | None = None,
         passes: bool = True,
     ) -> None:
-        """`passes` False: whatever it is, trying again does not help."""
+        """`passes` False: the failure is permanent, so a retry does not help."""
         super().__init__(message, code=code, param=param, retry_after=retry_after)
         self.status = status
         if not passes:
