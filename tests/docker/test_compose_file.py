@@ -29,6 +29,9 @@ SETTINGS = {f"GATEWAY_{name.upper()}" for name in Settings.model_fields}
 
 KEYED = ("tavily", "brave", "serper", "bocha", "exa", "jina", "google_vision", "embeddings")
 
+# A version and a digest: the tag is for the reader, the digest for the engine.
+PINNED = re.compile(r"[a-z0-9./-]+:[\w.-]*\d[\w.-]*@sha256:[0-9a-f]{64}")
+
 # What either generation of compose refuses, or reads differently.
 ONLY_NEW = {"name", "include", "version", "configs", "develop", "models"}
 
@@ -147,8 +150,29 @@ def test_uploaded_files_outlive_the_container() -> None:
     assert "--owner gateway --group gateway /var/lib/gateway /var/lib/gateway/data" in DOCKERFILE  # or the volume would be root's
 
 
-def test_vectors_have_their_extension() -> None:
-    assert SERVICES["postgres"]["image"] == "${POSTGRES_IMAGE:-pgvector/pgvector:pg18}"
+def test_every_image_that_is_not_built_here_is_pinned_and_can_be_replaced() -> None:
+    built = {service["image"] for service in SERVICES.values() if "build" in service}
+    images = {service["image"] for service in SERVICES.values()} - built
+    defaults = {image: re.fullmatch(r"\$\{[A-Z]+_IMAGE:-(?P<default>.+)\}", image) for image in images}
+
+    assert len(images) == 4
+    assert [image for image, found in defaults.items() if not (found and PINNED.fullmatch(found["default"]))] == []
+
+
+def test_what_is_built_here_is_built_on_one_pinned_python() -> None:
+    pins = [re.findall(r"^ARG PYTHON_IMAGE=(.*)$", text, re.MULTILINE) for text in (DOCKERFILE, SANDBOX_DOCKERFILE)]
+    bases = re.findall(r"^FROM (\S+)", DOCKERFILE + SANDBOX_DOCKERFILE, re.MULTILINE)
+
+    assert pins[0] == pins[1]
+    assert [bool(PINNED.fullmatch(pin)) for pin in pins[0]] == [True]
+    assert {base for base in bases if base not in {"dependencies"}} == {"${PYTHON_IMAGE}"}
+
+
+def test_vectors_have_their_extension_and_the_files_their_version() -> None:
+    image = re.match(r"\$\{POSTGRES_IMAGE:-pgvector/pgvector:[\d.]+-pg(\d+)@", SERVICES["postgres"]["image"])
+
+    assert image is not None
+    assert SERVICES["postgres"]["environment"]["PGDATA"] == f"/var/lib/postgresql/{image[1]}/docker"
 
 
 def test_redis_asks_for_the_password_that_the_gateway_has() -> None:
