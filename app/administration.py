@@ -12,7 +12,7 @@ from app.db.engine import Database
 from app.db.location import database_file
 from app.db.tables import REVISION
 from app.db.writer import DatabaseUnavailable
-from app.engine.access import NewKey, create_key
+from app.engine.accounts.access import NewKey, create_key
 from app.settings import ConfigurationError, Settings
 from app.stores.base import StoreUnavailable
 from app.stores.keys import SqlKeyStore

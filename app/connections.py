@@ -17,7 +17,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.api.errors import RawHeaders, render
-from app.protocol.errors import ApiError, InvalidRequest, MessageRefused, Unavailable
+from app.protocol.wire.errors import ApiError, InvalidRequest, MessageRefused, Unavailable
 from app.settings import Connections
 
 _log = logging.getLogger(__name__)

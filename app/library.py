@@ -9,11 +9,11 @@ from contextlib import AsyncExitStack
 from app.api.dependencies import Library
 from app.db.engine import Database
 from app.documents import reading
-from app.engine.files import UploadedFiles
-from app.engine.ingestion import Ingestion, Pipeline
-from app.engine.runs import Runs
-from app.engine.store_files import StoreFiles
-from app.engine.vector_stores import StorePorts, VectorStores
+from app.engine.files.ingestion import Ingestion, Pipeline
+from app.engine.files.store_files import StoreFiles
+from app.engine.files.uploads import UploadedFiles
+from app.engine.files.vector_stores import StorePorts, VectorStores
+from app.engine.runs.supervisor import Runs
 from app.knowledge import chunking
 from app.knowledge.base import Embedder, PassageIndex
 from app.knowledge.blobs import StoredBlobs

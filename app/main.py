@@ -16,28 +16,32 @@ from pydantic import SecretStr
 from starlette.types import ASGIApp
 
 from app import __version__, discovery, library, upstreams
-from app.api import containers, errors, files, health, models, openapi, responses, tools, vector_stores
-from app.api.create import CreateResponse, Policy
+from app.api import errors, health, models, openapi, tools
+from app.api.containers import routes as containers
 from app.api.dependencies import Library, Services
+from app.api.files import routes as files
 from app.api.gateway import BrowserGateway, Gateway
 from app.api.openness import Openness
-from app.api.streaming import Heartbeats
+from app.api.responses import routes as responses
+from app.api.responses.create import CreateResponse, Policy
+from app.api.responses.streaming import Heartbeats
+from app.api.vector_stores import routes as vector_stores
 from app.db.engine import Database, Pool
 from app.documents import reading
-from app.engine.access import Access
-from app.engine.catalog import Catalog, Price
-from app.engine.formats import Formats
-from app.engine.history import History
-from app.engine.ingestion import Ingestion
-from app.engine.media import Media
-from app.engine.metering import Metrics
+from app.engine.accounts.access import Access
+from app.engine.conversation.history import History
+from app.engine.conversation.media import Media
+from app.engine.conversation.sealing import Sealer
+from app.engine.files.ingestion import Ingestion
+from app.engine.hosted.catalog import Catalog, Price
+from app.engine.metrics import Metrics
+from app.engine.model.formats import Formats
+from app.engine.model.upstream_traits import UpstreamTraits
+from app.engine.request.structured import Validator
 from app.engine.responses import Responses
-from app.engine.routing import Router
-from app.engine.run import Ports
-from app.engine.runs import Runs
-from app.engine.sealing import Sealer
-from app.engine.structured import Validator
-from app.engine.upstream_traits import UpstreamTraits
+from app.engine.runs.run import Ports
+from app.engine.runs.supervisor import Runs
+from app.engine.upstreams.routing import Router
 from app.eventlog.base import EventLog
 from app.eventlog.measured import MeasuredEventLog
 from app.providers.facts import call_prices
@@ -47,9 +51,9 @@ from app.stores.keys import SqlKeyStore
 from app.stores.measured import MeasuredStore
 from app.stores.sql import SqlResponseStore
 from app.telemetry.table import table
-from app.tools._fetch import GuardedFetcher
 from app.tools.base import Containers, Files, Missing, Tool, ToolSpec, Workshop
 from app.tools.code_interpreter import containers_of
+from app.tools.fetch.fetcher import GuardedFetcher
 
 _log = logging.getLogger(__name__)
 _GC_YOUNG = 10_000

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from app import discovery
-from app.engine.routing import Route, is_own
+from app.engine.upstreams.routing import Route, is_own
 from app.providers.base import Provider, UpstreamError, UpstreamModel
 from app.providers.detect import dialect_of
 from app.providers.facts import facts_with

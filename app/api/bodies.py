@@ -12,7 +12,7 @@ from starlette.types import Message
 
 from app.api import characters, encodings
 from app.api.dependencies import Services, principal_of
-from app.protocol.errors import InvalidRequest, PayloadTooLarge, UnsupportedEncoding
+from app.protocol.wire.errors import InvalidRequest, PayloadTooLarge, UnsupportedEncoding
 
 _Handle = Callable[[Request], Coroutine[Any, Any, Response]]
 

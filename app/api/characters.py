@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
-from app.protocol.errors import InvalidRequest
+from app.protocol.wire.errors import InvalidRequest
 
 _NUL_ESCAPE = re.compile(rb"\\u0000")
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")

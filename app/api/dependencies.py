@@ -8,16 +8,16 @@ import msgspec
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
-from app.engine.access import Access
-from app.engine.access import Principal as Caller
-from app.engine.catalog import Catalog
-from app.engine.files import UploadedFiles
-from app.engine.metering import Metrics
+from app.engine.accounts.access import Access
+from app.engine.accounts.access import Principal as Caller
+from app.engine.files.store_files import StoreFiles
+from app.engine.files.uploads import UploadedFiles
+from app.engine.files.vector_stores import VectorStores
+from app.engine.hosted.catalog import Catalog
+from app.engine.metrics import Metrics
 from app.engine.responses import Responses
-from app.engine.routing import Router
-from app.engine.store_files import StoreFiles
-from app.engine.vector_stores import VectorStores
-from app.protocol.errors import InvalidRequest
+from app.engine.upstreams.routing import Router
+from app.protocol.wire.errors import InvalidRequest
 from app.stores.base import ResponseStore
 from app.telemetry.request import current
 from app.tools.base import Containers

@@ -13,7 +13,7 @@ from typing import Protocol, cast
 import brotli  # pyright: ignore[reportMissingTypeStubs] - has none
 from starlette.types import Scope
 
-from app.protocol.errors import InvalidRequest, PayloadTooLarge, UnsupportedEncoding
+from app.protocol.wire.errors import InvalidRequest, PayloadTooLarge, UnsupportedEncoding
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -15,9 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from app.api import unserved
-from app.engine import failures
+from app.engine.upstreams import failures
 from app.knowledge.base import KnowledgeUnavailable
-from app.protocol.errors import ApiError, InvalidRequest, MethodNotAllowed, PayloadTooLarge, Unavailable, UnsupportedEncoding
+from app.protocol.wire.errors import ApiError, InvalidRequest, MethodNotAllowed, PayloadTooLarge, Unavailable, UnsupportedEncoding
 from app.stores.base import StoreUnavailable
 from app.telemetry.request import current
 

@@ -13,8 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import render
 from app.api.openness import Openness
-from app.engine.metering import Metrics
-from app.protocol.errors import ApiError, InvalidRequest
+from app.engine.metrics import Metrics
+from app.protocol.wire.errors import ApiError, InvalidRequest
 from app.telemetry import log
 from app.telemetry.request import RequestSummary, current
 

@@ -11,8 +11,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from app.api import errors
 from app.api.dependencies import Services, Wired
 from app.api.openapi import UNREADY, Health
-from app.engine import failures
-from app.protocol.errors import ApiError
+from app.engine.upstreams import failures
+from app.protocol.wire.errors import ApiError
 from app.stores.base import StoreUnavailable
 
 _log = logging.getLogger(__name__)

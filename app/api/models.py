@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path
 from app.api.bodies import CheckedRoute
 from app.api.dependencies import Principal, Wired
 from app.api.openapi import Model, ModelList, failures
-from app.protocol.errors import NotFound
+from app.protocol.wire.errors import NotFound
 from app.providers.base import UpstreamModel
 
 router = APIRouter(tags=["Models"], responses=failures(404), route_class=CheckedRoute)

@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.openapi_examples import examples
-from app.protocol.requests import CreateResponse
+from app.protocol.wire.requests import CreateResponse
 
 _SCHEMAS = "#/components/schemas/"
 

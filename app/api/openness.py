@@ -12,7 +12,7 @@ from ipaddress import ip_address
 
 from starlette.types import Scope
 
-from app.protocol.errors import Forbidden, InvalidRequest
+from app.protocol.wire.errors import Forbidden, InvalidRequest
 
 _JSON = re.compile(rb"application/(?:[a-z0-9.+-]+\+)?json\s*(?:;.*)?", re.IGNORECASE | re.DOTALL)
 _FORM = re.compile(rb"multipart/form-data\s*;.*", re.IGNORECASE | re.DOTALL)

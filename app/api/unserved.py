@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
-from app.protocol.errors import ApiError, MethodNotAllowed, NotFound
+from app.protocol.wire.errors import ApiError, MethodNotAllowed, NotFound
 
 _LONGEST = 200
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")

@@ -9,7 +9,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.api import characters
-from app.protocol.errors import InvalidRequest
+from app.protocol.wire.errors import InvalidRequest
 
 _FIELDS = 32
 _FIELD_BYTES = 16 * 1024

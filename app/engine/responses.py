@@ -9,17 +9,17 @@ from typing import Literal
 
 import msgspec
 
-from app.engine import records
-from app.engine.access import Principal
-from app.engine.admission import admit
-from app.engine.run import Ports, Run
-from app.engine.runs import Runs
+from app.engine.accounts.access import Principal
+from app.engine.conversation import records
+from app.engine.request.admission import admit
+from app.engine.runs.run import Ports, Run
+from app.engine.runs.supervisor import Runs
 from app.eventlog.base import EventLog, EventLogUnavailable
-from app.protocol import ids
-from app.protocol.errors import Conflict, InvalidRequest, NotFound
-from app.protocol.projection import fold, parse_frame
-from app.protocol.replay import replay
-from app.protocol.response import encode
+from app.protocol.stream.projection import fold, parse_frame
+from app.protocol.stream.replay import replay
+from app.protocol.wire import ids
+from app.protocol.wire.errors import Conflict, InvalidRequest, NotFound
+from app.protocol.wire.response import encode
 from app.providers.base import JsonSchema
 from app.settings import Limits
 from app.stores.base import AncestorDeleted, Turn

@@ -11,7 +11,7 @@ from sqlalchemy import Column, RowMapping, Select
 from app.db.engine import Database
 from app.db.writer import DatabaseUnavailable, RowRefused
 from app.knowledge.base import KnowledgeUnavailable
-from app.protocol.paging import Page
+from app.protocol.wire.paging import Page
 
 
 @contextmanager

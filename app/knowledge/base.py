@@ -10,8 +10,8 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from app.protocol.filters import Filter
-from app.protocol.paging import Page
+from app.protocol.wire.filters import Filter
+from app.protocol.wire.paging import Page
 
 Attributes = dict[str, str | float | bool]
 

@@ -21,7 +21,7 @@ from app.knowledge._database import fetch
 from app.knowledge.base import Search, Vectors
 from app.knowledge.passages import FLOAT, POSITION_BITS, Scope, SqlPassages, Version, belongs
 from app.knowledge.words import is_beginning
-from app.protocol.errors import Unavailable
+from app.protocol.wire.errors import Unavailable
 
 _ADD_WORDS = text(
     "INSERT INTO passage_index_words (number, file, words) VALUES (:number, :file, array_to_tsvector(string_to_array(:words, ' ')))"

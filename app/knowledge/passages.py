@@ -25,8 +25,8 @@ from app.knowledge.relevance import FITTING, SCALES, Relevance
 from app.knowledge.words import asked, words_of_all
 from app.offload.protocol import Limits
 from app.offload.workers import OffloadFailed, Workers
-from app.protocol.errors import InvalidRequest
-from app.protocol.filters import fits
+from app.protocol.wire.errors import InvalidRequest
+from app.protocol.wire.filters import fits
 
 STATES = ("draft", "ready", "gone")
 FLOAT = 4

@@ -14,7 +14,7 @@ from app.db.tables import file_batches, files, vector_store_files, vector_stores
 from app.knowledge._database import database_errors, fetch, in_order, is_backwards
 from app.knowledge.base import Attachment, BatchRecord, IngestionStatus, StoreTotals
 from app.knowledge.records_stores import totals
-from app.protocol.paging import Page
+from app.protocol.wire.paging import Page
 
 _a = vector_store_files.c
 _b = file_batches.c

@@ -11,7 +11,7 @@ from app.db.engine import Database
 from app.db.tables import files, vector_store_files
 from app.knowledge._database import cut, database_errors, fetch, in_order
 from app.knowledge.base import FileRecord
-from app.protocol.paging import Page
+from app.protocol.wire.paging import Page
 
 _UNPUBLISHED_SECONDS = 3600
 """An upload is published within moments of being reserved; after an hour its process has died in between."""

@@ -10,7 +10,7 @@ from app.db.engine import Database
 from app.db.tables import vector_store_files, vector_stores
 from app.knowledge._database import cut, database_errors, fetch, in_order
 from app.knowledge.base import StoreRecord, StoreTotals
-from app.protocol.paging import Page
+from app.protocol.wire.paging import Page
 
 _DAY = 86_400
 _EXPIRED_DAYS = 30

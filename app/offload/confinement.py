@@ -1,4 +1,4 @@
-"""A worker gives up what it has no need of, by the filters that sandboxed code has (`app/sandbox/inside`).
+"""A worker gives up what it has no need of, by the filters that sandboxed code has (`sandbox/inside`).
 
 What reads the files of strangers then cannot open files but those of the program, write any, reach the network, or start or touch other
 processes. Where the machine has no such filters, `lacking` says so and the limits of time and memory are all there is.
@@ -48,7 +48,7 @@ def confine(memory_bytes: int) -> None:
     """Once, before any untrusted input is read. Raises OSError where the machine has a filter and it cannot be used."""
     if sys.platform != "linux":
         return
-    from app.sandbox.inside import confine as sandbox  # noqa: PLC0415 - for Linux only
+    from sandbox.inside import confine as sandbox  # noqa: PLC0415 - for Linux only
 
     readable = _readable()
     own_user = {"NPROC": _THREADS} if _became_nobody(readable) else {}
@@ -81,7 +81,7 @@ def _readable() -> Sequence[str]:
     program = Path(__file__).resolve().parents[1]
     imported = [Path(entry) for entry in sys.path if entry]
     libraries = [path for path in imported if path.name in _PACKAGES or not (path / program.name).exists()]
-    return [*_SYSTEM, *map(str, (program, Path(sys.base_prefix, "lib"), *libraries))]
+    return [*_SYSTEM, *map(str, (program, program.with_name("sandbox"), Path(sys.base_prefix, "lib"), *libraries))]
 
 
 def _became_nobody(readable: Sequence[str]) -> bool:

@@ -6,26 +6,10 @@ from typing import Literal
 
 import msgspec
 
-from app.protocol.hosted import HostedItem
+from app.protocol.wire.hosted import HostedItem
+from app.protocol.wire.tokens import TokenLogprob, TokenUsage
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
-
-
-class Logprob(msgspec.Struct, frozen=True, gc=False):
-    """One alternative for a token."""
-
-    token: str
-    logprob: float
-    bytes: tuple[int, ...] = ()
-
-
-class TokenLogprob(msgspec.Struct, frozen=True):
-    """One token of the answer with its alternatives, as `logprobs` carries it."""
-
-    token: str
-    logprob: float
-    bytes: tuple[int, ...] = ()
-    top_logprobs: tuple[Logprob, ...] = ()
 
 
 class Text(msgspec.Struct, frozen=True, gc=False):
@@ -61,17 +45,6 @@ class CallArguments(msgspec.Struct, frozen=True, gc=False):
 
     index: int
     fragment: str
-
-
-class TokenUsage(msgspec.Struct, frozen=True, gc=False):
-    """What one model turn cost, in tokens, as the upstream reports it."""
-
-    input_tokens: int
-    output_tokens: int
-    total_tokens: int
-    cached_tokens: int = 0
-    cache_write_tokens: int = 0
-    reasoning_tokens: int = 0
 
 
 class TurnFinished(msgspec.Struct, frozen=True, gc=False):

@@ -1,6 +1,6 @@
 """The model's context in neutral words: what a provider encodes into its own wire format.
 
-Items are what clients see; messages are what a chat model reads. `engine/transcript.py` turns the first into the second.
+Items are what clients see; messages are what a chat model reads. `engine/conversation/transcript.py` turns the first into the second.
 """
 
 from __future__ import annotations

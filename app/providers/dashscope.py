@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.providers._openai_chat import provider_spec
-from app.providers._openai_chat_encode import COMMON_SAMPLING, Dialect, Format
 from app.providers.base import Thinking
+from app.providers.chat.encode import COMMON_SAMPLING, Dialect, Format
+from app.providers.chat.provider import provider_spec
 from app.providers.facts import ModelFacts, budget_for
 
 

@@ -12,12 +12,12 @@ import msgspec
 
 from app.protocol.deltas import Delta
 from app.protocol.messages import Message
-from app.providers._client import ANSWER_LIMIT, ERROR_LIMIT, EVENTS, OK, client_for, drain, is_announced_as_events, list_models
-from app.providers._responses import encode_call, encode_messages
-from app.providers._responses_decode import ResponsesDecoder
 from app.providers.base import Capabilities, ModelCall, Thinking, UpstreamModel
 from app.providers.errors import error_from_reply
 from app.providers.facts import FactsLookup, effort_of
+from app.providers.http.upstream import ANSWER_LIMIT, ERROR_LIMIT, EVENTS, OK, client_for, drain, is_announced_as_events, list_models
+from app.providers.responses.decode import ResponsesDecoder
+from app.providers.responses.encode import encode_call, encode_messages
 from app.providers.spec import ProviderSpec
 from app.settings import Upstream
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.providers._openai_chat import provider_spec
-from app.providers._openai_chat_encode import Dialect
 from app.providers.base import Effort, Thinking
+from app.providers.chat.encode import Dialect
+from app.providers.chat.provider import provider_spec
 from app.providers.facts import ModelFacts, effort_of
 
 _LEVELS: dict[Effort, str] = {"minimal": "low", "low": "low", "high": "high", "xhigh": "high", "max": "high"}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from app.providers._openai_chat import provider_spec
-from app.providers._openai_chat_encode import COMMON_SAMPLING, Dialect, think_by_template
+from app.providers.chat.encode import COMMON_SAMPLING, Dialect, think_by_template
+from app.providers.chat.provider import provider_spec
 
 PROVIDER = provider_spec(
     Dialect(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from app.protocol import stored_input
+from app.protocol.wire import stored_input
 from app.stores.base import Turn
 
 

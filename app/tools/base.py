@@ -13,9 +13,9 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from app.protocol.errors import InvalidRequest
-from app.protocol.hosted import HostedCall, HostedItem
 from app.protocol.messages import FunctionTool, ImagePart
+from app.protocol.wire.errors import InvalidRequest
+from app.protocol.wire.hosted import HostedCall, HostedItem
 from app.settings import Settings
 
 _FUNCTION_NAME = 64
@@ -213,7 +213,7 @@ class FetchRefused(Exception):
 
 
 class Fetcher(Protocol):
-    """Gets what is on the web and nothing else: see `app/tools/_fetch.py` for what it guards against."""
+    """Gets what is on the web and nothing else: see `app/tools/fetch/fetcher.py` for what it guards against."""
 
     async def get(
         self, url: str, *, limit: int, seconds: float, accept: Sequence[str] = (), headers: Sequence[tuple[str, str]] = ()

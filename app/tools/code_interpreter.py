@@ -10,20 +10,13 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-from app.protocol.errors import ApiError, InvalidRequest, NotFound, Unavailable
-from app.protocol.hosted import CodeInterpreterCall, HostedCall, HostedItem, Logs, PlotImage
-from app.protocol.hosted_writer import StringMember
 from app.protocol.messages import FunctionTool
-from app.protocol.requests import parse_entry
-from app.sandbox import packages
-from app.sandbox.backends import NAMES, Name, load
-from app.sandbox.inside.packages import SMALL
-from app.sandbox.protocol import Confinement, FileInfo, RunResult
+from app.protocol.stream.hosted_writer import StringMember
+from app.protocol.wire.errors import ApiError, InvalidRequest, NotFound, Unavailable
+from app.protocol.wire.hosted import CodeInterpreterCall, HostedCall, HostedItem, Logs, PlotImage
+from app.protocol.wire.requests import parse_entry
 from app.settings import Settings
-from app.tools._containers import MEMORY_LIMITS, SandboxContainers, new_container_id
 from app.tools._once import Once
-from app.tools._sandbox import NotThere, Sandbox, SandboxRefused, SandboxUnavailable
-from app.tools._sandbox_service import LocalService, RemoteService
 from app.tools.base import (
     ContainerFile,
     Containers,
@@ -38,6 +31,13 @@ from app.tools.base import (
     ToolSpec,
     Workshop,
 )
+from app.tools.sandbox.client import NotThere, Sandbox, SandboxRefused, SandboxUnavailable
+from app.tools.sandbox.containers import MEMORY_LIMITS, SandboxContainers, new_container_id
+from app.tools.sandbox.service import LocalService, RemoteService
+from sandbox import packages
+from sandbox.backends import NAMES, Name, load
+from sandbox.inside.packages import SMALL
+from sandbox.protocol import Confinement, FileInfo, RunResult
 
 _ENTRY = msgspec.Raw(b'{"type":"code_interpreter"}')
 _EXAMPLE = msgspec.Raw(b'{"type":"code_interpreter","container":{"type":"auto"}}')

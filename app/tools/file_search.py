@@ -12,11 +12,11 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-from app.protocol.errors import ApiError, InvalidRequest
-from app.protocol.filters import parse_filter
-from app.protocol.hosted import FileResult, FileSearchCall, HostedCall, HostedItem
 from app.protocol.messages import FunctionTool
-from app.protocol.requests import Json, given, parse_entry
+from app.protocol.wire.errors import ApiError, InvalidRequest
+from app.protocol.wire.filters import parse_filter
+from app.protocol.wire.hosted import FileResult, FileSearchCall, HostedCall, HostedItem
+from app.protocol.wire.requests import Json, given, parse_entry
 from app.tools.base import (
     FileCitation,
     FileHit,

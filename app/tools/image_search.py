@@ -13,9 +13,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from app.protocol.hosted import HostedCall, HostedItem, ImageSearchCall
 from app.protocol.messages import FunctionTool, ImagePart
-from app.tools._fetch_addresses import AddressGuard
+from app.protocol.wire.hosted import HostedCall, HostedItem, ImageSearchCall
 from app.tools.base import (
     Fetcher,
     FetchRefused,
@@ -28,6 +27,7 @@ from app.tools.base import (
     Workshop,
     check_entry,
 )
+from app.tools.fetch.addresses import AddressGuard
 from app.tools.images import by_words
 from app.tools.images.base import FoundImage, ImageQuery, Sample, image_providers, lens_providers, presentable
 from app.tools.images.likeness import compare, cut_out, load

@@ -15,10 +15,8 @@ import msgspec
 
 from app.documents.base import UnreadableDocument
 from app.fairness import Busy
-from app.protocol.hosted import HostedCall, HostedItem, WebExtractorCall
 from app.protocol.messages import FunctionTool
-from app.tools import _page_text as page_text
-from app.tools._fetch_cache import Recent
+from app.protocol.wire.hosted import HostedCall, HostedItem, WebExtractorCall
 from app.tools.base import (
     Fetcher,
     FetchRefused,
@@ -32,6 +30,8 @@ from app.tools.base import (
     Workshop,
     check_entry,
 )
+from app.tools.fetch import page_text
+from app.tools.fetch.cache import Recent
 
 _ENTRY = msgspec.Raw(b'{"type":"web_extractor"}')
 _MOST_URLS = 5

@@ -14,10 +14,8 @@ import msgspec
 from app.discovery import constants
 from app.documents.base import UnreadableDocument
 from app.fairness import Busy
-from app.protocol.hosted import HostedCall, OpenPageAction, SearchAction, UrlSource, WebSearchCall
 from app.protocol.messages import FunctionTool
-from app.tools import _page_text as page_text
-from app.tools._fetch_cache import Recent
+from app.protocol.wire.hosted import HostedCall, OpenPageAction, SearchAction, UrlSource, WebSearchCall
 from app.tools.base import (
     FetchRefused,
     HostedItem,
@@ -32,6 +30,8 @@ from app.tools.base import (
     UrlCitation,
     Workshop,
 )
+from app.tools.fetch import page_text
+from app.tools.fetch.cache import Recent
 from app.tools.search.base import Providers, Query, Result, SearchFailed, WebProvider
 from app.tools.search.options import Options, parse_options
 from app.tools.search.results import is_allowed, merged, shortened, tidied

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from app.protocol.hosted import HostedCall, HostedItem, WebSearchImageCall
 from app.protocol.messages import FunctionTool
+from app.protocol.wire.hosted import HostedCall, HostedItem, WebSearchImageCall
 from app.tools.base import Fetcher, Missing, ToolContext, ToolFailure, ToolOutcome, ToolRequest, ToolSpec, Workshop, check_entry
 from app.tools.images import by_words
 from app.tools.images.base import MOST, FoundImage, ImageQuery, image_providers

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.api.encodings import codings, decoded
-from app.protocol.errors import InvalidRequest, PayloadTooLarge, UnsupportedEncoding
+from app.protocol.wire.errors import InvalidRequest, PayloadTooLarge, UnsupportedEncoding
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -9,9 +9,13 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from app.api import containers, files, models, responses, tools, vector_stores
+from app.api import models, tools
+from app.api.containers import routes as containers
+from app.api.files import routes as files
 from app.api.gateway import Gateway
-from app.engine.metering import Metrics
+from app.api.responses import routes as responses
+from app.api.vector_stores import routes as vector_stores
+from app.engine.metrics import Metrics
 
 _SERVED = [
     (method, route.path)

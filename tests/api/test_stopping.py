@@ -8,12 +8,12 @@ from typing import cast
 import msgspec
 from starlette.types import Message, Scope
 
-from app.api.create import CreateResponse, Policy
-from app.api.streaming import Heartbeats
-from app.engine.access import Access
-from app.engine.metering import Metrics
+from app.api.responses.create import CreateResponse, Policy
+from app.api.responses.streaming import Heartbeats
+from app.engine.accounts.access import Access
+from app.engine.metrics import Metrics
 from app.engine.responses import Responses
-from app.engine.runs import Runs
+from app.engine.runs.supervisor import Runs
 from app.stores.base import KeyStore
 from app.telemetry.request import RequestSummary, current
 from app.telemetry.table import table

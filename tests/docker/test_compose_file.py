@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from app.sandbox.config import from_environment
-from app.sandbox.limits import MEBIBYTE, Limits
-from app.sandbox.trees import MAX_ENTRIES
 from app.settings import Settings
+from sandbox.config import from_environment
+from sandbox.limits import MEBIBYTE, Limits
+from sandbox.trees import MAX_ENTRIES
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))

@@ -31,9 +31,9 @@ from openai.types.responses.response_create_params import ResponseCreateParamsSt
 from openai.types.responses.response_output_text import Annotation
 from pydantic import BaseModel
 
-from app.protocol import events, items
-from app.protocol.client_tools import CLIENT_TOOLS
-from app.protocol.requests import CreateResponse
+from app.protocol.recovery.client_tools import CLIENT_TOOLS
+from app.protocol.wire import events, items
+from app.protocol.wire.requests import CreateResponse
 from app.settings import Dialect
 from tests.docs.examples import ROOT
 from tests.docs.tables import SPELLINGS, TABLES, TOOLS, named, refused, served

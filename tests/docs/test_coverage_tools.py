@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.protocol.client_tools import CLIENT_TOOLS
+from app.protocol.recovery.client_tools import CLIENT_TOOLS
 from tests.docs.stage import MODEL, Stage
 from tests.docs.tables import SPELLINGS, TOOLS, served
 from tests.e2e.streams import final

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from app.engine.metering import Metrics
+from app.engine.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"

@@ -8,7 +8,7 @@ import pytest
 from openai.types.responses import Response, ResponseInputParam
 from pydantic import BaseModel
 
-from app.protocol import ids
+from app.protocol.wire import ids
 from tests.e2e.streams import MODEL, sent
 from tests.support.gateway import Gateway
 from tests.support.judge import judge_response

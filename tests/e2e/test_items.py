@@ -8,7 +8,7 @@ import openai
 import pytest
 from openai.types.responses import ResponseInputItemParam, ResponseInputParam
 
-from app.protocol.ids import locate
+from app.protocol.wire.ids import locate
 from tests.e2e.streams import MODEL, Frames, Json, id_in, sent
 from tests.support.gateway import Gateway
 from tests.support.script import Call, Gate, Reply, Text, Thought

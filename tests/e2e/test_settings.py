@@ -8,7 +8,7 @@ import httpx
 import openai
 import pytest
 
-from app.protocol import ids
+from app.protocol.wire import ids
 from tests.e2e.streams import MODEL, Frames, Json, final, id_in, replay
 from tests.support.gateway import Gateway, running_gateway
 from tests.support.judge import judge

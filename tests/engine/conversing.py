@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.engine.context import Context
-from app.engine.toolset import upstream_name
-from app.engine.transcript import Transcript
-from app.protocol.errors import InvalidRequest
+from app.engine.conversation.context import Context
+from app.engine.conversation.names import upstream_name
+from app.engine.conversation.transcript import Transcript
 from app.protocol.messages import Call, Message
-from app.protocol.requests import parse_item
+from app.protocol.wire.errors import InvalidRequest
+from app.protocol.wire.requests import parse_item
 
 Json = dict[str, Any]
 

@@ -11,20 +11,21 @@ from typing import Any
 import msgspec
 from prometheus_client import CollectorRegistry
 
-from app.engine.access import Principal
-from app.engine.catalog import Catalog
-from app.engine.formats import Formats
-from app.engine.history import History
-from app.engine.metering import Metrics
+from app.engine.accounts.access import Principal
+from app.engine.conversation.history import History
+from app.engine.conversation.sealing import Sealer
+from app.engine.hosted.catalog import Catalog
+from app.engine.metrics import Metrics
+from app.engine.model.formats import Formats
+from app.engine.model.upstream_traits import UpstreamTraits
 from app.engine.responses import Responses
-from app.engine.routing import Route, Router
-from app.engine.run import Ports, Run
-from app.engine.runs import Runs
-from app.engine.sealing import Sealer
-from app.engine.upstream_traits import UpstreamTraits
-from app.protocol.deltas import CallArguments, CallOpened, Delta, Text, TokenUsage, TurnFinished
-from app.protocol.hosted import HostedCall, HostedItem, McpApprovalRequest, McpCall, ToolCall
+from app.engine.runs.run import Ports, Run
+from app.engine.runs.supervisor import Runs
+from app.engine.upstreams.routing import Route, Router
+from app.protocol.deltas import CallArguments, CallOpened, Delta, Text, TurnFinished
 from app.protocol.messages import FunctionTool
+from app.protocol.wire.hosted import HostedCall, HostedItem, McpApprovalRequest, McpCall, ToolCall
+from app.protocol.wire.tokens import TokenUsage
 from app.providers.base import Capabilities, ModelCall
 from app.settings import Limits, ToolSettings
 from app.stores.memory import MemoryResponseStore

@@ -11,10 +11,10 @@ import msgspec
 
 from app.db.engine import Database
 from app.documents.base import UnreadableDocument
-from app.engine.files import NewFile, UploadedFiles
-from app.engine.ingestion import Ingestion, Pipeline
-from app.engine.store_files import StoreFiles
-from app.engine.vector_stores import StorePorts, VectorStores
+from app.engine.files.ingestion import Ingestion, Pipeline
+from app.engine.files.store_files import StoreFiles
+from app.engine.files.uploads import NewFile, UploadedFiles
+from app.engine.files.vector_stores import StorePorts, VectorStores
 from app.fairness import Busy
 from app.knowledge.base import Attributes, EmbeddingFailed, FileRecord, Hit, Passage, Search, Vectors
 from app.knowledge.blobs import StoredBlobs
@@ -22,8 +22,8 @@ from app.knowledge.records_attachments import SqlAttachments
 from app.knowledge.records_files import SqlFileRecords
 from app.knowledge.records_jobs import SqlJobs
 from app.knowledge.records_stores import SqlStoreRecords
-from app.protocol.errors import InvalidRequest
-from app.protocol.filters import fits
+from app.protocol.wire.errors import InvalidRequest
+from app.protocol.wire.filters import fits
 
 PROJECT = "project-a"
 LEASE = 3

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from app.engine.toolset import Toolset, build
+from app.engine.request.toolset import Toolset, build
 from tests.engine.scripted import NO_TOOLS
 
 Json = dict[str, Any]

@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from app.engine.admission import Admitted, admit
-from app.engine.catalog import Catalog
-from app.engine.media import Media
-from app.engine.structured import Validator
+from app.engine.conversation.media import Media
+from app.engine.hosted.catalog import Catalog
+from app.engine.request.admission import Admitted, admit
+from app.engine.request.structured import Validator
 from app.protocol.deltas import Delta
 from app.protocol.messages import Assistant, Message
 from app.providers.base import Capabilities, ModelCall, UpstreamError, UpstreamModel

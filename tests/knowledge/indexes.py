@@ -10,7 +10,7 @@ from app.db.engine import Database
 from app.knowledge.base import Attributes, Hit, Passage, PassageIndex, Search, Vectors
 from app.knowledge.index_postgres import PostgresIndex
 from app.knowledge.index_sqlite import SqliteIndex
-from app.protocol.filters import Filter
+from app.protocol.wire.filters import Filter
 
 MODEL = "test-model"
 

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from app.db.engine import Database
-from app.protocol.errors import Unavailable
+from app.protocol.wire.errors import Unavailable
 from tests.knowledge.indexes import add, find, index_of
 from tests.support.services import Postgres
 

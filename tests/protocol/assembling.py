@@ -10,16 +10,16 @@ import msgspec
 from hypothesis import strategies as st
 
 from app.protocol import deltas as d
-from app.protocol import hosted as h
-from app.protocol import ids
-from app.protocol.arguments import InvalidArguments
-from app.protocol.assembler import Assembler
-from app.protocol.call_writers import CallTarget
-from app.protocol.client_tools import CLIENT_TOOLS
-from app.protocol.items import Annotation, UrlCitation
-from app.protocol.options import Options
-from app.protocol.response import Response, ResponseError
-from app.protocol.writers import Cut
+from app.protocol.recovery.arguments import InvalidArguments
+from app.protocol.recovery.client_tools import CLIENT_TOOLS, CallTarget
+from app.protocol.stream.assembler import Assembler
+from app.protocol.stream.options import Options
+from app.protocol.stream.writers import Cut
+from app.protocol.wire import hosted as h
+from app.protocol.wire import ids
+from app.protocol.wire.items import Annotation, UrlCitation
+from app.protocol.wire.response import Response, ResponseError
+from app.protocol.wire.tokens import Logprob, TokenLogprob
 
 RESPONSE_ID = "0190b6d2-7c1a-7abc-8def-0123456789ab"
 TARGETS = {
@@ -174,11 +174,11 @@ def _new_id(prefix: str, position: int) -> str:
 _PIECES = st.sampled_from(["a", "Paris", "答案", "🙂", " ", "\n\n", " b ", "<x>", '"', "\\", "\x00", ""])
 _LOGPROBS = st.lists(
     st.builds(
-        d.TokenLogprob,
+        TokenLogprob,
         st.sampled_from(["a", "答"]),
         st.floats(-20, 0),
         st.just((97,)),
-        st.lists(st.builds(d.Logprob, st.just("b"), st.floats(-20, 0)), max_size=2).map(tuple),
+        st.lists(st.builds(Logprob, st.just("b"), st.floats(-20, 0)), max_size=2).map(tuple),
     ),
     max_size=2,
 ).map(tuple)

@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 
-from app.protocol.deltas import CallArguments, CallOpened, Delta, Reasoning, Refusal, Text, TokenUsage, TurnFinished
+from app.protocol.deltas import CallArguments, CallOpened, Delta, Reasoning, Refusal, Text, TurnFinished
 from app.protocol.messages import FunctionTool
-from app.providers._openai_chat_decode import ChatDecoder
+from app.protocol.wire.tokens import TokenUsage
+from app.providers.chat.decode import ChatDecoder
 
 Json = dict[str, Any]
 USAGE = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}

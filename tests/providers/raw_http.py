@@ -10,7 +10,7 @@ import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, closing
 
-from app.providers._http import ClientTimeouts, UpstreamClient, UpstreamReply
+from app.providers.http.client import ClientTimeouts, UpstreamClient, UpstreamReply
 
 LIMITS = ClientTimeouts(connect=60, first_token=60, idle=60, total=60)
 OK = b"HTTP/1.1 200 OK\r\n"

@@ -7,11 +7,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.protocol.deltas import Reasoning, Text, TokenUsage, TurnFinished
+from app.protocol.deltas import Reasoning, Text, TurnFinished
 from app.protocol.messages import Assistant, Call, FilePart, FunctionTool, ImagePart, TextPart, ToolResult, User
+from app.protocol.wire.tokens import TokenUsage
 from app.providers.base import ForcedCall, JsonObject, JsonSchema, ModelCall, Sampling, Thinking, UpstreamError
 from app.providers.dashscope import PROVIDER
-from tests.providers.chat import HELLO, ask, encoded, parameters, provider, sample, sent
+from tests.providers.chat_upstream import HELLO, ask, encoded, parameters, provider, sample, sent
 from tests.support.script import Raw, Reply
 from tests.support.upstream import ScriptedUpstream
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from app.protocol.deltas import Delta, Text, TurnFinished
-from app.providers._openai_chat_decode import ChatDecoder
-from app.providers._responses_decode import ResponsesDecoder
 from app.providers.base import UpstreamError, UpstreamProtocolError
+from app.providers.chat.decode import ChatDecoder
 from app.providers.errors import error_from_reply
+from app.providers.responses.decode import ResponsesDecoder
 from tests.providers.chat_stream import Json, chunk, event
 
 BUSY = {"message": "Too many users.", "code": "Throttling"}

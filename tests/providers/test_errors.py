@@ -12,7 +12,7 @@ from app.providers.dashscope import PROVIDER as DASHSCOPE
 from app.providers.errors import error_from_reply, error_in_stream
 from app.providers.openai import PROVIDER as OPENAI
 from app.providers.spec import ProviderSpec
-from tests.providers.chat import HELLO, ask
+from tests.providers.chat_upstream import HELLO, ask
 from tests.support.script import Reply
 from tests.support.upstream import ScriptedUpstream
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from app.protocol.deltas import Text, TokenUsage, TurnFinished
+from app.protocol.deltas import Text, TurnFinished
 from app.protocol.messages import Assistant, FunctionTool
+from app.protocol.wire.tokens import TokenUsage
 from app.providers.base import ForcedCall, ModelCall, Sampling, Thinking
 from app.providers.llamacpp import PROVIDER
-from tests.providers.chat import HELLO, ask, encoded, parameters, provider, sample
+from tests.providers.chat_upstream import HELLO, ask, encoded, parameters, provider, sample
 from tests.support.script import Raw, Reply
 from tests.support.upstream import ScriptedUpstream
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from app.protocol.deltas import CallArguments, CallOpened, TokenUsage, TurnFinished
+from app.protocol.deltas import CallArguments, CallOpened, TurnFinished
 from app.protocol.messages import Assistant
+from app.protocol.wire.tokens import TokenUsage
 from app.providers.base import Effort, JsonSchema, ModelCall, Sampling, Thinking
 from app.providers.ollama import PROVIDER
-from tests.providers.chat import HELLO, ask, encoded, parameters, provider
+from tests.providers.chat_upstream import HELLO, ask, encoded, parameters, provider
 from tests.support.script import Call, Reply
 from tests.support.upstream import ScriptedUpstream
 

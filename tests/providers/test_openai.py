@@ -7,7 +7,7 @@ import pytest
 from app.protocol.messages import Assistant, FilePart, ImagePart, User
 from app.providers.base import ModelCall, Sampling, Thinking, UpstreamError
 from app.providers.openai import PROVIDER
-from tests.providers.chat import HELLO, encoded, parameters, provider
+from tests.providers.chat_upstream import HELLO, encoded, parameters, provider
 from tests.support.upstream import ScriptedUpstream
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from app.protocol.messages import Assistant
 from app.providers.base import ModelCall, Sampling, Thinking
 from app.providers.sglang import PROVIDER
-from tests.providers.chat import HELLO, encoded, parameters
+from tests.providers.chat_upstream import HELLO, encoded, parameters
 from tests.support.upstream import ScriptedUpstream
 
 

@@ -7,11 +7,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.protocol.deltas import Reasoning, Text, TokenUsage, TurnFinished
+from app.protocol.deltas import Reasoning, Text, TurnFinished
 from app.protocol.messages import Assistant, FunctionTool
+from app.protocol.wire.tokens import TokenUsage
 from app.providers.base import ForcedCall, JsonSchema, ModelCall, Sampling, Thinking
 from app.providers.vllm import PROVIDER
-from tests.providers.chat import HELLO, ask, encoded, parameters, provider
+from tests.providers.chat_upstream import HELLO, ask, encoded, parameters, provider
 from tests.support import script
 from tests.support.script import Reply
 from tests.support.upstream import ScriptedUpstream

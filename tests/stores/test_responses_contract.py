@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from app.db.engine import Database
-from app.protocol.ids import item_id
+from app.protocol.wire.ids import item_id
 from app.stores.base import AncestorDeleted, RecordRefused, ResponseRecord, ResponseStore, Turn
 from app.stores.memory import MemoryResponseStore
 from app.stores.redis import RedisCachedStore

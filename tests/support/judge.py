@@ -1,7 +1,8 @@
 """Holds a stream of the gateway against everything its clients rely on.
 
-Three judges, each independent of the code that wrote the stream: the grammar (`app.protocol.lifecycle`), the official SDK's own types
-in pydantic's strict mode, and a bookkeeper who knows what pieces, whole texts, items and the final response have to do with each other.
+Three judges, each independent of the code that wrote the stream: the grammar (`app.protocol.stream.lifecycle`), the official SDK's own
+types in pydantic's strict mode, and a bookkeeper who knows what pieces, whole texts, items and the final response have to do with each
+other.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ import msgspec
 from openai import BaseModel
 from openai.types.responses import ResponseStreamEvent
 
-from app.protocol import ids
-from app.protocol.client_tools import CALLS
-from app.protocol.events import Event
-from app.protocol.lifecycle import Lifecycle
-from app.protocol.phases import SPECS
-from app.protocol.response import Response, decode
+from app.protocol.recovery.client_tools import CALLS
+from app.protocol.stream.lifecycle import Lifecycle
+from app.protocol.stream.phases import SPECS
+from app.protocol.wire import ids
+from app.protocol.wire.events import Event
+from app.protocol.wire.response import Response, decode
 
 Json = dict[str, Any]
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 
-from app.protocol.hosted import HostedCall, McpCall, McpListTools
 from app.protocol.messages import ImagePart
+from app.protocol.wire.hosted import HostedCall, McpCall, McpListTools
 from app.settings import Settings
 from app.tools.base import Source, ToolContext, ToolFailure, ToolOutcome, ToolSession
-from app.tools.mcp import RemoteServers
+from app.tools.mcp.tool import RemoteServers
 
 LOOPBACK = Settings(fetch_allow=("127.0.0.1",))
 

@@ -13,13 +13,10 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from app.protocol.errors import InvalidRequest, NotFound, RateLimited, Unavailable
-from app.protocol.hosted import CodeInterpreterCall, HostedCall, Logs, PlotImage
 from app.protocol.messages import ImagePart
-from app.sandbox.protocol import Confinement, SessionInfo
+from app.protocol.wire.errors import InvalidRequest, NotFound, RateLimited, Unavailable
+from app.protocol.wire.hosted import CodeInterpreterCall, HostedCall, Logs, PlotImage
 from app.settings import Settings
-from app.tools._fetch import GuardedFetcher
-from app.tools._sandbox import SandboxBusy
 from app.tools.base import (
     Container,
     ContainerFile,
@@ -34,6 +31,9 @@ from app.tools.base import (
     Workshop,
 )
 from app.tools.code_interpreter import TOOL, CodeInterpreter
+from app.tools.fetch.fetcher import GuardedFetcher
+from app.tools.sandbox.client import SandboxBusy
+from sandbox.protocol import Confinement, SessionInfo
 from tests.sandbox.running import descendants, until_gone
 
 # One loop, so that the sandbox service is started once.

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.discovery import constants
-from app.engine.toolset import upstream_name
-from app.protocol.errors import InvalidRequest
-from app.protocol.hosted import HostedCall
-from app.protocol.phases import SPECS
+from app.engine.conversation.names import upstream_name
+from app.protocol.stream.phases import SPECS
+from app.protocol.wire.errors import InvalidRequest
+from app.protocol.wire.hosted import HostedCall
 from app.settings import Settings
-from app.tools._fetch import GuardedFetcher
 from app.tools.base import FileContent, FileHit, FileQuery, Missing, Tool, ToolRequest, ToolSession, ToolSpec, Workshop
+from app.tools.fetch.fetcher import GuardedFetcher
 from tests.support.mcp_server import serving_mcp
 from tests.tools.mcp_stage import context
 

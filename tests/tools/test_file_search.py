@@ -9,11 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.protocol.errors import InvalidRequest, NotFound
-from app.protocol.hosted import FileSearchCall, HostedCall
 from app.protocol.messages import ImagePart
+from app.protocol.wire.errors import InvalidRequest, NotFound
+from app.protocol.wire.hosted import FileSearchCall, HostedCall
 from app.settings import Limits, Settings
-from app.tools._fetch import GuardedFetcher
 from app.tools.base import (
     FileCitation,
     FileContent,
@@ -28,6 +27,7 @@ from app.tools.base import (
     ToolSession,
     Workshop,
 )
+from app.tools.fetch.fetcher import GuardedFetcher
 from app.tools.file_search import TOOL
 
 HITS = (

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from app.protocol.errors import InvalidRequest
-from app.protocol.hosted import HostedCall, ImageSearchCall
-from app.tools._fetch_addresses import AddressGuard
+from app.protocol.wire.errors import InvalidRequest
+from app.protocol.wire.hosted import HostedCall, ImageSearchCall
 from app.tools.base import Missing, ToolFailure, ToolOutcome, ToolSpec, UrlCitation, Workshop
+from app.tools.fetch.addresses import AddressGuard
 from app.tools.image_search import TOOL, Engines, ImageSearch
 from app.tools.images.base import image_providers, lens_providers
 from tests.support.site import Answer, Site, serving_site

@@ -11,12 +11,12 @@ import msgspec
 import pytest
 
 from app import discovery
-from app.protocol.errors import InvalidRequest
-from app.protocol.hosted import HostedCall, WebExtractorCall
 from app.protocol.messages import ImagePart
+from app.protocol.wire.errors import InvalidRequest
+from app.protocol.wire.hosted import HostedCall, WebExtractorCall
 from app.settings import Limits, Settings
-from app.tools._fetch import GuardedFetcher
 from app.tools.base import Source, Tool, ToolContext, ToolFailure, ToolOutcome, ToolSpec, UrlCitation, Workshop
+from app.tools.fetch.fetcher import GuardedFetcher
 from app.tools.web_extractor import TOOL
 from tests.support.site import Answer, Site, serving_site
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.protocol.errors import InvalidRequest
-from app.protocol.hosted import HostedCall, WebSearchImageCall
+from app.protocol.wire.errors import InvalidRequest
+from app.protocol.wire.hosted import HostedCall, WebSearchImageCall
 from app.settings import Settings
 from app.tools.base import Missing, ToolFailure, UrlCitation
 from app.tools.images.base import FoundImage, presentable

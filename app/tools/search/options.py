@@ -14,8 +14,8 @@ from typing import Literal
 
 import msgspec
 
-from app.protocol.errors import InvalidRequest
-from app.protocol.requests import parse_entry
+from app.protocol.wire.errors import InvalidRequest
+from app.protocol.wire.requests import parse_entry
 from app.tools.search.base import Freshness
 from app.tools.search.results import host_name
 

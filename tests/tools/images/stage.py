@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 from PIL import Image, ImageDraw
 
-from app.protocol.hosted import HostedCall
 from app.protocol.messages import ImagePart
+from app.protocol.wire.hosted import HostedCall
 from app.settings import Settings
-from app.tools._fetch import GuardedFetcher
 from app.tools.base import Missing, Source, ToolContext, ToolFailure, ToolOutcome, ToolSession, ToolSpec, UrlCitation, Workshop
+from app.tools.fetch.fetcher import GuardedFetcher
 from tests.support.site import Answer, Site
 
 

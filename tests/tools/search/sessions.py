@@ -7,10 +7,10 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from app.protocol.hosted import HostedCall, SearchAction, WebSearchCall
+from app.protocol.wire.hosted import HostedCall, SearchAction, WebSearchCall
 from app.settings import Settings
-from app.tools._fetch import GuardedFetcher
 from app.tools.base import Missing, Source, Tool, ToolContext, ToolOutcome, ToolSession, Workshop
+from app.tools.fetch.fetcher import GuardedFetcher
 from app.tools.web_search import TOOL
 from tests.support.site import Answer, Visit
 

@@ -1,0 +1,109 @@
+"""Reading and deleting stored responses."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Literal
+
+import msgspec
+from fastapi import APIRouter, Path, Query
+from pydantic import BaseModel, Field
+from sse_starlette import EventSourceResponse
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.bodies import CheckedRoute
+from app.api.dependencies import ID, Principal, Wired
+from app.api.openapi import EVENTS, InputItemList, ResponseDeleted, ResponseObject, failures
+from app.api.responses.listing import shown
+from app.engine.responses import PageQuery
+from app.protocol.wire.errors import InvalidRequest
+from app.protocol.wire.sse import DONE
+
+router = APIRouter(tags=["Responses"], responses=failures(404, 409), route_class=CheckedRoute)
+
+ResponseId = Annotated[str, Path(pattern=ID, description="The response's id: its UUID, with or without `resp_`.")]
+
+
+class GetQuery(BaseModel):
+    """How to read a response."""
+
+    stream: bool = Field(default=False, description="Return the response's events.")
+    starting_after: int = Field(default=-1, ge=-1, le=2**31 - 1, description="Skip events up to this sequence number.")
+    include: list[str] = Field(default=[], alias="include[]", description="Accepted without effect: stored fields are always included.")
+    include_obfuscation: bool | None = Field(default=None, description="Accepted; padding is never sent.")
+
+
+class ItemsQuery(BaseModel):
+    """Which page of the items."""
+
+    limit: int = Field(default=20, ge=1, le=100, description="Items per page.")
+    order: Literal["asc", "desc"] = Field(default="desc", description="Oldest or newest first.")
+    after: str | None = Field(default=None, max_length=256, description="The item after which the page begins.")
+    before: str | None = Field(default=None, max_length=256, description="The item before which the page ends.")
+    include: list[str] = Field(default=[], alias="include[]", description="Accepted without effect: stored fields are always included.")
+
+
+@router.get(
+    "/v1/responses/{response_id}",
+    response_model=ResponseObject,
+    responses={200: EVENTS},
+    summary="Get a stored response, or follow its events",
+)
+async def get_response(response_id: ResponseId, query: Annotated[GetQuery, Query()], principal: Principal, services: Wired) -> Response:
+    """The response as it was returned; with `stream=true` its events, identical to those of the original stream."""
+    if not query.stream:
+        return Response(await services.responses.get(principal, response_id), media_type="application/json")
+    frames = await services.responses.follow(principal, response_id, query.starting_after)
+    return EventSourceResponse(
+        _whole(frames, marked=services.done_marker),
+        ping=services.heartbeat_seconds,
+        sep="\n",
+        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+    )
+
+
+@router.post("/v1/responses/compact", include_in_schema=False)
+@router.post("/v1/responses/input_tokens", include_in_schema=False)
+async def refuse(request: Request, _principal: Principal) -> Response:
+    """A method of the SDK that this gateway does not support; always a 400."""
+    raise InvalidRequest(f"POST {request.url.path} is not served by this gateway.", code="unsupported_endpoint")
+
+
+@router.post("/v1/responses/{response_id}/cancel", include_in_schema=False)
+async def cancel(response_id: ResponseId, principal: Principal, services: Wired) -> Response:
+    """Only background responses can be cancelled, and the gateway has none; the message is that of the original API."""
+    await services.responses.get(principal, response_id)
+    raise InvalidRequest("Cannot cancel a synchronous response.", param="response_id")
+
+
+@router.delete("/v1/responses/{response_id}", response_model=ResponseDeleted, summary="Delete a stored response")
+async def delete_response(response_id: ResponseId, principal: Principal, services: Wired) -> ResponseDeleted:
+    """The content is erased immediately. Responses that continue it can no longer be continued."""
+    return ResponseDeleted(id=await services.responses.delete(principal, response_id))
+
+
+@router.get("/v1/responses/{response_id}/input_items", response_model=InputItemList, summary="List the input items of a response")
+async def list_input_items(
+    response_id: ResponseId, query: Annotated[ItemsQuery, Query()], principal: Principal, services: Wired
+) -> Response:
+    """The conversation before this response and its own input, paginated."""
+    page = await services.responses.input_items(principal, response_id, PageQuery(query.limit, query.order, query.after, query.before))
+    items = [shown(raw) for raw in page.items]
+    body = {
+        "object": "list",
+        "data": items,
+        "first_id": items[0]["id"] if items else None,
+        "last_id": items[-1]["id"] if items else None,
+        "has_more": page.has_more,
+    }
+    return Response(msgspec.json.encode(body), media_type="application/json")
+
+
+async def _whole(batches: AsyncIterator[Sequence[bytes]], *, marked: bool) -> AsyncIterator[bytes]:
+    """One event per write, as this kind of response requires; a replay is not a hot path."""
+    async for frames in batches:
+        for frame in frames:
+            yield frame
+    if marked:
+        yield DONE

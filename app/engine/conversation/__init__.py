@@ -1,0 +1,1 @@
+"""The conversation: items, what the model is given of them, and how turns are stored."""

@@ -1,0 +1,224 @@
+"""What came before: `previous_response_id` and `item_reference` to a context.
+
+The contexts of recent chains are kept ready in a bounded cache, with their messages already encoded for the upstream; so turn
+fifty costs what turn two costs, plus the bytes forwarded.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from app.engine.conversation import records
+from app.engine.conversation.context import Context, last_user
+from app.engine.conversation.items import Item, MoreTools
+from app.engine.conversation.media import Media
+from app.engine.conversation.names import upstream_name
+from app.engine.conversation.transcript import Transcript
+from app.protocol.messages import Message, TextPart, User
+from app.protocol.wire import ids, stored_input
+from app.protocol.wire.errors import InvalidRequest
+from app.protocol.wire.requests import parse_item
+from app.providers.base import Capabilities
+from app.stores.base import AncestorDeleted, ResponseRecord, ResponseStore, Turn
+
+_JOIN = b","
+_DELETIONS_KEPT = 10_000
+_Key = tuple[str, str, str, tuple[bool, ...]]
+"""Project, response, dialect, and what of the model decides how a context is written."""
+
+
+class MessageEncoder(Protocol):
+    """The part of a provider that history needs."""
+
+    dialect: str
+
+    def encode_messages(self, messages: Sequence[Message], *, reasoning: bool) -> bytes:
+        """The messages in the upstream's own JSON, comma-separated, without brackets; `reasoning` keeps the thinking in."""
+        ...
+
+
+class View(msgspec.Struct, frozen=True):
+    """For whom a context is made: one project, one upstream dialect, one family's wish about earlier thinking."""
+
+    project_id: str
+    encoder: MessageEncoder
+    can: Capabilities
+    model: str
+    """For messages."""
+    unseal: Callable[[str], str | None]
+    media: Media
+
+    def key(self, response_id: str) -> _Key:
+        """Under which the response's context is kept."""
+        can = self.can
+        return self.project_id, response_id, self.encoder.dialect, (can.preserves_thinking, can.images, can.image_urls, can.files)
+
+    async def load_media(self, transcript: Transcript, items: Sequence[Item] = ()) -> None:
+        """Put files and images in place of what names them; without `items`, what is gone becomes a note for the model."""
+        messages = transcript.messages
+        parts = [part for message in messages if type(message) is User and type(message.content) is tuple for part in message.content]
+        if parts:
+            transcript.uploads = transcript.uploads or any(not isinstance(part, TextPart) and part.file_id is not None for part in parts)
+            transcript.messages = list(await self.media.resolve(self.project_id, messages, self.can, model=self.model, items=items))
+
+    def transcript(self, context: Context) -> Transcript:
+        """A transcript that continues the context."""
+        return Transcript(context, upstream_name, self.unseal)
+
+    def settle(self, transcript: Transcript, turns: frozenset[str], prefix: bytes, expires_at: int = 0) -> Context:
+        """The context after the transcript: what no later turn changes is encoded."""
+        messages, preserves = transcript.messages, self.can.preserves_thinking
+        closed = len(messages) if preserves and not transcript.open_calls else last_user(messages)
+        prefix = join(prefix, self.encoder.encode_messages(messages[:closed], reasoning=preserves)) if closed else prefix
+        return Context(
+            turns=turns,
+            system=tuple(transcript.system),
+            prefix=prefix,
+            tail=tuple(messages[closed:]),
+            known=transcript.known,
+            cut=transcript.cut,
+            expires_at=expires_at,
+            awaited=transcript.awaited,
+            images=tuple(transcript.images),
+            notes=transcript.notes,
+            uploads=transcript.uploads,
+            tools=tuple(_kept(transcript.tools)) if transcript.tools else (),
+        )
+
+
+def join(*encoded: bytes) -> bytes:
+    """Encoded message lists, one after the other."""
+    return _JOIN.join(part for part in encoded if part)
+
+
+class Recent:
+    """A response that may be continued soon. Its context is made when that happens: most conversations end."""
+
+    __slots__ = ("_context", "_make", "expires_at", "size", "turns")
+
+    def __init__(self, turns: frozenset[str], expires_at: int, size: int, make: Callable[[], Context]) -> None:
+        self.turns = turns
+        self.expires_at = expires_at
+        self.size = size
+        """About how many bytes of memory it takes."""
+        self._make: Callable[[], Context] | None = make
+        self._context = Context()
+
+    def context(self) -> Context:
+        """Everything up to and including the response."""
+        if self._make is not None:
+            self._context, self._make = self._make(), None
+        return self._context
+
+
+class History:
+    """Contexts of stored chains."""
+
+    def __init__(self, store: ResponseStore, cache_bytes: int, *, shared: bool) -> None:
+        """`shared`: other processes use the same store, so a cached context is checked against it."""
+        self._store = store
+        self._shared = shared
+        self._capacity = cache_bytes
+        self._size = 0
+        self._recent: OrderedDict[_Key, Recent] = OrderedDict()
+        self._deleted: OrderedDict[str, None] = OrderedDict()
+        """Recently deleted: a turn that was under way must not bring their content back."""
+
+    async def context(self, view: View, previous_id: str | None, now: int) -> Context:
+        """Everything up to and including the response `previous_id`. Raises InvalidRequest."""
+        if previous_id is None:
+            return Context()
+        response_id = ids.normalize_response_id(previous_id)
+        key = view.key(response_id or "")
+        cached = self._recent.get(key)
+        if cached is not None and cached.expires_at > now and (not self._shared or await self._store.continuable(*key[:2], now)):
+            if key in self._recent:
+                self._recent.move_to_end(key)
+            return cached.context()
+        turns = await self._chain(view.project_id, response_id, previous_id, now)
+        transcript = view.transcript(Context())
+        for turn in turns:
+            records.replay(turn, transcript)
+        await view.load_media(transcript)
+        return view.settle(transcript, frozenset(turn.id for turn in turns), b"")
+
+    def remember(self, view: View, response_id: str, recent: Recent, *, after: str | None) -> None:
+        """Keep what was just stored at hand; its parent is seldom needed again."""
+        if not recent.turns.isdisjoint(self._deleted):
+            return
+        if after is not None:
+            parent = view.key(after)
+            self._drop([parent] if parent in self._recent else [])
+        self._recent[view.key(response_id)] = recent
+        self._size += recent.size
+        while self._size > self._capacity and self._recent:
+            self._size -= self._recent.popitem(last=False)[1].size
+
+    def forget(self, response_id: str) -> None:
+        """Drop every context that holds the response: it was deleted."""
+        self._deleted[response_id] = None
+        if len(self._deleted) > _DELETIONS_KEPT:
+            self._deleted.popitem(last=False)
+        self._drop(key for key, recent in list(self._recent.items()) if response_id in recent.turns)
+
+    def _drop(self, keys: Iterable[_Key]) -> None:
+        for key in keys:
+            self._size -= self._recent.pop(key).size
+
+    async def resolve(self, project_id: str, items: Sequence[Item], now: int) -> Sequence[Item]:
+        """Replace every `item_reference` by the item, in place. Raises InvalidRequest for one that is not there."""
+        if not any(item.fields.type == "item_reference" for item in items):
+            return items
+        found: dict[str, dict[str, msgspec.Raw]] = {}
+        return [await self._resolve_one(project_id, item, found, now) if item.fields.type == "item_reference" else item for item in items]
+
+    async def _resolve_one(self, project_id: str, item: Item, found: dict[str, dict[str, msgspec.Raw]], now: int) -> Item:
+        item_id = item.fields.id or ""
+        location = ids.locate(item_id)
+        response_id = location.response_id if location else await self._store.locate_item(project_id, item_id, now)
+        if response_id is not None and response_id not in found:
+            record = await self._store.get(project_id, response_id, now)
+            found[response_id] = _by_id(record) if record else {}
+        raw = found.get(response_id or "", {}).get(item_id)
+        if raw is None:
+            raise InvalidRequest(
+                f"Item with id '{item_id}' not found. Items are not persisted when `store` is set to false. "
+                "Try again with `store` set to true, or remove this item from your input.",
+                param="input",
+            )
+        return Item(raw, parse_item(raw, item.place), item.place)
+
+    async def _chain(self, project_id: str, response_id: str | None, given: str, now: int) -> Sequence[Turn]:
+        try:
+            turns = await self._store.chain(project_id, response_id, now) if response_id else None
+        except AncestorDeleted as error:
+            raise InvalidRequest(
+                f"Previous response with id '{given}' cannot be continued: "
+                f"'{error.response_id}', an earlier response of its conversation, was deleted.",
+                code="previous_response_not_found",
+                param="previous_response_id",
+            ) from error
+        if turns is None:
+            raise InvalidRequest(
+                f"Previous response with id '{given}' not found.", code="previous_response_not_found", param="previous_response_id"
+            )
+        return turns
+
+
+def _kept(tools: Sequence[MoreTools]) -> Iterable[MoreTools]:
+    """What later turns need of them. What a client sends again in each turn is kept once, where it came last."""
+    kept: dict[tuple[bytes, bool], MoreTools] = {}
+    for one in tools:
+        key = b"".join(map(bytes, one.tools)), one.found
+        kept.pop(key, None)
+        kept[key] = one.kept()
+    return kept.values()
+
+
+def _by_id(record: ResponseRecord) -> dict[str, msgspec.Raw]:
+    raws = (*stored_input.identified(record.input, record.id), *records.output_raws(record.response))
+    return {fields.id: raw for raw in raws if (fields := parse_item(raw, "")).id}

@@ -1,0 +1,152 @@
+"""Which calls, results and thoughts a conversation holds, so that what a client sends again is told from what is new. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from app.engine.conversation.open_calls import MALFORMED_NOTE
+from app.protocol.messages import Assistant, Call, Message, ToolResult
+
+
+class KnownCalls:
+    """Those of a chain, as hashes. Immutable, and cheap to extend: layers are joined when they have grown alike, so there are few."""
+
+    __slots__ = ("_layers",)
+
+    def __init__(self, layers: tuple[frozenset[int], ...] = ()) -> None:
+        self._layers = layers
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._layers)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, KnownCalls) and self._all() == other._all()
+
+    def __hash__(self) -> int:
+        return hash(self._all())
+
+    def has_id(self, call_id: str) -> bool:
+        """A call of this id is in it."""
+        return self._has(hash(call_id))
+
+    def has(self, one: Call | ToolResult) -> bool:
+        """This very call is in it: the same id, name and arguments; or this very result: the same id and text."""
+        return self._has(_hash(one))
+
+    def extended(self, messages: Sequence[Message], more: Iterable[Call | ToolResult]) -> KnownCalls:
+        """With those in the messages, and `more`."""
+        added: set[int] = set()
+        for one in (*more, *_calls_and_results(messages)):
+            added |= {hash(one.call_id), _hash(one)}
+        if not added:
+            return self
+        layers = list(self._layers)
+        while layers and len(layers[-1]) <= 2 * len(added):
+            added |= layers.pop()
+        return KnownCalls((*layers, frozenset(added)))
+
+    def _all(self) -> frozenset[int]:
+        return frozenset(value for layer in self._layers for value in layer)
+
+    def _has(self, value: int) -> bool:
+        return any(value in layer for layer in self._layers)
+
+
+class Repeats:
+    """What a client sends again of the chain that it continues. Each thing that the chain holds is left out as often as it is sent."""
+
+    __slots__ = ("_given", "_known", "_looked_for", "_open", "_repeated")
+
+    def __init__(self, known: KnownCalls, waiting: Sequence[Call]) -> None:
+        self._known = known
+        self._open = list(waiting)
+        """Calls that wait at the chain's end, and were not sent again."""
+        self._repeated: dict[str, list[Call]] = {}
+        """Calls with a result that were sent again, by id."""
+        self._given: list[tuple[str, str]] = []
+        """Results that were not in the chain; hashed when one is looked for."""
+        self._looked_for: set[tuple[str, str]] = set()
+
+    def take_call(self, call: Call) -> bool:
+        """Whether the chain holds the call."""
+        if call in self._open:
+            self._open.remove(call)
+            return True
+        if not self._known.has(call):
+            return False
+        self._repeated.setdefault(call.call_id, []).append(call)
+        return True
+
+    def take_result(self, call_id: str, text: str, *, waits: bool) -> bool:
+        """Whether the chain, which this request makes longer, holds the result. `waits`: an open call takes results of this id."""
+        repeated = self._repeated.get(call_id)
+        if (repeated or not waits) and self._known.has(ToolResult(call_id, text)):
+            if repeated:
+                repeated.pop(0)
+            return True
+        if waits or repeated:
+            self._given.append((call_id, text))
+            return False
+        self._looked_for.update(self._given)
+        self._given.clear()
+        return (call_id, text) in self._looked_for
+
+    def reopened(self, call_id: str) -> Call | None:
+        """A call that was sent again with a result that the chain does not hold: it was made once more."""
+        repeated = self._repeated.get(call_id)
+        return repeated.pop(0) if repeated else None
+
+
+class KnownThoughts:
+    """Reasoning items that were read: some clients send the same one before each call of a turn."""
+
+    __slots__ = ("_by_id", "last")
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, str] = {}
+        self.last: str | None = None
+        """Of the turn that is being read."""
+
+    def has(self, item_id: str | None, thought: str) -> bool:
+        """Whether it is one of them: the last one again, or the one of that id."""
+        return thought == self.last or bool(item_id and self._by_id.get(item_id) == thought)
+
+    def add(self, item_id: str | None, thought: str) -> None:
+        """Note one that was read."""
+        self.last = thought
+        if item_id:
+            self._by_id[item_id] = thought
+
+
+class CallIds:
+    """The ids of all calls of a conversation. What is not of the chain is looked up when somebody asks."""
+
+    __slots__ = ("_ids", "_known", "_left_out", "_messages")
+
+    def __init__(self, known: KnownCalls, messages: Sequence[Message], left_out: Sequence[Call | ToolResult]) -> None:
+        self._known = known
+        self._messages = messages
+        self._left_out = left_out
+        self._ids: frozenset[str] | None = None
+
+    def __contains__(self, call_id: object) -> bool:
+        if self._ids is None:
+            self._ids = frozenset(one.call_id for one in (*self._left_out, *_calls_and_results(self._messages)))
+        return call_id in self._ids or (isinstance(call_id, str) and self._known.has_id(call_id))
+
+
+def _calls_and_results(messages: Sequence[Message]) -> Iterable[Call | ToolResult]:
+    for message in messages:
+        if type(message) is Assistant:
+            yield from message.calls
+        elif type(message) is ToolResult:
+            yield message
+
+
+def _hash(one: Call | ToolResult) -> int:
+    match one:
+        case Call():
+            return hash((one.call_id, one.name, one.arguments))
+        case ToolResult():
+            return hash((one.call_id, one.content.removeprefix(MALFORMED_NOTE)))

@@ -1,0 +1,357 @@
+"""Files and images of a conversation, made into what an upstream takes: documents become text, uploads and links are loaded.
+
+Only what the model reads is changed. What is stored and listed stays as the client sent it, and is resolved again in a later turn;
+what is gone by then is a note to the model and no error, since the client cannot do anything about it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from posixpath import basename
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
+
+import msgspec
+
+from app.documents import reading
+from app.documents.base import UnreadableDocument
+from app.engine.conversation.items import Item
+from app.engine.conversation.untrusted import defused
+from app.fairness import Busy
+from app.protocol.messages import FilePart, ImagePart, Message, Part, TextPart, User
+from app.protocol.wire.errors import ApiError, InvalidRequest, NotFound, RateLimited
+from app.protocol.wire.requests import Part as ItemPart
+from app.providers.base import Capabilities
+from app.settings import Limits
+from app.tools.base import Fetcher, FetchRefused, Files
+
+_FETCH_SECONDS = 30.0
+_IMAGE_BYTES = 15 * 1024 * 1024
+"""In base64 they are 20 MiB, more than which DashScope does not take."""
+_PARTS = 100
+_AT_ONCE = 4
+_CACHE_CHARACTERS = 4_000_000
+_IMAGE_KINDS = "PNG, JPEG, WebP, GIF and BMP"
+_PDF = b"%PDF-"
+
+
+class _Unusable(Exception):
+    """A part cannot be given to the model; the message, a clause, says why."""
+
+    code = "invalid_value"
+
+
+class _NotTaken(_Unusable):
+    """This model does not take such a part here; others may."""
+
+    code = "unsupported_value"
+
+
+class _Loaded(msgspec.Struct, frozen=True):
+    """A file's bytes and what is said about them."""
+
+    content: bytes
+    filename: str
+    content_type: str | None = None
+    charset: str | None = None
+    url: str | None = None
+    """Where it was fetched from."""
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    """For whom parts are resolved."""
+
+    project_id: str
+    can: Capabilities
+    model: str
+    items: Sequence[Item]
+
+
+class _Room:
+    """What may still be put into one request to an upstream."""
+
+    def __init__(self, characters: int) -> None:
+        self._most = self._characters = characters
+        self._parts = _PARTS
+
+    def enter(self) -> None:
+        """One part more. Raises _Unusable when that is too many."""
+        if self._parts == 0:
+            raise _Unusable(f"the conversation has more than {_PARTS} files and images")
+        self._parts -= 1
+
+    def take(self, characters: int) -> None:
+        """Raises _Unusable when that is too much."""
+        if characters > self._characters:
+            raise _Unusable(f"the files of the conversation are too large for one request: at most {self._most // 2**20} MiB, all together")
+        self._characters -= characters
+
+
+class _Claim(msgspec.Struct, frozen=True):
+    """One part's claim on the room. Parts are read side by side; what there is room for is decided in their order."""
+
+    room: _Room
+    before: Sequence[asyncio.Event]
+
+    async def take(self, characters: int) -> None:
+        """Wait until all earlier ones have taken theirs, then take room for `characters`."""
+        for earlier in self.before:
+            await earlier.wait()
+        self.room.take(characters)
+
+
+class Media:
+    """Resolves the parts of messages."""
+
+    def __init__(self, fetcher: Fetcher, files: Files | None, limits: Limits) -> None:
+        """`files` None: there are no uploads here."""
+        self._fetcher = fetcher
+        self._files = files
+        self._limits = limits
+        self._texts: OrderedDict[bytes, str] = OrderedDict()
+        self._characters = 0
+
+    async def resolve(
+        self, project_id: str, messages: Sequence[Message], can: Capabilities, *, model: str, items: Sequence[Item] = ()
+    ) -> Sequence[Message]:
+        """The messages with every part in a form that the upstream takes.
+
+        `items` are those of the request: for a part of theirs that cannot be used, InvalidRequest names its place (`input[0].content[1]`);
+        elsewhere, in an earlier turn, a note to the model takes its place. `model` is the client's name for it.
+        """
+        work = [part for message in messages for part in _parts(message) if _is_open(part, can)]
+        if not work:
+            return messages
+        asked, room, at_once = _Asked(project_id, can, model, items), _Room(self._limits.body_bytes), asyncio.Semaphore(_AT_ONCE)
+        settlements = [asyncio.Event() for _ in work]
+
+        async def settle(number: int, part: Part) -> Part | ApiError:
+            async with at_once:
+                try:
+                    return await self._settled(asked, part, _Claim(room, settlements[:number]))
+                finally:
+                    settlements[number].set()
+
+        async with asyncio.TaskGroup() as tasks:  # the newest first: where there is no room for all, the old ones go
+            results = [tasks.create_task(settle(number, part)) for number, part in enumerate(reversed(work))]
+        settled = iter([result.result() for result in reversed(results)])
+
+        def replaced(part: Part) -> Part:
+            result = next(settled) if _is_open(part, can) else part
+            if isinstance(result, ApiError):
+                raise result
+            return result
+
+        return [User(tuple(map(replaced, parts))) if (parts := _parts(message)) else message for message in messages]
+
+    async def images(self, project_id: str, images: Sequence[ImagePart]) -> list[ImagePart]:
+        """With uploads put in, for tools, which load links themselves. What is gone stays as it is, since numbers tell them apart."""
+        resolved = await self.resolve(project_id, [User((image,)) for image in images], Capabilities(), model="")
+        found = [part for message in resolved for part in _parts(message)]
+        return [new if isinstance(new, ImagePart) else old for old, new in zip(images, found, strict=True)]
+
+    async def _settled(self, asked: _Asked, part: Part, claim: _Claim) -> Part | ApiError:
+        """The part as the upstream takes it, or the error it is for the client, as a value: the first in order is told."""
+        try:
+            claim.room.enter()
+            return await self._resolved(asked, part, claim)
+        except _Unusable as error:
+            place = _place(asked.items, part)
+            if place is None:
+                return TextPart(f"[{_described(part)} was here, which cannot be shown any more: {error}.]")
+            return InvalidRequest(f"Invalid '{place}': {error}.", code=error.code, param=place)
+        except Busy as busy:
+            place = _place(asked.items, part)
+            message = f"{_described(part)} of the request could not be read now. {busy}"
+            return RateLimited(message, code="documents_busy", param=place, retry_after=busy.retry_after)
+
+    async def _resolved(self, asked: _Asked, part: Part, claim: _Claim) -> Part:
+        match part:
+            case ImagePart():
+                if not asked.can.images:
+                    raise _NotTaken(f"the model '{asked.model}' does not take images here")
+                return await _image(await self._load(asked.project_id, part), part.detail, claim)
+            case FilePart():
+                loaded = await self._load(asked.project_id, part)
+                return await self._document(asked, loaded, claim)
+            case TextPart():
+                return part
+
+    async def _document(self, asked: _Asked, loaded: _Loaded, claim: _Claim) -> Part:
+        if _image_type(loaded.content) is not None:
+            if not asked.can.images:
+                raise _NotTaken(f"it is an image, and the model '{asked.model}' does not take images here")
+            return await _image(loaded, "auto", claim)
+        if asked.can.files and loaded.content.startswith(_PDF) and len(loaded.content) <= _IMAGE_BYTES:
+            data = await asyncio.to_thread(_data_uri, "application/pdf", loaded.content)
+            await claim.take(len(data))
+            return FilePart(loaded.filename, file_data=data)
+        text = _quoted(loaded.filename, await self._text(asked.project_id, loaded))
+        await claim.take(len(text))
+        return TextPart(text)
+
+    async def _text(self, project: str, loaded: _Loaded) -> str:
+        """The document's text; recent ones are kept, since every turn of a conversation asks for them."""
+        told = f"\0{loaded.filename}\0{loaded.content_type}\0{loaded.charset}\0{loaded.url}"
+        key = await asyncio.to_thread(lambda: hashlib.sha256(loaded.content + told.encode()).digest())
+        if key in self._texts:
+            self._texts.move_to_end(key)
+            return self._texts[key]
+        try:
+            if loaded.url is None:
+                text = await reading.text(loaded.content, filename=loaded.filename, content_type=loaded.content_type, project=project)
+            else:
+                page = await reading.article(
+                    loaded.content, url=loaded.url, content_type=loaded.content_type or "", charset=loaded.charset, project=project
+                )
+                text = page.text
+        except UnreadableDocument as error:
+            raise _Unusable(_clause(str(error))) from error
+        if key not in self._texts and len(text) <= _CACHE_CHARACTERS:
+            self._texts[key] = text
+            self._characters += len(text)
+            while self._characters > _CACHE_CHARACTERS:
+                self._characters -= len(self._texts.popitem(last=False)[1])
+        return text
+
+    async def _load(self, project_id: str, part: ImagePart | FilePart) -> _Loaded:
+        match part:
+            case ImagePart(file_id=str(file_id)) | FilePart(file_id=str(file_id), file_data=None):
+                return await self._uploaded(project_id, file_id)
+            case ImagePart(url=url):
+                return await self._fetched(project_id, url, None, min(_IMAGE_BYTES, self._limits.fetch_bytes), ("image/*",))
+            case FilePart(file_data=str(data), filename=filename):
+                content, content_type = await asyncio.to_thread(_decoded, data)
+                return _Loaded(content, filename or "document", content_type)
+            case FilePart(file_url=url, filename=filename):
+                return await self._fetched(project_id, url or "", filename, self._limits.fetch_bytes, ())
+
+    async def _uploaded(self, project_id: str, file_id: str) -> _Loaded:
+        if self._files is None:
+            raise _Unusable("this gateway keeps no files; send the content or a URL")
+        try:
+            found = await self._files.read(project_id, file_id)
+        except (NotFound, InvalidRequest) as error:  # it is not there, or too large
+            raise _Unusable(_clause(error.message)) from error
+        return _Loaded(found.content, found.filename)
+
+    async def _fetched(self, project_id: str, url: str, filename: str | None, limit: int, accept: Sequence[str]) -> _Loaded:
+        try:
+            page = await self._fetcher.on_behalf(project_id).get(url, limit=limit, seconds=_FETCH_SECONDS, accept=accept)
+        except FetchRefused as error:
+            raise _Unusable(_clause(str(error))) from error
+        name = filename or unquote(basename(urlsplit(page.url).path)) or page.url
+        return _Loaded(page.body, name, page.content_type, page.charset, page.url)
+
+
+def _parts(message: Message) -> Sequence[Part]:
+    return message.content if type(message) is User and type(message.content) is tuple else ()
+
+
+def _is_open(part: Part, can: Capabilities) -> bool:
+    """Something has to be done about it."""
+    match part:
+        case TextPart():
+            return False
+        case ImagePart(url, file_id=file_id):
+            return not can.images or file_id is not None or (not can.image_urls and not url.startswith("data:"))
+        case FilePart(file_data=data):
+            return not (can.files and data is not None and data.startswith("data:application/pdf") and part.filename)
+
+
+async def _image(loaded: _Loaded, detail: str, claim: _Claim) -> ImagePart:
+    kind = _image_type(loaded.content)
+    if kind is None:
+        raise _Unusable(f"it is no image that models take: {_IMAGE_KINDS} are")
+    if len(loaded.content) > _IMAGE_BYTES:
+        raise _Unusable(f"the image is larger than {_IMAGE_BYTES // 2**20} MiB")
+    url = await asyncio.to_thread(_data_uri, kind, loaded.content)
+    await claim.take(len(url))
+    return ImagePart(url, detail)
+
+
+def _image_type(content: bytes) -> str | None:
+    """Its MIME type by its first bytes; None: it is no image, or one that models do not take."""
+    begins = content[:16]
+    match begins:
+        case _ if begins.startswith(b"\x89PNG\r\n\x1a\n"):
+            return "image/png"
+        case _ if begins.startswith(b"\xff\xd8\xff"):
+            return "image/jpeg"
+        case _ if begins.startswith((b"GIF87a", b"GIF89a")):
+            return "image/gif"
+        case _ if begins.startswith(b"RIFF") and begins[8:12] == b"WEBP":
+            return "image/webp"
+        case _ if begins.startswith(b"BM") and begins[6:10] == bytes(4):  # a text may begin with these letters
+            return "image/bmp"
+        case _:
+            return None
+
+
+def _data_uri(content_type: str, content: bytes) -> str:
+    return f"data:{content_type};base64,{base64.b64encode(content).decode()}"
+
+
+def _decoded(data: str) -> tuple[bytes, str | None]:
+    """The content of a `data:` URI or of bare base64, and its type."""
+    head, comma, body = data.partition(",") if data.startswith("data:") else ("data:;base64", ",", data)
+    content_type, *parameters = head.removeprefix("data:").lower().split(";")
+    told = ";".join([content_type, *(parameter for parameter in parameters if parameter.strip().startswith("charset="))])
+    if not comma:
+        raise _Unusable("it is no data URI; expected 'data:<type>;base64,<content>'")
+    if "base64" not in parameters:
+        return unquote_to_bytes(body), told or None
+    try:
+        return base64.b64decode("".join(body.split()), validate=True), told or None
+    except (binascii.Error, ValueError) as error:
+        raise _Unusable("it is not in base64; expected 'data:<type>;base64,<content>'") from error
+
+
+def _place(items: Sequence[Item], part: Part) -> str | None:
+    """Where the request has the part, like `input[0].content[1].file_id`; None: it is of an earlier turn."""
+    field, value = _source(part)
+    for item in items:
+        for name, sent in (("content", item.fields.content), ("output", item.fields.output)):
+            for position, candidate in enumerate(sent if isinstance(sent, tuple) else ()):
+                if value is not None and _sent(candidate, field) == value:
+                    return f"{item.place}.{name}[{position}].{field}"
+    return None
+
+
+def _source(part: Part) -> tuple[str, str | None]:
+    match part:
+        case FilePart(file_data=str(data)):
+            return "file_data", data
+        case FilePart(file_id=str(file_id)) | ImagePart(file_id=str(file_id)):
+            return "file_id", file_id
+        case FilePart(file_url=url):
+            return "file_url", url
+        case ImagePart(url=url):
+            return "image_url", url
+        case TextPart():
+            return "text", None
+
+
+def _sent(part: ItemPart, field: str) -> object:
+    return part.image_url.get("url") if field == "image_url" and isinstance(part.image_url, dict) else getattr(part, field)
+
+
+def _quoted(filename: str, text: str) -> str:
+    """A document as the model reads it: it may ask for something in the user's name, but not end its own quotation."""
+    name = " ".join(defused(filename).replace('"', "'").split())
+    return f'<attached_file name="{name}">\n{defused(text)}\n</attached_file>'
+
+
+def _described(part: Part) -> str:
+    if isinstance(part, ImagePart):
+        return "An image"
+    filename = part.filename if isinstance(part, FilePart) else None
+    return f"The file '{defused(filename)}'" if filename else "A file"
+
+
+def _clause(sentence: str) -> str:
+    return sentence.removesuffix(".")

@@ -1,0 +1,232 @@
+"""Files become searchable: jobs that outlive the process which began them.
+
+Projects take turns, and none has all the hands of a process: a thousand files of one do not keep the one of another waiting.
+A job is held by a lease that is renewed while it is worked on; whoever dies leaves it to the others. Whoever loses it (the file was
+removed, changed or cancelled meanwhile) stops, and what is to be done now begins when the lease has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing, suppress
+from math import ceil
+from typing import Protocol
+from uuid import uuid4
+
+import msgspec
+
+from app.documents.base import UnreadableDocument, note
+from app.fairness import Busy, Turns
+from app.knowledge.base import (
+    Attributes,
+    Blobs,
+    Embedder,
+    EmbeddingFailed,
+    FileRecord,
+    FileRecords,
+    KnowledgeUnavailable,
+    LastError,
+    Passage,
+    PassageIndex,
+    Split,
+    Vectors,
+)
+from app.knowledge.jobs import Job, Jobs
+from app.protocol.wire.errors import ApiError, InvalidRequest
+
+_log = logging.getLogger(__name__)
+_LEASE_SECONDS = 30
+_POLL_SECONDS = 5.0
+"""How soon a job is found that another process was given or has left; those of this process begin at once."""
+_ATTEMPTS = 4
+_PAUSES = (2, 10, 30)
+"""Seconds before the second try, the third and the fourth."""
+_PASSAGES_AT_ONCE = 64
+_decode = msgspec.json.Decoder(Attributes).decode
+
+
+class ReadText(Protocol):
+    """What a document says, by `app.documents.reading`."""
+
+    def __call__(self, content: bytes, *, filename: str, project: str) -> Awaitable[str]:
+        """The text. `project`: whose turn it is. Raises UnreadableDocument and Busy."""
+        ...
+
+
+class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
+    """What a file goes through."""
+
+    jobs: Jobs
+    files: FileRecords
+    blobs: Blobs
+    read: ReadText
+    split: Split
+    embedder: Embedder
+    index: PassageIndex
+
+
+class _LeaseLost(Exception):
+    """The job is ours no more."""
+
+
+class _Refused(Exception):
+    """The file will never be searchable; the message is for its owner."""
+
+    def __init__(self, code: LastError, message: str) -> None:
+        super().__init__(message)
+        self.code: LastError = code
+
+
+class Ingestion:
+    """Does jobs, as many at a time as its `run` is called side by side, and in many processes."""
+
+    def __init__(
+        self, pipeline: Pipeline, *, read_bytes: int, clock: Callable[[], float], at_once: int = 4, lease_seconds: int = _LEASE_SECONDS
+    ) -> None:
+        """`read_bytes`: larger files are not ingested, since a document is read as a whole. `at_once`: see `app.fairness.Turns`."""
+        self._pipeline = pipeline
+        self._read_bytes = read_bytes
+        self._clock = clock
+        self._lease = lease_seconds
+        self._turns = Turns(at_once)
+        self._choosing = asyncio.Lock()
+        self._new = asyncio.Event()
+
+    def wake(self) -> None:
+        """There is something to do."""
+        self._new.set()
+
+    async def run(self) -> None:
+        """Wait for something to do, at most some seconds, and do all there is: for a loop that calls this again and again."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_POLL_SECONDS):
+                await self._new.wait()
+        self._new.clear()
+        await self.work()
+
+    async def work(self) -> int:
+        """Do the jobs that are due, one after the other, until there are none; how many there were."""
+        done = 0
+        while job := await self._claim():
+            try:
+                await self._hold(job)
+            except asyncio.CancelledError:  # the process is asked to stop: the next one need not wait for the lease to end
+                await self._pipeline.jobs.release(job)
+                raise
+            finally:
+                self._turns.give_back(job.project_id)
+            done += 1
+        return done
+
+    async def _hold(self, job: Job) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                renewal = group.create_task(self._renew(job))
+                await self._do(job)
+                renewal.cancel()
+        except* _LeaseLost:
+            _log.info("file %s of %s changed while it was being ingested", job.file_id, job.vector_store_id)
+
+    async def _claim(self) -> Job | None:
+        """A job of the project whose turn it is, which then has a place."""
+        async with self._choosing:
+            now = self._now()
+            waiting = dict.fromkeys(await self._pipeline.jobs.waiting(now))
+            while (project := self._turns.next(waiting)) is not None:
+                job = await self._pipeline.jobs.claim(uuid4().hex, now, now + self._lease, project)
+                if job is not None:
+                    self._turns.take(project)
+                    return job
+                del waiting[project]  # another process has taken its last one
+        return None
+
+    async def _renew(self, job: Job) -> None:
+        while True:
+            await asyncio.sleep(self._lease / 3)
+            try:
+                held = await self._pipeline.jobs.renew(job, self._now() + self._lease)
+            except KnowledgeUnavailable as error:
+                _log.warning("a lease could not be renewed: %s", error)
+                continue
+            if not held:
+                raise _LeaseLost
+
+    async def _do(self, job: Job) -> None:
+        pipeline = self._pipeline
+        try:
+            if job.kind == "ingest":
+                await pipeline.jobs.complete(job, *await self._ingest(job))
+            else:
+                await pipeline.index.remove(job.vector_store_id, job.file_id)
+                await pipeline.jobs.settle(job)
+        except Busy as busy:
+            await pipeline.jobs.release(job, self._now() + ceil(busy.retry_after))
+        except _Refused as refusal:
+            await pipeline.index.remove(job.vector_store_id, job.file_id)
+            await pipeline.jobs.fail(job, refusal.code, str(refusal))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the job must not be lost, nor end the others
+            await self._try_later(job, error)
+
+    async def _ingest(self, job: Job) -> tuple[int, str | None]:
+        """Bytes that the passages and their vectors take, and what of the file is not in its text."""
+        if job.attempts > _ATTEMPTS:  # every process that tried has died of it
+            raise _Refused("server_error", "The file could not be processed.")
+        pipeline = self._pipeline
+        record = await pipeline.files.get(job.project_id, job.file_id, self._now())
+        if record is None:
+            raise _Refused("invalid_file", "The file has been deleted.")
+        passages, unread = await self._passages(record, job)
+        model = (await pipeline.index.models([job.vector_store_id])).get(job.vector_store_id)
+        used = 0
+
+        async def batches() -> AsyncGenerator[tuple[Sequence[Passage], Vectors]]:
+            nonlocal used
+            for start in range(0, len(passages), _PASSAGES_AT_ONCE):
+                some = passages[start : start + _PASSAGES_AT_ONCE]
+                vectors = await pipeline.embedder.passages([passage.text for passage in some], model=model)
+                used += len(vectors.data) + sum(len(passage.text.encode()) for passage in some)
+                yield some, vectors
+
+        async with aclosing(batches()) as embedded:
+            try:
+                await pipeline.index.replace(job.vector_store_id, job.file_id, record.filename, _decode(job.attributes), embedded)
+            except InvalidRequest as error:
+                raise _Refused("server_error", error.message) from error
+        return used, unread
+
+    async def _passages(self, record: FileRecord, job: Job) -> tuple[Sequence[Passage], str | None]:
+        if record.size > self._read_bytes:
+            raise _Refused("invalid_file", f"The file is too large to be searched: at most {self._read_bytes} bytes are read.")
+        try:
+            stored = await self._pipeline.blobs.get(record.digest)
+        except KeyError:
+            raise _Refused("server_error", "The file's content is missing.") from None
+        async with aclosing(stored) as pieces:
+            content = b"".join([piece async for piece in pieces])
+        try:
+            text = await self._pipeline.read(content, filename=record.filename, project=job.project_id)
+        except UnreadableDocument as error:
+            raise _Refused("unsupported_file", str(error)) from error
+        passages = await self._pipeline.split(text, size=job.chunk_size, overlap=job.chunk_overlap, project=job.project_id)
+        if not passages:
+            raise _Refused("invalid_file", "The file has no text.")
+        return passages, note(text)
+
+    async def _try_later(self, job: Job, error: Exception) -> None:
+        """What is our fault, or the embedding server's, may pass. Removals are tried for ever."""
+        _log.warning("file %s of %s, try %d: %s", job.file_id, job.vector_store_id, job.attempts, error, exc_info=_unexpected(error))
+        if job.kind == "ingest" and job.attempts >= _ATTEMPTS:
+            expected = isinstance(error, ApiError | EmbeddingFailed)
+            await self._pipeline.jobs.fail(job, "server_error", str(error) if expected else "The file could not be processed.")
+            return
+        pause = _PAUSES[min(job.attempts, len(_PAUSES)) - 1]
+        await self._pipeline.jobs.postpone(job, self._now() + pause)
+
+    def _now(self) -> int:
+        return int(self._clock())
+
+
+def _unexpected(error: Exception) -> bool:
+    return not isinstance(error, ApiError | EmbeddingFailed | KnowledgeUnavailable)

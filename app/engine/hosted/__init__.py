@@ -1,0 +1,1 @@
+"""Built-in tools in a response: which are offered, their calls, native ones, citations."""

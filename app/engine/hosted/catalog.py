@@ -1,0 +1,171 @@
+"""The built-in tools of this installation: which there are, who runs each for which model, and what a call costs."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import msgspec
+
+from app.protocol.wire.errors import InvalidRequest
+from app.settings import ToolMode, ToolSettings
+from app.tools.base import Missing, Tool, ToolRequest, ToolSpec
+
+_PRICES = Path(__file__).with_name("prices.toml")
+_USUAL = ToolSettings()
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One entry of a request's `tools` that asks for a built-in tool."""
+
+    type: str
+    alias: str
+    """The type as the client wrote it."""
+    mode: ToolMode
+    place: str
+    raw: msgspec.Raw
+    request: ToolRequest | None = None
+    """None: it cannot run here, `missing` says why; the upstream may have it."""
+    missing: Missing | None = None
+
+    @property
+    def key(self) -> str:
+        """Names it among the request's entries."""
+        return f"{self.type}:{self.request.label}" if self.request is not None and self.request.label else self.type
+
+    @property
+    def echo(self) -> msgspec.Raw:
+        """As the response shows it."""
+        return self.request.echo if self.request is not None else self.raw
+
+
+class Price(msgspec.Struct, frozen=True):
+    """Of one call."""
+
+    amount: float
+    currency: str
+    note: str = ""
+    """Where the number is from, and of when."""
+
+
+class Listed(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool as `GET /v1/tools` shows it."""
+
+    type: str
+    object: str = "tool"
+    description: str
+    mode: ToolMode
+    available: bool
+    """It runs here. A tool that does not may still run natively, at an upstream that has it."""
+    setting: str | None = None
+    """What to set, when it does not."""
+    reason: str | None = None
+    price: Price | None = None
+    """Of a call that runs here."""
+    native_price: Price | None = None
+    """Of one that the vendor of Qwen runs."""
+    example: msgspec.Raw
+    details: Mapping[str, object] | None = None
+    """What there is to say of this tool in particular: how strong a sandbox is."""
+
+
+class Catalog:
+    """Tools by type."""
+
+    def __init__(
+        self,
+        specs: Sequence[ToolSpec],
+        built: Mapping[str, Tool | Missing],
+        settings: Mapping[str, ToolSettings],
+        native_prices: Mapping[str, Price] | None = None,
+    ) -> None:
+        self._specs = {spec.type: spec for spec in specs}
+        self._types = {alias: spec.type for spec in specs for alias in (spec.type, *spec.aliases)}
+        self._built = built
+        self._settings = settings
+        self._prices = _read_prices()
+        self._native_prices = native_prices or {}
+
+    def serves(self, tool_type: str) -> bool:
+        """Whether there is such a built-in tool at all."""
+        return tool_type in self._types
+
+    def configure(self, tool_type: str, model: str, raw: msgspec.Raw, place: str) -> Entry:
+        """The entry, checked. Raises InvalidRequest: it is wrong, or switched off, or can run nowhere."""
+        name = self._types[tool_type]
+        mode = self.mode(name, model)
+        if mode == "off":
+            message = f"The tool '{tool_type}' is switched off for this model; GATEWAY_TOOLS__{name.upper()}__MODE is the setting."
+            raise InvalidRequest(message, code="unsupported_tool", param=f"{place}.type")
+        tool = self._built[name]
+        if not isinstance(tool, Missing):
+            return Entry(name, tool_type, mode, place, raw, tool.configure(raw, place))
+        entry = Entry(name, tool_type, mode, place, raw, missing=tool)
+        if mode == "gateway":
+            raise unavailable(entry)
+        return entry
+
+    def mode(self, tool_type: str, model: str) -> ToolMode:
+        """Who runs the tool for this model."""
+        settings = self._settings.get(tool_type, _USUAL)
+        if model in settings.models:
+            return settings.models[model]
+        for pattern, mode in settings.models.items():
+            if fnmatchcase(model, pattern):
+                return mode
+        return settings.mode
+
+    def list(self) -> Sequence[Listed]:
+        """Every tool, with an example that works as it stands."""
+        return [self._listed(spec) for spec in self._specs.values()]
+
+    async def described(self) -> Sequence[Listed]:
+        """The same, with what each tool has to say of itself."""
+        return [msgspec.structs.replace(listed, details=await self._details(listed)) for listed in self.list()]
+
+    def price(self, tool_type: str) -> Price | None:
+        """Of one call that runs here."""
+        settings = self._settings.get(tool_type)
+        if settings is not None and settings.price is not None:
+            return Price(settings.price, settings.currency, "setting")
+        return self._prices.get(tool_type)
+
+    async def aclose(self) -> None:
+        """Free what the tools hold."""
+        for tool in self._built.values():
+            if not isinstance(tool, Missing):
+                await tool.aclose()
+
+    async def _details(self, listed: Listed) -> Mapping[str, object] | None:
+        ask, tool = self._specs[listed.type].details, self._built[listed.type]
+        return await ask(tool) if ask is not None and listed.available and not isinstance(tool, Missing) else None
+
+    def _listed(self, spec: ToolSpec) -> Listed:
+        mode, tool = self._settings.get(spec.type, _USUAL).mode, self._built[spec.type]
+        missing = tool if isinstance(tool, Missing) else None
+        return Listed(
+            type=spec.type,
+            description=spec.description,
+            mode=mode,
+            available=missing is None and mode != "off",
+            setting=missing.setting if missing else None,
+            reason=missing.reason if missing else None,
+            price=self.price(spec.type),
+            native_price=self._native_prices.get(spec.type),
+            example=spec.example,
+        )
+
+
+def unavailable(entry: Entry) -> InvalidRequest:
+    """Refuses an entry that can run neither here nor at the upstream, and names the setting."""
+    missing = entry.missing
+    why = f"the setting is {missing.setting}. {missing.reason}" if missing else "it runs only at the vendor's own service."
+    message = f"The tool '{entry.alias}' is not available here: {why}"
+    return InvalidRequest(message, code="unsupported_tool", param=f"{entry.place}.type")
+
+
+def _read_prices() -> Mapping[str, Price]:
+    table = tomllib.loads(_PRICES.read_text(encoding="utf-8"))
+    return {name: msgspec.convert(price, Price) for name, price in table.items()}

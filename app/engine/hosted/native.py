@@ -1,0 +1,71 @@
+"""Which built-in tools the upstream shall run itself, as the vendor of Qwen does behind its Responses face.
+
+The vendor's own rules hold only there, so `auto` falls back to running a tool here where they would be broken (contract of the
+vendor's `POST /responses`): web_extractor only beside web_search, code_interpreter only while the model thinks, no call can be demanded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from app.engine.hosted.catalog import Entry
+from app.protocol.wire.errors import InvalidRequest
+from app.providers.base import Capabilities
+
+_GUIDANCE = {"type", "search_context_size"}
+"""Members of an entry that a tool may take as a hint."""
+
+
+class Where(msgspec.Struct, frozen=True):
+    """The upstream, and how this request would be run there."""
+
+    can: Capabilities
+    thinks: bool
+    """The model thinks in this request."""
+    demanded: bool
+    """`tool_choice` demands a call."""
+    limited: bool
+    """`max_tool_calls` is set, which an upstream does not count."""
+
+
+def native_entries(entries: Sequence[Entry], where: Where) -> Mapping[str, msgspec.Raw]:
+    """Entry key -> what to forward. Raises InvalidRequest where a setting wants the upstream to run what it cannot."""
+    able = {entry.key: raw for entry in entries if (raw := _forwardable(entry, where)) is not None}
+    kinds = {entry.type for entry in entries if entry.key in able}
+    chosen: dict[str, msgspec.Raw] = {}
+    for entry in entries:
+        why = (
+            _obstacle(entry, where, kinds)
+            if entry.key in able
+            else "the upstream does not have it for this model, or not with these options"
+        )
+        if why is None:
+            chosen[entry.key] = able[entry.key]
+        elif entry.mode == "native":
+            message = f"The tool '{entry.type}' is set to run at the upstream, but {why}."
+            raise InvalidRequest(message, code="unsupported_tool", param=f"{entry.place}.type")
+    return chosen
+
+
+def _forwardable(entry: Entry, where: Where) -> msgspec.Raw | None:
+    if entry.mode not in ("native", "auto") or entry.type not in where.can.native_tools:
+        return None
+    if entry.request is not None:
+        return entry.request.native
+    # It cannot be configured here, so only an entry that asks for nothing special is known to be what the vendor's tool does.
+    asked = msgspec.json.decode(entry.raw, type=dict[str, msgspec.Raw]).keys()
+    return msgspec.Raw(msgspec.json.encode({"type": entry.type})) if asked <= _GUIDANCE else None
+
+
+def _obstacle(entry: Entry, where: Where, kinds: set[str]) -> str | None:
+    if where.demanded:
+        return "a call cannot be demanded there ('tool_choice')"
+    if where.limited:
+        return "calls cannot be limited there ('max_tool_calls')"
+    if entry.type == "web_extractor" and "web_search" not in kinds:
+        return "it runs there only together with web_search"
+    if entry.type == "code_interpreter" and not where.thinks:
+        return "it runs there only while the model thinks (enable_thinking)"
+    return None

@@ -1,0 +1,199 @@
+"""The built-in tools at the service of one response: sessions, calls side by side, and what passed between them and the model."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from app.engine.conversation.exchanges import Exchange, Exchanges
+from app.engine.conversation.untrusted import wrap
+from app.engine.hosted.catalog import Entry, unavailable
+from app.engine.hosted.citations import Citations
+from app.engine.hosted.native import Where, native_entries
+from app.protocol.messages import Call, FunctionTool, ImagePart, ToolResult
+from app.protocol.recovery.arguments import read_object, sendable
+from app.protocol.stream.phases import SPECS, status
+from app.protocol.wire.errors import ApiError, InvalidRequest
+from app.protocol.wire.hosted import HostedCall, HostedItem, McpApprovalRequest, McpCall, McpProtocolError
+from app.settings import Limits
+from app.tools.base import Cite, ToolContext, ToolFailure, ToolOutcome, ToolSession, is_of_mcp_server
+
+_log = logging.getLogger(__name__)
+_INTERNAL_ERROR = -32603
+"""JSON-RPC's code for it."""
+
+MakeContext = Callable[[str | None, Sequence[ImagePart], Cite], ToolContext]
+"""(the tool's note, the conversation's images, the citations) -> what the tool is given of the response."""
+
+Count = Callable[[str, str, float], None]
+"""(tool, how the call ended, seconds) -> counted."""
+
+
+class Ran(msgspec.Struct, frozen=True):
+    """A call that has ended."""
+
+    call: HostedCall
+    item: HostedItem
+    result: ToolResult
+    images: Sequence[ImagePart] = ()
+
+    @property
+    def asked(self) -> Call:
+        """The call as the model reads it later, and every upstream takes it."""
+        return Call(self.call.call_id, self.call.name, sendable(self.call.arguments))
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """What the model may call at one upstream."""
+
+    functions: tuple[FunctionTool, ...] = ()
+    native: tuple[msgspec.Raw, ...] = ()
+
+
+class Hosted:
+    """The tools one request asks for. `offer` first; `aclose` at the end."""
+
+    def __init__(self, entries: Sequence[Entry], limits: Limits, make_context: MakeContext, count: Count) -> None:
+        self.entries = entries
+        """Those of `tools`; before `offer` the conversation may add to them."""
+        self._count = count
+        self._limits = limits
+        self._make_context = make_context
+        self._sessions: dict[str, ToolSession] = {}
+        self._owners: dict[str, str] = {}
+        """Function -> the entry's key."""
+        self._at_once = asyncio.Semaphore(limits.tool_calls_at_once)
+        self._resumed: dict[str, Ran] = {}
+        self._turns = 0
+        self.citations = Citations()
+        self.exchanges = Exchanges()
+
+    async def offer(self, where: Where, notes: Mapping[str, str], images: Sequence[ImagePart]) -> Offer:
+        """Open what is to run here, and name what the upstream shall run. Raises ApiError."""
+        native = native_entries(self.entries, where)
+        for entry in self.entries:
+            if entry.key in native:
+                continue
+            if entry.request is None:
+                raise unavailable(entry)
+            if entry.key not in self._sessions:
+                session = await entry.request.open(self._make_context(notes.get(entry.key), images, self.citations.cite))
+                self._sessions[entry.key] = session
+                self._owners.update(dict.fromkeys((function.name for function in session.functions), entry.key))
+                if session.note is not None:
+                    self.exchanges.notes[entry.key] = session.note
+        functions = [function for session in self._sessions.values() for function in session.functions]
+        return Offer(tuple(functions), tuple(native.values()))
+
+    @property
+    def announcements(self) -> Sequence[HostedItem]:
+        """Items to show before everything else."""
+        return [item for session in self._sessions.values() for item in session.announcements]
+
+    @property
+    def openers(self) -> Mapping[str, Callable[[HostedCall], HostedItem]]:
+        """What makes the item of a call, by function."""
+        return dict.fromkeys(self._owners, self.item)
+
+    def item(self, call: HostedCall) -> HostedItem:
+        """The call's item as it begins. Where it shows the arguments' text, that stays as the model wrote it."""
+        item = self._sessions[self._owners[call.name]].item(_as_meant(call))
+        stream = SPECS[type(item)].arguments
+        return item if stream is None or stream.key is not None else msgspec.structs.replace(item, **{stream.field: call.arguments})
+
+    def tool(self, call: HostedCall) -> str:
+        """The type of the tool that is called."""
+        return self._owners[call.name].partition(":")[0]
+
+    async def run(self, call: HostedCall) -> Ran:
+        """Do it; a failure is an item of its own and a sentence for the model."""
+        begun, loop = self.item(call), asyncio.get_running_loop()
+        if isinstance(begun, McpApprovalRequest):
+            return Ran(call, begun, ToolResult(call.call_id, ""))
+        async with self._at_once:
+            start = loop.time()
+            outcome = await self._outcome(call, begun)
+        self._count(self.tool(call), status(outcome.item), loop.time() - start)
+        if outcome.note is not None:
+            self.exchanges.notes[self._owners[call.name]] = outcome.note
+        text = wrap(self.tool(call), outcome.text, self._limits.tool_output_bytes)
+        return Ran(call, outcome.item, ToolResult(call.call_id, text), outcome.images)
+
+    async def resume(self, calls: Sequence[HostedCall]) -> Sequence[Ran]:
+        """Run the calls that the client has consented to, once. Raises InvalidRequest when their server is not among the tools any more.
+
+        A server that is there and cannot be asked, or does not have the tool any more, is a failed call.
+        """
+        for call in calls:
+            if call.name not in self._owners:
+                self._owners[call.name] = self._server(call.name)
+            if call.call_id not in self._resumed:
+                self._resumed[call.call_id] = await self.run(call)
+        return list(self._resumed.values())
+
+    def keep(self, ran: Sequence[Ran], item_ids: Sequence[str], *, beside_client: bool) -> None:
+        """Note what the model has read of the calls of one turn, whose items have these ids."""
+        self._turns += 1
+        for one, item_id in zip(ran, item_ids, strict=True):
+            text = None if isinstance(one.item, McpApprovalRequest) else one.result.content
+            self.exchanges.calls[item_id] = Exchange(item_id, one.asked, text, self._turns, beside_client)
+
+    async def aclose(self) -> None:
+        """The response is over; `exchanges` stay readable. Nothing holds on to the run any more: without cycles its memory,
+        which can be megabytes, is free at once, and not when the garbage collector counts enough objects."""
+        self._make_context = _closed
+        while self._sessions:
+            key, session = self._sessions.popitem()
+            try:
+                await session.aclose()
+            except Exception:  # noqa: BLE001 - the answer has been given, and the other sessions have to be closed, too
+                _log.exception("tool %s could not be closed", key)
+
+    def _server(self, function: str) -> str:
+        """The key of the MCP server whose function that is. Raises InvalidRequest."""
+        labels = {entry.key: entry.request.label for entry in self.entries if entry.key in self._sessions and entry.request is not None}
+        fitting = [key for key, label in labels.items() if label and is_of_mcp_server(function, label)]
+        if not fitting:
+            raise missing_server()
+        return max(fitting, key=len)  # what `a` and `a__b` both may have is of the latter
+
+    async def _outcome(self, call: HostedCall, begun: HostedItem) -> ToolOutcome:
+        try:
+            async with asyncio.timeout(self._limits.tool_seconds):
+                return await self._sessions[self._owners[call.name]].run(_as_meant(call))
+        except (ToolFailure, ApiError) as error:
+            return _failed(begun, str(error))
+        except TimeoutError:
+            return _failed(begun, f"The call took longer than {self._limits.tool_seconds:g} seconds and was stopped.")
+        except Exception:  # noqa: BLE001 - one tool's mistake must not end the response
+            _log.exception("tool %s failed", self.tool(call))
+            return _failed(begun, "The tool failed unexpectedly.")
+
+
+def missing_server() -> InvalidRequest:
+    """Refuses an approval whose server the request does not name."""
+    message = "A call was approved whose MCP server is not in 'tools', or left out by 'tool_choice'; send the same 'mcp' entry again."
+    return InvalidRequest(message, code="invalid_value", param="tools")
+
+
+def _closed(_note: str | None, _images: Sequence[ImagePart], _cite: Cite) -> ToolContext:
+    raise RuntimeError("the response is over")
+
+
+def _as_meant(call: HostedCall) -> HostedCall:
+    """With the arguments that are meant, where they are written otherwise; what is no object at all is for the tool to judge."""
+    meant = read_object(call.arguments) if call.arguments else None
+    return call if meant is None or meant == call.arguments else msgspec.structs.replace(call, arguments=meant)
+
+
+def _failed(begun: HostedItem, sentence: str) -> ToolOutcome:
+    changes: dict[str, Any] = {"status": "failed"}
+    if isinstance(begun, McpCall):
+        changes["error"] = McpProtocolError(_INTERNAL_ERROR, sentence)
+    elif "output" in begun.__struct_fields__:
+        changes["output"] = sentence
+    return ToolOutcome(text=sentence, item=msgspec.structs.replace(begun, **changes))

@@ -1,0 +1,205 @@
+"""What of a turn may go on to the client, and what is wrong with the turn when it has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from app.engine.model.preparation import Prepared
+from app.engine.request.structured import Validator, extract_json, last_object
+from app.protocol.deltas import CallArguments, CallOpened, Delta, Reasoning, Refusal, Text, TurnFinished
+from app.protocol.recovery.names import resolve
+from app.protocol.stream.assembler import Assembler
+from app.protocol.wire.tokens import TokenUsage
+from app.providers.base import JsonSchema
+
+_CUT_OFF = ("length", "content_filter")
+_JSON_BEGINS = frozenset('{["-0123456789')
+"""With what an answer in a format begins; not the words `true`, `false` and `null`, which may as well be prose."""
+_THOUGHT_ENDS = "</think>"
+_LONGEST_NAME = 64
+"""Of a name that nobody has heard of, in a sentence."""
+
+
+class RefusedCall(msgspec.Struct):
+    """A call that the client is not shown, since there is no such function or `tool_choice` does not allow it."""
+
+    index: int
+    call_id: str
+    name: str
+    withheld: bool
+    fragments: list[str]
+
+    @property
+    def arguments(self) -> str:
+        """As the model wrote them."""
+        return "".join(self.fragments)
+
+    @property
+    def complaint(self) -> str:
+        """What is wrong with it, for the client and the model."""
+        shown = "".join(char if char.isprintable() else "?" for char in self.name[:_LONGEST_NAME])
+        if self.withheld:
+            return f"The model called the function '{shown}', although 'tool_choice' does not allow it."
+        return f"The model called the function '{shown}', which was not offered to it."
+
+
+class Gate:
+    """What one turn of the model says, before the assembler gets it: `passed` for each batch, `check` at the end.
+
+    Calls get the names of the functions that are meant; those of no function are kept back, and with the first of them all that follows,
+    so that a second try stays possible. Text is held until it has been checked where the request demands something of it that the upstream
+    does not ensure. `believed`: the upstream is known to keep the format, so that what begins like JSON need not be held.
+    """
+
+    def __init__(self, prepared: Prepared, validator: Validator, *, believed: bool) -> None:
+        duties = prepared.duties
+        self._prepared = prepared
+        self._duties = duties
+        self._validator = validator
+        self._holding = duties.forced is not None or duties.format is not None
+        self._trusting = believed and prepared.call.stream and duties.forced is None
+        """Text goes on as soon as it begins like JSON."""
+        self._passes = not self._holding
+        """Nothing but calls has to be looked at."""
+        self._held: list[Delta] = []
+        self._said: list[str] = []
+        self._thought: list[str] = []
+        self._called = False
+        self._model_refuses = False
+        self._refused_by_index: dict[int, RefusedCall] = {}
+        """By their numbers in the turn."""
+        self.refused: list[RefusedCall] = []
+        """Calls that the client is not shown."""
+        self.kept_format: bool | None = None
+        """Whether the answer was in the format as it came; None: that was not seen."""
+
+    @property
+    def holds(self) -> bool:
+        """Text does not go on before it is whole."""
+        return self._holding and not self._trusting
+
+    def passed(self, batch: Sequence[Delta]) -> Sequence[Delta]:
+        """What may go on now; the per-token path."""
+        if self._passes:
+            for delta in batch:
+                if type(delta) is CallOpened:
+                    break
+            else:
+                return batch
+        through: list[Delta] = []
+        for delta in batch:
+            self._sort(delta, through)
+        return through
+
+    def check(self, assembler: Assembler) -> tuple[str | None, Sequence[Delta]]:
+        """What is wrong with the turn (None: nothing), and what was held and may go on now."""
+        if assembler.finish_reason in _CUT_OFF:
+            return None, self._held
+        if self.refused:
+            return self.refused[0].complaint, self._held
+        if self._model_refuses or assembler.called:
+            return None, self._held
+        if self._duties.forced is not None:
+            return "The model did not call a function, although 'tool_choice' demands it.", self._held
+        if self._duties.format is None:
+            return None, self._held
+        return self._check_format()
+
+    def _sort(self, delta: Delta, through: list[Delta]) -> None:
+        if isinstance(delta, TokenUsage | TurnFinished):
+            through.append(delta)
+        elif isinstance(delta, CallOpened):
+            self._open(delta, through)
+        elif isinstance(delta, CallArguments) and delta.index in self._refused_by_index:
+            self._refused_by_index[delta.index].fragments.append(delta.fragment)
+        elif self.refused:
+            self._held.append(delta)
+        else:
+            self._pass_words(delta, through)
+
+    def _pass_words(self, delta: Delta, through: list[Delta]) -> None:
+        if isinstance(delta, Reasoning):
+            self._thought.append(delta.text)
+        elif isinstance(delta, Text):
+            self._said.append(delta.text)
+            if self._trusting and (begun := delta.text.lstrip()):
+                self._trusting = False
+                if begun[0] in _JSON_BEGINS:
+                    self._release(through)
+            if self._holding:
+                self._held.append(delta)
+                return
+        elif isinstance(delta, Refusal) and delta.text:
+            self._model_refuses = True
+            self._release(through)
+        through.append(delta)
+
+    def _open(self, delta: CallOpened, through: list[Delta]) -> None:
+        prepared = self._prepared
+        earlier = self._refused_by_index.get(delta.index)
+        if earlier is not None and (earlier.name, earlier.call_id) == (delta.name, delta.call_id):
+            return  # some servers repeat both with every fragment
+        found = prepared.function(delta.name)
+        beyond = self._called and not prepared.call.parallel_tool_calls  # the assembler leaves it out, whatever its name
+        if found is None and not beyond:
+            self._refuse_call(delta)
+            return
+        self._refused_by_index.pop(delta.index, None)
+        if found is not None and found != delta.name:
+            delta = msgspec.structs.replace(delta, name=found)
+        self._called = True
+        if self.refused:
+            self._held.append(delta)
+        else:
+            # With a call the text is only what goes before it.
+            self._release(through)
+            through.append(delta)
+
+    def _refuse_call(self, delta: CallOpened) -> None:
+        withheld = resolve(delta.name, self._duties.withheld, self._prepared.tools.targets) is not None
+        call = RefusedCall(delta.index, delta.call_id, delta.name, withheld, [])
+        self._refused_by_index[delta.index] = call
+        self.refused.append(call)
+        self._passes = False
+
+    def _release(self, through: list[Delta]) -> None:
+        self._holding = False
+        through.extend(self._held)
+        self._held = []
+
+    def _check_format(self) -> tuple[str | None, Sequence[Delta]]:
+        schema = bytes(self._duties.format.schema) if isinstance(self._duties.format, JsonSchema) else None
+        text = "".join(self._said)
+        violation = self._violation(text, schema)
+        if text.strip():
+            self.kept_format = violation is None
+            if violation is None or not self._holding:
+                return violation, self._held
+        seen = {text.strip()}
+        for candidate in _candidates_in_text(text) if text.strip() else _candidates_in_thinking("".join(self._thought)):
+            if candidate is None or candidate in seen:
+                continue
+            if self._violation(candidate, schema) is None:
+                return None, [Text(candidate)]
+            seen.add(candidate)
+        return violation, ()
+
+    def _violation(self, text: str, schema: bytes | None) -> str | None:
+        violation = self._validator.violation(text, schema)
+        return f"The model's answer does not match 'text.format': {violation}" if violation else None
+
+
+def _candidates_in_text(text: str) -> Iterator[str | None]:
+    """What may be the answer within a text: models like to wrap it."""
+    yield extract_json(text)
+    _, tag, behind = text.rpartition(_THOUGHT_ENDS)
+    if tag:
+        yield extract_json(behind)
+
+
+def _candidates_in_thinking(thought: str) -> Iterator[str | None]:
+    """What may be the answer within the thinking, into which some servers put it."""
+    yield extract_json(thought)
+    yield last_object(thought)

@@ -1,0 +1,371 @@
+"""A request made ready for one upstream: context, thinking, and what the gateway must see to itself there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal
+
+import msgspec
+
+from app.engine.conversation.context import Context, last_user
+from app.engine.conversation.exchanges import LISTING, listings, said
+from app.engine.conversation.history import History, View, join
+from app.engine.conversation.items import Item
+from app.engine.conversation.media import Media
+from app.engine.conversation.sealing import Sealer
+from app.engine.conversation.transcript import Transcript
+from app.engine.hosted.catalog import Entry
+from app.engine.hosted.native import Where
+from app.engine.hosted.sessions import Hosted, Offer, Ran, missing_server
+from app.engine.model.reading import Manner, Reader
+from app.engine.model.upstream_traits import Thoughts
+from app.engine.request import thinking
+from app.engine.request.admission import Admitted
+from app.engine.request.thinking import Decision
+from app.engine.request.toolset import Toolset
+from app.protocol.messages import FunctionTool
+from app.protocol.recovery.names import resolve
+from app.protocol.recovery.thinking import Unopened
+from app.protocol.wire import ids
+from app.protocol.wire.errors import InvalidRequest
+from app.providers.base import DEFAULT_SAMPLING, Capabilities, ForcedCall, JsonObject, JsonSchema, ModelCall, Provider, Sampling
+
+_WITHOUT_EFFECT: dict[str, float] = {"presence_penalty": 0, "frequency_penalty": 0, "repetition_penalty": 1, "min_p": 0}
+_VERBOSITY = {"low": "Keep the answer short.", "medium": "", "high": "Answer in detail."}
+"""Qwen has no parameter for it: `text.verbosity` is put into words."""
+_NO_OFFER = Offer()
+
+Host = Callable[[Sequence[Entry]], Hosted]
+"""Makes what serves built-in tools."""
+
+
+class Duties(msgspec.Struct, frozen=True):
+    """What the upstream does not ensure by itself, so the gateway checks it."""
+
+    forced: ForcedCall | None = None
+    """A call that was demanded of the model in words only."""
+    format: JsonSchema | JsonObject | None = None
+    """The answer's format; always checked, wherever it was enforced."""
+    withheld: frozenset[str] = frozenset()
+    """Functions of the client that `tool_choice` does not allow, by the names the upstream knows."""
+    enforced: bool = False
+    """The upstream has promised to enforce the whole format."""
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """Everything about the request that depends on the upstream."""
+
+    provider: Provider
+    tools: Toolset
+    """With those that the conversation brings."""
+    call: ModelCall
+    decision: Decision
+    duties: Duties
+    view: View
+    context: Context
+    items: Sequence[Item]
+    """The request's items, without those the context holds already."""
+    transcript: Transcript
+    can: Capabilities
+    warnings: tuple[str, ...]
+    hosted: frozenset[str] = frozenset()
+    """Names of the functions that are run here."""
+    resumed: Sequence[Ran] = ()
+    """Calls that have run already, since the client has consented to them."""
+
+    def function(self, written: str) -> str | None:
+        """The function on offer that the model means; None: there is none. Functions run here stay known when they are not offered any
+        more."""
+        if written in self.hosted or any(tool.name == written for tool in self.call.tools):
+            return written
+        return resolve(written, {*self.hosted, *(tool.name for tool in self.call.tools)}, self.tools.targets)
+
+    def reader(self, thoughts: Thoughts | None, *, held: bool) -> Reader:
+        """What cleans a turn of this call. `thoughts`: how thinking was seen to come with answers of this upstream and model; `held`: the
+        text does not go on before it is whole."""
+        functions = {tool.name: tool.parameters for tool in self.call.tools}
+        free = self.duties.format is None  # JSON in a demanded format is looked for where the format is checked
+        off = free and self.decision.enabled is False
+        return Reader(Manner(self._unopened(thoughts, held=held), off, functions, bare_calls=free, resolve=self.function))
+
+    def _unopened(self, thoughts: Thoughts | None, *, held: bool) -> Unopened:
+        """Whether the answer may begin inside the thinking.
+
+        A plain answer is held in any case, and so is text that has to be checked: there it is always looked for, whatever the upstream
+        promises. A streamed answer is held until upstream and model have shown that their answers begin with the answer, apart for thinking
+        on and off; thinking that was asked for is looked for until it has come apart. Where nothing is known of the model and nothing was
+        asked, it is held once a leak was seen. A stream that leaks nevertheless only loses the tag, since its text is out already; from
+        then on streams are held again.
+        """
+        enabled = self.decision.enabled
+        if self.can.can_think is False:
+            return "unlikely"
+        # Thinking that comes apart though it is off shows that the upstream does not obey, not where the next will come.
+        separates = self.can.reasoning_field or (thoughts == "apart" and enabled is not False)
+        harmless = enabled is None if thoughts is None else thoughts == "none" and not self.decision.explicit
+        flows = self.call.stream and not held
+        if flows and (separates or harmless) and thoughts != "unopened":
+            return "unlikely"
+        return "likely" if enabled is True and not separates else "possible"
+
+
+class Tenant(msgspec.Struct, frozen=True):
+    """Whose request it is, and what is known of them."""
+
+    project_id: str
+    history: History
+    sealer: Sealer
+    media: Media
+
+
+class _Setting(msgspec.Struct, frozen=True):
+    """Where a request goes, and with what."""
+
+    provider: Provider
+    model: str
+    can: Capabilities
+    decision: Decision
+    context: Context
+    offer: Offer
+
+
+class Preparation:
+    """Prepares one admitted request, for as many upstreams as it takes."""
+
+    def __init__(self, admitted: Admitted, items: Sequence[Item], tenant: Tenant, hosted: Hosted | None) -> None:
+        self._admitted = admitted
+        self._items = items
+        self._project_id = tenant.project_id
+        self._history = tenant.history
+        self._sealer = tenant.sealer
+        self._media = tenant.media
+        self._requested = admitted
+        self.hosted = hosted
+        """Built-in tools, when there are any."""
+
+    async def prepare(self, provider: Provider, model: str, now: int, host: Host | None = None) -> Prepared:
+        """The request for `provider`, which knows the model as `model`. Raises InvalidRequest.
+
+        `host` serves built-in tools that the conversation brings.
+        """
+        can = provider.capabilities(model)
+        _check_sampling(self._requested.sampling, can, provider.dialect)
+        view = self._view(provider, can)
+        context = await self._history.context(view, self._requested.request.previous_response_id, now)
+        if self._requested.large:
+            await _yield_to_others()
+        items, transcript = self._read(view, context)
+        admitted = self._admitted = self._with_tools(transcript, host)
+        decision = thinking.decide(admitted.request, can, excluded=_excludes_thinking(admitted, can))
+        offer = _NO_OFFER if self.hosted is None else await self._offer(self.hosted, transcript, can, thinks=decision.enabled is True)
+        resumed = await self._resume(transcript) if transcript.approved else ()
+        transcript.close()
+        await view.load_media(transcript, items)
+        if admitted.large:
+            await _yield_to_others()
+        call, duties = self._call(transcript, _Setting(provider, model, can, decision, context, offer))
+        if admitted.large:
+            await _yield_to_others()
+        hosted = frozenset([function.name for function in offer.functions])
+        warnings = self._warnings(transcript)
+        return Prepared(provider, admitted.tools, call, decision, duties, view, context, items, transcript, can, warnings, hosted, resumed)
+
+    def _view(self, provider: Provider, can: Capabilities) -> View:
+        model = self._requested.model
+        # The view outlives the request, so it must not hold on to this object.
+        unseal = partial(self._sealer.open, project_id=self._project_id, model=model)
+        return View(self._project_id, provider, can, model, unseal, self._media)
+
+    def _read(self, view: View, context: Context) -> tuple[Sequence[Item], Transcript]:
+        """The request's items, without those the context holds already, and the conversation with them."""
+        items = tuple(item for item in self._items if not _repeated(item, context)) if context.turns else self._items
+        transcript = view.transcript(context)
+        transcript.add([(item.place, one) for item in items if (one := said(item.raw, item.fields, item.place)) is not None])
+        sent = [(item.raw, item.fields) for item in items if item.fields.type == LISTING]
+        if sent:
+            transcript.notes.update(listings(sent))
+        return items, transcript
+
+    def _with_tools(self, transcript: Transcript, host: Host | None) -> Admitted:
+        admitted = self._requested
+        if transcript.tools:
+            admitted = msgspec.structs.replace(admitted, tools=admitted.tools_with(transcript.tools))
+        elif admitted.tools.unmet is not None:
+            raise admitted.tools.unmet
+        entries = admitted.tools.hosted
+        if self.hosted is not None:
+            self.hosted.entries = entries
+        elif entries and host is not None:
+            self.hosted = host(entries)
+        return admitted
+
+    def _call(self, transcript: Transcript, setting: _Setting) -> tuple[ModelCall, Duties]:
+        admitted, request, can, messages = self._admitted, self._admitted.request, setting.can, transcript.messages
+        thinks = setting.decision.enabled is True
+        closed = last_user(messages)
+        earlier = setting.provider.encode_messages(messages[:closed], reasoning=can.preserves_thinking) if closed else b""
+        enforced = self._enforced_format(can, thinks=thinks)
+        tools = (*admitted.tools.functions, *setting.offer.functions)
+        forced, duties = self._duties(can, enforced, tools, thinks=thinks)
+        in_words = admitted.format is not None and enforced != "whole"
+        call = ModelCall(
+            model=setting.model,
+            system=self._system(transcript, None if forced else duties.forced, in_words=in_words),
+            prefix=join(setting.context.prefix, earlier),
+            messages=messages[closed:],
+            tools=tools,
+            native_tools=setting.offer.native,
+            forced_call=forced,
+            parallel_tool_calls=request.parallel_tool_calls is not False,
+            format=admitted.format if enforced else None,
+            sampling=admitted.sampling,
+            thinking=setting.decision.thinking,
+            stream=admitted.stream,
+            user=request.user or request.safety_identifier,
+            prompt_cache_key=request.prompt_cache_key,
+        )
+        return call, duties
+
+    async def _offer(self, hosted: Hosted, transcript: Transcript, can: Capabilities, *, thinks: bool) -> Offer:
+        limited = self._admitted.request.max_tool_calls is not None
+        where = Where(can, thinks, self._admitted.tools.forced is not None, limited)
+        transcript.images = await self._media.images(self._project_id, transcript.images)
+        return await hosted.offer(where, transcript.notes, transcript.images)
+
+    async def _resume(self, transcript: Transcript) -> Sequence[Ran]:
+        """Run what the client has consented to."""
+        if self.hosted is None:
+            raise missing_server()
+        ran = await self.hosted.resume(transcript.approved)
+        for one in ran:
+            transcript.answer(one.result)
+        return ran
+
+    def _enforced_format(self, can: Capabilities, *, thinks: bool) -> Literal["whole", "json", None]:
+        """How much of the format the upstream's decoder sees to: all of it, only that it is JSON, or nothing."""
+        if self._admitted.format is None or (thinks and not can.formats_while_thinking):
+            return None
+        kind = "json_schema" if isinstance(self._admitted.format, JsonSchema) else "json_object"
+        if kind in can.formats:
+            return "whole"
+        return "json" if "json_object" in can.formats else None
+
+    def _duties(
+        self, can: Capabilities, enforced: str | None, tools: Sequence[FunctionTool], *, thinks: bool
+    ) -> tuple[ForcedCall | None, Duties]:
+        wanted, answer = _demanded(self._admitted.tools.forced, tools), self._admitted.format
+        duties = Duties(wanted, answer, self._admitted.tools.withheld, enforced == "whole")
+        if wanted is None or (thinks and not can.forced_calls_while_thinking):
+            return None, duties
+        kind = "named" if wanted.name else "required"
+        if kind not in can.forced_calls and len(tools) == 1:
+            # With one function on offer, to call it and to call any are the same demand.
+            wanted, kind = (ForcedCall(), "required") if wanted.name else (ForcedCall(tools[0].name), "named")
+        return wanted if kind in can.forced_calls else None, duties
+
+    def _system(self, transcript: Transcript, forced: ForcedCall | None, *, in_words: bool) -> str | None:
+        parts = [self._admitted.request.instructions or "", *transcript.system]
+        text = self._admitted.request.text
+        if text is not None and text.verbosity is not None:
+            parts.append(_VERBOSITY[text.verbosity])
+        if in_words:
+            parts.append(_format_in_words(self._admitted.format))
+        if forced is not None:
+            parts.append(forced_in_words(forced))
+        return "\n\n".join(part for part in parts if part) or None
+
+    def _warnings(self, transcript: Transcript) -> tuple[str, ...]:
+        left_out = tuple(f"tool '{kind}' is not served and was left out" for kind in self._admitted.tools.left_out)
+        return (*left_out, "encrypted reasoning of another server or model was left out") if transcript.dropped_thinking else left_out
+
+
+async def _yield_to_others() -> None:
+    """Let other requests' tokens be sent between two steps of a large one; nothing that they could change is read across it."""
+    await asyncio.sleep(0)
+
+
+def _excludes_thinking(admitted: Admitted, can: Capabilities) -> bool:
+    forced = admitted.tools.forced is not None and not can.forced_calls_while_thinking
+    return forced or (admitted.format is not None and not can.formats_while_thinking)
+
+
+def _demanded(forced: ForcedCall | None, tools: Sequence[FunctionTool]) -> ForcedCall | None:
+    """The demand, as far as it can be met: what an MCP server offers is known only now. Raises InvalidRequest."""
+    if forced is None or not tools:
+        return None
+    if forced.name is not None and all(tool.name != forced.name for tool in tools):
+        message = "'tool_choice' demands a tool that its MCP server does not offer, or that 'allowed_tools' leaves out."
+        raise InvalidRequest(message, code="invalid_value", param="tool_choice")
+    return forced
+
+
+def forced_in_words(forced: ForcedCall) -> str:
+    """The demand for a call, for the model to read."""
+    return f"You must call the function '{forced.name}'." if forced.name else "You must call at least one of the functions."
+
+
+def _format_in_words(wanted: JsonSchema | JsonObject | None) -> str:
+    if isinstance(wanted, JsonSchema):
+        description = f" ({wanted.description})" if wanted.description else ""
+        return f"Answer with one JSON value and nothing else. It must match this JSON Schema{description}:\n{bytes(wanted.schema).decode()}"
+    return "Answer with one JSON object and nothing else."
+
+
+def _repeated(item: Item, context: Context) -> bool:
+    """The client sends an item again that the chain holds already."""
+    location = ids.locate(item.fields.id) if item.fields.id else None
+    return location is not None and location.response_id in context.turns
+
+
+def _check_sampling(sampling: Sampling, can: Capabilities, dialect: str) -> None:
+    """What the upstream does not take is refused, unless it asks for nothing."""
+    if sampling == DEFAULT_SAMPLING:
+        return
+    for name in sampling.__struct_fields__:
+        value = getattr(sampling, name)
+        if value is not None and name not in can.sampling and value != _WITHOUT_EFFECT.get(name):
+            message = f"Unsupported parameter: '{name}' is not supported by the upstream that serves this model (dialect '{dialect}')."
+            raise InvalidRequest(message, code="unsupported_parameter", param=name)
+
+
+def estimated_size(call: ModelCall) -> int:
+    """Bytes of JSON that the model reads, about."""
+    return len(call.prefix) + len(msgspec.json.encode((call.system, call.messages)))
+
+
+class _Shape(msgspec.Struct, frozen=True):
+    """What the messages of all dialects have in common."""
+
+    role: str | None = None
+    type: str | None = None
+    content: msgspec.Raw = msgspec.Raw()
+
+    @property
+    def is_result(self) -> bool:
+        return self.role == "tool" or self.type == "function_call_output"
+
+    @property
+    def has_parts(self) -> bool:
+        return bytes(self.content).startswith(b"[")
+
+
+def shortened(call: ModelCall, provider: Provider) -> ModelCall | None:
+    """The call with the older half of its conversation left out (`truncation: auto`); None when only the last question is left.
+
+    It is cut before something the user said, so that no call loses its result.
+    """
+    encoded = join(call.prefix, provider.encode_messages(call.messages, reasoning=True))
+    messages = msgspec.json.decode(b"[%b]" % encoded, type=list[msgspec.Raw])
+    shapes = [msgspec.json.decode(raw, type=_Shape) for raw in messages]
+    questions = [i for i in range(1, len(shapes)) if _is_question(shapes[i], shapes[i - 1])]
+    if not questions:
+        return None
+    cut = next((i for i in questions if i >= len(messages) // 2), questions[-1])
+    return msgspec.structs.replace(call, prefix=join(*map(bytes, messages[cut:])), messages=())
+
+
+def _is_question(shape: _Shape, before: _Shape) -> bool:
+    """Whether the user says it. The images of a result stand in the user's name right behind it, and would be all that is left."""
+    return shape.role == "user" and not (before.is_result and shape.has_parts)

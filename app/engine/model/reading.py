@@ -1,0 +1,285 @@
+"""Between the upstream's deltas and the assembler: thinking and calls that the model wrote into its text are taken out of it.
+
+Each answer is read for itself. A `<think>` at the beginning of its text is thinking, also behind thinking that came apart, and a lone
+`</think>` there vanishes. With thinking off, an answer that came only as thinking is the message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from app.protocol.deltas import CallOpened, Delta, NativeItem, Reasoning, Refusal, Text, TurnFinished
+from app.protocol.recovery.calls import CallRecovery
+from app.protocol.recovery.known_functions import KnownFunctions, Resolve
+from app.protocol.recovery.thinking import TAG_END, ThinkingSplitter, Unopened
+from app.protocol.wire.tokens import TokenLogprob, TokenUsage
+
+_RECOVERED = 10_000
+"""Calls found in text are counted from here, so that they cannot meet the upstream's own."""
+
+
+class Manner(msgspec.Struct, frozen=True):
+    """How the answer to a call is to be read."""
+
+    unopened: Unopened = "unlikely"
+    """Whether its text may begin inside the thinking."""
+    thinking_off: bool = False
+    """The model was told not to think, or cannot."""
+    functions: Mapping[str, msgspec.Raw] = {}
+    """What it may call, with the schemas."""
+    bare_calls: bool = True
+    """An answer that is nothing but the JSON of a call is a call."""
+    resolve: Resolve | None = None
+    """Which function is meant by a name that is none's."""
+
+
+class Reader:
+    """Cleans one turn. A turn that needs nothing passes through unchanged."""
+
+    __slots__ = (
+        "_answered",
+        "_apart",
+        "_aside",
+        "_called",
+        "_finish",
+        "_found",
+        "_functions",
+        "_held_in_vain",
+        "_manner",
+        "_met_unopened",
+        "_reasoned",
+        "_recovery",
+        "_splitter",
+        "_thought",
+        "_tokens",
+        "_waiting",
+    )
+
+    def __init__(self, manner: Manner) -> None:
+        self._manner = manner
+        self._answered = False
+        """Words of the answer have gone on."""
+        self._called = False
+        self._found = 0
+        """Calls that were written as text."""
+        self._splitter = ThinkingSplitter(manner.unopened)
+        self._functions = KnownFunctions(manner.functions, manner.resolve) if manner.functions else None
+        self._recovery = self._new_recovery()
+        self._thought: list[str] = []
+        self._aside: list[str] | None = [] if manner.thinking_off else None
+        """Separate thinking, where it may turn out to be the answer."""
+        self._tokens: list[TokenLogprob] = []
+        """Log probabilities of text that is not decided yet."""
+        self._waiting: list[str] | None = []
+        """That text, as long as none of it was let go."""
+        self._apart = False
+        """The last thing that came was thinking, separated by the upstream."""
+        self._reasoned = False
+        self._finish: TurnFinished | None = None
+        self._met_unopened = False
+        self._held_in_vain = False
+
+    @property
+    def reasoned(self) -> bool:
+        """The upstream separated thinking by itself."""
+        return self._reasoned
+
+    @property
+    def met_unopened(self) -> bool:
+        """The text began inside the thinking."""
+        return self._met_unopened or self._splitter.met_unopened
+
+    @property
+    def held_in_vain(self) -> bool:
+        """The whole answer was held back for a `</think>` that never came, and it was not cut off before it could come."""
+        return self._held_in_vain
+
+    def read(self, batch: Sequence[Delta]) -> Sequence[Delta]:
+        """The batch with thinking and calls taken out of its text, as deltas of their own; text that may be either is held back."""
+        if len(batch) == 1:
+            if self._passes(batch[0]):
+                return batch
+        elif batch and type(batch[-1]) is TurnFinished and self._is_plain(batch):
+            return batch
+        clean: list[Delta] = []
+        for delta in batch:
+            if self._passes(delta):
+                clean.append(delta)
+            elif type(delta) is Text:
+                self._read_text(delta, clean)
+            else:
+                self._read_other(delta, clean)
+        return clean
+
+    def flush(self) -> Sequence[Delta]:
+        """What was held back, once the turn is over; calls found in the thinking when neither an answer nor a call came otherwise."""
+        clean = self._release(ended=True)
+        nothing_else = self._finish is not None and not (self._answered or self._called)
+        if self._aside and nothing_else:
+            aside, self._aside = "".join(self._aside), None
+            self._splitter, self._recovery = ThinkingSplitter("possible"), self._new_recovery()
+            self._read_text(Text(aside), clean)
+            clean += self._release(ended=True)
+        self._show_aside(clean)
+        if self._recovery and self._thought and nothing_else and not (self._answered or self._called or self._cut):
+            clean += self._recovery.recover_from_reasoning("".join(self._thought))[1]
+        return clean
+
+    def _is_plain(self, batch: Sequence[Delta]) -> bool:
+        """A whole answer of words without a tag, and nothing to look for but tags: so it is for nearly every answer that came whole."""
+        if self._recovery is not None or self._answered or self._reasoned or not self._splitter.fresh:
+            return False
+        for delta in batch:
+            if type(delta) is Text:
+                if TAG_END in delta.text:
+                    return False
+            elif type(delta) is TurnFinished:
+                self._finish = delta
+            elif type(delta) is not TokenUsage:
+                return False
+        self._answered = True
+        self._held_in_vain = self._manner.unopened != "unlikely" and not self._cut
+        return True
+
+    def _passes(self, delta: Delta) -> bool:
+        """Nearly every token is text that needs nothing."""
+        if type(delta) is not Text or not self._answered or self._tokens or not self._splitter.passes(delta.text):
+            return False
+        return self._recovery is None or self._recovery.passes(delta.text)
+
+    def _new_recovery(self) -> CallRecovery | None:
+        manner = self._manner
+        if self._functions is None:
+            return None
+        bare = manner.bare_calls and not self._answered
+        first = _RECOVERED + self._found
+        return CallRecovery(self._functions, bare=bare, formatted=not manner.bare_calls, first_index=first)
+
+    def _split_anew(self, unopened: Unopened) -> None:
+        """Tags count at the beginning of the text that follows."""
+        self._met_unopened = self.met_unopened
+        self._splitter = ThinkingSplitter(unopened)
+
+    @property
+    def _cut(self) -> bool:
+        """The model was stopped."""
+        return self._finish is None or self._finish.reason in ("length", "content_filter")
+
+    def _release(self, *, ended: bool = False, called: bool = False) -> list[Delta]:
+        """What was held back. `ended`: the model has no more to say; `called`: a call of the upstream's own follows."""
+        found: list[Delta] = []
+        for delta in self._splitter.flush():
+            self._held_in_vain = type(delta) is Text and self._manner.unopened != "unlikely" and not self._cut
+            self._recover(delta, found)
+        if self._recovery:
+            found += self._recovery.flush(cut=self._cut or not ended, called=called)
+        out: list[Delta] = []
+        self._give(self._scored(found), out)
+        return out
+
+    def _read_text(self, delta: Text, clean: list[Delta]) -> None:
+        self._apart = False
+        found: list[Delta] = []
+        for piece in self._splitter.feed(delta.text):
+            self._recover(piece, found)
+        if delta.logprobs:
+            if not self._tokens and found == [Text(delta.text)]:
+                found = [delta]
+            else:
+                if not self._tokens:
+                    self._waiting = []
+                if self._waiting is not None:
+                    self._waiting.append(delta.text)
+                self._tokens.extend(delta.logprobs)
+        self._give(self._scored(found), clean)
+
+    def _give(self, found: Sequence[Delta], clean: list[Delta]) -> None:
+        """Let go on what was found, behind the thinking that came before it."""
+        for delta in found:
+            if type(delta) is Reasoning and self._aside:
+                self._aside.append(delta.text)  # its place is behind that
+                continue
+            if type(delta) is Text:
+                self._answered = self._answered or not delta.text.isspace()
+            elif type(delta) is CallOpened:
+                self._called = True
+                self._found += 1
+            if self._answered or self._called:
+                self._show_aside(clean)
+            clean.append(delta)
+
+    def _show_aside(self, clean: list[Delta]) -> None:
+        aside, self._aside = self._aside, None
+        if aside:
+            clean.append(Reasoning("".join(aside)))
+
+    def _scored(self, found: list[Delta]) -> list[Delta]:
+        """Text with the log probabilities of its tokens; those of what was taken out go with it."""
+        if not self._tokens:
+            return found
+        return [Text(delta.text, self._take_tokens(delta.text)) if type(delta) is Text else delta for delta in found]
+
+    def _take_tokens(self, text: str) -> tuple[TokenLogprob, ...]:
+        """Those of the waiting tokens that make up `text`, wherever they begin; none when they cannot be told apart."""
+        tokens, waiting, self._waiting = self._tokens, self._waiting, None
+        if waiting is not None and text == "".join(waiting):
+            self._tokens = []
+            return tuple(tokens)
+        for start in range(len(tokens)):
+            at = 0
+            for end in range(start, len(tokens)):
+                if not text.startswith(tokens[end].token, at):
+                    break
+                at += len(tokens[end].token)
+                if at == len(text):
+                    self._tokens = tokens[end + 1 :]
+                    return tuple(tokens[start : end + 1])
+        self._tokens = []  # kept, they would be searched again for every piece to come
+        return ()
+
+    def _recover(self, delta: Delta, found: list[Delta]) -> None:
+        if self._recovery is None:
+            found.append(delta)
+        elif type(delta) is Text:
+            found += self._recovery.feed(delta.text)
+        else:
+            if type(delta) is Reasoning:
+                self._thought.append(delta.text)
+            found.append(delta)
+
+    def _read_other(self, delta: Delta, clean: list[Delta]) -> None:
+        if type(delta) is Reasoning:
+            self._read_reasoning(delta, clean)
+            return
+        if type(delta) is CallOpened:
+            clean += self._release(called=True)  # it was said before the call
+            self._split_anew("impossible")
+            self._called = True
+            self._show_aside(clean)
+        elif type(delta) is Refusal:
+            clean += self._release()
+            self._answered = True
+            self._show_aside(clean)
+        elif type(delta) is NativeItem:
+            clean += self._release()
+            self._show_aside(clean)
+            self._split_anew("unlikely")
+        elif type(delta) is TurnFinished:
+            self._finish = delta
+        clean.append(delta)
+
+    def _read_reasoning(self, delta: Reasoning, clean: list[Delta]) -> None:
+        if not self._apart:
+            # Text before it was the answer, and text behind it begins anew.
+            clean += self._release()
+            self._split_anew("impossible")
+            self._recovery = self._new_recovery()
+            self._apart = self._reasoned = True
+        if self._recovery:
+            self._thought.append(delta.text)
+        if self._aside is not None:
+            self._aside.append(delta.text)
+        else:
+            clean.append(delta)

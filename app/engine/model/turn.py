@@ -1,0 +1,118 @@
+"""One turn of the model: the call, its answer cleaned and checked, and a second try where that is still possible."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing, suppress
+
+import msgspec
+
+from app.engine.model.formats import Formats
+from app.engine.model.gate import Gate, RefusedCall
+from app.engine.model.preparation import Prepared, forced_in_words
+from app.engine.model.upstream_traits import UpstreamTraits
+from app.engine.request.structured import Validator
+from app.engine.upstreams.failures import ModelFailure
+from app.engine.upstreams.routing import Route, Started
+from app.protocol.messages import FunctionTool
+from app.protocol.recovery.arguments import InvalidArguments
+from app.protocol.stream.assembler import Assembler
+from app.providers.base import ModelCall, UpstreamError
+
+Reopen = Callable[[ModelCall], Awaitable[Started]]
+
+
+class Surroundings(msgspec.Struct, frozen=True):
+    """What a turn works with besides its call."""
+
+    validator: Validator
+    traits: UpstreamTraits
+    reopen: Reopen
+    publish: Callable[[], Awaitable[None]]
+    """Called whenever the assembler may have something to send."""
+    formats: Formats
+    note_failure: Callable[[Route, UpstreamError], None]
+    """Told of an answer that broke off, and whose it was."""
+
+
+async def run(
+    prepared: Prepared, started: Started, assembler: Assembler, around: Surroundings, *, tells: bool = False
+) -> Sequence[RefusedCall]:
+    """Feed the turn into the assembler. Raises UpstreamError, ModelFailure and InvalidArguments.
+
+    `tells`: the model will be asked again anyway if need be, and can be told then of calls of unknown functions, which are returned.
+    """
+    tried = False
+    while True:
+        gate = _gate(prepared, started, around)
+        try:
+            await _read(prepared, started, gate, assembler, around)
+            problem, released = gate.check(assembler)
+            if prepared.duties.enforced:
+                _note_format(prepared, started, gate, around)
+            if problem is None:
+                assembler.receive(released)
+                assembler.end_turn()
+                return ()
+            failure: ModelFailure | InvalidArguments = ModelFailure(problem)
+        except InvalidArguments as error:
+            failure, released = error, ()
+        if not tried and assembler.may_abandon:
+            tried = True
+            assembler.abandon_turn()
+            started = await around.reopen(_again(prepared, gate, str(failure)))
+        elif tells and isinstance(failure, ModelFailure) and gate.refused and not any(call.withheld for call in gate.refused):
+            assembler.receive(released)
+            assembler.end_turn()
+            return gate.refused
+        else:
+            raise failure
+
+
+def functions_in_words(offered: Sequence[FunctionTool]) -> str:
+    """What there is to call, for a model that has called something else."""
+    names = [tool.name for tool in offered]
+    return f"The functions are: {', '.join(names)}." if names else "There are no functions to call."
+
+
+def _gate(prepared: Prepared, started: Started, around: Surroundings) -> Gate:
+    wanted, upstream = prepared.duties.format, started[0].provider.name
+    believed = wanted is not None and prepared.duties.enforced and around.formats.believed(upstream, prepared.call.model, wanted)
+    return Gate(prepared, around.validator, believed=believed)
+
+
+def _note_format(prepared: Prepared, started: Started, gate: Gate, around: Surroundings) -> None:
+    wanted, kept = prepared.duties.format, gate.kept_format
+    if wanted is not None and kept is not None:
+        around.formats.note(started[0].provider.name, prepared.call.model, wanted, kept=kept)
+
+
+async def _read(prepared: Prepared, started: Started, gate: Gate, assembler: Assembler, around: Surroundings) -> None:
+    """One answer of the upstream; the per-token path."""
+    route, batch, rest = started
+    upstream, enabled = route.provider.name, prepared.decision.enabled
+    reader = prepared.reader(around.traits.thoughts(upstream, prepared.call, enabled=enabled), held=gate.holds)
+    try:
+        async with aclosing(rest):
+            assembler.receive(gate.passed(reader.read(batch)))
+            await around.publish()
+            async for batch in rest:
+                assembler.receive(gate.passed(reader.read(batch)))
+                await around.publish()
+    except BaseException as error:
+        if isinstance(error, UpstreamError):
+            around.note_failure(route, error)
+        # What was held is the answer's also where it breaks off, but an open call cannot be ended by it.
+        with suppress(InvalidArguments):
+            assembler.receive(gate.passed(reader.flush()))
+        raise
+    assembler.receive(gate.passed(reader.flush()))
+    around.traits.note(upstream, prepared.call, reader, enabled=enabled)
+
+
+def _again(prepared: Prepared, gate: Gate, complaint: str) -> ModelCall:
+    call, forced = prepared.call, prepared.duties.forced
+    demand = f" {forced_in_words(forced)}" if forced else ""
+    known = f" {functions_in_words(call.tools)}" if gate.refused else ""
+    reminder = f"Your last answer was refused: {complaint}{known} Answer again, and keep to it.{demand}"
+    return msgspec.structs.replace(call, system=f"{call.system}\n\n{reminder}" if call.system else reminder)

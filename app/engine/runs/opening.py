@@ -1,0 +1,84 @@
+"""Sends one request to an upstream that accepts it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from app.engine.model.preparation import Host, Preparation, Prepared, shortened
+from app.engine.request.admission import Admitted
+from app.engine.upstreams.routing import Route, Router, Started, Target
+from app.providers.base import ModelCall, UpstreamError
+
+
+class Opening:
+    """Sends one request: `first`, then `again` with what is to be asked later."""
+
+    def __init__(self, router: Router, preparation: Preparation, admitted: Admitted, now: int) -> None:
+        self._router = router
+        self._preparation = preparation
+        self._admitted = admitted
+        self._now = now
+        self._target: Target | None = None
+        self.prepared: Prepared | None = None
+        """The request as it was written last; None: for no upstream yet."""
+
+    async def first(self, host: Host) -> Started:
+        """Send the request; with `truncation: auto` shorter and shorter until it fits the model's window.
+
+        `host` serves built-in tools that the conversation brings; kept, it would hold on to the run.
+        Raises UpstreamError, and ApiError for what preparing it shows to be wrong.
+        """
+        target = self._find_target()
+
+        async def build(route: Route) -> ModelCall:
+            self.prepared = await self._preparation.prepare(route.provider, target.model, self._now, host)
+            return self.prepared.call
+
+        try:
+            return await self._router.open(target, build)
+        except UpstreamError as error:
+            if self.prepared is None or not self._may_shorten(error):
+                raise
+            call, started = await self._shorter(self.prepared.call, error)
+            self.prepared = msgspec.structs.replace(self.prepared, call=call)  # what is asked later continues it
+            return started
+
+    async def again(self, call: ModelCall) -> Started:
+        """Send another call to the same upstream, in whose words it is written; shortened as the first one. Raises UpstreamError."""
+        try:
+            return await self._send(call)
+        except UpstreamError as error:
+            if not self._may_shorten(error):
+                raise
+            _, started = await self._shorter(call, error)
+            return started
+
+    async def _send(self, call: ModelCall) -> Started:
+        target, prepared = self._find_target(), self.prepared
+
+        async def build(_route: Route) -> ModelCall:
+            return call
+
+        routes = tuple(route for route in target.routes if prepared is not None and route.provider is prepared.provider)
+        return await self._router.open(Target(target.model, routes), build)
+
+    def _may_shorten(self, error: UpstreamError) -> bool:
+        return error.code == "context_length_exceeded" and self._admitted.request.truncation == "auto"
+
+    async def _shorter(self, call: ModelCall, error: UpstreamError) -> tuple[ModelCall, Started]:
+        """Send less and less of the conversation, as long as it is too long; what was accepted, and how it begins."""
+        prepared = self.prepared
+        while prepared is not None and (shorter := shortened(call, prepared.provider)) is not None:
+            call = shorter
+            try:
+                return call, await self._send(call)
+            except UpstreamError as again:
+                if not self._may_shorten(again):
+                    raise
+                error = again
+        raise error
+
+    def _find_target(self) -> Target:
+        if self._target is None:
+            self._target = self._router.target(self._admitted.model)
+        return self._target

@@ -1,0 +1,114 @@
+"""Runs under way, and every background task. Nobody else creates tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from app.engine.runs.run import Run
+from app.knowledge.base import KnowledgeUnavailable
+from app.protocol.wire.errors import Unavailable
+from app.stores.base import StoreUnavailable
+
+_log = logging.getLogger(__name__)
+_QUICK_SECONDS = 0.05
+_SHARE_SECONDS = 0.5
+"""How far a follower on another replica may lag behind."""
+
+
+class HangupWatch:
+    """Cancels the task that made it when the client disconnects.
+
+    The task that waits for that is made only for answers that take their time: a quick one is over before it would matter.
+    """
+
+    __slots__ = ("_ended", "_fired", "_starter", "_task", "_wait", "_watcher")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, wait_for_hangup: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._task = asyncio.current_task(loop)
+        self._wait = wait_for_hangup
+        self._watcher: asyncio.Task[None] | None = None
+        self._fired = self._ended = False
+        self._starter = loop.call_later(_QUICK_SECONDS, self._start, loop)
+
+    def end(self) -> bool:
+        """Stop watching; whether the client has hung up. The cancellation is taken back, so that the task can end in order."""
+        if not self._ended:
+            self._ended = True
+            self._starter.cancel()
+            if self._watcher is not None:
+                self._watcher.cancel()
+            if self._fired and self._task is not None:
+                self._task.uncancel()
+        return self._fired
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._watcher = loop.create_task(self._wait())
+        self._watcher.add_done_callback(self._on_hangup)
+
+    def _on_hangup(self, watcher: asyncio.Task[None]) -> None:
+        if self._task is not None and not watcher.cancelled() and not self._ended:
+            self._fired = True
+            self._task.cancel()
+
+
+class Runs:
+    """The runs of this process."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._live: dict[tuple[str, str], Run] = {}
+        self._loops: list[asyncio.Task[None]] = []
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._live)
+
+    def add(self, run: Run) -> None:
+        """The run begins; whoever adds it discards it. Raises Unavailable when there are too many."""
+        if len(self._live) >= self._limit:
+            raise Unavailable("The server is at its limit of concurrent responses.", code="server_is_overloaded", retry_after=1.0)
+        self._live[run.project_id, run.id] = run
+
+    def discard(self, run: Run) -> None:
+        """Forget a run that is over."""
+        self._live.pop((run.project_id, run.id), None)
+
+    def find(self, project_id: str, response_id: str) -> Run | None:
+        """The live run of that id."""
+        return self._live.get((project_id, response_id))
+
+    def watch(self, wait_for_hangup: Callable[[], Coroutine[Any, Any, None]]) -> HangupWatch:
+        """Cancel the current task when its client disconnects."""
+        return HangupWatch(asyncio.get_running_loop(), wait_for_hangup)
+
+    def every(self, seconds: float, work: Callable[[], Awaitable[object]]) -> None:
+        """Do the work again and again until `aclose`; a failure is logged and does not end it."""
+        self._loops.append(asyncio.get_running_loop().create_task(_repeat(seconds, work)))
+
+    def share_streams(self) -> None:
+        """Keep the shared event log of the live streams up to date."""
+        self.every(_SHARE_SECONDS, self._share)
+
+    async def aclose(self) -> None:
+        """Stop the background work."""
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+
+    async def _share(self) -> None:
+        for run in list(self._live.values()):
+            await run.audience.share()
+
+
+async def _repeat(seconds: float, work: Callable[[], Awaitable[object]]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await work()
+        except (StoreUnavailable, KnowledgeUnavailable) as error:
+            _log.warning("background work waits for the database: %s", error)
+        except Exception:  # noqa: BLE001 - one failure must not end the work
+            _log.exception("background work failed; it will be tried again")

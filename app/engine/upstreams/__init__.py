@@ -1,0 +1,1 @@
+"""Which upstream answers, and what its failures mean for the client."""

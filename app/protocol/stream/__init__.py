@@ -1,0 +1,1 @@
+"""Deltas to events and items, and events again from what is stored."""

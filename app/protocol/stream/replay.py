@@ -1,0 +1,135 @@
+"""The events of a response, again: of a stored one, or of one that is being written.
+
+A stream is its response and the places where its deltas were cut; everything else about its events follows from the items. So a
+stored stream costs two bytes a delta, and its events come back byte for byte. A response that was not streamed replays with one
+delta a field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import msgspec
+
+from app.protocol import deltas as d
+from app.protocol.recovery.client_arguments import Members
+from app.protocol.recovery.client_tools import CallTarget, payload_of, tool_of
+from app.protocol.stream.assembler import Assembler
+from app.protocol.stream.options import Options
+from app.protocol.stream.phases import SPECS
+from app.protocol.stream.writers import Cut
+from app.protocol.wire.client_items import ClientItem, Payload
+from app.protocol.wire.hosted import HostedItem
+from app.protocol.wire.items import ClientCall, CustomToolCallItem, FunctionCallItem, MessageItem, OutputItem, OutputText, ReasoningItem
+from app.protocol.wire.response import Response, decode, seed
+
+_cuts_encoder = msgspec.msgpack.Encoder()
+_cuts_decoder = msgspec.msgpack.Decoder(list[list[int | tuple[int, int]]])
+
+
+def encode_cuts(cuts: Sequence[Sequence[Cut]]) -> bytes:
+    """What the store keeps beside the response."""
+    return _cuts_encoder.encode(cuts)
+
+
+def replay(body: bytes, cuts: bytes | None) -> list[bytes]:
+    """Every frame of a stored response, from `response.created` to the terminal event."""
+    response = decode(body)
+    assembler = _again(seed(response), response.output, _cuts_decoder.decode(cuts) if cuts else (), open_last=False)
+    assembler.emit_end(response, body)
+    return assembler.take()
+
+
+def catch_up(assembler: Assembler) -> list[bytes]:
+    """The frames of a response that is being written, so far."""
+    output, cuts = assembler.so_far()
+    return _again(assembler.seed, output, cuts, open_last=assembler.writing, running=assembler.running).take()
+
+
+def _again(
+    response: Response, output: Sequence[OutputItem], cuts: Sequence[Sequence[Cut]], *, open_last: bool, running: bool = False
+) -> Assembler:
+    """An assembler that has emitted the items once more; with `open_last` but for the end of the last one."""
+    calls = {item.id: _target(item) for item in output if isinstance(item, ClientCall)}
+    sealed = iter([item.encrypted_content for item in output if isinstance(item, ReasoningItem)])
+    messages = [item for item in output if isinstance(item, MessageItem)]
+    sources = iter([part.annotations for message in messages for part in message.content if isinstance(part, OutputText)])
+    options = Options(
+        raw_reasoning=any(isinstance(item, ReasoningItem) and item.content is not msgspec.UNSET for item in output),
+        targets=calls,
+        known_call_ids=None,
+        seal=lambda _text: next(sealed),  # type: ignore[arg-type,return-value]  # UNSET where there was none
+        annotate=lambda _text: next(sources),
+    )
+    assembler = Assembler(response, lambda _prefix, position: output[position].id, options)
+    assembler.start()
+    remaining = iter(cuts)
+    for position, item in enumerate(output):
+        ended = not open_last or position < len(output) - 1
+        if isinstance(item, HostedItem):
+            pieces = list(_pieces(getattr(item, stream.field), next(remaining, None))) if (stream := SPECS[type(item)].arguments) else []
+            assembler.show_hosted(item, pieces, running=running, ended=ended)
+            continue
+        assembler.receive(list(_deltas(item, position, remaining)))
+        if ended:
+            assembler.close_item(getattr(item, "status", "completed"))
+    return assembler
+
+
+def _target(item: ClientCall) -> CallTarget:
+    if isinstance(item, ClientItem):
+        payload, kind = payload_of(item), tool_of(item)
+        return CallTarget(kind.type, tool=msgspec.structs.replace(kind, read=partial(_known, payload)))
+    return CallTarget(item.name, item.namespace or None, isinstance(item, CustomToolCallItem))
+
+
+def _known(payload: Payload, _members: Members) -> Payload:
+    return payload
+
+
+def _deltas(item: MessageItem | ReasoningItem | ClientCall, position: int, cuts: Iterator[Sequence[Cut]]) -> Iterator[d.Delta]:
+    match item:
+        case MessageItem():
+            for part in item.content:
+                if isinstance(part, OutputText):
+                    yield from _text(part, next(cuts, None))
+                else:
+                    yield from (d.Refusal(piece) for piece in _pieces(part.refusal, next(cuts, None)))
+        case ReasoningItem():
+            text = item.content[0].text if item.content else "".join(part.text for part in item.summary)
+            yield from (d.Reasoning(piece) for piece in _pieces(text, next(cuts, None)))
+        case FunctionCallItem():
+            yield d.CallOpened(position, item.call_id, item.id)
+            yield from (d.CallArguments(position, piece) for piece in _pieces(item.arguments, next(cuts, None)))
+        case CustomToolCallItem():
+            next(cuts, None)
+            yield d.CallOpened(position, item.call_id, item.id)
+            yield d.CallArguments(position, msgspec.json.encode({"input": item.input}).decode())
+        case _:
+            next(cuts, None)
+            yield d.CallOpened(position, item.call_id, item.id)
+            yield d.CallArguments(position, "{}")
+
+
+def _pieces(text: str, cuts: Sequence[Cut] | None) -> Iterator[str]:
+    if cuts is None:
+        yield from (text,) if text else ()
+        return
+    start = 0
+    for cut in cuts:
+        length = cut if isinstance(cut, int) else cut[0]
+        yield text[start : start + length]
+        start += length
+
+
+def _text(part: OutputText, cuts: Sequence[Cut] | None) -> Iterator[d.Delta]:
+    if not part.logprobs:
+        yield from (d.Text(piece) for piece in _pieces(part.text, cuts))
+        return
+    start = 0
+    cuts = cuts or [(len(part.text), len(part.logprobs))]
+    for cut, piece in zip(cuts, _pieces(part.text, cuts), strict=True):
+        count = 0 if isinstance(cut, int) else cut[1]
+        yield d.Text(piece, part.logprobs[start : start + count])
+        start += count

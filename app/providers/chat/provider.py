@@ -1,0 +1,131 @@
+"""One provider for every server that speaks Chat Completions; what they differ in is their `Dialect`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
+
+from app.protocol.deltas import Delta
+from app.protocol.messages import Message
+from app.providers.base import Capabilities, ModelCall, UpstreamError, UpstreamModel
+from app.providers.chat.decode import ChatDecoder
+from app.providers.chat.encode import Dialect, encode_call, encode_messages
+from app.providers.errors import error_from_reply
+from app.providers.facts import FactsLookup, ModelFacts
+from app.providers.http.client import UpstreamReply
+from app.providers.http.upstream import (
+    ANSWER_LIMIT,
+    DRAIN_SECONDS,
+    ERROR_LIMIT,
+    EVENTS,
+    OK,
+    client_for,
+    is_announced_as_events,
+    list_models,
+)
+from app.providers.spec import ProviderSpec
+from app.settings import Upstream
+
+_PATH = "/chat/completions"
+_JSON = "application/json"
+_USAGE_SECONDS = 2.0
+"""How long usage is waited for that has not come with the finish reason; servers send it right behind."""
+
+
+class ChatProvider:
+    """An upstream. Raises ConfigurationError when the settings name no usable address."""
+
+    def __init__(self, upstream: Upstream, dialect: Dialect, facts: FactsLookup) -> None:
+        self.name = upstream.name
+        self.dialect = dialect.name
+        self._dialect = dialect
+        self._facts = facts
+        self._fetches_urls = dialect.image_urls if upstream.fetches_urls is None else upstream.fetches_urls
+        self._client = client_for(upstream)
+
+    def capabilities(self, model: str) -> Capabilities:
+        """What the dialect and the facts about the model come to."""
+        return _capabilities(self._dialect, self._facts(model), image_urls=self._fetches_urls)
+
+    def encode_messages(self, messages: Sequence[Message], *, reasoning: bool) -> bytes:
+        """Chat Completions messages as JSON, comma-separated, without brackets. Raises UpstreamError 400 for an unsupported file."""
+        return encode_messages(messages, self._dialect, reasoning=reasoning)
+
+    async def stream(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]:
+        """Run one turn. The last batch holds usage, where reported, and TurnFinished; an answer that is not streamed is one batch."""
+        streamed = call.stream or not self._dialect.whole_answers
+        body = encode_call(call, self._dialect, self._facts(call.model), stream=streamed)
+        expected = EVENTS if streamed else _JSON
+        quota_passes = self._dialect.quota_passes
+        reply = await self._client.post(_PATH, *body, accept=expected)
+        try:
+            if reply.status != OK:
+                raise error_from_reply(reply.status, reply.headers, await reply.read(ERROR_LIMIT), quota_passes=quota_passes)
+            decoder = ChatDecoder(call.tools, quota_passes=quota_passes)
+            # The server decides: some answer with JSON what was asked as a stream, errors above all.
+            if not is_announced_as_events(reply, expected):
+                yield decoder.whole(await reply.read(ANSWER_LIMIT))
+                return
+            while not (decoder.answered or decoder.done) and (piece := await reply.read_some()):
+                if deltas := decoder.feed(piece):
+                    yield deltas
+                if decoder.failure is not None:
+                    raise decoder.failure
+            last = await self._ending(reply, decoder)
+            yield [*last, *decoder.end()]
+        finally:
+            reply.close()
+
+    async def _ending(self, reply: UpstreamReply, decoder: ChatDecoder) -> Sequence[Delta]:
+        """What comes behind the finish reason: usage mostly, then a marker, then the end of the body. Servers leave out any of them, so
+        it is waited for a moment; what goes wrong here costs the usage, not the answer. Raises UpstreamError for an error that is told."""
+        last: list[Delta] = []
+        settled = decoder.done or decoder.counted
+        loop = asyncio.get_running_loop()
+        with suppress(TimeoutError, UpstreamError):
+            async with asyncio.timeout(DRAIN_SECONDS if settled else _USAGE_SECONDS) as limit:
+                while piece := await reply.read_some():
+                    if decoder.done:
+                        continue
+                    deltas = decoder.feed(piece)
+                    last += deltas
+                    if deltas or (decoder.done or decoder.counted) != settled:  # comments that keep a connection alive change nothing
+                        settled = decoder.done or decoder.counted
+                        limit.reschedule(loop.time() + (DRAIN_SECONDS if settled else _USAGE_SECONDS))
+        if decoder.failure is not None:
+            raise decoder.failure
+        return last
+
+    async def models(self) -> Sequence[UpstreamModel]:
+        """The models the server lists. Raises UpstreamError."""
+        return await list_models(self._client)
+
+    async def aclose(self) -> None:
+        """Close the HTTP connections."""
+        await self._client.aclose()
+
+
+def provider_spec(dialect: Dialect) -> ProviderSpec:
+    """The `PROVIDER` of a vendor's module."""
+    return ProviderSpec(dialect.name, lambda upstream, facts: ChatProvider(upstream, dialect, facts))
+
+
+def _capabilities(dialect: Dialect, facts: ModelFacts, *, image_urls: bool) -> Capabilities:
+    return Capabilities(
+        forced_calls=dialect.forced_calls,
+        forced_calls_while_thinking=dialect.forced_calls_while_thinking,
+        formats=dialect.formats(facts),
+        formats_while_thinking=dialect.formats_while_thinking,
+        sampling=frozenset(dialect.sampling),
+        images=facts.images is not False,
+        image_urls=image_urls,
+        files=dialect.files == "always" or (dialect.files == "by_model" and facts.files),
+        thinks=facts.thinks,
+        can_think=facts.can_think,
+        can_stop_thinking=facts.can_stop_thinking,
+        preserves_thinking=facts.preserves_thinking and dialect.reasoning_field is not None,
+        reasoning_field=dialect.separates_thinking,
+        context_window=facts.context_window,
+        max_output_tokens=facts.max_output_tokens,
+    )

@@ -1,0 +1,310 @@
+"""The vendor's own tools on its Responses face: how they are asked for, how its items become ours, and in which order they are told.
+
+The vendor's items differ from the public ones and among themselves: a placeholder stands for the query, sources repeat, results lack
+fields, JSON comes as text or as itself. Whatever can be read is read; nothing in such an item is worth losing the answer for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import msgspec
+
+from app.protocol.deltas import NativeItem
+from app.protocol.wire.hosted import (
+    CallStatus,
+    CodeInterpreterCall,
+    FileResult,
+    FileSearchCall,
+    FindAction,
+    HostedItem,
+    ImageSearchCall,
+    Logs,
+    McpCall,
+    McpExecutionError,
+    OpenPageAction,
+    PlotImage,
+    SearchAction,
+    UrlSource,
+    WebExtractorCall,
+    WebSearchCall,
+    WebSearchImageCall,
+)
+from app.providers._lenient import Json, as_object
+
+Action = SearchAction | OpenPageAction | FindAction
+
+_PLACEHOLDER = "Web search"
+"""What the vendor writes where it does not tell the query."""
+_PREFIX = "local_"
+_OURS = re.compile(rf"(?:{_PREFIX})*(?:web_search|web_extractor|code_interpreter|web_search_image|image_search|file_search|mcp|search)\Z")
+"""Functions the vendor takes for its own tools, or forbids, and those that would meet a renamed one."""
+
+_INPUTS: Mapping[type[HostedItem], Sequence[str]] = {
+    WebExtractorCall: ("urls", "goal"),
+    FileSearchCall: ("queries",),
+    WebSearchImageCall: ("name", "arguments"),
+    ImageSearchCall: ("name", "arguments"),
+    McpCall: ("name", "server_label"),
+}
+"""What an item shows from its beginning and never changes, besides a search's action; the code and the arguments that are streamed are
+the writer's concern."""
+
+
+def outward(name: str) -> str:
+    """A function's name as the vendor gets it."""
+    return _PREFIX + name if _OURS.match(name) else name
+
+
+def homeward(name: str) -> str:
+    """The function that the vendor knows as `name`."""
+    return name.removeprefix(_PREFIX) if _OURS.match(name) else name
+
+
+def tool_type(entry: msgspec.Raw) -> str:
+    """What an entry of `tools` asks for."""
+    return msgspec.json.decode(entry, type=_Entry).type
+
+
+class _Entry(msgspec.Struct):
+    type: str
+
+
+class _Hosted:
+    """An item that has begun and not been told to its end."""
+
+    __slots__ = ("begun", "ended", "shown", "succeeded")
+
+    def __init__(self, begun: HostedItem) -> None:
+        self.begun = begun
+        self.shown = False
+        self.succeeded = False
+        """An event said that the call has succeeded; its results come later, or never."""
+        self.ended: HostedItem | None = None
+
+
+class HostedItems:
+    """The hosted items of one stream: each is told to its end before the next begins, in the order they began.
+
+    The vendor runs calls of one turn side by side; an `output_item.done` then stands behind the next one's `added`.
+    """
+
+    __slots__ = ("_open", "_seen")
+
+    def __init__(self) -> None:
+        self._open: dict[str, _Hosted] = {}
+        self._seen: set[str] = set()
+
+    def __bool__(self) -> bool:
+        """Whether one is under way."""
+        return bool(self._open)
+
+    def begin(self, raw: Json) -> None:
+        """`output_item.added`."""
+        item = read_item(raw, self._id(raw, begins=True))
+        if item.id not in self._seen:
+            self._seen.add(item.id)
+            self._open[item.id] = _Hosted(item)
+
+    def succeed(self, item_id: str | None) -> None:
+        """The event of success, such as `response.web_search_call.completed`."""
+        if item_id in self._open:
+            self._open[item_id].succeeded = True
+
+    def end(self, raw: Json) -> None:
+        """`output_item.done`; one that never began begins here."""
+        item_id = self._id(raw, begins=False)
+        if item_id not in self._seen:
+            self.begin({**raw, "id": item_id})
+        known = self._open.get(item_id)
+        if known is not None:
+            item = read_item(raw, item_id)
+            known.ended = item if type(item) is type(known.begun) else None
+
+    def complete(self, output: Any) -> None:
+        """The terminal event's `output`, which may know the end of what has none yet."""
+        for item in map(as_object, _list(output)):
+            item_id, kind = item.get("id"), item.get("type")
+            if isinstance(item_id, str) and item_id in self._open and isinstance(kind, str) and kind in HOSTED_TYPES:
+                self.end(item)
+
+    def tell(self) -> Sequence[NativeItem]:
+        """What can be told now."""
+        told: list[NativeItem] = []
+        for item_id, hosted in list(self._open.items()):
+            if hosted.ended is None:
+                if not hosted.shown and _says_what_it_does(hosted.begun):
+                    hosted.shown = True
+                    told.append(NativeItem(hosted.begun, done=False))
+                break
+            del self._open[item_id]
+            told.append(NativeItem(_as_shown(hosted, hosted.ended), done=True))
+        return told
+
+    def settle(self) -> Sequence[NativeItem]:
+        """Everything, since the model has gone on: a call whose end nobody told is completed if it is known to have succeeded."""
+        for hosted in self._open.values():
+            if hosted.ended is None:
+                status: CallStatus = "completed" if hosted.succeeded else "incomplete"
+                hosted.ended = msgspec.structs.replace(hosted.begun, status=status)
+        return self.tell()
+
+    def _id(self, raw: Json, *, begins: bool) -> str:
+        """The item's id. Without one, an end belongs to the oldest of its type."""
+        known = raw.get("id")
+        if isinstance(known, str) and known:
+            return known
+        same = () if begins else (i for i, hosted in self._open.items() if hosted.begun.__struct_config__.tag == raw["type"])
+        return next(iter(same), f"item_{len(self._seen)}")
+
+
+def _says_what_it_does(item: HostedItem) -> bool:
+    """Whether the item can be shown when it begins. A stored stream is told again from the items as they ended, so what begins must be
+    what ends: a search that begins with a placeholder, and names its queries at the end, is told then."""
+    if isinstance(item, WebSearchCall):
+        return not isinstance(item.action, SearchAction) or bool(item.action.queries)
+    return all(getattr(item, field) for field in _INPUTS.get(type(item), ()))
+
+
+def _as_shown(hosted: _Hosted, ended: HostedItem) -> HostedItem:
+    """The item as it ended, with what it has shown already."""
+    if not hosted.shown:
+        return ended
+    if isinstance(ended, WebSearchCall) and isinstance(hosted.begun, WebSearchCall):
+        return msgspec.structs.replace(ended, action=_action_as_shown(hosted.begun.action, ended.action))
+    return msgspec.structs.replace(ended, **{field: getattr(hosted.begun, field) for field in _INPUTS.get(type(ended), ())})
+
+
+def _action_as_shown(begun: Action, ended: Action) -> Action:
+    sources = ended.sources if isinstance(ended, SearchAction) else msgspec.UNSET
+    return msgspec.structs.replace(begun, sources=sources) if isinstance(begun, SearchAction) else begun
+
+
+def read_item(raw: Json, item_id: str) -> HostedItem:
+    """A vendor's item, whose type is one of `HOSTED_TYPES`, under this id."""
+    return _READERS[raw["type"]](raw, item_id, _status(raw))
+
+
+def _web_search(raw: Json, item_id: str, status: CallStatus) -> HostedItem:
+    action = as_object(raw.get("action"))
+    match action.get("type"):
+        case "open_page":
+            return WebSearchCall(item_id, status, OpenPageAction(_text(action.get("url")) or None))
+        case "find_in_page":
+            return WebSearchCall(item_id, status, FindAction(_text(action.get("pattern")), _text(action.get("url"))))
+        case _:
+            queries = _texts(action.get("queries"))
+            query = _text(action.get("query"))
+            if queries and query in ("", _PLACEHOLDER):
+                query = queries[0]
+            return WebSearchCall(item_id, status, SearchAction(query, queries, _sources(action.get("sources"))))
+
+
+def _sources(value: Any) -> tuple[UrlSource, ...] | msgspec.UnsetType:
+    """Each page once, though several searches may have found it."""
+    if not isinstance(value, list):
+        return msgspec.UNSET
+    urls = [one if isinstance(one, str) else _text(as_object(one).get("url")) for one in _list(value)]
+    return tuple(UrlSource(url) for url in dict.fromkeys(urls) if url)
+
+
+def _web_extractor(raw: Json, item_id: str, status: CallStatus) -> HostedItem:
+    return WebExtractorCall(item_id, status, _texts(raw.get("urls")), _text(raw.get("goal")), _text(raw.get("output")))
+
+
+def _code_interpreter(raw: Json, item_id: str, status: CallStatus) -> HostedItem:
+    outputs = raw.get("outputs")
+    read = None if outputs is None else tuple(map(_output, _list(outputs)))
+    # The vendor's container, which it leaves unnamed, cannot be reached through this gateway either.
+    return CodeInterpreterCall(item_id, status, "", _text(raw.get("code")), read)
+
+
+def _output(value: Any) -> Logs | PlotImage:
+    output = as_object(value)
+    url = _text(output.get("url"))
+    if output.get("type") == "image" and url:
+        return PlotImage(url)
+    return Logs(_text(output.get("logs", value)))
+
+
+def _file_search(raw: Json, item_id: str, status: CallStatus) -> HostedItem:
+    results = raw.get("results")
+    found = None if results is None else tuple(_file_result(as_object(one)) for one in _list(results))
+    return FileSearchCall(item_id, status, _texts(raw.get("queries")), found)
+
+
+def _file_result(raw: Json) -> FileResult:
+    attributes: dict[str, str | float | bool] = {
+        name: value for name, value in as_object(raw.get("attributes")).items() if isinstance(value, str | float | int)
+    }
+    score = raw.get("score")
+    return FileResult(
+        _text(raw.get("file_id")),
+        _text(raw.get("filename")),
+        float(min(max(score, 0), 1)) if isinstance(score, int | float) else 0.0,
+        _text(raw.get("text")),
+        attributes,
+    )
+
+
+def _web_search_image(raw: Json, item_id: str, status: CallStatus) -> HostedItem:
+    name = _text(raw.get("name")) or "web_search_image"
+    return WebSearchImageCall(item_id, status, name, _text(raw.get("arguments")), _text(raw.get("output")))
+
+
+def _image_search(raw: Json, item_id: str, status: CallStatus) -> HostedItem:
+    name = _text(raw.get("name")) or "image_search"
+    return ImageSearchCall(item_id, status, name, _text(raw.get("arguments")), _text(raw.get("output")))
+
+
+def _mcp(raw: Json, item_id: str, status: CallStatus) -> HostedItem:
+    output, error = raw.get("output"), raw.get("error")
+    return McpCall(
+        item_id,
+        "failed" if error else status,
+        _text(raw.get("name")),
+        _text(raw.get("server_label")),
+        _text(raw.get("arguments")),
+        None if output is None else _text(output),
+        McpExecutionError(error) if error else None,
+    )
+
+
+_READERS: Mapping[str, Callable[[Json, str, CallStatus], HostedItem]] = {
+    "web_search_call": _web_search,
+    "web_extractor_call": _web_extractor,
+    "code_interpreter_call": _code_interpreter,
+    "web_search_image_call": _web_search_image,
+    "image_search_call": _image_search,
+    "file_search_call": _file_search,
+    "mcp_call": _mcp,
+}
+HOSTED_TYPES = frozenset(_READERS)
+
+
+def _status(raw: Json) -> CallStatus:
+    """How a call ended; what has ended without saying how is completed."""
+    match raw.get("status"):
+        case "failed" | "incomplete" as told:
+            return told
+        case _:
+            return "completed"
+
+
+def _list(value: Any) -> Sequence[Any]:
+    """A list as it is; what is none stands for its only member."""
+    return cast("list[Any]", value) if isinstance(value, list) else [value]
+
+
+def _text(value: Any) -> str:
+    """Text as it is, nothing as "", all else as JSON."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """A list of texts; blanks left out."""
+    return tuple(text for one in _list(value) if (text := _text(one)))

@@ -1,1 +1,0 @@
-"""The service that runs untrusted code: a program of its own (`python -m app.sandbox`), which the gateway speaks to over HTTP."""

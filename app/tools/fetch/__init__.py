@@ -1,0 +1,1 @@
+"""Guarded access to addresses that models, pages and requests name."""

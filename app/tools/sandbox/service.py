@@ -1,0 +1,172 @@
+"""Where the sandbox service is: at a URL, or a child process of this one, started when it is first needed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import shutil
+import ssl
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+import app
+from app.tools.sandbox.client import SandboxUnavailable
+from sandbox.backends import Name
+from sandbox.limits import MEBIBYTE, Limits
+
+if TYPE_CHECKING:
+    import httpx
+
+_log = logging.getLogger(__name__)
+_START_SECONDS = 60.0
+_STOP_SECONDS = 10.0
+_MEMORY_BYTES = 4096 * MEBIBYTE
+"""The largest container that can be asked for."""
+_NOTHING_HOLDS = "No sandbox holds on the gateway's machine; its log says why, and GATEWAY_SANDBOX can name a service elsewhere."
+_PASSED_ON = ("PATH", "TMPDIR", "LANG", "HOME")
+_ANY_URL = "http://sandbox"
+"""For a service on a socket: nobody looks the name up."""
+
+
+class RemoteService:
+    """A service that somebody else runs, by its URL, or `unix:` and the path of its socket."""
+
+    begun = True
+
+    def __init__(self, url: str, token: str) -> None:
+        self._url = url
+        self._token = token
+        self._client: httpx.AsyncClient | None = None
+
+    async def client(self) -> httpx.AsyncClient:
+        """The HTTP client for the service; the same one each time."""
+        if self._client is None:
+            path = self._url.removeprefix("unix:")
+            self._client = _client(self._token, self._url) if path == self._url else _client(self._token, _ANY_URL, socket=path)
+        return self._client
+
+    async def aclose(self) -> None:
+        """Close the connections; the service goes on."""
+        if self._client is not None:
+            await self._client.aclose()
+
+
+class LocalService:
+    """A child process on a Unix socket that nobody else can reach. It ends with this process, however that ends, and is started again when
+    it has died; its sessions are gone then."""
+
+    def __init__(self, backend: Name | None, seconds: float) -> None:
+        self._backend = backend
+        self._seconds = seconds
+        self._lock = asyncio.Lock()
+        self._directory: Path | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._client: httpx.AsyncClient | None = None
+        self._refusal: str | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether the child process has been started."""
+        return self._process is not None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the child."""
+        return self._process.pid if self._process is not None else None
+
+    async def client(self) -> httpx.AsyncClient:
+        """The HTTP client for the service, which is started when it is not running. Raises SandboxUnavailable."""
+        async with self._lock:
+            if self._refusal is not None:
+                raise SandboxUnavailable(self._refusal)
+            if self._client is None or self._process is None or _has_ended(self._process):
+                await self._end()
+                self._client = await self._start()
+            return self._client
+
+    async def aclose(self) -> None:
+        """Stop the child process and remove its socket."""
+        async with self._lock:
+            await self._end()
+
+    async def _start(self) -> httpx.AsyncClient:
+        self._directory = Path(tempfile.mkdtemp(prefix="gateway-sandbox-"))
+        path, token = self._directory / "socket", secrets.token_urlsafe(32)
+        config = {
+            "token": token,
+            "listen": f"unix:{path}",
+            "backend": self._backend,
+            "limits": Limits(memory_bytes=_MEMORY_BYTES, seconds=self._seconds, cpu_seconds=int(self._seconds) + 1),
+        }
+        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        self._process = process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",
+            "-m",
+            "sandbox",
+            "--child",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env=environment | {"PYTHONPATH": str(Path(app.__file__).parents[1])},
+            start_new_session=True,  # a Ctrl-C is for the gateway, which then ends it in order
+        )
+        ready = await self._greet(process, msgspec.json.encode(config))
+        if "backend" not in ready:
+            why = ready.get("refused")
+            _log.error("the sandbox service does not start: %s", why or "it says nothing")
+            self._refusal = _NOTHING_HOLDS if why else None  # it will not change its mind; anything else is worth another try
+            raise SandboxUnavailable(self._refusal or "The sandbox service does not start.")
+        return _client(token, _ANY_URL, socket=str(path))
+
+    async def _greet(self, process: asyncio.subprocess.Process, config: bytes) -> dict[str, Any]:
+        """What it says of its start. It learns the token from its standard input, which stays open: when that ends, so does the service."""
+        stdin, stdout = process.stdin, process.stdout
+        if stdin is None or stdout is None:
+            raise TypeError("a process with pipes has them")
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                stdin.write(config + b"\n")
+                await stdin.drain()
+                return msgspec.json.decode(await stdout.readline(), type=dict[str, Any])
+        except (TimeoutError, OSError, msgspec.MsgspecError):
+            return {}
+
+    async def _end(self) -> None:
+        process, client, directory = self._process, self._client, self._directory
+        self._process = self._client = self._directory = None
+        if client is not None:
+            await client.aclose()
+        if process is not None and process.returncode is None:
+            if process.stdin is not None:
+                process.stdin.close()
+            try:
+                await asyncio.wait_for(process.wait(), _STOP_SECONDS)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+        if directory is not None:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _has_ended(process: asyncio.subprocess.Process) -> bool:
+    """Also when the event loop has not been told yet."""
+    if process.returncode is not None:
+        return True
+    try:
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:  # it has been waited for
+        return True
+
+
+def _client(token: str, url: str, socket: str | None = None) -> httpx.AsyncClient:
+    import httpx  # noqa: PLC0415 - as in `_sandbox.py`
+
+    no_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # reading the system's certificates takes 20 ms
+    transport = httpx.AsyncHTTPTransport(uds=socket, verify=no_tls) if socket is not None else httpx.AsyncHTTPTransport()
+    return httpx.AsyncClient(base_url=url.rstrip("/"), headers={"authorization": f"Bearer {token}"}, transport=transport, trust_env=False)

@@ -1,0 +1,140 @@
+"""`python -m sandbox`: the sandbox service.
+
+By itself it is set by `SANDBOX_` variables. With `--child` it is set by a line of JSON on standard input (so that the token is in no
+command line and no environment), says on standard output how it went, and ends when standard input does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+import msgspec
+import uvicorn
+
+from sandbox import probe, protocol
+from sandbox.config import Config, ConfigurationError, from_environment
+from sandbox.limits import MEBIBYTE, Limits
+from sandbox.service import application
+from sandbox.sessions import Sessions
+from sandbox.stage import Stage
+from sandbox.strength import strength
+from sandbox.turns import Turns
+
+_log = logging.getLogger("sandbox")
+_LEAST_RUNS = 4
+_FILE_THREADS = 32
+"""They look through and remove files: one session with very many must not keep those of others waiting."""
+_FIRST_TO_DIE = "500"
+"""When memory runs out, the kernel ends sandboxes before others; their processes inherit this."""
+
+
+def main() -> int:
+    """The exit code."""
+    os.umask(0o022)  # whoever started it may keep its files to itself; users of sessions have to find theirs
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    child = "--child" in sys.argv[1:]
+    try:
+        config = msgspec.json.decode(_first_line(), type=Config) if child else from_environment(os.environ)
+    except (ConfigurationError, msgspec.MsgspecError) as error:
+        return _refuse(str(error), child=child)
+    os.environ.pop("SANDBOX_TOKEN", None)
+    signal.signal(signal.SIGTERM, _end)  # the server raises the signal again once it has ended in order
+    with suppress(OSError):  # a container may not allow it
+        Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_DIE, encoding="ascii")
+    try:
+        stage = Stage(Path(config.volumes) if config.volumes else None)
+    except (OSError, ValueError) as error:
+        return _refuse(f"SANDBOX_VOLUMES: {error}" if config.volumes else f"no place for files: {error}", child=child)
+    try:
+        asyncio.run(_serve(config, stage, child=child))
+    except probe.NothingHolds as error:
+        return _refuse(str(error), child=child)
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        stage.close()
+    return 0
+
+
+async def _serve(config: Config, stage: Stage, *, child: bool) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_FILE_THREADS))
+    places = min(config.sessions, stage.room or config.sessions)
+    if places < config.sessions:
+        _log.warning("there are file systems for %d sessions, not for %d", places, config.sessions)
+    limits = _with_disk(config.limits, stage.share(places))
+    name, workplace = await probe.choose(config.backend, stage, limits)
+    confinement = strength(name, workplace.backend, stage, limits.disk_bytes)
+    turns = Turns(min(config.runs or max(_LEAST_RUNS, 2 * len(os.sched_getaffinity(0))), max(1, places - 1)))
+    sessions = Sessions(msgspec.structs.replace(workplace, turns=turns), limits, places)
+    listener = _listen(config.listen)
+    server = uvicorn.Server(
+        uvicorn.Config(application(sessions, confinement, config.token), log_level="warning", access_log=False, timeout_graceful_shutdown=5)
+    )
+    _log.info("code is confined by %s (%s); listening on %s", name, confinement.summary, config.listen)
+    if child:
+        _say({"version": protocol.VERSION, "backend": name})
+        asyncio.get_running_loop().add_reader(0, lambda: _end_with_parent(server))
+    await server.serve(sockets=[listener])
+
+
+def _with_disk(limits: Limits, share: int) -> Limits:
+    if share >= limits.disk_bytes:
+        return limits
+    _log.warning("there is room for %d MiB of files a session, not for %d", share // MEBIBYTE, limits.disk_bytes // MEBIBYTE)
+    return msgspec.structs.replace(limits, disk_bytes=share)
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    sys.exit(0)
+
+
+def _end_with_parent(server: uvicorn.Server) -> None:
+    if not os.read(0, 1024):
+        asyncio.get_running_loop().remove_reader(0)
+        server.should_exit = True
+
+
+def _listen(address: str) -> socket.socket:
+    if address.startswith("unix:"):
+        path = Path(address.removeprefix("unix:"))
+        path.unlink(missing_ok=True)  # of a service that was killed
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        path.chmod(0o666)  # who comes this far is up to its directory, and who may do anything to the token
+    else:
+        host, _, port = address.rpartition(":")
+        listener = socket.create_server((host.strip("[]"), int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.listen(128)
+    return listener
+
+
+def _first_line() -> bytes:
+    """Not by `sys.stdin`, which would read on."""
+    line = bytearray()
+    while (byte := os.read(0, 1)) not in (b"\n", b""):
+        line += byte
+    return bytes(line)
+
+
+def _say(message: dict[str, object]) -> None:
+    os.write(1, msgspec.json.encode(message) + b"\n")
+
+
+def _refuse(reason: str, *, child: bool) -> int:
+    if child:
+        _say({"refused": reason})
+    _log.error("%s", reason)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,17 @@
+"""Ways to confine an interpreter, one file each; in the order `auto` tries them."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Literal, get_args
+
+from sandbox.backends.base import Backend
+
+Name = Literal["bubblewrap", "landlock", "wasi"]
+NAMES: tuple[Name, ...] = get_args(Name)
+
+
+def load(name: Name) -> Backend:
+    """The back end of this name."""
+    backend: Backend = importlib.import_module(f"sandbox.backends.{name}").BACKEND
+    return backend

@@ -1,0 +1,244 @@
+"""Where sandboxes are set up: the interpreter they start, and a volume for each session's files.
+
+A volume has a size that the kernel enforces where the machine allows private mounts (a file system in memory for each), or where file
+systems were mounted for the service beforehand (`places`, one for each session). Elsewhere it is a directory that is watched. With private
+mounts the interpreter is shown at a place that every user can reach: root's own Python often lies where only root can go.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import secrets
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from sandbox import mounts, packages, trees
+
+_FIRST_USER = 60600
+"""Users of sandboxes, where root can choose: one each, of a range that no system gives out."""
+_USER_CAPABILITIES = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 7
+"""CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_KILL, CAP_SETGID and CAP_SETUID: becoming others, and seeing to what they leave."""
+_NAME = "sandbox-stage-"
+_LOCK = ".in-use"
+_SEARCH_ONLY = 0o711
+"""Others come through, to what they know the name of, and cannot list it."""
+_NEARLY = 1.25
+"""A place may be this much larger than what a session may hold, and still counts as its limit."""
+_log = logging.getLogger("sandbox")
+_HERE = Path(__file__).parent
+
+
+class Runtime(msgspec.Struct, frozen=True):
+    """The interpreter, by paths that sandboxes can read."""
+
+    home: Path
+    """With `lib`, and `bin` with the interpreter."""
+    executable: Path
+    packages: tuple[Path, ...]
+    """Directories of installed packages outside `home`."""
+    program: Path
+    """Below it is `sandbox/inside`."""
+
+
+class Volume(msgspec.Struct, frozen=True):
+    """A session's files."""
+
+    root: Path
+    user: int | None
+    """Whose they are and who runs the code; None: the service's own user."""
+    hard: bool
+    """The kernel limits its size."""
+    place: Path | None = None
+    """The file system it was given, to be given back."""
+
+    @property
+    def data(self) -> Path:
+        """What the code sees as /mnt/data."""
+        return self.root / "data"
+
+    @property
+    def scratch(self) -> Path:
+        """What it sees as /tmp."""
+        return self.root / "tmp"
+
+
+class Stage:
+    """Made once, before any thread starts."""
+
+    def __init__(self, places: Path | None = None) -> None:
+        """`places`: a directory of file systems that are mounted already. Raises ValueError when there is none in it."""
+        self._places = None if places is None else _mounted(places)
+        _remove_abandoned()
+        self.root = Path(tempfile.mkdtemp(prefix=_NAME))
+        self._lock = _locked(self.root)
+        self._privileged = can_choose_users()
+        in_vain = self._places is not None or (self._privileged and os.geteuid() != 0)  # others do not exist in a user namespace
+        self.private = not in_vain and mounts.enter(self.root)
+        if self.private:
+            mounts.mount_memory(self.root, f"size=1m,mode={_SEARCH_ONLY:o}")
+        elif self._privileged:
+            self.root.chmod(_SEARCH_ONLY)
+        self.runtime = self._shown(_installed()) if self.private and self._privileged else _installed()
+        self._users = set(range(_FIRST_USER, _FIRST_USER + 500)) if self._privileged else set[int]()
+
+    @property
+    def users(self) -> bool:
+        """Sessions can have a user each."""
+        return self._privileged
+
+    @property
+    def room(self) -> int | None:
+        """For how many sessions there are places; None: for any number."""
+        return None if self._places is None else len(self._places)
+
+    def bounds(self, size: int) -> bool:
+        """The kernel keeps a volume to this size."""
+        return self.private or (self._places is not None and all(_size(place) <= size * _NEARLY for place in self._places))
+
+    def share(self, sessions: int) -> int:
+        """Bytes each of so many sessions can hold, so that all of them together fill no more than half of what there is."""
+        if self._places is not None:
+            return min(_size(place) for place in self._places)
+        return (_memory() if self.private else _free(self.root)) // 2 // sessions
+
+    def make_volume(self, size: int, *, own_user: bool) -> Volume:
+        """An empty volume of `size` bytes, for a user of its own where root can choose. Raises OSError."""
+        place = self._places.pop() if self._places is not None else None
+        user = self._users.pop() if self._privileged and own_user else None
+        try:
+            return self._volume(place, user, size)
+        except BaseException:
+            self._give_back(place, user)
+            raise
+
+    def _volume(self, place: Path | None, user: int | None, size: int) -> Volume:
+        root = (place or self.root) / secrets.token_hex(16)  # of others' it must not be found by trying names
+        root.mkdir()
+        root.chmod(_SEARCH_ONLY)
+        if self.private:
+            mounts.mount_memory(root, f"size={size},nr_inodes={trees.MAX_ENTRIES},mode={_SEARCH_ONLY:o}")
+        hard = self.private or (place is not None and _size(place) <= size * _NEARLY)
+        volume = Volume(root, user, hard, place)
+        for directory in (volume.data, volume.scratch):
+            directory.mkdir(mode=0o700)
+            if user is not None:
+                os.chown(directory, user, user)
+        return volume
+
+    def _give_back(self, place: Path | None, user: int | None) -> None:
+        if user is not None:
+            self._users.add(user)
+        if self._places is not None and place is not None:
+            self._places.append(place)
+
+    def drop_volume(self, volume: Volume) -> None:
+        """Remove it with all that is in it; nothing may run in it any more."""
+        try:
+            if self.private:
+                mounts.unmount(volume.root)
+        except OSError as error:
+            _log.error("files of a session stay in %s: %s", volume.root, error)
+        _remove(volume.root)
+        self._give_back(volume.place, volume.user)
+
+    def close(self) -> None:
+        """Remove everything."""
+        if self.private:
+            mounts.unmount(self.root)
+        _remove(self.root)
+        os.close(self._lock)
+
+    def _shown(self, runtime: Runtime) -> Runtime:
+        places = {runtime.home: self.root / "python", runtime.program / "sandbox/inside": self.root / "program/sandbox/inside"}
+        places |= {path: self.root / f"packages-{number}" for number, path in enumerate(runtime.packages)}
+        for source, place in places.items():
+            place.mkdir(parents=True)
+            mounts.mount_again(source, place)
+        return Runtime(
+            home=places[runtime.home],
+            executable=places[runtime.home] / runtime.executable.relative_to(runtime.home),
+            packages=tuple(places[path] for path in runtime.packages),
+            program=self.root / "program",
+        )
+
+
+def can_choose_users() -> bool:
+    """This process may run others under any user, and give files to them; root may not where its capabilities were taken."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    capabilities = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))
+    return capabilities & _USER_CAPABILITIES == _USER_CAPABILITIES
+
+
+def _mounted(directory: Path) -> list[Path]:
+    places = [path for path in sorted(directory.iterdir()) if os.path.ismount(path)] if directory.is_dir() else []
+    if not places:
+        raise ValueError(f"there is no mounted file system in {directory}")
+    for place in places:
+        if place.stat().st_uid != os.geteuid():
+            raise ValueError(f"{place} belongs to another user than the sandbox service's ({os.geteuid()})")
+        trees.clear(place)
+        place.chmod(_SEARCH_ONLY)
+    return places
+
+
+def _locked(root: Path) -> int:
+    """For as long as the descriptor is open, nobody takes the stage for abandoned."""
+    new = root / f"{_LOCK}.new"
+    opened = os.open(new, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fcntl.flock(opened, fcntl.LOCK_EX)
+    new.rename(root / _LOCK)  # nobody has seen it without the lock
+    return opened
+
+
+def _remove_abandoned() -> None:
+    """Of services that were killed."""
+    for root in Path(tempfile.gettempdir()).glob(f"{_NAME}*"):
+        with suppress(OSError):  # in use, or another's
+            if root.is_symlink() or root.stat().st_uid != os.geteuid():
+                continue
+            opened = os.open(root / _LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                trees.remove(root)
+            finally:
+                os.close(opened)
+
+
+def _remove(root: Path) -> None:
+    try:
+        trees.remove(root)
+    except OSError as error:
+        _log.error("files of a session stay in %s: %s", root, error)
+
+
+def _size(place: Path) -> int:
+    found = os.statvfs(place)
+    return found.f_blocks * found.f_frsize
+
+
+def _free(place: Path) -> int:
+    found = os.statvfs(place)
+    return found.f_bavail * found.f_frsize
+
+
+def _memory() -> int:
+    """Bytes this process and its children may use: of the machine, or of the container."""
+    sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # "max"
+            sizes.append(int(Path(limit).read_text(encoding="ascii")))
+    return min(sizes)
+
+
+def _installed() -> Runtime:
+    home = Path(sys.base_prefix).resolve()
+    executable = Path(sys.executable).resolve()
+    if not executable.is_relative_to(home):
+        executable = home / "bin" / executable.name
+    return Runtime(home, executable, packages.directories(), _HERE.parent)

@@ -1,0 +1,133 @@
+"""When others hear of a response: what is seen of a run before, while and after its record is written."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from app.engine.accounts.access import Principal
+from app.engine.conversation.history import History
+from app.engine.conversation.sealing import Sealer
+from app.engine.metrics import Metrics
+from app.engine.model.formats import Formats
+from app.engine.model.upstream_traits import UpstreamTraits
+from app.engine.responses import Responses
+from app.engine.runs.run import Ports, Run
+from app.engine.runs.supervisor import Runs
+from app.engine.upstreams.routing import Route, Router
+from app.protocol.deltas import Text, TurnFinished
+from app.protocol.wire.errors import Conflict
+from app.settings import Limits
+from app.stores.base import ResponseRecord
+from app.stores.memory import MemoryResponseStore
+from tests.engine.scripted import NO_TOOLS, VALIDATOR, ScriptedProvider, no_media
+
+OWNER = Principal("p", "k")
+BODY = json.dumps({"model": "m", "input": "hi", "stream": True}).encode()
+
+
+class GatedStore(MemoryResponseStore):
+    """Writes when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__(retention_seconds=100)
+        self.asked = asyncio.Event()
+        self.let = asyncio.Event()
+
+    async def save(self, record: ResponseRecord) -> None:
+        """Wait, then keep."""
+        self.asked.set()
+        await self.let.wait()
+        await super().save(record)
+
+
+class Stage:
+    """One response whose record is not written yet."""
+
+    def __init__(self) -> None:
+        self.store = GatedStore()
+        provider = ScriptedProvider([[Text("Yes."), TurnFinished("stop")]])
+        ports = Ports(
+            store=self.store,
+            history=History(self.store, 1 << 20, shared=False),
+            media=no_media(),
+            router=Router([Route(provider)], {}, lambda _, __: None),
+            sealer=Sealer(b"s" * 32),
+            validator=VALIDATOR,
+            traits=UpstreamTraits(),
+            formats=Formats(),
+            metrics=Metrics(),
+            shared=None,
+            clock=lambda: 1_700_000_000.0,
+            retention_seconds=100,
+            id_prefix="",
+            raw_reasoning=False,
+            estimates_usage=False,
+            catalog=NO_TOOLS,
+            limits=Limits(),
+            vision_model=None,
+        )
+        self.runs = Runs(10)
+        self.responses = Responses(ports, self.runs, Limits())
+        self.sent: list[bytes] = []
+
+    async def send(self, frames: list[bytes]) -> None:
+        self.sent += frames
+
+    async def start(self) -> tuple[Run, asyncio.Task[None]]:
+        """Up to the moment when the record is being written."""
+        run = await self.responses.create(OWNER, BODY, lenient=False)
+        self.runs.add(run)
+        await run.open()
+        streaming = asyncio.ensure_future(run.stream(self.send))  # noqa: TID251 - a test stops it in the middle
+        await self.store.asked.wait()
+        return run, streaming
+
+    async def seen(self, run: Run) -> dict[str, Any]:
+        seen: dict[str, Any] = json.loads(await self.responses.get(OWNER, run.id))
+        return seen
+
+
+async def test_the_end_is_told_when_the_record_is_there() -> None:
+    stage = Stage()
+    run, streaming = await stage.start()
+
+    before = await stage.seen(run)
+    assert (before["status"], before["usage"], before["output"][0]["content"][0]["text"]) == ("in_progress", None, "Yes.")
+    assert b"response.completed" not in b"".join(stage.sent)
+    with pytest.raises(Conflict):
+        await stage.responses.delete(OWNER, run.id)
+
+    stage.store.let.set()
+    await streaming
+    assert b"response.completed" in stage.sent[-1]
+    assert (await stage.seen(run))["status"] == "completed"
+    assert await stage.responses.delete(OWNER, run.id) == run.id
+
+
+async def test_a_client_that_leaves_while_the_record_is_written_leaves_no_follower_behind() -> None:
+    stage = Stage()
+    run, streaming = await stage.start()
+    followed = await stage.responses.follow(OWNER, run.id, -1)
+    frames = list(await anext(followed))
+
+    streaming.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await streaming
+    async for batch in followed:
+        frames += batch
+    assert b"response.completed" in frames[-1]
+
+
+@pytest.mark.parametrize(("length", "pauses"), [(200_000, 0), (300_000, 3)])
+async def test_others_go_first_between_the_steps_of_a_large_request(length: int, pauses: int) -> None:
+    body = json.dumps({"model": "m", "input": "a" * length, "stream": True}).encode()
+    run = await Stage().responses.create(OWNER, body, lenient=False)
+    opening = run.open()
+    for _ in range(pauses):
+        assert opening.send(None) is None  # a turn of the event loop, and not a wait for anything
+    with pytest.raises(StopIteration):
+        opening.send(None)
