@@ -14,8 +14,8 @@ from app.db.tables import REVISION
 from app.db.writer import DatabaseUnavailable
 from app.engine.accounts.access import NewKey, create_key
 from app.settings import ConfigurationError, Settings
-from app.stores.base import StoreUnavailable
 from app.stores.keys import SqlKeyStore
+from app.stores.ports.errors import StoreUnavailable
 
 _DAY = 86400
 

@@ -23,7 +23,7 @@ from app.documents.base import UnreadableDocument
 from app.offload import confinement
 from app.providers.base import UpstreamError
 from app.settings import ConfigurationError, Settings, Upstream
-from app.tools.base import Missing
+from app.tools.ports.tool import Missing
 
 _LEAST_SQLITE = (3, 35)
 _MOST_SKEW = 60

@@ -15,8 +15,9 @@ from app.engine.files.uploads import UploadedFiles
 from app.engine.files.vector_stores import StorePorts, VectorStores
 from app.engine.runs.supervisor import Runs
 from app.knowledge import chunking
-from app.knowledge.base import Embedder, PassageIndex
 from app.knowledge.blobs import StoredBlobs
+from app.knowledge.ports.embedder import Embedder
+from app.knowledge.ports.passages import PassageIndex
 from app.knowledge.records_attachments import SqlAttachments
 from app.knowledge.records_files import SqlFileRecords
 from app.knowledge.records_jobs import SqlJobs

@@ -46,14 +46,16 @@ from app.eventlog.base import EventLog
 from app.eventlog.measured import MeasuredEventLog
 from app.providers.facts import call_prices
 from app.settings import Settings, load
-from app.stores.base import ResponseStore
 from app.stores.keys import SqlKeyStore
 from app.stores.measured import MeasuredStore
+from app.stores.ports.responses import ResponseStore
 from app.stores.sql import SqlResponseStore
 from app.telemetry.table import table
-from app.tools.base import Containers, Files, Missing, Tool, ToolSpec, Workshop
 from app.tools.code_interpreter import containers_of
 from app.tools.fetch.fetcher import GuardedFetcher
+from app.tools.ports.containers import Containers
+from app.tools.ports.files import Files
+from app.tools.ports.tool import Missing, Tool, ToolSpec, Workshop
 
 _log = logging.getLogger(__name__)
 _GC_YOUNG = 10_000

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from app.db.engine import Database
 from app.db.migrate import upgrade_apart
-from app.knowledge.base import Passage, PassageIndex, Search, Vectors
 from app.knowledge.index_postgres import PostgresIndex
 from app.knowledge.index_sqlite import SqliteIndex
+from app.knowledge.ports.passages import Passage, PassageIndex, Search, Vectors
 from tests.support.services import Postgres
 
 PASSAGES = 100_000

@@ -18,10 +18,10 @@ import msgspec
 
 from app.db.engine import Database
 from app.db.migrate import upgrade_apart
-from app.knowledge.base import Hit, Passage, PassageIndex, Search, Vectors
 from app.knowledge.chunking import passages
 from app.knowledge.embed_local import MODELS, LocalEmbedder
 from app.knowledge.index_sqlite import SqliteIndex
+from app.knowledge.ports.passages import Hit, Passage, PassageIndex, Search, Vectors
 from app.offload.protocol import Limits
 from app.offload.workers import Workers
 from benchmarks.embedding import cost

@@ -18,9 +18,9 @@ from app.engine.metrics import Metrics
 from app.engine.responses import Responses
 from app.engine.upstreams.routing import Router
 from app.protocol.wire.errors import InvalidRequest
-from app.stores.base import ResponseStore
+from app.stores.ports.responses import ResponseStore
 from app.telemetry.request import current
-from app.tools.base import Containers
+from app.tools.ports.containers import Containers
 
 ID = r"^[A-Za-z0-9_-]{1,128}$"
 """The form of every id, whoever made it; nothing else becomes part of a path, a query or a URL."""

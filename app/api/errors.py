@@ -16,9 +16,9 @@ from starlette.responses import Response
 
 from app.api import unserved
 from app.engine.upstreams import failures
-from app.knowledge.base import KnowledgeUnavailable
+from app.knowledge.ports.errors import KnowledgeUnavailable
 from app.protocol.wire.errors import ApiError, InvalidRequest, MethodNotAllowed, PayloadTooLarge, Unavailable, UnsupportedEncoding
-from app.stores.base import StoreUnavailable
+from app.stores.ports.errors import StoreUnavailable
 from app.telemetry.request import current
 
 _log = logging.getLogger(__name__)

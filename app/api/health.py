@@ -13,7 +13,7 @@ from app.api.dependencies import Services, Wired
 from app.api.openapi import UNREADY, Health
 from app.engine.upstreams import failures
 from app.protocol.wire.errors import ApiError
-from app.stores.base import StoreUnavailable
+from app.stores.ports.errors import StoreUnavailable
 
 _log = logging.getLogger(__name__)
 router = APIRouter(tags=["Operations"])

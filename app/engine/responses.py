@@ -22,7 +22,7 @@ from app.protocol.wire.errors import Conflict, InvalidRequest, NotFound
 from app.protocol.wire.response import encode
 from app.providers.base import JsonSchema
 from app.settings import Limits
-from app.stores.base import AncestorDeleted, Turn
+from app.stores.ports.responses import AncestorDeleted, Turn
 
 _log = logging.getLogger(__name__)
 

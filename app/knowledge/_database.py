@@ -10,7 +10,7 @@ from sqlalchemy import Column, RowMapping, Select
 
 from app.db.engine import Database
 from app.db.writer import DatabaseUnavailable, RowRefused
-from app.knowledge.base import KnowledgeUnavailable
+from app.knowledge.ports.errors import KnowledgeUnavailable
 from app.protocol.wire.paging import Page
 
 

@@ -15,7 +15,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.knowledge.base import KnowledgeUnavailable, Staged
+from app.knowledge.ports.blobs import Staged
+from app.knowledge.ports.errors import KnowledgeUnavailable
 
 if TYPE_CHECKING:  # the library takes memory: it is imported where it is used
     from obstore import GetResult

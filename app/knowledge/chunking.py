@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
-from app.knowledge.base import Passage
+from app.knowledge.ports.passages import Passage
 from app.knowledge.words import DENSE
 from app.offload.protocol import Limits
 from app.offload.workers import Workers

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from app.knowledge.base import EmbeddingFailed, Vectors
+from app.knowledge.ports.embedder import EmbeddingFailed
+from app.knowledge.ports.passages import Vectors
 
 if TYPE_CHECKING:
     import httpx

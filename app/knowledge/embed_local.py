@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 import msgspec
 
-from app.knowledge.base import EmbeddingFailed, Vectors
+from app.knowledge.ports.embedder import EmbeddingFailed
+from app.knowledge.ports.passages import Vectors
 from app.offload.protocol import Limits
 from app.offload.workers import OffloadFailed, Workers
 

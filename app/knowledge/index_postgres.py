@@ -18,8 +18,8 @@ from app.db import searching
 from app.db.engine import Database
 from app.db.tables import passage_files, passages
 from app.knowledge._database import fetch
-from app.knowledge.base import Search, Vectors
 from app.knowledge.passages import FLOAT, POSITION_BITS, Scope, SqlPassages, Version, belongs
+from app.knowledge.ports.passages import Search, Vectors
 from app.knowledge.words import is_beginning
 from app.protocol.wire.errors import Unavailable
 

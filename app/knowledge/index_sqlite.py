@@ -15,8 +15,8 @@ from app.db.searching import POSITION_BITS, SEGMENT
 from app.db.tables import passage_files, passages
 from app.knowledge import matrix
 from app.knowledge._database import fetch
-from app.knowledge.base import Search, Vectors
 from app.knowledge.passages import Scope, SqlPassages, Version, belongs, marked, words_apart
+from app.knowledge.ports.passages import Search, Vectors
 from app.knowledge.words import is_beginning
 
 _HALF = 2

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from app.knowledge.base import LastError
+from app.knowledge.ports.stores import LastError
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,7 +19,8 @@ from app.db.engine import Database
 from app.db.searching import POSITION_BITS, SEGMENT
 from app.db.tables import passage_files, passage_stores, passages
 from app.knowledge._database import database_errors, fetch
-from app.knowledge.base import Attributes, Hit, KnowledgeUnavailable, Passage, Search, Vectors
+from app.knowledge.ports.errors import KnowledgeUnavailable
+from app.knowledge.ports.passages import Attributes, Hit, Passage, Search, Vectors
 from app.knowledge.ranking import choose, fuse
 from app.knowledge.relevance import FITTING, SCALES, Relevance
 from app.knowledge.words import asked, words_of_all

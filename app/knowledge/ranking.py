@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from app.knowledge.base import Hit
+from app.knowledge.ports.passages import Hit
 
 _DAMPING = 60
 """The paper's constant: how little the first places differ."""

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.db.engine import Database
 from app.db.tables import file_batches, files, vector_store_files, vector_stores
 from app.knowledge._database import database_errors, fetch, in_order, is_backwards
-from app.knowledge.base import Attachment, BatchRecord, IngestionStatus, StoreTotals
+from app.knowledge.ports.stores import Attachment, BatchRecord, IngestionStatus, StoreTotals
 from app.knowledge.records_stores import totals
 from app.protocol.wire.paging import Page
 

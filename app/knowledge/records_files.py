@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.db.engine import Database
 from app.db.tables import files, vector_store_files
 from app.knowledge._database import cut, database_errors, fetch, in_order
-from app.knowledge.base import FileRecord
+from app.knowledge.ports.files import FileRecord
 from app.protocol.wire.paging import Page
 
 _UNPUBLISHED_SECONDS = 3600

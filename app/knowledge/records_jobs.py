@@ -13,8 +13,8 @@ from sqlalchemy import bindparam, delete, func, select, tuple_, update
 from app.db.engine import Database
 from app.db.tables import vector_store_files
 from app.knowledge._database import database_errors, fetch
-from app.knowledge.base import LastError
 from app.knowledge.jobs import Job
+from app.knowledge.ports.stores import LastError
 
 _a = vector_store_files.c
 _KINDS: Mapping[str, Literal["ingest", "empty", "remove"]] = {"in_progress": "ingest", "cancelled": "empty", "removed": "remove"}

@@ -9,7 +9,7 @@ from sqlalchemy import RowMapping, bindparam, delete, exists, func, insert, or_,
 from app.db.engine import Database
 from app.db.tables import vector_store_files, vector_stores
 from app.knowledge._database import cut, database_errors, fetch, in_order
-from app.knowledge.base import StoreRecord, StoreTotals
+from app.knowledge.ports.stores import StoreRecord, StoreTotals
 from app.protocol.wire.paging import Page
 
 _DAY = 86_400

@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from app.db.engine import Database
 from app.db.tables import api_keys, projects, secrets
-from app.stores.base import ApiKey
+from app.stores.ports.keys import ApiKey
 from app.stores.sql import store_errors
 
 _k = api_keys.c

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from app.protocol.wire import stored_input
-from app.stores.base import Turn
+from app.stores.ports.responses import Turn
 
 
 class _Answer(msgspec.Struct):

@@ -6,7 +6,8 @@ import time
 from collections.abc import Awaitable, Sequence
 from typing import Protocol, TypeVar
 
-from app.stores.base import ResponseRecord, ResponseStore, StoreUnavailable, Turn
+from app.stores.ports.errors import StoreUnavailable
+from app.stores.ports.responses import ResponseRecord, ResponseStore, Turn
 
 _T = TypeVar("_T")
 

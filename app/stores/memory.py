@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from app.stores.base import AncestorDeleted, RecordRefused, ResponseRecord, Turn
 from app.stores.lineage import concatenate, items_of, merged, purged_above
+from app.stores.ports.responses import AncestorDeleted, RecordRefused, ResponseRecord, Turn
 
 
 class MemoryResponseStore:

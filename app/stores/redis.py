@@ -16,7 +16,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from app.stores.base import ResponseRecord, ResponseStore, Turn
+from app.stores.ports.responses import ResponseRecord, ResponseStore, Turn
 
 CONNECT_SECONDS = 1.0
 """To get a connection: many are opened at once at the start, when the process has most to do."""

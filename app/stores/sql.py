@@ -13,8 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.db.engine import Database
 from app.db.tables import event_batches, foreign_items, responses
 from app.db.writer import DatabaseUnavailable, RowRefused
-from app.stores.base import AncestorDeleted, RecordRefused, ResponseRecord, StoreUnavailable, Turn
 from app.stores.lineage import concatenate, items_of, merged, purged_above
+from app.stores.ports.errors import StoreUnavailable
+from app.stores.ports.responses import AncestorDeleted, RecordRefused, ResponseRecord, Turn
 
 # An id beyond this does not fit Postgres' index and is not worth one; such an item just cannot be referred to.
 _MAX_ITEM_ID = 512

@@ -17,11 +17,10 @@ from app.protocol.wire.hosted import CodeInterpreterCall, HostedCall, HostedItem
 from app.protocol.wire.requests import parse_entry
 from app.settings import Settings
 from app.tools._once import Once
-from app.tools.base import (
+from app.tools.ports.containers import Containers, NewContainer
+from app.tools.ports.tool import (
     ContainerFile,
-    Containers,
     Missing,
-    NewContainer,
     Tool,
     ToolContext,
     ToolFailure,

@@ -17,19 +17,8 @@ from app.protocol.wire.errors import ApiError, InvalidRequest
 from app.protocol.wire.filters import parse_filter
 from app.protocol.wire.hosted import FileResult, FileSearchCall, HostedCall, HostedItem
 from app.protocol.wire.requests import Json, given, parse_entry
-from app.tools.base import (
-    FileCitation,
-    FileHit,
-    FileQuery,
-    Files,
-    Missing,
-    ToolContext,
-    ToolFailure,
-    ToolOutcome,
-    ToolRequest,
-    ToolSpec,
-    Workshop,
-)
+from app.tools.ports.files import FileHit, FileQuery, Files
+from app.tools.ports.tool import FileCitation, Missing, ToolContext, ToolFailure, ToolOutcome, ToolRequest, ToolSpec, Workshop
 
 _FUNCTION = "knowledge_search"
 """Not `file_search`: DashScope takes a function of that name for its own tool."""
@@ -109,7 +98,7 @@ class _Echo(msgspec.Struct, frozen=True):
 
 
 class _FileSearch:
-    """Implements `app.tools.base.Tool`."""
+    """Implements `app.tools.ports.tool.Tool`."""
 
     def __init__(self, files: Files, *, size: int) -> None:
         self._files = files
@@ -148,7 +137,7 @@ class _FileSearch:
 
 
 class _Session:
-    """Implements `app.tools.base.ToolSession`."""
+    """Implements `app.tools.ports.tool.ToolSession`."""
 
     functions: Sequence[FunctionTool] = _FUNCTIONS
     announcements: Sequence[HostedItem] = ()

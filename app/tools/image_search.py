@@ -15,18 +15,6 @@ import msgspec
 
 from app.protocol.messages import FunctionTool, ImagePart
 from app.protocol.wire.hosted import HostedCall, HostedItem, ImageSearchCall
-from app.tools.base import (
-    Fetcher,
-    FetchRefused,
-    Missing,
-    ToolContext,
-    ToolFailure,
-    ToolOutcome,
-    ToolRequest,
-    ToolSpec,
-    Workshop,
-    check_entry,
-)
 from app.tools.fetch.addresses import AddressGuard
 from app.tools.images import by_words
 from app.tools.images.base import FoundImage, ImageQuery, Sample, image_providers, lens_providers, presentable
@@ -34,6 +22,8 @@ from app.tools.images.likeness import compare, cut_out, load
 from app.tools.images.links import working
 from app.tools.images.pictures import WHOLE, Box
 from app.tools.images.showing import HOW_TO_SHOW, as_arguments, as_list, as_output, shown
+from app.tools.ports.fetcher import Fetcher, FetchRefused
+from app.tools.ports.tool import Missing, ToolContext, ToolFailure, ToolOutcome, ToolRequest, ToolSpec, Workshop, check_entry
 from app.tools.search.base import Providers, SearchFailed
 
 _TYPE = "image_search"

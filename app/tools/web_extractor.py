@@ -17,9 +17,10 @@ from app.documents.base import UnreadableDocument
 from app.fairness import Busy
 from app.protocol.messages import FunctionTool
 from app.protocol.wire.hosted import HostedCall, HostedItem, WebExtractorCall
-from app.tools.base import (
-    Fetcher,
-    FetchRefused,
+from app.tools.fetch import page_text
+from app.tools.fetch.cache import Recent
+from app.tools.ports.fetcher import Fetcher, FetchRefused
+from app.tools.ports.tool import (
     ToolContext,
     ToolFailure,
     ToolOutcome,
@@ -30,8 +31,6 @@ from app.tools.base import (
     Workshop,
     check_entry,
 )
-from app.tools.fetch import page_text
-from app.tools.fetch.cache import Recent
 
 _ENTRY = msgspec.Raw(b'{"type":"web_extractor"}')
 _MOST_URLS = 5

@@ -15,10 +15,11 @@ from app.discovery import constants
 from app.documents.base import UnreadableDocument
 from app.fairness import Busy
 from app.protocol.messages import FunctionTool
-from app.protocol.wire.hosted import HostedCall, OpenPageAction, SearchAction, UrlSource, WebSearchCall
-from app.tools.base import (
-    FetchRefused,
-    HostedItem,
+from app.protocol.wire.hosted import HostedCall, HostedItem, OpenPageAction, SearchAction, UrlSource, WebSearchCall
+from app.tools.fetch import page_text
+from app.tools.fetch.cache import Recent
+from app.tools.ports.fetcher import FetchRefused
+from app.tools.ports.tool import (
     Missing,
     Tool,
     ToolContext,
@@ -30,8 +31,6 @@ from app.tools.base import (
     UrlCitation,
     Workshop,
 )
-from app.tools.fetch import page_text
-from app.tools.fetch.cache import Recent
 from app.tools.search.base import Providers, Query, Result, SearchFailed, WebProvider
 from app.tools.search.options import Options, parse_options
 from app.tools.search.results import is_allowed, merged, shortened, tidied
@@ -54,7 +53,7 @@ _SCRIPTS = (("ja", re.compile("[\u3040-\u30ff]")), ("ko", re.compile("[\uac00-\u
 
 
 class _WebSearch:
-    """Implements `app.tools.base.Tool`."""
+    """Implements `app.tools.ports.tool.Tool`."""
 
     def __init__(self, workshop: Workshop, providers: Providers[Query, Result]) -> None:
         self.fetcher = workshop.fetcher
@@ -90,7 +89,7 @@ class _WebSearch:
 
 
 class _Session:
-    """Implements `app.tools.base.ToolSession`."""
+    """Implements `app.tools.ports.tool.ToolSession`."""
 
     def __init__(self, tool: _WebSearch, options: Options, context: ToolContext) -> None:
         self._tool = tool

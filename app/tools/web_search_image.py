@@ -11,11 +11,12 @@ import msgspec
 
 from app.protocol.messages import FunctionTool
 from app.protocol.wire.hosted import HostedCall, HostedItem, WebSearchImageCall
-from app.tools.base import Fetcher, Missing, ToolContext, ToolFailure, ToolOutcome, ToolRequest, ToolSpec, Workshop, check_entry
 from app.tools.images import by_words
 from app.tools.images.base import MOST, FoundImage, ImageQuery, image_providers
 from app.tools.images.links import SPARE, working
 from app.tools.images.showing import HOW_TO_SHOW, as_arguments, as_list, as_output, shown
+from app.tools.ports.fetcher import Fetcher
+from app.tools.ports.tool import Missing, ToolContext, ToolFailure, ToolOutcome, ToolRequest, ToolSpec, Workshop, check_entry
 from app.tools.search.base import Providers
 
 _TYPE = "web_search_image"

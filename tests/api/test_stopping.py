@@ -14,7 +14,7 @@ from app.engine.accounts.access import Access
 from app.engine.metrics import Metrics
 from app.engine.responses import Responses
 from app.engine.runs.supervisor import Runs
-from app.stores.base import KeyStore
+from app.stores.ports.keys import KeyStore
 from app.telemetry.request import RequestSummary, current
 from app.telemetry.table import table
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from app import discovery
-from app.tools.base import ToolSpec
+from app.tools.ports.tool import ToolSpec
 from tests.docs import examples
 
 

@@ -29,7 +29,8 @@ from app.protocol.wire.tokens import TokenUsage
 from app.providers.base import Capabilities, ModelCall
 from app.settings import Limits, ToolSettings
 from app.stores.memory import MemoryResponseStore
-from app.tools.base import Missing, Tool, ToolContext, ToolOutcome, ToolRequest, ToolSpec, mcp_function
+from app.tools.ports.mcp_names import mcp_function
+from app.tools.ports.tool import Missing, Tool, ToolContext, ToolOutcome, ToolRequest, ToolSpec
 from tests.engine.scripted import VALIDATOR, ScriptedProvider, Turn, no_media
 from tests.support.judge import Judged, judge
 

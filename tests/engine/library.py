@@ -16,8 +16,10 @@ from app.engine.files.store_files import StoreFiles
 from app.engine.files.uploads import NewFile, UploadedFiles
 from app.engine.files.vector_stores import StorePorts, VectorStores
 from app.fairness import Busy
-from app.knowledge.base import Attributes, EmbeddingFailed, FileRecord, Hit, Passage, Search, Vectors
 from app.knowledge.blobs import StoredBlobs
+from app.knowledge.ports.embedder import EmbeddingFailed
+from app.knowledge.ports.files import FileRecord
+from app.knowledge.ports.passages import Attributes, Hit, Passage, Search, Vectors
 from app.knowledge.records_attachments import SqlAttachments
 from app.knowledge.records_files import SqlFileRecords
 from app.knowledge.records_jobs import SqlJobs

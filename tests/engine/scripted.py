@@ -16,7 +16,7 @@ from app.protocol.deltas import Delta
 from app.protocol.messages import Assistant, Message
 from app.providers.base import Capabilities, ModelCall, UpstreamError, UpstreamModel
 from app.settings import Limits
-from app.tools.base import FetchRefused, Page
+from app.tools.ports.fetcher import FetchRefused, Page
 
 VALIDATOR = Validator()
 NO_TOOLS = Catalog((), {}, {})

@@ -7,9 +7,9 @@ from array import array
 from collections.abc import AsyncIterator, Sequence
 
 from app.db.engine import Database
-from app.knowledge.base import Attributes, Hit, Passage, PassageIndex, Search, Vectors
 from app.knowledge.index_postgres import PostgresIndex
 from app.knowledge.index_sqlite import SqliteIndex
+from app.knowledge.ports.passages import Attributes, Hit, Passage, PassageIndex, Search, Vectors
 from app.protocol.wire.filters import Filter
 
 MODEL = "test-model"

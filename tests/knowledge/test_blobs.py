@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from app.knowledge.base import KnowledgeUnavailable
 from app.knowledge.blobs import StoredBlobs
+from app.knowledge.ports.errors import KnowledgeUnavailable
 from tests.support.s3 import KEY_ID, SECRET, S3Server, serving_s3
 
 MIB = 1024 * 1024

@@ -12,9 +12,10 @@ from typing import Any, get_args
 
 import pytest
 
-from app.knowledge.base import EmbeddingFailed, Vectors
 from app.knowledge.embed_http import HttpEmbedder
 from app.knowledge.embed_local import MODELS, LocalEmbedder
+from app.knowledge.ports.embedder import EmbeddingFailed
+from app.knowledge.ports.passages import Vectors
 from app.knowledge.relevance import SCALES
 from app.settings import BuiltInEmbedding
 

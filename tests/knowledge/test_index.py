@@ -12,7 +12,7 @@ from sqlalchemy import text as sql
 
 from app.db.engine import Database
 from app.db.tables import passages as passages_table
-from app.knowledge.base import Passage, PassageIndex, Vectors
+from app.knowledge.ports.passages import Passage, PassageIndex, Vectors
 from app.protocol.wire.errors import InvalidRequest
 from app.protocol.wire.filters import parse_filter
 from tests.knowledge.indexes import add, find, index_of, vectors

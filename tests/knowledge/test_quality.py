@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Sequence
 import pytest_asyncio
 
 from app.db.engine import Database
-from app.knowledge.base import Hit, Passage, PassageIndex, Search, Vectors
 from app.knowledge.chunking import passages
 from app.knowledge.embed_local import LocalEmbedder
+from app.knowledge.ports.passages import Hit, Passage, PassageIndex, Search, Vectors
 from app.knowledge.relevance import FITTING
 from tests.knowledge.indexes import index_of
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import uuid4
 
-from app.stores.base import ResponseRecord
+from app.stores.ports.responses import ResponseRecord
 
 PROJECT = "project-a"
 LIFE = 1000

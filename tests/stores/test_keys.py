@@ -8,8 +8,9 @@ from hashlib import sha256
 import pytest
 
 from app.db.engine import Database
-from app.stores.base import ApiKey, RecordRefused
 from app.stores.keys import SqlKeyStore
+from app.stores.ports.keys import ApiKey
+from app.stores.ports.responses import RecordRefused
 
 
 @pytest.fixture

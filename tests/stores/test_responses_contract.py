@@ -10,8 +10,8 @@ import pytest
 
 from app.db.engine import Database
 from app.protocol.wire.ids import item_id
-from app.stores.base import AncestorDeleted, RecordRefused, ResponseRecord, ResponseStore, Turn
 from app.stores.memory import MemoryResponseStore
+from app.stores.ports.responses import AncestorDeleted, RecordRefused, ResponseRecord, ResponseStore, Turn
 from app.stores.redis import RedisCachedStore
 from app.stores.sql import SqlResponseStore
 from tests.stores.records import LIFE, PROJECT, turn

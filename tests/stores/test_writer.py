@@ -13,7 +13,8 @@ from sqlalchemy import func, select, text
 from app.db.engine import Database
 from app.db.migrate import upgrade_apart
 from app.db.tables import responses
-from app.stores.base import RecordRefused, StoreUnavailable
+from app.stores.ports.errors import StoreUnavailable
+from app.stores.ports.responses import RecordRefused
 from app.stores.sql import SqlResponseStore
 from tests.stores.records import LIFE, PROJECT, turn
 from tests.support.services import Postgres

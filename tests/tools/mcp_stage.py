@@ -11,8 +11,8 @@ import msgspec
 from app.protocol.messages import ImagePart
 from app.protocol.wire.hosted import HostedCall, McpCall, McpListTools
 from app.settings import Settings
-from app.tools.base import Source, ToolContext, ToolFailure, ToolOutcome, ToolSession
 from app.tools.mcp.tool import RemoteServers
+from app.tools.ports.tool import Source, ToolContext, ToolFailure, ToolOutcome, ToolSession
 
 LOOPBACK = Settings(fetch_allow=("127.0.0.1",))
 

@@ -17,21 +17,11 @@ from app.protocol.messages import ImagePart
 from app.protocol.wire.errors import InvalidRequest, NotFound, RateLimited, Unavailable
 from app.protocol.wire.hosted import CodeInterpreterCall, HostedCall, Logs, PlotImage
 from app.settings import Settings
-from app.tools.base import (
-    Container,
-    ContainerFile,
-    FileContent,
-    FileHit,
-    FileQuery,
-    Missing,
-    NewContainer,
-    Source,
-    ToolContext,
-    ToolFailure,
-    Workshop,
-)
 from app.tools.code_interpreter import TOOL, CodeInterpreter
 from app.tools.fetch.fetcher import GuardedFetcher
+from app.tools.ports.containers import Container, NewContainer
+from app.tools.ports.files import FileContent, FileHit, FileQuery
+from app.tools.ports.tool import ContainerFile, Missing, Source, ToolContext, ToolFailure, Workshop
 from app.tools.sandbox.client import SandboxBusy
 from sandbox.protocol import Confinement, SessionInfo
 from tests.sandbox.running import descendants, until_gone

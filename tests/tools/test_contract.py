@@ -18,8 +18,9 @@ from app.protocol.stream.phases import SPECS
 from app.protocol.wire.errors import InvalidRequest
 from app.protocol.wire.hosted import HostedCall
 from app.settings import Settings
-from app.tools.base import FileContent, FileHit, FileQuery, Missing, Tool, ToolRequest, ToolSession, ToolSpec, Workshop
 from app.tools.fetch.fetcher import GuardedFetcher
+from app.tools.ports.files import FileContent, FileHit, FileQuery
+from app.tools.ports.tool import Missing, Tool, ToolRequest, ToolSession, ToolSpec, Workshop
 from tests.support.mcp_server import serving_mcp
 from tests.tools.mcp_stage import context
 

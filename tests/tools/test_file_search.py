@@ -13,22 +13,10 @@ from app.protocol.messages import ImagePart
 from app.protocol.wire.errors import InvalidRequest, NotFound
 from app.protocol.wire.hosted import FileSearchCall, HostedCall
 from app.settings import Limits, Settings
-from app.tools.base import (
-    FileCitation,
-    FileContent,
-    FileHit,
-    FileQuery,
-    Missing,
-    Source,
-    Tool,
-    ToolContext,
-    ToolFailure,
-    ToolRequest,
-    ToolSession,
-    Workshop,
-)
 from app.tools.fetch.fetcher import GuardedFetcher
 from app.tools.file_search import TOOL
+from app.tools.ports.files import FileContent, FileHit, FileQuery
+from app.tools.ports.tool import FileCitation, Missing, Source, Tool, ToolContext, ToolFailure, ToolRequest, ToolSession, Workshop
 
 HITS = (
     FileHit("file-1", "pump.md", 0.9, "Open the valve.", {"year": 2024}),

@@ -15,10 +15,10 @@ from PIL import Image
 
 from app.protocol.wire.errors import InvalidRequest
 from app.protocol.wire.hosted import HostedCall, ImageSearchCall
-from app.tools.base import Missing, ToolFailure, ToolOutcome, ToolSpec, UrlCitation, Workshop
 from app.tools.fetch.addresses import AddressGuard
 from app.tools.image_search import TOOL, Engines, ImageSearch
 from app.tools.images.base import image_providers, lens_providers
+from app.tools.ports.tool import Missing, ToolFailure, ToolOutcome, ToolSpec, UrlCitation, Workshop
 from tests.support.site import Answer, Site, serving_site
 from tests.tools.images.stage import Stage, bomb, encoded, png, results, scene, searxng, settings
 

@@ -15,8 +15,8 @@ from app.protocol.messages import ImagePart
 from app.protocol.wire.errors import InvalidRequest
 from app.protocol.wire.hosted import HostedCall, WebExtractorCall
 from app.settings import Limits, Settings
-from app.tools.base import Source, Tool, ToolContext, ToolFailure, ToolOutcome, ToolSpec, UrlCitation, Workshop
 from app.tools.fetch.fetcher import GuardedFetcher
+from app.tools.ports.tool import Source, Tool, ToolContext, ToolFailure, ToolOutcome, ToolSpec, UrlCitation, Workshop
 from app.tools.web_extractor import TOOL
 from tests.support.site import Answer, Site, serving_site
 

@@ -10,8 +10,8 @@ import pytest
 from app.protocol.wire.errors import InvalidRequest
 from app.protocol.wire.hosted import OpenPageAction, SearchAction, UrlSource, WebSearchCall
 from app.settings import Settings
-from app.tools.base import Missing, Tool, ToolFailure, UrlCitation, Workshop
 from app.tools.fetch.fetcher import GuardedFetcher
+from app.tools.ports.tool import Missing, Tool, ToolFailure, UrlCitation, Workshop
 from app.tools.web_search import TOOL
 from tests.support.site import Answer, Site, Visit, serving_site
 from tests.tools.search.sessions import Sources, action_of, build, call_of, found, open_session, query_of, urls_of

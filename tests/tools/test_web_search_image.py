@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from app.protocol.wire.errors import InvalidRequest
 from app.protocol.wire.hosted import HostedCall, WebSearchImageCall
 from app.settings import Settings
-from app.tools.base import Missing, ToolFailure, UrlCitation
 from app.tools.images.base import FoundImage, presentable
 from app.tools.images.links import working
+from app.tools.ports.tool import Missing, ToolFailure, UrlCitation
 from app.tools.web_search_image import TOOL
 from tests.support.site import Answer, Site, Visit, serving_site
 from tests.tools.images.stage import Stage, encoded, png, results, scene, searxng, settings

@@ -14,10 +14,10 @@ from starlette.responses import StreamingResponse
 
 from app.api.bodies import CheckedRoute
 from app.api.dependencies import ID, Principal, Wired
-from app.api.uploads import UploadForm, attachment
 from app.api.openapi import content, failures
+from app.api.uploads import UploadForm, attachment
 from app.protocol.wire.errors import InvalidRequest, NotFound, PayloadTooLarge
-from app.tools.base import Container, ContainerEntry, Containers, NewContainer
+from app.tools.ports.containers import Container, ContainerEntry, Containers, NewContainer
 
 router = APIRouter(tags=["Containers"], responses=failures(404, 409, 413, 415, 502, 504), route_class=CheckedRoute)
 

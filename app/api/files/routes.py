@@ -14,10 +14,11 @@ from starlette.responses import StreamingResponse
 
 from app.api.bodies import CheckedRoute
 from app.api.dependencies import ID, Known, Principal
-from app.api.uploads import UploadForm, attachment
 from app.api.openapi import content, failures
+from app.api.uploads import UploadForm, attachment
 from app.engine.files.uploads import NewFile
-from app.knowledge.base import FileRecord, Staged
+from app.knowledge.ports.blobs import Staged
+from app.knowledge.ports.files import FileRecord
 from app.protocol.wire.errors import InvalidRequest, PayloadTooLarge
 from app.protocol.wire.paging import Page
 

@@ -24,7 +24,7 @@ from app.engine.runs.supervisor import Runs
 from app.engine.upstreams import failures
 from app.protocol.wire.errors import ApiError, InvalidRequest, PayloadTooLarge
 from app.protocol.wire.sse import DONE
-from app.stores.base import StoreUnavailable
+from app.stores.ports.errors import StoreUnavailable
 from app.telemetry.request import current
 
 _log = logging.getLogger(__name__)

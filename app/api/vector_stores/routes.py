@@ -14,7 +14,7 @@ from app.api.vector_stores import shapes
 from app.api.vector_stores.shapes import chunking, shown_batch, shown_file, shown_hit, shown_store
 from app.engine.files.vector_stores import NewStore, StoreChange
 from app.protocol.wire.errors import InvalidRequest
-from app.tools.base import FileQuery
+from app.tools.ports.files import FileQuery
 
 _ERRORS = failures(404, 413, 415, 502, 504)
 router = APIRouter(prefix="/v1/vector_stores", tags=["Vector stores"], responses=_ERRORS, route_class=CheckedRoute)

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from app.api.dependencies import ID
 from app.engine.files.store_files import Batch, Chunking, NewStoreFile
 from app.engine.files.vector_stores import Store
-from app.knowledge.base import Attachment, StoreTotals
+from app.knowledge.ports.stores import Attachment, StoreTotals
 from app.protocol.wire.paging import Page
-from app.tools.base import FileHit
+from app.tools.ports.files import FileHit
 
 _BATCH_FILES = 2000
 _STORE_FILES = 500

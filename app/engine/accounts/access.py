@@ -10,7 +10,7 @@ from hashlib import sha256
 import msgspec
 
 from app.protocol.wire.errors import Unauthorized
-from app.stores.base import ApiKey, KeyStore
+from app.stores.ports.keys import ApiKey, KeyStore
 
 _REMEMBERED_SECONDS = 5.0
 """How long a key is believed without asking the database: the longest a revoked one still works."""

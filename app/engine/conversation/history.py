@@ -23,7 +23,7 @@ from app.protocol.wire import ids, stored_input
 from app.protocol.wire.errors import InvalidRequest
 from app.protocol.wire.requests import parse_item
 from app.providers.base import Capabilities
-from app.stores.base import AncestorDeleted, ResponseRecord, ResponseStore, Turn
+from app.stores.ports.responses import AncestorDeleted, ResponseRecord, ResponseStore, Turn
 
 _JOIN = b","
 _DELETIONS_KEPT = 10_000

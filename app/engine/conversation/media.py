@@ -27,7 +27,8 @@ from app.protocol.wire.errors import ApiError, InvalidRequest, NotFound, RateLim
 from app.protocol.wire.requests import Part as ItemPart
 from app.providers.base import Capabilities
 from app.settings import Limits
-from app.tools.base import Fetcher, FetchRefused, Files
+from app.tools.ports.fetcher import Fetcher, FetchRefused
+from app.tools.ports.files import Files
 
 _FETCH_SECONDS = 30.0
 _IMAGE_BYTES = 15 * 1024 * 1024

@@ -11,7 +11,7 @@ from app.engine.conversation.items import Item
 from app.engine.conversation.transcript import Transcript
 from app.protocol.wire import ids, stored_input
 from app.protocol.wire.requests import InputItem, parse_item
-from app.stores.base import Turn
+from app.stores.ports.responses import Turn
 
 
 class _Output(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ import msgspec
 
 from app.protocol.recovery.arguments import sendable
 from app.protocol.recovery.names import sendable_name
-from app.tools.base import mcp_function
+from app.tools.ports.mcp_names import mcp_function
 
 Fields = dict[str, Any]
 

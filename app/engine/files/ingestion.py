@@ -19,21 +19,13 @@ import msgspec
 
 from app.documents.base import UnreadableDocument, note
 from app.fairness import Busy, Turns
-from app.knowledge.base import (
-    Attributes,
-    Blobs,
-    Embedder,
-    EmbeddingFailed,
-    FileRecord,
-    FileRecords,
-    KnowledgeUnavailable,
-    LastError,
-    Passage,
-    PassageIndex,
-    Split,
-    Vectors,
-)
 from app.knowledge.jobs import Job, Jobs
+from app.knowledge.ports.blobs import Blobs
+from app.knowledge.ports.embedder import Embedder, EmbeddingFailed
+from app.knowledge.ports.errors import KnowledgeUnavailable
+from app.knowledge.ports.files import FileRecord, FileRecords
+from app.knowledge.ports.passages import Attributes, Passage, PassageIndex, Split, Vectors
+from app.knowledge.ports.stores import LastError
 from app.protocol.wire.errors import ApiError, InvalidRequest
 
 _log = logging.getLogger(__name__)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from app.engine.files.uploads import cut, new_id, no_such_file
-from app.knowledge.base import Attachment, Attachments, Attributes, BatchRecord, IngestionStatus, Passage, PassageIndex, StoreTotals
+from app.knowledge.ports.passages import Attributes, Passage, PassageIndex
+from app.knowledge.ports.stores import Attachment, Attachments, BatchRecord, IngestionStatus, StoreTotals
 from app.protocol.wire.errors import InvalidRequest, NotFound
 from app.protocol.wire.paging import Page
 

@@ -10,11 +10,12 @@ from typing import Literal, TypeVar, cast, get_args
 
 import msgspec
 
-from app.knowledge.base import Blobs, FileRecord, FileRecords, Staged
+from app.knowledge.ports.blobs import Blobs, Staged
+from app.knowledge.ports.files import FileRecord, FileRecords
 from app.protocol.wire.errors import InvalidRequest, NotFound, PayloadTooLarge
 from app.protocol.wire.ids import response_id
 from app.protocol.wire.paging import Page
-from app.tools.base import FileContent
+from app.tools.ports.files import FileContent
 
 T = TypeVar("T")
 Purpose = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]

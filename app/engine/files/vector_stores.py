@@ -11,22 +11,13 @@ import msgspec
 from app.engine.files.store_files import Chunking, StoreFiles, no_such_store
 from app.engine.files.uploads import UploadedFiles, cut, new_id
 from app.fairness import Busy
-from app.knowledge.base import (
-    Attachments,
-    Embedder,
-    EmbeddingFailed,
-    Hit,
-    PassageIndex,
-    Search,
-    StoreRecord,
-    StoreRecords,
-    StoreTotals,
-    Vectors,
-)
+from app.knowledge.ports.embedder import Embedder, EmbeddingFailed
+from app.knowledge.ports.passages import Hit, PassageIndex, Search, Vectors
+from app.knowledge.ports.stores import Attachments, StoreRecord, StoreRecords, StoreTotals
 from app.protocol.wire.errors import NotFound, RateLimited, Unavailable
 from app.protocol.wire.filters import parse_filter
 from app.protocol.wire.paging import Page
-from app.tools.base import FileContent, FileHit, FileQuery
+from app.tools.ports.files import FileContent, FileHit, FileQuery
 
 _DAY = 86_400
 _TOUCH_SECONDS = 60

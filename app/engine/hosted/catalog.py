@@ -11,7 +11,7 @@ import msgspec
 
 from app.protocol.wire.errors import InvalidRequest
 from app.settings import ToolMode, ToolSettings
-from app.tools.base import Missing, Tool, ToolRequest, ToolSpec
+from app.tools.ports.tool import Missing, Tool, ToolRequest, ToolSpec
 
 _PRICES = Path(__file__).with_name("prices.toml")
 _USUAL = ToolSettings()

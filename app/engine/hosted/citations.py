@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from app.engine.hosted.citation_marks import LINK, definitions, marks
 from app.protocol.wire import items
 from app.protocol.wire.items import Annotation
-from app.tools.base import ContainerFile, FileCitation, Source, UrlCitation
+from app.tools.ports.tool import ContainerFile, FileCitation, Source, UrlCitation
 
 _MARKDOWN = re.compile(rf"(?:!\[|\[)[^\[\]\n]{{0,500}}\]{LINK}")
 _LABEL = re.compile(r"\[\^?([^\s\[\]^]{1,40})\]")

@@ -20,7 +20,8 @@ from app.protocol.stream.phases import SPECS, status
 from app.protocol.wire.errors import ApiError, InvalidRequest
 from app.protocol.wire.hosted import HostedCall, HostedItem, McpApprovalRequest, McpCall, McpProtocolError
 from app.settings import Limits
-from app.tools.base import Cite, ToolContext, ToolFailure, ToolOutcome, ToolSession, is_of_mcp_server
+from app.tools.ports.mcp_names import is_of_mcp_server
+from app.tools.ports.tool import Cite, ToolContext, ToolFailure, ToolOutcome, ToolSession
 
 _log = logging.getLogger(__name__)
 _INTERNAL_ERROR = -32603

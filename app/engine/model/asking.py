@@ -16,7 +16,7 @@ from app.protocol.messages import ImagePart, TextPart, User
 from app.protocol.wire.errors import ApiError
 from app.protocol.wire.tokens import TokenUsage
 from app.providers.base import Capabilities, ModelCall, Sampling, Thinking, UpstreamError
-from app.tools.base import ToolFailure
+from app.tools.ports.tool import ToolFailure
 
 _log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from app.protocol.recovery.client_tools import CLIENT_TOOLS, CallTarget
 from app.protocol.wire.errors import InvalidRequest
 from app.protocol.wire.requests import Json, given, parse_entry, unknown_parameter
 from app.providers.base import ForcedCall
-from app.tools.base import mcp_function
+from app.tools.ports.mcp_names import mcp_function
 
 _OF_CLIENT = frozenset({"function", "custom", *CLIENT_TOOLS})
 """Types of tools that the client runs."""

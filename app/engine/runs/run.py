@@ -46,8 +46,9 @@ from app.protocol.wire.response import Response, ResponseError, encode
 from app.protocol.wire.tokens import TokenUsage
 from app.providers.base import UpstreamError
 from app.settings import Limits
-from app.stores.base import RecordRefused, ResponseRecord, ResponseStore, StoreUnavailable, Turn
-from app.tools.base import Cite, ToolContext
+from app.stores.ports.errors import StoreUnavailable
+from app.stores.ports.responses import RecordRefused, ResponseRecord, ResponseStore, Turn
+from app.tools.ports.tool import Cite, ToolContext
 
 _log = logging.getLogger(__name__)
 

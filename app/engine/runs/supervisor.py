@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from app.engine.runs.run import Run
-from app.knowledge.base import KnowledgeUnavailable
+from app.knowledge.ports.errors import KnowledgeUnavailable
 from app.protocol.wire.errors import Unavailable
-from app.stores.base import StoreUnavailable
+from app.stores.ports.errors import StoreUnavailable
 
 _log = logging.getLogger(__name__)
 _QUICK_SECONDS = 0.05

@@ -8,7 +8,7 @@ from app.protocol.recovery.arguments import InvalidArguments
 from app.protocol.wire.errors import ApiError, InvalidRequest, NotFound, RateLimited, Unavailable
 from app.protocol.wire.response import ResponseError
 from app.providers.base import UpstreamError
-from app.stores.base import StoreUnavailable
+from app.stores.ports.errors import StoreUnavailable
 
 _log = logging.getLogger(__name__)
 _BAD_GATEWAY = 502

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-from app.tools.base import FetchRefused
+from app.tools.ports.fetcher import FetchRefused
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """Host and port to addresses; raises OSError. Asked once for a connection."""

@@ -2,7 +2,8 @@
 
 Two doors, one guard:
 
-- `GuardedFetcher` implements `app.tools.base.Fetcher`: a page by GET, redirects followed by hand, size, time, type and robots.txt kept to.
+- `GuardedFetcher` implements `app.tools.ports.fetcher.Fetcher`: a page by GET, redirects followed by hand, size, time, type and
+  robots.txt kept to.
 - `guarded_transport(allow)` and `guarded_client(allow, …)` are for libraries that bring their own protocol. They are httpx2's
   (`httpx2.AsyncBaseTransport`, `httpx2.AsyncClient`), which is the client of the MCP SDK; `functools.partial(guarded_client, allow)`
   is its `httpx_client_factory`. Every connection they make is checked and pinned; what is refused raises FetchRefused.
@@ -16,8 +17,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from app.fairness import Busy, FairQueue
-from app.tools.base import Fetcher, FetchRefused, Page
 from app.tools.fetch.addresses import AddressGuard, Resolve, look_up
+from app.tools.ports.fetcher import Fetcher, FetchRefused, Page
 
 if TYPE_CHECKING:
     import httpx2

@@ -12,7 +12,7 @@ import msgspec
 
 from app.documents import reading
 from app.documents.base import Article, UnreadableDocument
-from app.tools.base import Page
+from app.tools.ports.fetcher import Page
 
 _PAGES = ("text/html", "application/xhtml+xml")
 _LARGE = 1024 * 1024

@@ -14,8 +14,8 @@ from typing import cast
 import httpcore2
 import httpx2
 
-from app.tools.base import FetchRefused
 from app.tools.fetch.addresses import AddressGuard, check_name, check_port
+from app.tools.ports.fetcher import FetchRefused
 
 _ADDRESSES_TRIED = 4
 _SECONDS_PER_ADDRESS = 4.0

@@ -15,12 +15,12 @@ from http import HTTPStatus
 import httpx2
 import msgspec
 
-from app.tools.base import FetchRefused, Page
 from app.tools.fetch import content as _fetch_content
 from app.tools.fetch import robots as _fetch_robots
 from app.tools.fetch.addresses import AddressGuard
 from app.tools.fetch.cache import Recent
 from app.tools.fetch.transport import GuardedTransport, checked_url, port_of
+from app.tools.ports.fetcher import FetchRefused, Page
 
 PRODUCT = "responses-gateway"
 """As robots.txt names it."""

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from itertools import chain, zip_longest
 
-from app.tools.base import ToolFailure
 from app.tools.images.base import MOST, FoundImage, ImageQuery, presentable
+from app.tools.ports.tool import ToolFailure
 from app.tools.search.base import Providers, SearchFailed
 
 _LEAST = 10

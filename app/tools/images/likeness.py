@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 from app.offload.protocol import Limits
 from app.offload.workers import OffloadFailed, Workers
-from app.tools.base import Fetcher, FetchRefused, ToolFailure
 from app.tools.images.base import FoundImage
 from app.tools.images.pictures import Box, Unusable, crop, similarities
+from app.tools.ports.fetcher import Fetcher, FetchRefused
+from app.tools.ports.tool import ToolFailure
 
 _WORKERS = Workers(Limits(seconds=30.0, cpu_seconds=20.0, memory_bytes=2 * 1024**3), places=2, refusal=Unusable)
 _LOAD_SECONDS = 15.0

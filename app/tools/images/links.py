@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 
-from app.tools.base import Fetcher, FetchRefused
 from app.tools.images.base import FoundImage
+from app.tools.ports.fetcher import Fetcher, FetchRefused
 
 SPARE = 20
 """Candidates beyond the wanted ones that are worth asking an engine for, to have something in place of broken ones."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from app.tools.base import Cite, UrlCitation
 from app.tools.images.base import FoundImage
+from app.tools.ports.tool import Cite, UrlCitation
 
 HOW_TO_SHOW = "To show an image to the user, write it into the answer as Markdown: ![title](url)"
 

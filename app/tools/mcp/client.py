@@ -42,12 +42,12 @@ from pydantic import ValidationError
 
 from app.protocol.wire.hosted import McpHttpError
 from app.tools._once import Once
-from app.tools.base import FetchRefused
 from app.tools.mcp.answer import Answer, Listing, McpFailure
 from app.tools.mcp.content import answer
 from app.tools.mcp.entry import Server
 from app.tools.mcp.results import RAW, UnknownVersion, fit
 from app.tools.mcp.transport import HTTP_FAILURE, LARGEST_ANSWER, Door, SessionEnded, TooLarge, TurnedAway
+from app.tools.ports.fetcher import FetchRefused
 
 T = TypeVar("T")
 Agreed = InitializeResult | DiscoverResult

@@ -10,10 +10,10 @@ import msgspec
 
 from app.protocol.messages import FunctionTool
 from app.protocol.wire.hosted import McpTool
-from app.tools.base import mcp_function
 from app.tools.mcp.answer import Listing
 from app.tools.mcp.entry import Credentials, Server
 from app.tools.mcp.schema import as_object
+from app.tools.ports.mcp_names import mcp_function
 
 MOST_TOOLS = 128
 

@@ -17,10 +17,11 @@ import msgspec
 from app.protocol.messages import FunctionTool
 from app.protocol.wire.hosted import HostedCall, HostedItem, McpApprovalRequest, McpCall, McpExecutionError, McpListTools, McpTool
 from app.settings import Settings
-from app.tools.base import ToolContext, ToolOutcome, ToolRequest, ToolSession, ToolSpec, Workshop, is_of_mcp_server
 from app.tools.fetch.fetcher import guarded_transport
 from app.tools.mcp import entry, listing
 from app.tools.mcp.answer import Answer, McpFailure
+from app.tools.ports.mcp_names import is_of_mcp_server
+from app.tools.ports.tool import ToolContext, ToolOutcome, ToolRequest, ToolSession, ToolSpec, Workshop
 
 if TYPE_CHECKING:
     import httpx2

@@ -8,7 +8,8 @@ from contextlib import aclosing, contextmanager
 from typing import Final
 
 from app.protocol.wire.errors import InvalidRequest, NotFound, PayloadTooLarge, RateLimited, Unavailable
-from app.tools.base import Container, ContainerEntry, FileContent, Files, NewContainer
+from app.tools.ports.containers import Container, ContainerEntry, NewContainer
+from app.tools.ports.files import FileContent, Files
 from app.tools.sandbox.client import NotThere, Sandbox, SandboxBusy, SandboxRefused, SandboxUnavailable
 from sandbox.protocol import FileInfo, NewSession, SessionInfo
 

@@ -18,9 +18,10 @@ from app.api.dependencies import Services
 from app.engine.accounts.access import Access
 from app.protocol.wire.errors import NotFound
 from app.settings import Settings
-from app.tools.base import FileContent, FileHit, FileQuery, Workshop
 from app.tools.code_interpreter import TOOL, CodeInterpreter, containers_of
 from app.tools.fetch.fetcher import GuardedFetcher
+from app.tools.ports.files import FileContent, FileHit, FileQuery
+from app.tools.ports.tool import Workshop
 from sandbox.protocol import NewSession
 from tests.support.gateway import ADMIN_KEY
 

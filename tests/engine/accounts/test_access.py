@@ -11,7 +11,7 @@ import pytest
 
 from app.engine.accounts.access import ADMIN, ANYONE, Access, Principal, create_key
 from app.protocol.wire.errors import Unauthorized
-from app.stores.base import ApiKey
+from app.stores.ports.keys import ApiKey
 
 ADMIN_KEY = "sk-admin-0123456789abcdef"
 

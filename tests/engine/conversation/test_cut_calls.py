@@ -18,7 +18,7 @@ from app.engine.conversation.transcript import Transcript
 from app.protocol.deltas import CallArguments, CallOpened, Reasoning, Text, TurnFinished
 from app.protocol.messages import Assistant, Call, Message, ToolResult, User
 from app.protocol.wire.errors import InvalidRequest
-from app.stores.base import Turn
+from app.stores.ports.responses import Turn
 from tests.engine.conversing import USER, Json, after, call, messages, opened, output, refusal, said, transcribe, unseal
 from tests.engine.hosting import USAGE, Engine, calls, read, say
 from tests.engine.scripted import Turn as Script

@@ -20,7 +20,7 @@ from app.protocol.wire.hosted import HOSTED_TYPES, HostedCall
 from app.protocol.wire.requests import InputItem, parse_item
 from app.providers.base import UpstreamError
 from app.stores.lineage import merged
-from app.tools.base import ToolContext, ToolOutcome
+from app.tools.ports.tool import ToolContext, ToolOutcome
 from tests.engine.hosting import Engine, Json, ScriptedTool, asking_tool, calls, read, results, say, texts
 
 ECHO: Json = {"type": "x_echo"}

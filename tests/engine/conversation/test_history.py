@@ -18,8 +18,8 @@ from app.protocol.wire import ids
 from app.protocol.wire.errors import InvalidRequest
 from app.protocol.wire.requests import parse_item
 from app.providers.base import Capabilities
-from app.stores.base import ResponseRecord
 from app.stores.memory import MemoryResponseStore
+from app.stores.ports.responses import ResponseRecord
 from tests.engine.scripted import ScriptedProvider, no_media
 
 Json = dict[str, Any]

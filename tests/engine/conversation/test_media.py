@@ -24,8 +24,8 @@ from app.protocol.wire.errors import InvalidRequest, NotFound, RateLimited
 from app.protocol.wire.requests import parse_item
 from app.providers.base import Capabilities
 from app.settings import Limits
-from app.tools.base import FileContent, FileHit, FileQuery
 from app.tools.fetch.fetcher import GuardedFetcher
+from app.tools.ports.files import FileContent, FileHit, FileQuery
 from tests.documents.making import pdf
 
 TEXT_ONLY = Capabilities(images=False)

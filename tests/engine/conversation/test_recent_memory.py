@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from app.stores.base import Turn
+from app.stores.ports.responses import Turn
 from tests.engine.hosting import Engine, Json, ScriptedTool, calls, results, say
 from tests.engine.scripted import Turn as Script
 

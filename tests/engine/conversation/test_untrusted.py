@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from app.engine.conversation.untrusted import defused, shorten, wrap
 from app.protocol.wire.hosted import HostedCall
-from app.tools.base import ToolContext
+from app.tools.ports.tool import ToolContext
 from tests.engine.hosting import Engine, ScriptedTool, calls, results, say
 
 MARKS = [

@@ -15,10 +15,11 @@ from app.db.tables import vector_store_files
 from app.documents import reading
 from app.engine.files.store_files import Chunking, NewStoreFile
 from app.engine.files.vector_stores import NewStore
-from app.knowledge.base import Attachment, FileRecord
+from app.knowledge.ports.files import FileRecord
+from app.knowledge.ports.stores import Attachment
 from app.offload.protocol import Limits
 from app.offload.workers import Workers
-from app.tools.base import FileQuery
+from app.tools.ports.files import FileQuery
 from tests.engine.library import LEASE, PROJECT, READ_BYTES, Killed, Library, build
 
 

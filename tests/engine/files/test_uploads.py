@@ -9,7 +9,7 @@ import pytest
 
 from app.db.engine import Database
 from app.engine.files.uploads import NewFile, safe_name
-from app.knowledge.base import FileRecord
+from app.knowledge.ports.files import FileRecord
 from app.knowledge.records_files import SqlFileRecords
 from app.protocol.wire.errors import InvalidRequest, NotFound, PayloadTooLarge
 from app.protocol.wire.paging import Page

@@ -10,10 +10,10 @@ import pytest
 from app.db.engine import Database
 from app.engine.files.store_files import Chunking, NewStoreFile
 from app.engine.files.vector_stores import NewStore, StoreChange
-from app.knowledge.base import Attributes
+from app.knowledge.ports.passages import Attributes
 from app.protocol.wire.errors import InvalidRequest, NotFound, RateLimited, Unavailable
 from app.protocol.wire.paging import Page
-from app.tools.base import FileQuery
+from app.tools.ports.files import FileQuery
 from tests.engine.library import PROJECT, Library, build
 
 DAY = 86_400

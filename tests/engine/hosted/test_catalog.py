@@ -14,7 +14,7 @@ from app.engine.conversation.names import upstream_name
 from app.engine.hosted.catalog import Catalog, Price
 from app.protocol.wire.errors import InvalidRequest
 from app.settings import Settings
-from app.tools.base import Missing, ToolSpec, Workshop
+from app.tools.ports.tool import Missing, ToolSpec, Workshop
 from tests.engine.hosting import Engine, ScriptedTool, calls, catalog, say
 from tests.engine.scripted import NoWeb
 

@@ -6,7 +6,7 @@ import pytest
 
 from app.engine.hosted.citations import Citations
 from app.protocol.wire import items
-from app.tools.base import UrlCitation
+from app.tools.ports.tool import UrlCitation
 
 
 @pytest.fixture

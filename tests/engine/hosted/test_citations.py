@@ -9,7 +9,7 @@ import pytest
 from app.engine.hosted.citations import Citations
 from app.protocol.wire import items
 from app.protocol.wire.items import Annotation
-from app.tools.base import ContainerFile, FileCitation, UrlCitation
+from app.tools.ports.tool import ContainerFile, FileCitation, UrlCitation
 
 TOWER = UrlCitation("https://a.example/tower", "Tower")
 CHINESE = UrlCitation("https://b.example/wiki/%E5%A1%94", "塔")

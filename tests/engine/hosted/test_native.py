@@ -15,7 +15,7 @@ from app.protocol.wire import hosted as h
 from app.protocol.wire.errors import InvalidRequest
 from app.providers.base import Capabilities
 from app.settings import ToolMode
-from app.tools.base import Missing, ToolRequest
+from app.tools.ports.tool import Missing, ToolRequest
 from tests.engine.hosting import USAGE, Engine, ScriptedTool, calls, catalog, say, texts
 
 RAW = msgspec.Raw(b'{"type":"web_search"}')

@@ -10,7 +10,7 @@ import pytest
 from app.protocol.messages import ImagePart
 from app.protocol.wire.hosted import HostedCall, McpListTools
 from app.providers.base import UpstreamError
-from app.tools.base import ContainerFile, FileCitation, ToolContext, UrlCitation
+from app.tools.ports.tool import ContainerFile, FileCitation, ToolContext, UrlCitation
 from tests.engine.hosting import Engine, ScriptedTool, asking_tool, calls, say, texts
 
 Json = dict[str, Any]

@@ -13,7 +13,7 @@ from app.protocol.messages import ImagePart, TextPart, User
 from app.protocol.wire.hosted import HostedCall
 from app.protocol.wire.tokens import TokenUsage
 from app.providers.base import Capabilities, Thinking, UpstreamError
-from app.tools.base import ToolContext, ToolFailure
+from app.tools.ports.tool import ToolContext, ToolFailure
 from tests.engine.hosting import USAGE, Engine, ScriptedTool, asking_tool, calls, say, texts
 from tests.engine.scripted import ScriptedProvider, Turn
 

@@ -15,7 +15,7 @@ from app.protocol.recovery.arguments import read_object
 from app.protocol.wire.errors import InvalidRequest, NotFound, Unavailable
 from app.protocol.wire.hosted import CodeInterpreterCall, HostedCall, Logs
 from app.providers.base import Capabilities, ForcedCall, UpstreamError
-from app.tools.base import ToolContext, ToolFailure, ToolOutcome
+from app.tools.ports.tool import ToolContext, ToolFailure, ToolOutcome
 from tests.engine.hosting import OWNER, USAGE, Engine, ScriptedTool, Side, calls, read, results, say, texts
 from tests.engine.scripted import Turn
 

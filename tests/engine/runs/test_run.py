@@ -21,8 +21,8 @@ from app.engine.upstreams.routing import Route, Router
 from app.protocol.deltas import Text, TurnFinished
 from app.protocol.wire.errors import Conflict
 from app.settings import Limits
-from app.stores.base import ResponseRecord
 from app.stores.memory import MemoryResponseStore
+from app.stores.ports.responses import ResponseRecord
 from tests.engine.scripted import NO_TOOLS, VALIDATOR, ScriptedProvider, no_media
 
 OWNER = Principal("p", "k")

@@ -9,9 +9,9 @@ from ipaddress import ip_address
 import httpx2
 import pytest
 
-from app.tools.base import FetchRefused
 from app.tools.fetch.addresses import AddressGuard, is_public
 from app.tools.fetch.fetcher import GuardedFetcher, guarded_client
+from app.tools.ports.fetcher import FetchRefused
 from tests.support.site import Answer, Site, serving_site
 
 PUBLIC = "93.184.215.14"

@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, Generator
 
 import pytest
 
-from app.tools.base import FetchRefused, Page
 from app.tools.fetch.fetcher import GuardedFetcher
+from app.tools.ports.fetcher import FetchRefused, Page
 from tests.support.site import Answer, Site, serving_site
 
 MIB = 1024 * 1024

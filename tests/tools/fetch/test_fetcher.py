@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from app.tools.base import FetchRefused, Page
 from app.tools.fetch.fetcher import GuardedFetcher
+from app.tools.ports.fetcher import FetchRefused, Page
 from tests.support.site import Answer, Site, Visit, serving_site
 
 if sys.version_info >= (3, 14):

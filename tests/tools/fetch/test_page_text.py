@@ -7,8 +7,8 @@ from contextlib import suppress
 import pytest
 
 from app.documents.base import UnreadableDocument
-from app.tools.base import Page
 from app.tools.fetch import page_text
+from app.tools.ports.fetcher import Page
 
 NOTE = "(This page is made by JavaScript, which is not run here"
 

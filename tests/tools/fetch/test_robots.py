@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator, Generator
 
 import pytest
 
-from app.tools.base import FetchRefused
 from app.tools.fetch.fetcher import GuardedFetcher
 from app.tools.fetch.robots import MOST_BYTES, parse
+from app.tools.ports.fetcher import FetchRefused
 from tests.support.site import Answer, Site, serving_site
 
 

@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw
 from app.protocol.messages import ImagePart
 from app.protocol.wire.hosted import HostedCall
 from app.settings import Settings
-from app.tools.base import Missing, Source, ToolContext, ToolFailure, ToolOutcome, ToolSession, ToolSpec, UrlCitation, Workshop
 from app.tools.fetch.fetcher import GuardedFetcher
+from app.tools.ports.tool import Missing, Source, ToolContext, ToolFailure, ToolOutcome, ToolSession, ToolSpec, UrlCitation, Workshop
 from tests.support.site import Answer, Site
 
 

@@ -10,8 +10,8 @@ from openai.types.responses.tool import Mcp
 
 from app.protocol.wire.errors import InvalidRequest
 from app.settings import Settings
-from app.tools.base import ToolRequest
 from app.tools.mcp.tool import RemoteServers
+from app.tools.ports.tool import ToolRequest
 
 
 def configure(**fields: Any) -> ToolRequest:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from app.protocol.stream.phases import status
-from app.tools.base import ToolOutcome
+from app.tools.ports.tool import ToolOutcome
 from tests.support.mcp_server import PIXEL
 from tests.support.site import Answer, Site, Visit, serving_site
 from tests.tools.mcp_stage import call, listed, names, session

@@ -9,8 +9,8 @@ import msgspec
 
 from app.protocol.wire.hosted import HostedCall, SearchAction, WebSearchCall
 from app.settings import Settings
-from app.tools.base import Missing, Source, Tool, ToolContext, ToolOutcome, ToolSession, Workshop
 from app.tools.fetch.fetcher import GuardedFetcher
+from app.tools.ports.tool import Missing, Source, Tool, ToolContext, ToolOutcome, ToolSession, Workshop
 from app.tools.web_search import TOOL
 from tests.support.site import Answer, Visit
 

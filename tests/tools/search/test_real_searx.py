@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import pytest
 
-from app.tools.base import ToolFailure
+from app.tools.ports.tool import ToolFailure
 from tests.support.search import HOW_TO_INSTALL, Searx
 from tests.support.site import Answer, Site, serving_site
 from tests.tools.search.sessions import build, call_of, open_session, query_of, urls_of

@@ -1,12 +1,8 @@
-"""The store port: finished responses with their items, and API keys.
-
-One turn is one record holding only its own items. Bytes are kept as they were sent: the response object is stored as the very
-JSON the client got. Every read takes the owner; a foreign id is an unknown id.
-"""
+"""The port to stored responses."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -54,10 +50,6 @@ class AncestorDeleted(Exception):
     def __init__(self, response_id: str) -> None:
         super().__init__(response_id)
         self.response_id = response_id
-
-
-class StoreUnavailable(Exception):
-    """The store cannot be reached or cannot work; the same call may succeed later. Every method may raise it."""
 
 
 class RecordRefused(Exception):
@@ -114,48 +106,4 @@ class ResponseStore(Protocol):
 
     async def count_expired(self, now: int) -> int:
         """How many records are past their time and still there, tombstones included."""
-        ...
-
-
-class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A key without its secret. Times are integer Unix seconds."""
-
-    id: str
-    project_id: str
-    project: str
-    """The project's name."""
-    name: str
-    prefix: str
-    """The first characters, for people to recognise the key by."""
-    created_at: int
-    expires_at: int | None = None
-    revoked_at: int | None = None
-    last_used_at: int | None = None
-
-
-class KeyStore(Protocol):
-    """Projects and their API keys. Only SHA-256 digests of keys are kept. Every method may raise StoreUnavailable."""
-
-    async def find(self, digest: bytes) -> ApiKey | None:
-        """The key with this SHA-256 digest, revoked and expired ones included; the caller judges."""
-        ...
-
-    async def create(self, key: ApiKey, digest: bytes) -> ApiKey:
-        """Add a key; the project is made when there is none of that name, else reused (the answer holds the real project_id)."""
-        ...
-
-    async def list(self) -> Sequence[ApiKey]:
-        """All keys, newest first."""
-        ...
-
-    async def revoke(self, key_id: str, now: int) -> bool:
-        """Revoke by id or by prefix; False when unknown."""
-        ...
-
-    async def touch(self, used: Mapping[str, int]) -> None:
-        """Note when keys were last used: key id -> time."""
-        ...
-
-    async def secret(self, name: str, fallback: bytes) -> bytes:
-        """The installation's secret of that name; `fallback` (fresh random bytes) becomes it when there is none yet."""
         ...

@@ -6,10 +6,8 @@ calls the model makes, limits them in time and size, and shows them as items; a 
 
 from __future__ import annotations
 
-import re
-import zlib
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping, Sequence
-from typing import Literal, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -17,8 +15,8 @@ from app.protocol.messages import FunctionTool, ImagePart
 from app.protocol.wire.errors import InvalidRequest
 from app.protocol.wire.hosted import HostedCall, HostedItem
 from app.settings import Settings
-
-_FUNCTION_NAME = 64
+from app.tools.ports.fetcher import Fetcher
+from app.tools.ports.files import Files
 
 
 class UrlCitation(msgspec.Struct, frozen=True):
@@ -46,25 +44,6 @@ class ContainerFile(msgspec.Struct, frozen=True):
 
 
 Source = UrlCitation | FileCitation | ContainerFile
-
-
-def mcp_function(label: str, name: str) -> str:
-    """The function the model is offered for the tool `name` of the MCP server `label`: safe for every upstream, and always the same."""
-    full = f"mcp__{label}__{name}"
-    safe = _safe(full)
-    other_readings = "__" in label or label.endswith("_")  # `a__b` + `c` is not `a` + `b__c`, which another server may offer
-    if safe == full and len(full) <= _FUNCTION_NAME and not other_readings:
-        return full
-    return f"{safe[: _FUNCTION_NAME - 9]}_{zlib.crc32(full.encode()):08x}"
-
-
-def is_of_mcp_server(function: str, label: str) -> bool:
-    """Whether `mcp_function` may have made the name for a tool of that server."""
-    return function.startswith(_safe(f"mcp__{label}__")[: _FUNCTION_NAME - 9])
-
-
-def _safe(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]", "_", name)
 
 
 class ToolOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,93 +176,6 @@ class ToolSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What `GET /v1/tools` tells besides, of a tool that runs here; it never fails, and takes seconds at most."""
 
 
-class Page(msgspec.Struct, frozen=True):
-    """What a fetch brought."""
-
-    url: str
-    """After redirects."""
-    content_type: str
-    """Lower case, without parameters."""
-    charset: str | None
-    body: bytes
-
-
-class FetchRefused(Exception):
-    """The address may not be fetched, or cannot be; the message is a sentence without internals."""
-
-
-class Fetcher(Protocol):
-    """Gets what is on the web and nothing else: see `app/tools/fetch/fetcher.py` for what it guards against."""
-
-    async def get(
-        self, url: str, *, limit: int, seconds: float, accept: Sequence[str] = (), headers: Sequence[tuple[str, str]] = ()
-    ) -> Page:
-        """The page. `limit`: bytes of the body after decompression. `accept`: content types (`text/html`, `image/*`); empty: any.
-
-        Raises FetchRefused: forbidden address, too large, too slow, wrong type, error status, no answer.
-        """
-        ...
-
-    async def check(self, url: str) -> None:
-        """Raises FetchRefused unless the address may be asked (for libraries that connect by themselves, such as MCP's)."""
-        ...
-
-    def on_behalf(self, project_id: str) -> Fetcher:
-        """The same for one project, whose turns these fetches then are; without, all take turns as one."""
-        ...
-
-
-class FileContent(msgspec.Struct, frozen=True):
-    """An uploaded file."""
-
-    file_id: str
-    filename: str
-    content: bytes
-
-
-class FileHit(msgspec.Struct, frozen=True):
-    """A passage of an uploaded file."""
-
-    file_id: str
-    filename: str
-    score: float
-    """0 to 1."""
-    text: str
-    attributes: dict[str, str | float | bool]
-    fits: bool = True
-    """False: it is among the best, and yet hardly answers the query."""
-
-
-class FileQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """What to look for in vector stores."""
-
-    vector_store_ids: tuple[str, ...]
-    queries: tuple[str, ...]
-    limit: int = 10
-    filters: msgspec.Raw | None = None
-    """As in the request: a comparison or compound filter over attributes."""
-    score_threshold: float = 0.0
-    embedding_weight: float = 1.0
-    text_weight: float = 1.0
-    ranker: Literal["auto", "default-2024-11-15", "none"] = "auto"
-
-
-class Files(Protocol):
-    """Uploaded files and what is known from them. Every method is scoped to the project; a foreign id is an unknown id."""
-
-    async def read(self, project_id: str, file_id: str) -> FileContent:
-        """The file. Raises NotFound."""
-        ...
-
-    async def check(self, project_id: str, vector_store_ids: Sequence[str]) -> None:
-        """Raises NotFound for the first that is unknown or expired."""
-        ...
-
-    async def search(self, project_id: str, query: FileQuery) -> Sequence[FileHit]:
-        """The best passages, best first. Raises NotFound, InvalidRequest for a bad filter."""
-        ...
-
-
 class Workshop(msgspec.Struct, frozen=True, kw_only=True):
     """What tools are built with."""
 
@@ -291,84 +183,6 @@ class Workshop(msgspec.Struct, frozen=True, kw_only=True):
     fetcher: Fetcher
     files: Files | None
     """None: files are switched off."""
-
-
-class NewContainer(msgspec.Struct, frozen=True, kw_only=True):
-    """A container as a request describes it."""
-
-    name: str
-    file_ids: tuple[str, ...] = ()
-    """Uploaded files to copy into it."""
-    memory_limit: str | None = None
-    idle_minutes: int | None = None
-    """It expires when it is not used for this long."""
-
-
-class Container(msgspec.Struct, frozen=True, kw_only=True):
-    """A sandbox that keeps variables and files for a while; times are Unix seconds."""
-
-    id: str
-    name: str
-    created_at: int
-    last_active_at: int
-    idle_minutes: int
-    memory_limit: str
-
-
-class ContainerEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A file in a container."""
-
-    id: str
-    path: str
-    """Absolute, inside the container."""
-    bytes: int
-    created_at: int
-    source: Literal["user", "assistant"]
-    """Whether it was put there or made by code."""
-
-
-class Containers(Protocol):
-    """The containers of `code_interpreter`. A foreign id is an unknown id. Everything raises Unavailable when no sandbox can be reached."""
-
-    async def create(self, project_id: str, wanted: NewContainer) -> Container:
-        """Raises InvalidRequest for what cannot be, and for a file that is not there."""
-        ...
-
-    async def list(self, project_id: str) -> Sequence[Container]:
-        """Newest first."""
-        ...
-
-    async def get(self, project_id: str, container_id: str) -> Container:
-        """Raises NotFound."""
-        ...
-
-    async def delete(self, project_id: str, container_id: str) -> None:
-        """Raises NotFound."""
-        ...
-
-    async def add(self, project_id: str, container_id: str, filename: str, content: AsyncIterable[bytes]) -> ContainerEntry:
-        """Write a file. Raises NotFound, InvalidRequest for its name, PayloadTooLarge."""
-        ...
-
-    async def add_uploaded(self, project_id: str, container_id: str, file_id: str) -> ContainerEntry:
-        """Copy an uploaded file. Raises NotFound, PayloadTooLarge, InvalidRequest when the file is not there."""
-        ...
-
-    async def files(self, project_id: str, container_id: str) -> Sequence[ContainerEntry]:
-        """Newest first. Raises NotFound."""
-        ...
-
-    async def file(self, project_id: str, container_id: str, file_id: str) -> ContainerEntry:
-        """Raises NotFound."""
-        ...
-
-    def content(self, project_id: str, container_id: str, file_id: str) -> AsyncGenerator[bytes]:
-        """The file's bytes as they come, for the caller to close. The first one raises NotFound."""
-        ...
-
-    async def delete_file(self, project_id: str, container_id: str, file_id: str) -> None:
-        """Raises NotFound."""
-        ...
 
 
 def check_entry(raw: msgspec.Raw, place: str) -> None:

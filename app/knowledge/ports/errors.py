@@ -1,0 +1,7 @@
+"""What every port of knowledge may raise."""
+
+from __future__ import annotations
+
+
+class KnowledgeUnavailable(Exception):
+    """The database or the storage cannot be reached or cannot work; the same call may succeed later. Every method may raise it."""

@@ -1,0 +1,55 @@
+"""The port to the records of uploaded files."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from app.protocol.wire.paging import Page
+
+
+class FileRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """An uploaded file. Times are integer Unix seconds. Ids grow with time, so that they order a list."""
+
+    id: str
+    project_id: str
+    created_at: int
+    expires_at: int | None
+    filename: str
+    purpose: str
+    size: int
+    digest: str
+
+
+class FileRecords(Protocol):
+    """Which files there are. An expired one is not there."""
+
+    async def reserve(self, record: FileRecord) -> None:
+        """Note that a file is about to have this content: from now on the content will not be deleted. Nobody sees the file yet."""
+        ...
+
+    async def publish(self, file_id: str) -> None:
+        """The content is there: show the file."""
+        ...
+
+    async def get(self, project_id: str, file_id: str, now: int) -> FileRecord | None:
+        """The file."""
+        ...
+
+    async def list(self, project_id: str, purpose: str | None, page: Page, now: int) -> Sequence[FileRecord]:
+        """Files in the order of their making, at most `page.limit`."""
+        ...
+
+    async def delete(self, project_id: str, file_id: str, forget: Callable[[str], Awaitable[None]]) -> bool:
+        """Remove the file, and let every vector store forget it; False when there is none.
+
+        `forget` is called with its digest when no other file has this content; while it runs nobody can reserve the content. When it
+        raises, the file stays.
+        """
+        ...
+
+    async def expired(self, now: int, limit: int) -> Sequence[FileRecord]:
+        """Files past their time, and those that were reserved and never published."""
+        ...

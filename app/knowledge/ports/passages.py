@@ -1,0 +1,108 @@
+"""The port to the index of passages."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from app.protocol.wire.filters import Filter
+
+Attributes = dict[str, str | float | bool]
+
+
+class Passage(msgspec.Struct, frozen=True):
+    """A piece of a file's text, as it is searched and shown."""
+
+    position: int  # its number in the file, from 0
+    text: str
+
+
+class Split(Protocol):
+    """Cuts a text into passages."""
+
+    async def __call__(self, text: str, *, size: int, overlap: int, project: str) -> Sequence[Passage]:
+        """Passages of at most `size` tokens, sharing `overlap` with the one before; none without words. `project`: whose turn it is."""
+        ...
+
+
+class Vectors(msgspec.Struct, frozen=True):
+    """Vectors of length 1, one after the other, as one model made them. Bytes, since the gateway itself only carries them."""
+
+    model: str
+    """Vectors of different models cannot be compared."""
+    dimensions: int
+    data: bytes  # float32 in this machine's order, `dimensions` of them a vector
+
+
+class Hit(msgspec.Struct, frozen=True):
+    """A passage that fits a query."""
+
+    vector_store_id: str
+    file_id: str
+    filename: str
+    attributes: Attributes
+    position: int
+    text: str
+    score: float
+    """0 to 1."""
+    fits: bool = True  # False: it is among the best, and yet hardly answers the query
+
+
+class Search(msgspec.Struct, frozen=True, kw_only=True):
+    """One query over some vector stores of one project, whose existence and owner have been checked."""
+
+    vector_store_ids: tuple[str, ...]
+    text: str
+    vector: Vectors  # one
+    limit: int
+    filters: Filter | None = None
+    score_threshold: float = 0.0
+    embedding_weight: float = 1.0
+    text_weight: float = 1.0
+
+
+class PassageIndex(Protocol):
+    """Passages with their vectors and words.
+
+    Every method raises Unavailable, whose message is for people, where the database lacks what it needs (Postgres without pgvector).
+    """
+
+    async def replace(
+        self,
+        vector_store_id: str,
+        file_id: str,
+        filename: str,
+        attributes: Attributes,
+        batches: AsyncIterator[tuple[Sequence[Passage], Vectors]],
+    ) -> None:
+        """Make these the file's passages in this store, in place of all earlier ones. `Passage.position` counts from 0 over all batches.
+
+        They are written as they come and are found only when all are there; when `batches` raises, the earlier ones stay.
+        Raises InvalidRequest when the store holds vectors of another model.
+        """
+        ...
+
+    async def describe(self, vector_store_id: str, file_id: str, attributes: Attributes) -> None:
+        """Change the attributes of a file's passages."""
+        ...
+
+    async def remove(self, vector_store_id: str, file_id: str | None) -> None:
+        """Forget a file's passages, or with None the whole store's."""
+        ...
+
+    async def passages(self, vector_store_id: str, file_id: str) -> Sequence[Passage]:
+        """A file's passages in order."""
+        ...
+
+    async def models(self, vector_store_ids: Sequence[str]) -> Mapping[str, str]:
+        """The name of the model of each store's vectors; a store that never had any is not there."""
+        ...
+
+    async def search(self, search: Search) -> Sequence[Hit]:
+        """The best passages by meaning and by words together, best first, at most `limit`.
+
+        Raises InvalidRequest when a store holds vectors of another model.
+        """
+        ...

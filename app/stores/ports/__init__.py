@@ -1,0 +1,1 @@
+"""The ports, one in a file."""

@@ -1,0 +1,7 @@
+"""What every port of the stores may raise."""
+
+from __future__ import annotations
+
+
+class StoreUnavailable(Exception):
+    """The store cannot be reached or cannot work; the same call may succeed later. Every method may raise it."""
