@@ -16,6 +16,7 @@ FROM dependencies AS package
 COPY pyproject.toml README.md LICENSE /build/
 COPY migrations /build/migrations
 COPY app /build/app
+COPY sandbox /build/sandbox
 RUN pip --python /opt/gateway/bin/python install --no-deps --no-build-isolation --no-index --root /package /build
 
 # The lock also holds what the package is built with, and what code in a sandbox has at hand: that is in an image of its own

@@ -23,7 +23,8 @@ from app.api.files import routes as files
 from app.api.gateway import BrowserGateway, Gateway
 from app.api.openness import Openness
 from app.api.responses import routes as responses
-from app.api.responses.create import CreateResponse, Policy
+from app.api.responses.create import CreateResponse
+from app.api.responses.create import Policy as EndpointPolicy
 from app.api.responses.streaming import Heartbeats
 from app.api.vector_stores import routes as vector_stores
 from app.db.engine import Database, Pool
@@ -39,7 +40,7 @@ from app.engine.model.formats import Formats
 from app.engine.model.upstream_traits import UpstreamTraits
 from app.engine.request.structured import Validator
 from app.engine.responses import Responses
-from app.engine.runs.run import Ports
+from app.engine.runs.ports import Policy, Ports
 from app.engine.runs.supervisor import Runs
 from app.engine.upstreams.routing import Router
 from app.eventlog.base import EventLog
@@ -146,17 +147,23 @@ async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
         metrics=metrics,
         shared=_shared_log(settings, database, metrics, stack),
         clock=time.time,
-        retention_seconds=int(settings.retention_days * 86400),
-        id_prefix=settings.response_id_prefix,
-        raw_reasoning=settings.reasoning_events == "text",
-        estimates_usage=settings.estimate_usage,
         catalog=_catalog(settings, tools_here, stack),
-        limits=settings.limits,
-        vision_model=settings.vision_model,
+        policy=_policy(settings),
     )
     access = Access(keys, admin_key=_secret(settings.admin_key), required=settings.authentication)
     stack.push_async_callback(access.flush)
     return _serve(settings, ports, access, shelf, containers_of(tools_here["code_interpreter"]), stack)
+
+
+def _policy(settings: Settings) -> Policy:
+    return Policy(
+        limits=settings.limits,
+        retention_seconds=int(settings.retention_days * 86400),
+        id_prefix=settings.response_id_prefix,
+        raw_reasoning=settings.reasoning_events == "text",
+        estimates_usage=settings.estimate_usage,
+        vision_model=settings.vision_model,
+    )
 
 
 def _serve(settings: Settings, ports: Ports, access: Access, shelf: Shelf, containers: Containers | None, stack: AsyncExitStack) -> Served:
@@ -169,8 +176,8 @@ def _serve(settings: Settings, ports: Ports, access: Access, shelf: Shelf, conta
     _start_background(runs, ports, access, heartbeats, settings)
     if shelf is not None:
         library.start(runs, *shelf)
-    service = Responses(ports, runs, settings.limits)
-    policy = Policy(settings.limits.body_bytes, settings.done_marker, settings.lenient_user_agents)
+    service = Responses(ports, runs)
+    policy = EndpointPolicy(settings.limits.body_bytes, settings.done_marker, settings.lenient_user_agents)
     create = CreateResponse(service, access, runs, ports.metrics, heartbeats, policy)
     return create, Services(
         responses=service,
@@ -285,7 +292,7 @@ def _start_background(runs: Runs, ports: Ports, access: Access, heartbeats: Hear
     async def sample() -> None:
         ports.metrics.registry.sample()
 
-    runs.every(min(_PURGE_SECONDS, max(1.0, ports.retention_seconds)), purge)
+    runs.every(min(_PURGE_SECONDS, max(1.0, ports.policy.retention_seconds)), purge)
     runs.every(_USAGE_SECONDS, access.flush)
     runs.every(_MODELS_SECONDS, ports.router.refresh)
     if settings.workers > 1:

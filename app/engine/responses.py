@@ -21,7 +21,6 @@ from app.protocol.wire import ids
 from app.protocol.wire.errors import Conflict, InvalidRequest, NotFound
 from app.protocol.wire.response import encode
 from app.providers.base import JsonSchema
-from app.settings import Limits
 from app.stores.ports.responses import AncestorDeleted, Turn
 
 _log = logging.getLogger(__name__)
@@ -46,14 +45,13 @@ class PageQuery(msgspec.Struct, frozen=True):
 class Responses:
     """Create, read, follow, list, delete."""
 
-    def __init__(self, ports: Ports, runs: Runs, limits: Limits) -> None:
+    def __init__(self, ports: Ports, runs: Runs) -> None:
         self._ports = ports
         self._runs = runs
-        self._limits = limits
 
     async def create(self, principal: Principal, body: bytes, *, lenient: bool) -> Run:
         """Check the request and make its run, which is not open yet. Raises ApiError and StoreUnavailable."""
-        admitted = admit(body, self._limits, self._ports.catalog, lenient=lenient)
+        admitted = admit(body, self._ports.policy.limits, self._ports.catalog, lenient=lenient)
         if isinstance(admitted.format, JsonSchema):
             await self._ports.validator.check_schema(bytes(admitted.format.schema))
         if admitted.store and self._ports.store.doubtful:
@@ -133,7 +131,7 @@ class Responses:
                 await self._ports.shared.erase(principal.project_id, found)
             except EventLogUnavailable as error:
                 _log.warning("the frames of deleted response %s stay in the event log until they expire: %s", found, error)
-        return self._ports.id_prefix + found
+        return self._ports.policy.id_prefix + found
 
     async def _snapshot_elsewhere(self, principal: Principal, found: str, response_id: str) -> bytes:
         """The response as far as another replica has shared it."""

@@ -6,8 +6,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-APP = ROOT / "app"
-MODULES = sorted(path.relative_to(ROOT).as_posix() for path in APP.rglob("*.py"))
+MODULES = sorted(path.relative_to(ROOT).as_posix() for package in ("app", "sandbox") for path in (ROOT / package).rglob("*.py"))
 
 
 def parse(module: str) -> ast.Module:

@@ -249,6 +249,16 @@ def test_both_generations_of_compose_read_it() -> None:
     assert not re.search(r"start_interval|additional_contexts|env_file|required:", text)
 
 
+@pytest.mark.parametrize("dockerfile", [DOCKERFILE, SANDBOX_DOCKERFILE])
+def test_what_is_copied_is_not_ignored(dockerfile: str) -> None:
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    admitted = {path.relative_to(ROOT).as_posix() for line in lines if line.startswith("!") for path in ROOT.glob(line[1:])}
+    copied = {name for words in re.findall(r"^COPY (?!--from)(.*) \S+$", dockerfile, re.MULTILINE) for name in words.split()}
+
+    assert copied
+    assert copied <= admitted
+
+
 def test_the_image_is_not_root_and_holds_what_the_lock_says() -> None:
     assert re.findall(r"^USER (.*)$", DOCKERFILE, re.MULTILINE) == ["10001:10001"]
     assert re.findall(r"install --require-hashes --requirement \S+", DOCKERFILE) == [
@@ -258,8 +268,8 @@ def test_the_image_is_not_root_and_holds_what_the_lock_says() -> None:
 
 
 def test_the_image_has_all_but_what_builds_it_and_what_only_code_in_a_sandbox_uses() -> None:
-    """Imports of the application, the sandbox's left out."""
-    sources = [path for path in (ROOT / "app").rglob("*.py") if "sandbox" not in path.relative_to(ROOT / "app").parts]
+    """Imports of the application; the sandbox has an image of its own."""
+    sources = (ROOT / "app").rglob("*.py")
     imported = {
         word for path in sources for word in re.findall(r"^\s*(?:import|from) (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
     }

@@ -19,7 +19,8 @@ from app.engine.metrics import Metrics
 from app.engine.model.formats import Formats
 from app.engine.model.upstream_traits import UpstreamTraits
 from app.engine.responses import Responses
-from app.engine.runs.run import Ports, Run
+from app.engine.runs.ports import Policy, Ports
+from app.engine.runs.run import Run
 from app.engine.runs.supervisor import Runs
 from app.engine.upstreams.routing import Route, Router
 from app.protocol.deltas import CallArguments, CallOpened, Delta, Text, TurnFinished
@@ -184,15 +185,10 @@ class Engine:
             metrics=self.metrics,
             shared=None,
             clock=lambda: self.now,
-            retention_seconds=100,
-            id_prefix="",
-            raw_reasoning=False,
-            estimates_usage=False,
             catalog=self._catalog,
-            limits=self._limits,
-            vision_model=None,
+            policy=Policy(limits=self._limits, retention_seconds=100),
         )
-        self.responses = Responses(ports, self.runs, self._limits)
+        self.responses = Responses(ports, self.runs)
 
     @asynccontextmanager
     async def running(self, *, lenient: bool = False, **fields: Any) -> AsyncGenerator[Run]:

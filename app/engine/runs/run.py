@@ -14,29 +14,24 @@ from app.engine.conversation import records
 from app.engine.conversation.context import Context
 from app.engine.conversation.exchanges import Exchanges
 from app.engine.conversation.exchanges import encode as encode_exchanges
-from app.engine.conversation.history import History, Recent
+from app.engine.conversation.history import Recent
 from app.engine.conversation.items import Item
-from app.engine.conversation.media import Media
-from app.engine.conversation.sealing import Sealer
-from app.engine.hosted.catalog import Catalog, Entry
+from app.engine.hosted.catalog import Entry
 from app.engine.hosted.sessions import Hosted
-from app.engine.metrics import Metrics, ResponseMeter
+from app.engine.metrics import ResponseMeter
 from app.engine.model import turn
 from app.engine.model.asking import Asker
-from app.engine.model.formats import Formats
 from app.engine.model.preparation import Preparation, Prepared, Tenant, estimated_size
 from app.engine.model.turn import Surroundings
-from app.engine.model.upstream_traits import UpstreamTraits
 from app.engine.request.admission import Admitted
 from app.engine.request.echo import begin
-from app.engine.request.structured import Validator
 from app.engine.runs import loop
 from app.engine.runs.followers import Audience
 from app.engine.runs.loop import Bounds
 from app.engine.runs.opening import Opening
+from app.engine.runs.ports import Ports
 from app.engine.upstreams import failures
-from app.engine.upstreams.routing import Router, Started
-from app.eventlog.base import EventLog
+from app.engine.upstreams.routing import Started
 from app.protocol.messages import ImagePart
 from app.protocol.stream.assembler import Assembler
 from app.protocol.stream.options import Options
@@ -45,9 +40,8 @@ from app.protocol.wire import ids
 from app.protocol.wire.response import Response, ResponseError, encode
 from app.protocol.wire.tokens import TokenUsage
 from app.providers.base import UpstreamError
-from app.settings import Limits
 from app.stores.ports.errors import StoreUnavailable
-from app.stores.ports.responses import RecordRefused, ResponseRecord, ResponseStore, Turn
+from app.stores.ports.responses import RecordRefused, ResponseRecord, Turn
 from app.tools.ports.tool import Cite, ToolContext
 
 _log = logging.getLogger(__name__)
@@ -58,30 +52,6 @@ Send = Callable[[list[bytes]], Awaitable[None]]
 
 async def _nothing() -> None:
     """A plain answer has nobody to send events to."""
-
-
-class Ports(msgspec.Struct, frozen=True):
-    """What a run works with."""
-
-    store: ResponseStore
-    history: History
-    media: Media
-    router: Router
-    sealer: Sealer
-    validator: Validator
-    traits: UpstreamTraits
-    formats: Formats
-    metrics: Metrics
-    shared: EventLog | None
-    """Where streams can be followed from other processes."""
-    clock: Callable[[], float]
-    retention_seconds: int
-    id_prefix: str
-    raw_reasoning: bool
-    estimates_usage: bool
-    catalog: Catalog
-    limits: Limits
-    vision_model: str | None
 
 
 class Run:
@@ -164,7 +134,7 @@ class Run:
             _log.warning("response %s: %s", self.id, warning)
         if prepared.tools is not self.admitted.tools:  # the conversation has brought some
             self.admitted = msgspec.structs.replace(self.admitted, tools=prepared.tools)
-        return begin(self.admitted, prepared.decision, prepared.call.model, self._ports.id_prefix + self.id, int(self._began))
+        return begin(self.admitted, prepared.decision, prepared.call.model, self._ports.policy.id_prefix + self.id, int(self._began))
 
     def _options(self, prepared: Prepared) -> Options:
         """What the assembler is told. No method of this object: a cycle would leave the whole request to the garbage collector."""
@@ -172,7 +142,7 @@ class Run:
         hosted = self._hosted
         return Options(
             quiet=not self.admitted.stream,
-            raw_reasoning=self._ports.raw_reasoning,
+            raw_reasoning=self._ports.policy.raw_reasoning,
             parallel_calls=prepared.call.parallel_tool_calls,
             targets=prepared.tools.targets,
             known_call_ids=prepared.transcript.call_ids,
@@ -233,7 +203,7 @@ class Run:
             return
         body, turns = assembler.body, prepared.context.turns | {self.id}
         exchanges = self._hosted.exchanges if self._hosted is not None else Exchanges()
-        expires_at = int(self._began) + self._ports.retention_seconds
+        expires_at = int(self._began) + self._ports.policy.retention_seconds
         view, transcript, prefix = prepared.view, prepared.transcript, prepared.context.prefix  # all that `make` may keep alive
 
         def make() -> Context:
@@ -247,7 +217,7 @@ class Run:
         """The whole answer, with every failure made part of the response."""
         try:
             await self._answer(publish)
-            if self._ports.estimates_usage and self._built.usage.tokens is None:
+            if self._ports.policy.estimates_usage and self._built.usage.tokens is None:
                 self._built.usage.estimate(read=estimated_size(self._ready.call), output=self._built.output)
             self._built.finish(int(self._ports.clock()))
         except asyncio.CancelledError:
@@ -265,7 +235,7 @@ class Run:
             await turn.run(prepared, started, assembler, around)
             return
         request = self.admitted.request
-        bounds = Bounds(ports.limits.tool_rounds, request.max_tool_calls, request.max_output_tokens)
+        bounds = Bounds(ports.policy.limits.tool_rounds, request.max_tool_calls, request.max_output_tokens)
         loop.begin(prepared, assembler, hosted)
         await loop.run(prepared, started, assembler, hosted, around, bounds)
 
@@ -284,11 +254,11 @@ class Run:
             await self._hosted.aclose()
 
     def _host(self, entries: Sequence[Entry]) -> Hosted:
-        return Hosted(entries, self._ports.limits, self._tool_context, self._ports.metrics.tool_called)
+        return Hosted(entries, self._ports.policy.limits, self._tool_context, self._ports.metrics.tool_called)
 
     def _tool_context(self, note: str | None, images: Sequence[ImagePart], cite: Cite) -> ToolContext:
         request, model = self.admitted.request, self.admitted.model
-        asker = Asker(self._ports.router, model, self._ports.vision_model, self._add_usage)
+        asker = Asker(self._ports.router, model, self._ports.policy.vision_model, self._add_usage)
         return ToolContext(
             project_id=self.project_id,
             response_id=self.id,
@@ -363,7 +333,7 @@ class Run:
             project_id=self.project_id,
             previous_id=self.previous_id,
             created_at=created,
-            expires_at=created + self._ports.retention_seconds,
+            expires_at=created + self._ports.policy.retention_seconds,
             status=response.status,
             model=response.model,
             response=self._built.body,

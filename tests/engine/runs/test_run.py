@@ -15,7 +15,8 @@ from app.engine.metrics import Metrics
 from app.engine.model.formats import Formats
 from app.engine.model.upstream_traits import UpstreamTraits
 from app.engine.responses import Responses
-from app.engine.runs.run import Ports, Run
+from app.engine.runs.ports import Policy, Ports
+from app.engine.runs.run import Run
 from app.engine.runs.supervisor import Runs
 from app.engine.upstreams.routing import Route, Router
 from app.protocol.deltas import Text, TurnFinished
@@ -62,16 +63,11 @@ class Stage:
             metrics=Metrics(),
             shared=None,
             clock=lambda: 1_700_000_000.0,
-            retention_seconds=100,
-            id_prefix="",
-            raw_reasoning=False,
-            estimates_usage=False,
             catalog=NO_TOOLS,
-            limits=Limits(),
-            vision_model=None,
+            policy=Policy(limits=Limits(), retention_seconds=100),
         )
         self.runs = Runs(10)
-        self.responses = Responses(ports, self.runs, Limits())
+        self.responses = Responses(ports, self.runs)
         self.sent: list[bytes] = []
 
     async def send(self, frames: list[bytes]) -> None:

@@ -1,0 +1,55 @@
+"""What a run works with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from app.engine.conversation.history import History
+from app.engine.conversation.media import Media
+from app.engine.conversation.sealing import Sealer
+from app.engine.hosted.catalog import Catalog
+from app.engine.metrics import Metrics
+from app.engine.model.formats import Formats
+from app.engine.model.upstream_traits import UpstreamTraits
+from app.engine.request.structured import Validator
+from app.engine.upstreams.routing import Router
+from app.eventlog.base import EventLog
+from app.settings import Limits
+from app.stores.ports.responses import ResponseStore
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """How responses are made, by the settings."""
+
+    limits: Limits
+    retention_seconds: int
+    id_prefix: str = ""
+    """What goes before a response's id."""
+    raw_reasoning: bool = False
+    """Thinking is streamed as text, not as a summary."""
+    estimates_usage: bool = False
+    """Tokens are estimated where the upstream does not count them."""
+    vision_model: str | None = None
+    """The model that looks at images for those that cannot."""
+
+
+class Ports(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run works with."""
+
+    store: ResponseStore
+    history: History
+    media: Media
+    router: Router
+    sealer: Sealer
+    validator: Validator
+    traits: UpstreamTraits
+    formats: Formats
+    metrics: Metrics
+    shared: EventLog | None
+    """Where streams can be followed from other processes."""
+    clock: Callable[[], float]
+    """Unix time in seconds."""
+    catalog: Catalog
+    policy: Policy
