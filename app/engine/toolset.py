@@ -31,9 +31,9 @@ _RESERVED = re.compile(
     r"(fn_)*(search|file_search|web_search|web_search_open|web_extractor|code_interpreter|web_search_image|image_search|knowledge_search"
     r"|mcp|mcp__.*|tool__.*)\Z"
 )
-"""Names that an upstream forbids or takes for its own tool, and those of built-in tools (`tool__` is for ones that are added later).
+"""Names that an upstream forbids or mistakes for its own tool, and those of built-in tools (`tool__` is for tools added later).
 
-A client's function of such a name is renamed on the way, and so is one that would meet a renamed one.
+A client's function with such a name is renamed for the upstream, and so is one that would collide with a renamed one.
 """
 
 
@@ -52,45 +52,45 @@ class _CustomFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class MoreTools(msgspec.Struct, frozen=True):
-    """Tools that an item of the conversation brings, and what it says to the model beside that."""
+    """Tools that an item of the conversation adds, and the item's other content for the model."""
 
     tools: tuple[msgspec.Raw, ...]
     place: str
-    """Where they stand in the request; "" for those of an earlier turn."""
+    """Their place in the request; "" for those of an earlier turn."""
     found: bool
-    """A search has brought them, so they are on offer whether they were deferred or not."""
+    """A search found them, so they are offered even if they were deferred."""
     result: InputItem | None = None
 
     def kept(self) -> MoreTools:
-        """As a later turn needs them."""
+        """The part that later turns need."""
         return MoreTools(self.tools, "", self.found)
 
     @property
     def weight(self) -> int:
-        """Bytes of memory that the definitions take."""
+        """Size of the definitions in bytes."""
         return sum(len(bytes(raw)) for raw in self.tools)
 
 
 class Toolset(msgspec.Struct, frozen=True):
-    """What the model may call, and what it must."""
+    """The calls that the model may make, and those it must."""
 
     functions: tuple[FunctionTool, ...] = ()
     targets: dict[str, CallTarget] = {}
     hosted: tuple[Entry, ...] = ()
     """Built-in tools."""
     echo: tuple[msgspec.Raw, ...] = ()
-    """`tools` of the response object: what is in effect."""
+    """`tools` of the response object: the effective ones."""
     forced: ForcedCall | None = None
     withheld: frozenset[str] = frozenset()
     """Upstream names of functions that `tool_choice` does not allow."""
     unmet: InvalidRequest | None = None
-    """What `tool_choice` demands is not there, unless the conversation brings it."""
+    """The error if the conversation does not add the tool that `tool_choice` names either."""
     left_out: tuple[str, ...] = ()
-    """Types of tools that were left out for a lenient client."""
+    """Tool types that were left out for a lenient client."""
 
 
 def upstream_name(name: str, namespace: str | None) -> str:
-    """The name the upstream sees; the same for a call in the history as for a tool on offer."""
+    """The name the upstream sees; the same for a call in the history as for an offered tool."""
     full = f"{namespace}__{name}" if namespace else name
     if _RESERVED.match(full):
         full = f"fn_{full}"
@@ -111,7 +111,7 @@ def build(
 ) -> Toolset:
     """Check the tools and the choice. Raises InvalidRequest.
 
-    `more`: tools of the conversation, where the last of a name counts.
+    `more`: tools of the conversation; the last one of each name counts.
     `lenient`: tool types that are not served are left out instead of refused, unless `tool_choice` needs them.
     """
     collector = _Collector(catalog, model, lenient=lenient)
@@ -135,7 +135,7 @@ class _Collector:
         self.targets: dict[str, CallTarget] = {}
         self._functions: dict[str, FunctionTool] = {}
         self._deferred: dict[str, str] = {}
-        """Functions that a search has to bring, with what tells of them: a line a namespace, or a function outside of one."""
+        """Functions that have to be found by a search, with their descriptions: one line per namespace, or per function outside of one."""
         self._more: MoreTools | None = None
         self.echo: list[msgspec.Raw] = []
         self.left_out: list[str] = []
@@ -146,7 +146,7 @@ class _Collector:
         return tuple(self._functions.values())
 
     def add_more(self, more: MoreTools) -> None:
-        """Add tools of the conversation. Those of an earlier turn were checked then: what is not served any more is left out."""
+        """Add tools of the conversation. Those of an earlier turn were checked then: what is no longer served is left out."""
         self._more = more
         for i, raw in enumerate(more.tools):
             place = f"{more.place}[{i}]"
@@ -159,7 +159,7 @@ class _Collector:
                 self.left_out.append(tool.type)
 
     def defer(self) -> None:
-        """Take what is to be searched for off the offer, and tell of it where the search is described."""
+        """Withdraw the deferred functions from the offer, and list them in the description of the search."""
         search = self._functions.get(_SEARCH)
         if search is None or self.targets[_SEARCH].tool is None:
             return
@@ -189,7 +189,7 @@ class _Collector:
                 self.left_out.append(other)
             case other:
                 raise InvalidRequest(
-                    f"The tool type '{other}' is not served by this gateway. Served are: "
+                    f"The tool type '{other}' is not served by this gateway. Supported types: "
                     f"{', '.join(('function', 'custom', 'namespace', *CLIENT_TOOLS, *(tool.type for tool in self._catalog.list())))}.",
                     code="unsupported_tool",
                     param=f"{place}.type",
@@ -247,7 +247,7 @@ class _Collector:
         if given(tool.function) is not None:
             raise InvalidRequest(
                 f"'{place}.function' is the Chat Completions form; "
-                "in the Responses API 'name', 'description' and 'parameters' stand beside 'type'.",
+                "in the Responses API 'name', 'description' and 'parameters' belong beside 'type'.",
                 code="unknown_parameter",
                 param=f"{place}.function",
             )
@@ -274,9 +274,9 @@ class _Collector:
         if known is not None and self._more is None:
             raise InvalidRequest(f"Two tools are named '{target.name}'; names must differ.", code="invalid_value", param=f"{place}.name")
         if known is not None and function.parameters is _NO_PARAMETERS:
-            function = known  # what a search has found may be no more than a name
+            function = known  # a search may have returned only the name
         if self._deferred.pop(function.name, None) is not None:
-            del self._functions[function.name]  # it comes last, so that what the model read before stays the same
+            del self._functions[function.name]  # it goes to the end, so that the prefix the model has read stays the same
         self.targets[function.name] = target
         self._functions[function.name] = function
 
@@ -297,7 +297,7 @@ class _Collector:
 
 
 def _grammar_in_words(raw: msgspec.Raw | None, place: str) -> str:
-    """What a custom tool's `format` demands, for the model to read. Raises InvalidRequest."""
+    """A custom tool's `format` as an instruction for the model. Raises InvalidRequest."""
     if raw is None:
         return ""
     wanted = parse_entry(raw, _CustomFormat, place)
