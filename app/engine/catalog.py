@@ -118,7 +118,7 @@ class Catalog:
         return settings.mode
 
     def list(self) -> Sequence[Listed]:
-        """Every tool, with an example that works as it stands."""
+        """Every tool, with a working example."""
         return [self._listed(spec) for spec in self._specs.values()]
 
     async def described(self) -> Sequence[Listed]:

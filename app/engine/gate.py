@@ -152,7 +152,7 @@ class Gate:
         if self.refused:
             self._held.append(delta)
         else:
-            # With a call the text is only what goes before it.
+            # If there is a call, the text only precedes it.
             self._release(through)
             through.append(delta)
 
