@@ -51,7 +51,7 @@ def serve(settings: Settings) -> int:
         secret = asyncio.run(_first_key(settings))
         _announce(listener, secret, example_of(asyncio.run(_listed(settings)) if secret else ()))
         with tempfile.TemporaryDirectory(prefix="responses-gateway-") as directory:
-            os.environ[DIRECTORY_VARIABLE] = directory  # the workers' metrics: a scrape shows their sum
+            os.environ[DIRECTORY_VARIABLE] = directory  # the workers' counts: a scrape shows their sum
             Multiprocess(config, sockets=[listener]).run()
         return 0
     server = _Server(config, app, settings)

@@ -81,7 +81,7 @@ def answer(content: bytes) -> Answer:
     try:
         return _decode_answer(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BrokenAnswer("the process that worked on it gave no proper answer") from error
+        raise BrokenAnswer("the worker process sent an invalid answer") from error
 
 
 def result(done: Done, work: Callable[..., Any]) -> Any:
@@ -89,7 +89,7 @@ def result(done: Done, work: Callable[..., Any]) -> Any:
     try:
         return _result_decoder(work).decode(done.result)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BrokenAnswer("the process that worked on it gave no proper answer") from error
+        raise BrokenAnswer("the worker process sent an invalid answer") from error
 
 
 @cache

@@ -116,7 +116,7 @@ class Workers:
         code = await asyncio.get_running_loop().run_in_executor(_threads, process.ending)
         if code == -getattr(signal, "SIGXCPU", 0) and limits.cpu_seconds is not None:
             return f"it took more than {limits.cpu_seconds:g} s of CPU time"
-        return f"it ended the process that worked on it: it is malformed, or {self._too_much_memory.removeprefix('it ')}"
+        return f"it crashed the worker process: it is malformed, or {self._too_much_memory.removeprefix('it ')}"
 
     @property
     def _too_much_memory(self) -> str:
