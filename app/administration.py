@@ -22,7 +22,7 @@ _DAY = 86400
 
 @asynccontextmanager
 async def key_store(settings: Settings) -> AsyncGenerator[SqlKeyStore]:
-    """The keys of a gateway that has run before. Raises ConfigurationError where there is none."""
+    """The keys of a gateway that has run before. Raises ConfigurationError if there is none."""
     database = _opened(settings)
     try:
         await _bring_up_to_date(database, settings)
@@ -59,17 +59,17 @@ async def _bring_up_to_date(database: Database, settings: Settings) -> None:
 
 
 async def create(settings: Settings, project: str, name: str, days: float | None) -> NewKey:
-    """Make a key and print it on standard output, alone on its line."""
+    """Create a key and print it on standard output, on a line of its own."""
     expires = None if days is None else int(time.time() + days * _DAY)
     async with key_store(settings) as keys:
         made = await create_key(keys, project=project, name=name, expires_at=expires)
     print(made.secret)
-    print(f"{made.key.id}, project '{made.key.project}'. Shown this once; only its hash is stored.", file=sys.stderr)
+    print(f"{made.key.id}, project '{made.key.project}'. Shown only once; only its hash is stored.", file=sys.stderr)
     return made
 
 
 async def create_first(settings: Settings) -> str | None:
-    """Make a key when there is none yet; its secret. Raises ConfigurationError."""
+    """Create a key if there is none yet; returns its secret. Raises ConfigurationError."""
     async with key_store(settings) as keys:
         if await keys.list():
             return None
@@ -88,7 +88,7 @@ async def show(settings: Settings) -> None:
 
 
 async def revoke(settings: Settings, key: str) -> bool:
-    """Revoke a key by id or prefix; False when there is none."""
+    """Revoke a key by id or prefix; False if there is none."""
     async with key_store(settings) as keys:
         revoked = await keys.revoke(key, int(time.time()))
     print(f"Revoked {key}; servers reject it within seconds." if revoked else f"There is no key '{key}'.")

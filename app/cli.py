@@ -14,7 +14,7 @@ from app import __version__
 from app.settings import ConfigurationError, load
 
 _OWNER_ONLY = 0o077
-"""Databases and files hold what clients wrote: what is made here is for this user alone."""
+"""umask: databases and files contain clients' data, so only this user may access them."""
 _LONGEST_NAME = 128
 _MOST_DAYS = 36_500
 
@@ -49,15 +49,15 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "demo", _demo, "serve the built-in demo model, whatever upstream is configured")
     _command(commands, "migrate", _migrate, "bring the database to the current schema")
     _command(commands, "validate", _validate, "check the configuration")
-    _command(commands, "doctor", _doctor, "check database, Redis, upstreams, clock: a line each, with the cure")
+    _command(commands, "doctor", _doctor, "check database, Redis, upstreams and clock, and say how to fix what fails")
     keys = commands.add_parser("keys", help="create, list and revoke API keys").add_subparsers(required=True, metavar="ACTION")
-    create = _command(keys, "create", _create_key, "make a key and print it, once")
+    create = _command(keys, "create", _create_key, "create a key and print it once")
     create.add_argument("--project", required=True, type=_name, help="the project it belongs to; created if it does not exist")
     create.add_argument("--name", type=_name, help="what it is for")
-    create.add_argument("--days", type=_days, help="after how many days it expires; without it, never")
+    create.add_argument("--days", type=_days, help="days after which it expires; default: never")
     _command(keys, "list", _list_keys, "list keys, without their secrets")
-    revoke = _command(keys, "revoke", _revoke_key, "make a key invalid")
-    revoke.add_argument("key", type=_name, help="its id or prefix, as `keys list` shows them")
+    revoke = _command(keys, "revoke", _revoke_key, "revoke a key")
+    revoke.add_argument("key", type=_name, help="its id or prefix, as shown by `keys list`")
     return parser
 
 
@@ -73,7 +73,7 @@ def _days(given: str) -> float:
         days = float(given)
     except ValueError:
         days = 0.0
-    if not 0 < days <= _MOST_DAYS:  # neither is a NaN
+    if not 0 < days <= _MOST_DAYS:  # also false for NaN
         raise argparse.ArgumentTypeError(f"expected a number of days, more than 0 and at most {_MOST_DAYS}: {given!r}")
     return days
 
@@ -90,7 +90,7 @@ def _command(
 
 
 def _serve(_options: argparse.Namespace) -> int:
-    gc.disable()  # until the application has started: what is loaded stays, and to look for garbage in it takes a tenth of the time
+    gc.disable()  # until the application has started: what is loaded is permanent, and collections would take a tenth of the time
     from app import serving  # noqa: PLC0415 - the other commands start faster without the server
 
     return serving.serve(load())

@@ -1,4 +1,4 @@
-"""The page `docs/configuration.md`, made from the settings themselves: `python -m app.configuration_reference`."""
+"""Generates the page `docs/configuration.md` from the settings: `python -m app.configuration_reference`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _TYPE_NAMES: Mapping[object, str] = {
 
 
 def reference() -> str:
-    """The whole page, Markdown: a table of the settings, then one for each section inside them."""
+    """The whole page in Markdown: a table of the settings, then one for each section."""
     blocks = [_INTRODUCTION, _table(Settings, "GATEWAY_")]
     for heading, section, variables in _sections(Settings, "", "GATEWAY_"):
         blocks += [f"\n## `{heading}`\n", _table(section, variables)]
@@ -49,7 +49,7 @@ def reference() -> str:
 
 
 def _sections(model: type[BaseModel], parent: str, variables: str | None) -> Iterator[tuple[str, type[BaseModel], str | None]]:
-    """The sections below `model`, depth first: TOML heading, model, and how their variables begin (None: they have none)."""
+    """The sections below `model`, depth first: TOML heading, model, and the prefix of their variables (None: they have none)."""
     for name, field in model.model_fields.items():
         section = _section_in(field.annotation)
         if section is None:
@@ -63,7 +63,7 @@ def _sections(model: type[BaseModel], parent: str, variables: str | None) -> Ite
 
 
 def _section_in(annotation: object) -> type[BaseModel] | None:
-    """The model a field holds: itself, in a list, or by name in a table."""
+    """The model in a field: directly, in a list, or by name in a table."""
     for candidate in (annotation, *get_args(annotation)):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate

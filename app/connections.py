@@ -1,7 +1,7 @@
-"""HTTP connections with limits: what the server's own protocol takes without end, whoever sends it.
+"""HTTP connections with limits that the server's own protocol lacks, for all clients.
 
-Bytes are counted as they are read, before they are parsed. Time is looked at by one timer for all connections, so that a request costs
-none.
+Bytes are counted as they are read, before they are parsed. One timer checks the times of all connections, so that requests need no
+timers.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from app.settings import Connections
 _log = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
 _PIECE_BYTES = 64 * 1024
-"""What is parsed between two looks at the sizes."""
+"""Bytes parsed between two checks of the sizes."""
 _URL_BYTES = 16 * 1024
 _FIELDS = 128
 _PIPELINED = 16
-"""Requests that may wait on one connection for the answer to the one before them."""
+"""Requests that may be queued on one connection behind the current one."""
 _FRAMING_BYTES = 64 * 1024
-"""Of a chunked body: sizes, extensions and trailers, beyond one byte for each byte of content."""
+"""Framing of a chunked body (sizes, extensions, trailers) allowed beyond one byte per byte of content."""
 _UNREAD_BYTES, _UNREAD_SECONDS = 8 * 1024 * 1024, 5.0
 _KNOWN_BYTES, _KNOWN_SECONDS = 1024 * 1024 * 1024, 60.0
-"""How much is thrown away, unparsed, after an answer: many clients send all they have before they read it. More for those with a key."""
+"""How much is discarded, unparsed, after a response: many clients send everything before they read it. More for those with a key."""
 
 
 class Watch:
-    """The limits, and the timer that looks at every connection of a process."""
+    """The limits, and the timer that checks every connection of a process."""
 
     def __init__(self, limits: Connections) -> None:
         self.limits = limits
         self._running = False
 
     def begin(self, loop: asyncio.AbstractEventLoop, connections: set[Any]) -> None:
-        """Look at these as long as there are any."""
+        """Check these connections as long as there are any."""
         if not self._running:
             self._running = True
             loop.call_later(_LOOK_SECONDS, self._look, loop, connections)
@@ -51,14 +51,14 @@ class Watch:
     def _look(self, loop: asyncio.AbstractEventLoop, connections: set[Connection]) -> None:
         self._running = False
         if connections:
-            self.begin(loop, connections)  # first: one connection's failure must not end the looking
+            self.begin(loop, connections)  # first: one connection's failure must not stop the checks
         now = loop.time()
         for connection in tuple(connections):
             connection.look(now)
 
 
 def protocol(limits: Connections) -> type[asyncio.Protocol]:
-    """What uvicorn makes a connection's protocol with."""
+    """The factory of uvicorn's connection protocols."""
     return cast("type[asyncio.Protocol]", partial(Connection, Watch(limits)))
 
 
@@ -72,23 +72,23 @@ class Connection(HttpToolsProtocol):
         self._piece = min(_PIECE_BYTES, watch.limits.header_bytes)
         self._in_head = True
         self._head_since: float | None = None
-        """When the head began that is being read; None between requests."""
+        """When the current header began; None between requests."""
         self._head_bytes = 0
         self._body_bytes = 0
         self._framing_bytes = 0
         self._bare_bytes = 0
         """Framing since the last byte of content."""
         self._mark: tuple[float, int] | None = None
-        """When the rate was looked at last, and how many bytes there were."""
+        """When the rate was last checked, and the number of bytes then."""
         self._refusal: ApiError | None = None
         self._output: _Output
-        """Of the request that was begun last."""
+        """Of the latest request."""
         self._keeps_alive = True
         self._deaf = False
         self._left = _UNREAD_BYTES
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin, unless there are too many."""
+        """Accept the connection, unless there are too many."""
         super().connection_made(cast("asyncio.Transport", transport))
         self._head_since = self.loop.time()
         self._watch.begin(self.loop, self.connections)
@@ -96,7 +96,7 @@ class Connection(HttpToolsProtocol):
             self._refuse(Unavailable("The server is at its limit of connections.", code="server_is_overloaded", retry_after=1.0))
 
     def data_received(self, data: bytes) -> None:
-        """Parse some bytes at a time, and stop at the first that are too many."""
+        """Parse in pieces, and stop as soon as there is too much."""
         if self._deaf:
             self._throw_away(len(data))
             return
@@ -113,7 +113,7 @@ class Connection(HttpToolsProtocol):
             self._refuse(refusal)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; trailers come when the request is served already, and are left out."""
+        """Add a header; trailers come after the request is served, and are ignored."""
         if self._in_head:
             name = name.lower()
             if name == b"expect" and value.lower() == b"100-continue":
@@ -121,9 +121,9 @@ class Connection(HttpToolsProtocol):
             self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """Serve the request. As long as its body has not arrived, its answer is to be the connection's last one."""
+        """Serve the request. Until its body has arrived, its response is the connection's last one."""
         if not self._in_head:
-            return  # it is served already, and its head was repeated to another parser
+            return  # it is already served; its header was repeated for another parser
         self._check_head()
         super().on_headers_complete()
         cycle = self.cycle
@@ -135,7 +135,7 @@ class Connection(HttpToolsProtocol):
         self._body_bytes = self._framing_bytes = self._bare_bytes = 0
 
     def on_body(self, body: bytes) -> None:
-        """Keep it for the application; when that has answered already, nobody will read it."""
+        """Buffer it for the application, unless that has already answered."""
         self._body_bytes += len(body)
         cycle = self.cycle
         if cycle.response_complete:
@@ -146,7 +146,7 @@ class Connection(HttpToolsProtocol):
         cycle.message_event.set()
 
     def on_message_complete(self) -> None:
-        """The body is here: the connection may be used again."""
+        """The body has arrived: the connection may be reused."""
         if self.parser.should_upgrade() and _framing(self.headers):
             return  # the parser leaves the body to another protocol
         cycle = self.cycle
@@ -160,7 +160,7 @@ class Connection(HttpToolsProtocol):
             cycle.message_event.set()
 
     def on_response_complete(self) -> None:
-        """Go on with the next request, where there may be one."""
+        """Continue with the next request, if the connection stays open."""
         if self._deaf and not self.pipeline:
             self.server_state.total_requests += 1
             self.flow.resume_reading()
@@ -168,12 +168,12 @@ class Connection(HttpToolsProtocol):
             super().on_response_complete()
 
     def shutdown(self) -> None:
-        """End after the answer that is under way."""
+        """Close after the current response."""
         self._keeps_alive = False
         super().shutdown()
 
     def look(self, now: float) -> None:
-        """Cut a client that is too slow."""
+        """Disconnect a client that is too slow."""
         if self.flow.write_paused or self.transport.is_closing():
             self._look_at_writing(now)
         elif self._in_head:
@@ -186,7 +186,7 @@ class Connection(HttpToolsProtocol):
             self._look_at_body(now)
 
     def unread(self) -> None:
-        """The answer is written, the body is not read: say no more, and hear no more than the client needs to notice."""
+        """After a response to an unread request: send no more, and discard only as much input as the client needs to notice."""
         self._deaf = True
         if self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()
@@ -197,7 +197,7 @@ class Connection(HttpToolsProtocol):
 
     @property
     def _latest(self) -> RequestResponseCycle | None:
-        """The request that was begun last."""
+        """The latest request."""
         return self.cycle
 
     def _feed(self, piece: bytes | memoryview) -> None:
@@ -221,9 +221,9 @@ class Connection(HttpToolsProtocol):
                 self._check_framing(len(piece), self._body_bytes - before)
 
     def _parse(self, piece: bytes | memoryview) -> None:
-        """An upgrade, as Java's client proposes it in every first request, is not made: the request is served as HTTP/1.1.
+        """Upgrades, which Java's client proposes in every first request, are ignored: the request is served as HTTP/1.1.
 
-        The parser stops behind the head of such a request; another one goes on from there.
+        The parser stops after the header of such a request; a new one continues from there.
         """
         while len(piece):
             try:
@@ -241,10 +241,10 @@ class Connection(HttpToolsProtocol):
             self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % _framing(self.headers))
 
     def _check_head(self, size: int = 0) -> None:
-        """Raises _TooMuch. `size` is what there is of a head that is not complete."""
+        """Raises _TooMuch. `size` is the size of an incomplete header."""
         most = self._limits.header_bytes
         if len(self.url) > _URL_BYTES or (size and not self.headers):
-            message = f"The URL is longer than {_URL_BYTES} bytes; send what is long in the body."
+            message = f"The URL is longer than {_URL_BYTES} bytes; send long values in the body."
             self._give_up(MessageRefused(message, status=414, code="url_too_long"))
         if len(self.headers) > _FIELDS:
             message = f"The request has more than {_FIELDS} header fields."
@@ -258,7 +258,7 @@ class Connection(HttpToolsProtocol):
             self._give_up(InvalidRequest(f"More than {_PIPELINED} requests wait on one connection.", code="too_many_pipelined"))
 
     def _check_framing(self, size: int, content: int) -> None:
-        """Raises _TooMuch where a chunked body is hardly anything but chunks."""
+        """Raises _TooMuch if a chunked body consists mostly of framing."""
         self._framing_bytes += size - content
         self._bare_bytes = 0 if content else self._bare_bytes + size
         if self._framing_bytes > _FRAMING_BYTES + self._body_bytes or self._bare_bytes > _FRAMING_BYTES:
@@ -275,7 +275,7 @@ class Connection(HttpToolsProtocol):
         since, there = self._mark
         if now - since >= self._limits.body_seconds:
             if self._body_bytes - there < self._limits.body_bytes_per_second * (now - since):
-                self._cut("The request's body came too slowly.")
+                self._cut("The request's body arrived too slowly.")
             else:
                 self._mark = now, self._body_bytes
 
@@ -295,7 +295,7 @@ class Connection(HttpToolsProtocol):
             self._refuse(MessageRefused(message, status=408, code="request_timeout"))
 
     def _refuse(self, error: ApiError) -> None:
-        """Say why, where the client waits for an answer, and close the connection; after the answers to requests that were good."""
+        """Send the error if the client waits for this response, and close the connection, once earlier valid requests are answered."""
         cycle = self._latest
         pending = cycle is not None and not cycle.response_complete
         if cycle is not None and pending and self._in_head:
@@ -308,7 +308,7 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
     def _silence(self) -> None:
-        """The application hears that its client is gone, and what it writes goes nowhere."""
+        """Report the disconnect to the application, and discard what it writes."""
         self._deaf = True
         cycle = self._latest
         if cycle is not None and not cycle.response_complete:
@@ -322,16 +322,16 @@ class Connection(HttpToolsProtocol):
 
 
 def _framing(headers: RawHeaders) -> bytes:
-    """The lines that say how a body is delimited; none where there is no body."""
+    """The header lines that delimit the body; empty if there is no body."""
     return b"".join(b"%b: %b\r\n" % field for field in headers if field[0] in {b"content-length", b"transfer-encoding"})
 
 
 class _TooMuch(Exception):
-    """The request is refused; `_refusal` says why."""
+    """The request is refused; `_refusal` has the reason."""
 
 
 class _Output:
-    """The transport of one answer. Its head goes out with what follows at once: one call of the system, and one packet."""
+    """The transport of one response. Its header is sent together with what follows immediately: one system call, and one packet."""
 
     __slots__ = ("_connection", "_cycle", "_head", "is_closing", "unread")
 
@@ -341,10 +341,10 @@ class _Output:
         self._head: bytes | None = None
         self.is_closing = connection.transport.is_closing
         self.unread = True
-        """The request has not arrived whole."""
+        """The request has not arrived completely."""
 
     def write(self, data: bytes) -> None:
-        """Write the answer's next bytes."""
+        """Write the response's next bytes."""
         if self._head is None:
             self._head = data
             self._connection.loop.call_soon(self._flush)
@@ -358,7 +358,7 @@ class _Output:
             self._cycle.transport = self._connection.transport
 
     def close(self) -> None:
-        """Closed at once, while its request is still coming, the client's system might throw the answer away."""
+        """Close later if the request is still arriving: otherwise the client's system might discard the response."""
         self._flush()
         if self.unread:
             self._connection.unread()

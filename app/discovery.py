@@ -1,4 +1,4 @@
-"""Finds what a package offers: the constants its public modules define. A new adapter is one new file, listed nowhere."""
+"""Discovers adapters: constants that the public modules of a package define. A new adapter is one new file, registered nowhere."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 
 def constants(package: str, name: str, kind: type[T]) -> dict[str, T]:
-    """Module name -> its constant `name`, for every module directly in `package` that has one; modules with a leading `_` are not asked.
+    """Module name -> its constant `name`, for every module directly in `package` that has one; modules with a leading `_` are skipped.
 
-    Raises TypeError when a constant of that name is something else than `kind`.
+    Raises TypeError if a constant of that name is not a `kind`.
     """
     found: dict[str, T] = {}
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):

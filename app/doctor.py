@@ -1,4 +1,4 @@
-"""The `doctor` command: what is wrong with this installation, and what to do about it."""
+"""The `doctor` command: what is wrong with this installation, and how to fix it."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ _MOST_SKEW = 60
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that was looked at."""
+    """The result of one check."""
 
     subject: str
     ok: bool
     message: str
-    """What is there; when it is not ok, the cure."""
+    """What was found; if it is not ok, also how to fix it."""
 
 
 async def examine(settings: Settings) -> Sequence[Finding]:
-    """Look at everything; nothing is changed."""
+    """Run all checks; changes nothing."""
     findings = [_versions()]
     findings.append(await _database(settings))
     findings.append(_files(settings))
@@ -54,7 +54,7 @@ async def examine(settings: Settings) -> Sequence[Finding]:
 def _versions() -> Finding:
     python = ".".join(map(str, sys.version_info[:3]))
     ok = sqlite3.sqlite_version_info >= _LEAST_SQLITE
-    cure = "" if ok else "; SQLite 3.35 or newer is needed: use a newer Python"
+    cure = "" if ok else "; SQLite 3.35 or newer is required: use a newer Python"
     return Finding("versions", ok, f"gateway {__version__}, Python {python}, SQLite {sqlite3.sqlite_version}{cure}")
 
 
@@ -86,12 +86,12 @@ def _schema(dialect: str, revision: str | None, *, embedded: bool) -> Finding:
         return Finding("database", ok=False, message=str(error).removeprefix("database_url: "))
     if revision != REVISION:
         cure = "run `responses-gateway migrate`" + (", or start the gateway, which does it" if embedded else "")
-        return Finding("database", ok=False, message=f"schema {revision or 'missing'}, {REVISION} is needed: {cure}")
+        return Finding("database", ok=False, message=f"schema {revision or 'missing'}, {REVISION} is required: {cure}")
     return Finding("database", ok=True, message=f"{dialect}, schema {revision}")
 
 
 async def _documents() -> Finding:
-    """One is really read, in a worker process that confines itself as all of them do."""
+    """Read a document in a confined worker process, as in operation."""
     subject, missing = "documents", confinement.lacking()
     try:
         await reading.text(b"a document", filename="document.txt")
@@ -109,7 +109,7 @@ def _files(settings: Settings) -> Finding:
         return Finding("files", ok=True, message=where)
     obstructed = obstacle(Path(where) / "upload")
     if obstructed:
-        return Finding("files", ok=False, message=f"{obstructed}: change that, or set GATEWAY_FILES_DIR (`off` switches files off)")
+        return Finding("files", ok=False, message=f"{obstructed}: change that, or set GATEWAY_FILES_DIR (`off` disables files)")
     return Finding("files", ok=True, message=f"in {Path(where).absolute()}")
 
 
@@ -142,8 +142,8 @@ async def _upstreams(settings: Settings) -> AsyncGenerator[Finding]:
 
 
 async def _sandbox(settings: Settings) -> Finding:
-    """A service of this machine's own is started, attacked and ended."""
-    from app.tools import code_interpreter  # noqa: PLC0415 - only this asks a tool
+    """A local sandbox service is started, tested with attacks and stopped."""
+    from app.tools import code_interpreter  # noqa: PLC0415 - only this check needs a tool
 
     sandbox = code_interpreter.sandbox_of(settings)
     if isinstance(sandbox, Missing):
@@ -168,7 +168,7 @@ async def _upstream(upstream: Upstream, settings: Settings) -> Finding:
 
 
 async def _clock(upstream: Upstream) -> Finding:
-    """Expiry and TLS depend on the clock; the upstream's `Date` header is what there is to compare with."""
+    """Expiry and TLS depend on the clock, which is compared with the upstream's `Date` header."""
     subject = f"clock (against {upstream.name})"
     try:
         async with httpx.AsyncClient(timeout=5, verify=upstream.verify_tls) as client:

@@ -1,4 +1,4 @@
-"""Places that projects share: no project fills them all, and those that wait are served in turns."""
+"""Fair scheduling of slots that projects share: no project takes all of them, and waiting projects take turns."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 
 _HALF_LIFE = 60.0
-"""Seconds after which what a project has used counts half."""
+"""Seconds after which a project's past use counts half."""
 _FEW = 2
 
 
 class Busy(Exception):
-    """The project has too much waiting, or has waited too long; the message is a sentence, `retry_after` in seconds."""
+    """Too much of the project is waiting, or it has waited too long; the message is a sentence, `retry_after` in seconds."""
 
     retry_after = 5.0
 
 
 class Turns:
-    """Whose turn it is.
+    """Decides which project is next.
 
-    A project holds at most half of the places, so that others find one free. Of those that wait, whoever has held places for the fewest
-    seconds of late goes first; where that is the same, whoever was served longest ago. Of more than two places the last one is kept for
-    projects that have used less than a second of late: several busy ones together do not hold up a newcomer either.
+    A project holds at most half of the slots, so that others find one free. Of the waiting projects, the one that has recently held slots
+    for the fewest seconds goes first; if equal, the one served longest ago. If there are more than two slots, the last one is reserved
+    for projects with less than a second of recent use: several busy projects together do not delay a newcomer either.
     """
 
     def __init__(self, places: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` is in seconds."""
+        """`clock` returns seconds."""
         self._free = places
         self._share = (places + 1) // 2
         self._reserves = places > _FEW
@@ -38,7 +38,7 @@ class Turns:
         self._line: list[str] = []
 
     def next(self, waiting: Iterable[str]) -> str | None:
-        """Of the projects that wait, the one that may take a place now; None: nobody may."""
+        """The waiting project that may take a slot now; None: none may."""
         wanting = dict.fromkeys(waiting)
         self._line = [project for project in self._line if project in wanting]
         known = set(self._line)
@@ -53,7 +53,7 @@ class Turns:
         return first
 
     def take(self, project: str) -> None:
-        """It has a place, and was served last."""
+        """The project takes a slot; it is now the one served last."""
         self._free -= 1
         self._held.setdefault(project, deque()).append(self._clock())
         if project in self._line:
@@ -61,7 +61,7 @@ class Turns:
             self._line.append(project)
 
     def give_back(self, project: str) -> None:
-        """It has one place less."""
+        """The project releases a slot."""
         now = self._clock()
         self._used = {one: use for one, use in self._used.items() if _faded(use, now) >= 1}
         begun = self._held[project].popleft()
@@ -71,21 +71,21 @@ class Turns:
             del self._held[project]
 
     def _recent(self, project: str, now: float) -> float:
-        """Seconds for which it has held places, older ones counting less."""
+        """Seconds for which it has held slots; older ones count less."""
         return _faded(self._used.get(project, (0.0, now)), now) + sum(now - begun for begun in self._held.get(project, ()))
 
 
 def _faded(use: tuple[float, float], now: float) -> float:
-    """What seconds that were used up to a moment count now."""
+    """The present weight of seconds used up to a moment."""
     seconds, until = use
     return seconds * 0.5 ** ((now - until) / _HALF_LIFE)
 
 
 class FairQueue:
-    """Waiting for a place, by turns of the projects. Used by one event loop at a time."""
+    """A queue for slots in which projects take turns. Used by one event loop at a time."""
 
     def __init__(self, places: int, *, waiting: int | None = None, seconds: float | None = None) -> None:
-        """`waiting`: the most a project may have in the line; `seconds`: the longest it waits there. None: no limit."""
+        """`waiting`: maximum queue entries per project; `seconds`: maximum time in the queue. None: no limit."""
         self._turns = Turns(places)
         self._most = waiting
         self._seconds = seconds
@@ -93,7 +93,7 @@ class FairQueue:
 
     @asynccontextmanager
     async def place(self, project: str) -> AsyncGenerator[None]:
-        """A place while it is entered. Raises Busy."""
+        """Context manager that holds a slot. Raises Busy."""
         await self._acquire(project)
         try:
             yield
@@ -103,7 +103,7 @@ class FairQueue:
     async def _acquire(self, project: str) -> None:
         line = self._waiting.setdefault(project, deque())
         if self._most is not None and len(line) >= self._most:
-            raise Busy("Too much of this project is waiting for its turn already. Try again in a moment.")
+            raise Busy("Too much work of this project is already waiting. Try again in a moment.")
         turn = asyncio.get_running_loop().create_future()
         line.append(turn)
         self._serve()
@@ -112,13 +112,13 @@ class FairQueue:
                 await turn
         except TimeoutError as error:
             self._leave(project, turn)
-            raise Busy(f"Its turn has not come within {self._seconds:g} s. Try again in a moment.") from error
+            raise Busy(f"No slot became free for this project within {self._seconds:g} s. Try again in a moment.") from error
         except BaseException:
             self._leave(project, turn)
             raise
 
     def _leave(self, project: str, turn: asyncio.Future[None]) -> None:
-        if turn.done() and not turn.cancelled():  # the place came in the same moment
+        if turn.done() and not turn.cancelled():  # it got a slot in the same moment
             self._release(project)
             return
         line = self._waiting.get(project, deque())
@@ -138,7 +138,7 @@ class FairQueue:
             turn = line.popleft()
             if not line:
                 del self._waiting[project]
-            if turn.cancelled():  # whoever waited is about to leave the line
+            if turn.cancelled():  # the waiter is about to leave the queue
                 self._turns.give_back(project)
             else:
                 turn.set_result(None)

@@ -1,4 +1,4 @@
-"""Files and vector stores, composed of their adapters: a part of the composition root of its own."""
+"""The part of the composition root that assembles files and vector stores from their adapters."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _PURGE_SECONDS = 30.0
 _PURGE_BATCH = 200
 _PURGE_PAUSE = 0.05
 _INGESTIONS = 4
-"""Files that are ingested at a time in one process; one project has at most half of them."""
+"""Files ingested concurrently in one process; one project gets at most half of them."""
 _USUAL_EMBEDDINGS = "text-embedding-v4"
 
 
 def build(settings: Settings, database: Database, stack: AsyncExitStack) -> tuple[Library, Ingestion] | None:
-    """The use cases of files and vector stores and the worker that reads files; None: files are switched off."""
+    """The use cases of files and vector stores, and the worker that ingests files; None: files are disabled."""
     if settings.files_dir == "off":
         return None
     blobs = StoredBlobs(settings.files_dir, settings.files_s3_endpoint)
@@ -73,7 +73,7 @@ def _embedder(settings: Settings) -> Embedder:
 
 
 def start(runs: Runs, library: Library, ingestion: Ingestion) -> None:
-    """Read files as they come, and purge what has expired."""
+    """Ingest files as they come, and delete what has expired."""
 
     async def purge() -> None:
         removed = 1

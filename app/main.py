@@ -1,4 +1,4 @@
-"""The composition root: settings to adapters to services to the ASGI application. The only place that names concrete classes."""
+"""The composition root: builds the ASGI application from the settings. The only place that names concrete classes."""
 
 from __future__ import annotations
 
@@ -60,21 +60,21 @@ from app.tools.ports.tool import Missing, Tool, ToolSpec, Workshop
 
 _log = logging.getLogger(__name__)
 _GC_YOUNG = 10_000
-"""Objects made before the youngest generation is looked through; the interpreter's default is 700."""
+"""Allocations before the youngest generation is collected; the interpreter's default is 700."""
 _PURGE_SECONDS = 30.0
 _PURGE_BATCH = 200
 _PURGE_PAUSE = 0.05
 _USAGE_SECONDS = 30.0
 _MODELS_SECONDS = 60.0
 _SAMPLE_SECONDS = 2.0
-"""How old the gauges of other workers may be in a scrape."""
+"""Maximum age of other workers' gauges in a scrape."""
 
 Shelf = tuple[Library, Ingestion] | None
 Served = tuple[ASGIApp, Services]
 
 
 def create_app(settings: Settings | None = None) -> Gateway:
-    """The application; connections open when its lifespan begins."""
+    """The application; connections are opened when its lifespan begins."""
     settings = settings or load()
     metrics = Metrics(table())
 
@@ -111,9 +111,9 @@ def _gateway(app: FastAPI, metrics: Metrics, settings: Settings) -> Gateway:
 
 
 def _settle_garbage_collector() -> None:
-    """What exists now stays: leave it out of every collection, and collect the short-lived rest less often.
+    """Exclude all existing objects, which are permanent, from collections, and collect less often.
 
-    With the defaults, collections are a third of a request's CPU at sixteen requests at once.
+    With the defaults, collections take a third of a request's CPU time at sixteen concurrent requests.
     """
     gc.collect()
     gc.freeze()
@@ -137,7 +137,7 @@ async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
     ports = Ports(
         store=store,
         history=History(store, settings.limits.context_cache_bytes, shared=not _alone(settings)),
-        # What a user names in a request is fetched for that user, not by a program on its own: robots.txt is not asked.
+        # URLs in a request are fetched on the user's behalf, not by a crawler: robots.txt does not apply.
         media=Media(_fetcher(settings, stack, robots=False), stored, settings.limits),
         router=router,
         sealer=Sealer(await keys.secret("sealing", os.urandom(32))),
@@ -167,7 +167,7 @@ def _policy(settings: Settings) -> Policy:
 
 
 def _serve(settings: Settings, ports: Ports, access: Access, shelf: Shelf, containers: Containers | None, stack: AsyncExitStack) -> Served:
-    """The use cases and what works in the background."""
+    """The use cases and background work."""
     runs = Runs(settings.limits.concurrent_responses)
     ports.metrics.running.set_function(lambda: {(): len(runs)})
     stack.push_async_callback(runs.aclose)
@@ -253,7 +253,7 @@ def _store(settings: Settings, database: Database, metrics: Metrics, stack: Asyn
 
 
 def _alone(settings: Settings) -> bool:
-    """No other process uses the same store."""
+    """Whether no other process uses the same store."""
     return settings.workers == 1 and settings.database_url.startswith("sqlite")
 
 

@@ -1,4 +1,4 @@
-"""The `serve` command: migrate an embedded database, make the first key, run the server."""
+"""The `serve` command: migrate an embedded database, create the first key, run the server."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _warn(settings: Settings) -> None:
 
 
 def _config(settings: Settings, app: Gateway | None) -> uvicorn.Config:
-    """None: the application is made in each of several workers."""
+    """`app` None: each of several workers creates the application."""
     return uvicorn.Config(
         app or "app.serving:worker",
         factory=app is None,
@@ -88,7 +88,7 @@ def _config(settings: Settings, app: Gateway | None) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens once it does: only then are the models known, and only then is a first key of use."""
+    """Announces its address once it listens: only then are the models known, and only then is a first key useful."""
 
     def __init__(self, config: uvicorn.Config, app: Gateway, settings: Settings) -> None:
         super().__init__(config)
@@ -105,7 +105,7 @@ class _Server(uvicorn.Server):
 
 
 def worker() -> ASGIApp:
-    """Called with the loop running, and the server's signal handlers installed: the application in one of several worker processes."""
+    """The application in one of several worker processes; called with the loop running and the server's signal handlers installed."""
     settings = load()
     log.configure(settings.log_level, settings.log_format)
     app = create_app(settings)
@@ -114,7 +114,7 @@ def worker() -> ASGIApp:
 
 
 def _drain_on_signal(app: Gateway, delay: float) -> None:
-    """Go before the server's own handlers: say at once that no more requests are wanted, and begin to stop after `delay` seconds.
+    """Run before the server's own handlers: report not ready at once, and begin to stop after `delay` seconds.
 
     A second signal is not delayed.
     """
@@ -134,7 +134,7 @@ def _drain_on_signal(app: Gateway, delay: float) -> None:
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """The port is taken before anything is made: of two gateways in one folder, the second one leaves no trace."""
+    """Bind the port before anything is created: of two gateways in one directory, the second one leaves no files."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -150,7 +150,7 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 def _prepare(settings: Settings) -> None:
-    """Bring an embedded database up to date. Raises ConfigurationError."""
+    """Migrate an embedded database. Raises ConfigurationError."""
     try:
         file = database_file(settings.database_url)
         obstructed = file and obstacle(file)
@@ -191,7 +191,7 @@ async def _first_key(settings: Settings) -> str | None:
 
 
 async def _listed(settings: Settings) -> Sequence[str]:
-    """The models of the upstreams; the workers, which ask for themselves, have not started."""
+    """The models of the upstreams; the workers fetch their own lists after they start."""
     routes = await upstreams.connect(settings)
     for route in routes:
         await route.provider.aclose()
@@ -206,7 +206,7 @@ def _announce(listener: socket.socket, secret: str | None, model: str) -> None:
         return
     print(
         f"""
-A first API key was made. It is shown this once; only its hash is stored.
+A first API key was created. It is shown only once; only its hash is stored.
 
   key       {secret}
   base URL  {base_url}

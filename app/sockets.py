@@ -1,4 +1,4 @@
-"""What the system holds for clients' connections: buffers and file descriptors."""
+"""System resources of client connections: buffers and file descriptors."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import sys
 
 _log = logging.getLogger(__name__)
 _SEGMENT_BYTES = 1460
-"""Ethernet's. With the 64 KiB of loopback a client's own system takes three megabytes off it before it hears of a refusal."""
+"""Ethernet's. With loopback's 64 KiB a client's own system accepts three megabytes before it sees a refusal."""
 _SPARE_FILES = 256
-"""File descriptors for all that is no connection of a client."""
+"""File descriptors for everything other than client connections."""
 
 
 def bound(listener: int) -> None:
-    """Bound what the system holds for each connection of this listening socket, a file descriptor."""
+    """Limit, by the segment size, what the system buffers for each connection of this listening socket, a file descriptor."""
     option = getattr(socket, "TCP_MAXSEG", None)
     with socket.socket(fileno=os.dup(listener)) as same:
         if option is not None and same.family in (socket.AF_INET, socket.AF_INET6):
@@ -23,7 +23,7 @@ def bound(listener: int) -> None:
 
 
 def make_room(connections: int) -> None:
-    """Raise this process's limit of open files as far as it may: a stream takes one for its client and one for its upstream."""
+    """Raise this process's limit of open files as far as allowed: a stream needs one for its client and one for its upstream."""
     if sys.platform == "win32":
         return
     import resource  # noqa: PLC0415 - Unix only

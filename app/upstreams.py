@@ -1,4 +1,4 @@
-"""Which upstreams to use: those the settings name, else DashScope by its key, else a Qwen server on this machine, else the demo model."""
+"""Selects the upstreams: those in the settings, or DashScope if its key is set, or a local Qwen server, or the demo model."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from app.settings import ConfigurationError, Settings, Timeouts, Upstream
 _log = logging.getLogger(__name__)
 _DASHSCOPE = "https://dashscope.aliyuncs.com/compatible-mode/v1"
 _LOCAL_SERVERS = (("llama.cpp", 8080), ("ollama", 11434), ("vllm", 8001), ("sglang", 30000))
-"""Usual local ports; vLLM's own default is the gateway's, so its documented second choice is asked."""
+"""Usual local ports; vLLM's default is the gateway's own, so the alternative in its documentation is probed."""
 _PROBE_SECONDS = 0.3
 _LIST_SECONDS = 1.0
-"""Longest wait for a model list at the start; the server comes up without it."""
+"""Maximum wait for a model list at startup; the server starts without it."""
 _ENDPOINTS = ("/models", "/chat/completions", "/completions", "/responses", "/embeddings", "/messages")
 _VERSION = re.compile("v[0-9]+(alpha|beta)?[0-9]*")
-"""A part of a path, as in `/v1`, `/api/v3` and `/v1beta/openai`."""
+"""A version in a path, as in `/v1`, `/api/v3` and `/v1beta/openai`."""
 _EXCLUSIVE = frozenset({"llamacpp", "ollama", "demo"})
-"""Dialects whose servers answer under any model name, so that their list decides what exists."""
+"""Dialects whose servers accept any model name, so that their list determines which models exist."""
 
 
 async def connect(settings: Settings) -> Sequence[Route]:
-    """The routes, each with what its upstream lists now. Raises ConfigurationError."""
+    """The routes, each with its upstream's current list of models. Raises ConfigurationError."""
     chosen = configured(settings)
     if not chosen and settings.discover:
         chosen = await _discover(settings)
@@ -44,7 +44,7 @@ async def connect(settings: Settings) -> Sequence[Route]:
 
 
 def configured(settings: Settings) -> Sequence[Upstream]:
-    """The upstreams the settings name; none: something has to be found."""
+    """The upstreams in the settings; empty: discover one."""
     chosen = list(settings.upstreams)
     if settings.upstream_base_url:
         chosen.append(
@@ -81,9 +81,9 @@ async def ask(upstream: Upstream, settings: Settings) -> Sequence[UpstreamModel]
 
 
 async def locate(upstream: Upstream, settings: Settings) -> tuple[Upstream, Sequence[UpstreamModel]]:
-    """The upstream at the address where it has a model list, and the list.
+    """The upstream with the address at which it lists models, and the list.
 
-    Where `base_url` lacks `/v1`, or names an endpoint, the right address is looked for. Raises UpstreamError and ConfigurationError.
+    If `base_url` lacks `/v1`, or is that of an endpoint, other addresses are tried. Raises UpstreamError and ConfigurationError.
     """
     candidates = [_at(upstream, address) for address in addresses(upstream.base_url)]
     failures: list[UpstreamError] = []
@@ -101,7 +101,7 @@ async def locate(upstream: Upstream, settings: Settings) -> tuple[Upstream, Sequ
 
 
 def addresses(base_url: str) -> Sequence[str]:
-    """Where the API may be when `base_url` is given, the likeliest first; never empty."""
+    """Possible addresses of the API for this `base_url`, the likeliest first; never empty."""
     base = base_url.strip().rstrip("/")
     if not base.startswith(("http://", "https://")):
         return (base_url,)
@@ -130,7 +130,7 @@ async def _route(upstream: Upstream, settings: Settings) -> Route:
         failure = error.code if isinstance(error, UpstreamError) and is_own(error) else None
     if upstream.base_url.rstrip("/") != given.base_url.rstrip("/"):
         _log.warning(
-            "upstream %s: base_url %s is not where an API is; using %s, set it to that", given.name, given.base_url, upstream.base_url
+            "upstream %s: there is no API at base_url %s; using %s, set base_url to that", given.name, given.base_url, upstream.base_url
         )
     dialect = dialect_of(upstream.base_url, listed) if upstream.dialect == "auto" else upstream.dialect
     _log.info("upstream %s: %s (%s), %d models listed", upstream.name, upstream.base_url, dialect, len(listed))
@@ -143,7 +143,7 @@ async def _route(upstream: Upstream, settings: Settings) -> Route:
 def _build(upstream: Upstream, dialect: str, settings: Settings) -> Provider:
     specs = {spec.dialect: spec for spec in discovery.constants("app.providers", "PROVIDER", ProviderSpec).values()}
     if dialect not in specs:
-        raise ConfigurationError(f"upstream {upstream.name}: no dialect '{dialect}'; there are {', '.join(sorted(specs))}")
+        raise ConfigurationError(f"upstream {upstream.name}: unknown dialect '{dialect}'; supported: {', '.join(sorted(specs))}")
     return specs[dialect].build(upstream, facts_with(settings.models))
 
 

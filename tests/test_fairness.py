@@ -178,7 +178,7 @@ async def test_a_line_has_an_end() -> None:
 async def test_the_wait_has_an_end() -> None:
     queue = FairQueue(1, waiting=2, seconds=0.01)
     async with queue.place("a"):
-        with pytest.raises(Busy, match="not come within"):
+        with pytest.raises(Busy, match="No slot became free"):
             async with queue.place("b"):
                 pass
     async with queue.place("b"):

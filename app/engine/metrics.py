@@ -1,6 +1,6 @@
-"""What is counted: requests, tokens, times, state. Served at `/metrics` in the Prometheus format; `docs/operations.md` lists it.
+"""The metrics: requests, tokens, times, state. Served at `/metrics` in the Prometheus format and listed in `docs/operations.md`.
 
-Counting happens on one thread, so it is an addition; `app.telemetry.table` says how several processes are shown as one.
+Counting happens on one thread, so it is a plain addition; `app.telemetry.table` merges the numbers of several processes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _OTHER = "other"
 
 
 class _Bounded:
-    """Values of a label that others choose: so many are told, the rest is `other`."""
+    """Bounds the values of a label that others choose: further ones become `other`."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -44,10 +44,10 @@ class Metrics:
     """The server's metrics."""
 
     def __init__(self, table: Table | None = None) -> None:
-        """`table`: where the numbers are, when it is not this process alone."""
+        """`table`: the numbers shared with other processes, if there are any."""
         self.registry = registry = Registry(table or Table())
         self.is_listed: Callable[[str], bool] = lambda _: False
-        """Whether an upstream lists the model. Of other names, which clients make up, only so many are told apart."""
+        """Whether an upstream lists the model. Other names, which clients can make up, are limited in number."""
         self._unlisted = _Bounded(_MOST_UNLISTED)
         self._code = _Bounded(_MOST_CODES)
         self._count_responses(registry)
@@ -56,7 +56,7 @@ class Metrics:
 
     def _count_responses(self, registry: Registry) -> None:
         where = ("model", "upstream")
-        self._responses = registry.counter("gateway_responses", "Responses that ended, by how.", *where, "status", "code", "stream")
+        self._responses = registry.counter("gateway_responses", "Finished responses, by status.", *where, "status", "code", "stream")
         self._tokens = registry.counter(
             "gateway_tokens",
             "Tokens as upstreams reported them; cached ones are also input, reasoning ones also output.",
@@ -72,29 +72,27 @@ class Metrics:
         self._per_token = registry.histogram(
             "gateway_time_per_token_seconds", "Mean time between the tokens of a streamed response.", *where, bounds=_TOKEN_SECONDS
         )
-        self._tools = registry.counter("gateway_tool_calls", "Calls of built-in tools that ran here, by how they ended.", "tool", "status")
+        self._tools = registry.counter("gateway_tool_calls", "Calls of built-in tools that ran here, by status.", "tool", "status")
         self._tool_seconds = registry.histogram("gateway_tool_seconds", "How long calls of built-in tools took.", "tool", bounds=_SECONDS)
 
     def _count_surroundings(self, registry: Registry) -> None:
-        self._requests = registry.counter("gateway_http_requests", "HTTP requests by how they ended.", "route", "method", "status", "code")
+        self._requests = registry.counter("gateway_http_requests", "HTTP requests by status.", "route", "method", "status", "code")
         self._failures = registry.counter(
-            "gateway_upstream_failures", "Failed attempts, and answers that broke off, at the upstream that failed.", "upstream", "code"
+            "gateway_upstream_failures", "Failed attempts and interrupted answers, by upstream.", "upstream", "code"
         )
-        self._store = registry.histogram(
-            "gateway_store_seconds", "How long the database took, by what was done.", "operation", bounds=_STORE_SECONDS
-        )
-        self._store_failures = registry.counter("gateway_store_failures", "What the database did not do.", "operation")
+        self._store = registry.histogram("gateway_store_seconds", "Duration of database operations.", "operation", bounds=_STORE_SECONDS)
+        self._store_failures = registry.counter("gateway_store_failures", "Failed database operations.", "operation")
         self._log = registry.histogram(
-            "gateway_event_log_seconds", "How long the log of live streams took.", "operation", bounds=_STORE_SECONDS
+            "gateway_event_log_seconds", "Duration of operations of the log of live streams.", "operation", bounds=_STORE_SECONDS
         )
-        self._log_failures = registry.counter("gateway_event_log_failures", "What the log of live streams did not do.", "operation")
-        self._purged = registry.counter("gateway_purged_responses", "Stored responses removed after their time.")
-        self.running = registry.gauge("gateway_responses_running", "Responses being generated now.")
-        self.streams = registry.gauge("gateway_streams_open", "Streams of new responses that are open now.")
+        self._log_failures = registry.counter("gateway_event_log_failures", "Failed operations of the log of live streams.", "operation")
+        self._purged = registry.counter("gateway_purged_responses", "Expired stored responses that were deleted.")
+        self.running = registry.gauge("gateway_responses_running", "Responses being generated.")
+        self.streams = registry.gauge("gateway_streams_open", "Open streams of new responses.")
         self.connections = registry.gauge("gateway_database_connections", "Connections of the database's pool.", "state")
-        self.pool_size = registry.gauge("gateway_database_pool_size", "How many connections the pool may have.")
-        self.expired = registry.gauge("gateway_expired_responses", "Stored responses past their time that are not purged yet.", merge=max)
-        self.cache_failures = registry.gauge("gateway_cache_failures", "Failed operations on Redis since the start.")
+        self.pool_size = registry.gauge("gateway_database_pool_size", "Maximum number of connections in the pool.")
+        self.expired = registry.gauge("gateway_expired_responses", "Expired stored responses not deleted yet.", merge=max)
+        self.cache_failures = registry.gauge("gateway_cache_failures", "Failed Redis operations since the start.")
 
     def _read_process(self, registry: Registry) -> None:
         def only(read: Callable[[], float]) -> Callable[[], dict[Labels, float]]:
@@ -103,12 +101,12 @@ class Metrics:
         registry.counter("gateway_process_cpu_seconds", "CPU time used.").follow(process.cpu_seconds)
         memory = registry.gauge("gateway_process_resident_memory_bytes", "Memory in use.")
         memory.set_function(only(process.resident_bytes))
-        descriptors = registry.gauge("gateway_process_open_fds", "Files and sockets that are open.")
+        descriptors = registry.gauge("gateway_process_open_fds", "Open files and sockets.")
         descriptors.set_function(only(process.open_descriptors))
-        most = registry.gauge("gateway_process_max_fds", "How many files and sockets may be open.")
+        most = registry.gauge("gateway_process_max_fds", "Maximum number of open files and sockets.")
         most.set_function(only(process.most_descriptors))
-        registry.gauge("gateway_workers", "Processes that serve now.").set_function(only(lambda: 1.0))
-        registry.gauge("gateway_build_info", "The version, in its label; the value is 1.", "version", merge=max).set_function(
+        registry.gauge("gateway_workers", "Running worker processes.").set_function(only(lambda: 1.0))
+        registry.gauge("gateway_build_info", "The version, as a label; the value is 1.", "version", merge=max).set_function(
             lambda: {(__version__,): 1.0}
         )
 
@@ -117,12 +115,12 @@ class Metrics:
         return name if self.is_listed(name) else self._unlisted(name)
 
     def answered(self, route: str, method: str, status: int) -> None:
-        """Count an HTTP request; the code is that of the request's summary."""
+        """Count an HTTP request; the error code is from the request's summary."""
         code = current.get().code
         self._requests.add(1, route, method, str(status), self._code(code) if code else "")
 
     def upstream_failed(self, upstream: str, error: UpstreamError) -> None:
-        """Count a failure, at the upstream that failed."""
+        """Count a failure of an upstream."""
         self._failures.add(1, upstream, self._code(error.code or "upstream_error"))
         current.get().upstream = upstream
 
@@ -144,15 +142,15 @@ class Metrics:
             self._log_failures.add(1, operation)
 
     def purged(self, count: int) -> None:
-        """Count stored responses that were removed."""
+        """Count expired responses that were deleted."""
         self._purged.add(count)
 
     def first_token(self, seconds: float, *where: str) -> None:
-        """Note how long the upstream took to answer. `where`: model and upstream, here and below."""
+        """Record the time until the upstream began to answer. `where`: model and upstream, here and below."""
         self._first.observe(seconds, *where)
 
     def responded(self, response: Response, seconds: float, code: str, where: tuple[str, str], *, stream: bool) -> None:
-        """Count a response that ended; `code` says why it failed, or is empty."""
+        """Count a finished response; `code` is the error code if it failed, otherwise empty."""
         kind = "true" if stream else "false"
         self._responses.add(1, *where, response.status, self._code(code) if code else "", kind)
         self._seconds.observe(seconds, *where, kind)
@@ -160,7 +158,7 @@ class Metrics:
             self._count_tokens(response.usage, where)
 
     def per_token(self, seconds: float, *where: str) -> None:
-        """Note the mean time between two tokens."""
+        """Record the mean time between two tokens."""
         self._per_token.observe(seconds, *where)
 
     def _count_tokens(self, usage: Usage, where: tuple[str, str]) -> None:
@@ -180,7 +178,7 @@ class ResponseMeter:
     __slots__ = ("_began", "_clock", "_code", "_first", "_metrics", "_stream", "_where")
 
     def __init__(self, metrics: Metrics, clock: Callable[[], float], began: float, *, stream: bool) -> None:
-        """`clock` gives seconds; `began` by it."""
+        """`clock` returns seconds; `began` is its value at the start."""
         self._metrics = metrics
         self._clock = clock
         self._began = began
@@ -208,7 +206,7 @@ class ResponseMeter:
         self._metrics.responded(response, seconds, self._code, self._where, stream=self._stream)
         summary.outcome = response.status
         if self._first is not None:
-            summary.upstream = self._where[1]  # what a tool asked may have failed elsewhere since
+            summary.upstream = self._where[1]  # a tool's question may have failed at another upstream since
         summary.tool_calls = sum(map(_is_call, response.output))
         if usage is None:
             return

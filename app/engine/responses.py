@@ -50,12 +50,12 @@ class Responses:
         self._runs = runs
 
     async def create(self, principal: Principal, body: bytes, *, lenient: bool) -> Run:
-        """Check the request and make its run, which is not open yet. Raises ApiError and StoreUnavailable."""
+        """Check the request and create its run, which is not open yet. Raises ApiError and StoreUnavailable."""
         admitted = admit(body, self._ports.policy.limits, self._ports.catalog, lenient=lenient)
         if isinstance(admitted.format, JsonSchema):
             await self._ports.validator.check_schema(bytes(admitted.format.schema))
         if admitted.store and self._ports.store.doubtful:
-            await self._ports.store.check()  # nobody should wait for, and pay for, an answer that cannot be kept
+            await self._ports.store.check()  # nobody should wait and pay for an answer that cannot be stored
         items = await self._ports.history.resolve(principal.project_id, admitted.items, self._now())
         return Run(self._ports, principal.project_id, admitted, tuple(items))
 
@@ -73,7 +73,7 @@ class Responses:
         return await self._snapshot_elsewhere(principal, found, response_id)
 
     async def follow(self, principal: Principal, response_id: str, after: int) -> AsyncIterator[Sequence[bytes]]:
-        """The response's frames with a number above `after`; of a live one also those to come. Raises NotFound at once."""
+        """The response's frames after number `after`, including future ones of a live response. Raises NotFound at once."""
         found = ids.normalize_response_id(response_id)
         if found is None:
             raise not_found(response_id)
@@ -88,17 +88,17 @@ class Responses:
         raise not_found(response_id)
 
     async def input_items(self, principal: Principal, response_id: str, query: PageQuery) -> ItemPage:
-        """A page of what the model was given: the chain's earlier items and this turn's. Raises NotFound and InvalidRequest."""
+        """A page of the model's input: the chain's earlier items and this turn's. Raises NotFound and InvalidRequest."""
         turns = await self._turns(principal, response_id)
         items: list[msgspec.Raw] = []
         for turn in turns:
             items += (*records.items_of(turn), *records.output_raws(turn.response))
         del items[len(items) - len(records.output_raws(turns[-1].response)) :]
-        # An item that was referred to twice is listed once, since its id is what a page begins after.
+        # An item that was referenced twice is listed once, since ids are the cursors of pages.
         return _page(list({_ItemId.id_of(raw): raw for raw in items}.values()), query)
 
     async def _turns(self, principal: Principal, response_id: str) -> Sequence[Turn]:
-        """The conversation up to the response, also while that is being made here."""
+        """The conversation up to the response, even while this process is generating it."""
         found = ids.normalize_response_id(response_id)
         run = self._runs.find(principal.project_id, found) if found is not None else None
         if run is not None and run.known and not run.settled:
@@ -110,7 +110,7 @@ class Responses:
         return turns
 
     async def _chain(self, principal: Principal, found: str) -> Sequence[Turn]:
-        """The turns up to a stored response; that one alone where an earlier one was deleted, none where it is not there itself."""
+        """The turns up to a stored response; only its own if an earlier one was deleted, none if it does not exist."""
         try:
             return await self._ports.store.chain(principal.project_id, found, self._now()) or ()
         except AncestorDeleted:
@@ -134,7 +134,7 @@ class Responses:
         return self._ports.policy.id_prefix + found
 
     async def _snapshot_elsewhere(self, principal: Principal, found: str, response_id: str) -> bytes:
-        """The response as far as another replica has shared it."""
+        """The response so far, as shared by another replica."""
         if self._ports.shared is not None and await self._is_elsewhere(self._ports.shared, principal, found):
             async with aclosing(self._ports.shared.read(principal.project_id, found)) as batches:
                 async for frames in batches:
@@ -144,15 +144,15 @@ class Responses:
         raise not_found(response_id)
 
     async def _is_elsewhere(self, shared: EventLog, principal: Principal, found: str) -> bool:
-        """Whether another replica makes the response now, as far as can be known."""
+        """Whether another replica is generating the response, as far as can be determined."""
         try:
             return await shared.exists(principal.project_id, found)
         except EventLogUnavailable as error:
-            _log.warning("live responses of other replicas cannot be seen: %s", error)
+            _log.warning("live responses of other replicas cannot be read: %s", error)
             return False
 
     async def _follow(self, log: EventLog, principal: Principal, found: str, after: int) -> AsyncGenerator[Sequence[bytes], None]:
-        """The log's frames; what it does not have, because the run ended meanwhile or the log broke, comes from the record."""
+        """The log's frames; those it lacks, because the run ended meanwhile or the log failed, come from the record."""
         try:
             async with aclosing(log.read(principal.project_id, found, after)) as batches:
                 async for frames in batches:
@@ -170,7 +170,7 @@ class Responses:
 
 
 def not_found(response_id: str) -> NotFound:
-    """The same for unknown, expired, deleted and foreign ids."""
+    """The same error for unknown, expired, deleted and other projects' ids."""
     return NotFound(f"Response with id '{response_id}' not found.", code="response_not_found", param="response_id")
 
 

@@ -1,1 +1,1 @@
-"""Work for another process: what would hold up the event loop, or could crash on hostile input."""
+"""Runs work in other processes: what would block the event loop, or could crash on hostile input."""

@@ -1,7 +1,7 @@
-"""A worker gives up what it has no need of, by the filters that sandboxed code has (`sandbox/inside`).
+"""A worker drops the privileges it does not need, with the filters that also confine sandboxed code (`sandbox/inside`).
 
-What reads the files of strangers then cannot open files but those of the program, write any, reach the network, or start or touch other
-processes. Where the machine has no such filters, `lacking` says so and the limits of time and memory are all there is.
+A process that reads untrusted files then cannot open files other than the program's, write files, reach the network, or start or
+access other processes. If the machine lacks these filters, `lacking` reports it, and only the limits of time and memory apply.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _SYSTEM = (
 )  # fmt: skip
 _PACKAGES = ("site-packages", "dist-packages")
 _MAPPED_BYTES = 6 * 1024**3
-"""Beyond what may be written to: libraries and models. It also bounds memory that is shared, and so counted nowhere else."""
+"""Address space beyond writable memory: libraries and models. It also limits shared memory, which is not counted elsewhere."""
 _THREADS = 1024
-"""Of all workers, where they have a user of their own."""
+"""Maximum for all workers together, if they have their own user id."""
 _USER = 61_917
-"""Of workers where root may choose: nobody's, so that they own no file."""
+"""User id of workers if root can change it: unassigned, so that they own no file."""
 _CREATE_RULESET, _VERSION_FLAG = 444, 1
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
 _GET_ACTION_AVAIL, _RETURN_ERRNO = 2, 0x00050000
@@ -33,19 +33,19 @@ _CAPABILITY_VERSION = 0x20080522
 
 
 def lacking() -> Sequence[str]:
-    """Of what workers are confined by, what this machine does not have; nothing is changed."""
+    """The confinement mechanisms that this machine lacks; changes nothing."""
     if sys.platform != "linux":
-        return ["seccomp and Landlock, which are Linux's"]
+        return ["seccomp and Landlock, which exist only on Linux"]
     missing: list[str] = []
     if not _has_filter():
-        missing.append("a seccomp filter (files of strangers could start processes and reach the network)")
+        missing.append("a seccomp filter (untrusted files could start processes and reach the network)")
     if not _has_landlock():
-        missing.append("Landlock, Linux 5.13 or newer (files of strangers could read what the gateway can)")
+        missing.append("Landlock, Linux 5.13 or newer (untrusted files could read what the gateway can)")
     return missing
 
 
 def confine(memory_bytes: int) -> None:
-    """Once, before any untrusted input is read. Raises OSError where the machine has a filter and it cannot be used."""
+    """Confine this process; call it once, before reading untrusted input. Raises OSError if a filter exists but cannot be used."""
     if sys.platform != "linux":
         return
     from sandbox.inside import confine as sandbox  # noqa: PLC0415 - for Linux only
@@ -77,7 +77,7 @@ def _call(number: int, *arguments: object) -> int:
 
 
 def _readable() -> Sequence[str]:
-    """The interpreter and its libraries, and of a checkout, where data may lie beside the program, nothing but the program."""
+    """The interpreter and its libraries; in a checkout, where data may be next to the program, only the program."""
     program = Path(__file__).resolve().parents[1]
     imported = [Path(entry) for entry in sys.path if entry]
     libraries = [path for path in imported if path.name in _PACKAGES or not (path / program.name).exists()]
@@ -85,13 +85,13 @@ def _readable() -> Sequence[str]:
 
 
 def _became_nobody(readable: Sequence[str]) -> bool:
-    """Root becomes another user, where that one can read what is needed; else it stays, without root's capabilities."""
+    """Switch from root to another user if that user can read what is needed; otherwise only drop root's capabilities."""
     if os.geteuid() != 0:
         return False
     existing = [path for path in readable if os.path.lexists(path)]
     try:
         os.seteuid(_USER)
-    except OSError:  # a container whose root may not change
+    except OSError:  # a container whose root may not change user ids
         _drop_capabilities()
         return False
     visible = all(os.access(path, os.R_OK, effective_ids=True) for path in existing)

@@ -1,4 +1,4 @@
-"""The gateway's end of a worker process."""
+"""The gateway's side of a worker process."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import IO, NamedTuple, cast
 from app.offload import protocol
 
 _KEPT = ("COVERAGE_", "DYLD_", "HOME", "LANG", "LC_", "LD_LIBRARY_PATH", "PATH", "PYTHON", "SYSTEMROOT", "TEMP", "TMP", "TZ")
-"""How the names of variables begin that a worker finds in its environment; keys are in others."""
+"""Prefixes of the environment variables that a worker inherits; none of them holds keys."""
 _FEW_THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-"""Numerical libraries would start one a processor, with memory for each, in every worker."""
+"""Numerical libraries would start one thread per processor, each with its own memory, in every worker."""
 _ENDING_SECONDS = 5.0
 
 
 class Setup(NamedTuple):
-    """What a worker is told first."""
+    """The first message to a worker."""
 
     memory_bytes: int
     refusal: type[Exception] | None
@@ -45,13 +45,13 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """It can be asked."""
+        """Whether it accepts calls."""
         return self._process.poll() is None
 
     def call(self, request: tuple[object, ...], most: int) -> protocol.Answer:
-        """Its answer to a request of `worker.serve`, of at most `most` bytes. Blocks.
+        """Send a request to `worker.serve` and return its answer, of at most `most` bytes. Blocks.
 
-        Raises OSError or EOFError when the process ends meanwhile, and BrokenAnswer.
+        Raises OSError or EOFError if the process ends meanwhile, and BrokenAnswer.
         """
         self.calls += 1
         if self._setup is not None:
@@ -61,17 +61,17 @@ class Process:
         return protocol.answer(protocol.read(self._back, most))
 
     def ending(self) -> int | None:
-        """How it ended; None: it does not. Blocks for a moment."""
+        """Its exit status; None: it is still running. Blocks briefly."""
         with suppress(subprocess.TimeoutExpired):
             return self._process.wait(_ENDING_SECONDS)
         return None
 
     def kill(self) -> None:
-        """Stop whatever it is doing; a `call` ends at once."""
+        """Kill it; a running `call` ends at once."""
         self._process.kill()
 
     def end(self) -> None:
-        """Let it end by itself, as it does when its input ends. Blocks."""
+        """Close its input, so that it exits by itself. Blocks."""
         with suppress(OSError):
             self._to.close()
         self._back.close()

@@ -1,7 +1,7 @@
-"""What the gateway and a worker say to each other.
+"""The protocol between the gateway and a worker.
 
-The gateway sends pickles: it is believed. A worker reads what strangers made and is not: its answers are MessagePack of the types
-below, of limited length, and the result inside is decoded as the type that the function is annotated with.
+The gateway sends pickles, since it is trusted. A worker reads untrusted input, so it is not: its answers are MessagePack of the types
+below, limited in length, and the result inside is decoded as the function's annotated return type.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _PIECE = 1024 * 1024
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one call may take. Times in seconds."""
+    """The limits of one call. Times in seconds."""
 
     seconds: float
-    """On the wall clock."""
+    """Wall-clock time."""
     cpu_seconds: float | None = None
-    """Of the processor, over all threads."""
+    """CPU time, of all threads."""
     memory_bytes: int = 4 * 1024**3
-    """What the process may write to; what is mapped from files does not count."""
+    """Writable memory of the process; mapped files do not count."""
     answer_bytes: int = 256 * 1024**2
 
 
@@ -36,17 +36,17 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
-    """The work refuses its input, by the exception that its kind of worker names for this."""
+    """The work refused its input with the exception that its kind of worker defines for this."""
 
     message: str
 
 
 class OutOfMemory(msgspec.Struct, frozen=True, tag="memory"):
-    """The work needs more memory than it may have."""
+    """The work needs more memory than allowed."""
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """The work raised what it should not have, or the process cannot be set up."""
+    """The work raised an unexpected exception, or the process could not be set up."""
 
     traceback: str
 
@@ -55,21 +55,21 @@ Answer = Done | Refused | OutOfMemory | Failed
 
 
 class BrokenAnswer(Exception):
-    """It is none; the message, a clause, says why."""
+    """The answer is invalid; the message, a clause, gives the reason."""
 
 
 _decode_answer = msgspec.msgpack.Decoder(Answer).decode
 
 
 def write(stream: IO[bytes], content: bytes) -> None:
-    """One message. Raises OSError."""
+    """Write one message. Raises OSError."""
     stream.write(_LENGTH.pack(len(content)))
     stream.write(content)
     stream.flush()
 
 
 def read(stream: IO[bytes], most: int) -> bytes:
-    """One message. Raises EOFError, OSError, and BrokenAnswer for one of more than `most` bytes."""
+    """Read one message. Raises EOFError, OSError, and BrokenAnswer if it is longer than `most` bytes."""
     size: int = _LENGTH.unpack(_exactly(stream, _LENGTH.size))[0]
     if size > most:
         raise BrokenAnswer(f"the result is larger than {most // 2**20} MiB")
@@ -77,19 +77,19 @@ def read(stream: IO[bytes], most: int) -> bytes:
 
 
 def answer(content: bytes) -> Answer:
-    """A worker's message. Raises BrokenAnswer."""
+    """Decode a worker's message. Raises BrokenAnswer."""
     try:
         return _decode_answer(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BrokenAnswer("the process that worked on it gave no proper answer") from error
+        raise BrokenAnswer("the worker process sent an invalid answer") from error
 
 
 def result(done: Done, work: Callable[..., Any]) -> Any:
-    """What the work returned, of the type that it promises. Raises BrokenAnswer."""
+    """The work's result, decoded as its annotated type. Raises BrokenAnswer."""
     try:
         return _result_decoder(work).decode(done.result)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BrokenAnswer("the process that worked on it gave no proper answer") from error
+        raise BrokenAnswer("the worker process sent an invalid answer") from error
 
 
 @cache
@@ -98,7 +98,7 @@ def _result_decoder(work: Callable[..., Any]) -> msgspec.msgpack.Decoder[Any]:
 
 
 def _exactly(stream: IO[bytes], size: int) -> bytes:
-    """Read as it comes: a length that is only claimed takes no memory."""
+    """Read in pieces as they come: a claimed length allocates no memory."""
     content = bytearray()
     while len(content) < size:
         piece = stream.read(min(_PIECE, size - len(content)))

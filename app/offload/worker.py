@@ -1,4 +1,4 @@
-"""In a worker process: does what it is asked, one thing after the other, until its input ends."""
+"""The worker process: runs one call after the other until its input ends."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _ANY_SIZE = 2**62
 def serve() -> None:
     """The worker's main program."""
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the gateway, which ends its workers
+    os.dup2(2, 1)  # output that libraries print must not mix with answers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the gateway, which stops its workers
     with suppress(EOFError):
         setup: Setup = _received(requests)
-        request = _received(requests)  # which imports the work's module: it may lie where a confined process cannot read
+        request = _received(requests)  # this imports the work's module, which may be where a confined process cannot read
         try:
             _prepare(setup)
         except OSError:
@@ -39,17 +39,17 @@ def serve() -> None:
 
 
 def _received(requests: IO[bytes]) -> Any:
-    return pickle.loads(protocol.read(requests, _ANY_SIZE))  # noqa: S301 - of the gateway
+    return pickle.loads(protocol.read(requests, _ANY_SIZE))  # noqa: S301 - from the gateway
 
 
 def _answer(setup: Setup, seconds: float, cpu_seconds: float | None, work: Any, arguments: tuple[Any, ...]) -> protocol.Answer:
-    _end_in(seconds + 1)  # should nobody be left to kill it
+    _end_in(seconds + 1)  # in case the gateway is gone and cannot kill it
     _allow_cpu(cpu_seconds)
     try:
         return protocol.Done(msgspec.Raw(msgspec.msgpack.encode(work(*arguments))))
     except MemoryError:
         return protocol.OutOfMemory()
-    except Exception as error:  # noqa: BLE001 - all of them are the gateway's to judge
+    except Exception as error:  # noqa: BLE001 - the gateway handles all of them
         if setup.refusal is not None and isinstance(error, setup.refusal):
             return protocol.Refused(str(error))
         return protocol.Failed(traceback.format_exc())
@@ -60,15 +60,15 @@ def _answer(setup: Setup, seconds: float, cpu_seconds: float | None, work: Any, 
 def _send(replies: IO[bytes], answer: protocol.Answer) -> None:
     try:
         content = msgspec.msgpack.encode(answer)
-    except UnicodeEncodeError:  # an exception's words may be of any characters
-        content = msgspec.msgpack.encode(protocol.Failed("the worker's words cannot be encoded"))
+    except UnicodeEncodeError:  # an exception's message may contain any characters
+        content = msgspec.msgpack.encode(protocol.Failed("the worker's message cannot be encoded"))
     protocol.write(replies, content)
 
 
 if sys.platform == "win32":
 
     def _prepare(setup: Setup) -> None:
-        """Windows has none of the limits."""
+        """Windows has none of these limits."""
 
     def _end_in(seconds: float) -> None:
         del seconds
@@ -80,10 +80,10 @@ else:
     import resource
 
     def _prepare(setup: Setup) -> None:
-        """Raises OSError where it cannot be confined as it should."""
-        with suppress(OSError):  # on Linux: where memory runs out all the same, this process goes and not the gateway
+        """Raises OSError if it cannot be confined as required."""
+        with suppress(OSError):  # on Linux: if memory runs out nevertheless, this process is killed, not the gateway
             Path("/proc/self/oom_score_adj").write_text("1000")
-        # What is written to, not what is mapped: libraries map models and reserve address space by the gigabyte.
+        # Writable memory, not address space: libraries map models and reserve address space by the gigabyte.
         _limit(resource.RLIMIT_DATA, setup.memory_bytes)
         _limit(resource.RLIMIT_CORE, 0)
         if setup.confined:
@@ -97,10 +97,10 @@ else:
         resource.setrlimit(kind, (allowed, allowed))
 
     def _end_in(seconds: float) -> None:
-        signal.alarm(math.ceil(seconds))  # ends the process even in the middle of a library's loop; 0 calls it off
+        signal.alarm(math.ceil(seconds))  # ends the process even inside a library's loop; 0 cancels it
 
     def _allow_cpu(seconds: float | None) -> None:
-        """From now on; then the process is ended. The hard limit stays, since it could not be raised for the next call."""
+        """From now on; the process is killed at the limit. The hard limit stays, since it could not be raised for the next call."""
         if seconds is None:
             return
         used = resource.getrusage(resource.RUSAGE_SELF)

@@ -1,8 +1,8 @@
-"""Worker processes: functions called in them, with limits, by turns of the projects.
+"""Worker processes: call functions in them, with limits and fair scheduling of projects.
 
-Workers start when they are needed and end after five idle minutes, so that a gateway that never needs them pays nothing, and their
-memory goes with them. They are plain subprocesses that threads speak to: unlike those of the pools of anyio and the standard library
-they can be killed at any moment, belong to no event loop, do not run the main program again, and find no keys in their environment.
+Workers start on demand and end after five idle minutes, so that a gateway that never needs them pays nothing, and their memory is
+freed. They are plain subprocesses, used from threads: unlike those of the pools of anyio and the standard library
+they can be killed at any moment, belong to no event loop, do not run the main program again, and have no keys in their environment.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _IDLE_SECONDS = 300
 _MOST_CALLS = 200
-"""Of one process: whatever a library has leaked or a document has left in it goes."""
+"""Calls per process; ending it frees whatever libraries have leaked or documents have left behind."""
 _LONGEST_REFUSAL = 1000
-"""Characters of a sentence that a worker gives as its reason."""
+"""Maximum characters of a worker's reason."""
 
 
 class OffloadFailed(Exception):
-    """The work took too long, too much memory, or ended its process; the message is a clause that begins with "it" or "the"."""
+    """The work took too long or too much memory, or crashed its process; the message is a clause that begins with "it" or "the"."""
 
 
 class Workers:
-    """The worker processes of one kind. What they have loaded stays at hand, and none works for two projects."""
+    """The worker processes of one kind. They keep what they have loaded, and none works for more than one project."""
 
     def __init__(
         self,
@@ -48,10 +48,10 @@ class Workers:
         refusal: type[Exception] | None = None,
         confined: bool = True,
     ) -> None:
-        """`places`: calls at a time; one project has at most half of them.
+        """`places`: concurrent calls; one project gets at most half of them.
 
-        `waiting`: the most calls of a project that wait for a place. `refusal`: what the work raises for input it does not take; it is
-        raised again with its message. `confined`: no files but those of the program, no network, no processes, where this machine can.
+        `waiting`: maximum waiting calls per project. `refusal`: the exception that the work raises for input it refuses; it is
+        raised again with its message. `confined`: only the program's files, no network, no processes, if the machine supports this.
         """
         self._limits = limits
         self._refusal = refusal
@@ -62,10 +62,10 @@ class Workers:
         _kinds.append(self)
 
     async def run(self, work: Callable[..., T], *arguments: object, project: str = "", share: float = 1.0) -> T:
-        """Call `work`, a module's function whose arguments can be pickled and whose annotated result msgspec knows.
+        """Call `work`, a module-level function whose arguments can be pickled and whose annotated result type msgspec supports.
 
-        `share`: how much of the CPU time it may take. Raises what `refusal` names, OffloadFailed, and Busy when the project has too much
-        waiting. A call that takes longer than its limits, or whose caller is cancelled, is killed; waiting does not count.
+        `share`: fraction of the CPU time limit for this call. Raises `refusal`, OffloadFailed, and Busy if too many of the project's calls
+        wait. A call that exceeds its limits, or whose caller is cancelled, is killed; waiting does not count.
         """
         cpu = self._limits.cpu_seconds
         limits = msgspec.structs.replace(self._limits, cpu_seconds=None if cpu is None else ceil(cpu * share))
@@ -80,13 +80,13 @@ class Workers:
                 raise OffloadFailed(self._too_much_memory)
             case Refused(reason) | Failed(reason):
                 _log.error("%s failed in a worker process: %s", work.__qualname__, reason[-4000:])
-                raise OffloadFailed("it cannot be worked on here; the log says why")
+                raise OffloadFailed("it cannot be processed here; the log says why")
 
     async def _asked(self, project: str, limits: Limits, work: Callable[..., T], arguments: tuple[object, ...]) -> tuple[Answer, object]:
-        """Ask a worker. Raises OffloadFailed; then the worker is gone."""
+        """Call a worker. Raises OffloadFailed, after which the worker no longer exists."""
         try:
             process = self._take(project)
-        except OSError as error:  # of files, processes or memory there are no more
+        except OSError as error:  # out of file descriptors, processes or memory
             raise OffloadFailed(f"the process for it cannot be started ({error.strerror})") from error
 
         def ask() -> tuple[Answer, object]:
@@ -112,18 +112,18 @@ class Workers:
                 _threads.submit(process.end)
 
     async def _why(self, process: Process, limits: Limits) -> str:
-        """Why the process ended by itself."""
+        """The reason why the process ended by itself."""
         code = await asyncio.get_running_loop().run_in_executor(_threads, process.ending)
         if code == -getattr(signal, "SIGXCPU", 0) and limits.cpu_seconds is not None:
             return f"it took more than {limits.cpu_seconds:g} s of CPU time"
-        return f"it ended the process that worked on it: it is malformed, or {self._too_much_memory.removeprefix('it ')}"
+        return f"it crashed the worker process: it is malformed, or {self._too_much_memory.removeprefix('it ')}"
 
     @property
     def _too_much_memory(self) -> str:
         return f"it needs more than {self._limits.memory_bytes / 2**30:g} GiB of memory"
 
     def _take(self, project: str) -> Process:
-        """The project's worker that was used last, or a new one."""
+        """The project's most recently used worker, or a new one."""
         for entry in reversed(self._idle):
             owner, process, retirement = entry
             if owner == project:
@@ -137,7 +137,7 @@ class Workers:
         return Process(self._setup)
 
     def _give_back(self, project: str, process: Process) -> None:
-        """It is idle now, and ends if it stays so, or if others have become idle since."""
+        """Mark it idle; it ends if it stays idle, or if others have become idle since."""
         process.idle = True
         retirement = asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._retire, process)
         self._idle.append((project, process, retirement))
@@ -152,7 +152,7 @@ class Workers:
         _threads.submit(process.end)
 
     def end(self) -> None:
-        """The program ends."""
+        """End all workers, at exit."""
         for _, process, _ in self._idle:
             process.end()
         self._idle.clear()

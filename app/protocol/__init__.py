@@ -1,1 +1,1 @@
-"""The pure protocol core: no await, clock, randomness or network; ids and time are handed in."""
+"""The pure protocol core: no await, clock, randomness or network; ids and time are passed in."""

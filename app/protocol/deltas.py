@@ -1,4 +1,4 @@
-"""What an upstream can say, whatever its wire format: a closed union of small records."""
+"""The output of an upstream, whatever its wire format: a closed union of small records."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class CallOpened(msgspec.Struct, frozen=True, gc=False):
 
     index: int
     call_id: str
-    """Empty when the upstream gave none; the assembler then makes one."""
+    """Empty if the upstream sent none; the assembler then creates one."""
     name: str
 
 
@@ -54,7 +54,7 @@ class TurnFinished(msgspec.Struct, frozen=True, gc=False):
 
 
 class NativeItem(msgspec.Struct, frozen=True, gc=False):
-    """The upstream runs a built-in tool itself: the item as it begins, or (`done`) as it stays, under the upstream's id."""
+    """A built-in tool that the upstream runs itself: the initial item, or (`done`) the final one, with the upstream's id."""
 
     item: HostedItem
     done: bool

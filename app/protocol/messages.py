@@ -1,6 +1,6 @@
-"""The model's context in neutral words: what a provider encodes into its own wire format.
+"""The model's context in neutral form, which providers encode in their wire formats.
 
-Items are what clients see; messages are what a chat model reads. `engine/conversation/transcript.py` turns the first into the second.
+Items are what clients see; messages are what a chat model reads. `engine/conversation/transcript.py` converts the former to the latter.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class TextPart(msgspec.Struct, frozen=True, tag="text", gc=False):
 
 
 class ImagePart(msgspec.Struct, frozen=True, tag="image", gc=False):
-    """An image by http(s) URL or `data:` URI; or by `file_id` with an empty URL, until the engine has put the image in."""
+    """An image by http(s) URL or `data:` URI; or by `file_id` with an empty URL, until the engine has loaded the image."""
 
     url: str
     detail: str = "auto"
@@ -25,7 +25,7 @@ class ImagePart(msgspec.Struct, frozen=True, tag="image", gc=False):
 
 
 class FilePart(msgspec.Struct, frozen=True, tag="file", gc=False):
-    """A document by URL, by its bytes as a `data:` URI or in base64, or by id; providers see only `data:` URIs with a name."""
+    """A document by URL, by content as a `data:` URI or base64, or by id; providers see only `data:` URIs with a name."""
 
     filename: str | None = None
     file_url: str | None = None
@@ -38,13 +38,13 @@ Part = TextPart | ImagePart | FilePart
 
 @final
 class User(msgspec.Struct, frozen=True, tag="user"):
-    """What the user says."""
+    """A message of the user."""
 
     content: str | tuple[Part, ...]
 
 
 class Call(msgspec.Struct, frozen=True, gc=False):
-    """A function call the model made, under the name the upstream knows."""
+    """A function call by the model, with the upstream's name for the function."""
 
     call_id: str
     name: str
@@ -53,7 +53,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
 
 @final
 class Assistant(msgspec.Struct, frozen=True, tag="assistant"):
-    """What the model said, thought and called in one turn. `text` is "" when it only called."""
+    """The model's text, thinking and calls in one turn. `text` is "" if there are only calls."""
 
     text: str
     reasoning: str = ""
@@ -62,7 +62,7 @@ class Assistant(msgspec.Struct, frozen=True, tag="assistant"):
 
 @final
 class ToolResult(msgspec.Struct, frozen=True, tag="tool", gc=False):
-    """The answer to one call; always a string, since Qwen's templates take nothing else."""
+    """The result of one call; always a string, since Qwen's templates accept nothing else."""
 
     call_id: str
     content: str
@@ -72,7 +72,7 @@ Message = User | Assistant | ToolResult
 
 
 class FunctionTool(msgspec.Struct, frozen=True):
-    """A function as the upstream shall see it; `name` is already safe for every upstream."""
+    """A function as the upstream sees it; `name` is already safe for every upstream."""
 
     name: str
     description: str | None = None

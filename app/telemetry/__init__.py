@@ -1,1 +1,1 @@
-"""What operators see: the log and the numbers behind the metrics. Imports nothing of the gateway."""
+"""The log and the numbers behind the metrics. Imports nothing else from the gateway."""

@@ -1,4 +1,4 @@
-"""The log on standard error, as text or as JSON: every line with its request's id, one line at the end of each request."""
+"""The log on standard error, as text or JSON: every line has its request's id, and each request ends with one line."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from app.telemetry.request import RequestSummary, current
 Format = Literal["text", "json"]
 
 REQUESTS = "app.request"
-"""The logger of the lines that end a request."""
+"""The logger of the line at the end of each request."""
 _requests = logging.getLogger(REQUESTS)
 _installed: list[Handler] = []
-"""The one that `configure` has made."""
+"""The handler that `configure` created."""
 _WRITE_SECONDS = 0.01
-"""How long the first of the waiting lines waits."""
+"""Maximum time that a request's line is buffered."""
 _encode = msgspec.json.Encoder().encode
 _CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029]")
 _is_plain = re.compile(r"[A-Za-z0-9._:/@+-]+").fullmatch
 
 
 class Handler(logging.StreamHandler[Any]):
-    """Writes to standard error. Of a warning or an error that is repeated within a minute the first one is written, and a count."""
+    """Writes to standard error. If a warning or error repeats within a minute, only the first one and a count are written."""
 
     def __init__(self, form: Format, clock: Callable[[], float] = time.monotonic) -> None:
         """`clock` (seconds) times the repeats."""
@@ -42,7 +42,7 @@ class Handler(logging.StreamHandler[Any]):
         self._line = _json_line if form == "json" else _text_line
         self._repeats = Repeats(clock)
         self._waiting: list[str] = []
-        """Lines of requests that are written together."""
+        """Buffered lines of requests, written together."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record unless it is a repeat."""
@@ -50,7 +50,7 @@ class Handler(logging.StreamHandler[Any]):
             if self._repeats.due:
                 self._tell_repeats()
             admitted = record.levelno < logging.WARNING or self._repeats.admits(record)
-        except Exception:  # noqa: BLE001 - as `logging` does it: a line that cannot be made must not end what is logged
+        except Exception:  # noqa: BLE001 - like `logging`: a line that cannot be formatted must not break the caller
             self.handleError(record)
             return
         if admitted:
@@ -58,22 +58,22 @@ class Handler(logging.StreamHandler[Any]):
             super().emit(record)
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write the buffered lines."""
         lines, self._waiting = self._waiting, []
         if lines:
-            with suppress(OSError, ValueError):  # a full disk or a closed pipe must not end a request, and cannot be told of
+            with suppress(OSError, ValueError):  # a full disk or a closed pipe must not break a request, and cannot be reported
                 self.stream.write("".join(lines))
         super().flush()
 
     def write_request(self, summary: RequestSummary) -> None:
-        """Write a request's line, in a moment: to write costs more than the line. It makes no record, whose cost is that of the line."""
+        """Buffer a request's line, since writing costs more than formatting; without a log record, which would double the cost."""
         if self._repeats.due:
             self._tell_repeats()
         self._waiting.append(self._line(summary))
         if len(self._waiting) == 1:
             try:
                 asyncio.get_running_loop().call_later(_WRITE_SECONDS, self.flush)
-            except RuntimeError:  # nothing runs that would come back to it
+            except RuntimeError:  # no event loop is running that could flush it
                 self.flush()
 
     def _tell_repeats(self) -> None:
@@ -89,18 +89,18 @@ def configure(level: str, form: Format) -> None:
     _installed[:] = [Handler(form)]
     root.addHandler(_installed[0])
     root.setLevel(level.upper())
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log the address of every call of the sandbox
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log the URL of every call of the sandbox
     logging.getLogger("uvicorn.error").setLevel(max(logging.INFO, logging.getLevelNamesMapping()[level.upper()]))
 
 
 def write_request(summary: RequestSummary, *, routine: bool = False) -> None:
-    """Write the line of a request that has ended. `routine`: it is worth a line only where everything is logged."""
+    """Write the line of a finished request. `routine`: logged only at the most verbose level."""
     level = logging.DEBUG if routine else logging.INFO
     if not _requests.isEnabledFor(level):
         return
     if _installed:
         _installed[0].write_request(summary)
-    else:  # another program's logging
+    else:  # another program configured logging
         _requests.log(level, "%s", _text(summary))
 
 
@@ -117,7 +117,7 @@ def _stamp(moment: float) -> str:
 
 @lru_cache(maxsize=1024)
 def _quoted(value: str) -> str:
-    """As it is where it cannot be taken for anything else, in JSON's quotes otherwise: no value can forge a field or a line."""
+    """The value as it is if unambiguous, otherwise as a JSON string, so that no value can forge a field or a line."""
     return value if _is_plain(value) else json.dumps(value)
 
 
@@ -126,7 +126,7 @@ def _escaped(text: str) -> str:
 
 
 def _text(summary: RequestSummary) -> str:
-    """Written out field by field: a loop over the fields takes twice the time of the whole line."""
+    """Written out field by field: a loop over the fields would take twice the time of the whole line."""
     one = summary
     text = f"{one.method} {one.route} {one.status} {one.ms}ms"
     if one.project is not None:
@@ -169,18 +169,18 @@ class _TextFormatter(logging.Formatter):
         record.request = f" [{request_id}]" if request_id else ""
         return super().format(record)
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is of logging
-        """In one line: what others have written, as an upstream's error, can forge no other."""
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """The message on one line, so that foreign text, such as an upstream's error, cannot forge another line."""
         record.message = _escaped(record.message.rstrip("\n"))
         return super().formatMessage(record)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - as above
-        """The traceback, whose lines cannot be taken for the log's."""
+        """The traceback, indented so that its lines cannot be mistaken for log lines."""
         return "\n".join(f"  {_escaped(line)}" for line in super().formatException(ei).split("\n"))
 
 
 class _JsonFormatter(logging.Formatter):
-    """One object a line, with the names that a request's line has."""
+    """One JSON object per line, with the field names of a request's line."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""

@@ -1,6 +1,6 @@
-"""Counters, gauges and histograms over a `Table`, exposed by the Prometheus client.
+"""Counters, gauges and histograms in a `Table`, exposed by the Prometheus client.
 
-The client's own ones take a lock for each addition, and in its mode for several processes write to a file each time: ten times as much.
+The client's own metrics take a lock for each addition, and in multiprocess mode also write to a file, which costs ten times as much.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Merge = Callable[[float, float], float]
 
 
 class _Family:
-    """One metric, exposed as a gauge unless it is something else; `_width` numbers for each combination of labels."""
+    """One metric, exposed as a gauge unless a subclass differs; `_width` numbers for each combination of labels."""
 
     def __init__(self, table: Table, name: str, text: str, labels: Labels) -> None:
         self.name = name
@@ -33,18 +33,18 @@ class _Family:
         self.labels = labels
         self._width, self._lasting = 1, True
         self.merge: Merge = add
-        """Makes one number of two processes'."""
+        """Merges the numbers of two processes."""
         self._table = table
         self._values = table.values
         self._places: dict[Labels, int] = {}
 
     def place(self, labels: Labels) -> int:
-        """Where the numbers of these labels are."""
+        """The position of the numbers for these labels."""
         place = self._places[labels] = self._table.place(Key(self.name, labels, self._width, self._lasting))
         return place
 
     def metric(self, merged: Merged) -> Metric:
-        """What is exposed."""
+        """The metric as exposed to Prometheus."""
         family = GaugeMetricFamily(self.name, self._text, labels=self.labels)
         for labels, values in merged.items():
             family.add_metric(labels, values[0])
@@ -61,11 +61,11 @@ class Counter(_Family):
     _seen = 0.0
 
     def follow(self, read: Callable[[], float]) -> None:
-        """Count what another counter of this process counts; it is read when a gauge would be."""
+        """Mirror another counter of this process; it is read whenever gauges are."""
         self._followed = read
 
     def sample(self) -> None:
-        """Read what is followed."""
+        """Read the followed counter."""
         if self._followed is not None:
             now = self._followed()
             self.add(now - self._seen)
@@ -77,7 +77,7 @@ class Counter(_Family):
         self._values[self.place(labels) if place is None else place] += count
 
     def metric(self, merged: Merged) -> Metric:
-        """What is exposed."""
+        """The metric as exposed to Prometheus."""
         family = CounterMetricFamily(self.name, self._text, labels=self.labels)
         for labels, values in merged.items():
             family.add_metric(labels, values[0])
@@ -85,7 +85,7 @@ class Counter(_Family):
 
 
 class Gauge(_Family):
-    """Is read when it is wanted; other processes see what was read last."""
+    """A value read on demand; other processes see the last value read."""
 
     def __init__(self, table: Table, name: str, text: str, labels: Labels) -> None:
         super().__init__(table, name, text, labels)
@@ -93,7 +93,7 @@ class Gauge(_Family):
         self._read: Read = dict
 
     def set_function(self, read: Read) -> None:
-        """What to ask for the numbers, by the values of the labels."""
+        """Set the function that returns the numbers by label values."""
         self._read = read
 
     def sample(self) -> None:
@@ -104,7 +104,7 @@ class Gauge(_Family):
 
 
 class Histogram(_Family):
-    """Durations in seconds: how many up to each bound, and their sum."""
+    """Durations in seconds: the count up to each bound, and their sum."""
 
     def __init__(self, table: Table, name: str, text: str, labels: Labels, bounds: Sequence[float]) -> None:
         super().__init__(table, name, text, labels)
@@ -121,7 +121,7 @@ class Histogram(_Family):
         values[place + self._width - 1] += seconds
 
     def metric(self, merged: Merged) -> Metric:
-        """What is exposed."""
+        """The metric as exposed to Prometheus."""
         family = HistogramMetricFamily(self.name, self._text, labels=self.labels)
         names = [*map(str, map(float, self._bounds)), "+Inf"]
         for labels, values in merged.items():
@@ -143,7 +143,7 @@ class Registry(Collector):
         return self._add(Counter(self._table, name, text, labels))
 
     def gauge(self, name: str, text: str, *labels: str, merge: Merge = add) -> Gauge:
-        """A gauge; over several processes the sum, or what `merge` makes of two."""
+        """A gauge; for several processes the sum, or another `merge` of two numbers."""
         gauge = self._add(Gauge(self._table, name, text, labels))
         gauge.merge = merge
         return gauge
@@ -153,13 +153,13 @@ class Registry(Collector):
         return self._add(Histogram(self._table, name, text, labels, bounds))
 
     def sample(self) -> None:
-        """Read what is not told to us, for other processes to see."""
+        """Read all gauges and followed counters, for other processes to see."""
         for family in self._families.values():
             if isinstance(family, Gauge | Counter):
                 family.sample()
 
     def collect(self) -> Iterator[Metric]:
-        """What is exposed, of all processes together."""
+        """The exposed metrics, of all processes together."""
         self.sample()
         merged: dict[str, dict[Labels, list[float]]] = defaultdict(dict)
         for key, values in self._table.rows():
@@ -170,7 +170,7 @@ class Registry(Collector):
             yield family.metric(merged[name])
 
     def describe(self) -> Sequence[Metric]:
-        """Nothing to check for at registration: the names are this module's."""
+        """Nothing to check at registration: the names are this module's."""
         return ()
 
     def render(self) -> bytes:
@@ -179,13 +179,13 @@ class Registry(Collector):
 
     @property
     def names(self) -> Mapping[str, Labels]:
-        """Every sample name that a scrape may show, and its labels."""
+        """Every sample name that a scrape may contain, and its labels."""
         return {name: family.labels for family in self._families.values() for name in _sample_names(family)}
 
     def _add(self, family: _F) -> _F:
         self._families[family.name] = family
         if not family.labels and not isinstance(family, Gauge):
-            family.place(())  # shown from the start: what has not happened yet is a 0, not a gap
+            family.place(())  # shown from the start: events that have not happened yet are 0, not missing
         return family
 
 

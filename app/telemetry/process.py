@@ -1,4 +1,4 @@
-"""What one process uses of the machine."""
+"""Resource usage of this process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def cpu_seconds() -> float:
 
 
 def resident_bytes() -> float:
-    """Memory in use; where the system does not tell, the most there has been."""
+    """Resident memory; if the system does not report it, the peak."""
     if _MEMORY.exists():
         return float(_MEMORY.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     if sys.platform == "win32":
@@ -29,12 +29,12 @@ def resident_bytes() -> float:
 
 
 def open_descriptors() -> float:
-    """Files and sockets that are open; 0 where the system does not tell."""
-    return float(len(os.listdir(_DESCRIPTORS))) if _DESCRIPTORS.exists() else 0.0  # noqa: PTH208 - no objects are wanted, only a count
+    """Open files and sockets; 0 if the system does not report them."""
+    return float(len(os.listdir(_DESCRIPTORS))) if _DESCRIPTORS.exists() else 0.0  # noqa: PTH208 - only the count is needed, no objects
 
 
 def most_descriptors() -> float:
-    """How many may be open; 0 where the system does not tell."""
+    """The limit of open files and sockets; 0 if the system does not report it."""
     if sys.platform == "win32":
         return 0.0
     import resource  # noqa: PLC0415 - not on Windows

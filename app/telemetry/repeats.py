@@ -1,4 +1,4 @@
-"""What is logged again and again: an outage is a line when it begins and a line a minute, not a line for each that it meets."""
+"""Suppresses repeated log lines: an outage is one line at its start and one per minute, not one per affected request."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from math import inf
 SECONDS = 60.0
 _MOST_KINDS = 1000
 _VARIABLE = re.compile(r"\w*\d[\w-]*")
-"""Ids, ports, counts: what differs between two lines that say the same."""
+"""Ids, ports and counts, which differ between otherwise equal lines."""
 
 
 class _Kind:
@@ -23,17 +23,17 @@ class _Kind:
 
 
 class Repeats:
-    """Records that say the same but for ids and numbers are one kind; `clock` gives seconds."""
+    """Groups records that differ only in ids and numbers; `clock` returns seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._kinds: dict[tuple[object, ...], _Kind] = {}
         self._next = inf
         self.due = False
-        """Whether there may be something to tell."""
+        """Whether there may be counts to write."""
 
     def admits(self, record: logging.LogRecord) -> bool:
-        """Whether to write the record; else it is counted."""
+        """Whether to write the record; otherwise it is counted."""
         key = (record.name, record.levelno, _VARIABLE.sub("#", record.getMessage()), *_origin(record))
         kind = self._kinds.get(key)
         if kind is not None:
@@ -48,7 +48,7 @@ class Repeats:
         return True
 
     def over(self) -> Sequence[logging.LogRecord]:
-        """Records that say how often a kind came again in the minute that has ended. Costs a look at the clock most of the time."""
+        """Records with the number of repeats of each kind in the past minute. Usually costs only reading the clock."""
         now = self._clock()
         if now < self._next:
             return ()
@@ -67,7 +67,7 @@ class Repeats:
 
 
 def _origin(record: logging.LogRecord) -> tuple[object, ...]:
-    """Where an exception was raised: two mistakes may share a message."""
+    """Where an exception was raised: different errors may share a message."""
     if not record.exc_info or record.exc_info[2] is None:
         return ()
     trace = record.exc_info[2]

@@ -1,7 +1,7 @@
-"""The numbers behind the metrics: of one process in a list, of several workers in files that each of them can read.
+"""The numbers behind the metrics: in a list for one process, in files readable by all for several workers.
 
-To count is an addition in memory either way: a worker's file is mapped, so what it holds is current for whoever is scraped. A worker that
-starts takes over the file of one that has ended, so that counters never go down and there are no more files than workers.
+Counting is an addition in memory either way: a worker's file is mapped, so whichever worker is scraped reads current values. A new
+worker takes over the file of one that has ended, so that counters never decrease and there are no more files than workers.
 """
 
 from __future__ import annotations
@@ -16,44 +16,44 @@ import msgspec
 
 try:
     import fcntl
-except ImportError:  # Windows: each worker shows its own numbers
+except ImportError:  # Windows: each worker exposes only its own numbers
     fcntl = None
 
 DIRECTORY_VARIABLE = "RESPONSES_GATEWAY_METRICS_DIR"
-"""Where `serve` tells its workers to keep their numbers."""
+"""The environment variable with the directory of the workers' numbers, set by `serve`."""
 _SLOTS = 1 << 17
 _SCRAP = 64
-"""Slots at the end for what does not fit; more than any key takes."""
+"""Slots at the end for numbers that do not fit; more than any key needs."""
 _NUMBER_BYTES = 8
 
 
 class Key(msgspec.Struct, frozen=True, array_like=True):
-    """What some numbers in a row are."""
+    """Identifies consecutive numbers."""
 
     name: str
     labels: tuple[str, ...]
     width: int
     lasting: bool
-    """They count on in the process that takes over; a gauge ends with its process."""
+    """They continue in the process that takes over; gauges end with their process."""
 
 
 Row = tuple[Key, list[float]]
 
 
 class Numbers(Protocol):
-    """What is asked of a list, and of a mapped file."""
+    """The common interface of a list and a mapped file."""
 
     def __getitem__(self, place: int, /) -> float:
-        """The number at the place."""
+        """The number at that position."""
         ...
 
     def __setitem__(self, place: int, number: float, /) -> None:
-        """Put a number there."""
+        """Set the number at that position."""
         ...
 
 
 class Table:
-    """The numbers of this process, and those of its siblings."""
+    """The numbers of this process and of its siblings."""
 
     def __init__(self) -> None:
         self._own: list[float] = []
@@ -63,7 +63,7 @@ class Table:
         self._used = 0
 
     def place(self, key: Key) -> int:
-        """Where the numbers of that key begin in `values`; zeros at first."""
+        """Position of the key's numbers in `values`; initially zeros."""
         found = self._places.get((key.name, key.labels))
         return self._add(key) if found is None else found
 
@@ -86,7 +86,7 @@ class Table:
 
 
 class SharedTable(Table):
-    """The same, in a directory that belongs to the workers of one server."""
+    """The same, in a directory shared by the workers of one server."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class SharedTable(Table):
                     self.values[number] = 0.0
 
     def rows(self) -> Iterator[Row]:
-        """The numbers of all workers; of those that have ended only what lasts."""
+        """The numbers of all workers; of ended ones only the lasting numbers."""
         yield from super().rows()
         for numbers in sorted(self._directory.glob("*.numbers")):
             if numbers != self._numbers:
@@ -109,37 +109,37 @@ class SharedTable(Table):
 
     def _add(self, key: Key) -> int:
         if self._used + key.width > _SLOTS - _SCRAP:
-            return _SLOTS - _SCRAP  # some label has more values than it should: what does not fit is not told
+            return _SLOTS - _SCRAP  # a label has too many values: what does not fit is not exposed
         place = super()._add(key)
-        with self._names.open("ab") as names:  # the numbers are there before their name is
+        with self._names.open("ab") as names:  # the numbers are written before their name
             names.write(msgspec.json.encode(key) + b"\n")
         return place
 
     def _reserve(self, width: int) -> None:
-        """There is room."""
+        """Nothing to do: the file has a fixed size."""
 
 
 def table() -> Table:
-    """Shared where `serve` has said so."""
+    """The table, shared if `serve` has set the directory."""
     directory = os.environ.get(DIRECTORY_VARIABLE)
     return SharedTable(Path(directory)) if directory and fcntl is not None else Table()
 
 
 def _claim(directory: Path) -> tuple[Path, Path, int]:
-    """The first file that no living process holds: (numbers, names, descriptor). The lock ends with the process."""
+    """The first file that no running process holds: (numbers, names, descriptor). The lock ends with the process."""
     number = 0
     while True:
         numbers = directory / f"{number}.numbers"
         descriptor = os.open(numbers, os.O_RDWR | os.O_CREAT, 0o600)
         if _locked(descriptor):
-            os.truncate(descriptor, _SLOTS * _NUMBER_BYTES)  # a hole, which takes no room
+            os.truncate(descriptor, _SLOTS * _NUMBER_BYTES)  # sparse, so it takes no space
             return numbers, _names_of(numbers), descriptor
         os.close(descriptor)
         number += 1
 
 
 def _locked(descriptor: int) -> bool:
-    """Whether the file could be locked: nobody else holds it."""
+    """Whether the file could be locked, since no other process holds it."""
     if fcntl is None:
         return False
     try:
@@ -155,7 +155,7 @@ def _names_of(numbers: Path) -> Path:
 
 def _read_keys(names: Path) -> list[Key]:
     text = names.read_bytes() if names.exists() else b""
-    return [msgspec.json.decode(line, type=Key) for line in text.split(b"\n")[:-1]]  # an unfinished line is behind the last end
+    return [msgspec.json.decode(line, type=Key) for line in text.split(b"\n")[:-1]]  # an unfinished line is after the last line break
 
 
 def _read_rows(numbers: Path) -> Iterator[Row]:

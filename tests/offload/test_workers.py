@@ -185,7 +185,7 @@ async def test_what_the_work_should_not_have_raised_is_in_the_log(caplog: pytest
 @pytest.mark.parametrize("ending", [crash, leave])
 async def test_a_crash_fails_the_call_and_not_the_next(ending: Callable[[], None]) -> None:
     workers = unconfined()
-    with pytest.raises(OffloadFailed, match="ended the process"):
+    with pytest.raises(OffloadFailed, match="crashed the worker"):
         await workers.run(ending)
     assert await workers.run(size, "next") == 4
 

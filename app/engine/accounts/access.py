@@ -1,4 +1,4 @@
-"""Who is asking: API keys to projects."""
+"""Authentication: maps API keys to projects."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from app.protocol.wire.errors import Unauthorized
 from app.stores.ports.keys import ApiKey, KeyStore
 
 _REMEMBERED_SECONDS = 5.0
-"""How long a key is believed without asking the database: the longest a revoked one still works."""
+"""How long a checked key is cached: the longest time a revoked key still works."""
 _REMEMBERED_KEYS = 10_000
 _PREFIX = 12
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """On whose behalf a request is served."""
+    """The project and key of a request."""
 
     project_id: str
     key_id: str
@@ -30,7 +30,7 @@ ANYONE = Principal("default", "anyone")
 
 
 class Access:
-    """Checks keys, remembering them for a few seconds."""
+    """Checks keys and caches them for a few seconds."""
 
     def __init__(self, keys: KeyStore, *, admin_key: str | None, required: bool) -> None:
         self._keys = keys
@@ -40,7 +40,7 @@ class Access:
         self._used: dict[str, int] = {}
 
     async def principal(self, authorization: bytes | None) -> Principal:
-        """Who sent this `Authorization` header. Raises Unauthorized."""
+        """The principal of this `Authorization` header. Raises Unauthorized."""
         if authorization is None:
             if not self._required:
                 return ANYONE
@@ -63,7 +63,7 @@ class Access:
         return known[1]
 
     async def flush(self) -> None:
-        """Write down when keys were last used."""
+        """Store when keys were last used."""
         used, self._used = self._used, {}
         if used:
             await self._keys.touch(used)
@@ -80,14 +80,14 @@ class Access:
 
 
 class NewKey(msgspec.Struct, frozen=True):
-    """A key that was just made; `secret` is shown once and kept nowhere."""
+    """A key just created; `secret` is shown once and never stored."""
 
     key: ApiKey
     secret: str
 
 
 async def create_key(keys: KeyStore, *, project: str, name: str, expires_at: int | None = None) -> NewKey:
-    """Make a key for a project, which is created when it does not exist."""
+    """Create a key for a project; the project is created if it does not exist."""
     secret = f"sk-{secrets.token_urlsafe(32)}"
     key = ApiKey(
         id=f"key_{secrets.token_hex(12)}",

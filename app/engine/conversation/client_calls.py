@@ -1,4 +1,4 @@
-"""How the items of tools that the client runs become a call and its result: data, a row a kind of tool. Pure."""
+"""How the items of tools that the client runs become a call and its result: a table with one row per kind of tool. Pure."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from app.protocol.wire.requests import InputItem
 
 
 class CallKind(msgspec.Struct, frozen=True):
-    """One kind: the item of the call, and the item that answers it."""
+    """One kind of tool: the item of the call, and the item with its result."""
 
     call: str
     output: str
     arguments: Callable[[InputItem], str]
-    """What the model wrote."""
+    """The arguments as the model wrote them."""
     name: str | None = None
-    """The function that is called; None: the item names it."""
+    """The function; None: the item names it."""
     result: Callable[[InputItem, str], tuple[str, Sequence[Part]]] = content.of_result
-    """(item, its place) -> the text of the result, and what of it is no text. Raises InvalidRequest."""
+    """(item, its place) -> the text of the result, and its parts that are not text. Raises InvalidRequest."""
 
 
 def _arguments(item: InputItem) -> str:

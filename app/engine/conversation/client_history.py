@@ -1,4 +1,4 @@
-"""Items of a history that are about tools the client runs, in the words of functions: what the model reads of them."""
+"""Items of a history for tools that the client runs, converted to function calls and results for the model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Tools(msgspec.Struct, frozen=True):
 
 
 def read(raw: msgspec.Raw, fields: InputItem, place: str) -> InputItem | MoreTools | None:
-    """The item as a call of a function or its result, or as tools. None: it says nothing. Raises InvalidRequest."""
+    """The item as a function call, its result, or tools. None: it has no content for the model. Raises InvalidRequest."""
     kind = fields.type or ""
     if kind in BRING_TOOLS:
         return _more_tools(raw, fields, place)
@@ -33,14 +33,14 @@ def read(raw: msgspec.Raw, fields: InputItem, place: str) -> InputItem | MoreToo
         return InputItem(type="function_call_output", id=fields.id, call_id=call_id, status=fields.status, output=output)
     tool = CALLS[kind]
     if tool.type == "tool_search" and fields.call_id is None:
-        return None  # of a server that has searched by itself; what it found is the next item
+        return None  # the server searched by itself; the next item has what it found
     status = "incomplete" if fields.status == tool.cut else fields.status
     arguments = _exact_arguments(kind, raw) or _arguments(kind, raw, f"{place}.{tool.field}" if place else tool.field)
     return InputItem(type="function_call", id=fields.id, status=status, call_id=call_id, name=tool.type, arguments=arguments)
 
 
 def _exact_arguments(kind: str, raw: msgspec.Raw) -> str | None:
-    """Those of an item as the API describes it, at a quarter of the cost; None for any other."""
+    """The arguments of an item that is exactly as the API describes it, at a quarter of the cost; None for any other."""
     decoder = _EXACT.get(kind)
     if decoder is None:
         return None
@@ -65,7 +65,7 @@ def _arguments(kind: str, raw: msgspec.Raw, place: str) -> str:
 def _more_tools(raw: msgspec.Raw, fields: InputItem, place: str) -> MoreTools:
     at = f"{place}.tools" if place else "tools"
     try:
-        tools = tuple(tool.copy() for tool in msgspec.json.decode(raw, type=_Tools).tools)  # else they would keep the whole body
+        tools = tuple(tool.copy() for tool in msgspec.json.decode(raw, type=_Tools).tools)  # or the whole body stays in memory
     except msgspec.ValidationError as error:
         raise _unlike(at, "a list of tools") from error
     if fields.type == "additional_tools":

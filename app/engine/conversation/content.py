@@ -1,4 +1,4 @@
-"""The content of items as parts that a chat model reads, and the refusal of what cannot be read. Pure."""
+"""The content of items as parts that a chat model reads, and errors for content that cannot be read. Pure."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from app.protocol.wire.requests import InputItem
 from app.protocol.wire.requests import Part as ItemPart
 
 Content = str | tuple[ItemPart, ...] | None
-"""As it stands in an item."""
+"""The content field of an item."""
 
 
 def at(place: str, field: str) -> str:
-    """The place of a field of the item that stands at `place`."""
+    """The place of a field of the item at `place`."""
     return f"{place}.{field}" if place else field
 
 
 def missing(param: str, hint: str = "") -> InvalidRequest:
-    """The refusal of a request that lacks a parameter. `hint` ends the sentence."""
+    """The error for a request that lacks a parameter. `hint` ends the sentence."""
     return InvalidRequest(f"Missing required parameter: '{param}'{hint}.", code="missing_required_parameter", param=param)
 
 
 def unread(kind: str | None, place: str) -> InvalidRequest:
-    """The refusal of an item whose type is not served."""
+    """The error for an item whose type is not served."""
     message = f"Input items of type '{kind}' are not supported by this gateway."
     return InvalidRequest(message, code="unsupported_value", param=at(place, "type"))
 
 
 def plain(content: Content, place: str) -> str:
-    """The text of a message whose role takes nothing else. Raises InvalidRequest."""
+    """The text of a message whose role allows only text. Raises InvalidRequest."""
     if isinstance(content, str):
         return content
     if content is None:
@@ -49,7 +49,7 @@ def plain(content: Content, place: str) -> str:
 
 
 def of_user(content: Content, place: str) -> str | tuple[Part, ...]:
-    """What a user's message says; one text alone is a string. `place` is the content's. Raises InvalidRequest."""
+    """The content of a user's message; a single text is a string. `place` is the content's. Raises InvalidRequest."""
     if content is None:
         raise missing(place)
     if isinstance(content, str):
@@ -61,7 +61,7 @@ def of_user(content: Content, place: str) -> str | tuple[Part, ...]:
 
 
 def of_result(item: InputItem, place: str) -> tuple[str, Sequence[Part]]:
-    """The text of a call's result, and what of it is no text. `place` is the item's. Raises InvalidRequest."""
+    """The text of a call's result, and its parts that are not text. `place` is the item's. Raises InvalidRequest."""
     output = item.output
     if isinstance(output, str):
         return output, ()

@@ -1,4 +1,4 @@
-"""A conversation as it stands between two requests. Pure."""
+"""The state of a conversation between two requests. Pure."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from app.protocol.messages import Assistant, Call, ImagePart, Message, Part, Too
 
 
 class Context(msgspec.Struct, frozen=True):
-    """Everything said so far, ready to be continued. `prefix` is encoded for one upstream dialect."""
+    """The conversation so far, ready to be continued. `prefix` is encoded for one upstream dialect."""
 
     turns: frozenset[str] = frozenset()
-    """Ids of the responses in it."""
+    """Ids of its responses."""
     system: tuple[str, ...] = ()
     prefix: bytes = b""
     tail: tuple[Message, ...] = ()
-    """Messages not in `prefix` yet: since the last thing the user said."""
+    """Messages not yet in `prefix`: since the last user message."""
     known: KnownCalls = KnownCalls()
-    """The calls in it, and their results."""
+    """Its calls and their results."""
     cut: bool = False
-    """Calls that are open in `tail` are of a response that was cut."""
+    """Open calls in `tail` belong to a response that was cut off."""
     awaited: Mapping[str, Call] = {}
-    """Calls that wait for the client's consent, by the id of the request's item; with the arguments that the model wrote."""
+    """Calls that wait for the client's approval, by the id of the approval request; with the arguments as the model wrote them."""
     images: tuple[ImagePart, ...] = ()
-    """What tools may be pointed to, oldest first."""
+    """Images that tools may refer to, oldest first."""
     notes: Mapping[str, str] = {}
-    """What tools noted last."""
+    """Each tool's latest note."""
     tools: tuple[MoreTools, ...] = ()
-    """What items of the conversation have added to the tools."""
+    """Tools that items of the conversation have added."""
     uploads: bool = False
-    """Uploaded files are in it, whose owner may delete them."""
+    """It contains uploaded files, which their owner may delete."""
     expires_at: int = 0
     """When the tip expires, Unix seconds."""
 
 
 def weight(message: Message) -> int:
-    """About how many bytes of memory it takes: one rare character makes a text four times as large."""
+    """Approximate memory in bytes: a single character beyond the BMP makes a text four times as large."""
     if type(message) is User:
         content = message.content
         return 200 + (getsizeof(content) if isinstance(content, str) else sum(map(part_weight, content)))
@@ -50,12 +50,12 @@ def weight(message: Message) -> int:
 
 
 def part_weight(part: Part) -> int:
-    """As `weight`, of a part of what the user says."""
+    """As `weight`, for a part of a user message."""
     return 50 + sum(map(getsizeof, msgspec.structs.astuple(part)))
 
 
 def last_user(messages: Sequence[Message]) -> int:
-    """Index of the last user message; 0 when there is none. What follows it is the running tool loop."""
+    """Index of the last user message; 0 if there is none. The running tool loop follows it."""
     for i in range(len(messages) - 1, -1, -1):
         if type(messages[i]) is User:
             return i
@@ -63,7 +63,7 @@ def last_user(messages: Sequence[Message]) -> int:
 
 
 def unanswered(messages: Sequence[Message]) -> Sequence[Message]:
-    """The model's last turn with the results it has so far, when one is missing: hosted calls are answered before the client's are."""
+    """The model's last turn with its results so far, if any is missing: hosted calls get their results before the client's do."""
     start = len(messages) - 1
     while start >= 0 and isinstance(messages[start], ToolResult):
         start -= 1

@@ -1,6 +1,6 @@
-"""What passed between the model and the server's tools: kept beside the response, since the public items do not say what the model read.
+"""Exchanges between the model and the server's tools: kept beside the response, since the public items do not show what the model read.
 
-Where that record is missing (a client that keeps its context itself sends only the items), the exchange is made of what the item shows.
+Where that record is missing (a client that keeps its own context sends only the items), the exchange is derived from the item.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ REQUEST = "mcp_approval_request"
 
 
 class Exchange(msgspec.Struct, frozen=True):
-    """A call and what the model read of its result; None while the client's consent is awaited."""
+    """A call and its result as the model read it; None while the client's approval is pending."""
 
     item_id: str
     call: Call
     text: str | None
     turn: int = 0
-    """Calls of one turn of the model were made side by side; 0: it is not known, and each may have needed what came before."""
+    """The calls of one model turn were parallel; 0: unknown, and each may depend on the one before."""
     beside_client: bool = False
-    """In the same turn the model called the client's functions, too."""
+    """In the same turn the model also called the client's functions."""
 
 
 class Approval(msgspec.Struct, frozen=True):
@@ -53,24 +53,24 @@ class _Listing(msgspec.Struct, frozen=True):
 
 
 class Exchanges(msgspec.Struct):
-    """Those of one response, and of the turns it has inherited."""
+    """The exchanges of one response and of the turns it inherited."""
 
     calls: dict[str, Exchange] = {}
-    """By the item's id."""
+    """By item id."""
     notes: dict[str, str] = {}
-    """What tools noted for the conversation, by tool."""
+    """Tools' notes for the conversation, by tool."""
 
     @property
     def weight(self) -> int:
-        """About how many bytes of memory they take: one rare character makes a text four times as large."""
+        """Approximate memory in bytes: a single character beyond the BMP makes a text four times as large."""
         return sum(500 + getsizeof(one.call.arguments) + getsizeof(one.text) for one in self.calls.values())
 
 
 Said = InputItem | Exchange | Approval | MoreTools
-"""What a transcript is made of."""
+"""The entries of a transcript."""
 
 HOSTED_TYPES = _RUN_HERE | {"image_generation_call"}
-"""The `type` of every item of a tool that a server runs, this one or another."""
+"""The `type` of every item of a tool that a server runs, here or elsewhere."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 _approval_decoder = msgspec.json.Decoder(Approval)
 _listing_decoder = msgspec.json.Decoder(_Listing)
@@ -79,7 +79,7 @@ _NOTE = "note:"
 
 
 def encode(exchanges: Exchanges) -> bytes | None:
-    """What the store keeps, one map (`app/stores/lineage.py` joins those of several turns); None when there is nothing to keep."""
+    """The stored form, one map (`app/stores/lineage.py` joins those of several turns); None if there is nothing to store."""
     notes = {_NOTE + tool: note for tool, note in exchanges.notes.items()}
     return msgspec.msgpack.encode({**exchanges.calls, **notes}) if exchanges.calls or notes else None
 
@@ -96,12 +96,12 @@ def decode(stored: bytes | None) -> Exchanges:
 
 
 def _sendable(call: Call) -> Call:
-    """Earlier versions kept arguments as the model wrote them."""
+    """Earlier versions stored arguments as the model wrote them."""
     return msgspec.structs.replace(call, arguments=sendable(call.arguments))
 
 
 def said(raw: msgspec.Raw, fields: InputItem, place: str, known: dict[str, Exchange] | None = None) -> Said | None:
-    """An item as the transcript takes it; None for one that says nothing to the model. Raises InvalidRequest.
+    """The item as a transcript entry; None if it has no content for the model. Raises InvalidRequest.
 
     `known`: the exchanges of the response that the item is from.
     """
@@ -119,7 +119,7 @@ def said(raw: msgspec.Raw, fields: InputItem, place: str, known: dict[str, Excha
 
 
 def listings(items: Iterable[tuple[msgspec.Raw, InputItem]]) -> dict[str, str]:
-    """Lists of MCP tools among the items, as notes for their servers' sessions: a server whose list is known is not asked for it again."""
+    """MCP tool lists among the items, as notes for their servers' sessions: a server whose list is known is not asked again."""
     found: dict[str, str] = {}
     for raw, fields in items:
         if fields.type == LISTING:
@@ -137,7 +137,7 @@ def _read(decode: Callable[[], Any], place: str) -> Any:
 
 
 def _of_item(raw: msgspec.Raw, fields: InputItem, place: str) -> Exchange | None:
-    """What the item itself tells of the call."""
+    """The exchange as far as the item itself shows it."""
     kind = fields.type or ""
     told = _read(lambda: sent_items.read(kind, raw), place)
     item_id, name = fields.id or "", _UNSAFE.sub("_", fields.id or place)
@@ -145,6 +145,6 @@ def _of_item(raw: msgspec.Raw, fields: InputItem, place: str) -> Exchange | None
         return Exchange(item_id, Call(f"call_{name}", told.name, told.arguments), None)
     if not told.text:
         return None
-    # The same id as the approval request; else one that no other call has, since some servers give all their items the same.
+    # The id of the approval request; otherwise one that no other call has, since some servers give all their items the same id.
     mark = told.approved or f"{name}_{told.digest}"
     return Exchange(item_id, Call(f"call_{mark}", told.name, told.arguments), wrap(kind.removesuffix("_call"), told.text))

@@ -1,7 +1,7 @@
-"""What came before: `previous_response_id` and `item_reference` to a context.
+"""History: resolves `previous_response_id` and `item_reference` to a context.
 
-The contexts of recent chains are kept ready in a bounded cache, with their messages already encoded for the upstream; so turn
-fifty costs what turn two costs, plus the bytes forwarded.
+The contexts of recent chains are kept in a bounded cache, with their messages already encoded for the upstream; so turn
+fifty costs the same as turn two, plus the bytes forwarded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from app.stores.ports.responses import AncestorDeleted, ResponseRecord, Response
 _JOIN = b","
 _DELETIONS_KEPT = 10_000
 _Key = tuple[str, str, str, tuple[bool, ...]]
-"""Project, response, dialect, and what of the model decides how a context is written."""
+"""Project, response, dialect, and the model properties that determine how a context is encoded."""
 
 
 class MessageEncoder(Protocol):
@@ -37,28 +37,28 @@ class MessageEncoder(Protocol):
     dialect: str
 
     def encode_messages(self, messages: Sequence[Message], *, reasoning: bool) -> bytes:
-        """The messages in the upstream's own JSON, comma-separated, without brackets; `reasoning` keeps the thinking in."""
+        """The messages in the upstream's own JSON, comma-separated, without brackets; `reasoning` includes the thinking."""
         ...
 
 
 class View(msgspec.Struct, frozen=True):
-    """For whom a context is made: one project, one upstream dialect, one family's wish about earlier thinking."""
+    """The parameters of a context: project, upstream dialect, and how the model family treats earlier thinking."""
 
     project_id: str
     encoder: MessageEncoder
     can: Capabilities
     model: str
-    """For messages."""
+    """For error messages."""
     unseal: Callable[[str], str | None]
     media: Media
 
     def key(self, response_id: str) -> _Key:
-        """Under which the response's context is kept."""
+        """The cache key of the response's context."""
         can = self.can
         return self.project_id, response_id, self.encoder.dialect, (can.preserves_thinking, can.images, can.image_urls, can.files)
 
     async def load_media(self, transcript: Transcript, items: Sequence[Item] = ()) -> None:
-        """Put files and images in place of what names them; without `items`, what is gone becomes a note for the model."""
+        """Replace references to files and images with their content; without `items`, missing ones become a note for the model."""
         messages = transcript.messages
         parts = [part for message in messages if type(message) is User and type(message.content) is tuple for part in message.content]
         if parts:
@@ -70,7 +70,7 @@ class View(msgspec.Struct, frozen=True):
         return Transcript(context, upstream_name, self.unseal)
 
     def settle(self, transcript: Transcript, turns: frozenset[str], prefix: bytes, expires_at: int = 0) -> Context:
-        """The context after the transcript: what no later turn changes is encoded."""
+        """The context after the transcript: whatever later turns cannot change is encoded."""
         messages, preserves = transcript.messages, self.can.preserves_thinking
         closed = len(messages) if preserves and not transcript.open_calls else last_user(messages)
         prefix = join(prefix, self.encoder.encode_messages(messages[:closed], reasoning=preserves)) if closed else prefix
@@ -91,12 +91,12 @@ class View(msgspec.Struct, frozen=True):
 
 
 def join(*encoded: bytes) -> bytes:
-    """Encoded message lists, one after the other."""
+    """Concatenates encoded message lists."""
     return _JOIN.join(part for part in encoded if part)
 
 
 class Recent:
-    """A response that may be continued soon. Its context is made when that happens: most conversations end."""
+    """A response that may be continued soon. Its context is built only then: most responses are never continued."""
 
     __slots__ = ("_context", "_make", "expires_at", "size", "turns")
 
@@ -104,7 +104,7 @@ class Recent:
         self.turns = turns
         self.expires_at = expires_at
         self.size = size
-        """About how many bytes of memory it takes."""
+        """Approximate memory in bytes."""
         self._make: Callable[[], Context] | None = make
         self._context = Context()
 
@@ -126,7 +126,7 @@ class History:
         self._size = 0
         self._recent: OrderedDict[_Key, Recent] = OrderedDict()
         self._deleted: OrderedDict[str, None] = OrderedDict()
-        """Recently deleted: a turn that was under way must not bring their content back."""
+        """Recently deleted: a turn in progress must not bring their content back."""
 
     async def context(self, view: View, previous_id: str | None, now: int) -> Context:
         """Everything up to and including the response `previous_id`. Raises InvalidRequest."""
@@ -147,7 +147,7 @@ class History:
         return view.settle(transcript, frozenset(turn.id for turn in turns), b"")
 
     def remember(self, view: View, response_id: str, recent: Recent, *, after: str | None) -> None:
-        """Keep what was just stored at hand; its parent is seldom needed again."""
+        """Cache a response that was just stored; its parent is seldom needed again."""
         if not recent.turns.isdisjoint(self._deleted):
             return
         if after is not None:
@@ -159,7 +159,7 @@ class History:
             self._size -= self._recent.popitem(last=False)[1].size
 
     def forget(self, response_id: str) -> None:
-        """Drop every context that holds the response: it was deleted."""
+        """Drop every context that contains the deleted response."""
         self._deleted[response_id] = None
         if len(self._deleted) > _DELETIONS_KEPT:
             self._deleted.popitem(last=False)
@@ -170,7 +170,7 @@ class History:
             self._size -= self._recent.pop(key).size
 
     async def resolve(self, project_id: str, items: Sequence[Item], now: int) -> Sequence[Item]:
-        """Replace every `item_reference` by the item, in place. Raises InvalidRequest for one that is not there."""
+        """Replace every `item_reference` with its item. Raises InvalidRequest if an item does not exist."""
         if not any(item.fields.type == "item_reference" for item in items):
             return items
         found: dict[str, dict[str, msgspec.Raw]] = {}
@@ -210,7 +210,7 @@ class History:
 
 
 def _kept(tools: Sequence[MoreTools]) -> Iterable[MoreTools]:
-    """What later turns need of them. What a client sends again in each turn is kept once, where it came last."""
+    """The tools that later turns need. Tools that a client sends again in each turn are kept once, at their last position."""
     kept: dict[tuple[bytes, bool], MoreTools] = {}
     for one in tools:
         key = b"".join(map(bytes, one.tools)), one.found

@@ -1,4 +1,4 @@
-"""Items of a conversation as the engine hands them on."""
+"""Input items, and the tools that they add."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from app.protocol.wire.requests import InputItem
 
 
 class Item(msgspec.Struct, frozen=True):
-    """One input item: as sent, as read, and where it stood in the request."""
+    """One input item: as sent, as parsed, and its position in the request."""
 
     raw: msgspec.Raw
     fields: InputItem
@@ -16,20 +16,20 @@ class Item(msgspec.Struct, frozen=True):
 
 
 class MoreTools(msgspec.Struct, frozen=True):
-    """Tools that an item of the conversation brings, and what it says to the model beside that."""
+    """Tools that an item of the conversation adds, and the item's other content for the model."""
 
     tools: tuple[msgspec.Raw, ...]
     place: str
-    """Where they stand in the request; "" for those of an earlier turn."""
+    """Their place in the request; "" for those of an earlier turn."""
     found: bool
-    """A search has brought them, so they are on offer whether they were deferred or not."""
+    """A search found them, so they are offered even if they were deferred."""
     result: InputItem | None = None
 
     def kept(self) -> MoreTools:
-        """As a later turn needs them."""
+        """The part that later turns need."""
         return MoreTools(self.tools, "", self.found)
 
     @property
     def weight(self) -> int:
-        """Bytes of memory that the definitions take."""
+        """Size of the definitions in bytes."""
         return sum(len(bytes(raw)) for raw in self.tools)

@@ -1,4 +1,4 @@
-"""Which calls, results and thoughts a conversation holds, so that what a client sends again is told from what is new. Pure."""
+"""The calls, results and thoughts in a conversation, to distinguish what a client sends again from what is new. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from app.protocol.messages import Assistant, Call, Message, ToolResult
 
 
 class KnownCalls:
-    """Those of a chain, as hashes. Immutable, and cheap to extend: layers are joined when they have grown alike, so there are few."""
+    """The calls of a chain, as hashes. Immutable, and cheap to extend: layers of similar size are merged, so there are few."""
 
     __slots__ = ("_layers",)
 
@@ -27,15 +27,15 @@ class KnownCalls:
         return hash(self._all())
 
     def has_id(self, call_id: str) -> bool:
-        """A call of this id is in it."""
+        """Whether it contains a call with this id."""
         return self._has(hash(call_id))
 
     def has(self, one: Call | ToolResult) -> bool:
-        """This very call is in it: the same id, name and arguments; or this very result: the same id and text."""
+        """Whether it contains exactly this call (same id, name and arguments) or this result (same id and text)."""
         return self._has(_hash(one))
 
     def extended(self, messages: Sequence[Message], more: Iterable[Call | ToolResult]) -> KnownCalls:
-        """With those in the messages, and `more`."""
+        """With the calls and results in the messages, and `more`."""
         added: set[int] = set()
         for one in (*more, *_calls_and_results(messages)):
             added |= {hash(one.call_id), _hash(one)}
@@ -54,22 +54,22 @@ class KnownCalls:
 
 
 class Repeats:
-    """What a client sends again of the chain that it continues. Each thing that the chain holds is left out as often as it is sent."""
+    """Detects what a client sends again of the chain that it continues. Anything the chain contains is left out as often as it is sent."""
 
     __slots__ = ("_given", "_known", "_looked_for", "_open", "_repeated")
 
     def __init__(self, known: KnownCalls, waiting: Sequence[Call]) -> None:
         self._known = known
         self._open = list(waiting)
-        """Calls that wait at the chain's end, and were not sent again."""
+        """Open calls at the chain's end that were not sent again."""
         self._repeated: dict[str, list[Call]] = {}
-        """Calls with a result that were sent again, by id."""
+        """Answered calls that were sent again, by id."""
         self._given: list[tuple[str, str]] = []
-        """Results that were not in the chain; hashed when one is looked for."""
+        """Results that were not in the chain; hashed only when one is looked up."""
         self._looked_for: set[tuple[str, str]] = set()
 
     def take_call(self, call: Call) -> bool:
-        """Whether the chain holds the call."""
+        """Whether the chain contains the call."""
         if call in self._open:
             self._open.remove(call)
             return True
@@ -79,7 +79,7 @@ class Repeats:
         return True
 
     def take_result(self, call_id: str, text: str, *, waits: bool) -> bool:
-        """Whether the chain, which this request makes longer, holds the result. `waits`: an open call takes results of this id."""
+        """Whether the chain, including this request so far, contains the result. `waits`: an open call has this id."""
         repeated = self._repeated.get(call_id)
         if (repeated or not waits) and self._known.has(ToolResult(call_id, text)):
             if repeated:
@@ -93,34 +93,34 @@ class Repeats:
         return (call_id, text) in self._looked_for
 
     def reopened(self, call_id: str) -> Call | None:
-        """A call that was sent again with a result that the chain does not hold: it was made once more."""
+        """A call that was sent again with a result that the chain does not contain: it was made again."""
         repeated = self._repeated.get(call_id)
         return repeated.pop(0) if repeated else None
 
 
 class KnownThoughts:
-    """Reasoning items that were read: some clients send the same one before each call of a turn."""
+    """Reasoning items read so far: some clients send the same one before each call of a turn."""
 
     __slots__ = ("_by_id", "last")
 
     def __init__(self) -> None:
         self._by_id: dict[str, str] = {}
         self.last: str | None = None
-        """Of the turn that is being read."""
+        """The last one of the turn being read."""
 
     def has(self, item_id: str | None, thought: str) -> bool:
-        """Whether it is one of them: the last one again, or the one of that id."""
+        """Whether it is known: equal to the last one, or to the one with that id."""
         return thought == self.last or bool(item_id and self._by_id.get(item_id) == thought)
 
     def add(self, item_id: str | None, thought: str) -> None:
-        """Note one that was read."""
+        """Add one that was read."""
         self.last = thought
         if item_id:
             self._by_id[item_id] = thought
 
 
 class CallIds:
-    """The ids of all calls of a conversation. What is not of the chain is looked up when somebody asks."""
+    """The ids of all calls of a conversation. Those outside the chain are collected on first use."""
 
     __slots__ = ("_ids", "_known", "_left_out", "_messages")
 

@@ -1,7 +1,7 @@
-"""Files and images of a conversation, made into what an upstream takes: documents become text, uploads and links are loaded.
+"""Files and images of a conversation, converted to what an upstream accepts: documents become text, uploads and links are loaded.
 
-Only what the model reads is changed. What is stored and listed stays as the client sent it, and is resolved again in a later turn;
-what is gone by then is a note to the model and no error, since the client cannot do anything about it.
+Only the model's input is changed. Stored and listed items stay as the client sent them, and are resolved again in later turns; if
+something no longer exists then, the model gets a note instead of the client an error, since the client cannot do anything about it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from app.tools.ports.files import Files
 
 _FETCH_SECONDS = 30.0
 _IMAGE_BYTES = 15 * 1024 * 1024
-"""In base64 they are 20 MiB, more than which DashScope does not take."""
+"""20 MiB in base64, the most that DashScope accepts."""
 _PARTS = 100
 _AT_ONCE = 4
 _CACHE_CHARACTERS = 4_000_000
@@ -41,30 +41,30 @@ _PDF = b"%PDF-"
 
 
 class _Unusable(Exception):
-    """A part cannot be given to the model; the message, a clause, says why."""
+    """A part cannot be passed to the model; the message, a clause, gives the reason."""
 
     code = "invalid_value"
 
 
 class _NotTaken(_Unusable):
-    """This model does not take such a part here; others may."""
+    """This model does not accept such a part here; others may."""
 
     code = "unsupported_value"
 
 
 class _Loaded(msgspec.Struct, frozen=True):
-    """A file's bytes and what is said about them."""
+    """A file's bytes and metadata."""
 
     content: bytes
     filename: str
     content_type: str | None = None
     charset: str | None = None
     url: str | None = None
-    """Where it was fetched from."""
+    """The URL it was fetched from."""
 
 
 class _Asked(msgspec.Struct, frozen=True):
-    """For whom parts are resolved."""
+    """The context in which parts are resolved."""
 
     project_id: str
     can: Capabilities
@@ -73,27 +73,27 @@ class _Asked(msgspec.Struct, frozen=True):
 
 
 class _Room:
-    """What may still be put into one request to an upstream."""
+    """The remaining room in one request to an upstream."""
 
     def __init__(self, characters: int) -> None:
         self._most = self._characters = characters
         self._parts = _PARTS
 
     def enter(self) -> None:
-        """One part more. Raises _Unusable when that is too many."""
+        """Count one more part. Raises _Unusable if there are too many."""
         if self._parts == 0:
             raise _Unusable(f"the conversation has more than {_PARTS} files and images")
         self._parts -= 1
 
     def take(self, characters: int) -> None:
-        """Raises _Unusable when that is too much."""
+        """Take room. Raises _Unusable if there is not enough."""
         if characters > self._characters:
-            raise _Unusable(f"the files of the conversation are too large for one request: at most {self._most // 2**20} MiB, all together")
+            raise _Unusable(f"the files of the conversation are too large for one request: at most {self._most // 2**20} MiB in total")
         self._characters -= characters
 
 
 class _Claim(msgspec.Struct, frozen=True):
-    """One part's claim on the room. Parts are read side by side; what there is room for is decided in their order."""
+    """One part's claim on the room. Parts are read in parallel; which of them fit is decided in their order."""
 
     room: _Room
     before: Sequence[asyncio.Event]
@@ -109,7 +109,7 @@ class Media:
     """Resolves the parts of messages."""
 
     def __init__(self, fetcher: Fetcher, files: Files | None, limits: Limits) -> None:
-        """`files` None: there are no uploads here."""
+        """`files` None: uploads are disabled."""
         self._fetcher = fetcher
         self._files = files
         self._limits = limits
@@ -121,8 +121,8 @@ class Media:
     ) -> Sequence[Message]:
         """The messages with every part in a form that the upstream takes.
 
-        `items` are those of the request: for a part of theirs that cannot be used, InvalidRequest names its place (`input[0].content[1]`);
-        elsewhere, in an earlier turn, a note to the model takes its place. `model` is the client's name for it.
+        `items` are those of the request: if one of their parts cannot be used, InvalidRequest names its place (`input[0].content[1]`);
+        a part of an earlier turn is replaced by a note to the model. `model` is the client's name for it.
         """
         work = [part for message in messages for part in _parts(message) if _is_open(part, can)]
         if not work:
@@ -137,7 +137,7 @@ class Media:
                 finally:
                     settlements[number].set()
 
-        async with asyncio.TaskGroup() as tasks:  # the newest first: where there is no room for all, the old ones go
+        async with asyncio.TaskGroup() as tasks:  # newest first: if there is not enough room, the oldest are left out
             results = [tasks.create_task(settle(number, part)) for number, part in enumerate(reversed(work))]
         settled = iter([result.result() for result in reversed(results)])
 
@@ -150,13 +150,13 @@ class Media:
         return [User(tuple(map(replaced, parts))) if (parts := _parts(message)) else message for message in messages]
 
     async def images(self, project_id: str, images: Sequence[ImagePart]) -> list[ImagePart]:
-        """With uploads put in, for tools, which load links themselves. What is gone stays as it is, since numbers tell them apart."""
+        """With uploads loaded, for tools, which load links themselves. Missing ones stay as they are: images are referred to by number."""
         resolved = await self.resolve(project_id, [User((image,)) for image in images], Capabilities(), model="")
         found = [part for message in resolved for part in _parts(message)]
         return [new if isinstance(new, ImagePart) else old for old, new in zip(images, found, strict=True)]
 
     async def _settled(self, asked: _Asked, part: Part, claim: _Claim) -> Part | ApiError:
-        """The part as the upstream takes it, or the error it is for the client, as a value: the first in order is told."""
+        """The part as the upstream accepts it, or the error for the client, as a value: the first error in order is reported."""
         try:
             claim.room.enter()
             return await self._resolved(asked, part, claim)
@@ -196,7 +196,7 @@ class Media:
         return TextPart(text)
 
     async def _text(self, project: str, loaded: _Loaded) -> str:
-        """The document's text; recent ones are kept, since every turn of a conversation asks for them."""
+        """The document's text; recent texts are cached, since every turn of a conversation needs them."""
         told = f"\0{loaded.filename}\0{loaded.content_type}\0{loaded.charset}\0{loaded.url}"
         key = await asyncio.to_thread(lambda: hashlib.sha256(loaded.content + told.encode()).digest())
         if key in self._texts:
@@ -233,10 +233,10 @@ class Media:
 
     async def _uploaded(self, project_id: str, file_id: str) -> _Loaded:
         if self._files is None:
-            raise _Unusable("this gateway keeps no files; send the content or a URL")
+            raise _Unusable("files are disabled on this gateway; send the content or a URL")
         try:
             found = await self._files.read(project_id, file_id)
-        except (NotFound, InvalidRequest) as error:  # it is not there, or too large
+        except (NotFound, InvalidRequest) as error:  # it does not exist or is too large
             raise _Unusable(_clause(error.message)) from error
         return _Loaded(found.content, found.filename)
 
@@ -254,7 +254,7 @@ def _parts(message: Message) -> Sequence[Part]:
 
 
 def _is_open(part: Part, can: Capabilities) -> bool:
-    """Something has to be done about it."""
+    """Whether it has to be resolved."""
     match part:
         case TextPart():
             return False
@@ -267,7 +267,7 @@ def _is_open(part: Part, can: Capabilities) -> bool:
 async def _image(loaded: _Loaded, detail: str, claim: _Claim) -> ImagePart:
     kind = _image_type(loaded.content)
     if kind is None:
-        raise _Unusable(f"it is no image that models take: {_IMAGE_KINDS} are")
+        raise _Unusable(f"it is not an image of a supported type: {_IMAGE_KINDS}")
     if len(loaded.content) > _IMAGE_BYTES:
         raise _Unusable(f"the image is larger than {_IMAGE_BYTES // 2**20} MiB")
     url = await asyncio.to_thread(_data_uri, kind, loaded.content)
@@ -276,7 +276,7 @@ async def _image(loaded: _Loaded, detail: str, claim: _Claim) -> ImagePart:
 
 
 def _image_type(content: bytes) -> str | None:
-    """Its MIME type by its first bytes; None: it is no image, or one that models do not take."""
+    """Its MIME type by its first bytes; None: not an image, or of a type that models do not accept."""
     begins = content[:16]
     match begins:
         case _ if begins.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -303,7 +303,7 @@ def _decoded(data: str) -> tuple[bytes, str | None]:
     content_type, *parameters = head.removeprefix("data:").lower().split(";")
     told = ";".join([content_type, *(parameter for parameter in parameters if parameter.strip().startswith("charset="))])
     if not comma:
-        raise _Unusable("it is no data URI; expected 'data:<type>;base64,<content>'")
+        raise _Unusable("it is not a data URI; expected 'data:<type>;base64,<content>'")
     if "base64" not in parameters:
         return unquote_to_bytes(body), told or None
     try:
@@ -313,7 +313,7 @@ def _decoded(data: str) -> tuple[bytes, str | None]:
 
 
 def _place(items: Sequence[Item], part: Part) -> str | None:
-    """Where the request has the part, like `input[0].content[1].file_id`; None: it is of an earlier turn."""
+    """The part's place in the request, such as `input[0].content[1].file_id`; None: it is from an earlier turn."""
     field, value = _source(part)
     for item in items:
         for name, sent in (("content", item.fields.content), ("output", item.fields.output)):
@@ -342,7 +342,7 @@ def _sent(part: ItemPart, field: str) -> object:
 
 
 def _quoted(filename: str, text: str) -> str:
-    """A document as the model reads it: it may ask for something in the user's name, but not end its own quotation."""
+    """A document as the model reads it: it cannot end its own quotation, though it may still pose as the user."""
     name = " ".join(defused(filename).replace('"', "'").split())
     return f'<attached_file name="{name}">\n{defused(text)}\n</attached_file>'
 

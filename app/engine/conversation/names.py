@@ -10,14 +10,14 @@ _RESERVED = re.compile(
     r"(fn_)*(search|file_search|web_search|web_search_open|web_extractor|code_interpreter|web_search_image|image_search|knowledge_search"
     r"|mcp|mcp__.*|tool__.*)\Z"
 )
-"""Names that an upstream forbids or takes for its own tool, and those of built-in tools (`tool__` is for ones that are added later).
+"""Names that an upstream forbids or mistakes for its own tool, and those of built-in tools (`tool__` is for tools added later).
 
-A client's function of such a name is renamed on the way, and so is one that would meet a renamed one.
+A client's function with such a name is renamed for the upstream, and so is one that would collide with a renamed one.
 """
 
 
 def upstream_name(name: str, namespace: str | None) -> str:
-    """The name the upstream sees; the same for a call in the history as for a tool on offer."""
+    """The name the upstream sees; the same for a call in the history as for an offered tool."""
     full = f"{namespace}__{name}" if namespace else name
     if _RESERVED.match(full):
         full = f"fn_{full}"

@@ -1,4 +1,4 @@
-"""The calls of one turn of the model while their results come in. Pure."""
+"""The calls of one model turn while their results are read. Pure."""
 
 from __future__ import annotations
 
@@ -11,46 +11,46 @@ from app.protocol.messages import Call, ToolResult
 from app.protocol.recovery.arguments import MALFORMED
 
 MALFORMED_NOTE = f"The arguments of this call were not a JSON object; they stand under '{MALFORMED}'.\n"
-"""What a model reads before the result of a call whose arguments could not be sent up as they were."""
+"""Prefix of a call's result, for the model, if the call's arguments could not be sent upstream as they were."""
 
 _MARK = f'{{"{MALFORMED}":'
 
 
 def result_of(call: Call, text: str) -> ToolResult:
-    """The result of a call as the model reads it; the call's arguments are `sendable` already."""
+    """The result of a call as the model reads it; the call's arguments must already be `sendable`."""
     if call.arguments.startswith(_MARK) and not text.startswith(MALFORMED_NOTE):
         text = MALFORMED_NOTE + text
     return ToolResult(call.call_id, text)
 
 
 class OpenCall(msgspec.Struct):
-    """A call that has its result, or waits for it."""
+    """A call with its result, or waiting for it."""
 
     call: Call
     place: str
-    """Where it stands in the request; "" for one of the chain."""
+    """Its place in the request; "" if it is from the chain."""
     result: ToolResult | None = None
 
 
 class OpenCalls(list[OpenCall]):
-    """The calls in their order. Ids need not be unique: a result belongs to the oldest call of its id that waits."""
+    """The calls in order. Ids need not be unique: a result belongs to the oldest waiting call with its id."""
 
     __slots__ = ("_later", "answered", "cut", "waiting")
 
     def __init__(self) -> None:
         super().__init__()
         self.waiting: dict[str, OpenCall] = {}
-        """Those without a result; of each id the oldest."""
+        """Calls without a result; for each id the oldest."""
         self._later: dict[str, list[OpenCall]] = {}
-        """The others of the same id."""
+        """Later calls with the same id."""
         self.answered = False
-        """One of them has its result."""
+        """At least one of them has its result."""
         self.cut = False
-        """The model was cut off in this turn: what has no result need not get one."""
+        """The model was cut off in this turn: calls without a result need not get one."""
 
     @property
     def unanswered(self) -> Sequence[OpenCall]:
-        """The calls without a result, in their order."""
+        """The calls without a result, in order."""
         return [one for one in self if one.result is None]
 
     def add(self, call: Call, place: str) -> None:
@@ -68,14 +68,14 @@ class OpenCalls(list[OpenCall]):
         self.answered = True
 
     def answer(self, call_id: str, text: str) -> bool:
-        """Give the result to the call it belongs to; False when none of that id waits."""
+        """Assign the result to its call; False if no call with that id waits."""
         one = self._next(call_id)
         if one is not None:
             one.result = result_of(one.call, text)
         return one is not None
 
     def resume(self, calls: Sequence[Call], results: Sequence[ToolResult]) -> None:
-        """Go on with a turn of the chain."""
+        """Continue a turn of the chain."""
         for call in calls:
             self.add(call, "")
         for result in results:
@@ -93,7 +93,7 @@ class OpenCalls(list[OpenCall]):
         return one
 
     def leave_out(self, *, but: Collection[str] = ()) -> Sequence[Call]:
-        """Take away the calls that wait, except for those of the ids in `but`."""
+        """Remove the waiting calls, except those with ids in `but`."""
         gone = [one.call for one in self if one.result is None and one.call.call_id not in but]
         self[:] = [one for one in self if one.result is not None or one.call.call_id in but]
         for call in gone:
@@ -102,7 +102,7 @@ class OpenCalls(list[OpenCall]):
         return gone
 
     def rename_twins(self) -> Sequence[Call | ToolResult]:
-        """Give every call an id of its own, as upstreams want it; what was renamed, as it was before."""
+        """Make the calls' ids unique, as upstreams require; returns what was renamed, as it was before."""
         ids = {one.call.call_id for one in self}
         if len(ids) == len(self):
             return ()

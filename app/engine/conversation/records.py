@@ -1,4 +1,4 @@
-"""Items to the JSON that is stored, and back."""
+"""Converts items to the stored JSON, and back."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _array = msgspec.json.Decoder(tuple[msgspec.Raw, ...])
 
 
 def input_array(items: Sequence[Item]) -> tuple[bytes, Sequence[str]]:
-    """The items as the JSON array that is stored, each as it came, and the ids that the client made up itself."""
+    """The items as the stored JSON array, each as it was sent, and the ids that the client chose itself."""
     foreign = [item_id for item in items if (item_id := item.fields.id) and ids.locate(item_id) is None]
     return stored_input.join([item.raw for item in items]), foreign
 
 
 def items_of(turn: Turn) -> Sequence[msgspec.Raw]:
-    """What the model was given in a stored turn: the items it has inherited, and its own; each has an id."""
+    """The model's input in a stored turn: inherited items, and its own; each has an id."""
     inherited = raws(turn.inherited) if turn.inherited else ()
     return (*inherited, *stored_input.identified(turn.input, turn.id))
 
 
 def replay(turn: Turn, transcript: Transcript) -> None:
-    """Add what was said in a stored turn, with what the model read of its tools."""
+    """Add a stored turn, with the tool results as the model read them."""
     exchanges = decode(turn.exchanges)
     transcript.resume()
     if turn.inherited:
@@ -47,7 +47,7 @@ def replay(turn: Turn, transcript: Transcript) -> None:
 
 
 def continue_with(body: bytes, exchanges: Exchanges, transcript: Transcript) -> None:
-    """Add a response's output, with what the model read of its tools; the next items continue it."""
+    """Add a response's output, with the tool results as the model read them; the next items continue it."""
     response = _output.decode(body)
     _add([(raw, parse_item(raw, "")) for raw in response.output], exchanges, transcript)
     transcript.notes.update(exchanges.notes)
@@ -61,7 +61,7 @@ def _add(items: Iterable[tuple[msgspec.Raw, InputItem]], exchanges: Exchanges, t
 
 
 def _add_inherited(items: Sequence[msgspec.Raw], exchanges: Exchanges, transcript: Transcript) -> None:
-    """Add the items of several turns, which nothing but the items' ids tells apart: those of a response's output say whose they are."""
+    """Add the items of several turns, which only ids distinguish: the id of an output item names its response."""
     before: ids.ItemLocation | None = None
     for raw in items:
         fields = parse_item(raw, "")
@@ -91,5 +91,5 @@ def output_raws(body: bytes) -> tuple[msgspec.Raw, ...]:
 
 
 def raws(array: bytes) -> tuple[msgspec.Raw, ...]:
-    """The items of a JSON array as they are there."""
+    """The items of a JSON array, unparsed."""
     return _array.decode(array)

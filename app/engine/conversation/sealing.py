@@ -1,8 +1,8 @@
-"""Seals thinking into `encrypted_content`, for clients that keep their context themselves (`store: false`).
+"""Encrypts thinking as `encrypted_content`, for clients that keep their own context (`store: false`).
 
-A blob is `gwr1.` and URL-safe base64 of a salt and an AES-256-GCM ciphertext. Each blob has a key and a nonce of its own, derived from
+A blob is `gwr1.` and URL-safe base64 of a salt and an AES-256-GCM ciphertext. Each blob has its own key and nonce, derived from
 the installation's secret and the salt (HKDF-SHA256), so the number of blobs is not limited by nonces that could repeat. Project and
-model are authenticated: a blob opens only for the tenant it was sealed for, and only for the model whose thinking it is.
+model are authenticated: a blob can be opened only for the tenant it was sealed for, and only for the model that wrote the thinking.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _LONGEST = 1024 * 1024
 
 
 class Sealer:
-    """Seals and opens with one secret; at least 32 random bytes, the same in every replica."""
+    """Seals and opens blobs with one secret of at least 32 random bytes, the same in every replica."""
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
 
     def seal(self, text: str, *, project_id: str, model: str) -> str:
-        """The blob for this text. Of more than 1 MiB of UTF-8 only the end is kept, which is what the model would go on from."""
+        """The blob for this text. If it exceeds 1 MiB of UTF-8, only the end is kept, from which the model would continue."""
         plain = text.encode()[-_LONGEST:]
         packed = _DEFLATED + zlib.compress(plain, 1) if len(plain) >= _WORTH_DEFLATING else _PLAIN + plain
         salt = os.urandom(_SALT_BYTES)
@@ -42,7 +42,7 @@ class Sealer:
         return _PREFIX + _encode(salt + cipher.encrypt(nonce, packed, _context(project_id, model)))
 
     def open(self, blob: str, *, project_id: str, model: str) -> str | None:
-        """The text, or None when the blob is foreign, altered, or sealed for another project or model."""
+        """The text, or None if the blob is from elsewhere, altered, or sealed for another project or model."""
         raw = _decode(blob.removeprefix(_PREFIX)) if blob.startswith(_PREFIX) else None
         if raw is None:
             return None
@@ -54,11 +54,11 @@ class Sealer:
         except InvalidTag:
             return None
         plain = _inflate(packed[1:]) if packed[:1] == _DEFLATED else packed[1:]
-        # The cut of an overlong text may have gone through a character.
+        # A text that was too long may have been cut inside a character.
         return plain.decode(errors="ignore")
 
     def _cipher(self, salt: bytes) -> tuple[AESGCM, bytes]:
-        """The cipher and the nonce that belong to this salt."""
+        """The cipher and nonce for this salt."""
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415 - as above
         from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415 - as above
         from cryptography.hazmat.primitives.kdf.hkdf import HKDF  # noqa: PLC0415 - as above
@@ -76,7 +76,7 @@ def _encode(raw: bytes) -> str:
 
 
 def _decode(text: str) -> bytes | None:
-    """The bytes; None unless `text` is exactly what `_encode` makes of them."""
+    """The bytes; None unless `text` is exactly what `_encode` returns for them."""
     try:
         raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except ValueError:
@@ -85,5 +85,5 @@ def _decode(text: str) -> bytes | None:
 
 
 def _inflate(data: bytes) -> bytes:
-    """Never more than was ever sealed, whatever the data claims."""
+    """Decompress at most as much as can ever have been sealed, whatever the data claims."""
     return zlib.decompressobj().decompress(data, _LONGEST)

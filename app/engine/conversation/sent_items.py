@@ -1,7 +1,7 @@
-"""What the item of a built-in tool tells of its call, where nothing else is known of it. Pure.
+"""Derives the call and result of a built-in tool from its item, if nothing else is known of the call. Pure.
 
-A client has sent it, or an upstream has run the tool. It is read field by field: servers and clients write the same items in different
-ways, and a field that cannot be read says nothing and costs nothing. Only what names a call has to be there: an MCP tool and its server.
+A client sent the item, or an upstream ran the tool. It is read field by field: servers and clients write the same items in different
+ways, and a field that cannot be read is ignored. Only the fields that identify a call are required: an MCP tool and its server.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ class Told(msgspec.Struct, frozen=True):
     """A call and its result."""
 
     name: str
-    """The function's."""
+    """The function's name."""
     arguments: str
     text: str
-    """"": the item says nothing of the result."""
+    """The result; "" if the item does not show it."""
     approved: str | None = None
-    """The id of the request for the client's consent that the call was made after."""
+    """The id of the approval request that preceded the call."""
 
     @property
     def digest(self) -> str:
-        """The same for the same call."""
+        """Equal for equal calls."""
         return f"{zlib.crc32(_json([self.name, self.arguments, self.text]).encode()):08x}"
 
 
 def read(kind: str, raw: msgspec.Raw) -> Told:
-    """What an item of that type tells. Raises msgspec.DecodeError, RecursionError."""
+    """The call and result in an item of that type. Raises msgspec.DecodeError, RecursionError."""
     item = msgspec.json.decode(raw, type=Fields)
     name, arguments, text = _READERS[kind](item)
     approved = item.get("approval_request_id")
@@ -71,7 +71,7 @@ def _code_interpreter(item: Fields) -> tuple[str, Fields, str]:
 
 
 def _silence(item: Fields) -> str:
-    """What came of a call that shows nothing; one that never ended is left out."""
+    """The result text of a call without output; a call that never ended is left out."""
     return "" if item.get("status") in _UNENDED else _NO_OUTPUT
 
 
@@ -82,7 +82,7 @@ def _file_search(item: Fields) -> tuple[str, Fields, str]:
 
 
 def _image_generation(item: Fields) -> tuple[str, Fields, str]:
-    """The model is told of the image; the picture itself no assistant's message can hold."""
+    """The model is told that there is an image; assistant messages cannot contain the image itself."""
     made = "The image was made and shown to the user."
     text = made if item.get("result") else f"There is no image (status: {_text(item.get('status')) or 'unknown'})."
     return "image_generation", {"prompt": _text(item.get("revised_prompt"))}, text
@@ -91,7 +91,7 @@ def _image_generation(item: Fields) -> tuple[str, Fields, str]:
 def _mcp(item: Fields) -> tuple[str, str, str]:
     label, name = item.get("server_label"), item.get("name")
     if not (isinstance(label, str) and label and isinstance(name, str) and name):
-        raise msgspec.ValidationError("'server_label' and 'name' have to be there, as strings")
+        raise msgspec.ValidationError("'server_label' and 'name' are required, as strings")
     return mcp_function(label, name), _arguments(item), _text(item.get("output")) or _error(item.get("error")) or _silence(item)
 
 
@@ -115,20 +115,20 @@ _READERS: Mapping[str, Callable[[Fields], tuple[str, Fields | str, str]]] = {
 
 
 def _arguments(item: Fields) -> str:
-    """A JSON object, also where the client has sent one instead of its text."""
+    """The arguments as the text of a JSON object, even if the client sent the object itself."""
     given = item.get("arguments")
     return sendable(given if isinstance(given, str) else _json(given))
 
 
 def _error(error: object) -> str:
-    """The sentence in an error, or all of it."""
+    """The message of an error, or the whole error."""
     fields = _fields(error)
     message = fields.get("message", fields.get("content", error))
     return message if isinstance(message, str) else _json(message) if message is not None else ""
 
 
 def _entry(one: object) -> str:
-    """Something that was found: its title, its address, its text, each on a line."""
+    """A search result: its title, address and text, each on its own line."""
     fields = _fields(one)
     if not fields:
         return _text(one)
@@ -136,7 +136,7 @@ def _entry(one: object) -> str:
 
 
 def _text(value: object) -> str:
-    """The text in a value: itself, of its parts, or in the member that holds it; all of it as JSON where none does."""
+    """The text of a value: itself, its parts, or the member with the text; otherwise the value as JSON."""
     if isinstance(value, str) or value is None:
         return value or ""
     if isinstance(value, list):
@@ -152,7 +152,7 @@ def _texts(value: object) -> list[str]:
 
 
 def _list(value: object) -> list[Any]:
-    """The members of a list; anything else is one alone, null is none."""
+    """The elements of a list; any other value is one element, null is none."""
     if isinstance(value, list):
         return cast("list[Any]", value)
     return [] if value is None else [value]

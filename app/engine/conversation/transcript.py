@@ -1,11 +1,11 @@
-"""Items to messages: what the model reads of a conversation. Pure.
+"""Converts items to messages, as the model reads a conversation. Pure.
 
-Qwen's templates take one leading system message, and a call's result right after the call; clients put items in any order.
-So system and developer items are collected, an assistant's thinking, text and calls become one message, and what stands between
-a call and its result is moved behind the result.
+Qwen's templates expect one leading system message, and a call's result directly after the call; clients send items in any order.
+So system and developer items are collected, an assistant's thinking, text and calls become one message, and whatever is between
+a call and its result is moved after the result.
 
-A result answers the oldest open call of its id. What the client sends again is left out only where the chain holds that very call or
-result; and what was said before this request (its place is "") is never refused, since it has been accepted once.
+A result belongs to the oldest open call with its id. What the client sends again is left out only if the chain contains exactly that
+call or result; items from before this request (their place is "") are never refused, since they have been accepted once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from app.protocol.wire.hosted import HostedCall
 from app.protocol.wire.requests import InputItem
 
 UpstreamName = Callable[[str, str | None], str]
-"""(function name, namespace) -> the name the upstream knows it by."""
+"""(function name, namespace) -> its upstream name."""
 
 _THINK = re.compile(r"^\s*<think>\n?(?P<thought>.*?)\n?</think>\s*", re.DOTALL)
 """pydantic-ai replays thinking as text in this form."""
@@ -46,39 +46,39 @@ class Transcript:
     def __init__(self, context: Context, upstream_name: UpstreamName, unseal: Callable[[str], str | None]) -> None:
         self._upstream_name = upstream_name
         self._unseal = unseal
-        # The conversation, as `Context` has it.
+        # The conversation, as in `Context`.
         self.system = list(context.system)
         self.messages: list[Message] = list(context.tail)
         self.known = context.known
-        """The calls and results of the chain, to the end of its last response."""
+        """The calls and results of the chain, up to the end of its last response."""
         self.cut = context.cut
-        """The chain's last response was cut: its open calls need not get a result."""
+        """The chain's last response was cut off: its open calls need not get a result."""
         self.awaited = dict(context.awaited)
         self.images = list(context.images)
         self.notes = dict(context.notes)
         self.tools = list(context.tools)
         self.uploads = context.uploads
-        # What reading the items has shown.
+        # What was found while reading the items.
         self.approved: list[HostedCall] = []
-        """Calls the client has consented to; each is to be run and `answer`ed."""
+        """Calls the client has approved; each is to be run and `answer`ed."""
         self.dropped_thinking = False
-        """A sealed reasoning item was not ours to open (another server, tenant or model)."""
+        """A sealed reasoning item could not be opened (another server, tenant or model)."""
         self._thoughts = KnownThoughts()
         self._exchanged: dict[str, Call] = {}
         self._settled = len(self.messages)
-        """Messages whose calls are `known`."""
+        """Number of messages whose calls are `known`."""
         self._not_sent: list[Call | ToolResult] = []
-        """What clients have seen of this turn and upstreams have not: calls left out, and renamed ones as they were."""
+        """Parts of this turn that clients have seen and upstreams have not: calls left out, and renamed ones as they were."""
         self._repeats: Repeats | None = None
-        # The model's turn that is being read, until `_flush` makes messages of it.
+        # The model's turn being read, until `_flush` converts it to messages.
         self._reasoning = ""
         self._text = ""
         self._calls = OpenCalls()
         self._waiting = self._calls.waiting
         self._exchange: Exchange | None = None
-        """The last one of the turn; None again when the client has given a result since."""
+        """The last one of the turn; None again once the client has given a result after it."""
         self._deferred: list[Message] = []
-        """What stands between the calls and their results, and comes behind them."""
+        """Messages between the calls and their results, to be placed after the results."""
         if self.messages or self.known:
             self.resume()
 
@@ -103,11 +103,11 @@ class Transcript:
                 self._add_approval(item, place)
 
     def answer(self, result: ToolResult) -> None:
-        """The result of a call that is open."""
+        """Give an open call its result."""
         self._calls.answer(result.call_id, result.content)
 
     def _add_plain(self, item: InputItem) -> bool:
-        """Take a message of plain text while nothing is pending: nearly all of a long history, at a third of the cost."""
+        """Add a plain text message while nothing is pending: most of a long history, at a third of the cost."""
         text, role = item.content, item.role
         if type(text) is not str:
             return False
@@ -128,28 +128,28 @@ class Transcript:
         return False
 
     def close(self) -> None:
-        """The request's items are all there. Raises InvalidRequest when a call has no result."""
+        """End the request's items. Raises InvalidRequest if a call has no result."""
         if self._waiting and not self._calls.cut:
             raise self._unanswered_call(self._calls.unanswered[0])
         self.close_stored()
 
     def close_stored(self) -> None:
-        """As `close`, for items that have been accepted once: a call without a result is left out, unless it is approved and runs next."""
+        """As `close`, for items accepted before: a call without a result is left out, unless it is approved and runs next."""
         if self._calls:
             self._leave_out_unanswered()
         else:
             self._flush()
-        self._repeats = None  # what the model does now is new, even if it looks the same
+        self._repeats = None  # from here on the model's output is new, even if it looks the same
 
     def end_turn(self, *, cut: bool) -> None:
-        """A response ends here. `cut`: it was not completed."""
+        """End a response. `cut`: it was not completed."""
         self.cut = cut or self._calls.cut
         self._flush()
         self.known = self.known.extended(self.messages[self._settled :], self._not_sent)
         self._not_sent = []
 
     def resume(self) -> None:
-        """What follows continues the last response, and may answer its calls."""
+        """Continue the last response; the items that follow may answer its calls."""
         last, *results = unanswered(self.messages) or (None,)
         if isinstance(last, Assistant):
             del self.messages[-1 - len(results) :]
@@ -162,18 +162,18 @@ class Transcript:
 
     @property
     def open_calls(self) -> bool:
-        """The last thing the model did was to call, and the results are not there yet."""
+        """Whether the model's last output was calls, and results are missing."""
         return bool(unanswered(self.messages))
 
     @property
     def weight(self) -> int:
-        """About how many bytes of memory it takes."""
+        """Approximate memory in bytes."""
         beside = sum(map(part_weight, self.images)) + sum(map(getsizeof, self.notes.values())) + sum(one.weight for one in self.tools)
         return sum(map(weight, self.messages)) + beside
 
     @property
     def call_ids(self) -> Container[str]:
-        """The ids of all calls of the conversation, answered, open and left out; when the request is closed."""
+        """The ids of all calls of the conversation, answered, open or left out; valid once the request is closed."""
         return CallIds(self.known, self.messages, self._not_sent)
 
     def _add_message(self, item: InputItem, place: str) -> None:
@@ -192,7 +192,7 @@ class Transcript:
 
     def _add_question(self, item: InputItem, place: str) -> None:
         message = User(item.content if isinstance(item.content, str) else content.of_user(item.content, at(place, "content")))
-        if type(message.content) is not str:  # a text is no list of parts: looked through, it costs 0.2 s a megabyte
+        if type(message.content) is not str:  # a text has no parts: iterating over it would cost 0.2 s per megabyte
             self.images += [part for part in message.content if isinstance(part, ImagePart)]
         if not self._waiting:
             self._flush()
@@ -259,7 +259,7 @@ class Transcript:
                 return
             message = f"No tool call found for function call output with call_id {call_id}. No call before '{place}' waits for it."
             raise InvalidRequest(message, param=at(place, "call_id"))
-        self._exchange = None  # whatever the server's tools did next, the model had read this
+        self._exchange = None  # the model had read this before the server's next tool calls
         if others:
             self._deferred.append(User((TextPart(f"Images of the result of call {call_id}:"), *others)))
 
@@ -288,7 +288,7 @@ class Transcript:
             self._calls.add_answered(call, exchange.text)
 
     def _ends_approved(self, call_id: str, text: str | None) -> bool:
-        """The call has run with the client's consent."""
+        """Whether the call has run with the client's approval."""
         if text is None or all(call.call_id != call_id for call in self.approved):
             return False
         self.approved = [call for call in self.approved if call.call_id != call_id]
@@ -296,7 +296,7 @@ class Transcript:
         return True
 
     def _is_known(self, exchange: Exchange, call: Call) -> bool:
-        """The client sends a built-in call again. An item without an id is always one of its own."""
+        """Whether the client sends a built-in call again. An item without an id is always a separate call."""
         return self.known.has(call) or (bool(exchange.item_id) and self._exchanged.get(call.call_id) == call)
 
     def _add_approval(self, approval: Approval, place: str) -> None:
@@ -319,17 +319,17 @@ class Transcript:
         return InvalidRequest(message, param=at(one.place, "call_id") if one.place else "input")
 
     def _begin_assistant(self) -> None:
-        """The assistant speaks (again): what it said before its calls were answered is one message of its own."""
+        """Begin an assistant message: what it said before its calls were answered is a separate message."""
         calls = self._calls
         if not calls:
             return
         if not self._waiting:
             self._flush()
-        elif calls.cut and (calls.answered or self._deferred):  # nobody has answered the rest
+        elif calls.cut and (calls.answered or self._deferred):  # the rest was never answered
             self._leave_out_unanswered()
 
     def _leave_out_unanswered(self) -> None:
-        """The conversation goes on without the results of the calls that wait; those that are approved run next."""
+        """Drop waiting calls without results, as the conversation continues; approved ones run next."""
         gone = self._calls.leave_out(but=[call.call_id for call in self.approved])
         self._not_sent += gone
         ids = {call.call_id for call in gone}
@@ -339,7 +339,7 @@ class Transcript:
 
     def _flush(self) -> None:
         calls = self._calls
-        if len(calls) == 1 and calls[0].result is not None:  # as a rule
+        if len(calls) == 1 and calls[0].result is not None:  # the usual case
             self.messages += (Assistant(self._text, self._reasoning, (calls[0].call,)), calls[0].result)
             calls.reset()
         elif calls:
@@ -362,8 +362,8 @@ class Transcript:
         **dict.fromkeys(client_calls.CALLS, _add_call),
         **dict.fromkeys(client_calls.OUTPUTS, _add_result),
     }
-    """What takes the items of a type."""
+    """The handler for each type of item."""
 
 
 READ_TYPES = frozenset({*Transcript.handlers, *HOSTED_TYPES, *client_history.ITEM_TYPES, APPROVAL, "item_reference"})
-"""Types of items that a conversation may be made of."""
+"""Types of items that a conversation may contain."""

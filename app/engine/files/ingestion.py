@@ -1,8 +1,8 @@
-"""Files become searchable: jobs that outlive the process which began them.
+"""Ingestion makes files searchable: jobs that outlive the process that started them.
 
-Projects take turns, and none has all the hands of a process: a thousand files of one do not keep the one of another waiting.
-A job is held by a lease that is renewed while it is worked on; whoever dies leaves it to the others. Whoever loses it (the file was
-removed, changed or cancelled meanwhile) stops, and what is to be done now begins when the lease has ended.
+Projects take turns, and none gets all the workers of a process: a thousand files of one project do not delay the one file of another.
+A job is held by a lease that is renewed while it is processed; if a process dies, others take over its jobs. A process that loses the
+lease (the file was removed, changed or cancelled meanwhile) stops, and the new work begins when the lease has expired.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from app.protocol.wire.errors import ApiError, InvalidRequest
 _log = logging.getLogger(__name__)
 _LEASE_SECONDS = 30
 _POLL_SECONDS = 5.0
-"""How soon a job is found that another process was given or has left; those of this process begin at once."""
+"""How often jobs created or abandoned by other processes are looked for; this process's own begin at once."""
 _ATTEMPTS = 4
 _PAUSES = (2, 10, 30)
-"""Seconds before the second try, the third and the fourth."""
+"""Seconds before the second, third and fourth attempt."""
 _PASSAGES_AT_ONCE = 64
 _decode = msgspec.json.Decoder(Attributes).decode
 
 
 class ReadText(Protocol):
-    """What a document says, by `app.documents.reading`."""
+    """Extracts the text of a document: see `app.documents.reading`."""
 
     def __call__(self, content: bytes, *, filename: str, project: str) -> Awaitable[str]:
-        """The text. `project`: whose turn it is. Raises UnreadableDocument and Busy."""
+        """The text. `project` is used for fair scheduling. Raises UnreadableDocument and Busy."""
         ...
 
 
 class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
-    """What a file goes through."""
+    """The processing stages of a file."""
 
     jobs: Jobs
     files: FileRecords
@@ -60,11 +60,11 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _LeaseLost(Exception):
-    """The job is ours no more."""
+    """This process no longer holds the job."""
 
 
 class _Refused(Exception):
-    """The file will never be searchable; the message is for its owner."""
+    """The file can never become searchable; the message is for its owner."""
 
     def __init__(self, code: LastError, message: str) -> None:
         super().__init__(message)
@@ -72,7 +72,7 @@ class _Refused(Exception):
 
 
 class Ingestion:
-    """Does jobs, as many at a time as its `run` is called side by side, and in many processes."""
+    """Processes jobs, as many at a time as there are concurrent calls of `run`, in any number of processes."""
 
     def __init__(
         self, pipeline: Pipeline, *, read_bytes: int, clock: Callable[[], float], at_once: int = 4, lease_seconds: int = _LEASE_SECONDS
@@ -87,11 +87,11 @@ class Ingestion:
         self._new = asyncio.Event()
 
     def wake(self) -> None:
-        """There is something to do."""
+        """Signal that there is a job."""
         self._new.set()
 
     async def run(self) -> None:
-        """Wait for something to do, at most some seconds, and do all there is: for a loop that calls this again and again."""
+        """Wait a few seconds at most for jobs, and process all that are due; to be called in a loop."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_POLL_SECONDS):
                 await self._new.wait()
@@ -99,12 +99,12 @@ class Ingestion:
         await self.work()
 
     async def work(self) -> int:
-        """Do the jobs that are due, one after the other, until there are none; how many there were."""
+        """Process the jobs that are due, one after the other, until there are none; returns how many there were."""
         done = 0
         while job := await self._claim():
             try:
                 await self._hold(job)
-            except asyncio.CancelledError:  # the process is asked to stop: the next one need not wait for the lease to end
+            except asyncio.CancelledError:  # the process is stopping: the next one need not wait for the lease to expire
                 await self._pipeline.jobs.release(job)
                 raise
             finally:
@@ -122,7 +122,7 @@ class Ingestion:
             _log.info("file %s of %s changed while it was being ingested", job.file_id, job.vector_store_id)
 
     async def _claim(self) -> Job | None:
-        """A job of the project whose turn it is, which then has a place."""
+        """A job of the project whose turn it is, with its slot taken."""
         async with self._choosing:
             now = self._now()
             waiting = dict.fromkeys(await self._pipeline.jobs.waiting(now))
@@ -131,7 +131,7 @@ class Ingestion:
                 if job is not None:
                     self._turns.take(project)
                     return job
-                del waiting[project]  # another process has taken its last one
+                del waiting[project]  # another process has taken its last job
         return None
 
     async def _renew(self, job: Job) -> None:
@@ -158,12 +158,12 @@ class Ingestion:
         except _Refused as refusal:
             await pipeline.index.remove(job.vector_store_id, job.file_id)
             await pipeline.jobs.fail(job, refusal.code, str(refusal))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the job must not be lost, nor end the others
+        except Exception as error:  # noqa: BLE001 - no error may lose the job or stop the others
             await self._try_later(job, error)
 
     async def _ingest(self, job: Job) -> tuple[int, str | None]:
-        """Bytes that the passages and their vectors take, and what of the file is not in its text."""
-        if job.attempts > _ATTEMPTS:  # every process that tried has died of it
+        """Bytes of the passages and their vectors, and which content of the file is missing from its text."""
+        if job.attempts > _ATTEMPTS:  # every process that tried has crashed
             raise _Refused("server_error", "The file could not be processed.")
         pipeline = self._pipeline
         record = await pipeline.files.get(job.project_id, job.file_id, self._now())
@@ -207,7 +207,7 @@ class Ingestion:
         return passages, note(text)
 
     async def _try_later(self, job: Job, error: Exception) -> None:
-        """What is our fault, or the embedding server's, may pass. Removals are tried for ever."""
+        """Errors of ours or of the embedding server may be temporary. Removals are retried without limit."""
         _log.warning("file %s of %s, try %d: %s", job.file_id, job.vector_store_id, job.attempts, error, exc_info=_unexpected(error))
         if job.kind == "ingest" and job.attempts >= _ATTEMPTS:
             expected = isinstance(error, ApiError | EmbeddingFailed)

@@ -1,4 +1,4 @@
-"""Files in vector stores: added singly or together, described, cancelled, taken out."""
+"""Files in vector stores: add one or several, change attributes, cancel, remove."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from app.protocol.wire.paging import Page
 
 
 class Chunking(msgspec.Struct, frozen=True):
-    """How a text is cut; the defaults are what `auto` means."""
+    """How a text is split; the defaults are those of `auto`."""
 
     size: int = 800
-    """Tokens of a passage, at most."""
+    """Maximum tokens of a passage."""
     overlap: int = 400
-    """Tokens it shares with the one before."""
+    """Tokens it shares with the previous one."""
 
 
 class NewStoreFile(msgspec.Struct, frozen=True):
@@ -31,14 +31,14 @@ class NewStoreFile(msgspec.Struct, frozen=True):
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """A batch as it is shown."""
+    """A batch as clients see it."""
 
     record: BatchRecord
     totals: StoreTotals
 
     @property
     def status(self) -> IngestionStatus:
-        """Of the batch as a whole: failed only when every file has failed."""
+        """The status of the whole batch: failed only if every file has failed."""
         if self.totals.in_progress:
             return "in_progress"
         if self.record.cancelled:
@@ -50,23 +50,23 @@ class StoreFiles:
     """Files in the vector stores of all projects."""
 
     def __init__(self, attachments: Attachments, index: PassageIndex, clock: Callable[[], float], wake: Callable[[], None]) -> None:
-        """`wake` says that there is something to ingest or to forget."""
+        """`wake` signals that there is something to ingest or remove."""
         self._attachments = attachments
         self._index = index
         self._clock = clock
         self.wake = wake
 
     async def add(self, project_id: str, store_id: str, new: NewStoreFile) -> Attachment:
-        """Begin to ingest a file. Raises NotFound for the store or the file."""
+        """Start to ingest a file. Raises NotFound for the store or the file."""
         (attachment,) = await self._attach(project_id, store_id, [new], None)
         return attachment
 
     async def add_all(self, project_id: str, store_id: str, file_ids: Sequence[str], chunking: Chunking) -> None:
-        """Begin to ingest files. Raises NotFound for the store or a file, and then none is added."""
+        """Start to ingest files. Raises NotFound for the store or a file, and then none is added."""
         await self._attach(project_id, store_id, [NewStoreFile(file_id, {}, chunking) for file_id in file_ids], None)
 
     async def add_batch(self, project_id: str, store_id: str, new: Sequence[NewStoreFile]) -> Batch:
-        """Begin to ingest files, which can then be asked for together. Raises NotFound for the store or a file, and then none is added."""
+        """Start to ingest files as a batch. Raises NotFound for the store or a file, and then none is added."""
         batch = BatchRecord(
             id=new_id("vsfb_", self._clock()), vector_store_id=store_id, project_id=project_id, created_at=self._now(), cancelled=False
         )
@@ -100,13 +100,13 @@ class StoreFiles:
         return await self.get(project_id, store_id, file_id)
 
     async def remove(self, project_id: str, store_id: str, file_id: str) -> None:
-        """Take the file out of the store; it stays a file. Raises NotFound."""
+        """Remove the file from the store; the file itself is kept. Raises NotFound."""
         if not await self._attachments.detach(project_id, store_id, file_id):
             raise _not_in(store_id, file_id)
         self.wake()
 
     async def passages(self, project_id: str, store_id: str, file_id: str) -> Sequence[Passage]:
-        """What was read in the file. Raises NotFound, and InvalidRequest while there is nothing yet."""
+        """The passages of the file. Raises NotFound, and InvalidRequest while it is not ready."""
         found = await self.get(project_id, store_id, file_id)
         if found.status != "completed":
             message = f"The file '{file_id}' is not ready: its status is '{found.status}'."
@@ -121,7 +121,7 @@ class StoreFiles:
         return Batch(*found)
 
     async def cancel(self, project_id: str, store_id: str, batch_id: str) -> Batch:
-        """Stop what is not done yet. Raises NotFound."""
+        """Cancel the files that are not finished. Raises NotFound."""
         await self._attachments.cancel(project_id, store_id, batch_id)
         self.wake()
         return await self.batch(project_id, store_id, batch_id)
@@ -155,7 +155,7 @@ class StoreFiles:
 
 
 def no_such_store(store_id: str) -> NotFound:
-    """Unknown, deleted, expired or another project's."""
+    """The error for a store that is unknown, deleted, expired or another project's."""
     return NotFound(f"Vector store with id '{store_id}' not found.", code="not_found", param="vector_store_id")
 
 

@@ -1,4 +1,4 @@
-"""Uploaded files: taken in, listed, read, deleted."""
+"""Uploaded files: upload, list, read, delete."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ Purpose = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "ev
 _PURPOSES = get_args(Purpose)
 _NAME_BYTES = 255
 _BATCH_SECONDS = 30 * 86_400
-"""How long a file for a batch lives unless its owner says otherwise."""
+"""Default lifetime of batch files."""
 _STAGED_SECONDS = 86_400
-"""An upload that takes longer than this has been given up."""
+"""Age from which an unfinished upload counts as abandoned."""
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
-"""Control characters, and those that turn the direction of writing: `exe.txt` could be read as `txt.exe`."""
+"""Control characters, and those that change the writing direction: `exe.txt` could be displayed as `txt.exe`."""
 
 
 class NewFile(msgspec.Struct, frozen=True):
-    """What a client says of an upload."""
+    """A client's parameters for an upload."""
 
     filename: str
     purpose: str
     lives_seconds: int | None = None
-    """From now on; None: for ever, or what is usual for the purpose."""
+    """From now; None: unlimited, or the default for the purpose."""
 
 
 class UploadedFiles:
     """Files of all projects."""
 
     def __init__(self, records: FileRecords, blobs: Blobs, *, upload_bytes: int, read_bytes: int, clock: Callable[[], float]) -> None:
-        """`upload_bytes` is the most an upload may have; `read_bytes` the most that is read into memory."""
+        """`upload_bytes` is the maximum size of an upload; `read_bytes` the maximum that is read into memory."""
         self._records = records
         self._blobs = blobs
         self._upload_bytes = upload_bytes
@@ -52,20 +52,20 @@ class UploadedFiles:
 
     @property
     def upload_bytes(self) -> int:
-        """The most a file may have."""
+        """Maximum size of a file."""
         return self._upload_bytes
 
     async def take(self, chunks: AsyncIterator[bytes]) -> Staged:
-        """Write an upload down as it comes. Raises PayloadTooLarge, and then nothing of it stays."""
+        """Stream an upload to storage. Raises PayloadTooLarge, and then discards it."""
         async with aclosing(_limited(chunks, self._upload_bytes)) as limited:
             return await self._blobs.stage(limited)
 
     async def drop(self, staged: Staged) -> None:
-        """The upload is not wanted."""
+        """Discard the upload."""
         await self._blobs.drop(staged)
 
     async def create(self, project_id: str, staged: Staged, new: NewFile) -> FileRecord:
-        """Make a file of an upload, which is gone when this fails. Raises InvalidRequest."""
+        """Create a file from an upload, which is discarded if this fails. Raises InvalidRequest."""
         try:
             record = self._record(project_id, staged, new)
             await self._records.reserve(record)
@@ -90,7 +90,7 @@ class UploadedFiles:
         return cut(found, page), len(found) > page.limit
 
     async def content(self, project_id: str, file_id: str) -> tuple[FileRecord, AsyncGenerator[bytes]]:
-        """The file and what is in it, in pieces. Raises NotFound."""
+        """The file and its content, in pieces. Raises NotFound."""
         record = await self.get(project_id, file_id)
         try:
             return record, await self._blobs.get(record.digest)
@@ -98,7 +98,7 @@ class UploadedFiles:
             raise NotFound(f"The content of the file '{file_id}' is missing.", code="content_missing", param="file_id") from None
 
     async def read(self, project_id: str, file_id: str) -> FileContent:
-        """The file with its content. Raises NotFound, and InvalidRequest when it is too large to be read at once."""
+        """The file with its content. Raises NotFound, and InvalidRequest if it is too large to be read as a whole."""
         size = (await self.get(project_id, file_id)).size
         if size > self._read_bytes:
             message = f"The file '{file_id}' is too large: tools read files of at most {self._read_bytes} bytes."
@@ -108,12 +108,12 @@ class UploadedFiles:
             return FileContent(record.id, record.filename, b"".join([piece async for piece in pieces]))
 
     async def delete(self, project_id: str, file_id: str) -> None:
-        """Delete the file, and take it out of every vector store. Raises NotFound."""
+        """Delete the file and remove it from every vector store. Raises NotFound."""
         if not await self._records.delete(project_id, file_id, self._blobs.delete):
             raise no_such_file(file_id)
 
     async def purge(self, now: int, limit: int) -> int:
-        """Delete at most `limit` expired files, and uploads that were never finished; how many went."""
+        """Delete at most `limit` expired files, and abandoned uploads; returns how many were deleted."""
         expired = await self._records.expired(now, limit)
         for record in expired:
             await self._records.delete(record.project_id, record.id, self._blobs.delete)
@@ -139,24 +139,24 @@ class UploadedFiles:
 
 
 def new_id(prefix: str, now: float) -> str:
-    """An id that nobody can guess and that sorts by the time of its making: the prefix and 32 hex digits of a UUID version 7."""
+    """An unguessable id that sorts by creation time: the prefix and the 32 hex digits of a UUID version 7."""
     return prefix + response_id(int(now * 1000), os.urandom(10)).replace("-", "")
 
 
 def no_such_file(file_id: str) -> NotFound:
-    """Unknown, expired or another project's."""
+    """The error for a file that is unknown, expired or another project's."""
     return NotFound(f"No such File object: {file_id}", code="not_found", param="file_id")
 
 
 def cut(found: Sequence[T], page: Page) -> Sequence[T]:
-    """The page without the one more that says whether it is the last."""
+    """The page without the extra entry that shows whether it is the last page."""
     if page.before is not None and page.after is None:
         return found[-page.limit :]
     return found[: page.limit]
 
 
 def safe_name(name: str) -> str:
-    """The last part of a path, without what could mislead a reader or a file system, in at most 255 bytes that keep the ending."""
+    """The last part of a path, without characters that could mislead readers or file systems; at most 255 bytes, keeping the extension."""
     name = _UNSAFE.sub("", re.split(r"[/\\]", name)[-1]).strip()
     name = name.encode("utf-8", "replace").decode()
     if name in {"", ".", ".."}:

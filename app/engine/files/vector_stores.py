@@ -1,4 +1,4 @@
-"""Vector stores: made, listed, searched; and what tools may ask of files."""
+"""Vector stores: create, list, search; and the file functions for tools."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from app.tools.ports.files import FileContent, FileHit, FileQuery
 
 _DAY = 86_400
 _TOUCH_SECONDS = 60
-"""How exactly the last use is known: an expiry is counted in days."""
+"""Precision of the time of last use: expiry is counted in days."""
 
 
 class NewStore(msgspec.Struct, frozen=True, kw_only=True):
-    """A store to be made."""
+    """A store to create."""
 
     name: str
     description: str | None
@@ -36,7 +36,7 @@ class NewStore(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoreChange(msgspec.Struct, frozen=True, kw_only=True):
-    """What to change; what is UNSET stays."""
+    """Changes to a store; UNSET members stay."""
 
     name: str | msgspec.UnsetType = msgspec.UNSET
     metadata: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
@@ -44,7 +44,7 @@ class StoreChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Store(msgspec.Struct, frozen=True):
-    """A store as it is shown."""
+    """A store as clients see it."""
 
     record: StoreRecord
     totals: StoreTotals
@@ -52,7 +52,7 @@ class Store(msgspec.Struct, frozen=True):
 
 
 class StorePorts(msgspec.Struct, frozen=True, kw_only=True):
-    """What vector stores are made of."""
+    """The dependencies of vector stores."""
 
     stores: StoreRecords
     attachments: Attachments
@@ -61,7 +61,7 @@ class StorePorts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VectorStores:
-    """Vector stores of all projects. For tools, these and the files."""
+    """The vector stores of all projects. Tools also read files through it."""
 
     def __init__(self, ports: StorePorts, files: UploadedFiles, store_files: StoreFiles, clock: Callable[[], float]) -> None:
         self._ports = ports
@@ -70,7 +70,7 @@ class VectorStores:
         self._clock = clock
 
     async def create(self, project_id: str, new: NewStore) -> Store:
-        """Make a store, and begin to ingest its files. Raises NotFound for a file, and then there is no store."""
+        """Create a store, and start to ingest its files. Raises NotFound for a file, and then no store is created."""
         now = self._now()
         record = StoreRecord(
             id=new_id("vs_", self._clock()),
@@ -93,7 +93,7 @@ class VectorStores:
         return (await self._shown([record]))[0]
 
     async def get(self, project_id: str, store_id: str) -> Store:
-        """The store, also an expired one. Raises NotFound."""
+        """The store, even if it has expired. Raises NotFound."""
         return (await self._shown([await self._record(project_id, store_id)]))[0]
 
     async def list(self, project_id: str, page: Page) -> tuple[Sequence[Store], bool]:
@@ -102,7 +102,7 @@ class VectorStores:
         return await self._shown(cut(found, page)), len(found) > page.limit
 
     async def update(self, project_id: str, store_id: str, change: StoreChange) -> Store:
-        """Change the store, whose time begins again. Raises NotFound, also for an expired one."""
+        """Change the store, which renews its expiry. Raises NotFound, also if it has expired."""
         now = self._now()
         record = _alive(await self._record(project_id, store_id), now)
         days = record.expires_days if change.expires_days is msgspec.UNSET else change.expires_days
@@ -118,7 +118,7 @@ class VectorStores:
         return (await self._shown([changed]))[0]
 
     async def delete(self, project_id: str, store_id: str) -> None:
-        """Delete the store; its files stay files. Raises NotFound."""
+        """Delete the store; its files are kept. Raises NotFound."""
         if not await self._ports.stores.delete(project_id, store_id, self._now()):
             raise no_such_store(store_id)
         self._store_files.wake()
@@ -128,7 +128,7 @@ class VectorStores:
         return await self._files.read(project_id, file_id)
 
     async def check(self, project_id: str, vector_store_ids: Sequence[str]) -> None:
-        """Raises NotFound for the first that is unknown or expired."""
+        """Raises NotFound for the first store that is unknown or expired."""
         await self._living(project_id, vector_store_ids)
 
     async def search(self, project_id: str, query: FileQuery) -> Sequence[FileHit]:
@@ -158,7 +158,7 @@ class VectorStores:
         return await self._found(project_id, best.values(), query.limit)
 
     async def purge(self, now: int, limit: int) -> int:
-        """Let expired stores lose their files, and remove what is deleted and empty; how many stores were touched."""
+        """Remove the files of expired stores, and delete empty stores marked as deleted; returns how many stores were changed."""
         touched = await self._ports.stores.expire(now, limit)
         if touched:
             self._store_files.wake()
@@ -180,9 +180,9 @@ class VectorStores:
         return [Store(record, totals[record.id], _status(record, totals[record.id], self._now())) for record in records]
 
     async def _by_model(self, store_ids: Sequence[str]) -> Sequence[tuple[str | None, tuple[str, ...]]]:
-        """The models of the stores that have passages, each with its stores: vectors of one are never compared with another's.
+        """The embedding models of the stores that have passages, each with its stores: vectors of different models are never compared.
 
-        Where none has any, the usual model is asked all the same: that it does not answer is to be told.
+        If none has any, the default model is still called, so that its failure is reported.
         """
         stores: dict[str | None, tuple[str, ...]] = {}
         for store_id, model in (await self._ports.index.models(store_ids)).items():
@@ -198,7 +198,7 @@ class VectorStores:
             raise Unavailable(f"The embedding model did not answer: {error}.", code="embeddings_unavailable", retry_after=1.0) from error
 
     async def _found(self, project_id: str, hits: Collection[Hit], limit: int) -> Sequence[FileHit]:
-        """The best of them. What has just been removed may still be in the index, but is not shown."""
+        """The best hits. Files that were just removed may still be in the index, but are not returned."""
         there = await self._ports.attachments.completed(project_id, [(hit.vector_store_id, hit.file_id) for hit in hits])
         ranked = sorted(hits, key=lambda hit: hit.score, reverse=True)
         shown = [hit for hit in ranked if (hit.vector_store_id, hit.file_id) in there][:limit]

@@ -1,4 +1,4 @@
-"""The built-in tools of this installation: which there are, who runs each for which model, and what a call costs."""
+"""The built-in tools of this installation: which exist, who runs each for which model, and what a call costs."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ class Entry(msgspec.Struct, frozen=True):
     place: str
     raw: msgspec.Raw
     request: ToolRequest | None = None
-    """None: it cannot run here, `missing` says why; the upstream may have it."""
+    """None: it cannot run here, for the reason in `missing`; the upstream may have it."""
     missing: Missing | None = None
 
     @property
     def key(self) -> str:
-        """Names it among the request's entries."""
+        """Identifies it among the request's entries."""
         return f"{self.type}:{self.request.label}" if self.request is not None and self.request.label else self.type
 
     @property
     def echo(self) -> msgspec.Raw:
-        """As the response shows it."""
+        """The entry as the response shows it."""
         return self.request.echo if self.request is not None else self.raw
 
 
 class Price(msgspec.Struct, frozen=True):
-    """Of one call."""
+    """The price of one call."""
 
     amount: float
     currency: str
     note: str = ""
-    """Where the number is from, and of when."""
+    """Source and date of the price."""
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,17 +58,17 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     description: str
     mode: ToolMode
     available: bool
-    """It runs here. A tool that does not may still run natively, at an upstream that has it."""
+    """The tool runs here. Otherwise it may still run natively, at an upstream that has it."""
     setting: str | None = None
-    """What to set, when it does not."""
+    """The setting to set if it is not available."""
     reason: str | None = None
     price: Price | None = None
     """Of a call that runs here."""
     native_price: Price | None = None
-    """Of one that the vendor of Qwen runs."""
+    """Of a call that Qwen's vendor runs."""
     example: msgspec.Raw
     details: Mapping[str, object] | None = None
-    """What there is to say of this tool in particular: how strong a sandbox is."""
+    """Details of this tool, such as the strength of its sandbox."""
 
 
 class Catalog:
@@ -93,11 +93,11 @@ class Catalog:
         return tool_type in self._types
 
     def configure(self, tool_type: str, model: str, raw: msgspec.Raw, place: str) -> Entry:
-        """The entry, checked. Raises InvalidRequest: it is wrong, or switched off, or can run nowhere."""
+        """The entry, checked. Raises InvalidRequest if it is invalid, disabled or can run nowhere."""
         name = self._types[tool_type]
         mode = self.mode(name, model)
         if mode == "off":
-            message = f"The tool '{tool_type}' is switched off for this model; GATEWAY_TOOLS__{name.upper()}__MODE is the setting."
+            message = f"The tool '{tool_type}' is disabled for this model by the setting GATEWAY_TOOLS__{name.upper()}__MODE."
             raise InvalidRequest(message, code="unsupported_tool", param=f"{place}.type")
         tool = self._built[name]
         if not isinstance(tool, Missing):
@@ -118,11 +118,11 @@ class Catalog:
         return settings.mode
 
     def list(self) -> Sequence[Listed]:
-        """Every tool, with an example that works as it stands."""
+        """Every tool, with a working example."""
         return [self._listed(spec) for spec in self._specs.values()]
 
     async def described(self) -> Sequence[Listed]:
-        """The same, with what each tool has to say of itself."""
+        """The same, with the details that each tool reports."""
         return [msgspec.structs.replace(listed, details=await self._details(listed)) for listed in self.list()]
 
     def price(self, tool_type: str) -> Price | None:
@@ -133,7 +133,7 @@ class Catalog:
         return self._prices.get(tool_type)
 
     async def aclose(self) -> None:
-        """Free what the tools hold."""
+        """Release the tools' resources."""
         for tool in self._built.values():
             if not isinstance(tool, Missing):
                 await tool.aclose()
@@ -159,7 +159,7 @@ class Catalog:
 
 
 def unavailable(entry: Entry) -> InvalidRequest:
-    """Refuses an entry that can run neither here nor at the upstream, and names the setting."""
+    """The error for an entry that can run neither here nor at the upstream; names the setting."""
     missing = entry.missing
     why = f"the setting is {missing.setting}. {missing.reason}" if missing else "it runs only at the vendor's own service."
     message = f"The tool '{entry.alias}' is not available here: {why}"

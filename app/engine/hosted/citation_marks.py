@@ -1,6 +1,6 @@
-"""Marks of sources in an answer, as models write them: `[1]`, `[1, 2]`, `[1-3]`, `【1†source】`, `[^1]`, `[ref_1]`, `[[1]](url)`.
+"""Citation marks in an answer, as models write them: `[1]`, `[1, 2]`, `[1-3]`, `【1†source】`, `[^1]`, `[ref_1]`, `[[1]](url)`.
 
-Pure text; linear in its length. What looks like a mark and is none is left out: an index or a list in code, in prose (`arr[1]`) or in JSON.
+Pure, and linear in the length of the text. Lookalikes are ignored: an index or a list in code, prose (`arr[1]`) or JSON.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _LONGEST_RANGE = 20
 _LOOK_BACK = 200
 
 _VALUE_BEFORE = re.compile(r"(?:[=∈]\s{0,3}|\\in\s{0,3}|[\"']\s{0,3}:\s{0,3}|[A-Za-z0-9_]\(|[$\\])\Z")
-"""What comes before a list that is a value."""
+"""Text before a list that is a value."""
 _METHOD_AFTER = re.compile(r"\.[a-z]\w*\(|\s{0,3}(?:=(?!=)|\+=)")
 _NAME_BEFORE = re.compile(r"[A-Za-z0-9_$@.]+\Z")
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL)
@@ -51,11 +51,11 @@ _NAMES = frozenset(
     | {"args", "argv", "kwargs", "params", "nums", "num", "elem", "elems", "element", "elements", "entries", "indices", "index", "idx"}
     | {"buf", "buffer", "stack", "queue", "seq", "str", "obj", "objects", "nodes", "keys", "xs", "ys", "df", "ptr", "tmp", "foo", "bar"}
 )
-"""Names of what has places with numbers; right before a bracket they have an index."""
+"""Words for indexed things; directly after them, brackets hold an index."""
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """A place that names sources by their numbers."""
+    """A place that cites sources by their numbers."""
 
     start: int
     end: int
@@ -63,12 +63,12 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 class Definition(msgspec.Struct, frozen=True):
-    """A line that says what a label stands for: `[^1]: https://…`, or `[1] Title, https://…`."""
+    """A line that defines a label: `[^1]: https://…`, or `[1] Title, https://…`."""
 
     label: str
     text: str
     explicit: bool
-    """With a colon."""
+    """Written with a colon."""
 
 
 def marks(text: str) -> Iterator[Mark]:
@@ -99,7 +99,7 @@ def _outside_code(text: str) -> Iterator[re.Match[str]]:
 
 
 def _html_code(text: str) -> list[int]:
-    """Where code in HTML begins and ends, by turns."""
+    """Positions where HTML code elements begin and end, alternating."""
     turns: list[int] = []
     open_tag = ""
     for match in _HTML_CODE.finditer(text):
@@ -117,7 +117,7 @@ def definitions(text: str) -> Iterator[Definition]:
 
 
 def _numbers(items: str) -> tuple[int, ...]:
-    """None at all where one of them is no number that a source can have."""
+    """Empty if one of them cannot be the number of a source."""
     ranges = [(int(match[1]), int(match[2] or match[1])) for match in _RANGE.finditer(items)]
     if any(first < 1 or not 0 <= last - first <= _LONGEST_RANGE for first, last in ranges):
         return ()
@@ -125,11 +125,11 @@ def _numbers(items: str) -> tuple[int, ...]:
 
 
 def _is_index(text: str, start: int, end: int, names: frozenset[str]) -> bool:
-    """Whether the brackets hold a place in something, or a value."""
+    """Whether the brackets hold an index or a value."""
     before = text[max(0, start - _LOOK_BACK) : start]
     if _VALUE_BEFORE.search(before) or _METHOD_AFTER.match(text, end):
         return True
-    while before.endswith(("]", ")")):  # of `matrix[i][1]`, `f(x)[1]`, or of a link's text
+    while before.endswith(("]", ")")):  # as in `matrix[i][1]`, `f(x)[1]`, or after a link's text
         called = before.endswith(")")
         opening = before.rfind("(" if called else "[")
         before = before[: max(opening, 0)]
@@ -140,7 +140,7 @@ def _is_index(text: str, start: int, end: int, names: frozenset[str]) -> bool:
 
 
 def _is_name(written: str, names: frozenset[str]) -> bool:
-    """Whether a word right before a bracket is a variable of a program, and not the end of a sentence."""
+    """Whether a word directly before a bracket is a variable in code rather than the end of a sentence."""
     first, _, last = written.rpartition(".")
     if not last or last.isdecimal():
         return False
@@ -156,7 +156,7 @@ def _is_name(written: str, names: frozenset[str]) -> bool:
 
 
 def _names_in_code(text: str) -> frozenset[str]:
-    """Names that the answer's own code has."""
+    """Names used in the answer's own code."""
     if "`" not in text:
         return frozenset()
     return frozenset(name for code in _CODE.finditer(text) for name in _NAME_IN_CODE.findall(code[0]))

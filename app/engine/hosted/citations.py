@@ -1,7 +1,7 @@
-"""The sources of one response: numbered for the model, found again in its answer.
+"""The sources of one response: numbered for the model, and recognised in its answer.
 
-The model cites `[n]`, however it writes that (`app.engine.hosted.citation_marks`), a page's address, or the `sandbox:` path of a file
-that code made; each such place gets an annotation.
+The model cites `[n]` in any notation (`app.engine.hosted.citation_marks`), a page's address, or the `sandbox:` path of a file
+created by code; each such place gets an annotation.
 Indexes count Unicode code points.
 """
 
@@ -34,10 +34,10 @@ class Citations:
         self._numbers: dict[object, int] = {}
         self._by_address: dict[str, Source] = {}
         self._shown: set[str] = set()
-        """Ids of the files that an answer has got already."""
+        """Ids of files that are already annotated."""
 
     def cite(self, source: Source) -> int:
-        """The source's number, the first time and later."""
+        """The source's number, the same each time it is cited."""
         key = _key(source)
         number = self._numbers.get(key)
         if number is None:
@@ -47,7 +47,7 @@ class Citations:
         return number
 
     def annotate(self, text: str) -> Sequence[Annotation]:
-        """The annotations of an answer, in the order of the text; new files that code made and no answer mentions come last."""
+        """The annotations of an answer, in the order of the text; new files created by code that no answer mentions come last."""
         if not self._sources:
             return ()
         found: list[Annotation] = []
@@ -62,7 +62,7 @@ class Citations:
         return [*found, *(_annotation(source, len(text), len(text)) for source in made)]
 
     def _places(self, text: str) -> Iterator[tuple[int, int, Sequence[Source]]]:
-        """Where the text names sources; places may overlap."""
+        """Where the text cites sources; places may overlap."""
         labels = self._defined(text)
         for mark in marks(text):
             sources = [source for number in mark.numbers if (source := labels.get(str(number)) or self._numbered(number))]
@@ -83,7 +83,7 @@ class Citations:
         return self._sources[number - 1] if number <= len(self._sources) else None
 
     def _defined(self, text: str) -> dict[str, Source]:
-        """What labels stand for by the answer's own words: a model that lists its sources may number them anew."""
+        """Labels that the answer itself defines: a model that lists its sources may renumber them."""
         found: dict[str, Source] = {}
         for definition in definitions(text):
             for _, end, source in self._addresses(definition.text):
@@ -93,7 +93,7 @@ class Citations:
 
     def _addresses(self, text: str) -> Iterator[tuple[int, int, Source]]:
         for match in _ADDRESS.finditer(text):
-            for written in (match[0], _NOT_ASCII.split(match[0], maxsplit=1)[0]):  # Chinese goes on without a space
+            for written in (match[0], _NOT_ASCII.split(match[0], maxsplit=1)[0]):  # Chinese text follows without a space
                 address = written.rstrip(_TRAILING)
                 source = self._by_address.get(_normal(address))
                 if source is not None:
@@ -122,7 +122,7 @@ def _address(source: Source) -> str:
 
 
 def _normal(url: str) -> str:
-    """What two ways of writing one address have in common: without scheme, default port, fragment, last slash and tracking."""
+    """The URL in normal form: without scheme, default port, fragment, trailing slash and tracking parameters."""
     plain, _, query = url.partition("#")[0].replace("&amp;", "&").partition("?")
     scheme, separator, rest = plain.partition("://")
     if not separator:

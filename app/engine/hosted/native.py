@@ -1,7 +1,7 @@
-"""Which built-in tools the upstream shall run itself, as the vendor of Qwen does behind its Responses face.
+"""Selects the built-in tools that the upstream runs itself, as Qwen's vendor does in its Responses API.
 
-The vendor's own rules hold only there, so `auto` falls back to running a tool here where they would be broken (contract of the
-vendor's `POST /responses`): web_extractor only beside web_search, code_interpreter only while the model thinks, no call can be demanded.
+The vendor restricts them there, so `auto` runs a tool here if a restriction would be violated (the vendor's documentation of
+`POST /responses`): web_extractor only together with web_search, code_interpreter only with thinking, and calls cannot be forced.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from app.protocol.wire.errors import InvalidRequest
 from app.providers.base import Capabilities
 
 _GUIDANCE = {"type", "search_context_size"}
-"""Members of an entry that a tool may take as a hint."""
+"""Members of an entry that are only hints."""
 
 
 class Where(msgspec.Struct, frozen=True):
-    """The upstream, and how this request would be run there."""
+    """The upstream's capabilities, and how this request would run there."""
 
     can: Capabilities
     thinks: bool
     """The model thinks in this request."""
     demanded: bool
-    """`tool_choice` demands a call."""
+    """`tool_choice` forces a call."""
     limited: bool
-    """`max_tool_calls` is set, which an upstream does not count."""
+    """`max_tool_calls` is set, which upstreams do not enforce."""
 
 
 def native_entries(entries: Sequence[Entry], where: Where) -> Mapping[str, msgspec.Raw]:
-    """Entry key -> what to forward. Raises InvalidRequest where a setting wants the upstream to run what it cannot."""
+    """Entry key -> the entry to forward. Raises InvalidRequest if the settings demand that the upstream run a tool that it cannot run."""
     able = {entry.key: raw for entry in entries if (raw := _forwardable(entry, where)) is not None}
     kinds = {entry.type for entry in entries if entry.key in able}
     chosen: dict[str, msgspec.Raw] = {}
@@ -54,14 +54,14 @@ def _forwardable(entry: Entry, where: Where) -> msgspec.Raw | None:
         return None
     if entry.request is not None:
         return entry.request.native
-    # It cannot be configured here, so only an entry that asks for nothing special is known to be what the vendor's tool does.
+    # It cannot be configured here, so only an entry without options is sure to match the vendor's tool.
     asked = msgspec.json.decode(entry.raw, type=dict[str, msgspec.Raw]).keys()
     return msgspec.Raw(msgspec.json.encode({"type": entry.type})) if asked <= _GUIDANCE else None
 
 
 def _obstacle(entry: Entry, where: Where, kinds: set[str]) -> str | None:
     if where.demanded:
-        return "a call cannot be demanded there ('tool_choice')"
+        return "a call cannot be forced there ('tool_choice')"
     if where.limited:
         return "calls cannot be limited there ('max_tool_calls')"
     if entry.type == "web_extractor" and "web_search" not in kinds:

@@ -1,4 +1,4 @@
-"""The built-in tools at the service of one response: sessions, calls side by side, and what passed between them and the model."""
+"""The built-in tools of one response: sessions, parallel calls, and the exchanges with the model."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from app.tools.ports.tool import Cite, ToolContext, ToolFailure, ToolOutcome, To
 
 _log = logging.getLogger(__name__)
 _INTERNAL_ERROR = -32603
-"""JSON-RPC's code for it."""
+"""JSON-RPC's code for internal errors."""
 
 MakeContext = Callable[[str | None, Sequence[ImagePart], Cite], ToolContext]
-"""(the tool's note, the conversation's images, the citations) -> what the tool is given of the response."""
+"""(the tool's note, the conversation's images, the citations) -> the tool's view of the response."""
 
 Count = Callable[[str, str, float], None]
-"""(tool, how the call ended, seconds) -> counted."""
+"""Counts a call: (tool, its final status, seconds)."""
 
 
 class Ran(msgspec.Struct, frozen=True):
-    """A call that has ended."""
+    """A finished call."""
 
     call: HostedCall
     item: HostedItem
@@ -44,23 +44,23 @@ class Ran(msgspec.Struct, frozen=True):
 
     @property
     def asked(self) -> Call:
-        """The call as the model reads it later, and every upstream takes it."""
+        """The call as the model reads it later, in a form that every upstream accepts."""
         return Call(self.call.call_id, self.call.name, sendable(self.call.arguments))
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """What the model may call at one upstream."""
+    """The tools offered to the model at one upstream."""
 
     functions: tuple[FunctionTool, ...] = ()
     native: tuple[msgspec.Raw, ...] = ()
 
 
 class Hosted:
-    """The tools one request asks for. `offer` first; `aclose` at the end."""
+    """The built-in tools of one request. Call `offer` first and `aclose` at the end."""
 
     def __init__(self, entries: Sequence[Entry], limits: Limits, make_context: MakeContext, count: Count) -> None:
         self.entries = entries
-        """Those of `tools`; before `offer` the conversation may add to them."""
+        """The entries of `tools`; the conversation may add to them before `offer`."""
         self._count = count
         self._limits = limits
         self._make_context = make_context
@@ -74,7 +74,7 @@ class Hosted:
         self.exchanges = Exchanges()
 
     async def offer(self, where: Where, notes: Mapping[str, str], images: Sequence[ImagePart]) -> Offer:
-        """Open what is to run here, and name what the upstream shall run. Raises ApiError."""
+        """Open sessions for the tools that run here, and return those and the ones that the upstream runs. Raises ApiError."""
         native = native_entries(self.entries, where)
         for entry in self.entries:
             if entry.key in native:
@@ -97,21 +97,21 @@ class Hosted:
 
     @property
     def openers(self) -> Mapping[str, Callable[[HostedCall], HostedItem]]:
-        """What makes the item of a call, by function."""
+        """Functions that create the item of a call, by function name."""
         return dict.fromkeys(self._owners, self.item)
 
     def item(self, call: HostedCall) -> HostedItem:
-        """The call's item as it begins. Where it shows the arguments' text, that stays as the model wrote it."""
+        """The call's initial item. If it shows the arguments' text, that stays as the model wrote it."""
         item = self._sessions[self._owners[call.name]].item(_as_meant(call))
         stream = SPECS[type(item)].arguments
         return item if stream is None or stream.key is not None else msgspec.structs.replace(item, **{stream.field: call.arguments})
 
     def tool(self, call: HostedCall) -> str:
-        """The type of the tool that is called."""
+        """The type of the called tool."""
         return self._owners[call.name].partition(":")[0]
 
     async def run(self, call: HostedCall) -> Ran:
-        """Do it; a failure is an item of its own and a sentence for the model."""
+        """Run the call; a failure becomes an item and a message for the model."""
         begun, loop = self.item(call), asyncio.get_running_loop()
         if isinstance(begun, McpApprovalRequest):
             return Ran(call, begun, ToolResult(call.call_id, ""))
@@ -125,9 +125,9 @@ class Hosted:
         return Ran(call, outcome.item, ToolResult(call.call_id, text), outcome.images)
 
     async def resume(self, calls: Sequence[HostedCall]) -> Sequence[Ran]:
-        """Run the calls that the client has consented to, once. Raises InvalidRequest when their server is not among the tools any more.
+        """Run the calls that the client has approved, once. Raises InvalidRequest if their server is no longer among the tools.
 
-        A server that is there and cannot be asked, or does not have the tool any more, is a failed call.
+        If the server is present but unreachable, or no longer has the tool, the call fails.
         """
         for call in calls:
             if call.name not in self._owners:
@@ -137,30 +137,30 @@ class Hosted:
         return list(self._resumed.values())
 
     def keep(self, ran: Sequence[Ran], item_ids: Sequence[str], *, beside_client: bool) -> None:
-        """Note what the model has read of the calls of one turn, whose items have these ids."""
+        """Record the results of one turn's calls as the model read them; `item_ids` are the ids of their items."""
         self._turns += 1
         for one, item_id in zip(ran, item_ids, strict=True):
             text = None if isinstance(one.item, McpApprovalRequest) else one.result.content
             self.exchanges.calls[item_id] = Exchange(item_id, one.asked, text, self._turns, beside_client)
 
     async def aclose(self) -> None:
-        """The response is over; `exchanges` stay readable. Nothing holds on to the run any more: without cycles its memory,
-        which can be megabytes, is free at once, and not when the garbage collector counts enough objects."""
+        """Close the sessions; `exchanges` stay readable. All references to the run are dropped: without cycles its memory,
+        which can be megabytes, is freed at once instead of at a later garbage collection."""
         self._make_context = _closed
         while self._sessions:
             key, session = self._sessions.popitem()
             try:
                 await session.aclose()
-            except Exception:  # noqa: BLE001 - the answer has been given, and the other sessions have to be closed, too
+            except Exception:  # noqa: BLE001 - the answer is complete, and the other sessions must be closed, too
                 _log.exception("tool %s could not be closed", key)
 
     def _server(self, function: str) -> str:
-        """The key of the MCP server whose function that is. Raises InvalidRequest."""
+        """The key of the function's MCP server. Raises InvalidRequest."""
         labels = {entry.key: entry.request.label for entry in self.entries if entry.key in self._sessions and entry.request is not None}
         fitting = [key for key, label in labels.items() if label and is_of_mcp_server(function, label)]
         if not fitting:
             raise missing_server()
-        return max(fitting, key=len)  # what `a` and `a__b` both may have is of the latter
+        return max(fitting, key=len)  # a function that may be of `a` or of `a__b` is of the latter
 
     async def _outcome(self, call: HostedCall, begun: HostedItem) -> ToolOutcome:
         try:
@@ -170,14 +170,14 @@ class Hosted:
             return _failed(begun, str(error))
         except TimeoutError:
             return _failed(begun, f"The call took longer than {self._limits.tool_seconds:g} seconds and was stopped.")
-        except Exception:  # noqa: BLE001 - one tool's mistake must not end the response
+        except Exception:  # noqa: BLE001 - an error in one tool must not end the response
             _log.exception("tool %s failed", self.tool(call))
             return _failed(begun, "The tool failed unexpectedly.")
 
 
 def missing_server() -> InvalidRequest:
-    """Refuses an approval whose server the request does not name."""
-    message = "A call was approved whose MCP server is not in 'tools', or left out by 'tool_choice'; send the same 'mcp' entry again."
+    """The error for an approval whose server the request does not name."""
+    message = "The MCP server of an approved call is not in 'tools', or is left out by 'tool_choice'; send the same 'mcp' entry again."
     return InvalidRequest(message, code="invalid_value", param="tools")
 
 
@@ -186,7 +186,7 @@ def _closed(_note: str | None, _images: Sequence[ImagePart], _cite: Cite) -> Too
 
 
 def _as_meant(call: HostedCall) -> HostedCall:
-    """With the arguments that are meant, where they are written otherwise; what is no object at all is for the tool to judge."""
+    """With the arguments corrected to those meant; if they are not an object at all, the tool handles them."""
     meant = read_object(call.arguments) if call.arguments else None
     return call if meant is None or meant == call.arguments else msgspec.structs.replace(call, arguments=meant)
 

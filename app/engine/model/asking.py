@@ -1,4 +1,4 @@
-"""Questions that tools put to a model, beside the conversation."""
+"""Questions that tools ask a model, outside the conversation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class Asker(msgspec.Struct, frozen=True):
-    """Asks the request's own model; what has images, the vision model where one is set."""
+    """Asks the request's own model, or for images the vision model if one is set."""
 
     router: Router
     model: str
@@ -30,7 +30,7 @@ class Asker(msgspec.Struct, frozen=True):
     count: Callable[[TokenUsage], None]
 
     async def __call__(self, question: str, *, images: Sequence[ImagePart] = (), max_tokens: int = 1000) -> str:
-        """Ask the model and return the text of its answer. Raises ToolFailure when the model cannot be asked."""
+        """Ask the model and return the text of its answer. Raises ToolFailure if the model cannot be called."""
         try:
             return await self._answer(question, images, max_tokens)
         except (UpstreamError, ApiError) as error:
@@ -40,11 +40,11 @@ class Asker(msgspec.Struct, frozen=True):
     async def _answer(self, question: str, images: Sequence[ImagePart], max_tokens: int) -> str:
         model = self.vision_model if images and self.vision_model else self.model
         target = self.router.target(model)
-        target = msgspec.structs.replace(target, routes=target.routes[:1])  # the call is written for this one
+        target = msgspec.structs.replace(target, routes=target.routes[:1])  # the call is encoded for this one
         can = target.routes[0].provider.capabilities(target.model)
         if images and not can.images:
             raise ToolFailure(f"The model '{model}' does not take images; GATEWAY_VISION_MODEL can name one that does, for this tool.")
-        asked = defused(question)  # tools put into it what they have read
+        asked = defused(question)  # tools include text they have fetched
         call = ModelCall(
             model=target.model,
             messages=(User((TextPart(asked), *images) if images else asked),),
@@ -55,7 +55,7 @@ class Asker(msgspec.Struct, frozen=True):
         return await self._read(target, call)
 
     async def _read(self, target: Target, call: ModelCall) -> str:
-        """The text of the answer, whose cost is counted."""
+        """The text of the answer; its usage is counted."""
 
         async def build(_route: object) -> ModelCall:
             return call
@@ -78,5 +78,5 @@ class Asker(msgspec.Struct, frozen=True):
 
 
 def _without_thinking(can: Capabilities) -> Thinking:
-    """Quick answers are wanted; a model that cannot stop thinking is left as it is."""
+    """Turns thinking off for a fast answer, unless the model cannot."""
     return Thinking(enabled=False) if can.can_think is not False and can.can_stop_thinking and can.thinks is not False else Thinking()

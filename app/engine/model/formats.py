@@ -1,4 +1,4 @@
-"""What was seen of upstreams' promises to enforce an answer's format."""
+"""Whether upstreams that promise to enforce an answer's format have been seen to do so."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ Format = JsonSchema | JsonObject
 
 
 class Formats:
-    """By upstream, model and kind of format. Some servers take `response_format` and ignore it, so a promise is believed when it has been
-    seen kept, and not any more once it has been broken."""
+    """By upstream, model and kind of format. Some servers accept `response_format` and ignore it, so a promise is trusted after it has
+    been kept once, and no longer after it has been broken."""
 
     def __init__(self) -> None:
         self._kept: set[tuple[str, str, type[Format]]] = set()
         self._broken: set[tuple[str, str, type[Format]]] = set()
 
     def believed(self, upstream: str, model: str, wanted: Format) -> bool:
-        """Its answers are in the format, so that they need not be held back until they are whole."""
+        """Whether its answers can be relied on to match the format, so that they need not be held back until complete."""
         return (upstream, model, type(wanted)) in self._kept
 
     def note(self, upstream: str, model: str, wanted: Format, *, kept: bool) -> None:
-        """What an answer has shown, whose format was to be enforced."""
+        """Record whether an answer matched the format that the upstream was to enforce."""
         promise = (upstream, model, type(wanted))
         if not kept:
             self._broken.add(promise)

@@ -1,4 +1,4 @@
-"""What of a turn may go on to the client, and what is wrong with the turn when it has ended."""
+"""Decides which parts of a turn may be sent to the client, and checks the turn at its end."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from app.providers.base import JsonSchema
 
 _CUT_OFF = ("length", "content_filter")
 _JSON_BEGINS = frozenset('{["-0123456789')
-"""With what an answer in a format begins; not the words `true`, `false` and `null`, which may as well be prose."""
+"""First characters of a formatted answer; without those of `true`, `false` and `null`, which may also begin prose."""
 _THOUGHT_ENDS = "</think>"
 _LONGEST_NAME = 64
-"""Of a name that nobody has heard of, in a sentence."""
+"""Maximum length of an unknown name in a message."""
 
 
 class RefusedCall(msgspec.Struct):
-    """A call that the client is not shown, since there is no such function or `tool_choice` does not allow it."""
+    """A call that is not shown to the client, because the function does not exist or `tool_choice` does not allow it."""
 
     index: int
     call_id: str
@@ -33,12 +33,12 @@ class RefusedCall(msgspec.Struct):
 
     @property
     def arguments(self) -> str:
-        """As the model wrote them."""
+        """The arguments as the model wrote them."""
         return "".join(self.fragments)
 
     @property
     def complaint(self) -> str:
-        """What is wrong with it, for the client and the model."""
+        """The reason, for the client and the model."""
         shown = "".join(char if char.isprintable() else "?" for char in self.name[:_LONGEST_NAME])
         if self.withheld:
             return f"The model called the function '{shown}', although 'tool_choice' does not allow it."
@@ -46,11 +46,11 @@ class RefusedCall(msgspec.Struct):
 
 
 class Gate:
-    """What one turn of the model says, before the assembler gets it: `passed` for each batch, `check` at the end.
+    """Filters one turn of the model before the assembler: `passed` for each batch, `check` at the end.
 
-    Calls get the names of the functions that are meant; those of no function are kept back, and with the first of them all that follows,
-    so that a second try stays possible. Text is held until it has been checked where the request demands something of it that the upstream
-    does not ensure. `believed`: the upstream is known to keep the format, so that what begins like JSON need not be held.
+    Names in calls are corrected to the functions meant; a call of no known function is held back, and everything after it, so that
+    the turn can be retried. Text is held until it has been checked if the request has requirements that the upstream does not
+    enforce. `believed`: the upstream is known to keep the format, so that text beginning like JSON need not be held.
     """
 
     def __init__(self, prepared: Prepared, validator: Validator, *, believed: bool) -> None:
@@ -60,28 +60,28 @@ class Gate:
         self._validator = validator
         self._holding = duties.forced is not None or duties.format is not None
         self._trusting = believed and prepared.call.stream and duties.forced is None
-        """Text goes on as soon as it begins like JSON."""
+        """Text is passed on as soon as it begins like JSON."""
         self._passes = not self._holding
-        """Nothing but calls has to be looked at."""
+        """Only calls have to be checked."""
         self._held: list[Delta] = []
         self._said: list[str] = []
         self._thought: list[str] = []
         self._called = False
         self._model_refuses = False
         self._refused_by_index: dict[int, RefusedCall] = {}
-        """By their numbers in the turn."""
+        """By index in the turn."""
         self.refused: list[RefusedCall] = []
-        """Calls that the client is not shown."""
+        """Calls that are not shown to the client."""
         self.kept_format: bool | None = None
-        """Whether the answer was in the format as it came; None: that was not seen."""
+        """Whether the answer matched the format without correction; None: unknown."""
 
     @property
     def holds(self) -> bool:
-        """Text does not go on before it is whole."""
+        """Text is held until it is complete."""
         return self._holding and not self._trusting
 
     def passed(self, batch: Sequence[Delta]) -> Sequence[Delta]:
-        """What may go on now; the per-token path."""
+        """The deltas that may be passed on now; the per-token path."""
         if self._passes:
             for delta in batch:
                 if type(delta) is CallOpened:
@@ -94,7 +94,7 @@ class Gate:
         return through
 
     def check(self, assembler: Assembler) -> tuple[str | None, Sequence[Delta]]:
-        """What is wrong with the turn (None: nothing), and what was held and may go on now."""
+        """What is wrong with the turn (None: nothing), and the held deltas that may be passed on now."""
         if assembler.finish_reason in _CUT_OFF:
             return None, self._held
         if self.refused:
@@ -142,7 +142,7 @@ class Gate:
         if earlier is not None and (earlier.name, earlier.call_id) == (delta.name, delta.call_id):
             return  # some servers repeat both with every fragment
         found = prepared.function(delta.name)
-        beyond = self._called and not prepared.call.parallel_tool_calls  # the assembler leaves it out, whatever its name
+        beyond = self._called and not prepared.call.parallel_tool_calls  # the assembler drops it, whatever its name
         if found is None and not beyond:
             self._refuse_call(delta)
             return
@@ -153,7 +153,7 @@ class Gate:
         if self.refused:
             self._held.append(delta)
         else:
-            # With a call the text is only what goes before it.
+            # If there is a call, the text only precedes it.
             self._release(through)
             through.append(delta)
 
@@ -192,7 +192,7 @@ class Gate:
 
 
 def _candidates_in_text(text: str) -> Iterator[str | None]:
-    """What may be the answer within a text: models like to wrap it."""
+    """Possible answers within a text: models often wrap them."""
     yield extract_json(text)
     _, tag, behind = text.rpartition(_THOUGHT_ENDS)
     if tag:
@@ -200,6 +200,6 @@ def _candidates_in_text(text: str) -> Iterator[str | None]:
 
 
 def _candidates_in_thinking(thought: str) -> Iterator[str | None]:
-    """What may be the answer within the thinking, into which some servers put it."""
+    """Possible answers within the thinking, where some servers put them."""
     yield extract_json(thought)
     yield last_object(thought)

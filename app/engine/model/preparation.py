@@ -1,4 +1,4 @@
-"""A request made ready for one upstream: context, thinking, and what the gateway must see to itself there."""
+"""Prepares a request for one upstream: context, thinking, and what the gateway must enforce itself there."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ from app.providers.base import DEFAULT_SAMPLING, Capabilities, ForcedCall, JsonO
 
 _WITHOUT_EFFECT: dict[str, float] = {"presence_penalty": 0, "frequency_penalty": 0, "repetition_penalty": 1, "min_p": 0}
 _VERBOSITY = {"low": "Keep the answer short.", "medium": "", "high": "Answer in detail."}
-"""Qwen has no parameter for it: `text.verbosity` is put into words."""
+"""`text.verbosity` as an instruction, since Qwen has no parameter for it."""
 _NO_OFFER = Offer()
 
 Host = Callable[[Sequence[Entry]], Hosted]
-"""Makes what serves built-in tools."""
+"""Creates the run's built-in tools from entries."""
 
 
 class Duties(msgspec.Struct, frozen=True):
-    """What the upstream does not ensure by itself, so the gateway checks it."""
+    """What the upstream does not enforce, so the gateway checks it."""
 
     forced: ForcedCall | None = None
-    """A call that was demanded of the model in words only."""
+    """A forced call that the model is only instructed to make."""
     format: JsonSchema | JsonObject | None = None
-    """The answer's format; always checked, wherever it was enforced."""
+    """The answer's format; always checked, even if it is enforced elsewhere."""
     withheld: frozenset[str] = frozenset()
-    """Functions of the client that `tool_choice` does not allow, by the names the upstream knows."""
+    """The client's functions that `tool_choice` does not allow, by their upstream names."""
     enforced: bool = False
     """The upstream has promised to enforce the whole format."""
 
@@ -59,50 +59,50 @@ class Prepared(msgspec.Struct, frozen=True):
 
     provider: Provider
     tools: Toolset
-    """With those that the conversation brings."""
+    """Including those that the conversation adds."""
     call: ModelCall
     decision: Decision
     duties: Duties
     view: View
     context: Context
     items: Sequence[Item]
-    """The request's items, without those the context holds already."""
+    """The request's items, without those already in the context."""
     transcript: Transcript
     can: Capabilities
     warnings: tuple[str, ...]
     hosted: frozenset[str] = frozenset()
     """Names of the functions that are run here."""
     resumed: Sequence[Ran] = ()
-    """Calls that have run already, since the client has consented to them."""
+    """Approved calls, which have already run."""
 
     def function(self, written: str) -> str | None:
-        """The function on offer that the model means; None: there is none. Functions run here stay known when they are not offered any
-        more."""
+        """The offered function that the model means; None: there is none. Functions run here stay known when they are no longer
+        offered."""
         if written in self.hosted or any(tool.name == written for tool in self.call.tools):
             return written
         return resolve(written, {*self.hosted, *(tool.name for tool in self.call.tools)}, self.tools.targets)
 
     def reader(self, thoughts: Thoughts | None, *, held: bool) -> Reader:
-        """What cleans a turn of this call. `thoughts`: how thinking was seen to come with answers of this upstream and model; `held`: the
-        text does not go on before it is whole."""
+        """The reader for one turn of this call. `thoughts`: how thinking was seen in answers of this upstream and model; `held`: the
+        text is not passed on before it is complete."""
         functions = {tool.name: tool.parameters for tool in self.call.tools}
-        free = self.duties.format is None  # JSON in a demanded format is looked for where the format is checked
+        free = self.duties.format is None  # JSON in the requested format is extracted where the format is checked
         off = free and self.decision.enabled is False
         return Reader(Manner(self._unopened(thoughts, held=held), off, functions, bare_calls=free, resolve=self.function))
 
     def _unopened(self, thoughts: Thoughts | None, *, held: bool) -> Unopened:
         """Whether the answer may begin inside the thinking.
 
-        A plain answer is held in any case, and so is text that has to be checked: there it is always looked for, whatever the upstream
-        promises. A streamed answer is held until upstream and model have shown that their answers begin with the answer, apart for thinking
-        on and off; thinking that was asked for is looked for until it has come apart. Where nothing is known of the model and nothing was
-        asked, it is held once a leak was seen. A stream that leaks nevertheless only loses the tag, since its text is out already; from
-        then on streams are held again.
+        Answers that are not streamed are held in any case, and so is text that has to be checked: there thinking is always looked for,
+        whatever the upstream promises. A streamed answer is held until upstream and model have been seen to begin with the answer,
+        separately for thinking on and off; requested thinking is looked for until it has come in a field of its own. If nothing is
+        known of the model and nothing was requested, streams are held once a leak was seen. If a stream leaks nevertheless, only the
+        tag is removed, since its text has been sent; from then on streams are held again.
         """
         enabled = self.decision.enabled
         if self.can.can_think is False:
             return "unlikely"
-        # Thinking that comes apart though it is off shows that the upstream does not obey, not where the next will come.
+        # Separate thinking although it is off shows that the upstream ignores the switch, not where the next thinking will be.
         separates = self.can.reasoning_field or (thoughts == "apart" and enabled is not False)
         harmless = enabled is None if thoughts is None else thoughts == "none" and not self.decision.explicit
         flows = self.call.stream and not held
@@ -112,7 +112,7 @@ class Prepared(msgspec.Struct, frozen=True):
 
 
 class Tenant(msgspec.Struct, frozen=True):
-    """Whose request it is, and what is known of them."""
+    """The project of the request, and its services."""
 
     project_id: str
     history: History
@@ -121,7 +121,7 @@ class Tenant(msgspec.Struct, frozen=True):
 
 
 class _Setting(msgspec.Struct, frozen=True):
-    """Where a request goes, and with what."""
+    """The chosen upstream and model, with what depends on them."""
 
     provider: Provider
     model: str
@@ -132,7 +132,7 @@ class _Setting(msgspec.Struct, frozen=True):
 
 
 class Preparation:
-    """Prepares one admitted request, for as many upstreams as it takes."""
+    """Prepares one admitted request, for each upstream that is tried."""
 
     def __init__(self, admitted: Admitted, items: Sequence[Item], tenant: Tenant, hosted: Hosted | None) -> None:
         self._admitted = admitted
@@ -143,12 +143,12 @@ class Preparation:
         self._media = tenant.media
         self._requested = admitted
         self.hosted = hosted
-        """Built-in tools, when there are any."""
+        """Built-in tools, if there are any."""
 
     async def prepare(self, provider: Provider, model: str, now: int, host: Host | None = None) -> Prepared:
         """The request for `provider`, which knows the model as `model`. Raises InvalidRequest.
 
-        `host` serves built-in tools that the conversation brings.
+        `host` provides built-in tools that the conversation adds.
         """
         can = provider.capabilities(model)
         _check_sampling(self._requested.sampling, can, provider.dialect)
@@ -174,12 +174,12 @@ class Preparation:
 
     def _view(self, provider: Provider, can: Capabilities) -> View:
         model = self._requested.model
-        # The view outlives the request, so it must not hold on to this object.
+        # The view outlives the request, so it must not refer to this object.
         unseal = partial(self._sealer.open, project_id=self._project_id, model=model)
         return View(self._project_id, provider, can, model, unseal, self._media)
 
     def _read(self, view: View, context: Context) -> tuple[Sequence[Item], Transcript]:
-        """The request's items, without those the context holds already, and the conversation with them."""
+        """The request's items, without those already in the context, and the conversation with them."""
         items = tuple(item for item in self._items if not _repeated(item, context)) if context.turns else self._items
         transcript = view.transcript(context)
         transcript.add([(item.place, one) for item in items if (one := said(item.raw, item.fields, item.place)) is not None])
@@ -235,7 +235,7 @@ class Preparation:
         return await hosted.offer(where, transcript.notes, transcript.images)
 
     async def _resume(self, transcript: Transcript) -> Sequence[Ran]:
-        """Run what the client has consented to."""
+        """Run the calls that the client has approved."""
         if self.hosted is None:
             raise missing_server()
         ran = await self.hosted.resume(transcript.approved)
@@ -244,7 +244,7 @@ class Preparation:
         return ran
 
     def _enforced_format(self, can: Capabilities, *, thinks: bool) -> Literal["whole", "json", None]:
-        """How much of the format the upstream's decoder sees to: all of it, only that it is JSON, or nothing."""
+        """How much of the format the upstream's decoder enforces: all of it, only that it is JSON, or nothing."""
         if self._admitted.format is None or (thinks and not can.formats_while_thinking):
             return None
         kind = "json_schema" if isinstance(self._admitted.format, JsonSchema) else "json_object"
@@ -261,7 +261,7 @@ class Preparation:
             return None, duties
         kind = "named" if wanted.name else "required"
         if kind not in can.forced_calls and len(tools) == 1:
-            # With one function on offer, to call it and to call any are the same demand.
+            # If only one function is offered, forcing it and forcing any are the same.
             wanted, kind = (ForcedCall(), "required") if wanted.name else (ForcedCall(tools[0].name), "named")
         return wanted if kind in can.forced_calls else None, duties
 
@@ -282,7 +282,7 @@ class Preparation:
 
 
 async def _yield_to_others() -> None:
-    """Let other requests' tokens be sent between two steps of a large one; nothing that they could change is read across it."""
+    """Let other requests' tokens be sent between two steps of a large one; no state that they could change is used across it."""
     await asyncio.sleep(0)
 
 
@@ -292,7 +292,7 @@ def _excludes_thinking(admitted: Admitted, can: Capabilities) -> bool:
 
 
 def _demanded(forced: ForcedCall | None, tools: Sequence[FunctionTool]) -> ForcedCall | None:
-    """The demand, as far as it can be met: what an MCP server offers is known only now. Raises InvalidRequest."""
+    """The forced call, if it can be made: what an MCP server offers is known only now. Raises InvalidRequest."""
     if forced is None or not tools:
         return None
     if forced.name is not None and all(tool.name != forced.name for tool in tools):
@@ -302,7 +302,7 @@ def _demanded(forced: ForcedCall | None, tools: Sequence[FunctionTool]) -> Force
 
 
 def forced_in_words(forced: ForcedCall) -> str:
-    """The demand for a call, for the model to read."""
+    """The instruction to make the call, for the model."""
     return f"You must call the function '{forced.name}'." if forced.name else "You must call at least one of the functions."
 
 
@@ -314,13 +314,13 @@ def _format_in_words(wanted: JsonSchema | JsonObject | None) -> str:
 
 
 def _repeated(item: Item, context: Context) -> bool:
-    """The client sends an item again that the chain holds already."""
+    """Whether the client sends an item again that the chain already contains."""
     location = ids.locate(item.fields.id) if item.fields.id else None
     return location is not None and location.response_id in context.turns
 
 
 def _check_sampling(sampling: Sampling, can: Capabilities, dialect: str) -> None:
-    """What the upstream does not take is refused, unless it asks for nothing."""
+    """Refuse parameters that the upstream does not support, unless they have no effect."""
     if sampling == DEFAULT_SAMPLING:
         return
     for name in sampling.__struct_fields__:
@@ -331,12 +331,12 @@ def _check_sampling(sampling: Sampling, can: Capabilities, dialect: str) -> None
 
 
 def estimated_size(call: ModelCall) -> int:
-    """Bytes of JSON that the model reads, about."""
+    """Approximate size of the model's input, in bytes of JSON."""
     return len(call.prefix) + len(msgspec.json.encode((call.system, call.messages)))
 
 
 class _Shape(msgspec.Struct, frozen=True):
-    """What the messages of all dialects have in common."""
+    """The members that the messages of all dialects have in common."""
 
     role: str | None = None
     type: str | None = None
@@ -352,9 +352,9 @@ class _Shape(msgspec.Struct, frozen=True):
 
 
 def shortened(call: ModelCall, provider: Provider) -> ModelCall | None:
-    """The call with the older half of its conversation left out (`truncation: auto`); None when only the last question is left.
+    """The call without the older half of its conversation (`truncation: auto`); None if only the last question is left.
 
-    It is cut before something the user said, so that no call loses its result.
+    It is cut before a user message, so that no call loses its result.
     """
     encoded = join(call.prefix, provider.encode_messages(call.messages, reasoning=True))
     messages = msgspec.json.decode(b"[%b]" % encoded, type=list[msgspec.Raw])
@@ -367,5 +367,5 @@ def shortened(call: ModelCall, provider: Provider) -> ModelCall | None:
 
 
 def _is_question(shape: _Shape, before: _Shape) -> bool:
-    """Whether the user says it. The images of a result stand in the user's name right behind it, and would be all that is left."""
+    """Whether it is a user message. Images of a result are also sent as the user's, directly after it, and must not be all that is left."""
     return shape.role == "user" and not (before.is_result and shape.has_parts)

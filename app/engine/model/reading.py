@@ -1,7 +1,7 @@
-"""Between the upstream's deltas and the assembler: thinking and calls that the model wrote into its text are taken out of it.
+"""Extracts thinking and calls that the model wrote into its text, between the upstream's deltas and the assembler.
 
-Each answer is read for itself. A `<think>` at the beginning of its text is thinking, also behind thinking that came apart, and a lone
-`</think>` there vanishes. With thinking off, an answer that came only as thinking is the message.
+Each answer is read on its own. A `<think>` at the beginning of its text is thinking, even after separate thinking, and a lone
+`</think>` there is removed. With thinking off, an answer that consists only of thinking is the message.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from app.protocol.recovery.thinking import TAG_END, ThinkingSplitter, Unopened
 from app.protocol.wire.tokens import TokenLogprob, TokenUsage
 
 _RECOVERED = 10_000
-"""Calls found in text are counted from here, so that they cannot meet the upstream's own."""
+"""First index of calls found in text, so that they cannot collide with the upstream's own."""
 
 
 class Manner(msgspec.Struct, frozen=True):
-    """How the answer to a call is to be read."""
+    """How to read the answer to a call."""
 
     unopened: Unopened = "unlikely"
     """Whether its text may begin inside the thinking."""
     thinking_off: bool = False
-    """The model was told not to think, or cannot."""
+    """The model was told not to think, or cannot think."""
     functions: Mapping[str, msgspec.Raw] = {}
-    """What it may call, with the schemas."""
+    """The functions it may call, with their schemas."""
     bare_calls: bool = True
-    """An answer that is nothing but the JSON of a call is a call."""
+    """An answer that consists only of the JSON of a call is a call."""
     resolve: Resolve | None = None
-    """Which function is meant by a name that is none's."""
+    """Finds the function meant by an unknown name."""
 
 
 class Reader:
-    """Cleans one turn. A turn that needs nothing passes through unchanged."""
+    """Cleans one turn. A turn that needs no cleaning passes through unchanged."""
 
     __slots__ = (
         "_answered",
@@ -60,22 +60,22 @@ class Reader:
     def __init__(self, manner: Manner) -> None:
         self._manner = manner
         self._answered = False
-        """Words of the answer have gone on."""
+        """Text of the answer has been passed on."""
         self._called = False
         self._found = 0
-        """Calls that were written as text."""
+        """Number of calls found in text."""
         self._splitter = ThinkingSplitter(manner.unopened)
         self._functions = KnownFunctions(manner.functions, manner.resolve) if manner.functions else None
         self._recovery = self._new_recovery()
         self._thought: list[str] = []
         self._aside: list[str] | None = [] if manner.thinking_off else None
-        """Separate thinking, where it may turn out to be the answer."""
+        """Separate thinking, while it may turn out to be the answer."""
         self._tokens: list[TokenLogprob] = []
-        """Log probabilities of text that is not decided yet."""
+        """Log probabilities of text that is still held."""
         self._waiting: list[str] | None = []
-        """That text, as long as none of it was let go."""
+        """That text, as long as none of it has been released."""
         self._apart = False
-        """The last thing that came was thinking, separated by the upstream."""
+        """The last delta was thinking that the upstream separated."""
         self._reasoned = False
         self._finish: TurnFinished | None = None
         self._met_unopened = False
@@ -83,21 +83,21 @@ class Reader:
 
     @property
     def reasoned(self) -> bool:
-        """The upstream separated thinking by itself."""
+        """Whether the upstream separated thinking itself."""
         return self._reasoned
 
     @property
     def met_unopened(self) -> bool:
-        """The text began inside the thinking."""
+        """Whether the text began inside the thinking."""
         return self._met_unopened or self._splitter.met_unopened
 
     @property
     def held_in_vain(self) -> bool:
-        """The whole answer was held back for a `</think>` that never came, and it was not cut off before it could come."""
+        """Whether the whole answer was held for a `</think>` that never came, although the answer was not cut off."""
         return self._held_in_vain
 
     def read(self, batch: Sequence[Delta]) -> Sequence[Delta]:
-        """The batch with thinking and calls taken out of its text, as deltas of their own; text that may be either is held back."""
+        """The batch with thinking and calls extracted from its text, as separate deltas; undecided text is held."""
         if len(batch) == 1:
             if self._passes(batch[0]):
                 return batch
@@ -114,7 +114,7 @@ class Reader:
         return clean
 
     def flush(self) -> Sequence[Delta]:
-        """What was held back, once the turn is over; calls found in the thinking when neither an answer nor a call came otherwise."""
+        """The held deltas at the end of the turn; calls found in the thinking if there was neither an answer nor a call otherwise."""
         clean = self._release(ended=True)
         nothing_else = self._finish is not None and not (self._answered or self._called)
         if self._aside and nothing_else:
@@ -128,7 +128,7 @@ class Reader:
         return clean
 
     def _is_plain(self, batch: Sequence[Delta]) -> bool:
-        """A whole answer of words without a tag, and nothing to look for but tags: so it is for nearly every answer that came whole."""
+        """Whether it is a whole answer without tags, and only tags matter: true of nearly every answer that is not streamed."""
         if self._recovery is not None or self._answered or self._reasoned or not self._splitter.fresh:
             return False
         for delta in batch:
@@ -144,7 +144,7 @@ class Reader:
         return True
 
     def _passes(self, delta: Delta) -> bool:
-        """Nearly every token is text that needs nothing."""
+        """Whether the delta passes unchanged, as nearly every token does."""
         if type(delta) is not Text or not self._answered or self._tokens or not self._splitter.passes(delta.text):
             return False
         return self._recovery is None or self._recovery.passes(delta.text)
@@ -158,17 +158,17 @@ class Reader:
         return CallRecovery(self._functions, bare=bare, formatted=not manner.bare_calls, first_index=first)
 
     def _split_anew(self, unopened: Unopened) -> None:
-        """Tags count at the beginning of the text that follows."""
+        """Treat the text that follows as a new beginning, where tags count."""
         self._met_unopened = self.met_unopened
         self._splitter = ThinkingSplitter(unopened)
 
     @property
     def _cut(self) -> bool:
-        """The model was stopped."""
+        """Whether the model was cut off."""
         return self._finish is None or self._finish.reason in ("length", "content_filter")
 
     def _release(self, *, ended: bool = False, called: bool = False) -> list[Delta]:
-        """What was held back. `ended`: the model has no more to say; `called`: a call of the upstream's own follows."""
+        """The held deltas. `ended`: the model has finished; `called`: a structured call from the upstream follows."""
         found: list[Delta] = []
         for delta in self._splitter.flush():
             self._held_in_vain = type(delta) is Text and self._manner.unopened != "unlikely" and not self._cut
@@ -196,10 +196,10 @@ class Reader:
         self._give(self._scored(found), clean)
 
     def _give(self, found: Sequence[Delta], clean: list[Delta]) -> None:
-        """Let go on what was found, behind the thinking that came before it."""
+        """Pass on what was found, after the thinking that preceded it."""
         for delta in found:
             if type(delta) is Reasoning and self._aside:
-                self._aside.append(delta.text)  # its place is behind that
+                self._aside.append(delta.text)  # it belongs after that
                 continue
             if type(delta) is Text:
                 self._answered = self._answered or not delta.text.isspace()
@@ -216,13 +216,13 @@ class Reader:
             clean.append(Reasoning("".join(aside)))
 
     def _scored(self, found: list[Delta]) -> list[Delta]:
-        """Text with the log probabilities of its tokens; those of what was taken out go with it."""
+        """Text with the log probabilities of its tokens; those of extracted text are dropped."""
         if not self._tokens:
             return found
         return [Text(delta.text, self._take_tokens(delta.text)) if type(delta) is Text else delta for delta in found]
 
     def _take_tokens(self, text: str) -> tuple[TokenLogprob, ...]:
-        """Those of the waiting tokens that make up `text`, wherever they begin; none when they cannot be told apart."""
+        """The waiting tokens that make up `text`, wherever they begin; none if they cannot be matched."""
         tokens, waiting, self._waiting = self._tokens, self._waiting, None
         if waiting is not None and text == "".join(waiting):
             self._tokens = []
@@ -236,7 +236,7 @@ class Reader:
                 if at == len(text):
                     self._tokens = tokens[end + 1 :]
                     return tuple(tokens[start : end + 1])
-        self._tokens = []  # kept, they would be searched again for every piece to come
+        self._tokens = []  # otherwise they would be searched again for every later piece
         return ()
 
     def _recover(self, delta: Delta, found: list[Delta]) -> None:
@@ -254,7 +254,7 @@ class Reader:
             self._read_reasoning(delta, clean)
             return
         if type(delta) is CallOpened:
-            clean += self._release(called=True)  # it was said before the call
+            clean += self._release(called=True)  # it came before the call
             self._split_anew("impossible")
             self._called = True
             self._show_aside(clean)
@@ -272,7 +272,7 @@ class Reader:
 
     def _read_reasoning(self, delta: Reasoning, clean: list[Delta]) -> None:
         if not self._apart:
-            # Text before it was the answer, and text behind it begins anew.
+            # Text before it was the answer; text after it is a new beginning.
             clean += self._release()
             self._split_anew("impossible")
             self._recovery = self._new_recovery()

@@ -1,4 +1,4 @@
-"""One turn of the model: the call, its answer cleaned and checked, and a second try where that is still possible."""
+"""One model turn: the call, cleaning and checking its answer, and a retry if that is still possible."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ Reopen = Callable[[ModelCall], Awaitable[Started]]
 
 
 class Surroundings(msgspec.Struct, frozen=True):
-    """What a turn works with besides its call."""
+    """The dependencies of a turn besides its call."""
 
     validator: Validator
     traits: UpstreamTraits
     reopen: Reopen
     publish: Callable[[], Awaitable[None]]
-    """Called whenever the assembler may have something to send."""
+    """Called whenever the assembler may have frames to send."""
     formats: Formats
     note_failure: Callable[[Route, UpstreamError], None]
-    """Told of an answer that broke off, and whose it was."""
+    """Called with the route and the error when an answer breaks off."""
 
 
 async def run(
@@ -40,7 +40,7 @@ async def run(
 ) -> Sequence[RefusedCall]:
     """Feed the turn into the assembler. Raises UpstreamError, ModelFailure and InvalidArguments.
 
-    `tells`: the model will be asked again anyway if need be, and can be told then of calls of unknown functions, which are returned.
+    `tells`: the model can be called again, and then told about calls of unknown functions, which are returned.
     """
     tried = False
     while True:
@@ -70,7 +70,7 @@ async def run(
 
 
 def functions_in_words(offered: Sequence[FunctionTool]) -> str:
-    """What there is to call, for a model that has called something else."""
+    """The available functions, for a model that called another."""
     names = [tool.name for tool in offered]
     return f"The functions are: {', '.join(names)}." if names else "There are no functions to call."
 
@@ -88,7 +88,7 @@ def _note_format(prepared: Prepared, started: Started, gate: Gate, around: Surro
 
 
 async def _read(prepared: Prepared, started: Started, gate: Gate, assembler: Assembler, around: Surroundings) -> None:
-    """One answer of the upstream; the per-token path."""
+    """Read one answer of the upstream; the per-token path."""
     route, batch, rest = started
     upstream, enabled = route.provider.name, prepared.decision.enabled
     reader = prepared.reader(around.traits.thoughts(upstream, prepared.call, enabled=enabled), held=gate.holds)
@@ -102,7 +102,7 @@ async def _read(prepared: Prepared, started: Started, gate: Gate, assembler: Ass
     except BaseException as error:
         if isinstance(error, UpstreamError):
             around.note_failure(route, error)
-        # What was held is the answer's also where it breaks off, but an open call cannot be ended by it.
+        # Held text belongs to the answer even if it breaks off, but it must not close an open call.
         with suppress(InvalidArguments):
             assembler.receive(gate.passed(reader.flush()))
         raise

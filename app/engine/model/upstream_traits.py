@@ -1,6 +1,6 @@
-"""What upstreams were seen to do that no API says.
+"""Observed behaviour of upstreams that no API declares.
 
-It may save holding text back, and never more: each answer is read for itself (`reading`).
+It only decides whether text is held back: each answer is read on its own (`reading`).
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from app.engine.model.reading import Reader
 from app.providers.base import ModelCall
 
 Thoughts = Literal["apart", "none", "unopened"]
-"""How thinking came with the last answer that told: separated by the upstream; not at all; or at the beginning of the text, without a
-tag before it."""
+"""How thinking came in the last answer that showed it: separated by the upstream; not at all; or at the beginning of the text, without
+an opening tag."""
 
 
 class UpstreamTraits:
-    """The traits of each upstream's models, apart for thinking on, off and unsaid. The newest answer counts."""
+    """The traits of each upstream's models, separately for thinking on, off and unspecified. The latest answer counts."""
 
     def __init__(self) -> None:
         self._thoughts: dict[tuple[str, str, bool | None], Thoughts] = {}
 
     def thoughts(self, upstream: str, call: ModelCall, *, enabled: bool | None) -> Thoughts | None:
-        """How thinking comes with answers to such calls; None: nothing was seen yet."""
+        """How thinking comes in answers to such calls; None: not seen yet."""
         return self._thoughts.get((upstream, call.model, enabled))
 
     def note(self, upstream: str, call: ModelCall, reader: Reader, *, enabled: bool | None) -> None:
-        """What reading an answer has shown."""
+        """Record what reading an answer has shown."""
         seen: Thoughts | None = None
         if reader.met_unopened:
             seen = "unopened"

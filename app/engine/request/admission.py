@@ -1,4 +1,4 @@
-"""Everything that can be refused is refused here, before anything is sent or stored."""
+"""Validation: whatever can be refused is refused here, before anything is sent or stored."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MAX_METADATA_VALUE = 512
 _MAX_INT = 2**31 - 1
 _MAX_NAME = 256
 _LARGE = 256 * 1024
-"""Bytes of a body from which its steps take milliseconds."""
+"""Body size in bytes from which each processing step takes milliseconds."""
 
 _BRING_TOOLS = frozenset({*client_history.BRING_TOOLS, "item_reference"})
 _NOT_SERVED: dict[str, str] = {
@@ -63,14 +63,14 @@ _identifiers = attrgetter(*_IDENTIFIERS)
 
 
 class Admitted(msgspec.Struct, frozen=True, kw_only=True):
-    """A request that can be served, as far as the request alone can tell."""
+    """A request that is valid as far as can be told from the request alone."""
 
     request: CreateResponse
     model: str
     items: tuple[Item, ...]
     tools: Toolset
     tools_with: Callable[[Sequence[MoreTools]], Toolset]
-    """The same with the tools that items of the conversation bring."""
+    """The same, with tools that items of the conversation add."""
     sampling: Sampling
     format: JsonSchema | JsonObject | None
     stream: bool
@@ -78,13 +78,13 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     seals: bool
     """`include` asks for `reasoning.encrypted_content`."""
     large: bool
-    """Each step of it takes so long that others' tokens go first."""
+    """Each step takes so long that the tokens of other requests are sent first."""
 
 
 def admit(body: bytes, limits: Limits, catalog: Catalog, *, lenient: bool) -> Admitted:
-    """Check the body of a request, all but the schema of its format. Raises InvalidRequest naming the parameter.
+    """Check the body of a request, except the schema of its format. Raises InvalidRequest with the parameter.
 
-    `lenient`: the client is known to send tools nobody asked for; unserved ones are left out instead of refused.
+    `lenient`: the client is known to send tools that nobody asked for; those not served are left out instead of refused.
     """
     request = parse(body)
     if not request.model:
@@ -116,7 +116,7 @@ def admit(body: bytes, limits: Limits, catalog: Catalog, *, lenient: bool) -> Ad
 
 _NO_TOOLS = Toolset()
 _TOLD_AGAIN = 16
-"""How often a conversation may bring as many tools as a request may have: clients send the same ones in every turn."""
+"""A conversation may add this many times the tools that a request may have: clients send the same ones in every turn."""
 
 
 def _toolset(request: CreateResponse, catalog: Catalog, most: int, more: Sequence[MoreTools] = (), *, lenient: bool) -> Toolset:
@@ -133,7 +133,7 @@ def _toolset(request: CreateResponse, catalog: Catalog, most: int, more: Sequenc
 
 
 def _first_toolset(build: Callable[[], Toolset], request: CreateResponse, items: Sequence[Item]) -> Toolset:
-    """The tools as far as the request's own go; what `tool_choice` misses may come with the conversation."""
+    """The request's own tools; those that `tool_choice` names but are missing may come with the conversation."""
     try:
         return build()
     except InvalidRequest as error:
@@ -209,7 +209,7 @@ class _Typed(msgspec.Struct, frozen=True):
 
 
 def _parse(raw: msgspec.Raw, place: str) -> InputItem:
-    """One of several items, of which some are wrong: an item of a type that is not served may have any shape."""
+    """Parse one of several items of which some are invalid: an item whose type is not served may have any shape."""
     try:
         kind = msgspec.json.decode(raw, type=_Typed).type
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

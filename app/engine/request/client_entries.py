@@ -1,4 +1,4 @@
-"""Entries of `tools` that name a tool of the client's by its type: checked, and made the function that the model is offered."""
+"""Entries of `tools` for the client's own tools that have a type: checked, and converted to the function offered to the model."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ class _ToolSearch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def function_of(tool_type: str, raw: msgspec.Raw, place: str) -> FunctionTool:
-    """What the model is offered for the entry. Raises InvalidRequest for one that only a vendor's own machines can run."""
+    """The function offered to the model for the entry. Raises InvalidRequest for one that only a vendor's own machines can run."""
     return _OFFERS[tool_type](CLIENT_TOOLS[tool_type], raw, place)
 
 
 def check_parameters(parameters: msgspec.Raw, place: str) -> None:
-    """Raise InvalidRequest unless a function's parameters are an object, as every JSON Schema for them is."""
+    """Raise InvalidRequest unless a function's parameters are an object, as a JSON Schema must be."""
     if not bytes(parameters).lstrip().startswith(b"{"):
         raise InvalidRequest(f"Invalid '{place}': expected a JSON Schema object.", code="invalid_type", param=place)
 
@@ -95,7 +95,7 @@ def _apply_patch(kind: ClientTool, raw: msgspec.Raw, place: str) -> FunctionTool
 def _tool_search(kind: ClientTool, raw: msgspec.Raw, place: str) -> FunctionTool:
     entry = parse_entry(raw, _ToolSearch, place)
     if entry.execution != "client":
-        message = "A search of tools by the server is not served; send 'execution': 'client' and answer the calls yourself."
+        message = "Tool search by the server is not served; send 'execution': 'client' and answer the calls yourself."
         raise InvalidRequest(message, code="unsupported_tool", param=f"{place}.execution")
     parameters = given(entry.parameters)
     if parameters is not None:

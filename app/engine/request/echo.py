@@ -1,4 +1,4 @@
-"""The response as it begins: what was asked, with the API's defaults where nothing was."""
+"""The initial response: echoes the request, with the API's defaults for what was not sent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PLAIN_TEXT = msgspec.Raw(b'{"format":{"type":"text"}}')
 
 
 def begin(admitted: Admitted, decision: Decision, model: str, response_id: str, now: int) -> Response:
-    """The response in progress. What is in effect is shown, not what was merely sent: `model` is the real one behind an alias."""
+    """The response in progress. It shows the effective values, not those sent: `model` is the real one behind an alias."""
     request = admitted.request
     reasoning = request.reasoning
     summary = (reasoning.summary or reasoning.generate_summary) if reasoning else None

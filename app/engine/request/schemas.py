@@ -1,7 +1,7 @@
-"""JSON Schemas from outside, compiled within bounds of size, time and memory.
+"""Compiles JSON Schemas from clients within limits of size, time and memory.
 
-Nothing is fetched. What compiling costs is estimated first: a few lines of references can stand for billions of subschemas, and a few
-characters of a pattern for a large automaton. What remains holds the interpreter for at most a fifth of a second, once for each schema.
+Nothing is fetched. The cost of compiling is estimated first: a few lines of references can stand for billions of subschemas, and a few
+characters of a pattern for a large automaton. A schema that passes blocks the interpreter for at most 0.2 s, once per schema.
 """
 
 from __future__ import annotations
@@ -27,40 +27,40 @@ _HEAVIEST_SCHEMA = 200_000
 _BACKTRACK_LIMIT = 10_000
 _BACKTRACKING = re.compile(r"\(\?<?[=!]|\\[1-9]|\\k")
 _BACKTRACKING_WEIGHT = 10_000
-"""A pattern with look-around or back-references can cost that many type checks before it is given up."""
+"""A pattern with look-around or back-references can cost that many type checks before matching is aborted."""
 _BYTES_PER_WEIGHT = 100
-"""Of a compiled pattern: the larger it is, the longer a text may take."""
+"""Of a compiled pattern: the larger it is, the longer matching a text may take."""
 _LARGEST_PATTERN = 1024 * 1024
-"""Bytes of a compiled pattern."""
+"""Maximum bytes of a compiled pattern."""
 _LARGEST_PATTERNS = 8 * 1024 * 1024
-"""The same of all patterns of a schema; a MiB takes about 20 ms to compile."""
+"""The same for all patterns of a schema together; a MiB takes about 20 ms to compile."""
 _SMALLEST_PATTERN = 512
 _LARGEST_STATES = 256 * 1024
-"""Bytes that one pattern may take more while texts are matched."""
+"""Additional bytes that one pattern may take during matching."""
 _SHORT = 8 * 1024
 _LONGEST_MESSAGE = 300
 _BYTES_PER_BYTE = 40
-"""Memory that a compiled schema takes for each byte of its text, without its patterns."""
+"""Memory of a compiled schema per byte of its text, without its patterns."""
 
 
 class CompiledSchema(msgspec.Struct, frozen=True):
-    """A schema that answers can be checked against."""
+    """A schema that answers can be validated against."""
 
     compiled: Compiled
     weight: int
-    """How many values it has when every reference is written out; patterns count as many."""
+    """The number of values in the schema with all references expanded; a pattern counts as many."""
     recursive: bool
     size: int
-    """About how many bytes of memory it takes."""
+    """Approximate memory in bytes."""
 
 
 def is_cheap(schema: bytes) -> bool:
-    """Compiling it takes no longer than a thread would: it is short and has no patterns."""
+    """Whether compiling it costs no more than starting a thread would: it is short and has no patterns."""
     return len(schema) <= _SHORT and b"attern" not in schema
 
 
 def compile_schema(schema: bytes) -> CompiledSchema:
-    """Raises InvalidRequest unless `schema` is a JSON Schema that can be checked against within bounds.
+    """Compile `schema`. Raises InvalidRequest unless it is a JSON Schema that can be validated against within the limits.
 
     References must have the form `#` or `#/…`, as in the original API's structured outputs.
     """
@@ -96,7 +96,7 @@ def _build(root: dict[str, Json]) -> Compiled:
 
     options = _regex_options(_LARGEST_PATTERN)
     try:
-        # Formats stay annotations, as JSON Schema has it: they refuse date-times without a zone, for example, which clients expect.
+        # `format` stays an annotation, JSON Schema's default: asserting it would refuse date-times without a zone, which clients expect.
         return jsonschema_rs.validator_for(root, offline=True, validate_formats=False, pattern_options=options)
     except jsonschema_rs.ValidationError as error:
         raise _invalid(located(error.message, error.instance_path)) from error
@@ -111,7 +111,7 @@ def _regex_options(size: int) -> FancyRegexOptions:
 
 
 def _size_of(patterns: Iterable[str]) -> int:
-    """About how many bytes they take when they are compiled. Raises InvalidRequest when that is too much."""
+    """Approximate bytes of the compiled patterns. Raises InvalidRequest if that is too much."""
     total = 0
     for pattern in patterns:
         total += _pattern_size(pattern, _LARGEST_PATTERNS - total)
@@ -119,16 +119,16 @@ def _size_of(patterns: Iterable[str]) -> int:
 
 
 def _pattern_size(pattern: str, left: int) -> int:
-    """The smallest power of two that is enough for it. Each try costs no more than its size allows."""
-    parts = 1 + len(_BACKTRACKING.findall(pattern))  # each is compiled on its own, within the same limit
+    """The smallest power of two that is enough for it. The cost of each attempt is bounded by its size."""
+    parts = 1 + len(_BACKTRACKING.findall(pattern))  # each is compiled separately, with the same limit
     size = _SMALLEST_PATTERN
     while size <= _LARGEST_PATTERN:
         if size * parts > left:
-            raise _invalid("its patterns are too large, all together; use 'maxLength' instead of long repetitions")
+            raise _invalid("its patterns are too large in total; use 'maxLength' instead of long repetitions")
         if _fits(pattern, size):
             return size * parts
         size *= 2
-    return _LARGEST_PATTERN  # compiling the schema tells what is wrong with it
+    return _LARGEST_PATTERN  # compiling the schema reports what is wrong with it
 
 
 def _fits(pattern: str, size: int) -> bool:
@@ -146,19 +146,19 @@ def _invalid(reason: str) -> InvalidRequest:
 
 
 class _Scale:
-    """Weighs a schema: how many values it has when every reference is written out."""
+    """Weighs a schema: the number of its values with all references expanded."""
 
     def __init__(self, root: dict[str, Json]) -> None:
         self.recursive = False
         self._root = root
         self._base = "id" if "draft-04" in str(root.get("$schema")) else "$id"
         self._weights: dict[int, int] = {}
-        """By the identity of the node; 0 while it is being weighed."""
+        """By identity of the node; 0 while it is being weighed."""
         self.patterns: dict[str, None] = {}
-        """All there are, each once."""
+        """All patterns, each once."""
 
     def weigh(self, node: Json) -> int:
-        """The weight; a reference back into what is being weighed counts as 1. Raises InvalidRequest for a reference of another form."""
+        """The weight; a recursive reference counts as 1. Raises InvalidRequest for references of another form."""
         if not isinstance(node, dict | list):
             return 1
         known = self._weights.get(id(node))
@@ -189,7 +189,7 @@ class _Scale:
         return self.weigh(self._resolve(reference)) if isinstance(reference, str) else 0
 
     def _resolve(self, reference: str) -> Json:
-        """What a local JSON pointer (RFC 6901, 6) points to."""
+        """The target of a local JSON pointer (RFC 6901, 6)."""
         if reference != "#" and not reference.startswith("#/"):
             raise _invalid(f"$ref {reference!r} is not supported; only references into the schema itself (#/…) are")
         target: Json = self._root
@@ -213,23 +213,23 @@ def _patterns(node: dict[str, Json]) -> Iterator[str]:
 
 
 class SchemaCache:
-    """Compiled schemas, those used last, within a bound of memory."""
+    """The most recently used compiled schemas, within a memory limit."""
 
     def __init__(self, most: int) -> None:
-        """`most`: bytes."""
+        """`most`: the limit in bytes."""
         self._most = most
         self._size = 0
         self._kept: OrderedDict[bytes, CompiledSchema] = OrderedDict()
 
     def get(self, schema: bytes) -> CompiledSchema | None:
-        """The schema, if it is there."""
+        """The compiled schema, if cached."""
         found = self._kept.get(schema)
         if found is not None:
             self._kept.move_to_end(schema)
         return found
 
     def put(self, schema: bytes, compiled: CompiledSchema) -> None:
-        """Keep it; what was not used for longest makes room."""
+        """Cache it; the least recently used schemas are evicted."""
         if schema in self._kept:
             return
         self._kept[schema] = compiled
@@ -239,6 +239,6 @@ class SchemaCache:
 
 
 def located(message: str, path: Sequence[str | int]) -> str:
-    """A sentence of the validator, shortened, and where in the value it applies."""
+    """The validator's message, shortened, and the place in the value that it applies to."""
     short = message if len(message) <= _LONGEST_MESSAGE else f"{message[:_LONGEST_MESSAGE]}…"
     return f"{short} at /{'/'.join(str(step) for step in path)}" if path else short

@@ -1,6 +1,6 @@
-"""Structured outputs: does an answer match its schema, and where in a chatty answer is the JSON.
+"""Structured outputs: validates answers against their schemas, and extracts JSON from surrounding text.
 
-Answers come from outside, so the work is bounded: what a check may cost is estimated before it is made.
+Answers are untrusted, so the work is bounded: the cost of a check is estimated beforehand.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ import msgspec
 from app.engine.request.schemas import CompiledSchema, Json, SchemaCache, compile_schema, is_cheap, located
 
 _MOST_WORK = 10_000_000
-"""Weight of the schema times size of the answer; about a fifth of a second."""
+"""Weight of the schema times size of the answer; about 0.2 s."""
 _MOST_WORK_EXPLAINED = 20_000
-"""The same where the violation is described, which builds an object for every alternative that failed."""
+"""The same if the violation is described, which builds an object for every failed alternative."""
 _CHARACTERS_PER_VALUE = 64
 _CACHE_BYTES = 32 * 1024 * 1024
 _AT_ONCE = 2
-"""Schemas that are compiled side by side in threads."""
+"""Schemas compiled in parallel, in threads."""
 
 _OBJECT = re.compile(r'\{\s*["}]')
-"""Where a JSON object begins; braces in prose do not look so."""
+"""The beginning of a JSON object; braces in prose look different."""
 _MOST_SKETCHES = 100
 _scanner = json.JSONDecoder()
 _FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*)```", re.DOTALL | re.IGNORECASE)
 
 
 class Validator:
-    """Checks schemas and answers. Compiled schemas are kept, those used last."""
+    """Checks schemas and answers. The most recently used compiled schemas are cached."""
 
     def __init__(self) -> None:
         self._cache = SchemaCache(_CACHE_BYTES)
         self._threads = asyncio.Semaphore(_AT_ONCE)
 
     async def check_schema(self, schema: bytes) -> None:
-        """Raise InvalidRequest unless answers can be checked against `schema` (see `compile_schema`)."""
+        """Raise InvalidRequest unless answers can be validated against `schema` (see `compile_schema`)."""
         if self._cache.get(schema) is not None:
             return
         if is_cheap(schema):
@@ -49,9 +49,9 @@ class Validator:
                 self._cache.put(schema, await asyncio.to_thread(compile_schema, schema))
 
     def violation(self, text: str, schema: bytes | None) -> str | None:
-        """The first thing wrong with an answer, in a sentence for the model and the client; None when it is right.
+        """The first violation in an answer, as a sentence for the model and the client; None if it is valid.
 
-        Without a schema any JSON object is right. Raises InvalidRequest for a schema that `check_schema` would refuse.
+        Without a schema any JSON object is valid. Raises InvalidRequest for a schema that `check_schema` would refuse.
         """
         try:
             value: Json = msgspec.json.decode(text)
@@ -72,7 +72,7 @@ class Validator:
 
 
 def extract_json(text: str) -> str | None:
-    """The one JSON value in an answer: the whole of it, or what a Markdown fence or surrounding prose enclose; None if there is none."""
+    """The one JSON value in an answer: the whole answer, or the value inside a Markdown fence or prose; None if there is none."""
     text = text.strip()
     candidates = [text]
     if fenced := _FENCED.search(text):
@@ -88,7 +88,7 @@ def extract_json(text: str) -> str | None:
 
 
 def last_object(text: str) -> str | None:
-    """The JSON object that a text comes to, which may hold others before it: sketches and drafts, in a model's thinking."""
+    """The final JSON object of a text, which may contain earlier ones: drafts, in a model's thinking."""
     end = text.rfind("}") + 1
     if _OBJECT.search(text, end):
         return None
@@ -104,7 +104,7 @@ def last_object(text: str) -> str | None:
 
 
 def _objects(text: str) -> Sequence[str]:
-    """The JSON objects in a text, outermost ones only; none when one of them is broken, since what is inside it was not meant alone."""
+    """The outermost JSON objects in a text; none if one of them is malformed, since objects inside it were not meant on their own."""
     objects: list[str] = []
     start = _OBJECT.search(text)
     while start is not None:
@@ -124,7 +124,7 @@ def _read_object(text: str, start: int) -> str | None:
 
 
 def _values(text: str) -> int:
-    """No fewer than the values in this JSON text; long strings count as several."""
+    """An upper bound for the number of values in this JSON text; long strings count as several."""
     return 1 + text.count(",") + text.count("[") + text.count("{") + len(text) // _CHARACTERS_PER_VALUE
 
 
@@ -147,6 +147,6 @@ def _mismatch(schema: CompiledSchema, value: Json, values: int) -> str | None:
 def _is_json(text: str) -> bool:
     try:
         msgspec.json.decode(text, type=msgspec.Raw)
-    except (ValueError, RecursionError):  # prose, or nested beyond what can be read
+    except (ValueError, RecursionError):  # prose, or nested too deeply
         return False
     return True

@@ -1,7 +1,7 @@
-"""Whether and how hard the model shall think, and what the response says about it.
+"""Decides whether and how hard the model thinks, and what the response says about it.
 
-Precedence: `reasoning.effort` over `enable_thinking` (the vendor's rule) over the model's default. Where thinking and a forced
-call or a JSON format exclude each other, and the client asked for no thinking itself, it is switched off.
+Precedence: `reasoning.effort` over `enable_thinking` (the vendor's rule) over the model's default. If thinking is incompatible with
+a forced call or a JSON format, and the client did not ask for thinking, it is turned off.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from app.providers.base import Capabilities, Effort, Thinking
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """What the upstream is told, and what is echoed."""
+    """What the upstream is sent, and what is echoed."""
 
     thinking: Thinking
     effort: Effort | None
     """`reasoning.effort` of the response."""
     enabled: bool | None
-    """Whether the model thinks; None: the upstream's default is not known."""
+    """Whether the model thinks; None: the upstream's default, which is unknown."""
     explicit: bool
-    """The client asked for thinking, in so many words."""
+    """The client explicitly asked for thinking."""
 
 
 def decide(request: CreateResponse, can: Capabilities, *, excluded: bool) -> Decision:
-    """Decide whether a model thinks, and how hard. Raises InvalidRequest when the model cannot do what was asked.
+    """Decide whether a model thinks, and how hard. Raises InvalidRequest if the model cannot do what was asked.
 
     `excluded`: on this upstream the rest of the request cannot be combined with thinking.
     """

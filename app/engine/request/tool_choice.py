@@ -1,4 +1,4 @@
-"""`tool_choice`: which of the request's tools are on offer, and which call is demanded."""
+"""`tool_choice`: which of the request's tools are offered, and which call is forced."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _ChoiceTool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _AllowedTool(_ChoiceTool, frozen=True, forbid_unknown_fields=True):
-    """Some clients repeat the whole definition, which stands in `tools`."""
+    """Some clients repeat the whole definition from `tools`."""
 
     description: str | None = None
     parameters: Json = msgspec.UNSET
@@ -51,23 +51,23 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "mcp": ("server_label", "name"),
     "allowed_tools": ("mode", "tools"),
 }
-"""What an object has besides `type`; those of other types have nothing."""
+"""The members of an object besides `type`; other types have none."""
 _REQUIRED: dict[str, str] = {"function": "name", "custom": "name", "allowed_tools": "tools"}
 _MODE_MEANT = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
 """Modes that clients of other APIs send as the type of an object."""
 
 
 class Choices(Protocol):
-    """What there is to choose from."""
+    """The tools to choose from."""
 
     @property
     def functions(self) -> Sequence[FunctionTool]:
-        """The client's functions, as the upstream shall see them."""
+        """The client's functions, as the upstream sees them."""
         ...
 
     @property
     def targets(self) -> Mapping[str, CallTarget]:
-        """The client's names, by those."""
+        """The client's tools, by the names of these functions."""
         ...
 
     @property
@@ -80,7 +80,7 @@ Chosen = tuple[tuple[FunctionTool, ...], tuple[Entry, ...], ForcedCall | None]
 
 
 def choose(raw: msgspec.Raw | None, tools: Choices) -> Chosen:
-    """What is on offer and what is demanded. Raises InvalidRequest."""
+    """The offered tools and the forced call. Raises InvalidRequest."""
     choice = _parse_choice(raw)
     functions, hosted = tuple(tools.functions), tuple(tools.hosted)
     if isinstance(choice, str):
@@ -112,7 +112,7 @@ def _allowed(wanted: Sequence[_ChoiceTool], tools: Choices) -> tuple[tuple[Funct
 
 
 def _entries(choice: _ChoiceTool | _ChoiceObject, hosted: Sequence[Entry]) -> tuple[Entry, ...]:
-    """The built-in tools of that type, for MCP of that server."""
+    """The built-in tools of that type; for MCP, of that server."""
     label = choice.server_label
     found = tuple(e for e in hosted if choice.type in (e.type, e.alias) and (label is None or (e.request and e.request.label == label)))
     if not found:
@@ -142,24 +142,24 @@ def _parse_choice(raw: msgspec.Raw | None) -> str | _ChoiceObject:
     for i, tool in enumerate(choice.tools or ()):
         place = f"tool_choice.tools[{i}]"
         if tool.type == "allowed_tools":
-            message = f"Invalid '{place}.type': 'allowed_tools' is a list of tools, and no tool that can be in one."
+            message = f"Invalid '{place}.type': 'allowed_tools' is a list of tools, not a tool that can be in one."
             raise InvalidRequest(message, code="invalid_value", param=f"{place}.type")
         _check(tool, place)
     return choice
 
 
 def _check(choice: _ChoiceTool, place: str) -> None:
-    """Raise InvalidRequest unless the object has what its type needs, and nothing else."""
+    """Raise InvalidRequest unless the object has exactly the members that its type requires."""
     kind = choice.type
     if kind is None:
-        raise missing(f"{place}.type", "; it says what kind of tool is meant")
+        raise missing(f"{place}.type", "; it names the kind of tool")
     if kind in _MODE_MEANT:
-        message = f"Invalid '{place}.type': a mode is no object; send 'tool_choice' as the string '{_MODE_MEANT[kind]}'."
+        message = f"Invalid '{place}.type': a mode is not an object; send 'tool_choice' as the string '{_MODE_MEANT[kind]}'."
         raise InvalidRequest(message, code="invalid_value", param=f"{place}.type")
     needed = _REQUIRED.get(kind)
     if needed is not None and getattr(choice, needed) is None:
         chat = given(choice.function) is not None
-        where = f"; in the Responses API it stands beside 'type', not in '{place}.function'" if chat else f" of the type '{kind}'"
+        where = f"; in the Responses API it belongs beside 'type', not in '{place}.function'" if chat else f" of the type '{kind}'"
         raise missing(f"{place}.{needed}", where)
     for name in choice.__struct_fields__:
         if name not in ("type", *_KEYS.get(kind, ())) and getattr(choice, name) not in (None, msgspec.UNSET):

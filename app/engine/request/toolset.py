@@ -43,21 +43,21 @@ class _CustomFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Toolset(msgspec.Struct, frozen=True):
-    """What the model may call, and what it must."""
+    """The calls that the model may make, and those it must."""
 
     functions: tuple[FunctionTool, ...] = ()
     targets: dict[str, CallTarget] = {}
     hosted: tuple[Entry, ...] = ()
     """Built-in tools."""
     echo: tuple[msgspec.Raw, ...] = ()
-    """`tools` of the response object: what is in effect."""
+    """`tools` of the response object: the effective ones."""
     forced: ForcedCall | None = None
     withheld: frozenset[str] = frozenset()
     """Upstream names of functions that `tool_choice` does not allow."""
     unmet: InvalidRequest | None = None
-    """What `tool_choice` demands is not there, unless the conversation brings it."""
+    """The error if the conversation does not add the tool that `tool_choice` names either."""
     left_out: tuple[str, ...] = ()
-    """Types of tools that were left out for a lenient client."""
+    """Tool types that were left out for a lenient client."""
 
 
 def build(
@@ -71,7 +71,7 @@ def build(
 ) -> Toolset:
     """Check the tools and the choice. Raises InvalidRequest.
 
-    `more`: tools of the conversation, where the last of a name counts.
+    `more`: tools of the conversation; the last one of each name counts.
     `lenient`: tool types that are not served are left out instead of refused, unless `tool_choice` needs them.
     """
     collector = _Collector(catalog, model, lenient=lenient)
@@ -95,7 +95,7 @@ class _Collector:
         self.targets: dict[str, CallTarget] = {}
         self._functions: dict[str, FunctionTool] = {}
         self._deferred: dict[str, str] = {}
-        """Functions that a search has to bring, with what tells of them: a line a namespace, or a function outside of one."""
+        """Functions that have to be found by a search, with their descriptions: one line per namespace, or per function outside of one."""
         self._more: MoreTools | None = None
         self.echo: list[msgspec.Raw] = []
         self.left_out: list[str] = []
@@ -106,7 +106,7 @@ class _Collector:
         return tuple(self._functions.values())
 
     def add_more(self, more: MoreTools) -> None:
-        """Add tools of the conversation. Those of an earlier turn were checked then: what is not served any more is left out."""
+        """Add tools of the conversation. Those of an earlier turn were checked then: what is no longer served is left out."""
         self._more = more
         for i, raw in enumerate(more.tools):
             place = f"{more.place}[{i}]"
@@ -119,7 +119,7 @@ class _Collector:
                 self.left_out.append(tool.type)
 
     def defer(self) -> None:
-        """Take what is to be searched for off the offer, and tell of it where the search is described."""
+        """Withdraw the deferred functions from the offer, and list them in the description of the search."""
         search = self._functions.get(_SEARCH)
         if search is None or self.targets[_SEARCH].tool is None:
             return
@@ -149,7 +149,7 @@ class _Collector:
                 self.left_out.append(other)
             case other:
                 raise InvalidRequest(
-                    f"The tool type '{other}' is not served by this gateway. Served are: "
+                    f"The tool type '{other}' is not served by this gateway. Supported types: "
                     f"{', '.join(('function', 'custom', 'namespace', *CLIENT_TOOLS, *(tool.type for tool in self._catalog.list())))}.",
                     code="unsupported_tool",
                     param=f"{place}.type",
@@ -207,7 +207,7 @@ class _Collector:
         if given(tool.function) is not None:
             raise InvalidRequest(
                 f"'{place}.function' is the Chat Completions form; "
-                "in the Responses API 'name', 'description' and 'parameters' stand beside 'type'.",
+                "in the Responses API 'name', 'description' and 'parameters' belong beside 'type'.",
                 code="unknown_parameter",
                 param=f"{place}.function",
             )
@@ -234,9 +234,9 @@ class _Collector:
         if known is not None and self._more is None:
             raise InvalidRequest(f"Two tools are named '{target.name}'; names must differ.", code="invalid_value", param=f"{place}.name")
         if known is not None and function.parameters is _NO_PARAMETERS:
-            function = known  # what a search has found may be no more than a name
+            function = known  # a search may have returned only the name
         if self._deferred.pop(function.name, None) is not None:
-            del self._functions[function.name]  # it comes last, so that what the model read before stays the same
+            del self._functions[function.name]  # it goes to the end, so that the prefix the model has read stays the same
         self.targets[function.name] = target
         self._functions[function.name] = function
 
@@ -257,7 +257,7 @@ class _Collector:
 
 
 def _grammar_in_words(raw: msgspec.Raw | None, place: str) -> str:
-    """What a custom tool's `format` demands, for the model to read. Raises InvalidRequest."""
+    """A custom tool's `format` as an instruction for the model. Raises InvalidRequest."""
     if raw is None:
         return ""
     wanted = parse_entry(raw, _CustomFormat, place)

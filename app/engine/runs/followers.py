@@ -1,4 +1,4 @@
-"""Those who read a stream besides the client that asked for it: followers here, and the log that other replicas read."""
+"""Readers of a stream other than the client that requested it: followers in this process, and the log that other replicas read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Audience:
         self._shared = False
 
     async def follow(self, past: Callable[[], Sequence[bytes]], after: int) -> AsyncGenerator[Sequence[bytes], None]:
-        """The frames above `after`: those of the `past`, then each batch as it comes, to the terminal event."""
+        """The frames after number `after`: those of the `past`, then each batch as it comes, up to the terminal event."""
         news: asyncio.Queue[Batch] = asyncio.Queue()
         self._followers.append(news)
         if self._last is not None:  # the stream ended before this reader began
@@ -47,7 +47,7 @@ class Audience:
             self._followers.remove(news)
 
     def publish(self, frames: list[bytes], *, final: bool) -> None:
-        """Hand the frames to the readers. Nothing is kept: a later reader gets the earlier frames from `past`, as `follow` is given it."""
+        """Pass the frames to the readers. Nothing is kept: a later reader gets the earlier frames from the `past` given to `follow`."""
         first = self._published
         self._published += len(frames)
         if final or self._followers:
@@ -59,13 +59,13 @@ class Audience:
             self._unshared.extend(frames)
 
     async def publish_end(self, frames: list[bytes]) -> None:
-        """As `publish`, for the last frames. A stream that was over before it was shared at all is read from the store elsewhere."""
+        """As `publish`, for the last frames. If the stream ended before anything was shared, other replicas read it from the store."""
         self.publish(frames, final=True)
         if self._shared:
             await self.share(final=True)
 
     async def share(self, *, final: bool = False) -> None:
-        """Copy what is new to the shared log."""
+        """Append new frames to the shared log."""
         frames, self._unshared = self._unshared, []
         if not frames or self._log is None:
             return
@@ -74,4 +74,4 @@ class Audience:
         try:
             await self._log.append(self._project_id, self._id, batch)
         except EventLogUnavailable as error:
-            _log.warning("response %s cannot be followed elsewhere: %s", self._id, error)
+            _log.warning("response %s cannot be followed on other replicas: %s", self._id, error)

@@ -1,4 +1,4 @@
-"""The turns of one response: the model answers, its hosted calls run, it is asked again with their results, until it calls no more."""
+"""The turns of one response: the model answers, its hosted calls run, and it is called again with their results until it calls none."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from app.protocol.wire.hosted import HostedCall, McpApprovalRequest
 from app.protocol.wire.items import ClientCall, MessageItem, OutputItem, OutputText, ReasoningItem
 
 _LEFT_UNDONE = ClientCall | McpApprovalRequest
-"""Items that the client has to do something about before the model can go on."""
+"""Items that the client has to handle before the model can continue."""
 
 _NOT_RUN = "This call was not made: no more tool calls are allowed for this answer. Answer with what you have."
 
 
 class Bounds(msgspec.Struct, frozen=True):
-    """How far a response may go."""
+    """The limits of a response."""
 
     rounds: int
     calls: int | None
     """`max_tool_calls`."""
     tokens: int | None = None
-    """`max_output_tokens`, of all turns together as far as the upstream counts them."""
+    """`max_output_tokens`, for all turns together, as far as the upstream reports usage."""
 
 
 def begin(prepared: Prepared, assembler: Assembler, hosted: Hosted) -> None:
-    """Show what goes before the model's first word: what the tools announce, and calls the client has consented to, which have run."""
+    """Emit the items that precede the model's output: the tools' announcements, and approved calls, which have already run."""
     for item in hosted.announcements:
         assembler.show_hosted(item, (), running=True, ended=True)
     shown: list[str] = []
@@ -50,7 +50,7 @@ def begin(prepared: Prepared, assembler: Assembler, hosted: Hosted) -> None:
 
 
 async def run(prepared: Prepared, started: Started, assembler: Assembler, hosted: Hosted, around: Surroundings, bounds: Bounds) -> None:
-    """Feed turn after turn into the assembler. Raises what a turn raises."""
+    """Run the turns and feed them into the assembler. Raises what a turn raises."""
     left = None if bounds.calls is None else max(bounds.calls - len(prepared.resumed), 0)
     offered, told = bounds.rounds > 0, False
     for turns_left in range(bounds.rounds, -1, -1):
@@ -64,7 +64,7 @@ async def run(prepared: Prepared, started: Started, assembler: Assembler, hosted
         output = assembler.output[spoken:]
         if _is_clients_turn(output, unknown) or turns_left == 0 or (told and not unknown):
             return
-        told = not offered  # a model may call once more what is not on offer any more; it is told, once
+        told = not offered  # if the model calls a tool that is no longer offered, it is told once
         left = None if left is None else left - len(ran)
         tokens = _tokens_left(bounds, assembler)
         if tokens == 0:
@@ -79,7 +79,7 @@ async def run(prepared: Prepared, started: Started, assembler: Assembler, hosted
 
 
 def _tokens_left(bounds: Bounds, assembler: Assembler) -> int | None:
-    """Of `max_output_tokens`; None: there is no limit."""
+    """Tokens left of `max_output_tokens`; None: there is no limit."""
     if bounds.tokens is None:
         return None
     counted = assembler.usage.tokens
@@ -87,7 +87,7 @@ def _tokens_left(bounds: Bounds, assembler: Assembler) -> int | None:
 
 
 def _is_clients_turn(output: Sequence[OutputItem], unknown: Sequence[RefusedCall]) -> bool:
-    """Whether the client has something to do first. Raises ModelFailure when nobody could then tell the model of its `unknown` calls."""
+    """Whether the client has to act first. Raises ModelFailure if there are `unknown` calls, which the model then could not be told of."""
     if not any(isinstance(item, _LEFT_UNDONE) for item in output):
         return False
     if unknown:
@@ -98,7 +98,7 @@ def _is_clients_turn(output: Sequence[OutputItem], unknown: Sequence[RefusedCall
 async def _run_calls(
     calls: Sequence[HostedCall], assembler: Assembler, hosted: Hosted, publish: Callable[[], Awaitable[None]], spoken: int
 ) -> Sequence[Ran]:
-    """Run them side by side; their items are shown one after the other, in the order of the calls. Further ones of the turn are skipped."""
+    """Run the calls in parallel; their items are emitted one after the other, in call order. The turn's remaining calls are skipped."""
     ran: list[Ran] = []
     shown: list[str] = []
     failure: Exception | None = None
@@ -126,7 +126,7 @@ async def _run_calls(
 
 
 def _settle(ran: Ran, assembler: Assembler) -> str:
-    """Show the call's end; its item's id."""
+    """Emit the end of the call; returns its item's id."""
     place = len(assembler.output)
     assembler.settle_hosted(ran.item)
     return assembler.output[place].id
@@ -135,7 +135,7 @@ def _settle(ran: Ran, assembler: Assembler) -> str:
 def _said(
     output: Sequence[OutputItem], ran: Sequence[Ran], not_run: Sequence[tuple[Call, ToolResult]], *, images: bool
 ) -> Sequence[Message]:
-    """The turn as the model will read it: what it said and called, and the results. `images`: it can see those of tools."""
+    """The turn as the model will read it: its output, its calls and their results. `images`: it accepts images from tools."""
     exchanges = [*((one.asked, one.result) for one in ran), *not_run]
     text = "".join(p.text for item in output if isinstance(item, MessageItem) for p in item.content if isinstance(p, OutputText))
     reasoning = "\n".join(_thought(item) for item in output if isinstance(item, ReasoningItem))
@@ -144,13 +144,13 @@ def _said(
 
 
 def _beyond_limit(ignored: Sequence[HostedCall]) -> Iterator[tuple[Call, ToolResult]]:
-    """Calls beyond the limit, and that the model is told of it."""
+    """Calls beyond the limit, each with a result that says so."""
     for call in ignored:
         yield Call(call.call_id, call.name, sendable(call.arguments)), ToolResult(call.call_id, _NOT_RUN)
 
 
 def _corrections(unknown: Sequence[RefusedCall], offered: Sequence[FunctionTool], turns_left: int) -> Iterator[tuple[Call, ToolResult]]:
-    """Calls of functions that there are not, and what the model is told of each."""
+    """Calls of functions that do not exist, each with a result that says so."""
     for place, refused in enumerate(unknown):
         call = Call(f"call_unknown_{turns_left}_{place}", sendable_name(refused.name), sendable(refused.arguments))
         yield call, ToolResult(call.call_id, f"{refused.complaint} {functions_in_words(offered)}")
@@ -165,13 +165,13 @@ def _shown(images: Sequence[ImagePart]) -> Sequence[Message]:
 
 
 def _offered(prepared: Prepared, *, hosted: bool) -> Sequence[FunctionTool]:
-    """The next turn's functions: in the last turn there are no hosted ones on offer any more."""
+    """The next turn's functions: hosted ones are no longer offered in the last turn."""
     tools = prepared.call.tools
     return tools if hosted else [tool for tool in tools if tool.name not in prepared.hosted]
 
 
 def _continued(prepared: Prepared, said: Sequence[Message], tokens: int | None, offered: Sequence[FunctionTool]) -> Prepared:
-    """The next turn's call. A demanded call has been made."""
+    """The next turn's call. A forced call has been made by now."""
     call, duties = prepared.call, prepared.duties
     system = call.system
     if duties.forced is not None and system is not None:
@@ -179,7 +179,7 @@ def _continued(prepared: Prepared, said: Sequence[Message], tokens: int | None, 
     following = msgspec.structs.replace(
         call,
         system=system,
-        prefix=join(call.prefix, prepared.provider.encode_messages(call.messages, reasoning=True)),  # each message is written once
+        prefix=join(call.prefix, prepared.provider.encode_messages(call.messages, reasoning=True)),  # each message is encoded once
         messages=tuple(said),
         tools=offered,
         forced_call=None,

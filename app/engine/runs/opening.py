@@ -11,7 +11,7 @@ from app.providers.base import ModelCall, UpstreamError
 
 
 class Opening:
-    """Sends one request: `first`, then `again` with what is to be asked later."""
+    """Sends one request: `first`, then `again` for the following calls."""
 
     def __init__(self, router: Router, preparation: Preparation, admitted: Admitted, now: int) -> None:
         self._router = router
@@ -20,13 +20,13 @@ class Opening:
         self._now = now
         self._target: Target | None = None
         self.prepared: Prepared | None = None
-        """The request as it was written last; None: for no upstream yet."""
+        """The request as it was last prepared; None: not yet."""
 
     async def first(self, host: Host) -> Started:
-        """Send the request; with `truncation: auto` shorter and shorter until it fits the model's window.
+        """Send the request; with `truncation: auto` it is shortened until it fits the model's context window.
 
-        `host` serves built-in tools that the conversation brings; kept, it would hold on to the run.
-        Raises UpstreamError, and ApiError for what preparing it shows to be wrong.
+        `host` provides built-in tools that the conversation adds; it is not stored, since it refers to the run.
+        Raises UpstreamError, and ApiError if preparation finds the request invalid.
         """
         target = self._find_target()
 
@@ -40,11 +40,11 @@ class Opening:
             if self.prepared is None or not self._may_shorten(error):
                 raise
             call, started = await self._shorter(self.prepared.call, error)
-            self.prepared = msgspec.structs.replace(self.prepared, call=call)  # what is asked later continues it
+            self.prepared = msgspec.structs.replace(self.prepared, call=call)  # later calls continue it
             return started
 
     async def again(self, call: ModelCall) -> Started:
-        """Send another call to the same upstream, in whose words it is written; shortened as the first one. Raises UpstreamError."""
+        """Send another call to the same upstream, for which it is encoded; shortened like the first one. Raises UpstreamError."""
         try:
             return await self._send(call)
         except UpstreamError as error:
@@ -66,7 +66,7 @@ class Opening:
         return error.code == "context_length_exceeded" and self._admitted.request.truncation == "auto"
 
     async def _shorter(self, call: ModelCall, error: UpstreamError) -> tuple[ModelCall, Started]:
-        """Send less and less of the conversation, as long as it is too long; what was accepted, and how it begins."""
+        """Shorten the conversation until it is accepted; returns the accepted call, and the start of its answer."""
         prepared = self.prepared
         while prepared is not None and (shorter := shortened(call, prepared.provider)) is not None:
             call = shorter

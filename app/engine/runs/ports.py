@@ -1,4 +1,4 @@
-"""What a run works with."""
+"""The dependencies and settings of runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ports(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run works with."""
+    """The dependencies of runs."""
 
     store: ResponseStore
     history: History
@@ -48,7 +48,7 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     formats: Formats
     metrics: Metrics
     shared: EventLog | None
-    """Where streams can be followed from other processes."""
+    """The log through which other processes can follow streams."""
     clock: Callable[[], float]
     """Unix time in seconds."""
     catalog: Catalog

@@ -47,15 +47,15 @@ from app.tools.ports.tool import Cite, ToolContext
 _log = logging.getLogger(__name__)
 
 Send = Callable[[list[bytes]], Awaitable[None]]
-"""Takes some whole frames to the client."""
+"""Sends complete frames to the client."""
 
 
 async def _nothing() -> None:
-    """A plain answer has nobody to send events to."""
+    """Answers that are not streamed send no events."""
 
 
 class Run:
-    """One response. `open` first, then `stream` or `whole`; at last `remember`."""
+    """One response. Call `open` first, then `stream` or `whole`, and finally `remember`."""
 
     def __init__(self, ports: Ports, project_id: str, admitted: Admitted, items: tuple[Item, ...]) -> None:
         now = ports.clock()
@@ -70,21 +70,21 @@ class Run:
         self._opening = Opening(ports.router, self._preparation, admitted, int(now))
         self._started: Started | None = None
         self._refusal: Exception | None = None
-        """No upstream accepted a request whose stream had begun already."""
+        """The error if no upstream accepted a request whose stream had already begun."""
         self._seed: Response | None = None
-        """What `response.created` shows."""
+        """The response in `response.created`."""
         self._assembler: Assembler | None = None
         self._asked_before: list[TokenUsage] = []
-        """What tools' questions have cost before the model was asked."""
+        """Usage of tools' questions before the model was called."""
         self._failure: Exception | None = None
         self._meter = ResponseMeter(ports.metrics, ports.clock, now, stream=admitted.stream)
         self.audience = Audience(project_id, self.id, ports.shared)
         self.settled = False
-        """Its record is stored."""
+        """The record is stored."""
 
     async def open(self) -> None:
-        """Get an upstream to accept the request. Raises ApiError where nothing has been sent to the client yet; after `begin` a failure
-        is the response's."""
+        """Get an upstream to accept the request. Raises ApiError if nothing has been sent to the client yet; after `begin` a failure
+        becomes part of the response."""
         try:
             self._started = await self._opening.first(self._host)
         except asyncio.CancelledError:
@@ -103,12 +103,12 @@ class Run:
         begun, self._assembler = self._assembler is not None, self._new_assembler()
         self._assembler.start()
         if begun:
-            self._assembler.take()  # these frames are out
+            self._assembler.take()  # these frames have been sent
 
     def begin(self) -> list[bytes]:
-        """The opening frames of a stream whose upstream is silent, for the client; it can still be tried again and elsewhere behind them.
+        """The opening frames of a stream whose upstream has not answered yet; retry and failover remain possible after them.
 
-        There are none where they are out already, and as long as the request is not written for an upstream.
+        Empty if they have been sent already, or the request has not been prepared for an upstream yet.
         """
         if self._assembler is not None or self._opening.prepared is None:
             return []
@@ -120,7 +120,7 @@ class Run:
         return frames
 
     def _new_assembler(self) -> Assembler:
-        if self._seed is None:  # else it is what the client has seen already, whatever another upstream would have made of it
+        if self._seed is None:  # otherwise the client has seen it; another upstream must not change it
             self._seed = self._adopt(self._ready)
         assembler = Assembler(self._seed, partial(ids.new_id, self.id), self._options(self._ready))
         for usage in self._asked_before:
@@ -128,16 +128,16 @@ class Run:
         return assembler
 
     def _adopt(self, prepared: Prepared) -> Response:
-        """The response as it begins; what preparing the request has shown becomes the run's."""
+        """The initial response; the run takes over the warnings and tools found in preparation."""
         self.warnings = prepared.warnings
         for warning in self.warnings:
             _log.warning("response %s: %s", self.id, warning)
-        if prepared.tools is not self.admitted.tools:  # the conversation has brought some
+        if prepared.tools is not self.admitted.tools:  # the conversation has added some
             self.admitted = msgspec.structs.replace(self.admitted, tools=prepared.tools)
         return begin(self.admitted, prepared.decision, prepared.call.model, self._ports.policy.id_prefix + self.id, int(self._began))
 
     def _options(self, prepared: Prepared) -> Options:
-        """What the assembler is told. No method of this object: a cycle would leave the whole request to the garbage collector."""
+        """The assembler's options, without methods of this object: a cycle would leave the whole request to the garbage collector."""
         seal = partial(self._ports.sealer.seal, project_id=self.project_id, model=self.admitted.model) if self.admitted.seals else None
         hosted = self._hosted
         return Options(
@@ -152,9 +152,9 @@ class Run:
         )
 
     async def stream(self, send: Send) -> None:
-        """Send the stream, some whole frames at a time. It ends with the terminal event on every path; the record is stored before it.
+        """Send the stream, in batches of complete frames. Every path ends with the terminal event, after the record has been stored.
 
-        Cancelling the task cancels the run: the upstream request is closed and the record settles.
+        Cancelling the task cancels the run: the upstream request is closed and the record is stored.
         """
         assembler, followable = self._built, self.admitted.store
 
@@ -168,14 +168,14 @@ class Run:
         await self._generate(publish)
         try:
             await self._settle()
-        finally:  # also when the client leaves while the record is being written: others may be following
+        finally:  # even if the client disconnects while the record is being written: others may be following
             frames = self._end()
             if followable:
                 await self.audience.publish_end(frames)
         await send(frames)
 
     async def whole(self) -> bytes:
-        """The plain answer, as JSON; the record is stored when this returns. Raises ApiError."""
+        """The complete answer as JSON, not streamed; the record is stored when this returns. Raises ApiError."""
         await self._generate(_nothing)
         if self._response.error is None:
             await self._settle()
@@ -185,26 +185,26 @@ class Run:
         return self._built.body
 
     def snapshot(self) -> bytes:
-        """The response as it is now. Its end is not told before it is stored: whoever sees it may continue it."""
+        """The current response. Its end is shown only after it is stored, since clients may then continue it."""
         assembler = self._built
         return assembler.body if self.settled else encode(msgspec.structs.replace(assembler.seed, output=tuple(assembler.output)))
 
     def turn_so_far(self) -> Turn:
-        """What was asked, as it will be stored, and what is answered as yet."""
+        """The input as it will be stored, and the answer so far."""
         stored, _ = records.input_array(self._ready.items)
         return Turn(self.id, stored, self.snapshot(), None)
 
     def remember(self) -> None:
-        """Keep the context at hand for the next turn. Called when the client has its answer; the work is done if a next turn comes."""
+        """Cache the context for the next turn. Called after the client has its answer; the work is deferred until there is a next turn."""
         assembler, prepared = self._assembler, self._opening.prepared
         if not self.admitted.store or assembler is None or prepared is None or self._response.status not in ("completed", "incomplete"):
             return
-        if prepared.transcript.uploads:  # a file may be deleted, by any process, and must not be shown from here then
+        if prepared.transcript.uploads:  # any process may delete a file, which the cache must not show then
             return
         body, turns = assembler.body, prepared.context.turns | {self.id}
         exchanges = self._hosted.exchanges if self._hosted is not None else Exchanges()
         expires_at = int(self._began) + self._ports.policy.retention_seconds
-        view, transcript, prefix = prepared.view, prepared.transcript, prepared.context.prefix  # all that `make` may keep alive
+        view, transcript, prefix = prepared.view, prepared.transcript, prepared.context.prefix  # all that `make` may keep in memory
 
         def make() -> Context:
             records.continue_with(body, exchanges, transcript)
@@ -214,7 +214,7 @@ class Run:
         self._ports.history.remember(view, self.id, Recent(turns, expires_at, size, make), after=self.previous_id)
 
     async def _generate(self, publish: Callable[[], Awaitable[None]]) -> None:
-        """The whole answer, with every failure made part of the response."""
+        """Generate the answer; every failure becomes part of the response."""
         try:
             await self._answer(publish)
             if self._ports.policy.estimates_usage and self._built.usage.tokens is None:
@@ -223,11 +223,11 @@ class Run:
         except asyncio.CancelledError:
             await self._cancelled()
             raise
-        except Exception as error:  # noqa: BLE001 - whatever happens, the stream ends with a terminal event
+        except Exception as error:  # noqa: BLE001 - the stream must always end with a terminal event
             self._fail(error, failures.inside(error, self.id))
 
     async def _answer(self, publish: Callable[[], Awaitable[None]]) -> None:
-        """Have the model answer: in one turn, or in several where built-in tools are on offer. Raises what they raise, and `_accepted`."""
+        """Have the model answer, in one turn, or in several if built-in tools are offered. Raises what these and `_accepted` raise."""
         ports, prepared, assembler, hosted = self._ports, self._ready, self._built, self._hosted
         started = self._accepted()
         around = Surroundings(ports.validator, ports.traits, self._opening.again, publish, ports.formats, ports.router.note_failure)
@@ -240,7 +240,7 @@ class Run:
         await loop.run(prepared, started, assembler, hosted, around, bounds)
 
     def _accepted(self) -> Started:
-        """What the upstream has begun to say. Raises what has kept every upstream from it."""
+        """The start of the upstream's answer. Raises the error if no upstream accepted the request."""
         refusal, self._refusal = self._refusal, None
         if refusal is not None:
             raise refusal
@@ -249,7 +249,7 @@ class Run:
         return self._started
 
     async def aclose(self) -> None:
-        """Nobody needs the run's tools any more."""
+        """Close the run's tools."""
         if self._hosted is not None:
             await self._hosted.aclose()
 
@@ -277,7 +277,7 @@ class Run:
             self._assembler.usage.add(usage)
 
     async def _settle(self) -> None:
-        """Store the record; without it the response is a failure, since it could not be continued."""
+        """Store the record; if that fails the response fails, since it could not be continued."""
         if not self.admitted.store:
             return
         try:
@@ -307,22 +307,22 @@ class Run:
 
     @property
     def previous_id(self) -> str | None:
-        """The response it continues."""
+        """The id of the response that it continues."""
         previous = self.admitted.request.previous_response_id
         return ids.normalize_response_id(previous) if previous else None
 
     @property
     def known(self) -> bool:
-        """It has begun, and others may read it."""
+        """Whether it has begun and others may read it."""
         return self.admitted.store and self._assembler is not None
 
     @property
     def can_be_followed(self) -> bool:
-        """It is known, and it streams."""
+        """Whether it is known and streamed."""
         return self.admitted.stream and self.known
 
     def follow(self, after: int) -> AsyncGenerator[Sequence[bytes], None]:
-        """The stream for another reader: the frames above `after` so far, then each batch as it comes, to the terminal event."""
+        """The stream for another reader: the frames after number `after` so far, then each batch as it comes, up to the terminal event."""
         return self.audience.follow(lambda: catch_up(self._built), after)
 
     def _record(self) -> ResponseRecord:
@@ -345,7 +345,7 @@ class Run:
 
     @property
     def _hosted(self) -> Hosted | None:
-        """Built-in tools; those that the conversation brings are known when the request is prepared."""
+        """Built-in tools; those that the conversation adds are known once the request is prepared."""
         return self._preparation.hosted
 
     @property

@@ -1,4 +1,4 @@
-"""Runs under way, and every background task. Nobody else creates tasks."""
+"""Active runs and all background tasks. No other module creates tasks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from app.stores.ports.errors import StoreUnavailable
 _log = logging.getLogger(__name__)
 _QUICK_SECONDS = 0.05
 _SHARE_SECONDS = 0.5
-"""How far a follower on another replica may lag behind."""
+"""How far followers on other replicas may lag behind."""
 
 
 class HangupWatch:
-    """Cancels the task that made it when the client disconnects.
+    """Cancels the task that created it when the client disconnects.
 
-    The task that waits for that is made only for answers that take their time: a quick one is over before it would matter.
+    The task that waits for the disconnect is created only for slow answers: a fast one ends before it would matter.
     """
 
     __slots__ = ("_ended", "_fired", "_starter", "_task", "_wait", "_watcher")
@@ -34,7 +34,7 @@ class HangupWatch:
         self._starter = loop.call_later(_QUICK_SECONDS, self._start, loop)
 
     def end(self) -> bool:
-        """Stop watching; whether the client has hung up. The cancellation is taken back, so that the task can end in order."""
+        """Stop watching; returns whether the client disconnected. The cancellation is undone, so that the task can end normally."""
         if not self._ended:
             self._ended = True
             self._starter.cancel()
@@ -63,21 +63,21 @@ class Runs:
         self._loops: list[asyncio.Task[None]] = []
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of active runs."""
         return len(self._live)
 
     def add(self, run: Run) -> None:
-        """The run begins; whoever adds it discards it. Raises Unavailable when there are too many."""
+        """Add a run; the caller must discard it. Raises Unavailable if there are too many."""
         if len(self._live) >= self._limit:
             raise Unavailable("The server is at its limit of concurrent responses.", code="server_is_overloaded", retry_after=1.0)
         self._live[run.project_id, run.id] = run
 
     def discard(self, run: Run) -> None:
-        """Forget a run that is over."""
+        """Remove a finished run."""
         self._live.pop((run.project_id, run.id), None)
 
     def find(self, project_id: str, response_id: str) -> Run | None:
-        """The live run of that id."""
+        """The active run with that id."""
         return self._live.get((project_id, response_id))
 
     def watch(self, wait_for_hangup: Callable[[], Coroutine[Any, Any, None]]) -> HangupWatch:
@@ -85,11 +85,11 @@ class Runs:
         return HangupWatch(asyncio.get_running_loop(), wait_for_hangup)
 
     def every(self, seconds: float, work: Callable[[], Awaitable[object]]) -> None:
-        """Do the work again and again until `aclose`; a failure is logged and does not end it."""
+        """Repeat the work until `aclose`; failures are logged and do not stop it."""
         self._loops.append(asyncio.get_running_loop().create_task(_repeat(seconds, work)))
 
     def share_streams(self) -> None:
-        """Keep the shared event log of the live streams up to date."""
+        """Keep the shared event log of live streams up to date."""
         self.every(_SHARE_SECONDS, self._share)
 
     async def aclose(self) -> None:
@@ -110,5 +110,5 @@ async def _repeat(seconds: float, work: Callable[[], Awaitable[object]]) -> None
             await work()
         except (StoreUnavailable, KnowledgeUnavailable) as error:
             _log.warning("background work waits for the database: %s", error)
-        except Exception:  # noqa: BLE001 - one failure must not end the work
-            _log.exception("background work failed; it will be tried again")
+        except Exception:  # noqa: BLE001 - one failure must not stop the work
+            _log.exception("background work failed; it will be retried")

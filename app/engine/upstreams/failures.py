@@ -1,4 +1,4 @@
-"""Failures as the client is told of them: before the first byte as an HTTP error, after it inside the response."""
+"""Failures as clients see them: before the first byte an HTTP error, after it an error inside the response."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BAD_GATEWAY = 502
 
 
 class ModelFailure(Exception):
-    """The model did not do what the request demands, also when told again."""
+    """The model did not do what the request requires, even after a reminder."""
 
 
 def to_api(error: UpstreamError) -> ApiError:
@@ -30,23 +30,23 @@ def to_api(error: UpstreamError) -> ApiError:
         case status if 400 <= status < 500:  # noqa: PLR2004 - the class of client errors
             return InvalidRequest(error.message, code=code, param=param)
         case status:
-            # 503 and 504 are about time: they pass, also where this server does not try again by itself.
+            # 503 and 504 are transient, even where this server does not retry by itself.
             passes = error.retryable or status != _BAD_GATEWAY
             return Unavailable(error.message, status=status, code=code, param=param, retry_after=retry_after, passes=passes)
 
 
 def store_unavailable() -> ApiError:
-    """The database is unavailable; reading and storing wait for it."""
+    """The error while the database is unavailable, which blocks reading and storing."""
     return Unavailable("The database is unavailable.", code="store_unavailable", retry_after=1.0)
 
 
 def server_is_stopping() -> ApiError:
-    """The process has been told to stop."""
+    """The error after the process has received a stop signal."""
     return Unavailable("The server is stopping.", code="server_is_stopping", retry_after=1.0)
 
 
 def inside(error: Exception, response_id: str) -> ResponseError:
-    """The `error` of a response that has begun. Of what nobody expected only the log says more."""
+    """The `error` of a response that has begun. Details of unexpected errors are only in the log."""
     match error:
         case UpstreamError() | ApiError():
             return ResponseError(_response_code(error), error.message)
@@ -58,7 +58,7 @@ def inside(error: Exception, response_id: str) -> ResponseError:
 
 
 def _response_code(error: UpstreamError | ApiError) -> str:
-    """The `error.code` of a failed response: one of those the SDKs list."""
+    """The `error.code` of a failed response: one of those in the SDKs' types."""
     match error.status:
         case 429:
             return "rate_limit_exceeded"
@@ -69,12 +69,12 @@ def _response_code(error: UpstreamError | ApiError) -> str:
 
 
 def may_quote(error: Exception) -> bool:
-    """Whether the sentence may hold what the client sent, which no log may."""
+    """Whether the message may quote the client's input, which must not be logged."""
     return isinstance(error, UpstreamError | ApiError) and error.status == InvalidRequest.status
 
 
 def code(error: Exception) -> str:
-    """A failure's name in log and metrics; finer than what the API tells."""
+    """A failure's name in logs and metrics; more specific than the API's."""
     match error:
         case UpstreamError() | ApiError():
             return error.code or "upstream_error"
@@ -87,7 +87,7 @@ def code(error: Exception) -> str:
 
 
 def plain(error: ResponseError, cause: Exception | None) -> ApiError:
-    """The HTTP error for a plain request whose response failed for `cause`."""
+    """The HTTP error for a non-streaming request whose response failed because of `cause`."""
     match cause:
         case UpstreamError():
             return to_api(cause)

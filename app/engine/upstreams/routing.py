@@ -1,4 +1,4 @@
-"""Model name to upstream: aliases, weights, retry and failover before the first byte."""
+"""Maps models to upstreams: aliases, weights, and retry and failover before the first byte."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from app.providers.base import ModelCall, Provider, UpstreamError, UpstreamModel
 _log = logging.getLogger(__name__)
 _LONGEST = 300
 _CALLERS = (400, 404)
-"""What an upstream says of a request says nothing of the upstream."""
+"""Statuses that blame the request, so they say nothing about the upstream's health."""
 _BACKOFF = 0.25
 _LONGEST_WAIT = 5.0
 _REST_AFTER_FAILURE = 5.0
 
 
 class Route(msgspec.Struct):
-    """One upstream and what is known of it."""
+    """One upstream and its state."""
 
     provider: Provider
     weight: int = 1
     attempts: int = 3
     models: tuple[UpstreamModel, ...] = ()
-    """What it lists."""
+    """The models it lists."""
     exclusive: bool = False
-    """It serves only what it lists."""
+    """It serves only the models it lists."""
     fixed: bool = False
-    """The settings name its models; its own list does not matter."""
+    """Its models come from the settings; its own list is ignored."""
     resting_until: float = 0.0
-    """Loop time before which others are preferred: it just failed."""
+    """Loop time until which others are preferred, after a failure."""
     failure: str | None = None
-    """The code of its last failure; None: it has answered since."""
+    """The code of its last failure; None: it has answered since, or never failed."""
 
 
 class Target(msgspec.Struct, frozen=True):
-    """Where a request may go, the preferred upstream first."""
+    """The upstreams that may serve a request, the preferred one first."""
 
     model: str
-    """The name the upstream knows."""
+    """The upstream's name for it."""
     routes: tuple[Route, ...]
 
 
 Started = tuple[Route, Sequence[Delta], AsyncGenerator[Sequence[Delta], None]]
-"""The route that accepted, its first batch, and the rest."""
+"""The route that accepted, the first batch, and the rest."""
 
 
 class Router:
@@ -64,7 +64,7 @@ class Router:
         self._index()
 
     def target(self, model: str) -> Target:
-        """The routes for a model, in the order to try them. Raises NotFound when no upstream serves it."""
+        """The routes for a model, in the order in which to try them. Raises NotFound if no upstream serves it."""
         name = self._aliases.get(model, model)
         routes = self._listed.get(name) or self._open_routes
         if not routes:
@@ -74,7 +74,7 @@ class Router:
         return Target(name, tuple(self._order(routes)))
 
     def models(self) -> Sequence[UpstreamModel]:
-        """Everything the upstreams list, and the aliases; each name once."""
+        """All models that upstreams list, and the aliases; each name once."""
         models = {entry.id: entry for route in self._routes for entry in route.models}
         for alias, name in self._aliases.items():
             entry = models.get(name, UpstreamModel(name))
@@ -86,18 +86,18 @@ class Router:
         return model in self._listed
 
     def health(self) -> Sequence[Mapping[str, object]]:
-        """Each upstream: its name, whether it answers, how many models it lists, and how it failed last."""
+        """Each upstream: its name, whether it answers, how many models it lists, and its last error."""
         return [_health(route) for route in self._routes]
 
     async def refresh(self) -> None:
-        """Ask the upstreams for their lists again; what was known stays where one does not answer."""
+        """Fetch the upstreams' lists of models again; an upstream that does not answer keeps its old list."""
         for route in self._routes:
             if not route.fixed:
                 try:
                     route.models = tuple(await route.provider.models())
                     route.failure = None
                 except UpstreamError as error:
-                    if is_own(error):  # a server without a list works all the same
+                    if is_own(error):  # a server without a list works, too
                         self.note_failure(route, error)
         self._index()
 
@@ -110,7 +110,7 @@ class Router:
     async def open(self, target: Target, build: Callable[[Route], Awaitable[ModelCall]]) -> Started:
         """Send the call and wait until an upstream has accepted it. The caller closes the iterator, which closes the request.
 
-        Retries with jitter and goes on to the next upstream, as long as nothing came back. Raises UpstreamError.
+        Retries with jitter, and fails over to the next upstream, as long as nothing has been received. Raises UpstreamError.
         """
         failure: UpstreamError | None = None
         for number, route in enumerate(_tries(target.routes)):
@@ -120,12 +120,12 @@ class Router:
             try:
                 first = await anext(batches)
                 route.failure = None
-                return route, first, batches  # noqa: TRY300 - an `else` would be far from it
+                return route, first, batches  # noqa: TRY300 - an `else` would be far away
             except UpstreamError as error:
                 failure = error
                 self._rest(route, error)
             except StopAsyncIteration:
-                failure = UpstreamError("The upstream answered nothing.", status=502, code="upstream_protocol_error", retryable=True)
+                failure = UpstreamError("The upstream's answer was empty.", status=502, code="upstream_protocol_error", retryable=True)
                 self._rest(route, failure)
             except BaseException:
                 await batches.aclose()
@@ -133,7 +133,7 @@ class Router:
         raise failure or UpstreamError("No upstream is configured.", status=503, code="no_upstream")
 
     def note_failure(self, route: Route, error: UpstreamError) -> None:
-        """The upstream has failed, before its answer or in the middle of it."""
+        """Record a failure of the upstream, before or during its answer."""
         if is_own(error):
             route.failure = error.code or "upstream_error"
             _log.warning("upstream %s failed: %s (%s)", route.provider.name, error.message[:_LONGEST], route.failure)
@@ -149,12 +149,12 @@ class Router:
             return routes
         now = asyncio.get_running_loop().time()
         # Weighted shuffle (Efraimidis-Spirakis): each key is uniform^(1/weight).
-        draws = {id(route): random.random() ** (1 / route.weight) for route in routes}  # noqa: S311 - to balance, not to guard
+        draws = {id(route): random.random() ** (1 / route.weight) for route in routes}  # noqa: S311 - for load balancing, not security
         return sorted(routes, key=lambda route: (route.resting_until > now, -draws[id(route)]))
 
 
 def is_own(error: UpstreamError) -> bool:
-    """Whether the upstream itself has failed, and not the request."""
+    """Whether the upstream itself failed, rather than the request."""
     return error.status not in _CALLERS
 
 
@@ -164,7 +164,7 @@ def _health(route: Route) -> Mapping[str, object]:
 
 
 def _tries(routes: Sequence[Route]) -> Iterator[Route]:
-    """Each route once, round after round, until its attempts are used up."""
+    """Each route once per round, until its attempts are used up."""
     turn = 0
     while left := [route for route in routes if turn < route.attempts]:
         yield from left
@@ -172,7 +172,7 @@ def _tries(routes: Sequence[Route]) -> Iterator[Route]:
 
 
 async def _may_retry(failure: UpstreamError, retry: int) -> bool:
-    """Wait until the next try is due; False when there is to be none. `retry`: its number, negative on the way to a fresh upstream."""
+    """Wait until the next attempt is due; False if there is none. `retry`: its number, negative while there are untried upstreams."""
     if not failure.retryable:
         return False
     if retry < 0:

@@ -1,7 +1,7 @@
-"""The arguments of a call as models really write them, and what is made of them. Pure.
+"""Reads the arguments of calls as models really write them. Pure.
 
-Right arguments are one JSON object. What is meant, though written otherwise, is taken for it: nothing at all, `null`, the object as a
-JSON string, line breaks and tabs inside strings as they are, closing braces too many, and the object once more behind it.
+Correct arguments are one JSON object. Other forms with a clear meaning are accepted: nothing at all, `null`, the object as a
+JSON string, raw line breaks and tabs inside strings, too many closing braces, and the object repeated after itself.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from typing import Any, cast
 import msgspec
 
 MALFORMED = "malformed_arguments"
-"""Under this key a model reads arguments that were no JSON object: upstreams refuse every request whose history has such a call."""
+"""The key under which a model reads arguments that were not a JSON object: upstreams refuse requests with such calls in the history."""
 
 _CONTROL = re.compile(r"[\x00-\x1f]")
 STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 BRACKETS_AND_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"?|[{}\[\]]', re.DOTALL)
-"""Strings, the last of which may be cut, and brackets outside of them."""
+"""Strings, the last of which may be unterminated, and brackets outside of them."""
 CLOSING_BRACKETS = {"{": "}", "[": "]"}
 _MOST_WRAPPED = 3
-"""How often an object may be a string inside a string."""
+"""How many times an object may be nested as a string inside a string."""
 _WRAPPER_BEGUN = re.compile(r'\{\s*(?:"(?:i(?:n(?:p(?:u(?:t(?:"(?:\s*:.*)?)?)?)?)?)?)?)?\Z', re.DOTALL)
 _QUOTED_WRONGLY = re.compile(r'\{\s*"input"\s*:\s*"(.*)"\s*\}', re.DOTALL)
 _ESCAPE = re.compile(r'\\(["\\/bfnrt])')
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 _UNREADABLE = (msgspec.DecodeError, UnicodeEncodeError, RecursionError)
-"""What decoding raises for text that is no JSON, holds half a character, or is nested beyond what can be read."""
+"""What decoding raises for text that is not JSON, contains unpaired surrogates, or is nested too deeply."""
 
 _encode = msgspec.json.encode
 _object_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class InvalidArguments(Exception):
-    """The model ended a call whose arguments mean nothing."""
+    """The model finished a call with invalid arguments."""
 
     def __init__(self, name: str, fault: str = "are not valid JSON") -> None:
         super().__init__(f"The model wrote arguments for '{name}' that {fault}.")
@@ -49,7 +49,7 @@ def is_object(text: str) -> bool:
 
 
 def read_object(text: str) -> str | None:
-    """The JSON object that is meant, as it was written where it is one already; None when there is none."""
+    """The JSON object that is meant, unchanged if the text already is one; None if there is none."""
     for _ in range(_MOST_WRAPPED):
         if is_object(text):
             return text
@@ -64,7 +64,7 @@ def read_object(text: str) -> str | None:
 
 
 def sendable(text: str) -> str:
-    """The arguments as an upstream reads them, always a JSON object: what is none stands under the key `MALFORMED`."""
+    """The arguments in a form that upstreams accept, always a JSON object: anything else goes under the key `MALFORMED`."""
     found = read_object(text)
     return found if found is not None else _encode({MALFORMED: text}).decode()
 
@@ -72,13 +72,13 @@ def sendable(text: str) -> str:
 FREE_TEXT = msgspec.Raw(
     b'{"type":"object","properties":{"input":{"type":"string","description":"The whole input, as free text."}},"required":["input"]}'
 )
-"""The parameters with which a custom tool is offered as a function."""
+"""The parameters of the function that represents a custom tool."""
 
 
 def read_text(text: str) -> str | None:
-    """The free text that a custom tool is called with; None when there is none.
+    """The free-text input of a custom tool call; None if there is none.
 
-    Asked for `{"input": "…"}`, models also write the bare text, a JSON string, or an object with one member of another name.
+    Instead of `{"input": "…"}` models also write the bare text, a JSON string, or an object with one member of another name.
     """
     body = text.strip()
     if body.startswith('"'):
@@ -90,21 +90,21 @@ def read_text(text: str) -> str | None:
 
 
 def escape_controls(text: str) -> str:
-    """JSON text whose strings hold no raw line breaks, tabs and the like any more."""
+    """The JSON text with raw control characters in strings escaped."""
     if _CONTROL.search(text) is None:
         return text
     return STRING.sub(lambda string: _CONTROL.sub(_escaped, string[0]), text)
 
 
 def _is_excess(rest: str, whole: str) -> bool:
-    """Whether what stands behind the object adds nothing to it: white space, closing braces too many, or the same object once more."""
+    """Whether the text after the object adds nothing: white space, surplus closing braces, or the same object again."""
     if not rest.strip("} \t\r\n"):
         return True
     return same_object(rest, whole)
 
 
 def same_object(one: str, other: str) -> bool:
-    """Whether both are JSON and say the same."""
+    """Whether both are JSON and have equal values."""
     try:
         return msgspec.json.decode(one) == msgspec.json.decode(other)
     except _UNREADABLE:
@@ -116,14 +116,14 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def _closed(text: str) -> str | None:
-    """The object with the brackets that it lacks at its end; None when that does not make it one."""
+    """The object with missing closing brackets added; None if that does not make it valid."""
     missing = "".join(reversed(_split(text)[1]))
     whole = text + missing
     return whole if text[-1:] not in CLOSING_BRACKETS and is_object(whole) else None
 
 
 def _read_inexact(body: str) -> str | None:
-    """An object, perhaps with something behind it."""
+    """An object, possibly followed by other text."""
     if is_object(body):
         return body
     end, _ = _split(body)
@@ -132,7 +132,7 @@ def _read_inexact(body: str) -> str | None:
 
 
 def _split(body: str) -> tuple[int, list[str]]:
-    """Where the object ends that the text begins with; with 0, which brackets would end it."""
+    """The end of the object at the beginning of the text; or 0, and the brackets that would close it."""
     open_brackets: list[str] = []
     for mark in BRACKETS_AND_STRINGS.finditer(body):
         if mark[0] in CLOSING_BRACKETS:
@@ -152,7 +152,7 @@ def _read_string(text: str) -> str | None:
 
 
 def _read_wrapped(text: str) -> str | None:
-    """The text in the object; all of it where it is no wrapping, None for a wrapping without a text."""
+    """The text in the object; the whole text if it is not a wrapper, None for a wrapper without a text."""
     body = text.strip()
     found = read_object(body) if body.startswith("{") else None
     if found is None:
@@ -170,39 +170,39 @@ def _read_wrapped(text: str) -> str | None:
 
 
 class ArgumentsReader:
-    """The arguments of a call that is being written: which text can be shown already, and at the end whether they are right.
+    """The arguments of a call in progress: which text can be shown already, and at the end whether they are valid.
 
-    An object is shown as it comes, with what is raw in its strings escaped. Anything else waits for the end, and so does a fragment
-    that may be the object told again from its beginning. What was shown is never taken back.
+    An object is shown as it comes, with raw control characters in its strings escaped. Anything else waits for the end, and so does a
+    fragment that may be the object repeated from its beginning. Shown text is never retracted.
     """
 
     __slots__ = ("_brackets", "_escaped", "_excess", "_held", "_in_string", "_is_object", "_shown", "_size", "_told_again", "whole")
 
     def __init__(self) -> None:
         self.whole = False
-        """The object's last brace has come."""
+        """The object's last brace has been received."""
         self._is_object: bool | None = None
-        """None: nothing but white space so far."""
+        """None: only white space so far."""
         self._shown: list[str] = []
         self._size = 0
         """Characters shown."""
         self._held: list[str] = []
-        """Everything, as long as it is not known to be an object."""
+        """All text, until it is known to be an object."""
         self._told_again = ""
         self._excess: list[str] = []
-        """What came behind the object."""
+        """Text after the object."""
         self._brackets = 0
         self._in_string = False
         self._escaped = False
 
     def feed(self, fragment: str) -> str:
-        """What may be shown now."""
+        """Add a fragment; returns the text that may be shown now."""
         if self.whole:
             self._excess.append(fragment)
             return ""
         if not self._is_object:
             return self._begin(fragment)
-        if self._told_again:  # it was a part of the object after all
+        if self._told_again:  # it was part of the object after all
             fragment, self._told_again = self._told_again + fragment, ""
         elif len(fragment) > self._size and fragment.startswith(self.text()) and read_object(fragment) is not None:
             self._told_again = fragment
@@ -210,7 +210,7 @@ class ArgumentsReader:
         return self._show(self._scan(fragment))
 
     def end(self) -> str | None:
-        """What is still to be shown of right arguments; None when they are wrong."""
+        """The rest of valid arguments, to be shown; None if they are invalid."""
         if not self._is_object:
             found = read_object("".join(self._held))
             return None if found is None else self._show(found)
@@ -224,16 +224,16 @@ class ArgumentsReader:
         return None
 
     def release(self) -> str:
-        """What is still to be shown of arguments that were cut off."""
+        """The rest of arguments that were cut off, to be shown."""
         held, self._held = "".join(self._held), []
         return self._show(held + self._told_again[self._size :])
 
     def text(self) -> str:
-        """What was shown."""
+        """The text shown so far."""
         return "".join(self._shown)
 
     def pieces(self) -> list[str]:
-        """The same, as it was shown."""
+        """The same, in the pieces in which it was shown."""
         return self._shown
 
     def _begin(self, fragment: str) -> str:
@@ -253,7 +253,7 @@ class ArgumentsReader:
         return text
 
     def _scan(self, fragment: str) -> str:
-        """The fragment up to the object's last brace, with escapes for what is raw in strings."""
+        """The fragment up to the object's last brace, with raw control characters in strings escaped."""
         at, end, pieces = 0, len(fragment), list[str]()
         while at < end:
             if self._escaped:
@@ -274,7 +274,7 @@ class ArgumentsReader:
         return "".join(pieces)
 
     def _pass(self, mark: str) -> str:
-        """Take a character that changes where we are; how it is shown."""
+        """Process a character that changes the state; returns how it is shown."""
         match mark:
             case '"':
                 self._in_string = not self._in_string
@@ -291,7 +291,7 @@ class ArgumentsReader:
 
 
 class HeldArguments:
-    """The arguments of a call that shows nothing before they are whole."""
+    """The arguments of a call that shows nothing until they are complete."""
 
     __slots__ = ("_fragments", "_reader")
 
@@ -301,11 +301,11 @@ class HeldArguments:
 
     @property
     def whole(self) -> bool:
-        """Nothing can be added to them any more; of a bare text that is never known."""
+        """Whether nothing more can be added; never known for a bare text."""
         return self._reader.whole
 
     def feed(self, fragment: str) -> None:
-        """Take a fragment."""
+        """Add a fragment."""
         self._fragments.append(fragment)
         self._reader.feed(fragment)
 
@@ -314,7 +314,7 @@ class HeldArguments:
         return "".join(self._fragments)
 
     def is_right(self) -> bool:
-        """Whether what came behind a whole object adds nothing to it."""
+        """Whether the text after a complete object adds nothing to it."""
         return self._reader.end() is not None
 
 

@@ -1,10 +1,10 @@
-"""Recovers function calls that the model wrote into its text or its thinking, where the upstream's parser missed them.
+"""Recovers function calls that the model wrote into its text or thinking and the upstream's parser missed.
 
-The ways of writing are the rows of `call_grammar`. No call is what is quoted in Markdown (a code fence, or inline code), what names an
-unknown function, and, where a format was asked for, an answer that only looks like a call.
+The forms are the rows of `call_grammar`. Not calls: text quoted in Markdown (a code fence, or inline code), calls of unknown functions,
+and, if a format was requested, an answer that only looks like a call.
 
-Sans-io: text in, deltas out, and the same deltas in sum however the text was cut. What turns out to be no call of a known function is
-given back as it was written.
+Sans-io: text in, deltas out, and the same deltas in total however the text is split. Text that turns out not to be a call of a known
+function is returned as it was written.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ from app.protocol.recovery.written_calls import unfenced
 _OPENS = tuple(family.opens for family in FAMILIES)
 _BARE_BEGINS = ("{", "[", "`")
 _MOST_FAILURES = 50
-"""Blocks that turn out to be no calls, after which an answer is text: each may cost a reading of all that follows."""
+"""Blocks that turn out not to be calls, after which an answer is plain text: each may require reading everything after it again."""
 _MOST_INSIDE = 50
-"""Closing marks inside a block that are taken for parts of values."""
+"""Closing marks inside a block that are taken as parts of values."""
 
 _Phase = Literal[
     "start",  # it may still become the bare form
-    "bare",  # the bare form so far; the end will tell
+    "bare",  # the bare form so far; the end decides
     "text",
     "opened",  # at an opening mark, before the first characters of its body
     "block",
-    "called",  # right behind a call; white space and stray closing marks are dropped
+    "called",  # directly after a call; white space and stray closing marks are dropped
     "past",  # nothing more to look for
 ]
 
 
 class CallRecovery:
-    """The recovery for one answer.
+    """Recovers the calls of one answer.
 
-    `functions` are those the model may call; `first_index` is the upstream index of the first call found here. Calls carry an empty
-    call id. `bare`: an answer that is nothing but the JSON of a call is a call.
-    `formatted`: JSON was asked for, and an answer that begins as an object is text to its end, whatever its strings hold.
+    `functions` are those the model may call; `first_index` is the index of the first call found here. Calls have an empty call id.
+    `bare`: an answer that consists only of the JSON of a call is a call.
+    `formatted`: JSON was requested, so an answer that begins as an object is text to its end, whatever its strings contain.
     """
 
     __slots__ = (
@@ -92,29 +92,29 @@ class CallRecovery:
         self._held = ""
         """The undecided end of the text."""
         self._parts: list[str] = []
-        """What a block, or the bare form, has gathered."""
+        """Text of the block, or the bare form, so far."""
         self._family = FAMILIES[0]
-        """That of the block."""
+        """The block's family."""
         self._ends = ENDS[self._family.opens]
-        """How the block may end."""
+        """The marks that may end the block."""
         self._began = 0
-        """How long the white space before the block is."""
+        """Length of the white space before the block."""
         self._inside: list[int] = []
-        """Where closing marks end that were taken for parts of values in the block."""
+        """End positions of closing marks in the block that were taken as parts of values."""
         self._failures = 0
         self._said = False
-        """Text has been given."""
+        """Text has been emitted."""
         self._quotes = MarkdownQuotes()
         self._open = self._fenced = False
 
     def passes(self, text: str) -> bool:
-        """Whether `text` is certain to be text as it is, and changes nothing; so it is for nearly every token."""
+        """Whether `text` is certainly plain text and changes no state, as with nearly every token."""
         if self._open:
             return "<" not in text and "`" not in text and "\n" not in text
         return self._phase == "past" or (self._fenced and "`" not in text and "\n" not in text)
 
     def feed(self, text: str) -> Sequence[Delta]:
-        """Take the next piece of the answer; the deltas that are certain now."""
+        """Add the next piece of the answer; returns the deltas that are certain now."""
         if self.passes(text):
             return (Text(text),) if text else ()
         out: list[Delta] = []
@@ -126,10 +126,10 @@ class CallRecovery:
         return out
 
     def flush(self, *, cut: bool = False, called: bool = False) -> Sequence[Delta]:
-        """The answer is over: what was held back, as calls where it is complete, else as text.
+        """End the answer; returns what was held, as calls if complete, otherwise as text.
 
-        `cut`: the model was stopped, so that a call without its end is none. `called`: a call of the upstream's own follows; marks of
-        calls that are left over before and behind it vanish.
+        `cut`: the model was cut off, so that an incomplete call is not a call. `called`: a structured call from the upstream follows;
+        leftover marks before and after it are dropped.
         """
         out: list[Delta] = []
         while self._phase in ("bare", "block"):
@@ -159,7 +159,7 @@ class CallRecovery:
         return "".join(delta.text for delta in deltas if isinstance(delta, Text)).rstrip(), calls
 
     def _anew(self) -> CallRecovery:
-        """For another text of the same answer."""
+        """A new recovery for another text of the same answer."""
         formatted = self._formatted
         return CallRecovery(self._functions, bare=not formatted, formatted=formatted, first_index=self._index)
 
@@ -169,7 +169,7 @@ class CallRecovery:
             rest = self._step(rest, out)
 
     def _step(self, text: str, out: list[Delta]) -> str:
-        """Take as much of `text` as the phase can; what is returned is for the phase that follows."""
+        """Consume as much of `text` as the phase can; the returned rest is for the next phase."""
         match self._phase:
             case "text" | "past":
                 return self._text(text, out)
@@ -228,7 +228,7 @@ class CallRecovery:
         return text[mark.start() :]
 
     def _leads(self, text: str) -> bool:
-        """White space at the beginning of the answer, which goes where the call goes that may follow."""
+        """Whether it is white space at the beginning of the answer, which is dropped together with a call that follows."""
         return not self._said and len(text) < MOST_LOOKED_AT and text.isspace()
 
     def _opened(self, text: str, out: list[Delta]) -> str:
@@ -243,7 +243,7 @@ class CallRecovery:
             self._ends = ENDS_OF_JSON if is_json(text[mark:]) and not self._family.keeps_marks else ENDS[self._family.opens]
             self._parts.append(text[:mark])
             return text[mark:]
-        # The mark is only mentioned; a real one may follow, even at once.
+        # The mark is only mentioned; a real one may follow, even directly.
         self._phase = "text"
         self._say(text[:mark], out)
         return text[mark:]
@@ -264,7 +264,7 @@ class CallRecovery:
             return self._close(gathered, mark[0], text[mark.end() :], out)
         gathered += mark[0]
         if mark[0] in BY_MARK:
-            self._ends = ENDS[self._family.opens]  # a value that speaks of calls: from here on only a closing mark counts
+            self._ends = ENDS[self._family.opens]  # a value that mentions calls: from here on only a closing mark counts
         else:
             self._inside.append(len(gathered))
         if len(self._inside) > _MOST_INSIDE:
@@ -273,7 +273,7 @@ class CallRecovery:
         return text[mark.end() :]
 
     def _close(self, gathered: str, mark: str, rest: str, out: list[Delta]) -> str:
-        """The block has ended with its closing mark."""
+        """End the block at its closing mark."""
         self._inside.clear()
         body = self._body(gathered) + (mark if self._family.keeps_marks and mark == "</function>" else "")
         if self._call(body, out, whole=True):
@@ -285,7 +285,7 @@ class CallRecovery:
         return rest
 
     def _cut_block(self, text: str, out: list[Delta]) -> str:
-        """The block has ended at the first closing mark in it, though a value was open."""
+        """End the block at the first closing mark in it, although a value was open."""
         end = self._inside[0]
         self._inside.clear()
         gathered = text[:end]
@@ -293,7 +293,7 @@ class CallRecovery:
         return self._close(gathered[: -len(mark)], mark, text[end:], out)
 
     def _end_block(self, gathered: str, out: list[Delta], *, cut: bool) -> None:
-        """The answer has ended inside a block, before a closing mark or with part of one."""
+        """End a block in which the answer ended, before a closing mark or within one."""
         rest, self._held = self._held, ""
         if self._inside:
             rest = self._cut_block(gathered + rest, out)
@@ -312,7 +312,7 @@ class CallRecovery:
             self._take(gathered, out)
 
     def _end_marked(self, body: str, out: list[Delta], *, cut: bool) -> None:
-        """The same for calls between marks, if it is nothing else."""
+        """The same for calls between marks, if there is nothing else."""
         self._phase = "text"
         if not body.startswith(_OPENS):
             return
@@ -332,7 +332,7 @@ class CallRecovery:
         return body
 
     def _reject(self, text: str, out: list[Delta]) -> str:
-        """The block at the beginning of `text` is none; what follows its opening mark is read again."""
+        """Treat the block at the beginning of `text` as text; what follows its opening mark is read again."""
         self._fail()
         end = self._began + len(self._family.opens)
         self._say(text[:end], out)
@@ -346,7 +346,7 @@ class CallRecovery:
         return gathered[self._began + (0 if self._family.keeps_marks else len(self._family.opens)) :]
 
     def _call(self, body: str, out: list[Delta], *, whole: bool) -> bool:
-        """Give the calls of a body; False when any of it is not a call of a known function."""
+        """Emit the calls of a body; False if any part of it is not a call of a known function."""
         calls = self._functions.calls(body, whole=whole)
         for name, arguments in calls:
             out += (CallOpened(self._index, "", name), CallArguments(self._index, arguments))
@@ -354,7 +354,7 @@ class CallRecovery:
         if not calls:
             return False
         self._phase = "called"
-        self._quotes.advance("\n")  # the text goes on behind the call as on a line of its own
+        self._quotes.advance("\n")  # the text after the call continues as on a new line
         return True
 
     def _say(self, text: str, out: list[Delta]) -> None:
@@ -367,7 +367,7 @@ class CallRecovery:
             out.append(Text(text))
 
     def _settle(self) -> None:
-        """Whether the next tokens may pass, and which."""
+        """Determine which of the next tokens may pass."""
         settled = self._phase == "text" and not self._held and self._quotes.settled
         quoted = settled and self._quotes.quoted
         self._open = settled and not quoted
@@ -375,16 +375,16 @@ class CallRecovery:
 
 
 def _with_opening_mark(body: str) -> str:
-    """With the mark that was forgotten where the first one to come is a closing one."""
+    """With the missing opening mark added if the first mark is a closing one."""
     mark = ENDS_OF_JSON.pattern.search(body)
     return body if mark is None or mark[0] in BY_MARK else f"{_OPENS[0]}{body}"
 
 
 def _may_be_left_over(text: str) -> bool:
-    """Whether the text is such a mark, or the beginning of one."""
+    """Whether the text is a leftover mark or the beginning of one."""
     return any(mark.startswith(text.rstrip()) for mark in LEFT_OVER)
 
 
 def _reopens(text: str, at: int) -> bool:
-    """Another call begins right there."""
+    """Whether another call begins at that position."""
     return text[at : at + 100].lstrip().startswith(_OPENS)

@@ -1,4 +1,4 @@
-"""What models write as the arguments of a shell and of a patch, and what they mean by it. Pure."""
+"""Interprets what models write as the arguments of shell and patch tools. Pure."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _HUNK = re.compile(r"^@@ -\d+(?:,\d+)? \+\d+(?:,\d+)? @@[ \t]*", re.MULTILINE)
 
 
 def read_program(members: Members) -> LocalShellAction | None:
-    """A program with its arguments; a line of text is one for a shell."""
+    """A program with its arguments; a line of text becomes a shell with that command."""
     members = _inner(members, "action")
     key, value = _commands(members)
     listed = _texts(value, empty=True)
@@ -53,7 +53,7 @@ def read_program(members: Members) -> LocalShellAction | None:
 
 
 def read_commands(members: Members) -> ShellAction | None:
-    """Commands as they would be typed; a program with its arguments becomes one."""
+    """Commands as typed in a shell; a program with its arguments becomes one command."""
     members = _inner(members, "action")
     key, value = _commands(members)
     commands = _texts([_command(one) for one in cast("list[Any]", value)] if isinstance(value, list) else value)
@@ -65,13 +65,13 @@ def read_commands(members: Members) -> ShellAction | None:
 
 
 def read_operation(members: Members) -> PatchOperation | None:
-    """What to do with a file, told field by field or as a whole patch of one file (`*** Begin Patch`)."""
+    """An operation on a file, given as separate fields or as a whole patch of one file (`*** Begin Patch`)."""
     members = _inner(members, "operation", "operations", "action")
     _, told = _first(members, _DIFFS)
     diff = told if isinstance(told, str) else "\n".join(_texts(told, empty=True))
     headers = list(_HEADERS.finditer(diff))
     if headers:
-        one = headers[0] if len(headers) == 1 and not _MOVE.search(diff) else None  # a call is one file, and files are not renamed
+        one = headers[0] if len(headers) == 1 and not _MOVE.search(diff) else None  # one file per call, and no renames
         return _operation(_TYPES[one[1].lower()], one[2].strip(), _FRAME.sub("", diff[one.end() :]).strip("\n")) if one else None
     named = _FILE_NAMES.search(diff)
     path = _word(members, "path", "file_path", "filename", "file") or (_path_in(named) if named else None)
@@ -101,7 +101,7 @@ def _operation(kind: PatchKind, path: str, diff: str) -> PatchOperation | None:
 
 
 def _added(text: str) -> str:
-    """The lines of a new file, each as an added one; a file's mere content has none that is."""
+    """The lines of a new file, each marked as added; plain file content has no such marks."""
     lines = text.removesuffix("\n").split("\n") if text else []
     told = [line for line in lines if line and not line.startswith("@@")]
     if told and all(line.startswith("+") for line in told):
@@ -111,7 +111,7 @@ def _added(text: str) -> str:
 
 
 def _inner(members: Members, *names: str) -> Members:
-    """The members one level down, where models put them there."""
+    """The members one level down, if the model nested them."""
     for name in names:
         inner = members.get(name)
         if isinstance(inner, str) and inner.lstrip()[:1] in ("{", "["):
@@ -128,7 +128,7 @@ def _first(members: Members, names: Sequence[str]) -> tuple[str, Any]:
 
 
 def _commands(members: Members) -> tuple[str, Any]:
-    """What is to be run, and under which name it stands; a list that was written as a string is a list."""
+    """The name of the member that holds what to run, and its value; a list written as a string is parsed."""
     name, value = _first(members, _COMMANDS)
     if isinstance(value, str) and value.lstrip().startswith("["):
         listed: Any = _decoded(value)
@@ -144,14 +144,14 @@ def _decoded(text: str) -> Any:
 
 
 def _texts(value: Any, *, empty: bool = False) -> list[str]:
-    """The strings in it, `empty` ones too; none when there is anything else."""
+    """The strings in it, including empty ones if `empty`; none if it contains anything else."""
     listed = cast("list[Any]", value if isinstance(value, list) else [value])
     found = [one for one in listed if isinstance(one, str) and (empty or one.strip())]
     return found if all(one is None or isinstance(one, str) for one in listed) else []
 
 
 def _command(one: Any) -> Any:
-    """A command of a list that is no string, but a program with its arguments or an object around one."""
+    """A command in a list that is not a string but a program with its arguments, or an object around one."""
     if isinstance(one, dict):
         one = _commands(cast("Members", one))[1]
     words = _texts(cast("list[Any]", one)) if isinstance(one, list) else []
@@ -159,14 +159,14 @@ def _command(one: Any) -> Any:
 
 
 def _is_program(key: str, words: Sequence[str]) -> bool:
-    """Whether a list is one program with its arguments, not some commands."""
+    """Whether a list is one program with its arguments rather than several commands."""
     if key in ("commands", "cmds"):
         return _is_shell(words)
     return " " not in words[0]
 
 
 def _is_shell(words: Sequence[str]) -> bool:
-    """A shell that is handed what it shall do."""
+    """Whether it is a shell with its command as an argument."""
     return len(words) == 3 and words[0] in _SHELLS and words[1] in _RUN  # noqa: PLR2004 - shell, option, text
 
 
@@ -177,21 +177,21 @@ def _typed(words: Sequence[str]) -> str:
 
 
 def _for_a_shell(value: Any, lines: list[str]) -> list[str]:
-    """A program that runs the lines; a list that is a program already stays one."""
+    """A program that runs the lines; a list that is already a program stays unchanged."""
     if isinstance(value, list) and lines[0] in _SHELLS:
         return lines
     return ["bash", "-lc", "\n".join(lines)]
 
 
 def _variables(value: Any) -> dict[str, str]:
-    """Environment variables: values that are no text as JSON writes them, without those that are null."""
+    """Environment variables; values that are not strings are written as JSON, null ones are left out."""
     named: Members = cast("Members", value) if isinstance(value, dict) else {}
     encode = msgspec.json.encode
     return {name: one if isinstance(one, str) else encode(one).decode() for name, one in named.items() if one is not None}
 
 
 def _number(members: Members, name: str) -> float | None:
-    """A positive number, also one that is written as text."""
+    """A positive number, possibly written as a string."""
     value = members.get(name)
     if isinstance(value, str) and _DIGITS.fullmatch(value):
         value = float(value)
@@ -205,7 +205,7 @@ def _whole(members: Members, name: str) -> int | None:
 
 
 def _milliseconds(members: Members) -> int | None:
-    """`timeout` has no unit: below 1000 it is taken for seconds."""
+    """`timeout` has no unit: values below 1000 are taken as seconds."""
     told = _number(members, "timeout")
     if told is not None and told < _SECOND:
         told *= _SECOND

@@ -1,7 +1,7 @@
-"""Tools that the client runs and the API has types of their own for: a row a kind.
+"""Tools that the client runs and for which the API has separate types: one row per kind.
 
-The model is offered each as a function, so its arguments have to become the item's own field, and the item arguments again.
-They are read leniently: what models write otherwise (`cmd`, a string for a list, a whole patch) is taken for what is meant.
+Each is offered to the model as a function, so its arguments are converted to the item's own field, and back.
+They are read leniently: models' variants (`cmd`, a string for a list, a whole patch) are accepted.
 """
 
 from __future__ import annotations
@@ -30,46 +30,46 @@ class ClientTool(msgspec.Struct, frozen=True):
     """One kind of tool."""
 
     type: str
-    """Also the name of the function that the model is offered."""
+    """Also the name of the function offered to the model."""
     item: Callable[..., ClientItem]
-    """Its calls; (id, status, call id)."""
+    """Creates the item of a call: (id, status, call id)."""
     field: str
-    """The item's field that is made of the arguments."""
+    """The item's field that is derived from the arguments."""
     output: str
-    """The type of its results."""
+    """The item type of its results."""
     description: str
     parameters: msgspec.Raw
     read: Callable[[Members], Payload | None]
-    """The arguments as the field; None where they mean nothing."""
+    """Converts the arguments to the field; None if they are invalid."""
     nothing: Payload
-    """The field of a call that was cut before its arguments were whole."""
+    """The field of a call that was cut off before its arguments were complete."""
     begun: Callable[[Payload], Payload]
-    """The field as it is shown before its parts are."""
+    """The field as shown before its parts are streamed."""
     short_form: str = ""
-    """Which argument a list or a text is that stands for all; empty: none."""
+    """The argument that a bare list or text is taken as; empty: none."""
     bare: str = ""
-    """What a text begins with that is taken for the input though it is no JSON; empty: none is."""
+    """The beginning of a text that is accepted as the input although it is not JSON; empty: none."""
     cut: str = "incomplete"
-    """The status of a call that was cut."""
+    """The status of a call that was cut off."""
 
     @property
     def item_type(self) -> str:
-        """The type of its calls."""
+        """The item type of its calls."""
         return f"{self.type}_call"
 
 
 class CallTarget(msgspec.Struct, frozen=True):
-    """The client's tool behind the name the model used."""
+    """The client's tool for the name that the model used."""
 
     name: str
     namespace: str | None = None
     custom: bool = False
     tool: ClientTool | None = None
-    """Whose calls are items of their own."""
+    """Set if its calls have their own item type."""
 
     @property
     def item_type(self) -> str:
-        """Of the item that shows a call."""
+        """The type of the item that shows a call."""
         if self.tool is not None:
             return self.tool.item_type
         return "custom_tool_call" if self.custom else "function_call"
@@ -184,22 +184,22 @@ _ROWS = (
 
 CLIENT_TOOLS = {row.type: row for row in _ROWS}
 CALLS = {row.item_type: row for row in _ROWS}
-"""By the type of the call's item."""
+"""The tools by the type of their calls' items."""
 
 
 def tool_of(item: ClientItem) -> ClientTool:
-    """The tool that is called."""
+    """The called tool."""
     return CALLS[str(item.__struct_config__.tag)]
 
 
 def payload_of(item: ClientItem) -> Payload:
-    """What the call's arguments were made into."""
+    """The field derived from the call's arguments."""
     payload: Payload = getattr(item, tool_of(item).field)
     return payload
 
 
 def arguments_of(payload: Payload) -> str:
-    """The arguments, as the model is to see that it wrote them."""
+    """The arguments as the model sees them in its history."""
     if isinstance(payload, LocalShellAction | ShellAction):
         members: dict[str, Any] = msgspec.to_builtins(payload)
         members.pop("type", None)

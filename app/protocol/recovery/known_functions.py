@@ -1,4 +1,4 @@
-"""The functions that an answer may call, as a reader of written calls asks for them. Pure."""
+"""The functions that an answer may call, for the readers of written calls. Pure."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from app.protocol.recovery.schema_values import Properties
 from app.protocol.recovery.written_calls import read_calls
 
 Resolve = Callable[[str], str | None]
-"""Which function is meant by a name that is none's own; None: no single one."""
+"""The function meant by an unknown name; None: unclear or none."""
 
 
 class KnownFunctions:
-    """Names and JSON schemas of the functions; each is looked up, and its schema read, once."""
+    """Names and JSON schemas of the functions; each name is resolved, and each schema read, once."""
 
     def __init__(self, schemas: Mapping[str, msgspec.Raw], resolve: Resolve | None) -> None:
         self._schemas = schemas
         self._resolver = resolve
         self._resolved: dict[str, str | None] = {}
-        """Names that are none's own, and what they mean."""
+        """Unknown names and the functions they mean."""
         self._properties: dict[str, Properties] = {}
         """Of the schemas that were needed."""
 
     @cached_property
     def beginnings(self) -> Beginnings:
-        """How calls of these begin. Most answers hold nothing like one, and never ask."""
+        """How calls of these functions begin. Created on demand, since most answers contain nothing like a call."""
         return Beginnings(lambda name: self._resolve(name) is not None, lambda begun: may_become(begun, self._schemas))
 
     def calls(self, body: str, *, whole: bool) -> list[tuple[str, str]]:
-        """Name and arguments of each call in the text; none when any of it is not a call of a known function.
+        """Name and arguments of each call in the text; none if any part of it is not a call of a known function.
 
-        `whole`: the text is all that was to come.
+        `whole`: the text is complete.
         """
         try:
             written = read_calls(body, self._properties_of, whole=whole)
-        except (ValueError, RecursionError):  # no call, or nested beyond what can be read
+        except (ValueError, RecursionError):  # not a call, or nested too deeply
             return []
         named = [(self._resolve(call.name), call.arguments) for call in written]
         found = [(name, arguments) for name, arguments in named if name is not None]

@@ -1,7 +1,7 @@
-"""Whether a place in Markdown text is quoted: inside a code fence, or in inline code on its line.
+"""Tells whether a place in Markdown text is quoted: inside a code fence, or in inline code on its line.
 
-Sans-io: the text comes in pieces, cut anywhere. By CommonMark 0.31, 4.5 and 6.1, but that inline code ends with its line, so that one
-stray backtick cannot hide the rest of an answer.
+Sans-io: the text comes in pieces, split anywhere. Follows CommonMark 0.31, 4.5 and 6.1, except that inline code ends with its line, so
+that one stray backtick cannot hide the rest of an answer.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import re
 _PIECES = re.compile(r"`+|~+|\n|[^`~\n]+")
 _FENCE = 3
 _LEADS = " \t\r>"
-"""What may stand before the end of a fence."""
+"""Characters allowed before a closing fence."""
 _MARKERS = r"[ \t\r>]*(?:(?:[-*+]|\d{1,9}[.)])[ \t\r>]+)*"
 _LEAD = re.compile(_MARKERS)
-"""What may stand before its beginning: list items and block quotes may hold fences."""
+"""Text allowed before an opening fence: list items and block quotes may contain fences."""
 _PART_OF_LEAD = re.compile(rf"{_MARKERS}(?:[-*+]|\d{{1,9}}[.)]?)?")
 _LONGEST_LEAD = 200
 
 
 class MarkdownQuotes:
-    """The reading of one text."""
+    """The state of reading one text."""
 
     __slots__ = (
         "_blank",
@@ -38,27 +38,27 @@ class MarkdownQuotes:
 
     def __init__(self) -> None:
         self._blank = True
-        """Nothing has been written on this line but what may lead a fence."""
+        """So far this line contains only what may precede a fence."""
         self._lead = ""
         """That."""
         self._run = 0
-        """The backticks or tildes just read, as long as more may follow."""
+        """Number of backticks or tildes just read, while more may follow."""
         self._mark = ""
-        """Which of the two they are."""
+        """The character they consist of."""
         self._run_leads = False
-        """They may begin a fence by what is before them on their line."""
+        """They may open a fence, judging by the text before them on the line."""
         self._run_ends = False
-        """They may end one."""
+        """They may close one."""
         self._fence = 0
-        """The marks that opened the fence, 0 outside of one."""
+        """Number of characters that opened the fence; 0 outside of one."""
         self._opened_by = ""
-        """Which they are."""
+        """The character they consist of."""
         self._first_line = False
-        """On the line that opened the fence."""
+        """Still on the line that opened the fence."""
         self._closing = False
-        """This line ends the fence, if nothing more comes on it."""
+        """This line closes the fence, unless more text follows on it."""
         self._inline = 0
-        """The backticks that opened inline code, 0 outside of it."""
+        """Number of backticks that opened inline code; 0 outside of it."""
 
     def advance(self, text: str) -> None:
         """Read the next piece."""
@@ -75,13 +75,13 @@ class MarkdownQuotes:
 
     @property
     def quoted(self) -> bool:
-        """What comes next is quoted, if it is no backtick."""
+        """Whether the next character is quoted, unless it is a backtick."""
         self._end_run()
         return bool(self._fence or self._inline)
 
     @property
     def settled(self) -> bool:
-        """Only a line break or a backtick can change anything."""
+        """Whether only a line break or a backtick can change the state."""
         return not (self._blank or self._run or self._closing)
 
     def _mark_read(self, marks: str) -> None:

@@ -1,8 +1,8 @@
-"""The function that a model means when it does not write the name as it was offered. Pure.
+"""Resolves function names that a model did not write as they were offered. Pure.
 
-Functions of a namespace are offered as `namespace__name`, those of an MCP server as `mcp__label__tool`, and a reserved name with a prefix.
-Models shorten and respell that: `name`, `namespace.name`, `label:tool`, `functions.name`, other case, `-` for `_`, the name twice. Such a
-name is taken for a function when it can be no other; else it is unknown.
+Functions of a namespace are offered as `namespace__name`, those of an MCP server as `mcp__label__tool`, reserved names with a prefix.
+Models shorten and respell them: `name`, `namespace.name`, `label:tool`, `functions.name`, other case, `-` for `_`, the name twice. Such
+a name is resolved if it can mean only one function; otherwise it is unknown.
 """
 
 from __future__ import annotations
@@ -16,38 +16,38 @@ from app.protocol.recovery.client_tools import CallTarget
 
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
 _WRAPPERS = ("function", "functions", "tool", "tools", "default_api", "multi_tool_use", "namespace")
-"""What models put before a name although nobody has called the functions so."""
+"""Prefixes that models invent."""
 _JOINT = re.compile(r"[.:/]|__")
 _WRAPPED = re.compile(rf"(?:{'|'.join(_WRAPPERS)})(?:{_JOINT.pattern})(?P<name>.+)", re.IGNORECASE | re.DOTALL)
 _NUMBERED = re.compile(r"(?P<name>.+):\d+", re.DOTALL)
-"""The number of the call behind the name."""
+"""A name followed by the number of the call."""
 _TWICE = re.compile(r"(?P<name>.+?)[._:/]{0,2}(?P=name)", re.DOTALL)
 _UNSENDABLE = re.compile(r"[^A-Za-z0-9_-]")
 _MCP = "mcp__"
 _MOST_READINGS = 16
 _LONGEST = 128
-"""No name is longer."""
+"""Maximum length of a name."""
 _SENDABLE_LENGTH = 64
 
 
 class _Function(msgspec.Struct, frozen=True):
-    """A function on offer, in the spellings that are compared."""
+    """An offered function, in the spellings that are compared."""
 
     upstream: str
     name: str
-    """The name that the client or the tool uses."""
+    """The client's or the tool's name for it."""
     namespace: str
-    """Without separators that differ; "" for none."""
+    """The normalised namespace; "" for none."""
     own: str
-    """The name, likewise."""
+    """The normalised name."""
     whole: str
-    """Both, likewise."""
+    """Both, normalised."""
     offered: str
-    """The name that the upstream is told, likewise."""
+    """The upstream's name, normalised."""
 
 
 def resolve(written: str, offered: Collection[str], targets: Mapping[str, CallTarget]) -> str | None:
-    """Which of the offered functions is meant; None: no single one. `targets` are the client's own names by those."""
+    """The offered function that is meant; None: unclear or none. `targets` maps offered names to the client's tools."""
     if written in offered:
         return written
     if len(written) > _LONGEST:
@@ -63,7 +63,7 @@ def resolve(written: str, offered: Collection[str], targets: Mapping[str, CallTa
 
 
 def may_become(begun: str, offered: Collection[str]) -> bool:
-    """Whether a name that begins so may be one that `resolve` finds. It is quick, and sees a chance where there may be none."""
+    """Whether a name with this beginning may be one that `resolve` finds. Fast; false positives are possible."""
     if not offered or len(begun) > _LONGEST:
         return False
     last = _squeezed(_JOINT.split(begun)[-1])
@@ -71,7 +71,7 @@ def may_become(begun: str, offered: Collection[str]) -> bool:
 
 
 def sendable_name(written: str) -> str:
-    """The name as any upstream takes it in a history: those of unknown functions may be anything."""
+    """The name in a form that every upstream accepts in a history: unknown functions may have any name."""
     return _UNSENDABLE.sub("_", written)[:_SENDABLE_LENGTH] or "_"
 
 
@@ -84,9 +84,9 @@ def _read(upstream: str, target: CallTarget | None) -> _Function:
 
 
 def _readings(written: str) -> Sequence[str]:
-    """The name, and what is left of it without what models add; the most literal first."""
+    """The name, and the name without what models add; the most literal first."""
     readings = [written]
-    for reading in readings:  # which grows meanwhile
+    for reading in readings:  # the list grows meanwhile
         for addition in (_NUMBERED, _WRAPPED, _TWICE):
             match = addition.fullmatch(reading)
             if match and match["name"] not in readings and len(readings) < _MOST_READINGS:
@@ -104,7 +104,7 @@ def _squeezed(name: str) -> str:
 
 
 def _shortens_namespace(folded: str, function: _Function) -> bool:
-    """The namespace is written in part: `agent.wait` for `multi_agent_v1__wait`, `label.tool` for `mcp__label__tool`."""
+    """Whether only part of the namespace is written: `agent.wait` for `multi_agent_v1__wait`, `label.tool` for `mcp__label__tool`."""
     head = folded.removesuffix(f"_{function.own}")
     if not function.namespace or head == folded:
         return False
@@ -119,5 +119,5 @@ _RULES: tuple[Callable[[str, str, _Function], bool], ...] = (
     lambda _, folded, function: folded == function.own != "",
     lambda _, folded, function: _shortens_namespace(folded, function),
 )
-"""For the name as it was written and without separators that differ: from the closest likeness to the loosest. The first that fits any
-function decides."""
+"""For the name as written and normalised, from the closest match to the loosest. The first rule that matches any function
+decides."""

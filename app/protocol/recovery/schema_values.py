@@ -1,7 +1,7 @@
-"""Values that a model wrote without quotes, as the JSON that the function's schema asks for. Pure.
+"""Converts values that a model wrote without quotes to JSON of the types in the function's schema. Pure.
 
-Tags (`<parameter=zip>94103</parameter>`) and Python text carry no types. Where a schema allows several types, the narrower one that
-fits wins and `string` comes last, as in vLLM's and SGLang's parsers; where it allows only `string`, the text stays as it is.
+Tags (`<parameter=zip>94103</parameter>`) and Python text have no JSON types. If a schema allows several types, the narrowest one that
+fits wins and `string` comes last, as in vLLM's and SGLang's parsers; if it allows only `string`, the text stays as it is.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from app.protocol.recovery.arguments import FREE_TEXT, escape_controls
 Schema = dict[str, Any]
 
 _KINDS = ("null", "boolean", "integer", "number", "object", "array", "string")
-"""Types of JSON, in the order in which they are tried."""
+"""JSON types, in the order in which they are tried."""
 _MOST_STEPS = 16
-"""How deep references and alternatives are followed; schemas may refer to themselves."""
+"""Maximum depth to which references and alternatives are followed; schemas may be recursive."""
 _LONGEST_LITERAL = 65_536
-"""Characters; Python's parser takes time and memory, and longer values are JSON."""
+"""Maximum characters, since Python's parser takes time and memory; longer values are parsed as JSON only."""
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 _INTEGER = re.compile(r"[+-]?\d{1,400}")
 
@@ -32,7 +32,7 @@ _encode = msgspec.json.encode
 
 
 class Properties:
-    """The parameters of one function, by its JSON schema. One that cannot be read says nothing about any parameter."""
+    """The parameters of one function, from its JSON schema. An unreadable schema defines no parameters."""
 
     def __init__(self, parameters: bytes) -> None:
         try:
@@ -47,10 +47,10 @@ class Properties:
         self.names = list(self._properties)
         """In the schema's order."""
         self.takes_text = parameters == bytes(FREE_TEXT)
-        """It is a custom tool, whose input is free text."""
+        """Whether it is a custom tool, whose input is free text."""
 
     def typed(self, name: str, text: str) -> msgspec.Raw:
-        """The JSON of what was written for the parameter."""
+        """The parameter's value as JSON."""
         schema: object = self._properties.get(name, self._others)
         if not isinstance(schema, dict):
             return _untyped(text)
@@ -68,7 +68,7 @@ class Properties:
 
 
 def python_literal(text: str) -> object:
-    """The value of a Python literal. Raises ValueError, also for what JSON has no value for."""
+    """The value of a Python literal. Raises ValueError, also for values that JSON does not have."""
     if len(text) > _LONGEST_LITERAL:
         raise ValueError("too long for a literal")
     (node,) = parse_python(text.strip())
@@ -76,14 +76,14 @@ def python_literal(text: str) -> object:
 
 
 def parse_python(text: str) -> list[ast.expr]:
-    """Python expressions, a line each; nothing is run. Raises ValueError."""
+    """Python expressions, one per line; nothing is run. Raises ValueError."""
     if len(text) > _LONGEST_LITERAL:
         raise ValueError("too long for Python")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about escapes in a model's strings
             statements = ast.parse(text).body
-    except (SyntaxError, MemoryError, RecursionError) as error:  # the parser's own limits end in the latter two
+    except (SyntaxError, MemoryError, RecursionError) as error:  # the latter two: the parser's own limits
         raise ValueError("no Python") from error
     expressions = [statement.value for statement in statements if isinstance(statement, ast.Expr)]
     if not expressions or len(expressions) < len(statements):
@@ -95,7 +95,7 @@ _NAMED = {"true": True, "false": False, "null": None}
 
 
 def json_like(node: ast.expr) -> object:
-    """The value of a literal, with JSON's own words in it. Raises ValueError."""
+    """The value of a literal, which may contain JSON's `true`, `false` and `null`. Raises ValueError."""
     try:
         return _value(node)
     except RecursionError as error:
@@ -127,12 +127,12 @@ def _key(node: ast.expr | None) -> str:
 
 
 def dump(value: object) -> str:
-    """The value as JSON text. Raises ValueError for what JSON cannot say."""
+    """The value as JSON text. Raises ValueError for values that JSON cannot express."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _untyped(text: str) -> msgspec.Raw:
-    """The value itself where it is JSON, else the JSON string of it."""
+    """The text itself if it is JSON, otherwise as a JSON string."""
     found = _json(text)
     return msgspec.Raw((_json_text(text) if found is None else found).encode())
 
@@ -142,7 +142,7 @@ def _json_text(value: object) -> str:
 
 
 def _json(text: str) -> str | None:
-    """The text, without white space around it, when it is JSON."""
+    """The text without surrounding white space, if it is JSON."""
     body = text.strip()
     try:
         msgspec.json.decode(body, type=msgspec.Raw)
@@ -175,7 +175,7 @@ def _number(text: str) -> str | None:
         return body
     try:
         return dump(float(body))
-    except ValueError:  # no number, or one that JSON cannot say
+    except ValueError:  # not a number, or one that JSON cannot express
         return None
 
 
@@ -213,7 +213,7 @@ _READERS: dict[str, Callable[[str], str | None]] = {
 
 
 def _alternatives(schema: object, root: Schema, steps: int = _MOST_STEPS) -> Iterator[Schema]:
-    """The schema without references, and what its `anyOf`, `oneOf` and `allOf` allow."""
+    """The schema with references resolved, and the alternatives of its `anyOf`, `oneOf` and `allOf`."""
     if not isinstance(schema, dict) or not steps:
         return
     found = _followed(cast("Schema", schema), root)
@@ -224,7 +224,7 @@ def _alternatives(schema: object, root: Schema, steps: int = _MOST_STEPS) -> Ite
 
 
 def _followed(schema: Schema, root: Schema) -> Schema:
-    """What the schema's `$ref` points to inside its root, or the schema itself."""
+    """The target of the schema's `$ref` inside its root, or the schema itself."""
     for _ in range(_MOST_STEPS):
         reference = schema.get("$ref")
         if not isinstance(reference, str) or not reference.startswith("#"):

@@ -1,8 +1,8 @@
-"""Splits `<think>…</think>` from the answer, for upstreams that leave the model's thinking in its text.
+"""Separates `<think>…</think>` from the answer, for upstreams that leave the model's thinking in its text.
 
-Qwen's templates know these two tags and no others: `<thinking>` and the like are words of the answer, which prompts of agents ask for.
+Qwen's templates use only these two tags: `<thinking>` and the like are part of the answer, requested by agents' prompts.
 
-Sans-io: text in, deltas out, and the same deltas in sum however the text was cut.
+Sans-io: text in, deltas out, and the same deltas in total however the text is split.
 """
 
 from __future__ import annotations
@@ -17,27 +17,28 @@ from app.protocol.recovery.marks import settled
 _OPEN = "<think>"
 _CLOSE = "</think>"
 TAG_END = "think>"
-"""In both tags; where the whole text has none, there is nothing to look for."""
+"""Part of both tags; a text without it needs no processing."""
 _TAGS = (_OPEN, _CLOSE)
 _TAG = re.compile(r"</?think>")
 _MOST_SPACE = 1000
-"""White space in front of a tag; it is held."""
+"""Maximum white space before a tag; it is held."""
 _QUOTES = ("`", '"', "'")
 
 Unopened = Literal["likely", "possible", "unlikely", "impossible"]
 """Whether the answer begins inside the thinking, since the templates of Qwen3.5 and later end the prompt with `<think>`.
 
-"likely" and "possible": the text is held until `</think>` or the end says what it was. Where it is not likely, an end counts only if no
-`<think>` stands before it and no quotation mark or backtick right behind it: else the answer speaks of tags. "unlikely": nothing is
-held, and an end that comes all the same is only dropped. "impossible": the thinking came apart; behind the first word all is the answer.
+"likely" and "possible": the text is held until `</think>` or the end of the answer decides. If only "possible", a `</think>` counts only
+without a `<think>` before it and without a quotation mark or backtick directly after it: otherwise the answer mentions tags. "unlikely":
+nothing is held, and a `</think>` that comes nevertheless is only dropped. "impossible": the thinking came separately; from the first
+word on everything is the answer.
 """
 
 _Phase = Literal[
-    "start",  # nothing but white space so far
-    "unopened",  # thinking or answer: only a `</think>` or the end will tell
+    "start",  # only white space so far
+    "unopened",  # thinking or answer: a `</think>` or the end decides
     "opened",  # inside the block, before its first word
     "thinking",
-    "closed",  # right behind a block; another may follow
+    "closed",  # directly after a block; another may follow
     "answer",  # there was no block; a stray `</think>` may still come
     "past",  # nothing more to look for
 ]
@@ -47,10 +48,10 @@ _AT_FIRST_WORD: dict[Unopened, _Phase] = {"likely": "unopened", "possible": "uno
 
 
 class ThinkingSplitter:
-    """The splitter of one answer.
+    """Splits one answer.
 
-    Tags count at the start of the answer and right behind an earlier block; further on they are the model's words. A block that opens
-    twice is one. White space around thinking is dropped, also at its ends: Qwen's templates put it there and strip it again.
+    Tags count at the start of the answer and directly after an earlier block; later ones are part of the text. A block that is opened
+    twice is one. White space around and at the ends of thinking is dropped: Qwen's templates add it and strip it again.
     """
 
     __slots__ = ("_held", "_parts", "_phase", "_unopened", "met_unopened")
@@ -61,26 +62,26 @@ class ThinkingSplitter:
         self._held = ""
         """The undecided end of the text: white space, part of a tag, or both."""
         self._parts: list[str] = []
-        """What the phase "unopened" has gathered, or white space that may be the last of the thinking."""
+        """Text held in the phase "unopened", or white space that may be the end of the thinking."""
         self.met_unopened = False
-        """The answer did begin inside the thinking."""
+        """The answer began inside the thinking."""
 
     @property
     def past(self) -> bool:
-        """All that comes is the answer."""
+        """Whether all further text is the answer."""
         return self._phase == "past"
 
     @property
     def fresh(self) -> bool:
-        """Nothing has come yet."""
+        """Whether nothing has been fed yet."""
         return self._phase == "start" and not self._held
 
     def passes(self, text: str) -> bool:
-        """Whether `text` is certain to be part of the answer, and changes nothing; so it is for nearly every token."""
+        """Whether `text` is certainly part of the answer and changes no state, as with nearly every token."""
         return self._phase == "past" or (self._phase == "answer" and not self._held and "<" not in text)
 
     def feed(self, text: str) -> Sequence[Delta]:
-        """Take the next piece of the answer; the deltas that are certain now."""
+        """Add the next piece of the answer; returns the deltas that are certain now."""
         if self.passes(text):
             return (Text(text),) if text else ()
         if self._phase == "thinking" and not (self._held or self._parts) and "<" not in text and not text[-1:].isspace():
@@ -92,7 +93,7 @@ class ThinkingSplitter:
         return out
 
     def flush(self) -> Sequence[Delta]:
-        """The answer is over: what was held back."""
+        """End the answer; returns what was held."""
         out: list[Delta] = []
         if self._held == _CLOSE:
             self._held = ""
@@ -108,7 +109,7 @@ class ThinkingSplitter:
         return out
 
     def _step(self, text: str, out: list[Delta]) -> str:
-        """Take as much of `text` as the phase can; what is returned is for the phase that follows."""
+        """Consume as much of `text` as the phase can; the returned rest is for the next phase."""
         match self._phase:
             case "start" | "closed":
                 return self._between(text)
@@ -170,7 +171,7 @@ class ThinkingSplitter:
         return rest
 
     def _unopened_text(self, text: str, out: list[Delta]) -> str:
-        """What comes where no block was opened, up to the next tag that says something."""
+        """Read text outside of a block, up to the next tag that counts."""
         tag = _TAG.search(text)
         if tag is None:
             end = settled(text, _TAGS)
@@ -207,7 +208,7 @@ class ThinkingSplitter:
         self.met_unopened = True
 
     def _give_up(self, out: list[Delta]) -> None:
-        """The answer speaks of tags: it is words from here on, and what was held is, too."""
+        """The answer mentions tags: everything from here on is text, including what was held."""
         if self._parts:
             out.append(Text("".join(self._parts)))
             self._parts.clear()

@@ -1,6 +1,6 @@
-"""The bodies of calls that a model wrote into its text: what stands between the marks, to names and arguments. Pure.
+"""Parses the bodies of calls that a model wrote into its text (the text between the marks) to names and arguments. Pure.
 
-Every reader raises ValueError when anything of the body belongs to no call: what is no call must be given back as it was written.
+Every reader raises ValueError if any part of the body does not belong to a call: what is not a call must be returned as written.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from app.protocol.recovery.written_tags import FUNCTION_MARKS, SchemaOf, Written
 _NAMES = ("name", "function", "tool_name", "tool")
 _ARGUMENTS = ("arguments", "parameters", "args", "input")
 _BESIDE = frozenset({"type", "id", "index", "call_id"})
-"""What else servers and clients write beside a name and its arguments."""
+"""Other members that servers and clients write beside a name and its arguments."""
 _LISTS = ("tool_calls", "function_calls", "calls")
 _DEEPEST = 8
-"""How deep calls may be wrapped."""
+"""Maximum depth of wrapped calls."""
 _MOST_MISSING = 4
-"""Closing brackets that are added at the end."""
+"""Maximum closing brackets added at the end."""
 _MOST_CALLS = 256
 _BETWEEN = string.whitespace + ",;}]"
-"""What may stand between two calls."""
+"""Characters allowed between two calls."""
 _FENCED = re.compile(r"```[a-z_]*[ \t]*\n(.*?)(?:\n[ \t]*```|```)?", re.DOTALL)
 _NAMED = re.compile(r"([\w.-]+)\s*(\{.*)", re.DOTALL)
-"""A name with the arguments behind it."""
+"""A name followed by the arguments."""
 
 
 def read_calls(body: str, schema_of: SchemaOf, *, whole: bool) -> list[Written]:
-    """The calls of a body, whichever way it is written. Raises ValueError.
+    """The calls of a body in any form. Raises ValueError.
 
-    `whole`: the model was done writing, so that what is missing at the end was forgotten; else it was cut off.
+    `whole`: the model had finished, so whatever is missing at the end was omitted; otherwise it was cut off.
     """
     body = unfenced(body.strip())
     if body.startswith(FUNCTION_MARKS):
@@ -61,16 +61,16 @@ def unfenced(text: str) -> str:
 
 
 def ends_in_string(text: str) -> bool:
-    """The JSON text ends inside a string, so that a mark there is part of it."""
+    """Whether the JSON text ends inside a string, so that a mark there is part of it."""
     marks = BRACKETS_AND_STRINGS.findall(text)
     return bool(marks) and marks[-1][0] == '"' and not STRING.fullmatch(marks[-1])
 
 
 def read_json(body: str, schema_of: SchemaOf, *, whole: bool) -> list[Written]:
-    """JSON objects, or lists of them, one after another; arguments are kept as written. Raises ValueError."""
+    """Consecutive JSON objects, or lists of them; arguments are kept as written. Raises ValueError."""
     calls: list[Written] = []
     while body:
-        if body.startswith("{{"):  # as in a template whose braces were not resolved
+        if body.startswith("{{"):  # from a template with unresolved braces
             body = body[1:]
         value, body = _split_json(body, whole=whole)
         calls += _from_json(value, schema_of, _DEEPEST)
@@ -95,7 +95,7 @@ _SCANNER = json.JSONDecoder(strict=False)
 
 
 def _completed(body: str) -> str:
-    """The value with the closing brackets that are missing. Raises ValueError."""
+    """The value with missing closing brackets added. Raises ValueError."""
     pieces: list[str] = []
     open_marks: list[str] = []
     at = missing = 0
@@ -112,14 +112,14 @@ def _completed(body: str) -> str:
     pieces += (body[at:], *reversed(open_marks))
     missing += len(open_marks)
     if not missing:
-        return dump(python_literal(body))  # quoted as in Python
+        return dump(python_literal(body))  # Python quotes
     if missing > _MOST_MISSING or not any(f'"{key}"' in body for key in _ARGUMENTS):
         raise ValueError("cut off")
     return escape_controls("".join(pieces))
 
 
 def _pop_to(open_marks: list[str], mark: str) -> str:
-    """Close what is open up to `mark`; what was forgotten before it."""
+    """Close the open brackets up to `mark`; returns those missing before it."""
     forgotten = ""
     while (one := open_marks.pop()) != mark:
         forgotten += one
@@ -163,16 +163,16 @@ def _from_object(members: dict[str, msgspec.Raw], schema_of: SchemaOf, depth: in
 def _arguments(members: dict[str, msgspec.Raw], *, takes_text: bool) -> str:
     key = next((key for key in _ARGUMENTS if key in members), None)
     if takes_text and key is not None:
-        return bytes(members[key]).decode()  # whose writer knows the ways in which it comes
+        return bytes(members[key]).decode()  # its writer handles the possible forms
     found = read_object(bytes(members[key]).decode()) if key is not None else None
     if key in _ARGUMENTS[:2] and found is None:
         raise ValueError("arguments that are no object")
-    # Without one of these keys, what stands beside the name is meant.
+    # Without one of these keys, the members beside the name are the arguments.
     return msgspec.json.encode(members).decode() if found is None else found
 
 
 def read_python(body: str, schema_of: SchemaOf) -> list[Written]:
-    """`f(city="Rome")`, or a list of such. Raises ValueError."""
+    """`f(city="Rome")`, or a list of such calls. Raises ValueError."""
     nodes = [one for node in parse_python(body) for one in (node.elts if isinstance(node, ast.List | ast.Tuple) else [node])]
     if not 0 < len(nodes) <= _MOST_CALLS:
         raise ValueError("no call, or more than anybody makes")
@@ -200,7 +200,7 @@ def _from_python(node: ast.expr, source: Sequence[bytes], schema_of: SchemaOf) -
 
 
 def _dotted(node: ast.expr) -> str:
-    """The name that is called. Raises ValueError."""
+    """The called name. Raises ValueError."""
     parts: list[str] = []
     while isinstance(node, ast.Attribute):
         parts.append(node.attr)
@@ -220,7 +220,7 @@ def _python_value(key: str, node: ast.expr, source: Sequence[bytes], schema: Pro
 
 
 def _as_written(node: ast.expr, source: Sequence[bytes]) -> str:
-    """The text of a value on one line; "" for one on several."""
+    """The source text of a value on one line; "" if it spans several."""
     if node.lineno != node.end_lineno:
         return ""
     return source[node.lineno - 1][node.col_offset : node.end_col_offset].decode()

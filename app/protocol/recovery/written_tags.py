@@ -1,4 +1,4 @@
-"""Calls that a model wrote as elements: `<function=f><parameter=p>…`, the way of Qwen3-Coder. Pure."""
+"""Parses calls that a model wrote as elements: `<function=f><parameter=p>…`, as Qwen3-Coder does. Pure."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from app.protocol.recovery.arguments import read_object
 from app.protocol.recovery.schema_values import Properties, dump
 
 SchemaOf = Callable[[str], Properties | None]
-"""The parameters of a function that a body names; for one that is not known it says nothing."""
+"""The parameters of a function named in a body; None if it is unknown."""
 
 FUNCTION_MARKS = ("<function=", "<function name=")
 
-# Possessive and bounded: a body is the model's, and what matches in two ways is tried in all of them.
+# Possessive and bounded: a body is untrusted, and ambiguous patterns would backtrack.
 _FUNCTION = re.compile(r"<function(?:=| name=)\s{0,200}+[\"']?+([^>\"'/\n]{0,200}+)[\"']?+\s{0,200}+/?>")
 _PARAMETER = re.compile(r"<parameter(?:=| name=)\s{0,200}+[\"']?+(?P<key>[^>\"'\n]{0,200}+)[\"']?+\s{0,200}+>")
 _PARAMETER_END = re.compile(r"</parameter(?:=[^>\n]{0,200}+)?+>")
@@ -33,7 +33,7 @@ _DONE = re.compile(rf"(?:{_PARAMETER_END.pattern}|{_FUNCTION_END.pattern})\s*\Z"
 
 
 class Written(msgspec.Struct, frozen=True):
-    """A call as it was found."""
+    """A parsed call."""
 
     name: str
     arguments: str
@@ -41,10 +41,10 @@ class Written(msgspec.Struct, frozen=True):
 
 
 def read_tags(body: str, schema_of: SchemaOf, *, whole: bool) -> list[Written]:
-    """`<function=…>` elements one after another. Raises ValueError.
+    """Consecutive `<function=…>` elements. Raises ValueError.
 
-    Models forget closing tags, double them, and write files that hold such tags themselves. So a closing tag counts when what
-    follows is what may follow it; and a value is first read with the tags inside it balanced.
+    Models omit closing tags, double them, and write files that contain such tags. So a closing tag counts only if a valid
+    continuation follows; and a value is first read with the tags inside it balanced.
     """
     try:
         return _Tags(body, schema_of, nests=True, whole=whole).read()
@@ -53,7 +53,7 @@ def read_tags(body: str, schema_of: SchemaOf, *, whole: bool) -> list[Written]:
 
 
 class _Tags:
-    """One reading of a body in tags."""
+    """One pass over a body of tags."""
 
     def __init__(self, body: str, schema_of: SchemaOf, *, nests: bool, whole: bool) -> None:
         self._body = body
@@ -104,7 +104,7 @@ class _Tags:
             raise ValueError("no </function> where one should be")
 
     def _object(self) -> str:
-        """JSON where parameters should be."""
+        """JSON in place of parameter elements."""
         end = self._body.find("</function>", self._at)
         text = self._body[self._at : end if end >= 0 else len(self._body)]
         arguments = read_object(text)
@@ -114,7 +114,7 @@ class _Tags:
         return arguments
 
     def _free_text(self) -> str:
-        """Of a custom tool, up to the end of the function that nothing follows."""
+        """The input of a custom tool, up to the end of the last function."""
         start = self._at
         for end in _FUNCTION_END.finditer(self._body, start):
             if _ENDS_FUNCTION.match(self._body, end.end()):
@@ -140,7 +140,7 @@ class _Tags:
         return self._body[start:]
 
     def _ends_value(self, tag: re.Match[str], schema: Properties, taken: set[str]) -> int | None:
-        """Where to go on, when the value ends at this tag."""
+        """The position at which to continue if the value ends at this tag, otherwise None."""
         if tag["parameter_end"]:
             return tag.end() if _AFTER_VALUE.match(self._body, tag.end()) else None
         if tag["function_end"]:
@@ -152,7 +152,7 @@ class _Tags:
         return tag.start() if known and key not in taken else None
 
     def _begins_call(self, tag: re.Match[str]) -> bool:
-        """Whether the element is a call, and not spoken of in a value."""
+        """Whether the element is a call rather than mentioned in a value."""
         opened = _FUNCTION.match(self._body, self._body.index("<function", tag.start()))
         if opened is None or not _OPENS_FUNCTION.match(self._body, tag.end()):
             return False
@@ -168,12 +168,12 @@ _BREAKS = re.compile(r"\A\r?\n|\r?\n\Z")
 
 
 def _trimmed(value: str) -> str:
-    """Without the line breaks that Qwen's template puts around a value."""
+    """Without the line breaks that Qwen's template adds around a value."""
     return _BREAKS.sub("", value)
 
 
 def tags_are_whole(body: str, mark: str) -> bool:
-    """Whether a body in tags ends where the closing mark was found: nothing inside it is open any more, the function itself apart."""
+    """Whether a body of tags ends where the closing mark was found: nothing inside it is open, except the function itself."""
     opened = [match.start() for match in _FUNCTION.finditer(body)]
     ended = sum(1 for _ in _FUNCTION_END.finditer(body))
     if not opened or ended < len(opened) - 1 or body.count("<tool_call>") > body.count("</tool_call>"):

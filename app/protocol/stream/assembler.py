@@ -1,4 +1,4 @@
-"""Upstream deltas in, Responses events and items out.
+"""Converts upstream deltas to Responses events and items.
 
 Synchronous and pure. At most one item is being written at any time; its end is emitted before the next one's start.
 """
@@ -29,11 +29,11 @@ from app.protocol.wire.items import ItemStatus, OutputItem, ReasoningItem
 from app.protocol.wire.response import IncompleteDetails, Response, ResponseError, encode, tool_usage_of, usage_of
 
 _HOSTED_CALLS = 0x8000
-"""Numbers for the ids of hosted calls, which have no place in the output yet; those of other calls are their places."""
+"""First number for the ids of hosted calls, which have no position in the output yet; other calls use their positions."""
 
 
 class Assembler:
-    """Builds one response. `new_id(prefix, position)` names items and calls."""
+    """Builds one response. `new_id(prefix, position)` creates the ids of items and calls."""
 
     def __init__(self, response: Response, new_id: Callable[[str, int], str], options: Options) -> None:
         self.seed = response
@@ -43,10 +43,10 @@ class Assembler:
         self._writer: MessageWriter | ReasoningWriter | ClientCallWriter | HostedWriter | None = None
         self._calls: dict[int, PendingCall] = {}
         self._waiting: deque[PendingCall | d.Text | d.Reasoning | d.Refusal | d.NativeItem] = deque()
-        """What was said while a call was not whole yet."""
+        """Deltas received while a call was still incomplete."""
         self._call_ids = CallIds(options.known_call_ids)
         self._turn_start = 0
-        """Items before this place are of earlier turns."""
+        """Items before this position are from earlier turns."""
         self._lead: list[d.Text] = []
         self._deferred = Deferral()
         self.called = False
@@ -69,7 +69,7 @@ class Assembler:
         return frames
 
     def so_far(self) -> tuple[Sequence[OutputItem], Sequence[Sequence[Cut]]]:
-        """What is written, with its cuts; the last item may be open still, and is shown as if it ended here."""
+        """The output so far, with its cuts; the last item may still be open, and is shown as if it ended here."""
         if self._writer is None:
             return self.output, self.cuts
         writer = copy.deepcopy(self._writer, {id(self._out): Emitter(quiet=True)})
@@ -78,12 +78,12 @@ class Assembler:
 
     @property
     def writing(self) -> bool:
-        """An item is open."""
+        """Whether an item is open."""
         return self._writer is not None
 
     @property
     def running(self) -> bool:
-        """The open item is a hosted call whose arguments are whole."""
+        """Whether the open item is a hosted call whose arguments are complete."""
         return isinstance(self._writer, HostedWriter) and self._writer.running
 
     def start(self) -> None:
@@ -95,10 +95,10 @@ class Assembler:
         self._out.emit(InProgress, response=snapshot)
 
     def receive(self, deltas: Sequence[d.Delta]) -> None:
-        """Take what one read of the upstream brought. Raises InvalidArguments."""
+        """Process one batch of deltas from the upstream. Raises InvalidArguments."""
         for delta in deltas:
             writer = self._writer
-            if type(delta) is d.Text and type(writer) is MessageWriter and delta.text and not delta.logprobs:  # noqa: SIM114 - joined it is unreadable
+            if type(delta) is d.Text and type(writer) is MessageWriter and delta.text and not delta.logprobs:  # noqa: SIM114 - unreadable if combined
                 writer.write(delta.text)
             elif type(delta) is d.Reasoning and type(writer) is ReasoningWriter and delta.text:
                 writer.write(delta.text)
@@ -106,9 +106,9 @@ class Assembler:
                 self._receive_other(delta)
 
     def end_turn(self) -> None:
-        """Close what the turn left open, but for hosted calls, which are to be run now. Raises InvalidArguments."""
+        """Close what the turn left open, except hosted calls, which run next. Raises InvalidArguments."""
         truncated = self.finish_reason in ("length", "content_filter")
-        if truncated:  # its hosted calls are not run, and what it said after them is forgotten
+        if truncated:  # its hosted calls are not run, and what followed them is dropped
             if isinstance(self._writer, HostedWriter):
                 self.close_item("incomplete")
             self._deferred.clear()
@@ -122,30 +122,30 @@ class Assembler:
         self.called = False
 
     def begin_turn(self) -> None:
-        """The model is asked again, with what its calls have brought."""
+        """Begin the next turn: the model is called again with the results of its calls."""
         self.finish_reason = None
         self._turn_start = len(self.output)
 
     @property
     def hosted(self) -> Sequence[HostedCall]:
-        """The hosted calls of the turn that has ended, in order. Each is to be begun and settled, or skipped."""
+        """The hosted calls of the finished turn, in order. Each must be begun and settled, or skipped."""
         return self._deferred.calls
 
     def begin_hosted(self, item: HostedItem, tool: str | None) -> None:
-        """The next call, whose item this is, runs from now on; it counts as one of `tool` in the usage."""
+        """Show that the next call, with this item, is running; it counts as a call of `tool` in the usage."""
         writer = self._deferred.writer or self._open_hosted(item)
         writer.run(item)
         if tool is not None:
             self.usage.add_tool(tool)
 
     def settle_hosted(self, item: HostedItem) -> None:
-        """The call that runs has ended; what the model said after it goes on, up to the next one. Raises InvalidArguments."""
+        """End the running call; what the model said after it follows, up to the next call. Raises InvalidArguments."""
         if isinstance(self._writer, HostedWriter):
             self._writer.settle(item)
         self.skip_hosted()
 
     def skip_hosted(self) -> None:
-        """As `settle_hosted`, of a call that is not run: what was shown of it stays, incomplete."""
+        """As `settle_hosted`, for a call that is not run: what was shown of it stays, incomplete."""
         self.close_item("completed")
         said = self._deferred.advance()
         waiting, self._deferred = self._deferred, Deferral()
@@ -158,7 +158,7 @@ class Assembler:
         self._turn_start = len(self.output)
 
     def show_hosted(self, item: HostedItem, pieces: Sequence[str], *, running: bool, ended: bool) -> None:
-        """Show an item that is known already, as far as it has got; `pieces` are those of its streamed arguments."""
+        """Show an item that is already known, up to its current state; `pieces` are those of its streamed arguments."""
         writer = self._open_hosted(item)
         for piece in pieces:
             writer.show(piece)
@@ -171,14 +171,14 @@ class Assembler:
 
     @property
     def may_abandon(self) -> bool:
-        """Nothing but thinking has been shown of the turn, so that another one can take its place."""
+        """Whether only thinking has been shown of the turn, so that it can be retried."""
         shown = self.output[self._turn_start :]
         return self._options.quiet or (
             isinstance(self._writer, ReasoningWriter | None) and all(isinstance(item, ReasoningItem) for item in shown)
         )
 
     def abandon_turn(self) -> None:
-        """The turn will be tried again, as it `may_abandon`: the thinking that it began with stays, its usage still counts."""
+        """Drop a turn that `may_abandon`, to retry it: its thinking stays, and its usage still counts."""
         kept = self._turn_start
         while kept < len(self.output) and isinstance(self.output[kept], ReasoningItem):
             kept += 1
@@ -195,7 +195,7 @@ class Assembler:
         self.finish_reason = None
 
     def finish(self, now: int) -> None:
-        """The model is done: the response is whole."""
+        """The model has finished: complete the response."""
         match self.finish_reason:
             case "length":
                 self._end(status="incomplete", incomplete_details=IncompleteDetails("max_output_tokens"))
@@ -205,12 +205,12 @@ class Assembler:
                 self._end(status="completed", completed_at=now)
 
     def fail(self, error: ResponseError) -> None:
-        """Something broke: close what is open; the stream will end with an `error` event and `response.failed`."""
+        """Fail the response: close what is open; the stream will end with an `error` event and `response.failed`."""
         self._abandon()
         self._end(status="failed", error=error)
 
     def cancel(self) -> None:
-        """Nobody wants the rest. There is no event of that name in the API: the terminal one is `response.incomplete`."""
+        """Cancel the response. The API has no event for this: the terminal one is `response.incomplete`."""
         self._abandon()
         self._end(status="cancelled")
 
@@ -250,7 +250,7 @@ class Assembler:
 
     def _write_text(self, delta: d.Text) -> None:
         if not isinstance(self._writer, MessageWriter):
-            # White space before the first word is no message yet: models write it between thinking and a call.
+            # White space alone does not open a message: models write it between thinking and a call.
             self._lead.append(delta)
             if not delta.text.strip():
                 return
@@ -295,7 +295,7 @@ class Assembler:
         return isinstance(self._writer, ClientCallWriter) and not self._writer.whole
 
     def _write_waiting(self) -> None:
-        """Write what waits, up to the next call that is not whole."""
+        """Write waiting deltas, up to the next incomplete call."""
         while self._waiting and not self._mid_call:
             self._write_next()
 
@@ -307,7 +307,7 @@ class Assembler:
             self._write_words(one)
 
     def _close_rest(self, *, truncated: bool) -> None:
-        """Write and close all that waits. Raises InvalidArguments, unless `truncated`."""
+        """Write and close everything that waits. Raises InvalidArguments, unless `truncated`."""
         while self._waiting:
             if isinstance(self._writer, ClientCallWriter):
                 self._close_open(truncated=truncated)
@@ -315,21 +315,21 @@ class Assembler:
         self._close_open(truncated=truncated)
 
     def _close_open(self, *, truncated: bool) -> None:
-        """Close the open item; of a turn that was cut off only a call is complete, when it is right."""
+        """Close the open item; in a turn that was cut off only a valid call counts as complete."""
         writer = self._writer
         right = isinstance(writer, ClientCallWriter) and writer.whole and writer.is_right()
         self.close_item("incomplete" if truncated and not right else "completed")
 
     def _defer_call(self, delta: d.CallOpened) -> None:
-        """Queue a hosted call; the first one's item is shown at once if its arguments are shown while they are written."""
+        """Queue a hosted call; the first one's item is shown at once if its arguments are streamed."""
         self._hosted_calls += 1
-        # Never the upstream's own id: some repeat theirs in every turn, and a response has many.
+        # Never the upstream's own id: some upstreams repeat ids in every turn, and a response has many turns.
         call = PendingHosted(delta.index, self._new_id("call", _HOSTED_CALLS + self._hosted_calls), delta.name)
         item = self._options.hosted[call.name](call.call)
         if SPECS[type(item)].arguments is not None and not (self._deferred or self._waiting or self._mid_call):
             call.writer = self._open_hosted(item)
         elif isinstance(self._writer, MessageWriter | ReasoningWriter):
-            self.close_item("completed")  # what is said from now on comes after the call
+            self.close_item("completed")  # output from now on comes after the call
         self._deferred.add(call)
 
     def _open_hosted(self, item: HostedItem) -> HostedWriter:
@@ -374,12 +374,12 @@ class Assembler:
             call.writer.write(fragment)
 
     def close_item(self, status: ItemStatus) -> None:
-        """End the item being written, if there is one. Raises InvalidArguments."""
+        """Close the open item, if there is one. Raises InvalidArguments."""
         writer = self._writer
         if writer is None:
             return
         self.output.append(writer.close(status))
-        self._writer = None  # not before: an item that cannot be completed stays open until `fail` ends it
+        self._writer = None  # not earlier: an item that cannot be completed stays open until `fail` closes it
         self.cuts.extend(writer.cuts())
 
     def _abandon(self) -> None:
@@ -390,7 +390,7 @@ class Assembler:
         return self._new_id(item_prefix(item_type), len(self.output))
 
     def emit_end(self, response: Response, body: bytes) -> None:
-        """Emit the terminal event. A step of its own, since the response is stored before anybody hears of its end."""
+        """Emit the terminal event. A separate step, since the response is stored before its end is announced."""
         self._out.emit_end(response, body)
 
     def _end(self, **outcome: Any) -> None:

@@ -17,7 +17,7 @@ from app.protocol.wire.items import CustomToolCallItem, FunctionCallItem, ItemSt
 
 
 class CallWriter:
-    """Writes a function call. Its arguments are judged when it is closed as completed."""
+    """Writes a function call. Its arguments are validated when it is closed as completed."""
 
     def __init__(self, out: Emitter, item: FunctionCallItem, index: int) -> None:
         self._out = out
@@ -30,17 +30,17 @@ class CallWriter:
 
     @property
     def whole(self) -> bool:
-        """Nothing can be added to the arguments any more."""
+        """Whether nothing more can be added to the arguments."""
         return self._arguments.whole
 
     def write(self, fragment: str) -> None:
-        """Add to the arguments; also when it is closed, which `is_right` then takes into account."""
+        """Add to the arguments, even after it is closed, which `is_right` then takes into account."""
         text = self._arguments.feed(fragment)
         if text:
             self._say(text)
 
     def is_right(self) -> bool:
-        """Whether what came after the call was closed changes nothing."""
+        """Whether nothing that came after the call was closed changes it."""
         return self._arguments.end() is not None
 
     def close(self, status: ItemStatus) -> FunctionCallItem:
@@ -62,7 +62,7 @@ class CallWriter:
 
 
 class CustomCallWriter(HeldCallWriter):
-    """Writes a custom tool call. The model writes `{"input": "…"}`, or what it takes for it; the client gets the string, in one delta."""
+    """Writes a custom tool call. The model writes `{"input": "…"}` or a variant of it; the client gets the string, in one delta."""
 
     def __init__(self, out: Emitter, item: CustomToolCallItem, index: int) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class CustomCallWriter(HeldCallWriter):
         out.emit(e.ItemAdded, output_index=index, item=item)
 
     def is_right(self) -> bool:
-        """Whether the arguments are valid and hold the tool's input as text."""
+        """Whether the arguments are valid and contain the tool's input as text."""
         return self._arguments.is_right() and read_text(self._arguments.text()) is not None
 
     def close(self, status: ItemStatus) -> CustomToolCallItem:
@@ -82,7 +82,7 @@ class CustomCallWriter(HeldCallWriter):
         text = read_text(written)
         if text is None and status == "completed":
             raise InvalidArguments(self._item.name)
-        if text is None:  # cut inside the wrapping
+        if text is None:  # cut off inside the wrapper
             text = StringMember("input").feed(written)
         if text:
             self._out.emit(e.CustomInputDelta, **self._at, delta=text)
@@ -110,7 +110,7 @@ def call_writer(out: Emitter, target: CallTarget, item_id: str, call_id: str, in
 
 
 class PendingCall(msgspec.Struct):
-    """A call the model opened; its fragments wait here until an earlier one is written."""
+    """A call the model opened; its fragments wait here until the earlier calls are written."""
 
     call_id: str
     name: str
@@ -118,19 +118,19 @@ class PendingCall(msgspec.Struct):
     writer: ClientCallWriter | None = None
     ignored: bool = False
     late: bool = False
-    """Something came for it after it was closed."""
+    """A fragment for it came after it was closed."""
 
 
 class CallIds:
-    """The upstream's ids of calls, as far as they can be shown: many servers begin anew in each answer, or give all calls the same."""
+    """The upstream's call ids, as far as they are unique: many servers restart in each answer, or give all calls the same id."""
 
     def __init__(self, known: Container[str] | None) -> None:
-        """`known`: those of the conversation so far; None: every id is right as it comes."""
+        """`known`: the ids of the conversation so far; None: every id is accepted."""
         self._known = known
         self._used: set[str] = set()
 
     def claim(self, call_id: str) -> str | None:
-        """The id, which from now on is used; None where it is empty, or another call has it."""
+        """Reserve the id and return it; None if it is empty or another call has it."""
         if self._known is None:
             return call_id
         if not call_id or call_id in self._used or call_id in self._known:

@@ -1,4 +1,4 @@
-"""Writes the call of a tool that the client runs. What the model has written is shown once it is whole."""
+"""Writes the call of a tool that the client runs. The model's arguments are shown once they are complete."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from app.protocol.wire.items import ItemStatus
 
 
 class ClientToolWriter(HeldCallWriter):
-    """Nothing is emitted before `close`: an item begins with fields that the arguments have to tell."""
+    """Nothing is emitted before `close`: the item's first event has fields that depend on the arguments."""
 
     def __init__(self, out: Emitter, tool: ClientTool, ids: tuple[str, str], index: int) -> None:
-        """`ids`: of the item and of the call."""
+        """`ids`: the item's and the call's."""
         super().__init__()
         self._out = out
         self._tool = tool
@@ -26,7 +26,7 @@ class ClientToolWriter(HeldCallWriter):
         self._index = index
 
     def is_right(self) -> bool:
-        """Whether the arguments are valid and make an item of this tool."""
+        """Whether the arguments are valid for an item of this tool."""
         return self._arguments.is_right() and self._payload() is not None
 
     def close(self, status: ItemStatus) -> ClientItem:
@@ -57,7 +57,7 @@ class ClientToolWriter(HeldCallWriter):
         return None if value is None else self._tool.read({self._tool.short_form: value})
 
     def _short(self, written: str) -> list[object] | str | None:
-        """What was written in the place of an object: a list, a string, or the bare text that the tool takes."""
+        """The arguments if written as something other than an object: a list, a string, or bare text that the tool accepts."""
         if self._tool.bare and written.lstrip().startswith(self._tool.bare):
             return written
         try:

@@ -1,6 +1,6 @@
-"""What waits for the end of a turn: the calls of the server's own tools, and all that the model said after the first of them.
+"""Deltas that wait for the end of a turn: calls of the server's own tools, and everything the model said after the first of them.
 
-So items stay in the order in which the model said them, although at most one is open at a time and hosted calls take their time.
+So items stay in the model's order, although at most one is open at a time and hosted calls take time.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class PendingHosted(msgspec.Struct):
     name: str
     fragments: list[str] = []
     writer: HostedWriter | None = None
-    """Its item, where that is shown while the model still writes."""
+    """Its item, if that is shown while the model is still writing."""
 
     @property
     def call(self) -> HostedCall:
-        """The call with the arguments it is to be run with."""
+        """The call with the arguments received so far."""
         return HostedCall(self.call_id, self.name, "".join(self.fragments))
 
 
@@ -47,20 +47,20 @@ class Deferral:
 
     @property
     def writer(self) -> HostedWriter | None:
-        """Of the first call, when its item is shown already."""
+        """Of the first call, if its item is already shown."""
         first = self._queue[0] if self._queue else None
         return first.writer if isinstance(first, PendingHosted) else None
 
     def add(self, one: PendingHosted | d.Delta) -> None:
-        """Put it at the end."""
+        """Append it."""
         self._queue.append(one)
 
     def find(self, index: int) -> PendingHosted | None:
-        """The hosted call of that number."""
+        """The hosted call with that index."""
         return next((one for one in self._queue if isinstance(one, PendingHosted) and one.index == index), None)
 
     def write(self, delta: d.CallArguments) -> None:
-        """A fragment of a call that waits."""
+        """Add a fragment to a waiting call."""
         call = self.find(delta.index)
         if call is None:
             self._keep_together(delta)
@@ -70,7 +70,7 @@ class Deferral:
             call.writer.write(delta.fragment)
 
     def advance(self) -> Sequence[d.Delta]:
-        """The first call has ended: what the model said between it and the next one."""
+        """Remove the first call; returns what the model said between it and the next one."""
         said: list[d.Delta] = []
         for place, one in enumerate(self._queue[1:], 1):
             if isinstance(one, PendingHosted):
@@ -85,7 +85,7 @@ class Deferral:
         self._queue.clear()
 
     def _keep_together(self, delta: d.CallArguments) -> None:
-        """Put a fragment of a client's call behind the rest of that call, however many others have been opened since."""
+        """Insert a fragment of a client's call directly after the rest of that call, even if others have been opened since."""
         for place in range(len(self._queue), 0, -1):
             one = self._queue[place - 1]
             if isinstance(one, d.CallOpened | d.CallArguments) and one.index == delta.index:

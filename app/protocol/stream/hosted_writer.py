@@ -21,18 +21,18 @@ _DECIDED = re.compile(
     rf'(?:[^"\\]+|\\[^u]|{_HIGH}{_LOW}|{_HIGH}(?!{_LOW_BEGUN})|\\u(?![dD][89abAB])[0-9a-fA-F]{{4}}'
     r"|\\u(?![0-9a-fA-F]{4})(?![0-9a-fA-F]{0,3}\Z))*"
 )
-"""The inside of a JSON string, as far as no further character can change what it says."""
+"""The content of a JSON string, as far as no further character can change its meaning."""
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|([^u]))")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", '"': '"', "\\": "\\", "/": "/"}
 _SPACE = r"\s{0,20}"
 _OPENING = 200
-"""Characters before a string that `StringMember` finds, at most."""
+"""Maximum characters before the string that `StringMember` finds."""
 
 
 class StringMember:
-    """The first member of a JSON object that is still being written, a string, decoded as far as it goes.
+    """Incrementally decodes the first member, a string, of a JSON object that is still being written.
 
-    Models write raw line breaks and unknown escapes (`\\d`) into strings: they are taken for what they look like.
+    Models write raw line breaks and unknown escapes (`\\d`) into strings: they are kept literally.
     """
 
     def __init__(self, key: str) -> None:
@@ -42,7 +42,7 @@ class StringMember:
         self._ended = False
 
     def feed(self, fragment: str) -> str:
-        """The further text that this fragment brings."""
+        """The additional text decoded from this fragment."""
         if self._ended:
             return ""
         self._raw += fragment
@@ -58,7 +58,7 @@ class StringMember:
         self._raw = self._raw[len(whole) :]
         self._ended = self._raw.startswith('"')
         text = _ESCAPE.sub(_unescaped, whole)
-        # Halves of one character are joined; one without the other is no character.
+        # Surrogate pairs are joined; an unpaired surrogate is not a character.
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -67,18 +67,18 @@ def _unescaped(match: re.Match[str]) -> str:
 
 
 class HostedWriter:
-    """Writes one hosted item. `run` when its arguments are whole, `settle` when it has ended, then `close`."""
+    """Writes one hosted item. Call `run` when its arguments are complete, `settle` when it has ended, then `close`."""
 
     def __init__(self, out: Emitter, item: HostedItem, item_id: str, index: int) -> None:
         self.origin = item.id
-        """The id an upstream gave it, where the upstream runs the tool itself."""
+        """The upstream's id, if the upstream runs the tool itself."""
         self.running = False
         self._out = out
         self._index = index
         self._spec = spec = SPECS[type(item)]
         self._item = opening(item, item_id)
         self._fixed: dict[str, Any] = {"id": item_id}
-        """What the item keeps, whatever its tool says later: what was streamed cannot be taken back."""
+        """Fields that the tool cannot change later: what was streamed cannot be retracted."""
         self._fragments: list[str] = []
         self._settled = False
         self._at: dict[str, Any] = {"item_id": item_id, "output_index": index}
@@ -90,17 +90,17 @@ class HostedWriter:
         self._member = StringMember(stream.key) if stream and stream.key else None
 
     def write(self, fragment: str) -> None:
-        """Show a fragment of the arguments, as far as they are shown at all."""
+        """Add a fragment of the arguments, and show what is streamed of them."""
         self.show(self._member.feed(fragment) if self._member else fragment)
 
     def show(self, text: str) -> None:
-        """Show a piece of the field that is streamed."""
+        """Emit a piece of the streamed field."""
         if self._say is not None and text:
             self._fragments.append(text)
             self._say(text)
 
     def run(self, item: HostedItem) -> None:
-        """The arguments are whole: `item` has them."""
+        """The arguments are complete: `item` has them."""
         stream, self.running = self._spec.arguments, True
         if stream is not None:
             whole: str = getattr(item, stream.field)
@@ -113,7 +113,7 @@ class HostedWriter:
             self._out.emit(self._spec.running, **self._at)
 
     def settle(self, item: HostedItem) -> None:
-        """It has ended like this."""
+        """The call has ended; `item` is the result."""
         if not self.running:
             self.run(item)
         self._item = msgspec.structs.replace(item, **self._fixed)

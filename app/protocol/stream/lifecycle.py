@@ -1,9 +1,9 @@
-"""What may follow what in a stream of events.
+"""The permitted order of events in a stream.
 
 Two rules:
 
-1. Everything about order lives in this file, as much as possible in the table.
-2. This file does not know whose stream it is: the same table judges what the gateway emits and what other servers sent.
+1. Everything about order is in this file, as far as possible in the table.
+2. This file does not know whose stream it is: the same table checks what the gateway emits and what other servers sent.
 
 The order is the one observed in recorded streams of the original API: created, in_progress, then one item at a time, each
 `added -> parts -> done`, then exactly one terminal event.
@@ -55,7 +55,7 @@ _ITEM_STATES: dict[type, str] = {
 
 
 def _hosted(state: str, spec: HostedCallSpec) -> dict[str, dict[type, str]]:
-    """begun, arguments, running, then the end, which what failed or was cut short may not tell."""
+    """begun, arguments, running, then the end event, which failed or interrupted calls may lack."""
     table: dict[str, dict[type, str]] = {}
     if spec.begun is not None:
         table[state] = {spec.begun: f"{state} begun"}
@@ -76,11 +76,11 @@ for _item, _spec in SPECS.items():
 
 
 class IllegalEvent(Exception):
-    """An event that may not come now. After it the machine accepts nothing more."""
+    """An event that is not allowed now. The machine accepts nothing after it."""
 
 
 class Lifecycle:
-    """Takes the events of one response one at a time; raises IllegalEvent at the first that breaks the order."""
+    """Checks the events of one response one at a time; raises IllegalEvent at the first that breaks the order."""
 
     def __init__(self) -> None:
         self.state = "start"
@@ -90,7 +90,7 @@ class Lifecycle:
         self._item_id = ""
 
     def advance(self, event: e.Event) -> None:
-        """Check and note the next event."""
+        """Check the next event and change state."""
         if event.sequence_number != self.sequence_number + 1:
             self._refuse(event, f"number {event.sequence_number} after {self.sequence_number}")
         following = TRANSITIONS[self.state].get(type(event))

@@ -12,21 +12,21 @@ from app.protocol.wire.hosted import HostedCall, HostedItem
 
 
 class Options(msgspec.Struct, frozen=True):
-    """How one response is assembled, beyond what it says of itself."""
+    """Options for assembling one response that are not part of the response itself."""
 
     quiet: bool = False
-    """No reader of events: a plain answer."""
+    """Not streamed: nobody reads events."""
     raw_reasoning: bool = False
-    """Thinking as `reasoning_text`, not as `reasoning_summary_text`."""
+    """Thinking as `reasoning_text` instead of `reasoning_summary_text`."""
     parallel_calls: bool = True
     """False: calls after the first are left out."""
     targets: Mapping[str, CallTarget] = {}
-    """The client's tools by the names the upstream knows."""
+    """The client's tools by their upstream names."""
     known_call_ids: Container[str] | None = frozenset[str]()
-    """Those of the conversation so far, which no new call may have; None: ids are right as they come."""
+    """Ids of the conversation so far, which new calls must not use; None: every id is accepted."""
     seal: Callable[[str], str] | None = None
-    """Makes a reasoning item's `encrypted_content`."""
+    """Creates a reasoning item's `encrypted_content`."""
     hosted: Mapping[str, Callable[[HostedCall], HostedItem]] = {}
-    """The server's own functions by the names the upstream knows: what makes a call's item as it begins."""
+    """The server's own functions by their upstream names: each creates a call's initial item."""
     annotate: Annotate | None = None
-    """Finds the sources that an answer names."""
+    """Finds the sources that an answer cites."""

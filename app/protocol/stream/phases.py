@@ -1,7 +1,7 @@
-"""Which events a hosted item has, as data.
+"""The events of hosted items, as data.
 
-Every one goes `added -> begun -> arguments, where they are streamed -> running -> succeeded or failed -> done`; what has no event of its
-own is left out. The vendor's items (`web_extractor_call`, the image searches) have none at all.
+The order is `added -> begun -> arguments, if streamed -> running -> succeeded or failed -> done`; phases without an event are left
+out. The vendor's items (`web_extractor_call`, the image searches) have no events of their own at all.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from app.protocol.wire.hosted import HostedItem
 
 
 class ArgumentStream(msgspec.Struct, frozen=True):
-    """Arguments that are shown while the model writes them."""
+    """Arguments that are streamed while the model writes them."""
 
     field: str
-    """Of the item, and of the event that ends them."""
+    """The field of the item, and of the event that ends the arguments."""
     delta: type[e.CodeDelta | e.McpArgumentsDelta]
     done: type[e.CodeDone | e.McpArgumentsDone]
     key: str | None = None
-    """The member of the arguments' JSON object that is shown; None: the JSON text itself."""
+    """The member of the arguments' JSON object that is streamed; None: the JSON text itself."""
 
 
 class HostedCallSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """The events of one kind of item, and what it does not show yet when it begins."""
+    """The events of one kind of item, and the fields that its initial item does not show."""
 
     begun: type[e.HostedPhase] | None = None
     arguments: ArgumentStream | None = None
@@ -35,7 +35,7 @@ class HostedCallSpec(msgspec.Struct, frozen=True, kw_only=True):
     succeeded: type[e.HostedPhase] | None = None
     failed: type[e.HostedPhase] | None = None
     results: dict[str, Any] = {}
-    """Fields that only the end fills, with what they are before."""
+    """Fields that are filled only at the end, with their initial values."""
 
 
 SPECS: dict[type[HostedItem], HostedCallSpec] = {
@@ -87,14 +87,14 @@ def opening(item: HostedItem, item_id: str) -> HostedItem:
 
 
 def tells_arguments(item: HostedItem) -> bool:
-    """Whether the item has its arguments already; an upstream's own tool may bring code with the end."""
+    """Whether the item already has its arguments; an upstream's native tool may send code only at the end."""
     stream = SPECS[type(item)].arguments
     return stream is None or bool(getattr(item, stream.field))
 
 
 def status(item: HostedItem) -> h.CallStatus:
-    """How it ended; an item without a status by whether it tells an error."""
-    if isinstance(item, h.McpListTools) and item.tools:  # its error tells of some that are left out
+    """The final status; for items without one, derived from whether there is an error."""
+    if isinstance(item, h.McpListTools) and item.tools:  # its error names tools that were left out
         return "completed"
     found: h.CallStatus | None = getattr(item, "status", None)
     return found or ("failed" if getattr(item, "error", None) else "completed")

@@ -1,6 +1,6 @@
 """The response as the fold of its events.
 
-This is how another process, or a test, gets the response from a log. The assembler's own result is checked against it.
+Other processes, and tests, get the response from a log this way. Tests compare it with the assembler's own result.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _event_decoder: msgspec.json.Decoder[e.Event] = msgspec.json.Decoder(e.Event)
 
 
 def parse_frame(frame: bytes) -> e.Event | None:
-    """The event in a frame as `sse.frame` writes it; None for a comment or the `[DONE]` marker. Raises ValueError."""
+    """The event in a frame written by `sse.frame`; None for a comment or the `[DONE]` marker. Raises ValueError."""
     _, marker, data = frame.partition(b"data: ")
     if not marker or data.startswith(b"[DONE]"):
         return None

@@ -1,8 +1,8 @@
-"""The events of a response, again: of a stored one, or of one that is being written.
+"""Replays the events of a response, stored or in progress.
 
-A stream is its response and the places where its deltas were cut; everything else about its events follows from the items. So a
-stored stream costs two bytes a delta, and its events come back byte for byte. A response that was not streamed replays with one
-delta a field.
+A stream is its response plus the positions where its deltas were cut; everything else about its events follows from the items. So a
+stored stream costs two bytes per delta, and its events are reproduced byte for byte. A response that was not streamed is replayed with
+one delta per field.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _cuts_decoder = msgspec.msgpack.Decoder(list[list[int | tuple[int, int]]])
 
 
 def encode_cuts(cuts: Sequence[Sequence[Cut]]) -> bytes:
-    """What the store keeps beside the response."""
+    """The stored form of the cuts."""
     return _cuts_encoder.encode(cuts)
 
 
@@ -42,7 +42,7 @@ def replay(body: bytes, cuts: bytes | None) -> list[bytes]:
 
 
 def catch_up(assembler: Assembler) -> list[bytes]:
-    """The frames of a response that is being written, so far."""
+    """The frames so far of a response in progress."""
     output, cuts = assembler.so_far()
     return _again(assembler.seed, output, cuts, open_last=assembler.writing, running=assembler.running).take()
 
@@ -50,7 +50,7 @@ def catch_up(assembler: Assembler) -> list[bytes]:
 def _again(
     response: Response, output: Sequence[OutputItem], cuts: Sequence[Sequence[Cut]], *, open_last: bool, running: bool = False
 ) -> Assembler:
-    """An assembler that has emitted the items once more; with `open_last` but for the end of the last one."""
+    """An assembler that has emitted the items again; with `open_last` without the end of the last one."""
     calls = {item.id: _target(item) for item in output if isinstance(item, ClientCall)}
     sealed = iter([item.encrypted_content for item in output if isinstance(item, ReasoningItem)])
     messages = [item for item in output if isinstance(item, MessageItem)]

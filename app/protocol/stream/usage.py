@@ -1,4 +1,4 @@
-"""What a response costs, counted over its turns."""
+"""The usage of a response, counted over its turns."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class UsageCounter:
 
     def __init__(self) -> None:
         self.tokens: TokenUsage | None = None
-        """Of all turns so far; None while nothing was reported."""
+        """Of all turns so far; None while nothing has been reported."""
         self.tools: dict[str, dict[str, int]] = {}
         self.estimated = False
 
     def add(self, usage: TokenUsage) -> None:
-        """Count a turn, or a question that a tool asked."""
+        """Count a turn, or a question of a tool."""
         if self.tokens is None:
             self.tokens = usage
             return
@@ -34,7 +34,7 @@ class UsageCounter:
         self.tools.setdefault(tool, {"count": 0})["count"] += 1
 
     def estimate(self, *, read: int, output: Sequence[OutputItem]) -> None:
-        """Where nothing was reported, what a rule of thumb says: four bytes a token. `read`: bytes of the prompt."""
+        """Estimate the tokens if none were reported, at four bytes per token. `read`: bytes of the prompt."""
         if self.tokens is not None:
             return
         sizes = [(item, len(msgspec.json.encode(item))) for item in output]

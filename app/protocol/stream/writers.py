@@ -1,6 +1,6 @@
 """One writer per kind of output item: it emits the item's events from `added` to `done`.
 
-Text is kept as the fragments it came in, joined once at the end; the fragments' lengths are what a replay needs.
+Text is kept in the received fragments and joined once at the end; a replay needs the fragments' lengths.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from app.protocol.wire.tokens import TokenLogprob
 _CATEGORIES: dict[str, ErrorType] = {"rate_limit_exceeded": "rate_limit_error", "invalid_prompt": "invalid_request_error"}
 
 Annotate = Callable[[str], Sequence[Annotation]]
-"""Finds the sources that a text names."""
+"""Finds the sources that a text cites."""
 
 Cut = int | tuple[int, int]
-"""Length of a delta's text, with the number of its log probabilities when there are any."""
+"""Length of a delta's text, with the number of its log probabilities if there are any."""
 
 
 class Emitter:
-    """Numbers events, holds them against the lifecycle table, and encodes each once.
+    """Numbers events, checks them against the lifecycle table, and encodes each once.
 
-    Deltas skip the table: a writer with an open field exists only between the field's `added` and `done`, which did pass it.
+    Deltas skip the table: a writer with an open field exists only between the field's `added` and `done`, which are checked.
     """
 
     __slots__ = ("_lifecycle", "_quiet", "frames")
@@ -53,7 +53,7 @@ class Emitter:
         self._quiet = quiet
 
     def emit(self, kind: Callable[..., e.Event], **fields: object) -> None:
-        """Emit a structural event. Without a reader (a plain answer) nothing is built."""
+        """Emit a structural event. Without a reader (no stream) nothing is built."""
         if self._quiet:
             return
         event = kind(sequence_number=self._lifecycle.sequence_number + 1, **fields)
@@ -61,7 +61,7 @@ class Emitter:
         self.frames.append(frame(event))
 
     def emit_end(self, response: Response, body: bytes) -> None:
-        """Emit the terminal event that fits the status; before a failure the error, flat and nested, since clients read either."""
+        """Emit the terminal event for the status; before a failure the error, flat and nested, since clients read either."""
         kind: Callable[..., e.Event] = e.Incomplete
         if response.status == "completed":
             kind = e.Completed
@@ -73,7 +73,7 @@ class Emitter:
         self.emit(kind, response=msgspec.Raw(body))
 
     def field(self, kind: Callable[..., e.TextualDelta], **place: Any) -> Callable[[str], None]:
-        """What emits the deltas of a field that is open from now on; the per-token path."""
+        """Open a field; returns the function that emits its deltas, the per-token path."""
         if self._quiet:
             return _say_nothing
         template = DeltaFrames(kind(sequence_number=0, delta="", **place))
@@ -94,7 +94,7 @@ class ItemWriter(Protocol):
     """The item being written."""
 
     def close(self, status: ItemStatus) -> OutputItem:
-        """Emit what is missing up to `output_item.done`; the finished item. Raises InvalidArguments."""
+        """Emit the remaining events up to `output_item.done`; returns the finished item. Raises InvalidArguments."""
         ...
 
     def cuts(self) -> Sequence[Sequence[Cut]]:
@@ -234,16 +234,16 @@ class ReasoningWriter:
 
 
 class HeldCallWriter:
-    """What writers of calls have in common that show nothing before the arguments are whole."""
+    """Common base of call writers that show nothing until the arguments are complete."""
 
     def __init__(self) -> None:
         self._arguments = HeldArguments()
 
     @property
     def whole(self) -> bool:
-        """Nothing can be added to the arguments any more."""
+        """Whether nothing more can be added to the arguments."""
         return self._arguments.whole
 
     def write(self, fragment: str) -> None:
-        """Add to the arguments; also when the call is closed, which `is_right` then takes into account."""
+        """Add to the arguments, even after the call is closed, which `is_right` then takes into account."""
         self._arguments.feed(fragment)

@@ -1,4 +1,4 @@
-"""Which values a field takes, by the type that refused another one: for messages, so never on the way of a good request."""
+"""Lists a field's allowed values, from the type that refused another value: for error messages, so never run for valid requests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PART = re.compile(r"[^.\[\]]+|\[[^\]]*\]")
 
 
 def allowed_values(kind: object, path: str) -> Sequence[str]:
-    """The values of the field at `path`, as in `reasoning.effort` or `include[0]`; none where they are not from a list."""
+    """The values of the field at `path`, such as `reasoning.effort` or `include[0]`; empty if they are not an enumeration."""
     types = [*_alternatives(msgspec.inspect.type_info(kind))]
     for part in _PART.findall(path):
         types = [alternative for each in types for below in _below(each, part) for alternative in _alternatives(below)]

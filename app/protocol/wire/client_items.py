@@ -1,7 +1,7 @@
-"""Calls of tools that the client runs and the API has items of their own for (openai SDK types `LocalShellCall`,
+"""Calls of tools that the client runs and for which the API has separate item types (openai SDK types `LocalShellCall`,
 `ResponseFunctionShellToolCall`, `ResponseApplyPatchToolCall`, `ResponseToolSearchCall`).
 
-Fields that the official types require stand here with null; what they merely allow is left out, since the AI SDK refuses null there.
+Fields that the official types require are null if empty; optional ones are left out, since the AI SDK refuses null there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class LocalShellAction(msgspec.Struct, frozen=True):
 
 
 class LocalShellCall(msgspec.Struct, frozen=True, tag="local_shell_call"):
-    """The client shall run a program."""
+    """A program for the client to run."""
 
     id: str
     status: ItemStatus
@@ -35,7 +35,7 @@ class LocalShellCall(msgspec.Struct, frozen=True, tag="local_shell_call"):
 
 
 class ShellAction(msgspec.Struct, frozen=True):
-    """Commands of a shell, to be run in order."""
+    """Shell commands, to be run in order."""
 
     commands: tuple[str, ...] = ()
     timeout_ms: int | None = None
@@ -49,7 +49,7 @@ class LocalEnvironment(msgspec.Struct, frozen=True):
 
 
 class ShellCall(msgspec.Struct, frozen=True, tag="shell_call"):
-    """The client shall run commands."""
+    """Commands for the client to run."""
 
     id: str
     status: ItemStatus
@@ -59,7 +59,7 @@ class ShellCall(msgspec.Struct, frozen=True, tag="shell_call"):
 
 
 class PatchOperation(msgspec.Struct, frozen=True):
-    """What to do with one file; `diff` is missing where it is deleted."""
+    """An operation on one file; deletions have no `diff`."""
 
     type: PatchKind
     path: str
@@ -67,7 +67,7 @@ class PatchOperation(msgspec.Struct, frozen=True):
 
 
 class ApplyPatchCall(msgspec.Struct, frozen=True, tag="apply_patch_call"):
-    """The client shall change a file. The API has no `incomplete` here: a call that was cut stays in progress."""
+    """A file for the client to change. The API has no `incomplete` here: a call that was cut off stays in progress."""
 
     id: str
     status: Literal["in_progress", "completed"]
@@ -76,7 +76,7 @@ class ApplyPatchCall(msgspec.Struct, frozen=True, tag="apply_patch_call"):
 
 
 class ToolSearchCall(msgspec.Struct, frozen=True, tag="tool_search_call"):
-    """The client shall look for tools and send their definitions."""
+    """A search for tools, which the client answers with their definitions."""
 
     id: str
     status: ItemStatus
@@ -87,4 +87,4 @@ class ToolSearchCall(msgspec.Struct, frozen=True, tag="tool_search_call"):
 
 ClientItem = LocalShellCall | ShellCall | ApplyPatchCall | ToolSearchCall
 Payload = LocalShellAction | ShellAction | PatchOperation | msgspec.Raw
-"""The field of such an item that is made of the call's arguments."""
+"""The item's field that is derived from the call's arguments."""

@@ -3,7 +3,7 @@
 The tree:
 
     ApiError
-    ├── InvalidRequest      400  the caller's mistake; names the parameter
+    ├── InvalidRequest      400  the caller's error; names the parameter
     ├── Unauthorized        401
     ├── NotFound            404
     ├── MethodNotAllowed    405

@@ -1,6 +1,6 @@
-"""The streamed events this gateway emits, typed; names and fields are those of the openai SDK's `ResponseStreamEvent`.
+"""The streamed events that this gateway emits, typed; names and fields follow the openai SDK's `ResponseStreamEvent`.
 
-Every event has `type` (the struct's tag) and `sequence_number` first. Decoding `Event` from JSON also reads other servers' streams.
+Every event has `type` (the struct's tag) and `sequence_number` first. `Event` also decodes other servers' streams from JSON.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class InProgress(_Lifecycle, frozen=True, kw_only=True, tag="response.in_progres
 
 
 class Completed(_Lifecycle, frozen=True, kw_only=True, tag="response.completed"):
-    """The end, with the whole response."""
+    """The end, with the complete response."""
 
 
 class Failed(_Lifecycle, frozen=True, kw_only=True, tag="response.failed"):
@@ -36,7 +36,7 @@ class Failed(_Lifecycle, frozen=True, kw_only=True, tag="response.failed"):
 
 
 class Incomplete(_Lifecycle, frozen=True, kw_only=True, tag="response.incomplete"):
-    """The end before the model was done: a limit, a filter, or a cancellation (see the response's status)."""
+    """The end before the model had finished: a limit, a filter, or a cancellation (see the response's status)."""
 
 
 class ItemAdded(_Event, frozen=True, kw_only=True, tag="response.output_item.added"):
@@ -47,7 +47,7 @@ class ItemAdded(_Event, frozen=True, kw_only=True, tag="response.output_item.add
 
 
 class ItemDone(_Event, frozen=True, kw_only=True, tag="response.output_item.done"):
-    """An item is as it will stay."""
+    """An item is final."""
 
     output_index: int
     item: OutputItem
@@ -73,7 +73,7 @@ class PartAdded(_InContent, frozen=True, kw_only=True, tag="response.content_par
 
 
 class PartDone(_InContent, frozen=True, kw_only=True, tag="response.content_part.done"):
-    """A content part is whole."""
+    """A content part is complete."""
 
     part: ContentPart
 
@@ -93,7 +93,7 @@ class TextDone(_InContent, frozen=True, kw_only=True, tag="response.output_text.
 
 
 class AnnotationAdded(_InContent, frozen=True, kw_only=True, tag="response.output_text.annotation.added"):
-    """A part of the text has a source."""
+    """A part of the text cites a source."""
 
     annotation_index: int
     annotation: Annotation
@@ -130,7 +130,7 @@ class SummaryPartAdded(_InSummary, frozen=True, kw_only=True, tag="response.reas
 
 
 class SummaryPartDone(_InSummary, frozen=True, kw_only=True, tag="response.reasoning_summary_part.done"):
-    """A summary part is whole."""
+    """A summary part is complete."""
 
     part: SummaryText
 
@@ -172,14 +172,14 @@ class CustomInputDone(_InItem, frozen=True, kw_only=True, tag="response.custom_t
 
 
 class _InCommand(_Event, frozen=True, kw_only=True):
-    """Unlike the events of other items it does not tell the item's id."""
+    """Unlike the events of other items it does not contain the item's id."""
 
     output_index: int
     command_index: int
 
 
 class ShellCommandAdded(_InCommand, frozen=True, kw_only=True, tag="response.shell_call_command.added"):
-    """A command of a shell call begins; it is empty yet."""
+    """A command of a shell call begins, still empty."""
 
     command: str
 
@@ -197,31 +197,31 @@ class ShellCommandDone(_InCommand, frozen=True, kw_only=True, tag="response.shel
 
 
 class WebSearchBegun(_InItem, frozen=True, kw_only=True, tag="response.web_search_call.in_progress"):
-    """A web search is wanted."""
+    """A web search begins."""
 
 
 class WebSearchRunning(_InItem, frozen=True, kw_only=True, tag="response.web_search_call.searching"):
-    """It is under way."""
+    """The search is running."""
 
 
 class WebSearchSucceeded(_InItem, frozen=True, kw_only=True, tag="response.web_search_call.completed"):
-    """It has brought something."""
+    """The search has succeeded."""
 
 
 class FileSearchBegun(_InItem, frozen=True, kw_only=True, tag="response.file_search_call.in_progress"):
-    """A file search is wanted."""
+    """A file search begins."""
 
 
 class FileSearchRunning(_InItem, frozen=True, kw_only=True, tag="response.file_search_call.searching"):
-    """It is under way."""
+    """The search is running."""
 
 
 class FileSearchSucceeded(_InItem, frozen=True, kw_only=True, tag="response.file_search_call.completed"):
-    """It has ended."""
+    """The search has succeeded."""
 
 
 class CodeBegun(_InItem, frozen=True, kw_only=True, tag="response.code_interpreter_call.in_progress"):
-    """The model writes code."""
+    """The model begins to write code."""
 
 
 class CodeDelta(_InItem, frozen=True, kw_only=True, tag="response.code_interpreter_call_code.delta"):
@@ -237,7 +237,7 @@ class CodeDone(_InItem, frozen=True, kw_only=True, tag="response.code_interprete
 
 
 class CodeRunning(_InItem, frozen=True, kw_only=True, tag="response.code_interpreter_call.interpreting"):
-    """The code runs."""
+    """The code is running."""
 
 
 class CodeSucceeded(_InItem, frozen=True, kw_only=True, tag="response.code_interpreter_call.completed"):
@@ -265,7 +265,7 @@ class McpSucceeded(_InItem, frozen=True, kw_only=True, tag="response.mcp_call.co
 
 
 class McpFailed(_InItem, frozen=True, kw_only=True, tag="response.mcp_call.failed"):
-    """It has not."""
+    """The call has failed."""
 
 
 class McpListBegun(_InItem, frozen=True, kw_only=True, tag="response.mcp_list_tools.in_progress"):
@@ -273,15 +273,15 @@ class McpListBegun(_InItem, frozen=True, kw_only=True, tag="response.mcp_list_to
 
 
 class McpListSucceeded(_InItem, frozen=True, kw_only=True, tag="response.mcp_list_tools.completed"):
-    """It has told them."""
+    """The server has listed its tools."""
 
 
 class McpListFailed(_InItem, frozen=True, kw_only=True, tag="response.mcp_list_tools.failed"):
-    """It has not."""
+    """Listing them has failed."""
 
 
 class NestedError(msgspec.Struct, frozen=True):
-    """The live API's shape of an error event, beside the documented flat one."""
+    """The live API's shape of an error event, in addition to the documented flat one."""
 
     type: str
     code: str | None
@@ -290,7 +290,7 @@ class NestedError(msgspec.Struct, frozen=True):
 
 
 class ErrorEvent(_Event, frozen=True, kw_only=True, tag="error"):
-    """Something broke after the first byte; `response.failed` follows. Flat and nested fields, since clients read either."""
+    """An error after the first byte; `response.failed` follows. Flat and nested fields, since clients read either."""
 
     code: str | None
     message: str

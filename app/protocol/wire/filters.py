@@ -1,4 +1,4 @@
-"""Filters over the attributes of files, as `file_search` and the search of a vector store take them.
+"""Filters on the attributes of files, for `file_search` and vector store searches.
 
 Shapes: the openai SDK's `ComparisonFilter` and `CompoundFilter`.
 """
@@ -21,7 +21,7 @@ _ORDERED = ("gt", "gte", "lt", "lte")
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """Holds for a file whose attribute `key` compares so to the value. What is of another type is unequal and in no order."""
+    """Matches files by comparing the attribute `key` to the value. Values of different types are unequal and not ordered."""
 
     type: Literal["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin"]
     key: str
@@ -29,7 +29,7 @@ class Comparison(msgspec.Struct, frozen=True):
 
 
 class Compound(msgspec.Struct, frozen=True):
-    """All (`and`) or one (`or`) of the filters hold."""
+    """All (`and`) or at least one (`or`) of the filters match."""
 
     type: Literal["and", "or"]
     filters: tuple[Filter, ...]
@@ -46,7 +46,7 @@ class _Sent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def parse_filter(raw: msgspec.Raw, place: str) -> Filter:
-    """Check a filter; `place` is where it stands, like `tools[0].filters`. Raises InvalidRequest naming the part that is wrong."""
+    """Parse a filter; `place` is its place in the request, such as `tools[0].filters`. Raises InvalidRequest with the invalid part."""
     left = _MOST_COMPARISONS
 
     def read(raw: msgspec.Raw, place: str, level: int) -> Filter:
@@ -54,7 +54,7 @@ def parse_filter(raw: msgspec.Raw, place: str) -> Filter:
         left -= 1
         if left < 0 or level > _MOST_LEVELS:
             limits = f"at most {_MOST_COMPARISONS} filters, {_MOST_LEVELS} levels deep"
-            raise _invalid(place, f"there are {limits}")
+            raise _invalid(place, f"there may be {limits}")
         sent = parse_entry(raw, _Sent, place)
         if sent.type not in ("and", "or"):
             return _comparison(sent, place)
@@ -68,7 +68,7 @@ def parse_filter(raw: msgspec.Raw, place: str) -> Filter:
 
 
 def fits(wanted: Filter, attributes: Mapping[str, str | float | bool]) -> bool:
-    """Whether a file with these attributes is wanted. An attribute that is not there is unequal to everything."""
+    """Whether a file with these attributes matches. A missing attribute is unequal to everything."""
     if isinstance(wanted, Compound):
         return (all if wanted.type == "and" else any)(fits(inner, attributes) for inner in wanted.filters)
     found, value = attributes.get(wanted.key), wanted.value
@@ -85,7 +85,7 @@ def _comparison(sent: _Sent, place: str) -> Comparison:
     if sent.filters is not None:
         raise _invalid(place, f"'{sent.type}' takes 'key' and 'value', not 'filters'")
     if sent.type in ("and", "or") or not sent.key:
-        raise _invalid(f"{place}.key", "the name of an attribute is needed")
+        raise _invalid(f"{place}.key", "the name of an attribute is required")
     lists, value = sent.type in ("in", "nin"), sent.value
     if value is None or isinstance(value, tuple) != lists:
         raise _invalid(f"{place}.value", f"'{sent.type}' needs a {'list' if lists else 'string, number or boolean'}")
@@ -112,7 +112,7 @@ def _holds(order: str, sign: int) -> bool:
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:
-    """A boolean is none here, though Python takes it for one."""
+    """Booleans are not numbers here, although they are in Python."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

@@ -1,7 +1,7 @@
-"""The items of tools that the server runs itself, and how each is told in events: data, so the core never learns a tool's name.
+"""The items of tools that the server runs itself, as data, so that the core does not depend on any tool.
 
-Shapes: the openai SDK's `ResponseOutputItem` and, for the items only the vendor of Qwen has (`web_extractor_call` and the two image
-searches), its own reference. `phases.py` says which events each of them has.
+Shapes: the openai SDK's `ResponseOutputItem` and, for the items that only Qwen's vendor has (`web_extractor_call` and the two image
+searches), its reference. `phases.py` defines the events of each.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ CallStatus = Literal["in_progress", "searching", "interpreting", "calling", "com
 
 
 class HostedCall(msgspec.Struct, frozen=True):
-    """One call the model made of a built-in tool."""
+    """One call of a built-in tool by the model."""
 
     call_id: str
     name: str
     """The function's name."""
     arguments: str
-    """JSON text as the model wrote it; perhaps not JSON, perhaps not of the right shape. "" while it is still being written."""
+    """JSON text as the model wrote it; possibly not JSON, or of the wrong shape. "" while it is still being written."""
     approval_request_id: str | None = None
-    """Set when the client has consented to this call."""
+    """Set if the client has approved this call."""
 
 
 class UrlSource(msgspec.Struct, frozen=True, tag="url"):
@@ -53,7 +53,7 @@ class FindAction(msgspec.Struct, frozen=True, tag="find_in_page"):
 
 
 class WebSearchCall(msgspec.Struct, frozen=True, tag="web_search_call"):
-    """A search of the web, or the reading of a page that it found."""
+    """A web search, or reading a page that it found."""
 
     id: str
     status: CallStatus
@@ -61,7 +61,7 @@ class WebSearchCall(msgspec.Struct, frozen=True, tag="web_search_call"):
 
 
 class WebExtractorCall(msgspec.Struct, frozen=True, tag="web_extractor_call"):
-    """Pages read with a goal (vendor's item)."""
+    """Pages read for a goal (vendor's item)."""
 
     id: str
     status: CallStatus
@@ -77,7 +77,7 @@ class Logs(msgspec.Struct, frozen=True, tag="logs"):
 
 
 class PlotImage(msgspec.Struct, frozen=True, tag="image"):
-    """An image the code made."""
+    """An image created by the code."""
 
     url: str
 
@@ -93,7 +93,7 @@ class CodeInterpreterCall(msgspec.Struct, frozen=True, tag="code_interpreter_cal
 
 
 class FileResult(msgspec.Struct, frozen=True):
-    """A passage of a file that fits a query."""
+    """A passage of a file that matches a query."""
 
     file_id: str
     filename: str
@@ -112,7 +112,7 @@ class FileSearchCall(msgspec.Struct, frozen=True, tag="file_search_call"):
 
 
 class WebSearchImageCall(msgspec.Struct, frozen=True, tag="web_search_image_call"):
-    """Images found by words (vendor's item); `arguments` and `output` are JSON text."""
+    """An image search by text (vendor's item); `arguments` and `output` are JSON text."""
 
     id: str
     status: CallStatus
@@ -122,7 +122,7 @@ class WebSearchImageCall(msgspec.Struct, frozen=True, tag="web_search_image_call
 
 
 class ImageSearchCall(msgspec.Struct, frozen=True, tag="image_search_call"):
-    """Images found by an image (vendor's item); `arguments` and `output` are JSON text."""
+    """An image search by image (vendor's item); `arguments` and `output` are JSON text."""
 
     id: str
     status: CallStatus
@@ -132,20 +132,20 @@ class ImageSearchCall(msgspec.Struct, frozen=True, tag="image_search_call"):
 
 
 class McpProtocolError(msgspec.Struct, frozen=True, tag="mcp_protocol_error"):
-    """The server refused the call, or could not be talked to; `code` is JSON-RPC's."""
+    """The server refused the call, or communication failed; `code` is JSON-RPC's."""
 
     code: int
     message: str
 
 
 class McpExecutionError(msgspec.Struct, frozen=True, tag="mcp_tool_execution_error"):
-    """The tool ran and says that it failed."""
+    """The tool ran and reported an error."""
 
     content: Any
 
 
 class McpHttpError(msgspec.Struct, frozen=True, tag="http_error"):
-    """The server turned the request away; `code` is HTTP's status."""
+    """The server rejected the request; `code` is the HTTP status."""
 
     code: int
     message: str
@@ -155,7 +155,7 @@ McpError = McpProtocolError | McpExecutionError | McpHttpError
 
 
 class McpCall(msgspec.Struct, frozen=True, tag="mcp_call", omit_defaults=True):
-    """A tool of a remote MCP server that is called. What is null is left out: the AI SDK refuses it."""
+    """A call of a remote MCP server's tool. Null fields are left out: the AI SDK refuses them."""
 
     id: str
     status: CallStatus
@@ -186,7 +186,7 @@ class McpListTools(msgspec.Struct, frozen=True, tag="mcp_list_tools", omit_defau
 
 
 class McpApprovalRequest(msgspec.Struct, frozen=True, tag="mcp_approval_request"):
-    """A call that waits for the client's consent."""
+    """A call that waits for the client's approval."""
 
     id: str
     name: str
@@ -195,7 +195,7 @@ class McpApprovalRequest(msgspec.Struct, frozen=True, tag="mcp_approval_request"
 
 
 class ToolCall(msgspec.Struct, frozen=True, tag="x_tool_call"):
-    """A call of a tool that no public API has an item for; `arguments` is JSON text."""
+    """A call of a tool for which no public API has an item; `arguments` is JSON text."""
 
     id: str
     status: CallStatus
@@ -217,4 +217,4 @@ HostedItem = (
     | ToolCall
 )
 HOSTED_TYPES = frozenset(str(item.__struct_config__.tag) for item in get_args(HostedItem))
-"""The `type` of every one of them."""
+"""The `type` of each of them."""

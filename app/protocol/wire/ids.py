@@ -1,8 +1,8 @@
-"""Identifiers: UUID version 7 responses, items whose ids say where they are stored, and calls.
+"""Identifiers: responses with UUIDs of version 7, items with ids that encode where they are stored, and calls.
 
 An item id is its type's prefix and 48 hex digits: 32 of the response's UUID, 8 of the position, 8 that hold the direction (the top
-bit: 1 for output) and a 31-bit checksum of the rest. So an item is found without an index, and an id of another maker, such as the
-48 digits of the original API, is not taken for one of ours.
+bit: 1 for output) and a 31-bit checksum of the rest. So an item is found without an index, and foreign ids, such as the 48 digits
+of the original API, are not mistaken for this gateway's.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _ITEM = re.compile(r"[a-z]+_(([0-9a-f]{8})([0-9a-f]{4})(7[0-9a-f]{3})([89ab][0-9
 
 
 class ItemLocation(msgspec.Struct, frozen=True, gc=False):
-    """Where an item is: the response, its input or its output, and the place in that list, from 0."""
+    """Where an item is stored: the response, its input or output, and the position in that list, from 0."""
 
     response_id: str
     output: bool
@@ -71,13 +71,13 @@ def response_id(now_ms: int, random: bytes) -> str:
 
 
 def normalize_response_id(text: str) -> str | None:
-    """The canonical id for any way a client may write it (with or without hyphens, `resp_`, capitals); None when it is no id."""
+    """The canonical id for any spelling (with or without hyphens, `resp_`, capitals); None if it is not an id."""
     match = _UUID.fullmatch(text)
     return "-".join(match.group(1, 3, 4, 5, 6)).lower() if match else None
 
 
 def item_prefix(item_type: str) -> str:
-    """What the ids of items of this type begin with; types without a prefix of their own share `item`."""
+    """The prefix of ids of items of this type; types without their own prefix share `item`."""
     return _PREFIXES.get(item_type, "item")
 
 
@@ -91,7 +91,7 @@ def item_id(prefix: str, response_id: str, position: int, *, output: bool) -> st
 
 
 def locate(item_id: str) -> ItemLocation | None:
-    """Where the item of this id is; None for an id that `item_id` did not make."""
+    """Where the item with this id is stored; None for an id that `item_id` did not create."""
     match = _ITEM.fullmatch(item_id)
     if match is None:
         return None
@@ -103,15 +103,15 @@ def locate(item_id: str) -> ItemLocation | None:
 
 
 def call_id(response_id: str, position: int) -> str:
-    """The id of the call at `position` of the response: `call_` and 32 hex digits, unique since the UUID's tail is.
+    """The id of the call at `position` of the response: `call_` and 32 hex digits, unique because the UUID's random part is.
 
-    Only the slowest 16 bits of the UUID's time, 49 days each, make room for the position.
+    The position replaces the top 16 bits of the UUID's time, which change only every 49 days.
     """
     return f"call_{response_id.replace('-', '')[4:]}{position:04x}"
 
 
 def new_id(response_id: str, prefix: str, position: int) -> str:
-    """The id of something new at `position` of the output: of a call where the prefix is `call`, else of an item."""
+    """The id of a new object at `position` of the output: a call if the prefix is `call`, otherwise an item."""
     if prefix == "call":
         return call_id(response_id, position)
     return item_id(prefix, response_id, position, output=True)

@@ -1,6 +1,6 @@
 """Output items and their parts, as the Responses API shows them (openai SDK types `ResponseOutputItem`, Open Responses `ItemField`).
 
-Required-but-empty fields carry their zero value (`annotations: []`), since typed clients fail on null or absence.
+Required-but-empty fields carry their zero value (`annotations: []`), since typed clients fail if they are null or absent.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from app.protocol.wire.tokens import TokenLogprob
 
 
 class UrlCitation(msgspec.Struct, frozen=True, tag="url_citation"):
-    """A page that a part of the text goes back to; indexes count code points, the end is exclusive."""
+    """A page cited by a part of the text; indexes count code points, the end is exclusive."""
 
     url: str
     title: str
@@ -24,7 +24,7 @@ class UrlCitation(msgspec.Struct, frozen=True, tag="url_citation"):
 
 
 class FileCitation(msgspec.Struct, frozen=True, tag="file_citation"):
-    """An uploaded file that the text up to `index` goes back to."""
+    """An uploaded file cited by the text before `index`."""
 
     file_id: str
     filename: str
@@ -32,7 +32,7 @@ class FileCitation(msgspec.Struct, frozen=True, tag="file_citation"):
 
 
 class ContainerFileCitation(msgspec.Struct, frozen=True, tag="container_file_citation"):
-    """A file that code has made, where the text mentions it."""
+    """A file created by code, where the text mentions it."""
 
     container_id: str
     file_id: str
@@ -53,7 +53,7 @@ class OutputText(msgspec.Struct, frozen=True, tag="output_text"):
 
 
 class RefusalPart(msgspec.Struct, frozen=True, tag="refusal"):
-    """The model declines."""
+    """The model's refusal."""
 
     refusal: str
 
@@ -74,7 +74,7 @@ ContentPart = OutputText | RefusalPart | ReasoningText
 
 
 class MessageItem(msgspec.Struct, frozen=True, tag="message"):
-    """What the assistant says."""
+    """The assistant's message."""
 
     id: str
     status: ItemStatus
@@ -83,7 +83,7 @@ class MessageItem(msgspec.Struct, frozen=True, tag="message"):
 
 
 class ReasoningItem(msgspec.Struct, frozen=True, tag="reasoning"):
-    """What the model thought."""
+    """The model's thinking."""
 
     id: str
     status: ItemStatus
@@ -93,7 +93,7 @@ class ReasoningItem(msgspec.Struct, frozen=True, tag="reasoning"):
 
 
 class FunctionCallItem(msgspec.Struct, frozen=True, tag="function_call"):
-    """The model calls one of the client's functions."""
+    """A call of one of the client's functions."""
 
     id: str
     status: ItemStatus
@@ -104,7 +104,7 @@ class FunctionCallItem(msgspec.Struct, frozen=True, tag="function_call"):
 
 
 class CustomToolCallItem(msgspec.Struct, frozen=True, tag="custom_tool_call"):
-    """The model calls one of the client's free-form tools."""
+    """A call of one of the client's free-form tools."""
 
     id: str
     status: ItemStatus

@@ -1,4 +1,4 @@
-"""Which part of a list a client asks for."""
+"""The page of a list that a client asks for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 
 class Page(msgspec.Struct, frozen=True):
-    """At most `limit` objects; `after` and `before` are ids of the list."""
+    """At most `limit` objects; `after` and `before` are ids in the list."""
 
     limit: int
     order: Literal["asc", "desc"] = "desc"

@@ -1,7 +1,7 @@
-"""`POST /v1/responses`: the request as clients send it, typed; unknown fields are refused by name.
+"""`POST /v1/responses`: the request, typed; unknown fields are refused by name.
 
-Explicit nulls mean absence (llama-index and others send them for every optional field). Input items keep their JSON as it was
-sent: what the gateway does not read, it still stores and lists.
+Explicit nulls mean absence (llama-index and others send them for every optional field). Input items keep their JSON as sent:
+fields that the gateway does not read are still stored and listed.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ T = TypeVar("T")
 
 _NULL = msgspec.Raw(b"null")
 _MARGIN = 100
-"""Levels of nesting, which are frames of the stack, that are kept free: what is stored is read again, from deeper down."""
+"""Nesting levels (stack frames) kept free: stored data is read again, from deeper in the stack."""
 _SMALL = 4 * 1024
-"""Bytes of a body up to which it is cheaper to count its brackets than to leave the margin to a body that does not need it."""
+"""Body size in bytes up to which counting brackets is cheaper than reserving the margin for a body that does not need it."""
 _PIECE = 16 * 1024
-"""Bytes that are checked together: most of a large body is ASCII, although it has some characters that are not."""
+"""Bytes checked at a time: most of a large body is ASCII, even if it has some other characters."""
 _MOST_CONTINUATIONS = 3
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -39,11 +39,11 @@ Includable = Literal[
 
 
 Json: TypeAlias = msgspec.Raw | msgspec.UnsetType
-"""A field of any JSON, kept as it was sent; read it with `given`. Of `Raw | None` msgspec would take null alone."""
+"""A field with any JSON, kept as sent; read it with `given`. For `Raw | None` msgspec would accept only null."""
 
 
 def given(value: Json) -> msgspec.Raw | None:
-    """What a client sent; None for a field that is absent or null."""
+    """The value as sent; None for a field that is absent or null."""
     return value if isinstance(value, msgspec.Raw) and value != _NULL else None
 
 
@@ -75,8 +75,8 @@ class TextConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`stream_options`; obfuscation padding is never sent, so either value is honoured. The usage, which clients of Chat Completions ask
-    for here, is always sent, and summaries of thinking (Codex says in which order) are always whole."""
+    """`stream_options`; obfuscation padding is never sent, so either value is accepted. The usage, which Chat Completions clients request
+    here, is always sent, and summaries of thinking (for which Codex sends an order) are always complete."""
 
     include_obfuscation: bool | None = None
     include_usage: bool | None = None
@@ -94,14 +94,14 @@ class Tool(msgspec.Struct, frozen=True):
     format: Json = msgspec.UNSET
     tools: tuple[msgspec.Raw, ...] | None = None
     defer_loading: bool | None = None
-    """Not offered before a tool search has brought it."""
+    """Not offered before a tool search has found it."""
     function: Json = msgspec.UNSET
     """Chat Completions' nested form, which is refused with a hint."""
     allowed_callers: tuple[str, ...] | None = None
     output_schema: Json = msgspec.UNSET
-    """What a program would get from the function; the model calls it itself."""
+    """The result type for programmatic calls; here the model calls functions itself."""
     cache_control: Json = msgspec.UNSET
-    """Another vendor's hint on what to cache."""
+    """Another vendor's cache hint."""
 
 
 class _StrictTool(Tool, frozen=True, forbid_unknown_fields=True):
@@ -170,7 +170,7 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class InputItem(msgspec.Struct, frozen=True):
-    """An input item; which fields it needs depends on `type`. A missing type is a message, or a reference when only `id` is there."""
+    """An input item; which fields it needs depends on `type`. Without a type it is a message, or a reference if there is only `id`."""
 
     type: str | None = None
     id: str | None = None
@@ -190,7 +190,7 @@ class InputItem(msgspec.Struct, frozen=True):
 _DESCRIBED = frozenset(
     {None, "message", "reasoning", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output", "item_reference"}
 )
-"""Types whose every field `InputItem` has. Others may have fields of the same name and another shape, and are read where they are used."""
+"""Types all of whose fields are in `InputItem`. Others may have fields with the same name and another shape, and are read where used."""
 
 
 class _Head(msgspec.Struct, frozen=True):
@@ -215,34 +215,34 @@ _FOREIGN: dict[str, tuple[str, ...]] = {
     "custom": ("parameters", "strict", "output_schema", "tools", "function"),
     "namespace": ("parameters", "strict", "format", "function", "allowed_callers", "output_schema", "cache_control"),
 }
-"""Tools of which every field is known, with the fields that belong to the others. Those of built-in tools the tools check themselves."""
+"""Tool types with all fields known, and the fields that belong to the other types. Built-in tools check their own fields."""
 _HINTS: dict[str, str] = {
     "response_format": "the format of the answer is 'text.format'",
     "max_tokens": "the Responses API has 'max_output_tokens'",
     "max_completion_tokens": "the Responses API has 'max_output_tokens'",
     "reasoning_effort": "the Responses API has 'reasoning.effort'",
-    "reasoning.enabled": "thinking is switched by 'enable_thinking'",
+    "reasoning.enabled": "thinking is controlled by 'enable_thinking'",
     **dict.fromkeys(
         ("text.type", "text.schema", "text.json_schema", "text.name", "text.strict"),
-        "the format of the answer is an object of its own, 'text.format'",
+        "the format of the answer is a separate object, 'text.format'",
     ),
     "text.format.schema": "it belongs to the type 'json_schema'",
-    "text.format.json_schema": "in the Responses API 'name', 'schema' and 'strict' stand beside 'type'",
+    "text.format.json_schema": "in the Responses API 'name', 'schema' and 'strict' belong beside 'type'",
     **dict.fromkeys(("tools[].input_schema", "tools[].inputSchema"), "the schema of the arguments is 'parameters'"),
-    "tool_choice.function": "in the Responses API 'name' stands beside 'type'",
-    "tool_choice.allowed_tools": "in the Responses API 'mode' and 'tools' stand beside 'type'",
+    "tool_choice.function": "in the Responses API 'name' belongs beside 'type'",
+    "tool_choice.allowed_tools": "in the Responses API 'mode' and 'tools' belong beside 'type'",
 }
-"""Where a client of another API, or a hasty one, has to put it; by the place without indices."""
+"""Hints for parameters of other APIs and common mistakes, by the place without indices."""
 _INDEX = re.compile(r"\[\d+\]")
 _AT = re.compile(r" - at `\$\.?(?P<path>.*)`$")
 _UNKNOWN = re.compile(r"unknown field `(?P<name>.*)`")
 
 
 def parse(body: bytes) -> CreateResponse:
-    """The request in `body`. Raises InvalidRequest naming the offending parameter."""
+    """The request in `body`. Raises InvalidRequest with the invalid parameter."""
     try:
         if not body.isascii():
-            _check_characters(body)  # what the decoder passes over or keeps as it is, it does not look at
+            _check_characters(body)  # the decoder does not check what it skips or keeps raw
         nested = len(body) > _SMALL or body.count(b"[") + body.count(b"{") > _MARGIN
         return _decode_below(body, _MARGIN) if nested else _request_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -250,35 +250,35 @@ def parse(body: bytes) -> CreateResponse:
 
 
 def _check_characters(body: bytes) -> None:
-    """Decode it as UTF-8 piece by piece, which takes a sixth of the time and no memory. Raises UnicodeDecodeError."""
+    """Decode it as UTF-8 in pieces, which takes a sixth of the time and no memory. Raises UnicodeDecodeError."""
     start, size = 0, len(body)
     while start < size:
         end = start + _PIECE
         for _ in range(_MOST_CONTINUATIONS):
             if end < size and _continues(body[end]):
-                end -= 1  # a character is never split; more such bytes in a row are no character
+                end -= 1  # do not split a character; more such bytes in a row are not one
         piece = body[start:end]
         if not piece.isascii():
             try:
                 piece.decode()
             except UnicodeDecodeError:
-                body.decode()  # for an error that says where in the body
+                body.decode()  # for an error with the position in the body
                 raise
         start = end
 
 
 def _continues(byte: int) -> bool:
     """Whether it is a byte within a character (RFC 3629, section 3)."""
-    return byte & 0xC0 == 0x80  # noqa: PLR2004 - the two bits that say so
+    return byte & 0xC0 == 0x80  # noqa: PLR2004 - the two bits that mark it
 
 
 def _decode_below(body: bytes, frames: int) -> CreateResponse:
-    """Decode it so many frames further down, where less of the stack is left to its nesting."""
+    """Decode it that many frames deeper, where less of the stack is left for its nesting."""
     return _decode_below(body, frames - 1) if frames else _request_decoder.decode(body)
 
 
 def parse_items(body: bytes) -> tuple[InputItem, ...] | None:
-    """All items of `input` at once, a third of the cost of one by one; None when one of them is wrong, and shall be looked for."""
+    """All items of `input` at once, at a third of the cost of one by one; None if one is invalid and has to be found."""
     try:
         return _items_decoder.decode(body).input
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -286,7 +286,7 @@ def parse_items(body: bytes) -> tuple[InputItem, ...] | None:
 
 
 def parse_item(raw: msgspec.Raw, place: str) -> InputItem:
-    """One item of `input`; `place` is where it stands, like `input[3]`."""
+    """One item of `input`; `place` is its place in the request, such as `input[3]`."""
     try:
         return _item_decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -296,7 +296,7 @@ def parse_item(raw: msgspec.Raw, place: str) -> InputItem:
 
 
 def _head(raw: msgspec.Raw) -> InputItem | None:
-    """What all items have in common, as far as it is text; None for one that has to be as `InputItem` describes it."""
+    """The fields that all items share, if they are text; None for an item that must match `InputItem`."""
     try:
         head = _head_decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -308,8 +308,8 @@ def _head(raw: msgspec.Raw) -> InputItem | None:
 
 
 def parse_tool(raw: msgspec.Raw, place: str) -> Tool:
-    """One entry of `tools`; `place` is where it stands, like `tools[0]`. Raises InvalidRequest, for functions, custom tools and namespaces
-    also when there is a field that they do not have."""
+    """One entry of `tools`; `place` is its place in the request, such as `tools[0]`. Raises InvalidRequest, for functions, custom tools
+    and namespaces also if there is an unknown field."""
     try:
         tool = _decode_tool(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -334,7 +334,7 @@ def _decode_tool(raw: msgspec.Raw) -> Tool:
 
 
 def parse_entry(raw: msgspec.Raw, kind: type[T], place: str) -> T:
-    """One entry of `tools` in the shape of a built-in tool, or `tool_choice`. Raises InvalidRequest naming the field, below `place`."""
+    """One entry of `tools` in the shape of a built-in tool, or `tool_choice`. Raises InvalidRequest with the field, below `place`."""
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -357,12 +357,12 @@ def _explain(error: Exception, place: str, kind: object) -> InvalidRequest:
     if "Invalid enum value" not in message:
         return InvalidRequest(f"Invalid '{param or 'body'}': {message}.", code="invalid_type", param=param or None)
     values = ", ".join(f"'{value}'" for value in allowed_values(kind, path))
-    known = f"; it has to be one of {values}" if values else ""
+    known = f"; it must be one of {values}" if values else ""
     return InvalidRequest(f"Invalid '{param or 'body'}': {message}{known}.", code="invalid_value", param=param or None)
 
 
 def unknown_parameter(param: str) -> InvalidRequest:
-    """The refusal of a field that there is not, with where it belongs if that is known."""
+    """The error for an unknown field, with a hint where it belongs, if known."""
     hint = _HINTS.get(_INDEX.sub("[]", param))
     message = f"Unknown parameter: '{param}'{f'; {hint}' if hint else ''}."
     return InvalidRequest(message, code="unknown_parameter", param=param or None)

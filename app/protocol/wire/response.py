@@ -1,4 +1,4 @@
-"""The Response object: all 31 fields that Open Responses requires, with non-null defaults where its schema wants them."""
+"""The Response object: all 31 fields that Open Responses requires, with non-null defaults where its schema requires them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Status = Literal["in_progress", "completed", "failed", "cancelled", "incomplete"
 
 
 class InputTokensDetails(msgspec.Struct, frozen=True, gc=False):
-    """Where the input tokens came from."""
+    """Details of the input tokens."""
 
     cached_tokens: int = 0
     cache_write_tokens: int = 0
 
 
 class OutputTokensDetails(msgspec.Struct, frozen=True, gc=False):
-    """What the output tokens were."""
+    """Details of the output tokens."""
 
     reasoning_tokens: int = 0
 
@@ -38,7 +38,7 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=False):
     x_tools: dict[str, dict[str, int]] | msgspec.UnsetType = msgspec.UNSET
     """Calls of hosted tools, as the vendor counts them: `{"web_search": {"count": 1}}`."""
     x_estimated: bool | msgspec.UnsetType = msgspec.UNSET
-    """True when the upstream reported nothing and the numbers are this gateway's estimate."""
+    """True if the upstream reported nothing and the numbers are this gateway's estimate."""
 
 
 class ImageTokens(msgspec.Struct, frozen=True, gc=False):
@@ -49,7 +49,7 @@ class ImageTokens(msgspec.Struct, frozen=True, gc=False):
 
 
 class ImageGenerationUsage(msgspec.Struct, frozen=True):
-    """Always none: images are not generated here."""
+    """Always zero: images are not generated here."""
 
     input_tokens: int = 0
     input_tokens_details: ImageTokens = ImageTokens()
@@ -59,20 +59,20 @@ class ImageGenerationUsage(msgspec.Struct, frozen=True):
 
 
 class WebSearchUsage(msgspec.Struct, frozen=True, gc=False):
-    """Searches of the web; opening a page is none."""
+    """Web searches; opening a page does not count."""
 
     num_requests: int = 0
 
 
 class ToolUsage(msgspec.Struct, frozen=True):
-    """What hosted tools have used, as OpenAI's API tells it; families without any have zeros."""
+    """Usage of hosted tools in the form of OpenAI's API; zeros for families that were not used."""
 
     image_gen: ImageGenerationUsage = ImageGenerationUsage()
     web_search: WebSearchUsage = WebSearchUsage()
 
 
 class ResponseError(msgspec.Struct, frozen=True):
-    """Why a response failed; `code` is one of the codes the SDKs list."""
+    """Why a response failed; `code` is one of those in the SDKs' types."""
 
     code: str
     message: str
@@ -82,18 +82,18 @@ class IncompleteDetails(msgspec.Struct, frozen=True):
     """Why a response ended early."""
 
     reason: Literal["max_output_tokens", "content_filter", "max_tool_calls"]
-    """The last only in responses that earlier versions stored."""
+    """The last one occurs only in responses stored by earlier versions."""
 
 
 class ReasoningEcho(msgspec.Struct, frozen=True):
-    """The thinking that was in effect."""
+    """The effective thinking options."""
 
     effort: str | None = None
     summary: str | None = None
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
-    """A response in any state. What the request left out is filled with the API's defaults."""
+    """A response in any state. Parameters missing in the request have the API's defaults."""
 
     id: str
     object: Literal["response"] = "response"
@@ -113,7 +113,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     prompt_cache_key: str | None = None
     reasoning: ReasoningEcho = ReasoningEcho()
     enable_thinking: bool | msgspec.UnsetType = msgspec.UNSET
-    """Whether the model thinks; present when it is known."""
+    """Whether the model thinks; present if known."""
     safety_identifier: str | None = None
     service_tier: str = "default"
     store: bool = True
@@ -128,13 +128,13 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     frequency_penalty: float = 0.0
     usage: Usage | None = None
     tool_usage: ToolUsage | msgspec.UnsetType = msgspec.UNSET
-    """Present when hosted tools were called."""
+    """Present if hosted tools were called."""
     user: str | None = None
     metadata: dict[str, str] = msgspec.field(default_factory=dict[str, str])
 
 
 def usage_of(counted: TokenUsage | None, tools: dict[str, dict[str, int]], *, estimated: bool) -> Usage | None:
-    """What the upstream counted and the tools that were called, as the API shows them."""
+    """The upstream's token counts and the tool calls, in the API's form."""
     if counted is None:
         return None
     return Usage(
@@ -149,7 +149,7 @@ def usage_of(counted: TokenUsage | None, tools: dict[str, dict[str, int]], *, es
 
 
 def tool_usage_of(output: Sequence[OutputItem]) -> ToolUsage:
-    """What the hosted calls among the items have used."""
+    """Usage of the hosted calls among the items."""
     done = [item for item in output if isinstance(item, WebSearchCall) and item.status == "completed"]
     return ToolUsage(web_search=WebSearchUsage(sum(isinstance(item.action, SearchAction) for item in done)))
 
@@ -159,17 +159,17 @@ _decoder = msgspec.json.Decoder(Response)
 
 
 def encode(response: Response) -> bytes:
-    """The JSON a client gets, and the store keeps."""
+    """The JSON that is sent to clients and stored."""
     return _encoder.encode(response)
 
 
 def decode(data: bytes) -> Response:
-    """The object back from its stored JSON."""
+    """The object from its stored JSON."""
     return _decoder.decode(data)
 
 
 def seed(response: Response) -> Response:
-    """The response as it was when it began: what `response.created` showed."""
+    """The initial response, as `response.created` showed it."""
     changes: dict[str, Any] = {
         "status": "in_progress",
         "completed_at": None,

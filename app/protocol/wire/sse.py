@@ -1,4 +1,4 @@
-"""Events to Server-Sent-Events frames.
+"""Encodes events as Server-Sent Events frames.
 
 One frame is one `bytes`, since some clients lose a frame whose lines arrive in different reads. No `id:` lines: together with
 comment heartbeats they make the openai SDK dispatch an empty event.
@@ -18,23 +18,23 @@ _encode = _encoder.encode
 
 
 def frame(event: Event) -> bytes:
-    """The event's whole frame."""
+    """The event's complete frame."""
     data = _encode(event)
     return b"event: %b\ndata: %b\n\n" % (event.__struct_config__.tag.encode(), data if data.isascii() else one_line(data))  # type: ignore[union-attr]
 
 
 def one_line(data: bytes) -> bytes:
-    """The JSON without what some clients take for the end of a line: NEL (U+0085), U+2028 and U+2029, which JSON need not escape.
+    """The JSON with characters escaped that some clients take as line breaks: NEL (U+0085), U+2028 and U+2029, which JSON allows raw.
 
-    In a client that splits text as Python's `splitlines` does, the model could otherwise begin an event of its own.
+    In a client that splits text like Python's `splitlines`, the model could otherwise inject an event.
     """
     return data.replace(b"\xc2\x85", rb"\u0085").replace(b"\xe2\x80\xa8", rb"\u2028").replace(b"\xe2\x80\xa9", rb"\u2029")
 
 
 class DeltaFrames:
-    """Frames of one run of deltas, which differ only in their number and text.
+    """Frames of one run of deltas, which differ only in number and text.
 
-    The fixed parts come from encoding the typed event once, so template and type cannot drift apart; a delta then costs a
+    The fixed parts come from encoding the typed event once, so template and type cannot diverge; a delta then costs a
     string encoding and one formatting, about a third of building and encoding the event.
     """
 

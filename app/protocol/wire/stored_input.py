@@ -1,7 +1,7 @@
-"""A turn's input as it is stored, and as it is read: stored as it came, and an item without an id has the one that says where it is.
+"""Stores a turn's input as sent, and adds ids on reading to items without one.
 
-The id of an item is a pure function of its response and its place (`ids.item_id`), so it is put in by those who read, which is
-seldom, and not by everyone who writes.
+The id of an item is a pure function of its response and position (`ids.item_id`), so it is added when reading, which is rare, and not
+on every write.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from app.protocol.wire import ids
 
 class _Named(msgspec.Struct, frozen=True):
     id: Any = None
-    """Items of other servers may have anything in its place."""
+    """Items of other servers may have any value here."""
     type: str | None = None
 
 
@@ -26,19 +26,19 @@ _array = msgspec.json.Decoder(tuple[msgspec.Raw, ...]).decode
 
 
 def join(items: Sequence[msgspec.Raw]) -> bytes:
-    """The items as one JSON array, each as it came."""
+    """The items as one JSON array, each as sent."""
     if not items:
         return b"[]"
     parts: list[bytes | msgspec.Raw] = list(items)
-    parts[0] = b"[%b" % parts[0]  # the brackets go into the items at the ends: put around the whole, they would copy it once more
+    parts[0] = b"[%b" % parts[0]  # brackets are added to the first and last item: around the joined array they would cost another copy
     parts[-1] = b"%b]" % parts[-1]
     return b",".join(parts)
 
 
 def identified(array: bytes, response_id: str) -> tuple[msgspec.Raw, ...]:
-    """The items of a stored array, each with an id. One that is there wins; null and an empty one are none.
+    """The items of a stored array, each with an id. An existing id wins; null and empty ones do not count.
 
-    Rows of earlier releases hold an id in every item already.
+    In rows of earlier releases every item already has an id.
     """
     return tuple([_identified(raw, response_id, position) for position, raw in enumerate(_array(array))])
 

@@ -1,4 +1,4 @@
-"""What is known of an answer's tokens."""
+"""Log probabilities and counts of tokens."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TokenLogprob(msgspec.Struct, frozen=True):
 
 
 class TokenUsage(msgspec.Struct, frozen=True, gc=False):
-    """What one model turn cost, in tokens, as the upstream reports it."""
+    """Tokens of one model turn, as the upstream reports them."""
 
     input_tokens: int
     output_tokens: int

@@ -197,7 +197,7 @@ async def test_linked_images_are_put_in_only_where_the_upstream_cannot_fetch(med
     [
         (FilePart(file_id="file-9"), {"file_id": "file-9"}, "file_id", "No such File object: file-9"),
         (FilePart("a", file_data="%%%"), {"file_data": "%%%"}, "file_data", "not in base64"),
-        (FilePart("a", file_data="data:text/plain"), {"file_data": "data:text/plain"}, "file_data", "no data URI"),
+        (FilePart("a", file_data="data:text/plain"), {"file_data": "data:text/plain"}, "file_data", "not a data URI"),
         (FilePart("a.bin", file_data="AAECAwQF"), {"file_data": "AAECAwQF"}, "file_data", "Supported are PDF, Word"),
         (FilePart(file_url="http://10.0.0.1/x"), {"file_url": "http://10.0.0.1/x"}, "file_url", ""),
         (FilePart(file_url="file:///etc/passwd"), {"file_url": "file:///etc/passwd"}, "file_url", ""),
@@ -214,7 +214,7 @@ async def test_images_that_cannot_be_used_are_named(media: Media, uploads: Uploa
     uploads.add("file-2", "big.png", b"\x89PNG\r\n\x1a\n" + bytes(15 * 1024 * 1024))
     site.pages["/page"] = ("text/html", b"<html></html>")
     for part, sent, can, says in [
-        (ImagePart("", file_id="file-1"), {"file_id": "file-1"}, SEES, "no image that models take"),
+        (ImagePart("", file_id="file-1"), {"file_id": "file-1"}, SEES, "not an image of a supported type"),
         (ImagePart("", file_id="file-2"), {"file_id": "file-2"}, SEES, "larger than 15 MiB"),
         (ImagePart("", file_id="file-1"), {"file_id": "file-1"}, TEXT_ONLY, "the model 'qwen' does not take images"),
         (ImagePart("data:image/png;base64,AA"), {"image_url": "data:image/png;base64,AA"}, TEXT_ONLY, "does not take images"),
@@ -244,7 +244,7 @@ async def test_a_part_in_the_output_of_a_call_is_named_there(media: Media) -> No
 
 async def test_where_files_are_switched_off_the_error_says_so() -> None:
     error = await refusal(Media(GuardedFetcher(), None, Limits()), FilePart(file_id="f"), {"type": "input_file", "file_id": "f"})
-    assert "keeps no files" in error.message
+    assert "files are disabled" in error.message
 
 
 async def test_in_a_later_turn_a_file_is_read_again_and_one_that_is_gone_is_a_note(media: Media, uploads: Uploads) -> None:

@@ -162,12 +162,12 @@ def test_a_choice_that_cannot_be_met_is_refused(choice: object) -> None:
 @pytest.mark.parametrize(
     ("choice", "param", "code", "words"),
     [
-        ({}, "tool_choice.type", "missing_required_parameter", "what kind of tool"),
-        ({"name": "f"}, "tool_choice.type", "missing_required_parameter", "what kind of tool"),
+        ({}, "tool_choice.type", "missing_required_parameter", "the kind of tool"),
+        ({"name": "f"}, "tool_choice.type", "missing_required_parameter", "the kind of tool"),
         ({"type": "function"}, "tool_choice.name", "missing_required_parameter", "of the type 'function'"),
         ({"type": "custom", "name": None}, "tool_choice.name", "missing_required_parameter", "of the type 'custom'"),
-        ({"type": "function", "function": {"name": "f"}}, "tool_choice.name", "missing_required_parameter", "stands beside 'type'"),
-        ({"type": "function", "name": "f", "function": {"name": "f"}}, "tool_choice.function", "unknown_parameter", "stands beside 'type'"),
+        ({"type": "function", "function": {"name": "f"}}, "tool_choice.name", "missing_required_parameter", "belongs beside 'type'"),
+        ({"type": "function", "name": "f", "function": {"name": "f"}}, "tool_choice.function", "unknown_parameter", "belongs beside"),
         ({"type": "function", "name": "f", "mode": "auto"}, "tool_choice.mode", "unknown_parameter", ""),
         ({"type": "function", "name": "f", "nmespace": "ns"}, "tool_choice.nmespace", "unknown_parameter", ""),
         ({"type": "function", "name": 5}, "tool_choice.name", "invalid_type", ""),

@@ -80,7 +80,7 @@ async def test_an_answer_of_nothing_is_a_failure_worth_another_try() -> None:
     assert await opened.open() == ("one", ["a"])
     assert opened.failures == ["one"]
     assert silent.resting_until > 0
-    with pytest.raises(UpstreamError, match="answered nothing"):
+    with pytest.raises(UpstreamError, match="answer was empty"):
         await Opened(route(ScriptedProvider([]), attempts=1)).open()
 
 
