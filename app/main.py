@@ -15,10 +15,10 @@ from fastapi_offline import FastAPIOffline
 from pydantic import SecretStr
 from starlette.types import ASGIApp
 
-from app import __version__, discovery, library, upstreams
+from app import __version__, discovery, file_services, upstreams
 from app.api import errors, health, models, openapi, tools
 from app.api.containers import routes as containers
-from app.api.dependencies import Library, Services
+from app.api.dependencies import FileServices, Services
 from app.api.files import routes as files
 from app.api.gateway import BrowserGateway, Gateway
 from app.api.openness import Openness
@@ -56,7 +56,7 @@ from app.tools.code_interpreter import containers_of
 from app.tools.fetch.fetcher import GuardedFetcher
 from app.tools.ports.containers import Containers
 from app.tools.ports.files import Files
-from app.tools.ports.tool import Missing, Tool, ToolSpec, Workshop
+from app.tools.ports.tool import Missing, Tool, ToolServices, ToolSpec
 
 _log = logging.getLogger(__name__)
 _GC_YOUNG = 10_000
@@ -69,7 +69,7 @@ _MODELS_SECONDS = 60.0
 _SAMPLE_SECONDS = 2.0
 """Maximum age of other workers' gauges in a scrape."""
 
-Shelf = tuple[Library, Ingestion] | None
+FilesAndIngestion = tuple[FileServices, Ingestion] | None
 Served = tuple[ASGIApp, Services]
 
 
@@ -130,8 +130,8 @@ async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
     store = MeasuredStore(_store(settings, database, metrics, stack), metrics.stored)
     limits = settings.limits
     reading.configure(at_once=limits.documents_at_once, cpu_seconds=limits.document_cpu_seconds, seconds=limits.document_seconds)
-    shelf = library.build(settings, database, stack)
-    stored = shelf[0].vector_stores if shelf else None
+    files = file_services.build(settings, database, stack)
+    stored = files[0].vector_stores if files else None
     tools_here = _tools(settings, stored, stack)
     router = await _router(settings, metrics, stack)
     ports = Ports(
@@ -152,7 +152,7 @@ async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
     )
     access = Access(keys, admin_key=_secret(settings.admin_key), required=settings.authentication)
     stack.push_async_callback(access.flush)
-    return _serve(settings, ports, access, shelf, containers_of(tools_here["code_interpreter"]), stack)
+    return _serve(settings, ports, access, files, containers_of(tools_here["code_interpreter"]), stack)
 
 
 def _policy(settings: Settings) -> Policy:
@@ -166,7 +166,9 @@ def _policy(settings: Settings) -> Policy:
     )
 
 
-def _serve(settings: Settings, ports: Ports, access: Access, shelf: Shelf, containers: Containers | None, stack: AsyncExitStack) -> Served:
+def _serve(
+    settings: Settings, ports: Ports, access: Access, files: FilesAndIngestion, containers: Containers | None, stack: AsyncExitStack
+) -> Served:
     """The use cases and background work."""
     runs = Runs(settings.limits.concurrent_responses)
     ports.metrics.running.set_function(lambda: {(): len(runs)})
@@ -174,8 +176,8 @@ def _serve(settings: Settings, ports: Ports, access: Access, shelf: Shelf, conta
     heartbeats = Heartbeats(settings.heartbeat_seconds)
     ports.metrics.streams.set_function(lambda: {(): len(heartbeats)})
     _start_background(runs, ports, access, heartbeats, settings)
-    if shelf is not None:
-        library.start(runs, *shelf)
+    if files is not None:
+        file_services.start(runs, *files)
     service = Responses(ports, runs)
     policy = EndpointPolicy(settings.limits.body_bytes, settings.done_marker, settings.lenient_user_agents)
     create = CreateResponse(service, access, runs, ports.metrics, heartbeats, policy)
@@ -189,7 +191,7 @@ def _serve(settings: Settings, ports: Ports, access: Access, shelf: Shelf, conta
         heartbeat_seconds=heartbeats.longest,
         done_marker=settings.done_marker,
         body_bytes=settings.limits.body_bytes,
-        library=shelf[0] if shelf else None,
+        files=files[0] if files else None,
         containers=containers,
     )
 
@@ -214,8 +216,8 @@ def _secret(value: SecretStr | None) -> str | None:
 
 
 def _tools(settings: Settings, files: Files | None, stack: AsyncExitStack) -> Mapping[str, Tool | Missing]:
-    workshop = Workshop(settings=settings, fetcher=_fetcher(settings, stack, robots=settings.fetch_robots), files=files)
-    return {spec.type: spec.build(workshop) for spec in _tool_specs()}
+    services = ToolServices(settings=settings, fetcher=_fetcher(settings, stack, robots=settings.fetch_robots), files=files)
+    return {spec.type: spec.build(services) for spec in _tool_specs()}
 
 
 def _tool_specs() -> Sequence[ToolSpec]:

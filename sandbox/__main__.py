@@ -56,7 +56,7 @@ def main() -> int:
         return _refuse(f"SANDBOX_VOLUMES: {error}" if config.volumes else f"no place for files: {error}", child=child)
     try:
         asyncio.run(_serve(config, stage, child=child))
-    except probe.NothingHolds as error:
+    except probe.NoBackend as error:
         return _refuse(str(error), child=child)
     except KeyboardInterrupt:
         return 0

@@ -108,7 +108,7 @@ json.dumps({"token": facts["token"], "escapes": escapes})
 """
 
 
-class NothingHolds(Exception):
+class NoBackend(Exception):
     """No back end confines code on this machine; the message says what was tried and what to do."""
 
 
@@ -122,7 +122,7 @@ async def choose(wanted: Name | None, stage: Stage, limits: Limits) -> tuple[Nam
         if reason is None:
             return name, workplace
         reasons.append(f"{name}: {reason}")
-    raise NothingHolds(
+    raise NoBackend(
         f"No sandbox holds on this machine, so no code is run ({'; '.join(reasons)}). Allow user namespaces for bubblewrap, or use a "
         "kernel with Landlock, or install the extra `wasi`."
     )

@@ -28,7 +28,7 @@ ID = r"^[A-Za-z0-9_-]{1,128}$"
 _scheme = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer sk-…`.")
 
 
-class Library(msgspec.Struct, frozen=True):
+class FileServices(msgspec.Struct, frozen=True):
     """Files and vector stores."""
 
     files: UploadedFiles
@@ -49,7 +49,7 @@ class Services(msgspec.Struct, frozen=True):
     done_marker: bool
     body_bytes: int
     """Maximum size of a request body; uploads have their own limit."""
-    library: Library | None = None
+    files: FileServices | None = None
     """None: files are disabled."""
     containers: Containers | None = None
     """None: code execution is disabled."""
@@ -60,11 +60,11 @@ def _services(request: Request) -> Services:
     return services
 
 
-def _library(request: Request) -> Library:
-    library = _services(request).library
-    if library is None:
+def _files(request: Request) -> FileServices:
+    files = _services(request).files
+    if files is None:
         raise InvalidRequest("Files are disabled on this gateway; set GATEWAY_FILES_DIR to enable them.", code="files_off")
-    return library
+    return files
 
 
 async def principal_of(request: Request) -> Caller:
@@ -84,6 +84,6 @@ async def _principal(request: Request, _documented: Annotated[object, Depends(_s
     return await principal_of(request)
 
 
-Wired = Annotated[Services, Depends(_services)]
-Known = Annotated[Library, Depends(_library)]
+ServicesDep = Annotated[Services, Depends(_services)]
+FilesDep = Annotated[FileServices, Depends(_files)]
 Principal = Annotated[Caller, Depends(_principal)]

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from app.api import errors
-from app.api.dependencies import Services, Wired
+from app.api.dependencies import Services, ServicesDep
 from app.api.openapi import UNREADY, Health
 from app.engine.upstreams import failures
 from app.protocol.wire.errors import ApiError
@@ -26,7 +26,7 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz", response_model=Health, responses=UNREADY, summary="Readiness check")
-async def readyz(request: Request, services: Wired) -> Response:
+async def readyz(request: Request, services: ServicesDep) -> Response:
     """503 while the database accepts no writes, and as soon as the process has received a stop signal.
 
     A failing upstream is reported but does not make the gateway unready: otherwise every replica would be taken out at once.
@@ -52,6 +52,6 @@ async def _problem(services: Services, *, draining: bool) -> ApiError | None:
 
 
 @router.get("/metrics", summary="Metrics in the Prometheus format", response_class=PlainTextResponse)
-async def metrics(services: Wired) -> Response:
+async def metrics(services: ServicesDep) -> Response:
     """All metrics of the gateway."""
     return Response(services.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")

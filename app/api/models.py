@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from app.api.bodies import CheckedRoute
-from app.api.dependencies import Principal, Wired
+from app.api.dependencies import Principal, ServicesDep
 from app.api.openapi import Model, ModelList, failures
 from app.protocol.wire.errors import NotFound
 from app.providers.base import UpstreamModel
@@ -16,13 +16,15 @@ router = APIRouter(tags=["Models"], responses=failures(404), route_class=Checked
 
 
 @router.get("/v1/models", summary="List the models")
-async def list_models(_principal: Principal, services: Wired) -> ModelList:
+async def list_models(_principal: Principal, services: ServicesDep) -> ModelList:
     """The models that the upstreams list, and the configured aliases."""
     return ModelList(data=[_model(model) for model in services.router.models()])
 
 
 @router.get("/v1/models/{model:path}", summary="Get a model")
-async def get_model(model: Annotated[str, Path(max_length=256, pattern=r"^[^\x00]*$")], _principal: Principal, services: Wired) -> Model:
+async def get_model(
+    model: Annotated[str, Path(max_length=256, pattern=r"^[^\x00]*$")], _principal: Principal, services: ServicesDep
+) -> Model:
     """One of the listed models."""
     for listed in services.router.models():
         if listed.id == model:

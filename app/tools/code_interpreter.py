@@ -26,9 +26,9 @@ from app.tools.ports.tool import (
     ToolFailure,
     ToolOutcome,
     ToolRequest,
+    ToolServices,
     ToolSession,
     ToolSpec,
-    Workshop,
 )
 from app.tools.sandbox.client import NotThere, Sandbox, SandboxRefused, SandboxUnavailable
 from app.tools.sandbox.containers import MEMORY_LIMITS, SandboxContainers, new_container_id
@@ -189,12 +189,12 @@ class _Session:
 class CodeInterpreter:
     """The tool; `containers` is what `/v1/containers` serves."""
 
-    def __init__(self, workshop: Workshop, sandbox: Sandbox) -> None:
-        limits = workshop.settings.limits
+    def __init__(self, services: ToolServices, sandbox: Sandbox) -> None:
+        limits = services.settings.limits
         self.sandbox = sandbox
         self.seconds = max(1.0, limits.tool_seconds - _SPARE_SECONDS)
         self.text_bytes = limits.tool_output_bytes
-        self.containers = SandboxContainers(sandbox, workshop.files, limits.container_file_bytes)
+        self.containers = SandboxContainers(sandbox, services.files, limits.container_file_bytes)
 
     def configure(self, raw: msgspec.Raw, place: str) -> ToolRequest:
         """Check the entry and its `container`. Raises InvalidRequest naming the parameter."""
@@ -274,9 +274,9 @@ async def confinement_in(sandbox: Sandbox) -> Confinement | str:
     return health.confinement or f"It is {health.backend}, of an older service that does not tell more."
 
 
-def _build(workshop: Workshop) -> Tool | Missing:
-    sandbox = sandbox_of(workshop.settings)
-    return sandbox if isinstance(sandbox, Missing) else CodeInterpreter(workshop, sandbox)
+def _build(services: ToolServices) -> Tool | Missing:
+    sandbox = sandbox_of(services.settings)
+    return sandbox if isinstance(sandbox, Missing) else CodeInterpreter(services, sandbox)
 
 
 async def _details(tool: Tool) -> Mapping[str, object]:

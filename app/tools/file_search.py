@@ -18,7 +18,7 @@ from app.protocol.wire.filters import parse_filter
 from app.protocol.wire.hosted import FileResult, FileSearchCall, HostedCall, HostedItem
 from app.protocol.wire.requests import Json, given, parse_entry
 from app.tools.ports.files import FileHit, FileQuery, Files
-from app.tools.ports.tool import FileCitation, Missing, ToolContext, ToolFailure, ToolOutcome, ToolRequest, ToolSpec, Workshop
+from app.tools.ports.tool import FileCitation, Missing, ToolContext, ToolFailure, ToolOutcome, ToolRequest, ToolServices, ToolSpec
 
 _FUNCTION = "knowledge_search"
 """Not `file_search`: DashScope takes a function of that name for its own tool."""
@@ -232,10 +232,10 @@ def _queries(arguments: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(filter(None, texts)))[:_MOST_QUERIES]
 
 
-def _build(workshop: Workshop) -> _FileSearch | Missing:
-    if workshop.files is None:
+def _build(services: ToolServices) -> _FileSearch | Missing:
+    if services.files is None:
         return Missing("GATEWAY_FILES_DIR", "Files are switched off; set GATEWAY_FILES_DIR to a directory or to s3://bucket/prefix.")
-    return _FileSearch(workshop.files, size=workshop.settings.limits.tool_output_bytes)
+    return _FileSearch(services.files, size=services.settings.limits.tool_output_bytes)
 
 
 TOOL = ToolSpec(

@@ -23,7 +23,7 @@ from app.tools.images.links import working
 from app.tools.images.pictures import WHOLE, Box
 from app.tools.images.showing import HOW_TO_SHOW, as_arguments, as_list, as_output, shown
 from app.tools.ports.fetcher import Fetcher, FetchRefused
-from app.tools.ports.tool import Missing, ToolContext, ToolFailure, ToolOutcome, ToolRequest, ToolSpec, Workshop, check_entry
+from app.tools.ports.tool import Missing, ToolContext, ToolFailure, ToolOutcome, ToolRequest, ToolServices, ToolSpec, check_entry
 from app.tools.search.base import Providers, SearchFailed
 
 _TYPE = "image_search"
@@ -210,8 +210,8 @@ class ImageSearch:
         await self._engines.words.aclose()
 
 
-def _build(workshop: Workshop) -> ImageSearch | Missing:
-    settings = workshop.settings
+def _build(services: ToolServices) -> ImageSearch | Missing:
+    settings = services.settings
     lens, words = lens_providers(settings), image_providers(settings)
     if not lens.names and not words.names:
         return Missing(
@@ -220,7 +220,7 @@ def _build(workshop: Workshop) -> ImageSearch | Missing:
             "GATEWAY_GOOGLE_VISION_API_KEY, GATEWAY_BRAVE_API_KEY or GATEWAY_BOCHA_API_KEY. "
             "If GATEWAY_SEARCH_PROVIDERS is set, it has to name it.",
         )
-    return ImageSearch(Engines(lens, words, workshop.fetcher, AddressGuard(), settings.limits.fetch_bytes))
+    return ImageSearch(Engines(lens, words, services.fetcher, AddressGuard(), settings.limits.fetch_bytes))
 
 
 TOOL = ToolSpec(type=_TYPE, build=_build, example=_ENTRY, description="Finds images on the web that look like one of the conversation's.")

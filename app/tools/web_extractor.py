@@ -25,10 +25,10 @@ from app.tools.ports.tool import (
     ToolFailure,
     ToolOutcome,
     ToolRequest,
+    ToolServices,
     ToolSession,
     ToolSpec,
     UrlCitation,
-    Workshop,
     check_entry,
 )
 
@@ -230,9 +230,9 @@ class _Session:
 
 
 class _WebExtractor:
-    def __init__(self, workshop: Workshop) -> None:
-        limits = workshop.settings.limits
-        self._pages = _Pages(workshop.fetcher, limit=limits.fetch_bytes)
+    def __init__(self, services: ToolServices) -> None:
+        limits = services.settings.limits
+        self._pages = _Pages(services.fetcher, limit=limits.fetch_bytes)
         self._seconds = limits.tool_seconds
         self._size = limits.tool_output_bytes
 

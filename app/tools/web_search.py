@@ -26,10 +26,10 @@ from app.tools.ports.tool import (
     ToolFailure,
     ToolOutcome,
     ToolRequest,
+    ToolServices,
     ToolSession,
     ToolSpec,
     UrlCitation,
-    Workshop,
 )
 from app.tools.search.base import Providers, Query, Result, SearchFailed, WebProvider
 from app.tools.search.options import Options, parse_options
@@ -55,9 +55,9 @@ _SCRIPTS = (("ja", re.compile("[\u3040-\u30ff]")), ("ko", re.compile("[\uac00-\u
 class _WebSearch:
     """Implements `app.tools.ports.tool.Tool`."""
 
-    def __init__(self, workshop: Workshop, providers: Providers[Query, Result]) -> None:
-        self.fetcher = workshop.fetcher
-        self.page_bytes = workshop.settings.limits.fetch_bytes
+    def __init__(self, services: ToolServices, providers: Providers[Query, Result]) -> None:
+        self.fetcher = services.fetcher
+        self.page_bytes = services.settings.limits.fetch_bytes
         self._providers = providers
         self._recent = Recent[tuple[Result, ...]](weight=_RECENT_BYTES, seconds=_RECENT_SECONDS)
 
@@ -217,15 +217,15 @@ def _decoded(arguments: str) -> object:
         return None if arguments.lstrip().startswith(("{", "[", '"')) else arguments
 
 
-def _build(workshop: Workshop) -> Tool | Missing:
-    providers = Providers(workshop.settings, constants("app.tools.search", "PROVIDER", WebProvider))
+def _build(services: ToolServices) -> Tool | Missing:
+    providers = Providers(services.settings, constants("app.tools.search", "PROVIDER", WebProvider))
     if not providers.names:
         return Missing(
             "GATEWAY_SEARXNG_URL",
             "Set it to the address of a SearXNG server, or set the key of a search service: GATEWAY_TAVILY_API_KEY, GATEWAY_BRAVE_API_KEY, "
             "GATEWAY_SERPER_API_KEY, GATEWAY_BOCHA_API_KEY, GATEWAY_EXA_API_KEY or GATEWAY_JINA_API_KEY.",
         )
-    return _WebSearch(workshop, providers)
+    return _WebSearch(services, providers)
 
 
 TOOL = ToolSpec(

@@ -16,7 +16,7 @@ from app.tools.images.base import MOST, FoundImage, ImageQuery, image_providers
 from app.tools.images.links import SPARE, working
 from app.tools.images.showing import HOW_TO_SHOW, as_arguments, as_list, as_output, shown
 from app.tools.ports.fetcher import Fetcher
-from app.tools.ports.tool import Missing, ToolContext, ToolFailure, ToolOutcome, ToolRequest, ToolSpec, Workshop, check_entry
+from app.tools.ports.tool import Missing, ToolContext, ToolFailure, ToolOutcome, ToolRequest, ToolServices, ToolSpec, check_entry
 from app.tools.search.base import Providers
 
 _TYPE = "web_search_image"
@@ -116,15 +116,15 @@ class WebSearchImage:
         await self._engines.aclose()
 
 
-def _build(workshop: Workshop) -> WebSearchImage | Missing:
-    engines = image_providers(workshop.settings)
+def _build(services: ToolServices) -> WebSearchImage | Missing:
+    engines = image_providers(services.settings)
     if not engines.names:
         return Missing(
             "GATEWAY_SEARXNG_URL",
             "Set it to the address of a SearXNG server, or set the key of a search service that knows images: GATEWAY_SERPER_API_KEY, "
             "GATEWAY_BRAVE_API_KEY or GATEWAY_BOCHA_API_KEY. If GATEWAY_SEARCH_PROVIDERS is set, it has to name it.",
         )
-    return WebSearchImage(engines, workshop.fetcher)
+    return WebSearchImage(engines, services.fetcher)
 
 
 TOOL = ToolSpec(

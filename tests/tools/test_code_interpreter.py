@@ -21,7 +21,7 @@ from app.tools.code_interpreter import TOOL, CodeInterpreter
 from app.tools.fetch.fetcher import GuardedFetcher
 from app.tools.ports.containers import Container, NewContainer
 from app.tools.ports.files import FileContent, FileHit, FileQuery
-from app.tools.ports.tool import ContainerFile, Missing, Source, ToolContext, ToolFailure, Workshop
+from app.tools.ports.tool import ContainerFile, Missing, Source, ToolContext, ToolFailure, ToolServices
 from app.tools.sandbox.client import SandboxBusy
 from sandbox.protocol import Confinement, SessionInfo
 from tests.sandbox.running import descendants, until_gone
@@ -122,7 +122,7 @@ class Turn:
 
 
 def built(**settings: object) -> CodeInterpreter | Missing:
-    tool = TOOL.build(Workshop(settings=Settings.model_validate(settings), fetcher=GuardedFetcher(), files=Shelf()))
+    tool = TOOL.build(ToolServices(settings=Settings.model_validate(settings), fetcher=GuardedFetcher(), files=Shelf()))
     assert isinstance(tool, CodeInterpreter | Missing)
     return tool
 

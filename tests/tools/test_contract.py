@@ -20,7 +20,7 @@ from app.protocol.wire.hosted import HostedCall
 from app.settings import Settings
 from app.tools.fetch.fetcher import GuardedFetcher
 from app.tools.ports.files import FileContent, FileHit, FileQuery
-from app.tools.ports.tool import Missing, Tool, ToolRequest, ToolSession, ToolSpec, Workshop
+from app.tools.ports.tool import Missing, Tool, ToolRequest, ToolServices, ToolSession, ToolSpec
 from tests.support.mcp_server import serving_mcp
 from tests.tools.mcp_stage import context
 
@@ -72,7 +72,7 @@ class _EmptyFiles:
 @asynccontextmanager
 async def built(spec: ToolSpec) -> AsyncGenerator[Tool]:
     fetcher = GuardedFetcher(allow=SETTINGS.fetch_allow)
-    tool = spec.build(Workshop(settings=SETTINGS, fetcher=fetcher, files=_EmptyFiles()))
+    tool = spec.build(ToolServices(settings=SETTINGS, fetcher=fetcher, files=_EmptyFiles()))
     if isinstance(tool, Missing):
         await fetcher.aclose()
         pytest.skip(f"{spec.type}: {tool.reason}")
@@ -125,7 +125,7 @@ def test_people_are_told_what_it_does(spec: ToolSpec) -> None:
 
 
 def test_without_settings_it_runs_or_names_the_setting(spec: ToolSpec) -> None:
-    tool = spec.build(Workshop(settings=Settings(), fetcher=GuardedFetcher(), files=None))
+    tool = spec.build(ToolServices(settings=Settings(), fetcher=GuardedFetcher(), files=None))
     if isinstance(tool, Missing):
         assert tool.setting.removeprefix("GATEWAY_").lower() in Settings.model_fields
         assert tool.reason.endswith(".")

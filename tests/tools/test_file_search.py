@@ -16,7 +16,7 @@ from app.settings import Limits, Settings
 from app.tools.fetch.fetcher import GuardedFetcher
 from app.tools.file_search import TOOL
 from app.tools.ports.files import FileContent, FileHit, FileQuery
-from app.tools.ports.tool import FileCitation, Missing, Source, Tool, ToolContext, ToolFailure, ToolRequest, ToolSession, Workshop
+from app.tools.ports.tool import FileCitation, Missing, Source, Tool, ToolContext, ToolFailure, ToolRequest, ToolServices, ToolSession
 
 HITS = (
     FileHit("file-1", "pump.md", 0.9, "Open the valve.", {"year": 2024}),
@@ -83,7 +83,7 @@ class Response:
 def built(shelf: Shelf | None, **limits: int) -> Tool | Missing:
     """The tool, as the gateway builds it."""
     settings = Settings(limits=Limits(**limits))
-    return TOOL.build(Workshop(settings=settings, fetcher=GuardedFetcher(), files=shelf))
+    return TOOL.build(ToolServices(settings=settings, fetcher=GuardedFetcher(), files=shelf))
 
 
 def configured(shelf: Shelf, **limits: int) -> Tool:

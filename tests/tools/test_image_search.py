@@ -18,7 +18,7 @@ from app.protocol.wire.hosted import HostedCall, ImageSearchCall
 from app.tools.fetch.addresses import AddressGuard
 from app.tools.image_search import TOOL, Engines, ImageSearch
 from app.tools.images.base import image_providers, lens_providers
-from app.tools.ports.tool import Missing, ToolFailure, ToolOutcome, ToolSpec, UrlCitation, Workshop
+from app.tools.ports.tool import Missing, ToolFailure, ToolOutcome, ToolServices, ToolSpec, UrlCitation
 from tests.support.site import Answer, Site, serving_site
 from tests.tools.images.stage import Stage, bomb, encoded, png, results, scene, searxng, settings
 
@@ -43,9 +43,9 @@ def thumbnail(picture: Image.Image) -> Answer:
 def looking_from_here(spec: ToolSpec = TOOL) -> ToolSpec:
     """The tool on a machine whose own address is public."""
 
-    def build(workshop: Workshop) -> ImageSearch:
-        lens, words = lens_providers(workshop.settings), image_providers(workshop.settings)
-        return ImageSearch(Engines(lens, words, workshop.fetcher, AddressGuard(("127.0.0.1",)), 16 * 1024 * 1024))
+    def build(services: ToolServices) -> ImageSearch:
+        lens, words = lens_providers(services.settings), image_providers(services.settings)
+        return ImageSearch(Engines(lens, words, services.fetcher, AddressGuard(("127.0.0.1",)), 16 * 1024 * 1024))
 
     return msgspec.structs.replace(spec, build=build)
 

@@ -16,7 +16,7 @@ from app.protocol.wire.errors import InvalidRequest
 from app.protocol.wire.hosted import HostedCall, WebExtractorCall
 from app.settings import Limits, Settings
 from app.tools.fetch.fetcher import GuardedFetcher
-from app.tools.ports.tool import Source, Tool, ToolContext, ToolFailure, ToolOutcome, ToolSpec, UrlCitation, Workshop
+from app.tools.ports.tool import Source, Tool, ToolContext, ToolFailure, ToolOutcome, ToolServices, ToolSpec, UrlCitation
 from app.tools.web_extractor import TOOL
 from tests.support.site import Answer, Site, serving_site
 
@@ -86,7 +86,7 @@ class Reader:
 def build(limits: Limits | None = None) -> Tool:
     """The tool as the gateway builds it, allowed to read from this machine."""
     settings = Settings(fetch_allow=("127.0.0.1",), limits=limits or Limits())
-    tool = TOOL.build(Workshop(settings=settings, fetcher=GuardedFetcher(allow=settings.fetch_allow), files=None))
+    tool = TOOL.build(ToolServices(settings=settings, fetcher=GuardedFetcher(allow=settings.fetch_allow), files=None))
     assert hasattr(tool, "configure")
     return tool  # pyright: ignore[reportReturnType] - it is no Missing, as was seen
 

@@ -11,7 +11,7 @@ from app.protocol.wire.errors import InvalidRequest
 from app.protocol.wire.hosted import OpenPageAction, SearchAction, UrlSource, WebSearchCall
 from app.settings import Settings
 from app.tools.fetch.fetcher import GuardedFetcher
-from app.tools.ports.tool import Missing, Tool, ToolFailure, UrlCitation, Workshop
+from app.tools.ports.tool import Missing, Tool, ToolFailure, ToolServices, UrlCitation
 from app.tools.web_search import TOOL
 from tests.support.site import Answer, Site, Visit, serving_site
 from tests.tools.search.sessions import Sources, action_of, build, call_of, found, open_session, query_of, urls_of
@@ -34,7 +34,7 @@ async def tool(site: Site) -> AsyncGenerator[Tool]:
 
 
 def test_without_a_provider_it_names_the_setting() -> None:
-    built = TOOL.build(Workshop(settings=Settings(), fetcher=GuardedFetcher(), files=None))
+    built = TOOL.build(ToolServices(settings=Settings(), fetcher=GuardedFetcher(), files=None))
     assert isinstance(built, Missing)
     assert built.setting == "GATEWAY_SEARXNG_URL"
     assert "GATEWAY_TAVILY_API_KEY" in built.reason
@@ -230,7 +230,7 @@ async def test_a_redirect_does_not_lead_out_of_the_domains(site: Site) -> None:
         elsewhere.pages["/"] = Answer.html("<p>secret</p>")
         site.pages["/out"] = Answer.redirect(elsewhere.url("/", host="127.0.0.2"))
         fetcher = GuardedFetcher(allow=("127.0.0.0/8",), robots=False)
-        tool = TOOL.build(Workshop(settings=Settings(searxng_url=site.origin), fetcher=fetcher, files=None))
+        tool = TOOL.build(ToolServices(settings=Settings(searxng_url=site.origin), fetcher=fetcher, files=None))
         assert not isinstance(tool, Missing)
         session = await open_session(tool, {"filters": {"allowed_domains": ["127.0.0.1"]}})
         with pytest.raises(ToolFailure, match=r"on 127\.0\.0\.1"):

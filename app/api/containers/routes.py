@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import StreamingResponse
 
 from app.api.bodies import CheckedRoute
-from app.api.dependencies import ID, Principal, Wired
+from app.api.dependencies import ID, Principal, ServicesDep
 from app.api.openapi import content, failures
 from app.api.uploads import UploadForm, attachment
 from app.protocol.wire.errors import InvalidRequest, NotFound, PayloadTooLarge
@@ -163,7 +163,7 @@ class _FromUploaded(BaseModel):
     file_id: str = Field(pattern=ID)
 
 
-def _containers(services: Wired) -> Containers:
+def _containers(services: ServicesDep) -> Containers:
     if services.containers is None:
         raise InvalidRequest("Code execution is disabled on this gateway; set GATEWAY_SANDBOX to enable it.", code="containers_off")
     return services.containers

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import StreamingResponse
 
 from app.api.bodies import CheckedRoute
-from app.api.dependencies import ID, Known, Principal
+from app.api.dependencies import ID, FilesDep, Principal
 from app.api.openapi import content, failures
 from app.api.uploads import UploadForm, attachment
 from app.engine.files.uploads import NewFile
@@ -94,9 +94,9 @@ class ListQuery(BaseModel):
 
 
 @router.post("/v1/files", summary="Upload a file", openapi_extra=_FORM)
-async def create_file(request: Request, principal: Principal, library: Known) -> FileObject:
+async def create_file(request: Request, principal: Principal, services: FilesDep) -> FileObject:
     """Send `multipart/form-data`. The upload is streamed to storage; a file above the size limit is refused and discarded."""
-    files = library.files
+    files = services.files
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > files.upload_bytes + _FORM_BYTES:
         raise PayloadTooLarge(f"The file is larger than {files.upload_bytes} bytes.", code="file_too_large", param="file")
@@ -105,25 +105,25 @@ async def create_file(request: Request, principal: Principal, library: Known) ->
         try:
             async with aclosing(form.file()) as content:
                 staged = await files.take(content)
-            new = await _rest(form, staged, library)
+            new = await _rest(form, staged, services)
         except ClientDisconnect:
             raise InvalidRequest("The request body was cut off.", code="incomplete_body") from None
     return _shown(await files.create(principal.project_id, staged, new))
 
 
 @router.get("/v1/files", summary="List the files")
-async def list_files(query: Annotated[ListQuery, Query()], principal: Principal, library: Known) -> FileList:
+async def list_files(query: Annotated[ListQuery, Query()], principal: Principal, services: FilesDep) -> FileList:
     """The project's files, paginated."""
     page = Page(query.limit, query.order, query.after)
-    found, more = await library.files.list(principal.project_id, query.purpose, page)
+    found, more = await services.files.list(principal.project_id, query.purpose, page)
     data = [_shown(record) for record in found]
     return FileList(data=data, first_id=data[0].id if data else None, last_id=data[-1].id if data else None, has_more=more)
 
 
 @router.get("/v1/files/{file_id}", summary="Get a file's description")
-async def get_file(file_id: FileId, principal: Principal, library: Known) -> FileObject:
+async def get_file(file_id: FileId, principal: Principal, services: FilesDep) -> FileObject:
     """The file's name, size, purpose and times."""
-    return _shown(await library.files.get(principal.project_id, file_id))
+    return _shown(await services.files.get(principal.project_id, file_id))
 
 
 @router.get(
@@ -132,9 +132,9 @@ async def get_file(file_id: FileId, principal: Principal, library: Known) -> Fil
     summary="Get a file's content",
     response_class=StreamingResponse,
 )
-async def get_file_content(file_id: FileId, principal: Principal, library: Known) -> StreamingResponse:
+async def get_file_content(file_id: FileId, principal: Principal, services: FilesDep) -> StreamingResponse:
     """The bytes as they were uploaded. Browsers download them and never display them, because their content is untrusted."""
-    record, pieces = await library.files.content(principal.project_id, file_id)
+    record, pieces = await services.files.content(principal.project_id, file_id)
     headers = {
         "content-disposition": attachment(record.filename),
         "content-length": str(record.size),
@@ -145,20 +145,20 @@ async def get_file_content(file_id: FileId, principal: Principal, library: Known
 
 
 @router.delete("/v1/files/{file_id}", summary="Delete a file")
-async def delete_file(file_id: FileId, principal: Principal, library: Known) -> FileDeleted:
+async def delete_file(file_id: FileId, principal: Principal, services: FilesDep) -> FileDeleted:
     """The file is also removed from every vector store."""
-    await library.files.delete(principal.project_id, file_id)
-    library.store_files.wake()
+    await services.files.delete(principal.project_id, file_id)
+    services.store_files.wake()
     return FileDeleted(id=file_id)
 
 
-async def _rest(form: UploadForm, staged: Staged, library: Known) -> NewFile:
+async def _rest(form: UploadForm, staged: Staged, services: FilesDep) -> NewFile:
     """The form's other fields. If one is invalid, the upload is discarded."""
     try:
         await form.finish()
         return _new(form)
     except BaseException:
-        await library.files.drop(staged)
+        await services.files.drop(staged)
         raise
 
 

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.bodies import CheckedRoute
-from app.api.dependencies import ID, Principal, Wired
+from app.api.dependencies import ID, Principal, ServicesDep
 from app.api.openapi import EVENTS, InputItemList, ResponseDeleted, ResponseObject, failures
 from app.api.responses.listing import shown
 from app.engine.responses import PageQuery
@@ -50,7 +50,9 @@ class ItemsQuery(BaseModel):
     responses={200: EVENTS},
     summary="Get a stored response, or follow its events",
 )
-async def get_response(response_id: ResponseId, query: Annotated[GetQuery, Query()], principal: Principal, services: Wired) -> Response:
+async def get_response(
+    response_id: ResponseId, query: Annotated[GetQuery, Query()], principal: Principal, services: ServicesDep
+) -> Response:
     """The response as it was returned; with `stream=true` its events, identical to those of the original stream."""
     if not query.stream:
         return Response(await services.responses.get(principal, response_id), media_type="application/json")
@@ -71,21 +73,21 @@ async def refuse(request: Request, _principal: Principal) -> Response:
 
 
 @router.post("/v1/responses/{response_id}/cancel", include_in_schema=False)
-async def cancel(response_id: ResponseId, principal: Principal, services: Wired) -> Response:
+async def cancel(response_id: ResponseId, principal: Principal, services: ServicesDep) -> Response:
     """Only background responses can be cancelled, and the gateway has none; the message is that of the original API."""
     await services.responses.get(principal, response_id)
     raise InvalidRequest("Cannot cancel a synchronous response.", param="response_id")
 
 
 @router.delete("/v1/responses/{response_id}", response_model=ResponseDeleted, summary="Delete a stored response")
-async def delete_response(response_id: ResponseId, principal: Principal, services: Wired) -> ResponseDeleted:
+async def delete_response(response_id: ResponseId, principal: Principal, services: ServicesDep) -> ResponseDeleted:
     """The content is erased immediately. Responses that continue it can no longer be continued."""
     return ResponseDeleted(id=await services.responses.delete(principal, response_id))
 
 
 @router.get("/v1/responses/{response_id}/input_items", response_model=InputItemList, summary="List the input items of a response")
 async def list_input_items(
-    response_id: ResponseId, query: Annotated[ItemsQuery, Query()], principal: Principal, services: Wired
+    response_id: ResponseId, query: Annotated[ItemsQuery, Query()], principal: Principal, services: ServicesDep
 ) -> Response:
     """The conversation before this response and its own input, paginated."""
     page = await services.responses.input_items(principal, response_id, PageQuery(query.limit, query.order, query.after, query.before))

@@ -26,7 +26,7 @@ _TEXTS = ("text", "logs", "snippet", "content", "output", "message", "descriptio
 _IMAGES = ("image", "input_image", "output_image", "image_url")
 
 
-class Told(msgspec.Struct, frozen=True):
+class AnsweredCall(msgspec.Struct, frozen=True):
     """A call and its result."""
 
     name: str
@@ -43,12 +43,14 @@ class Told(msgspec.Struct, frozen=True):
         return f"{zlib.crc32(_json([self.name, self.arguments, self.text]).encode()):08x}"
 
 
-def read(kind: str, raw: msgspec.Raw) -> Told:
+def read(kind: str, raw: msgspec.Raw) -> AnsweredCall:
     """The call and result in an item of that type. Raises msgspec.DecodeError, RecursionError."""
     item = msgspec.json.decode(raw, type=Fields)
     name, arguments, text = _READERS[kind](item)
     approved = item.get("approval_request_id")
-    return Told(name, arguments if isinstance(arguments, str) else _json(arguments), text, approved if isinstance(approved, str) else None)
+    return AnsweredCall(
+        name, arguments if isinstance(arguments, str) else _json(arguments), text, approved if isinstance(approved, str) else None
+    )
 
 
 def _web_search(item: Fields) -> tuple[str, Fields, str]:

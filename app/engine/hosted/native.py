@@ -18,7 +18,7 @@ _GUIDANCE = {"type", "search_context_size"}
 """Members of an entry that are only hints."""
 
 
-class Where(msgspec.Struct, frozen=True):
+class UpstreamConditions(msgspec.Struct, frozen=True):
     """The upstream's capabilities, and how this request would run there."""
 
     can: Capabilities
@@ -30,7 +30,7 @@ class Where(msgspec.Struct, frozen=True):
     """`max_tool_calls` is set, which upstreams do not enforce."""
 
 
-def native_entries(entries: Sequence[Entry], where: Where) -> Mapping[str, msgspec.Raw]:
+def native_entries(entries: Sequence[Entry], where: UpstreamConditions) -> Mapping[str, msgspec.Raw]:
     """Entry key -> the entry to forward. Raises InvalidRequest if the settings demand that the upstream run a tool that it cannot run."""
     able = {entry.key: raw for entry in entries if (raw := _forwardable(entry, where)) is not None}
     kinds = {entry.type for entry in entries if entry.key in able}
@@ -49,7 +49,7 @@ def native_entries(entries: Sequence[Entry], where: Where) -> Mapping[str, msgsp
     return chosen
 
 
-def _forwardable(entry: Entry, where: Where) -> msgspec.Raw | None:
+def _forwardable(entry: Entry, where: UpstreamConditions) -> msgspec.Raw | None:
     if entry.mode not in ("native", "auto") or entry.type not in where.can.native_tools:
         return None
     if entry.request is not None:
@@ -59,7 +59,7 @@ def _forwardable(entry: Entry, where: Where) -> msgspec.Raw | None:
     return msgspec.Raw(msgspec.json.encode({"type": entry.type})) if asked <= _GUIDANCE else None
 
 
-def _obstacle(entry: Entry, where: Where, kinds: set[str]) -> str | None:
+def _obstacle(entry: Entry, where: UpstreamConditions, kinds: set[str]) -> str | None:
     if where.demanded:
         return "a call cannot be forced there ('tool_choice')"
     if where.limited:

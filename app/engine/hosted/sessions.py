@@ -13,7 +13,7 @@ from app.engine.conversation.exchanges import Exchange, Exchanges
 from app.engine.conversation.untrusted import wrap
 from app.engine.hosted.catalog import Entry, unavailable
 from app.engine.hosted.citations import Citations
-from app.engine.hosted.native import Where, native_entries
+from app.engine.hosted.native import UpstreamConditions, native_entries
 from app.protocol.messages import Call, FunctionTool, ImagePart, ToolResult
 from app.protocol.recovery.arguments import read_object, sendable
 from app.protocol.stream.phases import SPECS, status
@@ -34,7 +34,7 @@ Count = Callable[[str, str, float], None]
 """Counts a call: (tool, its final status, seconds)."""
 
 
-class Ran(msgspec.Struct, frozen=True):
+class FinishedCall(msgspec.Struct, frozen=True):
     """A finished call."""
 
     call: HostedCall
@@ -48,7 +48,7 @@ class Ran(msgspec.Struct, frozen=True):
         return Call(self.call.call_id, self.call.name, sendable(self.call.arguments))
 
 
-class Offer(msgspec.Struct, frozen=True):
+class OfferedTools(msgspec.Struct, frozen=True):
     """The tools offered to the model at one upstream."""
 
     functions: tuple[FunctionTool, ...] = ()
@@ -68,12 +68,12 @@ class Hosted:
         self._owners: dict[str, str] = {}
         """Function -> the entry's key."""
         self._at_once = asyncio.Semaphore(limits.tool_calls_at_once)
-        self._resumed: dict[str, Ran] = {}
+        self._resumed: dict[str, FinishedCall] = {}
         self._turns = 0
         self.citations = Citations()
         self.exchanges = Exchanges()
 
-    async def offer(self, where: Where, notes: Mapping[str, str], images: Sequence[ImagePart]) -> Offer:
+    async def offer(self, where: UpstreamConditions, notes: Mapping[str, str], images: Sequence[ImagePart]) -> OfferedTools:
         """Open sessions for the tools that run here, and return those and the ones that the upstream runs. Raises ApiError."""
         native = native_entries(self.entries, where)
         for entry in self.entries:
@@ -88,7 +88,7 @@ class Hosted:
                 if session.note is not None:
                     self.exchanges.notes[entry.key] = session.note
         functions = [function for session in self._sessions.values() for function in session.functions]
-        return Offer(tuple(functions), tuple(native.values()))
+        return OfferedTools(tuple(functions), tuple(native.values()))
 
     @property
     def announcements(self) -> Sequence[HostedItem]:
@@ -110,11 +110,11 @@ class Hosted:
         """The type of the called tool."""
         return self._owners[call.name].partition(":")[0]
 
-    async def run(self, call: HostedCall) -> Ran:
+    async def run(self, call: HostedCall) -> FinishedCall:
         """Run the call; a failure becomes an item and a message for the model."""
         begun, loop = self.item(call), asyncio.get_running_loop()
         if isinstance(begun, McpApprovalRequest):
-            return Ran(call, begun, ToolResult(call.call_id, ""))
+            return FinishedCall(call, begun, ToolResult(call.call_id, ""))
         async with self._at_once:
             start = loop.time()
             outcome = await self._outcome(call, begun)
@@ -122,9 +122,9 @@ class Hosted:
         if outcome.note is not None:
             self.exchanges.notes[self._owners[call.name]] = outcome.note
         text = wrap(self.tool(call), outcome.text, self._limits.tool_output_bytes)
-        return Ran(call, outcome.item, ToolResult(call.call_id, text), outcome.images)
+        return FinishedCall(call, outcome.item, ToolResult(call.call_id, text), outcome.images)
 
-    async def resume(self, calls: Sequence[HostedCall]) -> Sequence[Ran]:
+    async def resume(self, calls: Sequence[HostedCall]) -> Sequence[FinishedCall]:
         """Run the calls that the client has approved, once. Raises InvalidRequest if their server is no longer among the tools.
 
         If the server is present but unreachable, or no longer has the tool, the call fails.
@@ -136,7 +136,7 @@ class Hosted:
                 self._resumed[call.call_id] = await self.run(call)
         return list(self._resumed.values())
 
-    def keep(self, ran: Sequence[Ran], item_ids: Sequence[str], *, beside_client: bool) -> None:
+    def keep(self, ran: Sequence[FinishedCall], item_ids: Sequence[str], *, beside_client: bool) -> None:
         """Record the results of one turn's calls as the model read them; `item_ids` are the ids of their items."""
         self._turns += 1
         for one, item_id in zip(ran, item_ids, strict=True):

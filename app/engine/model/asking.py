@@ -9,7 +9,7 @@ from contextlib import aclosing
 import msgspec
 
 from app.engine.conversation.untrusted import defused
-from app.engine.model.reading import Manner, Reader
+from app.engine.model.reading import Reader, ReadingOptions
 from app.engine.upstreams.routing import Router, Target
 from app.protocol.deltas import Text
 from app.protocol.messages import ImagePart, TextPart, User
@@ -61,7 +61,7 @@ class Asker(msgspec.Struct, frozen=True):
             return call
 
         route, batch, rest = await self.router.open(target, build)
-        reader = Reader(Manner(unopened="possible", thinking_off=call.thinking.enabled is False))
+        reader = Reader(ReadingOptions(unopened="possible", thinking_off=call.thinking.enabled is False))
         async with aclosing(rest):
             deltas = list(reader.read(batch))
             try:

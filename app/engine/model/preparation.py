@@ -17,9 +17,9 @@ from app.engine.conversation.media import Media
 from app.engine.conversation.sealing import Sealer
 from app.engine.conversation.transcript import Transcript
 from app.engine.hosted.catalog import Entry
-from app.engine.hosted.native import Where
-from app.engine.hosted.sessions import Hosted, Offer, Ran, missing_server
-from app.engine.model.reading import Manner, Reader
+from app.engine.hosted.native import UpstreamConditions
+from app.engine.hosted.sessions import FinishedCall, Hosted, OfferedTools, missing_server
+from app.engine.model.reading import Reader, ReadingOptions
 from app.engine.model.upstream_traits import Thoughts
 from app.engine.request import thinking
 from app.engine.request.admission import Admitted
@@ -35,13 +35,13 @@ from app.providers.base import DEFAULT_SAMPLING, Capabilities, ForcedCall, JsonO
 _WITHOUT_EFFECT: dict[str, float] = {"presence_penalty": 0, "frequency_penalty": 0, "repetition_penalty": 1, "min_p": 0}
 _VERBOSITY = {"low": "Keep the answer short.", "medium": "", "high": "Answer in detail."}
 """`text.verbosity` as an instruction, since Qwen has no parameter for it."""
-_NO_OFFER = Offer()
+_NO_TOOLS = OfferedTools()
 
 Host = Callable[[Sequence[Entry]], Hosted]
 """Creates the run's built-in tools from entries."""
 
 
-class Duties(msgspec.Struct, frozen=True):
+class GatewayChecks(msgspec.Struct, frozen=True):
     """What the upstream does not enforce, so the gateway checks it."""
 
     forced: ForcedCall | None = None
@@ -62,7 +62,7 @@ class Prepared(msgspec.Struct, frozen=True):
     """Including those that the conversation adds."""
     call: ModelCall
     decision: Decision
-    duties: Duties
+    checks: GatewayChecks
     view: View
     context: Context
     items: Sequence[Item]
@@ -72,7 +72,7 @@ class Prepared(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...]
     hosted: frozenset[str] = frozenset()
     """Names of the functions that are run here."""
-    resumed: Sequence[Ran] = ()
+    resumed: Sequence[FinishedCall] = ()
     """Approved calls, which have already run."""
 
     def function(self, written: str) -> str | None:
@@ -86,9 +86,9 @@ class Prepared(msgspec.Struct, frozen=True):
         """The reader for one turn of this call. `thoughts`: how thinking was seen in answers of this upstream and model; `held`: the
         text is not passed on before it is complete."""
         functions = {tool.name: tool.parameters for tool in self.call.tools}
-        free = self.duties.format is None  # JSON in the requested format is extracted where the format is checked
+        free = self.checks.format is None  # JSON in the requested format is extracted where the format is checked
         off = free and self.decision.enabled is False
-        return Reader(Manner(self._unopened(thoughts, held=held), off, functions, bare_calls=free, resolve=self.function))
+        return Reader(ReadingOptions(self._unopened(thoughts, held=held), off, functions, bare_calls=free, resolve=self.function))
 
     def _unopened(self, thoughts: Thoughts | None, *, held: bool) -> Unopened:
         """Whether the answer may begin inside the thinking.
@@ -111,7 +111,7 @@ class Prepared(msgspec.Struct, frozen=True):
         return "likely" if enabled is True and not separates else "possible"
 
 
-class Tenant(msgspec.Struct, frozen=True):
+class ProjectServices(msgspec.Struct, frozen=True):
     """The project of the request, and its services."""
 
     project_id: str
@@ -128,13 +128,13 @@ class _Setting(msgspec.Struct, frozen=True):
     can: Capabilities
     decision: Decision
     context: Context
-    offer: Offer
+    offer: OfferedTools
 
 
 class Preparation:
     """Prepares one admitted request, for each upstream that is tried."""
 
-    def __init__(self, admitted: Admitted, items: Sequence[Item], tenant: Tenant, hosted: Hosted | None) -> None:
+    def __init__(self, admitted: Admitted, items: Sequence[Item], tenant: ProjectServices, hosted: Hosted | None) -> None:
         self._admitted = admitted
         self._items = items
         self._project_id = tenant.project_id
@@ -159,18 +159,18 @@ class Preparation:
         items, transcript = self._read(view, context)
         admitted = self._admitted = self._with_tools(transcript, host)
         decision = thinking.decide(admitted.request, can, excluded=_excludes_thinking(admitted, can))
-        offer = _NO_OFFER if self.hosted is None else await self._offer(self.hosted, transcript, can, thinks=decision.enabled is True)
+        offer = _NO_TOOLS if self.hosted is None else await self._offer(self.hosted, transcript, can, thinks=decision.enabled is True)
         resumed = await self._resume(transcript) if transcript.approved else ()
         transcript.close()
         await view.load_media(transcript, items)
         if admitted.large:
             await _yield_to_others()
-        call, duties = self._call(transcript, _Setting(provider, model, can, decision, context, offer))
+        call, checks = self._call(transcript, _Setting(provider, model, can, decision, context, offer))
         if admitted.large:
             await _yield_to_others()
         hosted = frozenset([function.name for function in offer.functions])
         warnings = self._warnings(transcript)
-        return Prepared(provider, admitted.tools, call, decision, duties, view, context, items, transcript, can, warnings, hosted, resumed)
+        return Prepared(provider, admitted.tools, call, decision, checks, view, context, items, transcript, can, warnings, hosted, resumed)
 
     def _view(self, provider: Provider, can: Capabilities) -> View:
         model = self._requested.model
@@ -201,18 +201,18 @@ class Preparation:
             self.hosted = host(entries)
         return admitted
 
-    def _call(self, transcript: Transcript, setting: _Setting) -> tuple[ModelCall, Duties]:
+    def _call(self, transcript: Transcript, setting: _Setting) -> tuple[ModelCall, GatewayChecks]:
         admitted, request, can, messages = self._admitted, self._admitted.request, setting.can, transcript.messages
         thinks = setting.decision.enabled is True
         closed = last_user(messages)
         earlier = setting.provider.encode_messages(messages[:closed], reasoning=can.preserves_thinking) if closed else b""
         enforced = self._enforced_format(can, thinks=thinks)
         tools = (*admitted.tools.functions, *setting.offer.functions)
-        forced, duties = self._duties(can, enforced, tools, thinks=thinks)
+        forced, checks = self._checks(can, enforced, tools, thinks=thinks)
         in_words = admitted.format is not None and enforced != "whole"
         call = ModelCall(
             model=setting.model,
-            system=self._system(transcript, None if forced else duties.forced, in_words=in_words),
+            system=self._system(transcript, None if forced else checks.forced, in_words=in_words),
             prefix=join(setting.context.prefix, earlier),
             messages=messages[closed:],
             tools=tools,
@@ -226,15 +226,15 @@ class Preparation:
             user=request.user or request.safety_identifier,
             prompt_cache_key=request.prompt_cache_key,
         )
-        return call, duties
+        return call, checks
 
-    async def _offer(self, hosted: Hosted, transcript: Transcript, can: Capabilities, *, thinks: bool) -> Offer:
+    async def _offer(self, hosted: Hosted, transcript: Transcript, can: Capabilities, *, thinks: bool) -> OfferedTools:
         limited = self._admitted.request.max_tool_calls is not None
-        where = Where(can, thinks, self._admitted.tools.forced is not None, limited)
+        where = UpstreamConditions(can, thinks, self._admitted.tools.forced is not None, limited)
         transcript.images = await self._media.images(self._project_id, transcript.images)
         return await hosted.offer(where, transcript.notes, transcript.images)
 
-    async def _resume(self, transcript: Transcript) -> Sequence[Ran]:
+    async def _resume(self, transcript: Transcript) -> Sequence[FinishedCall]:
         """Run the calls that the client has approved."""
         if self.hosted is None:
             raise missing_server()
@@ -252,18 +252,18 @@ class Preparation:
             return "whole"
         return "json" if "json_object" in can.formats else None
 
-    def _duties(
+    def _checks(
         self, can: Capabilities, enforced: str | None, tools: Sequence[FunctionTool], *, thinks: bool
-    ) -> tuple[ForcedCall | None, Duties]:
+    ) -> tuple[ForcedCall | None, GatewayChecks]:
         wanted, answer = _demanded(self._admitted.tools.forced, tools), self._admitted.format
-        duties = Duties(wanted, answer, self._admitted.tools.withheld, enforced == "whole")
+        checks = GatewayChecks(wanted, answer, self._admitted.tools.withheld, enforced == "whole")
         if wanted is None or (thinks and not can.forced_calls_while_thinking):
-            return None, duties
+            return None, checks
         kind = "named" if wanted.name else "required"
         if kind not in can.forced_calls and len(tools) == 1:
             # If only one function is offered, forcing it and forcing any are the same.
             wanted, kind = (ForcedCall(), "required") if wanted.name else (ForcedCall(tools[0].name), "named")
-        return wanted if kind in can.forced_calls else None, duties
+        return wanted if kind in can.forced_calls else None, checks
 
     def _system(self, transcript: Transcript, forced: ForcedCall | None, *, in_words: bool) -> str | None:
         parts = [self._admitted.request.instructions or "", *transcript.system]

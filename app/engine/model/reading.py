@@ -20,7 +20,7 @@ _RECOVERED = 10_000
 """First index of calls found in text, so that they cannot collide with the upstream's own."""
 
 
-class Manner(msgspec.Struct, frozen=True):
+class ReadingOptions(msgspec.Struct, frozen=True):
     """How to read the answer to a call."""
 
     unopened: Unopened = "unlikely"
@@ -57,7 +57,7 @@ class Reader:
         "_waiting",
     )
 
-    def __init__(self, manner: Manner) -> None:
+    def __init__(self, manner: ReadingOptions) -> None:
         self._manner = manner
         self._answered = False
         """Text of the answer has been passed on."""

@@ -8,7 +8,7 @@ from contextlib import aclosing, suppress
 import msgspec
 
 from app.engine.model.formats import Formats
-from app.engine.model.gate import Gate, RefusedCall
+from app.engine.model.output_filter import OutputFilter, RefusedCall
 from app.engine.model.preparation import Prepared, forced_in_words
 from app.engine.model.upstream_traits import UpstreamTraits
 from app.engine.request.structured import Validator
@@ -22,7 +22,7 @@ from app.providers.base import ModelCall, UpstreamError
 Reopen = Callable[[ModelCall], Awaitable[Started]]
 
 
-class Surroundings(msgspec.Struct, frozen=True):
+class TurnDependencies(msgspec.Struct, frozen=True):
     """The dependencies of a turn besides its call."""
 
     validator: Validator
@@ -36,7 +36,7 @@ class Surroundings(msgspec.Struct, frozen=True):
 
 
 async def run(
-    prepared: Prepared, started: Started, assembler: Assembler, around: Surroundings, *, tells: bool = False
+    prepared: Prepared, started: Started, assembler: Assembler, around: TurnDependencies, *, tells: bool = False
 ) -> Sequence[RefusedCall]:
     """Feed the turn into the assembler. Raises UpstreamError, ModelFailure and InvalidArguments.
 
@@ -44,12 +44,12 @@ async def run(
     """
     tried = False
     while True:
-        gate = _gate(prepared, started, around)
+        output_filter = _output_filter(prepared, started, around)
         try:
-            await _read(prepared, started, gate, assembler, around)
-            problem, released = gate.check(assembler)
-            if prepared.duties.enforced:
-                _note_format(prepared, started, gate, around)
+            await _read(prepared, started, output_filter, assembler, around)
+            problem, released = output_filter.check(assembler)
+            if prepared.checks.enforced:
+                _note_format(prepared, started, output_filter, around)
             if problem is None:
                 assembler.receive(released)
                 assembler.end_turn()
@@ -60,11 +60,16 @@ async def run(
         if not tried and assembler.may_abandon:
             tried = True
             assembler.abandon_turn()
-            started = await around.reopen(_again(prepared, gate, str(failure)))
-        elif tells and isinstance(failure, ModelFailure) and gate.refused and not any(call.withheld for call in gate.refused):
+            started = await around.reopen(_again(prepared, output_filter, str(failure)))
+        elif (
+            tells
+            and isinstance(failure, ModelFailure)
+            and output_filter.refused
+            and not any(call.withheld for call in output_filter.refused)
+        ):
             assembler.receive(released)
             assembler.end_turn()
-            return gate.refused
+            return output_filter.refused
         else:
             raise failure
 
@@ -75,44 +80,44 @@ def functions_in_words(offered: Sequence[FunctionTool]) -> str:
     return f"The functions are: {', '.join(names)}." if names else "There are no functions to call."
 
 
-def _gate(prepared: Prepared, started: Started, around: Surroundings) -> Gate:
-    wanted, upstream = prepared.duties.format, started[0].provider.name
-    believed = wanted is not None and prepared.duties.enforced and around.formats.believed(upstream, prepared.call.model, wanted)
-    return Gate(prepared, around.validator, believed=believed)
+def _output_filter(prepared: Prepared, started: Started, around: TurnDependencies) -> OutputFilter:
+    wanted, upstream = prepared.checks.format, started[0].provider.name
+    believed = wanted is not None and prepared.checks.enforced and around.formats.believed(upstream, prepared.call.model, wanted)
+    return OutputFilter(prepared, around.validator, believed=believed)
 
 
-def _note_format(prepared: Prepared, started: Started, gate: Gate, around: Surroundings) -> None:
-    wanted, kept = prepared.duties.format, gate.kept_format
+def _note_format(prepared: Prepared, started: Started, output_filter: OutputFilter, around: TurnDependencies) -> None:
+    wanted, kept = prepared.checks.format, output_filter.kept_format
     if wanted is not None and kept is not None:
         around.formats.note(started[0].provider.name, prepared.call.model, wanted, kept=kept)
 
 
-async def _read(prepared: Prepared, started: Started, gate: Gate, assembler: Assembler, around: Surroundings) -> None:
+async def _read(prepared: Prepared, started: Started, output_filter: OutputFilter, assembler: Assembler, around: TurnDependencies) -> None:
     """Read one answer of the upstream; the per-token path."""
     route, batch, rest = started
     upstream, enabled = route.provider.name, prepared.decision.enabled
-    reader = prepared.reader(around.traits.thoughts(upstream, prepared.call, enabled=enabled), held=gate.holds)
+    reader = prepared.reader(around.traits.thoughts(upstream, prepared.call, enabled=enabled), held=output_filter.holds)
     try:
         async with aclosing(rest):
-            assembler.receive(gate.passed(reader.read(batch)))
+            assembler.receive(output_filter.passed(reader.read(batch)))
             await around.publish()
             async for batch in rest:
-                assembler.receive(gate.passed(reader.read(batch)))
+                assembler.receive(output_filter.passed(reader.read(batch)))
                 await around.publish()
     except BaseException as error:
         if isinstance(error, UpstreamError):
             around.note_failure(route, error)
         # Held text belongs to the answer even if it breaks off, but it must not close an open call.
         with suppress(InvalidArguments):
-            assembler.receive(gate.passed(reader.flush()))
+            assembler.receive(output_filter.passed(reader.flush()))
         raise
-    assembler.receive(gate.passed(reader.flush()))
+    assembler.receive(output_filter.passed(reader.flush()))
     around.traits.note(upstream, prepared.call, reader, enabled=enabled)
 
 
-def _again(prepared: Prepared, gate: Gate, complaint: str) -> ModelCall:
-    call, forced = prepared.call, prepared.duties.forced
+def _again(prepared: Prepared, output_filter: OutputFilter, complaint: str) -> ModelCall:
+    call, forced = prepared.call, prepared.checks.forced
     demand = f" {forced_in_words(forced)}" if forced else ""
-    known = f" {functions_in_words(call.tools)}" if gate.refused else ""
+    known = f" {functions_in_words(call.tools)}" if output_filter.refused else ""
     reminder = f"Your last answer was refused: {complaint}{known} Answer again, and keep to it.{demand}"
     return msgspec.structs.replace(call, system=f"{call.system}\n\n{reminder}" if call.system else reminder)

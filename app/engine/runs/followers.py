@@ -11,7 +11,7 @@ from app.eventlog.base import Batch, EventLog, EventLogUnavailable
 _log = logging.getLogger(__name__)
 
 
-class Audience:
+class Followers:
     """The readers of one response's stream."""
 
     def __init__(self, project_id: str, response_id: str, shared: EventLog | None) -> None:

@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 import msgspec
 
 from app.engine.conversation.history import join
-from app.engine.hosted.sessions import Hosted, Ran
+from app.engine.hosted.sessions import FinishedCall, Hosted
 from app.engine.model import turn
-from app.engine.model.gate import RefusedCall
+from app.engine.model.output_filter import RefusedCall
 from app.engine.model.preparation import Prepared, forced_in_words
-from app.engine.model.turn import Surroundings, functions_in_words
+from app.engine.model.turn import TurnDependencies, functions_in_words
 from app.engine.upstreams.failures import ModelFailure
 from app.engine.upstreams.routing import Started
 from app.protocol.messages import Assistant, Call, FunctionTool, ImagePart, Message, TextPart, ToolResult, User
@@ -49,7 +49,7 @@ def begin(prepared: Prepared, assembler: Assembler, hosted: Hosted) -> None:
     hosted.keep(prepared.resumed, shown, beside_client=False)
 
 
-async def run(prepared: Prepared, started: Started, assembler: Assembler, hosted: Hosted, around: Surroundings, bounds: Bounds) -> None:
+async def run(prepared: Prepared, started: Started, assembler: Assembler, hosted: Hosted, around: TurnDependencies, bounds: Bounds) -> None:
     """Run the turns and feed them into the assembler. Raises what a turn raises."""
     left = None if bounds.calls is None else max(bounds.calls - len(prepared.resumed), 0)
     offered, told = bounds.rounds > 0, False
@@ -97,9 +97,9 @@ def _is_clients_turn(output: Sequence[OutputItem], unknown: Sequence[RefusedCall
 
 async def _run_calls(
     calls: Sequence[HostedCall], assembler: Assembler, hosted: Hosted, publish: Callable[[], Awaitable[None]], spoken: int
-) -> Sequence[Ran]:
+) -> Sequence[FinishedCall]:
     """Run the calls in parallel; their items are emitted one after the other, in call order. The turn's remaining calls are skipped."""
-    ran: list[Ran] = []
+    ran: list[FinishedCall] = []
     shown: list[str] = []
     failure: Exception | None = None
     async with asyncio.TaskGroup() as group:
@@ -125,7 +125,7 @@ async def _run_calls(
     return ran
 
 
-def _settle(ran: Ran, assembler: Assembler) -> str:
+def _settle(ran: FinishedCall, assembler: Assembler) -> str:
     """Emit the end of the call; returns its item's id."""
     place = len(assembler.output)
     assembler.settle_hosted(ran.item)
@@ -133,7 +133,7 @@ def _settle(ran: Ran, assembler: Assembler) -> str:
 
 
 def _said(
-    output: Sequence[OutputItem], ran: Sequence[Ran], not_run: Sequence[tuple[Call, ToolResult]], *, images: bool
+    output: Sequence[OutputItem], ran: Sequence[FinishedCall], not_run: Sequence[tuple[Call, ToolResult]], *, images: bool
 ) -> Sequence[Message]:
     """The turn as the model will read it: its output, its calls and their results. `images`: it accepts images from tools."""
     exchanges = [*((one.asked, one.result) for one in ran), *not_run]
@@ -172,10 +172,10 @@ def _offered(prepared: Prepared, *, hosted: bool) -> Sequence[FunctionTool]:
 
 def _continued(prepared: Prepared, said: Sequence[Message], tokens: int | None, offered: Sequence[FunctionTool]) -> Prepared:
     """The next turn's call. A forced call has been made by now."""
-    call, duties = prepared.call, prepared.duties
+    call, checks = prepared.call, prepared.checks
     system = call.system
-    if duties.forced is not None and system is not None:
-        system = system.removesuffix(forced_in_words(duties.forced)).rstrip() or None
+    if checks.forced is not None and system is not None:
+        system = system.removesuffix(forced_in_words(checks.forced)).rstrip() or None
     following = msgspec.structs.replace(
         call,
         system=system,
@@ -185,4 +185,4 @@ def _continued(prepared: Prepared, said: Sequence[Message], tokens: int | None, 
         forced_call=None,
         sampling=msgspec.structs.replace(call.sampling, max_output_tokens=tokens),
     )
-    return msgspec.structs.replace(prepared, call=following, duties=msgspec.structs.replace(duties, forced=None))
+    return msgspec.structs.replace(prepared, call=following, checks=msgspec.structs.replace(checks, forced=None))

@@ -10,7 +10,7 @@ from app.engine.upstreams.routing import Route, Router, Started, Target
 from app.providers.base import ModelCall, UpstreamError
 
 
-class Opening:
+class UpstreamRequests:
     """Sends one request: `first`, then `again` for the following calls."""
 
     def __init__(self, router: Router, preparation: Preparation, admitted: Admitted, now: int) -> None:

@@ -21,14 +21,14 @@ from app.engine.hosted.sessions import Hosted
 from app.engine.metrics import ResponseMeter
 from app.engine.model import turn
 from app.engine.model.asking import Asker
-from app.engine.model.preparation import Preparation, Prepared, Tenant, estimated_size
-from app.engine.model.turn import Surroundings
+from app.engine.model.preparation import Preparation, Prepared, ProjectServices, estimated_size
+from app.engine.model.turn import TurnDependencies
 from app.engine.request.admission import Admitted
 from app.engine.request.echo import begin
 from app.engine.runs import loop
-from app.engine.runs.followers import Audience
+from app.engine.runs.followers import Followers
 from app.engine.runs.loop import Bounds
-from app.engine.runs.opening import Opening
+from app.engine.runs.opening import UpstreamRequests
 from app.engine.runs.ports import Ports
 from app.engine.upstreams import failures
 from app.engine.upstreams.routing import Started
@@ -66,8 +66,8 @@ class Run:
         self._ports = ports
         self._began = now
         hosted = self._host(admitted.tools.hosted) if admitted.tools.hosted else None
-        self._preparation = Preparation(admitted, items, Tenant(project_id, ports.history, ports.sealer, ports.media), hosted)
-        self._opening = Opening(ports.router, self._preparation, admitted, int(now))
+        self._preparation = Preparation(admitted, items, ProjectServices(project_id, ports.history, ports.sealer, ports.media), hosted)
+        self._opening = UpstreamRequests(ports.router, self._preparation, admitted, int(now))
         self._started: Started | None = None
         self._refusal: Exception | None = None
         """The error if no upstream accepted a request whose stream had already begun."""
@@ -78,7 +78,7 @@ class Run:
         """Usage of tools' questions before the model was called."""
         self._failure: Exception | None = None
         self._meter = ResponseMeter(ports.metrics, ports.clock, now, stream=admitted.stream)
-        self.audience = Audience(project_id, self.id, ports.shared)
+        self.followers = Followers(project_id, self.id, ports.shared)
         self.settled = False
         """The record is stored."""
 
@@ -116,7 +116,7 @@ class Run:
         assembler.start()
         frames = assembler.take()
         if self.admitted.store:
-            self.audience.publish(frames, final=False)
+            self.followers.publish(frames, final=False)
         return frames
 
     def _new_assembler(self) -> Assembler:
@@ -162,7 +162,7 @@ class Run:
             frames = assembler.take()
             if frames:
                 if followable:
-                    self.audience.publish(frames, final=False)
+                    self.followers.publish(frames, final=False)
                 await send(frames)
 
         await self._generate(publish)
@@ -171,7 +171,7 @@ class Run:
         finally:  # even if the client disconnects while the record is being written: others may be following
             frames = self._end()
             if followable:
-                await self.audience.publish_end(frames)
+                await self.followers.publish_end(frames)
         await send(frames)
 
     async def whole(self) -> bytes:
@@ -230,7 +230,7 @@ class Run:
         """Have the model answer, in one turn, or in several if built-in tools are offered. Raises what these and `_accepted` raise."""
         ports, prepared, assembler, hosted = self._ports, self._ready, self._built, self._hosted
         started = self._accepted()
-        around = Surroundings(ports.validator, ports.traits, self._opening.again, publish, ports.formats, ports.router.note_failure)
+        around = TurnDependencies(ports.validator, ports.traits, self._opening.again, publish, ports.formats, ports.router.note_failure)
         if hosted is None:
             await turn.run(prepared, started, assembler, around)
             return
@@ -297,7 +297,7 @@ class Run:
         await self._settle()
         frames = self._end()
         if self.admitted.store:
-            await self.audience.publish_end(frames)
+            await self.followers.publish_end(frames)
 
     def _end(self) -> list[bytes]:
         assembler = self._built
@@ -323,7 +323,7 @@ class Run:
 
     def follow(self, after: int) -> AsyncGenerator[Sequence[bytes], None]:
         """The stream for another reader: the frames after number `after` so far, then each batch as it comes, up to the terminal event."""
-        return self.audience.follow(lambda: catch_up(self._built), after)
+        return self.followers.follow(lambda: catch_up(self._built), after)
 
     def _record(self) -> ResponseRecord:
         response, created = self._response, int(self._began)

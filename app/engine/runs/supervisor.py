@@ -100,7 +100,7 @@ class Runs:
 
     async def _share(self) -> None:
         for run in list(self._live.values()):
-            await run.audience.share()
+            await run.followers.share()
 
 
 async def _repeat(seconds: float, work: Callable[[], Awaitable[object]]) -> None:

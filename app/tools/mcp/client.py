@@ -46,7 +46,7 @@ from app.tools.mcp.answer import Answer, Listing, McpFailure
 from app.tools.mcp.content import answer
 from app.tools.mcp.entry import Server
 from app.tools.mcp.results import RAW, UnknownVersion, fit
-from app.tools.mcp.transport import HTTP_FAILURE, LARGEST_ANSWER, Door, SessionEnded, TooLarge, TurnedAway
+from app.tools.mcp.transport import HTTP_FAILURE, LARGEST_ANSWER, ServerRefused, ServerTransport, SessionEnded, TooLarge
 from app.tools.ports.fetcher import FetchRefused
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ class Connection:
     def __init__(self, server: Server, transport: httpx2.AsyncBaseTransport, seconds: float) -> None:
         """`transport` guards the network and is not closed here; `seconds`: the longest silence of the server."""
         self._server = server
-        self._door = Door(transport)
+        self._door = ServerTransport(transport)
         self._seconds = seconds
         self._http = self._client(server.credentials.headers)
         self._agreement: Once[Agreed] = Once()
@@ -98,7 +98,7 @@ class Connection:
         """End the server's session."""
         try:
             if self._door.session is not None:
-                with suppress(httpx2.HTTPError, FetchRefused, TurnedAway, SessionEnded, TimeoutError):
+                with suppress(httpx2.HTTPError, FetchRefused, ServerRefused, SessionEnded, TimeoutError):
                     async with asyncio.timeout(_FAREWELL_SECONDS):
                         await self._http.delete(self._server.url)
         finally:
@@ -238,7 +238,7 @@ def _leaves(error: BaseException) -> Generator[BaseException]:
 
 
 def _turned_away(cause: BaseException, server: Server) -> McpFailure:
-    status = cause.status if isinstance(cause, TurnedAway) else 0
+    status = cause.status if isinstance(cause, ServerRefused) else 0
     sentence = f"The MCP server '{server.label}' answers with HTTP status {status}: {_REASONS.get(status, 'it refuses')}."
     return McpFailure(sentence, McpHttpError(status, sentence))
 
@@ -287,7 +287,7 @@ def _broken(_: BaseException, server: Server) -> McpFailure:
 
 _SENTENCES: dict[type[BaseException], Callable[[BaseException, Server], McpFailure]] = {
     FetchRefused: lambda cause, server: McpFailure.protocol(CONNECTION_CLOSED, f"The MCP server '{server.label}' is not asked: {cause}"),
-    TurnedAway: _turned_away,
+    ServerRefused: _turned_away,
     TooLarge: _broken,
     httpx2.SSEError: _broken,
     httpx2.HTTPStatusError: _http_status,

@@ -21,7 +21,7 @@ from app.tools.fetch.fetcher import guarded_transport
 from app.tools.mcp import entry, listing
 from app.tools.mcp.answer import Answer, McpFailure
 from app.tools.ports.mcp_names import is_of_mcp_server
-from app.tools.ports.tool import ToolContext, ToolOutcome, ToolRequest, ToolSession, ToolSpec, Workshop
+from app.tools.ports.tool import ToolContext, ToolOutcome, ToolRequest, ToolServices, ToolSession, ToolSpec
 
 if TYPE_CHECKING:
     import httpx2
@@ -183,8 +183,8 @@ def _cut(text: str, limit: int) -> str:
     return text if len(encoded) <= limit else f"{encoded[:limit].decode(errors='ignore')}\n[cut]"
 
 
-def _build(workshop: Workshop) -> RemoteServers:
-    return RemoteServers(workshop.settings)
+def _build(services: ToolServices) -> RemoteServers:
+    return RemoteServers(services.settings)
 
 
 TOOL = ToolSpec(

@@ -32,7 +32,7 @@ _LONE_LOW = re.compile(rb"(?<!\\u[dD][89abAB][0-9a-fA-F]{2})(?<!\\)((?:\\\\)*+)\
 _MOST_MENDED = 10_000
 
 
-class TurnedAway(Exception):
+class ServerRefused(Exception):
     """The server answered with a status that says why."""
 
     def __init__(self, status: int) -> None:
@@ -47,7 +47,7 @@ class TooLarge(Exception):
     """The server says more than anybody reads."""
 
 
-class Door(httpx2.AsyncBaseTransport):
+class ServerTransport(httpx2.AsyncBaseTransport):
     """The way of one connection to its server."""
 
     def __init__(self, guarded: httpx2.AsyncBaseTransport) -> None:
@@ -74,7 +74,7 @@ class Door(httpx2.AsyncBaseTransport):
         packed = response.headers.get("content-encoding", "identity") != "identity"
         if packed or response.status_code in _REFUSALS:
             await response.aclose()
-            raise TooLarge if packed else TurnedAway(response.status_code)
+            raise TooLarge if packed else ServerRefused(response.status_code)
         return await _told(response) if response.status_code >= HTTPStatus.BAD_REQUEST else _read(response)
 
 

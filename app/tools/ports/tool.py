@@ -166,7 +166,7 @@ class ToolSpec(msgspec.Struct, frozen=True, kw_only=True):
     """As in `tools[].type`, and in `usage.x_tools`."""
     aliases: tuple[str, ...] = ()
     """Other spellings of the type that clients send."""
-    build: Callable[[Workshop], Tool | Missing]
+    build: Callable[[ToolServices], Tool | Missing]
     """Opens no connection yet."""
     example: msgspec.Raw
     """An entry of `tools` that works as it stands, for `GET /v1/tools`."""
@@ -176,7 +176,7 @@ class ToolSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What `GET /v1/tools` tells besides, of a tool that runs here; it never fails, and takes seconds at most."""
 
 
-class Workshop(msgspec.Struct, frozen=True, kw_only=True):
+class ToolServices(msgspec.Struct, frozen=True, kw_only=True):
     """What tools are built with."""
 
     settings: Settings

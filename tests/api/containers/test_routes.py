@@ -21,7 +21,7 @@ from app.settings import Settings
 from app.tools.code_interpreter import TOOL, CodeInterpreter, containers_of
 from app.tools.fetch.fetcher import GuardedFetcher
 from app.tools.ports.files import FileContent, FileHit, FileQuery
-from app.tools.ports.tool import Workshop
+from app.tools.ports.tool import ToolServices
 from sandbox.protocol import NewSession
 from tests.support.gateway import ADMIN_KEY
 
@@ -57,7 +57,7 @@ class Keys:
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def tool() -> AsyncGenerator[CodeInterpreter]:
     settings = Settings.model_validate({"limits": {"container_file_bytes": FILE_BYTES}})
-    made = TOOL.build(Workshop(settings=settings, fetcher=GuardedFetcher(), files=Shelf()))
+    made = TOOL.build(ToolServices(settings=settings, fetcher=GuardedFetcher(), files=Shelf()))
     assert isinstance(made, CodeInterpreter)
     yield made
     await made.aclose()

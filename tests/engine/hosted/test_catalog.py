@@ -14,7 +14,7 @@ from app.engine.conversation.names import upstream_name
 from app.engine.hosted.catalog import Catalog, Price
 from app.protocol.wire.errors import InvalidRequest
 from app.settings import Settings
-from app.tools.ports.tool import Missing, ToolSpec, Workshop
+from app.tools.ports.tool import Missing, ToolServices, ToolSpec
 from tests.engine.hosting import Engine, ScriptedTool, calls, catalog, say
 from tests.engine.scripted import NoWeb
 
@@ -150,7 +150,7 @@ async def test_a_function_named_like_a_built_in_tool_goes_by_another_name_and_ba
 async def test_no_function_of_a_client_can_take_a_tools_name(spec: ToolSpec) -> None:
     """A new tool has to reserve the names of its functions (`toolset._RESERVED`)."""
     settings = Settings.model_validate({"searxng_url": "http://127.0.0.1:9", "serper_api_key": "k"})
-    tool = spec.build(Workshop(settings=settings, fetcher=NoWeb(), files=None))
+    tool = spec.build(ToolServices(settings=settings, fetcher=NoWeb(), files=None))
     names = () if isinstance(tool, Missing) else tool.configure(spec.example, "tools[0]").names
     for name in (spec.type, *names):
         assert upstream_name(name, None) != name

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from app.engine.hosted.catalog import Entry
-from app.engine.hosted.native import Where, native_entries
+from app.engine.hosted.native import UpstreamConditions, native_entries
 from app.protocol.deltas import NativeItem, Text, TurnFinished
 from app.protocol.wire import hosted as h
 from app.protocol.wire.errors import InvalidRequest
@@ -31,11 +31,11 @@ def entry(kind: str = "web_search", mode: ToolMode = "auto", *, plain: bool = Tr
     return Entry(kind, kind, mode, "tools[0]", RAW, ToolRequest(_never, RAW, native=RAW if plain else None))
 
 
-def where(can: Capabilities = VENDOR, *, thinks: bool = True, demanded: bool = False, limited: bool = False) -> Where:
-    return Where(can, thinks, demanded, limited)
+def where(can: Capabilities = VENDOR, *, thinks: bool = True, demanded: bool = False, limited: bool = False) -> UpstreamConditions:
+    return UpstreamConditions(can, thinks, demanded, limited)
 
 
-def chosen(*entries: Entry, at: Where) -> list[str]:
+def chosen(*entries: Entry, at: UpstreamConditions) -> list[str]:
     return list(native_entries(entries, at))
 
 
@@ -57,7 +57,7 @@ def test_auto_takes_the_upstreams_own_tool_where_there_is_one() -> None:
         ([entry()], where(limited=True)),
     ],
 )
-def test_what_the_vendors_rules_forbid_runs_here(entries: list[Entry], at: Where) -> None:
+def test_what_the_vendors_rules_forbid_runs_here(entries: list[Entry], at: UpstreamConditions) -> None:
     assert chosen(*entries, at=at) == []
     strict = [msgspec.structs.replace(one, mode="native") if one.mode == "auto" else one for one in entries]
     with pytest.raises(InvalidRequest) as raised:

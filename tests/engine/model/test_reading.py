@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.engine.model.reading import Manner, Reader
+from app.engine.model.reading import Reader, ReadingOptions
 from app.protocol.deltas import CallArguments, CallOpened, Delta, FinishReason, NativeItem, Reasoning, Refusal, Text, TurnFinished
 from app.protocol.recovery.thinking import Unopened
 from app.protocol.wire.hosted import SearchAction, WebSearchCall
@@ -23,7 +23,7 @@ CALL = [CallOpened(10_000, "", "f"), CallArguments(10_000, '{"a": 1}')]
 
 
 def reader(*names: str, unopened: Unopened = "unlikely", off: bool = False, bare: bool = True) -> Reader:
-    return Reader(Manner(unopened, off, dict.fromkeys(names, ANYTHING), bare))
+    return Reader(ReadingOptions(unopened, off, dict.fromkeys(names, ANYTHING), bare))
 
 
 def read(reading: Reader, *deltas: Delta) -> list[Delta]:

@@ -14,8 +14,8 @@ from app.engine.conversation.history import History
 from app.engine.conversation.sealing import Sealer
 from app.engine.model import turn
 from app.engine.model.formats import Formats
-from app.engine.model.preparation import Preparation, Tenant
-from app.engine.model.turn import Surroundings
+from app.engine.model.preparation import Preparation, ProjectServices
+from app.engine.model.turn import TurnDependencies
 from app.engine.model.upstream_traits import UpstreamTraits
 from app.engine.upstreams.failures import ModelFailure
 from app.engine.upstreams.routing import Route, Started
@@ -75,7 +75,7 @@ class Played:
         self.shown = []
         request = admitted(**fields)
         history = History(MemoryResponseStore(retention_seconds=1), 0, shared=False)
-        preparation = Preparation(request, request.items, Tenant("p", history, Sealer(bytes(32)), no_media()), None)
+        preparation = Preparation(request, request.items, ProjectServices("p", history, Sealer(bytes(32)), no_media()), None)
         prepared = await preparation.prepare(self.provider, "m", 0)
         assembler = new_assembler(quiet=not request.stream, parallel_calls=prepared.call.parallel_tool_calls)
         self.assembler = assembler
@@ -84,7 +84,7 @@ class Played:
         async def publish() -> None:
             self._take(assembler)
 
-        around = Surroundings(VALIDATOR, self.traits, self._open, publish, self.formats, lambda _, __: None)
+        around = TurnDependencies(VALIDATOR, self.traits, self._open, publish, self.formats, lambda _, __: None)
         await turn.run(prepared, await self._open(prepared.call), assembler, around)
         assembler.finish(9)
         assert assembler.response is not None

@@ -14,7 +14,7 @@ from app.protocol.messages import ImagePart
 from app.protocol.wire.hosted import HostedCall
 from app.settings import Settings
 from app.tools.fetch.fetcher import GuardedFetcher
-from app.tools.ports.tool import Missing, Source, ToolContext, ToolFailure, ToolOutcome, ToolSession, ToolSpec, UrlCitation, Workshop
+from app.tools.ports.tool import Missing, Source, ToolContext, ToolFailure, ToolOutcome, ToolServices, ToolSession, ToolSpec, UrlCitation
 from tests.support.site import Answer, Site
 
 
@@ -65,7 +65,7 @@ class Stage:
         self.description: str | ToolFailure = "a scene"
         """What the model says about an image."""
         self.fetcher = GuardedFetcher(allow=settings.fetch_allow)
-        self.tool = spec.build(Workshop(settings=settings, fetcher=self.fetcher, files=None))
+        self.tool = spec.build(ToolServices(settings=settings, fetcher=self.fetcher, files=None))
         self._spec = spec
         self._images = [ImagePart(url) for url in images]
 

@@ -10,7 +10,7 @@ import msgspec
 from app.protocol.wire.hosted import HostedCall, SearchAction, WebSearchCall
 from app.settings import Settings
 from app.tools.fetch.fetcher import GuardedFetcher
-from app.tools.ports.tool import Missing, Source, Tool, ToolContext, ToolOutcome, ToolSession, Workshop
+from app.tools.ports.tool import Missing, Source, Tool, ToolContext, ToolOutcome, ToolServices, ToolSession
 from app.tools.web_search import TOOL
 from tests.support.site import Answer, Visit
 
@@ -33,7 +33,7 @@ async def _ask(question: str, *, images: object = (), max_tokens: int = 1000) ->
 
 def build(**settings: object) -> Tool:
     fetcher = GuardedFetcher(allow=("127.0.0.1",), robots=False)
-    built = TOOL.build(Workshop(settings=Settings.model_validate(settings), fetcher=fetcher, files=None))
+    built = TOOL.build(ToolServices(settings=Settings.model_validate(settings), fetcher=fetcher, files=None))
     assert not isinstance(built, Missing)
     return built
 

@@ -45,7 +45,7 @@ class RefusedCall(msgspec.Struct):
         return f"The model called the function '{shown}', which was not offered to it."
 
 
-class Gate:
+class OutputFilter:
     """Filters one turn of the model before the assembler: `passed` for each batch, `check` at the end.
 
     Names in calls are corrected to the functions meant; a call of no known function is held back, and everything after it, so that
@@ -54,12 +54,12 @@ class Gate:
     """
 
     def __init__(self, prepared: Prepared, validator: Validator, *, believed: bool) -> None:
-        duties = prepared.duties
+        checks = prepared.checks
         self._prepared = prepared
-        self._duties = duties
+        self._checks = checks
         self._validator = validator
-        self._holding = duties.forced is not None or duties.format is not None
-        self._trusting = believed and prepared.call.stream and duties.forced is None
+        self._holding = checks.forced is not None or checks.format is not None
+        self._trusting = believed and prepared.call.stream and checks.forced is None
         """Text is passed on as soon as it begins like JSON."""
         self._passes = not self._holding
         """Only calls have to be checked."""
@@ -101,9 +101,9 @@ class Gate:
             return self.refused[0].complaint, self._held
         if self._model_refuses or assembler.called:
             return None, self._held
-        if self._duties.forced is not None:
+        if self._checks.forced is not None:
             return "The model did not call a function, although 'tool_choice' demands it.", self._held
-        if self._duties.format is None:
+        if self._checks.format is None:
             return None, self._held
         return self._check_format()
 
@@ -158,7 +158,7 @@ class Gate:
             through.append(delta)
 
     def _refuse_call(self, delta: CallOpened) -> None:
-        withheld = resolve(delta.name, self._duties.withheld, self._prepared.tools.targets) is not None
+        withheld = resolve(delta.name, self._checks.withheld, self._prepared.tools.targets) is not None
         call = RefusedCall(delta.index, delta.call_id, delta.name, withheld, [])
         self._refused_by_index[delta.index] = call
         self.refused.append(call)
@@ -170,7 +170,7 @@ class Gate:
         self._held = []
 
     def _check_format(self) -> tuple[str | None, Sequence[Delta]]:
-        schema = bytes(self._duties.format.schema) if isinstance(self._duties.format, JsonSchema) else None
+        schema = bytes(self._checks.format.schema) if isinstance(self._checks.format, JsonSchema) else None
         text = "".join(self._said)
         violation = self._violation(text, schema)
         if text.strip():

@@ -6,7 +6,7 @@ import asyncio
 import time
 from contextlib import AsyncExitStack
 
-from app.api.dependencies import Library
+from app.api.dependencies import FileServices
 from app.db.engine import Database
 from app.documents import reading
 from app.engine.files.ingestion import Ingestion, Pipeline
@@ -32,7 +32,7 @@ _INGESTIONS = 4
 _USUAL_EMBEDDINGS = "text-embedding-v4"
 
 
-def build(settings: Settings, database: Database, stack: AsyncExitStack) -> tuple[Library, Ingestion] | None:
+def build(settings: Settings, database: Database, stack: AsyncExitStack) -> tuple[FileServices, Ingestion] | None:
     """The use cases of files and vector stores, and the worker that ingests files; None: files are disabled."""
     if settings.files_dir == "off":
         return None
@@ -47,8 +47,8 @@ def build(settings: Settings, database: Database, stack: AsyncExitStack) -> tupl
     ingestion = Ingestion(pipeline, read_bytes=limits.container_file_bytes, clock=time.time, at_once=_INGESTIONS)
     uploaded = UploadedFiles(records, blobs, upload_bytes=limits.file_bytes, read_bytes=limits.container_file_bytes, clock=time.time)
     store_files = StoreFiles(attachments, index, time.time, ingestion.wake)
-    shelf = StorePorts(stores=SqlStoreRecords(database), attachments=attachments, index=index, embedder=embedder)
-    return Library(uploaded, store_files, VectorStores(shelf, uploaded, store_files, time.time)), ingestion
+    ports = StorePorts(stores=SqlStoreRecords(database), attachments=attachments, index=index, embedder=embedder)
+    return FileServices(uploaded, store_files, VectorStores(ports, uploaded, store_files, time.time)), ingestion
 
 
 def _index(database: Database, settings: Settings) -> PassageIndex:
@@ -72,14 +72,14 @@ def _embedder(settings: Settings) -> Embedder:
     return HttpEmbedder(settings.embeddings_base_url, model=settings.embeddings_model or _USUAL_EMBEDDINGS, api_key=key)
 
 
-def start(runs: Runs, library: Library, ingestion: Ingestion) -> None:
+def start(runs: Runs, services: FileServices, ingestion: Ingestion) -> None:
     """Ingest files as they come, and delete what has expired."""
 
     async def purge() -> None:
         removed = 1
         while removed:
             now = int(time.time())
-            removed = await library.files.purge(now, _PURGE_BATCH) + await library.vector_stores.purge(now, _PURGE_BATCH)
+            removed = await services.files.purge(now, _PURGE_BATCH) + await services.vector_stores.purge(now, _PURGE_BATCH)
             await asyncio.sleep(_PURGE_PAUSE)
 
     runs.every(_PURGE_SECONDS, purge)
