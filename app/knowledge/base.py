@@ -1,6 +1,6 @@
-"""The ports of files and vector stores: where bytes are kept, what is known about them, and how passages are found.
+"""The ports of files and vector stores: where content is stored, what is known about it, and how passages are found.
 
-Every id is unique over all projects, and every method that takes an id takes the project, too: a foreign id is an unknown id.
+Every id is unique across projects, and every method that takes an id also takes the project: another project's id is unknown.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ Attributes = dict[str, str | float | bool]
 
 
 class KnowledgeUnavailable(Exception):
-    """The database or the storage cannot be reached or cannot work; the same call may succeed later. Every method may raise it."""
+    """The database or the storage cannot be reached or does not work; the same call may succeed later. Every method may raise it."""
 
 
 class Staged(msgspec.Struct, frozen=True):
-    """Content that has arrived, but belongs to nobody yet."""
+    """Content that has been received, but has no owner yet."""
 
     key: str
     digest: str  # SHA-256, 64 hex digits
@@ -29,30 +29,30 @@ class Staged(msgspec.Struct, frozen=True):
 
 
 class Blobs(Protocol):
-    """Bytes by the SHA-256 of what they are; the same content is kept once."""
+    """Content-addressed storage by SHA-256; identical content is stored once."""
 
     async def stage(self, chunks: AsyncIterator[bytes]) -> Staged:
-        """Take the content in, piece by piece; when `chunks` raises, nothing of it stays."""
+        """Receive the content in pieces; if `chunks` raises, nothing is kept."""
         ...
 
     async def keep(self, staged: Staged) -> None:
-        """Make it the content of its digest, in one step."""
+        """Make it the content of its digest, atomically."""
         ...
 
     async def drop(self, staged: Staged) -> None:
-        """Forget what was staged."""
+        """Discard staged content."""
         ...
 
     async def get(self, digest: str) -> AsyncGenerator[bytes]:
-        """The content in pieces. Raises KeyError."""
+        """The content, in pieces. Raises KeyError."""
         ...
 
     async def delete(self, digest: str) -> None:
-        """Forget the content, if it is there."""
+        """Delete the content, if it exists."""
         ...
 
     async def sweep(self, before: int, limit: int) -> int:
-        """Drop at most `limit` contents that were staged before that time and then forgotten (the process ended); how many."""
+        """Discard up to `limit` contents that were staged before that time and abandoned (the process ended); returns how many."""
         ...
 
 
@@ -70,14 +70,14 @@ class FileRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FileRecords(Protocol):
-    """Which files there are. An expired one is not there."""
+    """The uploaded files. Expired ones count as absent."""
 
     async def reserve(self, record: FileRecord) -> None:
-        """Note that a file is about to have this content: from now on the content will not be deleted. Nobody sees the file yet."""
+        """Record that a file is about to have this content: from now on the content is not deleted. The file is not visible yet."""
         ...
 
     async def publish(self, file_id: str) -> None:
-        """The content is there: show the file."""
+        """The content is in place: make the file visible."""
         ...
 
     async def get(self, project_id: str, file_id: str, now: int) -> FileRecord | None:
@@ -85,19 +85,19 @@ class FileRecords(Protocol):
         ...
 
     async def list(self, project_id: str, purpose: str | None, page: Page, now: int) -> Sequence[FileRecord]:
-        """Files in the order of their making, at most `page.limit`."""
+        """Files in the order of creation, at most `page.limit`."""
         ...
 
     async def delete(self, project_id: str, file_id: str, forget: Callable[[str], Awaitable[None]]) -> bool:
-        """Remove the file, and let every vector store forget it; False when there is none.
+        """Remove the file, also from every vector store; False if there is none.
 
-        `forget` is called with its digest when no other file has this content; while it runs nobody can reserve the content. When it
-        raises, the file stays.
+        `forget` is called with its digest if no other file has this content; while it runs nobody can reserve the content. If it
+        raises, the file is kept.
         """
         ...
 
     async def expired(self, now: int, limit: int) -> Sequence[FileRecord]:
-        """Files past their time, and those that were reserved and never published."""
+        """Expired files, and those that were reserved and never published."""
         ...
 
 
@@ -120,7 +120,7 @@ LastError = Literal["server_error", "unsupported_file", "invalid_file"]
 
 
 class StoreTotals(msgspec.Struct, frozen=True, kw_only=True):
-    """What is in a store, or in a batch."""
+    """The contents of a store, or of a batch."""
 
     in_progress: int = 0
     completed: int = 0
@@ -130,7 +130,7 @@ class StoreTotals(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def total(self) -> int:
-        """How many files."""
+        """The number of files."""
         return self.in_progress + self.completed + self.cancelled + self.failed
 
 
@@ -150,7 +150,7 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True):
     usage_bytes: int = 0
     error_code: LastError | None = None
     error_message: str | None = None
-    """Why it failed; of a completed file, what of it is not in its text."""
+    """Why it failed; for a completed file, which of its content is missing from its text."""
 
 
 class BatchRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,7 +164,7 @@ class BatchRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoreRecords(Protocol):
-    """Which vector stores there are. A deleted one is not there; an expired one is, without its files."""
+    """The vector stores. Deleted ones count as absent; expired ones remain, without their files."""
 
     async def create(self, record: StoreRecord) -> None:
         """Add a store."""
@@ -175,7 +175,7 @@ class StoreRecords(Protocol):
         ...
 
     async def list(self, project_id: str, page: Page) -> Sequence[StoreRecord]:
-        """Stores in the order of their making, at most `page.limit`."""
+        """Stores in the order of creation, at most `page.limit`."""
         ...
 
     async def update(self, record: StoreRecord) -> None:
@@ -183,19 +183,19 @@ class StoreRecords(Protocol):
         ...
 
     async def touch(self, store_ids: Sequence[str], now: int) -> None:
-        """The stores are used: their time begins again."""
+        """Record a use of the stores: their expiry is counted from now."""
         ...
 
     async def delete(self, project_id: str, store_id: str, now: int) -> bool:
-        """Hide the store, and let its files' passages be forgotten; False when there is none."""
+        """Hide the store, and schedule the removal of its passages; False if there is none."""
         ...
 
     async def totals(self, store_ids: Sequence[str]) -> Mapping[str, StoreTotals]:
-        """What is in each store."""
+        """The contents of each store."""
         ...
 
     async def expire(self, now: int, limit: int) -> int:
-        """Let expired stores lose their files, and remove deleted and long expired stores that are empty; how many were touched."""
+        """Schedule the removal of expired stores' files, and remove deleted and long-expired empty stores; returns how many changed."""
         ...
 
 
@@ -203,9 +203,9 @@ class Attachments(Protocol):
     """Which files are in which vector stores."""
 
     async def attach(self, attachments: Sequence[Attachment], batch: BatchRecord | None, now: int) -> None:
-        """Add files to one store, to be ingested at once; a file that is there already is ingested again.
+        """Add files to one store, to be ingested immediately; a file that is already there is ingested again.
 
-        Raises KeyError with the id of a file, or of the store, that is not there.
+        Raises KeyError with the id of a file, or of the store, that does not exist.
         """
         ...
 
@@ -216,34 +216,34 @@ class Attachments(Protocol):
     async def list(
         self, project_id: str, store_id: str, page: Page, *, status: IngestionStatus | None = None, batch_id: str | None = None
     ) -> Sequence[Attachment]:
-        """A store's or a batch's files in the order of their adding, at most `page.limit`. Raises KeyError for an unknown `after`."""
+        """A store's or a batch's files in the order they were added, at most `page.limit`. Raises KeyError for an unknown `after`."""
         ...
 
     async def completed(self, project_id: str, pairs: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
-        """Which of these (store, file) are there and can be searched."""
+        """Which of these (store, file) pairs exist and can be searched."""
         ...
 
     async def describe(self, project_id: str, store_id: str, file_id: str, attributes: bytes) -> bool:
-        """Change a file's attributes; False when it is not there."""
+        """Change a file's attributes; False if it is not in the store."""
         ...
 
     async def detach(self, project_id: str, store_id: str, file_id: str) -> bool:
-        """Take the file out of the store and let its passages be forgotten; False when it is not there."""
+        """Take the file out of the store and schedule the removal of its passages; False if it is not there."""
         ...
 
     async def batch(self, project_id: str, store_id: str, batch_id: str) -> tuple[BatchRecord, StoreTotals] | None:
-        """The batch and what has become of its files."""
+        """The batch and the counts of its files by status."""
         ...
 
     async def cancel(self, project_id: str, store_id: str, batch_id: str) -> bool:
-        """Let every file of the batch that is not ingested yet be cancelled; False when there is no such batch."""
+        """Cancel every file of the batch that is not ingested yet; False if there is no such batch."""
         ...
 
 
 class Passage(msgspec.Struct, frozen=True):
     """A piece of a file's text, as it is searched and shown."""
 
-    position: int  # its number in the file, from 0
+    position: int  # its index in the file, from 0
     text: str
 
 
@@ -251,21 +251,21 @@ class Split(Protocol):
     """Cuts a text into passages."""
 
     async def __call__(self, text: str, *, size: int, overlap: int, project: str) -> Sequence[Passage]:
-        """Passages of at most `size` tokens, sharing `overlap` with the one before; none without words. `project`: whose turn it is."""
+        """Passages of at most `size` tokens, sharing `overlap` with the previous; none without words. `project`: for fair scheduling."""
         ...
 
 
 class Vectors(msgspec.Struct, frozen=True):
-    """Vectors of length 1, one after the other, as one model made them. Bytes, since the gateway itself only carries them."""
+    """Vectors of length 1, concatenated, as returned by one model. Bytes, since the gateway only passes them on."""
 
     model: str
     """Vectors of different models cannot be compared."""
     dimensions: int
-    data: bytes  # float32 in this machine's order, `dimensions` of them a vector
+    data: bytes  # float32 in native byte order, `dimensions` per vector
 
 
 class Hit(msgspec.Struct, frozen=True):
-    """A passage that fits a query."""
+    """A passage that matches a query."""
 
     vector_store_id: str
     file_id: str
@@ -275,11 +275,11 @@ class Hit(msgspec.Struct, frozen=True):
     text: str
     score: float
     """0 to 1."""
-    fits: bool = True  # False: it is among the best, and yet hardly answers the query
+    fits: bool = True  # False: it is among the best, but hardly answers the query
 
 
 class Search(msgspec.Struct, frozen=True, kw_only=True):
-    """One query over some vector stores of one project, whose existence and owner have been checked."""
+    """One query over some vector stores of one project, whose existence and ownership have been checked."""
 
     vector_store_ids: tuple[str, ...]
     text: str
@@ -294,7 +294,7 @@ class Search(msgspec.Struct, frozen=True, kw_only=True):
 class PassageIndex(Protocol):
     """Passages with their vectors and words.
 
-    Every method raises Unavailable, whose message is for people, where the database lacks what it needs (Postgres without pgvector).
+    Every method raises Unavailable, with a message for users, if the database lacks what it needs (Postgres without pgvector).
     """
 
     async def replace(
@@ -305,10 +305,10 @@ class PassageIndex(Protocol):
         attributes: Attributes,
         batches: AsyncIterator[tuple[Sequence[Passage], Vectors]],
     ) -> None:
-        """Make these the file's passages in this store, in place of all earlier ones. `Passage.position` counts from 0 over all batches.
+        """Make these the file's passages in this store, replacing all earlier ones. `Passage.position` counts from 0 over all batches.
 
-        They are written as they come and are found only when all are there; when `batches` raises, the earlier ones stay.
-        Raises InvalidRequest when the store holds vectors of another model.
+        They are written as they arrive and become searchable only when complete; if `batches` raises, the earlier ones stay.
+        Raises InvalidRequest if the store has vectors of another model.
         """
         ...
 
@@ -317,7 +317,7 @@ class PassageIndex(Protocol):
         ...
 
     async def remove(self, vector_store_id: str, file_id: str | None) -> None:
-        """Forget a file's passages, or with None the whole store's."""
+        """Delete a file's passages, or with None the whole store's."""
         ...
 
     async def passages(self, vector_store_id: str, file_id: str) -> Sequence[Passage]:
@@ -325,13 +325,13 @@ class PassageIndex(Protocol):
         ...
 
     async def models(self, vector_store_ids: Sequence[str]) -> Mapping[str, str]:
-        """The name of the model of each store's vectors; a store that never had any is not there."""
+        """The name of the model of each store's vectors; stores that never had any are omitted."""
         ...
 
     async def search(self, search: Search) -> Sequence[Hit]:
-        """The best passages by meaning and by words together, best first, at most `limit`.
+        """The best passages by meaning and words combined, best first, at most `limit`.
 
-        Raises InvalidRequest when a store holds vectors of another model.
+        Raises InvalidRequest if a store has vectors of another model.
         """
         ...
 
@@ -339,21 +339,21 @@ class PassageIndex(Protocol):
 class Embedder(Protocol):
     """Texts to vectors. Raises EmbeddingFailed.
 
-    `model`: the one whose vectors the store holds. An embedder that does not have it takes its own, which the index then refuses.
+    `model`: the one whose vectors the store has. An embedder without it uses its own model, whose vectors the index then refuses.
     """
 
     async def passages(self, texts: Sequence[str], *, model: str | None = None) -> Vectors:
-        """One vector for each text of a document; however many there are."""
+        """One vector for each text of a document; any number of texts."""
         ...
 
     async def query(self, text: str, *, model: str | None = None, project: str = "") -> Vectors:
-        """One vector for a question; `project`: whose turn it is. Raises Busy."""
+        """The vector of a query; `project`: for fair scheduling. Raises Busy."""
         ...
 
     async def aclose(self) -> None:
-        """Free what it holds."""
+        """Release resources."""
         ...
 
 
 class EmbeddingFailed(Exception):
-    """The model did not answer; the same call may succeed later. The message is without internals."""
+    """The model did not answer; the same call may succeed later. The message contains no internals."""
