@@ -49,7 +49,8 @@ def test_keys_do_not_make_a_database(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize("command", [LIST, CREATE, REVOKE])
 @pytest.mark.parametrize(
-    ("url", "reason"), [("sqlite:///other.db", "migrate"), ("sqlite:///garbage.db", "not a database"), ("mysql://x", "unsupported database")]
+    ("url", "reason"),
+    [("sqlite:///other.db", "migrate"), ("sqlite:///garbage.db", "not a database"), ("mysql://x", "unsupported database")],
 )
 def test_keys_want_a_database_of_the_gateway(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str], url: str, reason: str

@@ -78,7 +78,7 @@ async def list_models(client: UpstreamClient) -> Sequence[UpstreamModel]:
     try:
         listed = _decode_models(body).data or ()
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UpstreamProtocolError("The upstream's model list cannot be parsed.", retryable=False) from error
+        raise UpstreamProtocolError("The upstream's list of models cannot be parsed.", retryable=False) from error
     return tuple(UpstreamModel(model.id, as_count(model.created) or 0, as_label(model.owned_by) or "") for model in listed)
 
 

@@ -1,7 +1,7 @@
-"""The tool port: what the engine asks of a built-in tool, and what a tool may use.
+"""The tool port: what the engine requires of a built-in tool, and what a tool may use.
 
 A tool is one file with a constant `TOOL: ToolSpec`, which `app.discovery` finds. The engine offers its functions to the model, runs the
-calls the model makes, limits them in time and size, and shows them as items; a tool never sees events, ids or the stream.
+model's calls, limits them in time and size, and shows them as items; a tool never sees events, ids or the stream.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class UrlCitation(msgspec.Struct, frozen=True):
 
 
 class FileCitation(msgspec.Struct, frozen=True):
-    """A file of the user the model has read."""
+    """A file of the user that the model has read."""
 
     file_id: str
     filename: str
 
 
 class ContainerFile(msgspec.Struct, frozen=True):
-    """A file that code has made; the model mentions it as `sandbox:` and its path."""
+    """A file created by code; the model refers to it as `sandbox:` and its path."""
 
     container_id: str
     file_id: str
@@ -49,7 +49,7 @@ Source = UrlCitation | FileCitation | ContainerFile
 
 
 def mcp_function(label: str, name: str) -> str:
-    """The function the model is offered for the tool `name` of the MCP server `label`: safe for every upstream, and always the same."""
+    """The function name for the tool `name` of the MCP server `label`: valid for every upstream, and always the same."""
     full = f"mcp__{label}__{name}"
     safe = _safe(full)
     other_readings = "__" in label or label.endswith("_")  # `a__b` + `c` is not `a` + `b__c`, which another server may offer
@@ -59,7 +59,7 @@ def mcp_function(label: str, name: str) -> str:
 
 
 def is_of_mcp_server(function: str, label: str) -> bool:
-    """Whether `mcp_function` may have made the name for a tool of that server."""
+    """Whether `mcp_function` may have produced the name for a tool of that server."""
     return function.startswith(_safe(f"mcp__{label}__")[: _FUNCTION_NAME - 9])
 
 
@@ -71,24 +71,24 @@ class ToolOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """How a call ended."""
 
     text: str
-    """What the model reads. The engine wraps it as data that gives no orders, and cuts it to the size limit."""
+    """What the model reads. The engine marks it as data that contains no instructions, and truncates it to the size limit."""
     item: HostedItem
-    """The item as it stays, `status` "completed" or "failed"; its id is not looked at. What `ToolSession.item` showed stays as it is."""
+    """The final item, `status` "completed" or "failed"; its id is ignored. The fields shown by `ToolSession.item` stay unchanged."""
     note: str | None = None
-    """Kept privately with the conversation: the next turn's session finds it in `ToolContext.note`."""
+    """Kept privately with the conversation: the next turn's session gets it in `ToolContext.note`."""
     images: Sequence[ImagePart] = ()
-    """Shown to the model beside the text, where it takes images."""
+    """Shown to the model together with the text, if it accepts images."""
 
 
 class ToolFailure(Exception):
-    """The call cannot be done; the message is a sentence for the model, without internals. The engine makes a failed item of it."""
+    """The call cannot be done; the message is a sentence for the model, without internals. The engine turns it into a failed item."""
 
 
 class Ask(Protocol):
-    """A question to the model that answers the request, beside the conversation; its tokens count to the response."""
+    """Asks the model that answers the request a question outside the conversation; its tokens count towards the response."""
 
     async def __call__(self, question: str, *, images: Sequence[ImagePart] = (), max_tokens: int = 1000) -> str:
-        """The answer's text, without thinking. Raises ToolFailure when the model cannot be asked."""
+        """The answer's text, without thinking. Raises ToolFailure if the model cannot be asked."""
         ...
 
 
@@ -96,16 +96,16 @@ class Cite(Protocol):
     """Makes a source citable."""
 
     def __call__(self, source: Source) -> int:
-        """The source's number in this response, from 1: the tool shows it to the model as `[n]`, and where the model writes `[n]` in its
+        """The source's number in this response, from 1: the tool shows it to the model as `[n]`, and if the model writes `[n]` in its
         answer (or the page's URL, or the file's `sandbox:` path), the answer gets the annotation. A source keeps its first number."""
         ...
 
 
 class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
-    """The response on whose behalf a tool is opened."""
+    """The response for which a tool is opened."""
 
     project_id: str
-    """The tenant; every look-up is scoped to it."""
+    """The tenant; every lookup is scoped to it."""
     response_id: str
     model: str
     images: Sequence[ImagePart]
@@ -113,30 +113,30 @@ class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
     include: frozenset[str]
     """`include` of the request."""
     note: str | None
-    """What this tool noted last in this conversation."""
+    """This tool's last note in this conversation."""
     ask: Ask
     cite: Cite
 
 
 class ToolSession(Protocol):
-    """A tool at the service of one response. Calls may run side by side."""
+    """A tool in use by one response. Calls may run concurrently."""
 
     functions: Sequence[FunctionTool]
     """What the model may call."""
     announcements: Sequence[HostedItem]
-    """Items that go before everything else, as they stay; ids are not looked at."""
+    """Final items that precede everything else; their ids are ignored."""
     note: str | None
-    """As `ToolOutcome.note`, for what opening has brought; None: nothing."""
+    """Like `ToolOutcome.note`, from opening the session; None: nothing."""
 
     def item(self, call: HostedCall) -> HostedItem:
-        """The item as it begins, `status` "in_progress", without results. Pure and quick; never raises, whatever the arguments are.
+        """The item when the call begins, `status` "in_progress", without results. Pure and fast; never raises, whatever the arguments.
 
-        A McpApprovalRequest instead means that the client has to consent: the call is not run, and the response ends with it.
+        A McpApprovalRequest instead means that the client must consent: the call is not run, and the response ends with it.
         """
         ...
 
     async def run(self, call: HostedCall) -> ToolOutcome:
-        """Do it. Raises ToolFailure; any other exception becomes a failed item, too, and is logged. Cancelled at the time limit."""
+        """Run the call. Raises ToolFailure; any other exception becomes a failed item, too, and is logged. Cancelled at the time limit."""
         ...
 
     async def aclose(self) -> None:
@@ -145,29 +145,29 @@ class ToolSession(Protocol):
 
 
 class ToolRequest(msgspec.Struct, frozen=True):
-    """One entry of a request's `tools`, checked."""
+    """One validated entry of a request's `tools`."""
 
     open: Callable[[ToolContext], Awaitable[ToolSession]]
-    """Begin the session. Raises ApiError for what only a look-up shows to be the client's mistake (a vector store that is not there)."""
+    """Begin the session. Raises ApiError for client errors that only a lookup reveals (a vector store that does not exist)."""
     echo: msgspec.Raw
     """The entry as the response shows it: without secrets, with the defaults in effect."""
     names: tuple[str, ...] = ()
-    """Names of the functions the session will offer, as far as they are known."""
+    """The names of the functions that the session will offer, as far as known."""
     label: str = ""
-    """Tells entries of one type apart (an MCP server's label)."""
+    """Distinguishes entries of one type (an MCP server's label)."""
     native: msgspec.Raw | None = None
-    """The entry in the vendor's words, where it can be forwarded to the vendor's own tool; None: it asks for what that cannot do."""
+    """The entry in the vendor's format, if it can be forwarded to the vendor's own tool; None: that does not support its options."""
 
 
 class Tool(Protocol):
     """A built-in tool that can run here."""
 
     def configure(self, raw: msgspec.Raw, place: str) -> ToolRequest:
-        """Check one entry of `tools`; `place` is where it stands, like `tools[0]`. Pure. Raises InvalidRequest naming the parameter."""
+        """Validate one entry of `tools`; `place` is its position, like `tools[0]`. Pure. Raises InvalidRequest naming the parameter."""
         ...
 
     async def aclose(self) -> None:
-        """Free what it holds."""
+        """Release resources."""
         ...
 
 
@@ -181,24 +181,24 @@ class Missing(msgspec.Struct, frozen=True):
 
 
 class ToolSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tool's module offers under the name `TOOL`."""
+    """What a tool's module exports as `TOOL`."""
 
     type: str
-    """As in `tools[].type`, and in `usage.x_tools`."""
+    """The value of `tools[].type`, and the key in `usage.x_tools`."""
     aliases: tuple[str, ...] = ()
     """Other spellings of the type that clients send."""
     build: Callable[[Workshop], Tool | Missing]
     """Opens no connection yet."""
     example: msgspec.Raw
-    """An entry of `tools` that works as it stands, for `GET /v1/tools`."""
+    """A complete, working entry of `tools`, for `GET /v1/tools`."""
     description: str
     """One sentence for people."""
     details: Callable[[Tool], Awaitable[Mapping[str, object]]] | None = None
-    """What `GET /v1/tools` tells besides, of a tool that runs here; it never fails, and takes seconds at most."""
+    """More for `GET /v1/tools`, for a tool that runs here; it never fails, and takes seconds at most."""
 
 
 class Page(msgspec.Struct, frozen=True):
-    """What a fetch brought."""
+    """The result of a fetch."""
 
     url: str
     """After redirects."""
@@ -209,11 +209,11 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class FetchRefused(Exception):
-    """The address may not be fetched, or cannot be; the message is a sentence without internals."""
+    """The address may not or cannot be fetched; the message is a sentence without internals."""
 
 
 class Fetcher(Protocol):
-    """Gets what is on the web and nothing else: see `app/tools/_fetch.py` for what it guards against."""
+    """Fetches from the public web only: see `app/tools/_fetch.py` for the protections."""
 
     async def get(
         self, url: str, *, limit: int, seconds: float, accept: Sequence[str] = (), headers: Sequence[tuple[str, str]] = ()
@@ -225,11 +225,11 @@ class Fetcher(Protocol):
         ...
 
     async def check(self, url: str) -> None:
-        """Raises FetchRefused unless the address may be asked (for libraries that connect by themselves, such as MCP's)."""
+        """Raises FetchRefused unless the address may be fetched (for libraries that connect by themselves, such as MCP's)."""
         ...
 
     def on_behalf(self, project_id: str) -> Fetcher:
-        """The same for one project, whose turns these fetches then are; without, all take turns as one."""
+        """The same for one project, which shares capacity fairly with others; without a project, all fetches share as one."""
         ...
 
 
@@ -251,11 +251,11 @@ class FileHit(msgspec.Struct, frozen=True):
     text: str
     attributes: dict[str, str | float | bool]
     fits: bool = True
-    """False: it is among the best, and yet hardly answers the query."""
+    """False: it is among the best, but hardly answers the query."""
 
 
 class FileQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """What to look for in vector stores."""
+    """A query over vector stores."""
 
     vector_store_ids: tuple[str, ...]
     queries: tuple[str, ...]
@@ -269,14 +269,14 @@ class FileQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Files(Protocol):
-    """Uploaded files and what is known from them. Every method is scoped to the project; a foreign id is an unknown id."""
+    """Uploaded files and their contents. Every method is scoped to the project; another project's id is treated as unknown."""
 
     async def read(self, project_id: str, file_id: str) -> FileContent:
         """The file. Raises NotFound."""
         ...
 
     async def check(self, project_id: str, vector_store_ids: Sequence[str]) -> None:
-        """Raises NotFound for the first that is unknown or expired."""
+        """Raises NotFound for the first one that is unknown or expired."""
         ...
 
     async def search(self, project_id: str, query: FileQuery) -> Sequence[FileHit]:
@@ -285,12 +285,12 @@ class Files(Protocol):
 
 
 class Workshop(msgspec.Struct, frozen=True, kw_only=True):
-    """What tools are built with."""
+    """The dependencies of tools."""
 
     settings: Settings
     fetcher: Fetcher
     files: Files | None
-    """None: files are switched off."""
+    """None: files are disabled."""
 
 
 class NewContainer(msgspec.Struct, frozen=True, kw_only=True):
@@ -301,7 +301,7 @@ class NewContainer(msgspec.Struct, frozen=True, kw_only=True):
     """Uploaded files to copy into it."""
     memory_limit: str | None = None
     idle_minutes: int | None = None
-    """It expires when it is not used for this long."""
+    """It expires if unused for this long."""
 
 
 class Container(msgspec.Struct, frozen=True, kw_only=True):
@@ -324,14 +324,14 @@ class ContainerEntry(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     created_at: int
     source: Literal["user", "assistant"]
-    """Whether it was put there or made by code."""
+    """Whether it was uploaded or created by code."""
 
 
 class Containers(Protocol):
-    """The containers of `code_interpreter`. A foreign id is an unknown id. Everything raises Unavailable when no sandbox can be reached."""
+    """The containers of `code_interpreter`. Another project's id counts as unknown. All raise Unavailable if no sandbox can be reached."""
 
     async def create(self, project_id: str, wanted: NewContainer) -> Container:
-        """Raises InvalidRequest for what cannot be, and for a file that is not there."""
+        """Raises InvalidRequest for invalid options, and for a file that does not exist."""
         ...
 
     async def list(self, project_id: str) -> Sequence[Container]:
@@ -347,11 +347,11 @@ class Containers(Protocol):
         ...
 
     async def add(self, project_id: str, container_id: str, filename: str, content: AsyncIterable[bytes]) -> ContainerEntry:
-        """Write a file. Raises NotFound, InvalidRequest for its name, PayloadTooLarge."""
+        """Write a file. Raises NotFound, InvalidRequest for an invalid name, PayloadTooLarge."""
         ...
 
     async def add_uploaded(self, project_id: str, container_id: str, file_id: str) -> ContainerEntry:
-        """Copy an uploaded file. Raises NotFound, PayloadTooLarge, InvalidRequest when the file is not there."""
+        """Copy an uploaded file. Raises NotFound, PayloadTooLarge, InvalidRequest if the file does not exist."""
         ...
 
     async def files(self, project_id: str, container_id: str) -> Sequence[ContainerEntry]:
@@ -363,7 +363,7 @@ class Containers(Protocol):
         ...
 
     def content(self, project_id: str, container_id: str, file_id: str) -> AsyncGenerator[bytes]:
-        """The file's bytes as they come, for the caller to close. The first one raises NotFound."""
+        """The file's bytes as they arrive, for the caller to close. The first one raises NotFound."""
         ...
 
     async def delete_file(self, project_id: str, container_id: str, file_id: str) -> None:
@@ -372,7 +372,7 @@ class Containers(Protocol):
 
 
 def check_entry(raw: msgspec.Raw, place: str) -> None:
-    """For a tool that takes nothing but its type. Raises InvalidRequest for anything else."""
+    """For a tool that accepts only `type`. Raises InvalidRequest for anything else."""
     for name in msgspec.json.decode(raw, type=dict[str, msgspec.Raw]):
         if name != "type":
             raise InvalidRequest(f"Unknown parameter: '{place}.{name}'.", code="unknown_parameter", param=f"{place}.{name}")
