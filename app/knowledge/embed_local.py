@@ -85,7 +85,7 @@ async def _embed(model: str, role: Role, texts: Sequence[str], project: str) -> 
 
 
 def vectors(model: str, role: Role, texts: list[str]) -> bytes:
-    """In the worker: the vectors of the texts. Some models are trained with a prefix that tells queries from passages."""
+    """In the worker: the vectors of the texts. Some models are trained with a prefix that distinguishes queries from passages."""
     if model == _E5:
         found = _e5().query(texts) if role == "query" else _e5().passage(texts)
     else:

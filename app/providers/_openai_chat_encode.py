@@ -215,8 +215,8 @@ def think_by_template(thinking: Thinking, facts: ModelFacts) -> dict[str, Any]:
 
 
 def _formatted(call: ModelCall, dialect: Dialect, facts: ModelFacts) -> tuple[str | None, dict[str, Any]]:
-    """The system message and `response_format`. If a schema is not enforced, the prompt contains it; the prompt always mentions JSON:
-    otherwise servers refuse the format, or models fill it with blanks."""
+    """The system message and `response_format`. A schema that is not enforced is added to the prompt, and JSON mode is used, for which
+    the prompt must mention JSON: otherwise servers refuse it, or models fill the answer with blanks."""
     match call.format:
         case None:
             return call.system, {}

@@ -41,9 +41,9 @@ _DEMAND = re.compile(
 )
 _WAITING = re.compile(r"\s*(?:loading|please wait|just a moment|redirecting|加载中|正在加载|请稍候)", re.IGNORECASE)
 _NEEDS_SCRIPTS = (
-    "(This page is made by JavaScript, which is not run here: what follows is all that it says without. Look for the same elsewhere.)"
+    "(This page is rendered by JavaScript, which is not run here: what follows is all its text without. Look for the same elsewhere.)"
 )
-_ONLY_SCRIPTS = "The page is made by JavaScript, which is not run here; without, there is no text in it that could be read."
+_ONLY_SCRIPTS = "The page is rendered by JavaScript, which is not run here; without it, the page has no readable text."
 _CUT = "(The page is very long: only its first part was read.)"
 
 

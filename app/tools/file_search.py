@@ -225,7 +225,7 @@ def _check_ranking(ranking: _Ranking, place: str) -> None:
     both = (weights.embedding_weight, weights.text_weight)
     if min(both) < 0 or not 0 < max(both) <= _MOST_WEIGHT:
         param = f"{place}.hybrid_search"
-        reason = f"weights go from 0 to {_MOST_WEIGHT}, and one has to be above 0"
+        reason = f"weights go from 0 to {_MOST_WEIGHT}, and at least one must be above 0"
         raise InvalidRequest(f"Invalid '{param}': {reason}.", code="invalid_value", param=param)
 
 

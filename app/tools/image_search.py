@@ -186,7 +186,7 @@ def _read(arguments: str) -> _Arguments:
     left, top, right, bottom = asked.bbox
     if not (0 <= left < right <= 1000 and 0 <= top < bottom <= 1000):  # noqa: PLR2004 - thousandths
         raise ToolFailure(
-            "`bbox` has to be [x1, y1, x2, y2] with 0 <= x1 < x2 <= 1000 and 0 <= y1 < y2 <= 1000, in thousandths of the image's width and "
+            "`bbox` must be [x1, y1, x2, y2] with 0 <= x1 < x2 <= 1000 and 0 <= y1 < y2 <= 1000, in thousandths of the image's width and "
             "height; [0, 0, 1000, 1000] is all of it."
         )
     return asked

@@ -90,7 +90,7 @@ def _read(arguments: str) -> tuple[list[str], int]:
     wordings = [asked.queries] if isinstance(asked.queries, str) else asked.queries
     queries = list(dict.fromkeys(" ".join(text.split())[:_QUERY_CHARS] for text in wordings if text.strip()))
     if not 1 <= len(queries) <= _MOST_QUERIES:
-        raise ToolFailure(f"`queries` has to hold 1 to {_MOST_QUERIES} texts that are not empty.")
+        raise ToolFailure(f"`queries` must contain 1 to {_MOST_QUERIES} non-empty texts.")
     return queries, max(1, min(asked.count or _USUAL_COUNT, MOST))
 
 
