@@ -1,7 +1,7 @@
 # The gateway on a small image: no compiler, no pip, no root. Build it with `docker build -t responses-gateway .`
 #
-# What changes seldom comes first: a change of the code rebuilds, and a registry stores, nothing but the last layer.
-# No `syntax` line and no cache mounts, so that every builder reads it.
+# What rarely changes comes first: a change of the code rebuilds, and adds to a registry, only the last layer.
+# No `syntax` line and no cache mounts, so that every builder supports it.
 
 ARG PYTHON_IMAGE=python:3.12.15-slim-bookworm@sha256:34386ef0cb081344d7ec1c103ba398e6e9f64e9ab3a1509accc92a4e24a07258
 
@@ -11,7 +11,7 @@ RUN python -m venv --without-pip /opt/gateway
 COPY requirements/run.lock /build/
 RUN pip --python /opt/gateway/bin/python install --require-hashes --requirement /build/run.lock
 
-# The gateway alone, laid out as it will lie in the image.
+# Only the gateway, in the layout of the image.
 FROM dependencies AS package
 COPY pyproject.toml README.md LICENSE /build/
 COPY migrations /build/migrations
@@ -19,8 +19,8 @@ COPY app /build/app
 COPY sandbox /build/sandbox
 RUN pip --python /opt/gateway/bin/python install --no-deps --no-build-isolation --no-index --root /package /build
 
-# The lock also holds what the package is built with, and what code in a sandbox has at hand: that is in an image of its own
-# (deploy/sandbox/Dockerfile). Both end here.
+# The lock also contains the build tools, and the packages for code in a sandbox, which has its own image
+# (deploy/sandbox/Dockerfile). Both are removed here.
 FROM dependencies AS runtime
 RUN pip --python /opt/gateway/bin/python uninstall --yes \
         editables hatchling packaging pathspec pluggy setuptools tomlkit trove-classifiers \
@@ -28,7 +28,7 @@ RUN pip --python /opt/gateway/bin/python uninstall --yes \
     && pip --python /opt/gateway/bin/python check
 
 FROM ${PYTHON_IMAGE}
-# The standard library comes without bytecode, and a read-only container could never keep it: every start would compile it again.
+# The standard library comes without bytecode, and a read-only container cannot store it: every start would compile it again.
 RUN groupadd --gid 10001 gateway \
     && useradd --uid 10001 --gid gateway --no-create-home --home-dir /var/lib/gateway --shell /usr/sbin/nologin gateway \
     && install --directory --owner gateway --group gateway /var/lib/gateway /var/lib/gateway/data \
@@ -37,7 +37,7 @@ RUN groupadd --gid 10001 gateway \
         "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 COPY --from=runtime /opt/gateway /opt/gateway
 COPY --from=package /package/ /
-# Code of others does not run beside the database's password: no sandbox in this container, unless that is asked for.
+# Untrusted code must not run beside the database password: no sandbox in this container by default.
 ENV PATH=/opt/gateway/bin:$PATH PYTHONDONTWRITEBYTECODE=1 GATEWAY_HOST=0.0.0.0 GATEWAY_PORT=8000 GATEWAY_SANDBOX=off
 WORKDIR /var/lib/gateway
 USER 10001:10001

@@ -1,7 +1,7 @@
 """Measure this gateway beside nginx and others; prints Markdown, and keeps every figure and log in benchmarks/results.
 
-Runs are interleaved (round by round, case by case, server by server), so that a busy machine hurts all alike, and every answer
-is checked whole. See docs/benchmarks.md.
+Runs are interleaved (round by round, case by case, server by server), so that other load affects all alike, and every answer
+is checked in full. See docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _Found = TypeVar("_Found")
 
 
 class Session:
-    """One session of measuring: its options, its files, and what was found."""
+    """One measuring session: its options, its files, and its results."""
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.options, self.folder = options, folder
@@ -96,7 +96,7 @@ class Session:
                     self._keep(lambda s=subject, c=case, n=number: self._measure(s, c, n))
 
     def _for_case(self, case: str, direct: Subject, subjects: list[Subject]) -> list[Subject]:
-        """The added time to the first token needs the time of the simulator itself; the tool loop is measured beside nginx."""
+        """The added time to the first token requires the time of the simulator itself; the tool loop is measured beside nginx."""
         if case in (*ALONE, APART):
             return []
         if case in LOOP:
@@ -129,7 +129,7 @@ class Session:
             return None
 
     def _start(self, stack: ExitStack, server: Server) -> Subject | None:
-        """Start a server for as long as the stack lives; none when it does not start."""
+        """Start a server for the lifetime of the stack; None if it does not start."""
         try:
             running = server.start(self.folder)
         except (NotReady, OSError) as error:
@@ -144,7 +144,7 @@ class Session:
 
 
 def main() -> int:
-    """Measure, print the tables, keep the figures; 1 when anything went wrong."""
+    """Measure, print the tables, keep the figures; 1 if anything went wrong."""
     options = _options()
     _build()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -185,7 +185,7 @@ def _options() -> argparse.Namespace:
         options.rounds, options.seconds, options.chains = 1, 1, 60
     if "litellm" in options.gateways and not os.environ.get("LITELLM"):
         options.gateways.remove("litellm")
-        _say("litellm is left out: set LITELLM to its program (pip install 'litellm[proxy]' in an environment of its own)")
+        _say("litellm is left out: set LITELLM to its program (pip install 'litellm[proxy]' in a separate environment)")
     return options
 
 
@@ -205,7 +205,7 @@ def _names(parser: argparse.ArgumentParser, given: str, known: Sequence[str]) ->
 
 
 def _facts(options: argparse.Namespace) -> str:
-    """What the figures were measured on."""
+    """The conditions of the measurements."""
     cpu = next(
         (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "unknown CPU"
     )

@@ -1,4 +1,4 @@
-"""What is measured of one server, and how."""
+"""The measurements of one server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HUNG_AFTER = 180
 
 @dataclass(frozen=True)
 class Case:
-    """One kind of load. A paced case is a fixed number of streams; the others ask again as soon as they are answered."""
+    """One kind of load. A paced case is a fixed number of streams; the others send the next request as soon as they are answered."""
 
     model: str
     flags: tuple[str, ...] = ()
@@ -33,7 +33,7 @@ _STREAMED = ("-stream", "-workers", "8")
 _HELD = ("-stream", "-each", "1")
 _SESSION_400K = ("-items", "300", "-bytes", "400000")
 SESSION_1800K = ("-items", "600", "-bytes", "1800000")
-"""What a coding agent sends late in its work."""
+"""A coding agent's request late in its work."""
 _ALONE = ("-stream", "-workers", "1")
 CASES = {
     "n": Case("sim-t50"),
@@ -54,7 +54,7 @@ MODELS = sorted({case.model for case in CASES.values()})
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one run of one case found. `values` are named as in the table; `errors` counts failed answers by reason."""
+    """The result of one run of one case. `values` are named as in the table; `errors` counts failed answers by reason."""
 
     server: str
     case: str
@@ -64,7 +64,7 @@ class Measurement:
 
 
 class LoadFailed(Exception):
-    """The load generator itself did not work, or a server hung."""
+    """The load generator itself failed, or a server hung."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Subject:
         return Measurement(self.server.name, name, number, values, report["errors"])
 
     def measure_alone(self, number: int, *, streams: bool) -> Measurement:
-        """A fresh process: time to ready, memory before its first request, and the most while it holds 400 streams."""
+        """A fresh process: time until ready, memory before its first request, and the maximum while it serves 400 streams."""
         values = {"ready": self.running.ready_after, "idle": self.memory()}
         errors: dict[str, int] = {}
         if streams:
@@ -97,9 +97,9 @@ class Subject:
         return Measurement(self.server.name, "alone", number, values, errors)
 
     def measure_chain(self, number: int, chains: int, folder: Path) -> Measurement:
-        """CPU of a request early and late in a conversation: turns 2-4 and 48-50.
+        """CPU per request early and late in a conversation: turns 2-4 and 48-50.
 
-        Where responses are stored each turn names the one before; elsewhere the whole conversation is sent again.
+        If responses are stored each turn refers to the previous one; otherwise the whole conversation is sent again.
         """
         if self.server.chains:
             ids = folder / f"{self.server.name}-chains.json"
@@ -115,12 +115,12 @@ class Subject:
         return Measurement(self.server.name, "chain", number, dict(zip(("early", "late"), costs, strict=True)), errors)
 
     def warm_up(self, seconds: float) -> None:
-        """Fill caches and pools; what goes wrong here goes wrong in the measured runs too."""
+        """Fill caches and pools; errors here would occur in the measured runs, too."""
         for name in ("n", "s10"):
             self.measure(name, -1, seconds)
 
     def load(self, arguments: Sequence[str], *, memory: bool = False) -> tuple[dict[str, Any], Spent]:
-        """Run the load generator; its report, and what the server used. With `memory` that is watched, too. Raises LoadFailed."""
+        """Run the load generator; its report, and what the server used. With `memory`, memory is watched, too. Raises LoadFailed."""
         before, begin, most = self._cpu(), time.monotonic(), 0.0
         command = [str(LOAD), "-url", self.server.url, *self.server.load, *arguments]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as load:  # noqa: S603 - our own program
@@ -138,7 +138,7 @@ class Subject:
         return json.loads(report), Spent(after[0] - before[0], after[1] - before[1], time.monotonic() - begin, most)
 
     def memory(self) -> float:
-        """MiB of the server's processes now."""
+        """MiB used by the server's processes now."""
         return processes.memory_mib(self.running.pid)
 
     def _cpu(self) -> tuple[float, float]:
@@ -147,7 +147,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Spent:
-    """What a run took: CPU seconds of the server and of its databases, wall-clock seconds, and the most MiB, where that was watched."""
+    """The cost of a run: CPU seconds of the server and of its databases, wall-clock seconds, and the maximum of MiB, if watched."""
 
     own: float
     database: float

@@ -1,4 +1,4 @@
-"""The databases of the gateway `postgres`: real servers, the same that the tests use."""
+"""The databases of the gateway `postgres`: real servers, the same as in the tests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Databases:
 
 @contextmanager
 def started() -> Generator[Databases, None, None]:
-    """Empty ones, for as long as the context lasts."""
+    """Empty ones, for the lifetime of the context."""
     others = set(processes.children(os.getpid()))
     postgres, valkey = Postgres(), Valkey()
     try:

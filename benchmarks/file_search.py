@@ -1,7 +1,7 @@
 """Searching 100,000 passages on both databases: `python -m benchmarks.file_search`, or the case `files` of `python -m benchmarks`.
 
-The passages are made up: 60 words each, as common and as rare as words are (Zipf), and vectors of 384 numbers in clusters, as those of
-real texts are. What embeds the questions is not measured. The searching process is fresh, and is measured apart from the loading one.
+The passages are synthetic: 60 words each, distributed like real words (Zipf), and vectors of 384 numbers in clusters, like those of
+real texts. Embedding the queries is not measured. The searching process is fresh, and measured separately from the loading one.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _WAYS = {"meaning": (1.0, 0.0), "words": (0.0, 1.0), "both": (1.0, 1.0)}
 
 
 def report(passages: int = PASSAGES) -> str:
-    """Load and search both databases; a table in Markdown."""
+    """Load and search both databases; a Markdown table."""
     lines = [
         f"Searching {passages:,} passages ({DIMENSIONS} numbers a vector, {_LIMIT} results), one after the other:",
         "",
@@ -57,7 +57,7 @@ def report(passages: int = PASSAGES) -> str:
             asyncio.run(_load(url, passages))
             loading = time.monotonic() - begun
             command = [sys.executable, "-m", "benchmarks.file_search", "--search", url, "--passages", str(passages)]
-            found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)  # noqa: S603 - ourselves
+            found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)  # noqa: S603 - this program itself
         for way, values in found["ways"].items():
             lines.append(
                 f"| {name} | {loading:.0f} s | {found['first']:.0f} ms | {found['before']:.0f} + {found['added']:.0f} MB | {way} "
@@ -107,7 +107,7 @@ def _index(database: Database) -> PassageIndex:
 
 
 async def _search(url: str, passages: int) -> dict[str, Any]:
-    """Run in a process of its own."""
+    """Run in a separate process."""
     vectors, random = _vectors(passages), np.random.default_rng(3)
     asked = [vectors[n] + 0.03 * random.standard_normal(DIMENSIONS) for n in random.integers(0, passages, _SEARCHES)]
     questions = [(vector / np.linalg.norm(vector)).astype(np.float32) for vector in asked]
@@ -149,13 +149,13 @@ def _query(text: str, vector: NDArray[np.float32], way: str) -> Search:
 
 
 def _resident() -> float:
-    """MB of this process."""
+    """MB used by this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 1e6
 
 
 def main() -> None:
-    """Measure and print; `--search` is the fresh process."""
+    """Measure and print; `--search` is for the fresh process."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.file_search", description=__doc__)
     parser.add_argument("--passages", type=int, default=PASSAGES)
     parser.add_argument("--search", metavar="URL", help=argparse.SUPPRESS)

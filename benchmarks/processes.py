@@ -1,4 +1,4 @@
-"""Server processes: start and stop them, and read what they use from /proc."""
+"""Server processes: start and stop them, and read their resource usage from /proc."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STOPPED_WITHIN = 10.0
 
 
 class NotReady(Exception):
-    """A server ended, or did not answer in time; the message has the end of its log."""
+    """A server exited, or did not answer in time; the message has the end of its log."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Running:
         return self.process.pid
 
     def stop(self) -> None:
-        """Ask it to end; kill what is left of its tree when it does not."""
+        """Terminate it; kill what is left of its process tree if it does not exit."""
         pids = tree(self.pid)
         self.process.terminate()
         try:
@@ -46,7 +46,7 @@ class Running:
 
 
 def start(command: Sequence[str], env: Mapping[str, str], *, log: Path, ready_url: str) -> Running:
-    """Start a server away from any local configuration, and wait until `ready_url` answers 200. Raises NotReady."""
+    """Start a server without any local configuration, and wait until `ready_url` answers 200. Raises NotReady."""
     begin = time.monotonic()
     with log.open("ab") as output:
         process = subprocess.Popen(  # noqa: S603 - the commands are this program's own
@@ -61,13 +61,13 @@ def start(command: Sequence[str], env: Mapping[str, str], *, log: Path, ready_ur
 
 
 def environment(env: Mapping[str, str]) -> dict[str, str]:
-    """`env` on top of ours without proxies, and without settings that would change a gateway."""
+    """`env` added to this process's without proxies, and without settings that would change a gateway."""
     unwanted = ("GATEWAY_", "DASHSCOPE_", "LITELLM")
     return {k: v for k, v in os.environ.items() if not k.startswith(unwanted) and not k.lower().endswith("_proxy")} | dict(env)
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
+    """A port of 127.0.0.1 on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -83,12 +83,12 @@ def tree(root: int) -> list[int]:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that this one started and that still run."""
+    """The running child processes."""
     return _families().get(pid, [])
 
 
 def cpu_seconds(roots: Iterable[int]) -> float:
-    """User and system time of the process trees, ended children included."""
+    """User and system time of the process trees, including children that have ended."""
     return sum(_cpu_of(pid) for root in roots for pid in tree(root))
 
 
@@ -114,7 +114,7 @@ def _families() -> dict[int, list[int]]:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the third (state) on; none when the process has ended."""
+    """The fields of /proc/PID/stat from the third (state) on; none if the process has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -132,7 +132,7 @@ def _cpu_of(pid: int) -> float:
     ended_children = (int(fields[13]) + int(fields[14])) / _TICKS
     try:
         return time.clock_gettime((~pid << 3) | 2) + ended_children
-    except OSError:  # it has just ended: its parent has its time now
+    except OSError:  # it has just ended: its time is now counted in its parent
         return 0
 
 

@@ -1,6 +1,6 @@
-"""What the line that ends a request costs: `python -m benchmarks.request_log`. Microseconds a line, written to a file as a service does.
+"""The cost of the line that ends a request: `python -m benchmarks.request_log`. Microseconds per line, written to a file as a service does.
 
-One request gathers its figures, and the line is written; the best of several rounds, since everything else only adds to it.
+One request collects its figures, and the line is written; the best of several rounds, since anything else only adds to it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _IDS = [f"01a22d2f-4b5f-7c67-8e05-{number:012x}" for number in range(5000)]
 
 
 def _serve(number: int) -> None:
-    """What is done for the log's sake during a streamed request."""
+    """The work for the log during a streamed request."""
     began = time.perf_counter()
     current.set(RequestSummary("req_81cc66270771bfe71127c604843e467b", "POST"))
     summary = current.get()
@@ -48,15 +48,15 @@ def _best(work: Callable[[int], None]) -> float:
 
 
 def main() -> None:
-    """Measure both formats, and a log that is off."""
+    """Measure both formats, and a disabled log."""
     results: list[str] = []
-    with tempfile.TemporaryFile("w", buffering=1) as file:  # by the line, as standard error
+    with tempfile.TemporaryFile("w", buffering=1) as file:  # line-buffered, like standard error
         for level, form in (("info", "text"), ("info", "json"), ("warning", "text")):
             log.configure(level, "json" if form == "json" else "text")
             for handler in logging.getLogger().handlers:
                 if isinstance(handler, log.Handler):
                     handler.setStream(file)
-            results.append(f"{level:8} {form:5} {_best(_serve):6.2f} µs of CPU a request")
+            results.append(f"{level:8} {form:5} {_best(_serve):6.2f} µs of CPU per request")
     sys.stdout.write(os.linesep.join(results) + os.linesep)
 
 

@@ -1,8 +1,8 @@
-"""How well `file_search` finds, with each built-in model, in two languages: `python -m benchmarks.retrieval`; prints Markdown.
+"""The quality of `file_search` with each built-in model, in two languages: `python -m benchmarks.retrieval`; prints Markdown.
 
-The set (`retrieval.toml`) asks in other words than the passages, in the passage's language and in the other, and asks what no passage
-answers. All of it runs: the model, the words, the index on SQLite and the order of the results. Then the time for some
-36 KB of this documentation, cut as files are by default.
+The set (`retrieval.toml`) asks in other words than the passages, in the passage's language and in the other, and contains questions
+that no passage answers. The whole pipeline runs: model, words, the index on SQLite and the ranking. Then the time for about
+36 KB of this documentation, split as files are by default.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Topic(msgspec.Struct, frozen=True):
 
 
 class Unanswered(msgspec.Struct, frozen=True):
-    """A question that nothing answers."""
+    """A question that no passage answers."""
 
     en: str
     zh: str
@@ -60,14 +60,14 @@ class RetrievalSet(msgspec.Struct, frozen=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """Over some questions of one language, in one store."""
+    """Results for some questions in one language, in one store."""
 
     first: int
-    """Questions whose passage came first."""
+    """Questions whose passage was first."""
     reciprocal: float
-    """Mean of 1 / its place."""
+    """Mean of 1 / its rank."""
     doubted: int
-    """Questions for which the first result was marked as one that hardly fits."""
+    """Questions whose first result was marked as one that hardly fits."""
 
 
 def load() -> RetrievalSet:
@@ -85,7 +85,7 @@ class Bench:
         self._vectors: dict[str, Vectors] = {}
 
     async def fill(self) -> None:
-        """A store for each set of languages; the passage of topic n is the file n."""
+        """A store for each set of languages; the passage of topic n is file n."""
         for store, languages in _STORES.items():
             for language in languages:
                 for number, topic in enumerate(self._set.topics):
@@ -104,7 +104,7 @@ class Bench:
         return Found(places.count(1.0), sum(places) / len(places), doubted)
 
     async def unanswered(self, store: str, language: str) -> int:
-        """How often it is said that nothing fits."""
+        """How often the result says that nothing fits."""
         found = [await self._search(store, getattr(one, language), "both") for one in self._set.unanswered]
         return sum(not hits or not hits[0].fits for hits in found)
 
@@ -124,7 +124,7 @@ class Bench:
 
 
 async def report() -> str:
-    """Two tables in Markdown."""
+    """Two Markdown tables."""
     known = load()
     asked, missing = len(known.topics), len(known.unanswered)
     ways = " | ".join(f"{way}: first, MRR" for way in _WAYS)

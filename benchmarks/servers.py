@@ -1,4 +1,4 @@
-"""The servers that are compared: how each is started, and what it is asked."""
+"""The compared servers: how each is started, and which requests it gets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 CHAT = "/v1/chat/completions"
 RESPONSES = "/v1/responses"
 OTHER = "-other"
-"""What the name of a gateway of another checkout ends with."""
+"""The suffix of the names of another checkout's gateways."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Server:
     load: tuple[str, ...] = ()
     """Options for the load generator."""
     chains: bool = False
-    """It stores responses, so a conversation can go on by previous_response_id."""
+    """It stores responses, so a conversation can be continued by previous_response_id."""
     tools: bool = False
     """It runs built-in tools itself."""
     database_pids: tuple[int, ...] = ()
-    """Servers that work for it, reported beside it."""
+    """Database processes that work for it, reported separately."""
 
     @property
     def url(self) -> str:
@@ -50,14 +50,14 @@ class Server:
 
 
 def upstream(models: Sequence[str]) -> Server:
-    """The simulated Qwen server, which is also the server `direct`, and the search engine of the gateways' tool."""
+    """The simulated Qwen server, which is also the server `direct`, and the search engine for the gateways' tool."""
     port = processes.free_port()
     command = [str(HERE / "bin/upstream"), "-port", str(port), "-models", ",".join(models)]
     return Server("direct", port, command, CHAT, load=("-strict",))
 
 
 def nginx(upstream: Server, folder: Path) -> Server:
-    """The ruler: one worker of nginx that passes everything on, unbuffered."""
+    """The reference: one nginx worker that passes everything on, unbuffered."""
     port = processes.free_port()
     template = (HERE / "nginx.conf").read_text()
     conf = folder / "nginx.conf"
@@ -66,7 +66,7 @@ def nginx(upstream: Server, folder: Path) -> Server:
 
 
 def gateway(kind: str, upstream: Server, folder: Path, database: Databases | None = None, checkout: Path | None = None) -> Server:
-    """This gateway, or that of another checkout: on SQLite, or on the given database; `nostore` is asked with store:false."""
+    """This gateway, or that of another checkout: on SQLite, or on the given database; `nostore` gets store:false."""
     port, key = processes.free_port(), secrets.token_hex(24)
     name = kind + OTHER if checkout else kind
     env = {
@@ -97,7 +97,7 @@ def gateway(kind: str, upstream: Server, folder: Path, database: Databases | Non
 
 
 def litellm(program: str, upstream: Server, folder: Path, models: Sequence[str]) -> Server:
-    """LiteLLM's Responses bridge over Chat Completions: no database, no callbacks, every model named (its fastest set-up)."""
+    """LiteLLM's Responses bridge over Chat Completions: no database, no callbacks, every model named (its fastest configuration)."""
     port, key = processes.free_port(), "sk-" + secrets.token_hex(24)
     bridge = {"api_base": f"http://127.0.0.1:{upstream.port}/v1", "api_key": "sk-none", "use_chat_completions_api": True}
     served = [{"model_name": model, "litellm_params": {"model": f"hosted_vllm/{model}", **bridge}} for model in models]

@@ -1,4 +1,4 @@
-"""What a large request does to everybody else's tokens, which one event loop serves."""
+"""The effect of a large request on the token delays of other streams, which share the event loop."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from benchmarks.cases import SESSION_1800K, Measurement, Subject
 
 _STREAMS = ("-model", "sim-t200-p20-stamp", "-stream", "-workers", "20", "-each", "2", "-ramp", "400ms")
-"""Twenty at once, each with 50 tokens a second for eight seconds."""
+"""Twenty at once, each with 50 tokens per second for eight seconds."""
 _LARGE = ("-model", "sim-t50", *SESSION_1800K, "-workers", "1", "-every", "1s", "-seconds", "8s")
 
 
 def measure(subject: Subject, number: int) -> Measurement:
-    """The case `stall`: the delay of twenty streams' tokens, in ms, while a request of 1.8 MB comes each second."""
+    """The case `stall`: the delay of twenty streams' tokens, in ms, while a request of 1.8 MB arrives each second."""
     with ThreadPoolExecutor(1) as beside:
         asking = beside.submit(subject.load, _LARGE)
         report, _ = subject.load(_STREAMS)

@@ -1,4 +1,4 @@
-"""Measurements as Markdown: medians over the rounds, and how many times nginx's figure each is."""
+"""Measurements as Markdown: medians over the rounds, and the ratio of each to nginx's figure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Figures:
         return {m.round: m.values[key] for m in self._rows if (m.server, m.case) == (server, case) and key in m.values}
 
     def failed(self, server: str, case: str) -> str:
-        """Why answers of this case were wrong; empty when all were right."""
+        """Why answers of this case were wrong; empty if all were correct."""
         reasons = [reason for m in self._rows if (m.server, m.case) == (server, case) for reason in m.errors]
         return max(reasons, key=reasons.count) if reasons else ""
 
@@ -32,31 +32,31 @@ class Figures:
         return median(found.values()) if found else None
 
     def ratio(self, server: str, case: str, key: str) -> float | None:
-        """Median of the ratios to nginx, each taken inside one round."""
+        """Median of the ratios to nginx, each within one round."""
         own, ruler = self.values(server, case, key), self.values(RULER, case, key)
         ratios = [own[number] / ruler[number] for number in own if ruler.get(number)]
         return median(ratios) if ratios and server != RULER else None
 
     def against(self, server: str, case: str, key: str) -> float | None:
-        """Median of the ratios to the same gateway of the other checkout, each taken inside one round."""
+        """Median of the ratios to the same gateway of the other checkout, each within one round."""
         own, other = self.values(server, case, key), self.values(server + OTHER, case, key)
         ratios = [own[number] / other[number] for number in own if other.get(number)]
         return median(ratios) if ratios else None
 
     def rounds_ratio(self, server: str, key: str) -> float | None:
-        """Median of the ratios of a tool round to a whole answer that nginx passes on, each taken inside one round of measuring."""
+        """Median of the ratios of a tool round to a whole answer through nginx, each within one round of measuring."""
         own, answers = self.values(server, "tools", key), self.values(RULER, "tools", "plain_0")
         ratios = [own[number] / answers[number] for number in own if answers.get(number)]
         return median(ratios) if ratios else None
 
     def added(self, server: str, case: str, key: str) -> float | None:
-        """Median of the differences to the simulator asked directly, each taken inside one round."""
+        """Median of the differences to the simulator called directly, each within one round."""
         own, direct = self.values(server, case, key), self.values("direct", case, key)
         found = [own[number] - direct[number] for number in own if number in direct]
         return median(found) if found else None
 
     def chain_ratio(self, server: str) -> float | None:
-        """A late turn against an early one, less what nginx needs to pass on the additional bytes."""
+        """A late turn compared with an early one, minus nginx's cost of passing on the additional bytes."""
         early, late = self.median(server, "chain", "early"), self.median(server, "chain", "late")
         nginx_early, nginx_late = self.median(RULER, "chain", "early"), self.median(RULER, "chain", "late")
         if not early or late is None or server == RULER:
@@ -99,7 +99,7 @@ def _round(way: str) -> Column:
 
 
 def _parts(f: Figures, server: str) -> str:
-    """Of a round: the turn of the model, the results (read from the cache, cited, stored, sent on), the search itself."""
+    """The parts of a round: the model's turn, the results (read from the cache, cited, stored, sent on), the search itself."""
     whole, cached, turn = (f.values(server, "tools", key) for key in ("plain", "cached", "turn"))
     if not whole:
         return ""
@@ -165,7 +165,7 @@ _TABLES = {
 
 
 def render(servers: Sequence[str], measurements: Sequence[Measurement]) -> str:
-    """Every table that has a figure, a row for each server, without empty rows and columns."""
+    """Every table with a figure, one row per server, without empty rows and columns."""
     figures = Figures(measurements)
     return "\n".join(part for title, columns in _TABLES.items() if (part := _render(title, columns, servers, figures)))
 

@@ -1,6 +1,6 @@
-"""What the tool loop costs: CPU of a round, by what is in it, and a hundred responses with rounds at once.
+"""The cost of the tool loop: CPU per round, by its parts, and a hundred concurrent responses with rounds.
 
-A round is a turn in which the model calls `web_search`, and the call. Its cost is the slope over responses with more and more rounds.
+A round is a turn in which the model calls `web_search`, and the call. Its cost is the slope over responses with increasing rounds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _ENDS = (ROUNDS[0], ROUNDS[-1])
 _ANSWER = "sim-t50"
 _WAYS: dict[str, Sequence[str]] = {"plain": (), "stream": ("-stream", "-workers", "8")}
 _SHARE = 0.1
-"""Of the time of a case: a response with eight rounds is as good as many."""
+"""Of the time of a case: a response with eight rounds counts as many."""
 _CROWD = "sim-t50-p20-stamp"
 _CROWD_CALLS = "-calls2-search100"
 _CROWD_FLAGS = ("-stream", "-workers", "100", "-ramp", "1s")
@@ -23,7 +23,7 @@ _CROWD_FLAGS = ("-stream", "-workers", "100", "-ramp", "1s")
 
 def measure_rounds(subject: Subject, number: int, seconds: float) -> Measurement:
     """The case `tools`. CPU in ms: of an answer without rounds (`plain_0`, `stream_0`), of a round (`plain`, `stream`), of a plain round
-    whose call fails at once (`turn`), and of one whose results are in the gateway's cache (`cached`). A server without tools only answers.
+    whose call fails at once (`turn`), and of one with results from the gateway's cache (`cached`). A server without tools only answers.
     """
     values: dict[str, float] = {}
     errors: dict[str, int] = {}
@@ -48,7 +48,7 @@ def measure_rounds(subject: Subject, number: int, seconds: float) -> Measurement
 
 
 def measure_crowd(subject: Subject, number: int, seconds: float) -> Measurement:
-    """The case `crowd`: a hundred streams at once, each with two rounds whose search takes 100 ms; then 50 tokens, one every 20 ms."""
+    """The case `crowd`: a hundred concurrent streams, each with two rounds whose search takes 100 ms; then 50 tokens, one every 20 ms."""
     model = _CROWD + (_CROWD_CALLS if subject.server.tools else "")
     before = subject.memory()
     report, spent = subject.load(["-model", model, *_CROWD_FLAGS, "-seconds", f"{seconds}s"], memory=True)

@@ -1,4 +1,4 @@
-"""Install a lock into this Python's environment and say what is done meanwhile: `python requirements/install.py requirements/run.lock`."""
+"""Install a lock file into this Python's environment and report progress: `python requirements/install.py requirements/run.lock`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _WHEEL = re.compile(
     r"([\w.]+)-([\w.!+]+)(?:-\S+\.whl|\.tar\.gz)(?: \(([\d.]+ \w?B)\))?(?: \(from .*)?$"
 )
 _UNPACKING = "Installing collected packages"
-# Every dependency is in the lock, so none is looked for; bytecode is made when a module is first imported, and only for what is.
+# Every dependency is in the lock, so none is resolved; bytecode is compiled when a module is first imported, and only then.
 _PIP = ("-m", "pip", "install", "--disable-pip-version-check", "--no-deps", "--no-compile", "--progress-bar=off", "--require-hashes")
 
 
 def main(lock: str) -> int:
-    """The exit status of pip, which says itself what went wrong."""
+    """The exit status of pip, which reports its own errors."""
     started = time.monotonic()
     names = set(_PINNED.findall(Path(lock).read_text(encoding="utf-8")))
     print(f"Installing {lock} into {sys.prefix}: up to {len(names)} packages", flush=True)
@@ -35,7 +35,7 @@ def main(lock: str) -> int:
 
 
 def describe(line: str) -> str | None:
-    """What a line of pip's says of a package, or of the step that takes longest; None for what is not worth a line."""
+    """A progress line for pip's line about a package, or about the slowest step; None for all others."""
     if line.startswith(_UNPACKING):
         return "unpacking"
     wheel = _WHEEL.match(line.rstrip())

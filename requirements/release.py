@@ -1,7 +1,7 @@
 """Build a release of the current commit: wheel, sdist, SBOM and provenance (`python requirements/release.py dist`).
 
-The commit is built, not the work tree: the provenance is true, and the same commit gives the same bytes. No network is used; what the
-build needs is in `requirements/dev.lock`.
+The commit is built, not the work tree: the provenance is true, and the same commit yields the same bytes. No network is used; the
+build's requirements are in `requirements/dev.lock`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BUILDER = os.environ.get("RELEASE_BUILDER", "urn:responses-gateway:local-build")
 
 
 def main(destination: str) -> int:
-    """Write the four files into the folder `destination` and print their names. Raises CalledProcessError when a step fails."""
+    """Write the four files into the folder `destination` and print their names. Raises CalledProcessError if a step fails."""
     root = Path(__file__).parents[1]
     commit = _run(["git", "rev-parse", "HEAD"], root).decode().strip()
     time = _run(["git", "show", "--no-patch", "--format=%ct", commit], root).decode().strip()
@@ -60,7 +60,7 @@ def _build(source: Path, built: Path, time: str) -> None:
 
 
 def _provenance(source: Path, built: Path, commit: str) -> dict[str, object]:
-    """An in-toto statement with a SLSA v1 predicate. It is not signed: that is up to whoever publishes the release."""
+    """An in-toto statement with an SLSA v1 predicate. It is not signed: that is up to the publisher of the release."""
     return {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [_described(built, file.name) for file in sorted(built.iterdir())],

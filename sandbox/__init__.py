@@ -1,1 +1,1 @@
-"""The service that runs untrusted code: a program of its own (`python -m sandbox`), which the gateway speaks to over HTTP."""
+"""The service that runs untrusted code: a separate program (`python -m sandbox`), which the gateway calls over HTTP."""

@@ -1,7 +1,7 @@
 """`python -m sandbox`: the sandbox service.
 
-By itself it is set by `SANDBOX_` variables. With `--child` it is set by a line of JSON on standard input (so that the token is in no
-command line and no environment), says on standard output how it went, and ends when standard input does.
+Standalone, it is configured by `SANDBOX_` variables. With `--child` it is configured by a line of JSON on standard input (which keeps
+the token out of command line and environment), reports on standard output whether it started, and ends when standard input closes.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from sandbox.turns import Turns
 _log = logging.getLogger("sandbox")
 _LEAST_RUNS = 4
 _FILE_THREADS = 32
-"""They look through and remove files: one session with very many must not keep those of others waiting."""
+"""For scanning and removing files: a session with very many files must not block those of other sessions."""
 _FIRST_TO_DIE = "500"
-"""When memory runs out, the kernel ends sandboxes before others; their processes inherit this."""
+"""When memory runs out, the kernel kills sandboxes first; their processes inherit this."""
 
 
 def main() -> int:
     """The exit code."""
-    os.umask(0o022)  # whoever started it may keep its files to itself; users of sessions have to find theirs
+    os.umask(0o022)  # the umask may have been restrictive; the users of sessions must be able to read their files
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     child = "--child" in sys.argv[1:]
     try:
@@ -47,13 +47,13 @@ def main() -> int:
     except (ConfigurationError, msgspec.MsgspecError) as error:
         return _refuse(str(error), child=child)
     os.environ.pop("SANDBOX_TOKEN", None)
-    signal.signal(signal.SIGTERM, _end)  # the server raises the signal again once it has ended in order
+    signal.signal(signal.SIGTERM, _end)  # the server re-raises the signal after it has shut down
     with suppress(OSError):  # a container may not allow it
         Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_DIE, encoding="ascii")
     try:
         stage = Stage(Path(config.volumes) if config.volumes else None)
     except (OSError, ValueError) as error:
-        return _refuse(f"SANDBOX_VOLUMES: {error}" if config.volumes else f"no place for files: {error}", child=child)
+        return _refuse(f"SANDBOX_VOLUMES: {error}" if config.volumes else f"cannot set up a directory for files: {error}", child=child)
     try:
         asyncio.run(_serve(config, stage, child=child))
     except probe.NoBackend as error:
@@ -69,7 +69,7 @@ async def _serve(config: Config, stage: Stage, *, child: bool) -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_FILE_THREADS))
     places = min(config.sessions, stage.room or config.sessions)
     if places < config.sessions:
-        _log.warning("there are file systems for %d sessions, not for %d", places, config.sessions)
+        _log.warning("there are file systems for only %d sessions, not %d", places, config.sessions)
     limits = _with_disk(config.limits, stage.share(places))
     name, workplace = await probe.choose(config.backend, stage, limits)
     confinement = strength(name, workplace.backend, stage, limits.disk_bytes)
@@ -89,7 +89,7 @@ async def _serve(config: Config, stage: Stage, *, child: bool) -> None:
 def _with_disk(limits: Limits, share: int) -> Limits:
     if share >= limits.disk_bytes:
         return limits
-    _log.warning("there is room for %d MiB of files a session, not for %d", share // MEBIBYTE, limits.disk_bytes // MEBIBYTE)
+    _log.warning("there is room for only %d MiB of files per session, not %d", share // MEBIBYTE, limits.disk_bytes // MEBIBYTE)
     return msgspec.structs.replace(limits, disk_bytes=share)
 
 
@@ -106,10 +106,10 @@ def _end_with_parent(server: uvicorn.Server) -> None:
 def _listen(address: str) -> socket.socket:
     if address.startswith("unix:"):
         path = Path(address.removeprefix("unix:"))
-        path.unlink(missing_ok=True)  # of a service that was killed
+        path.unlink(missing_ok=True)  # left by a service that was killed
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))
-        path.chmod(0o666)  # who comes this far is up to its directory, and who may do anything to the token
+        path.chmod(0o666)  # its directory controls who can connect, and the token who can do anything
     else:
         host, _, port = address.rpartition(":")
         listener = socket.create_server((host.strip("[]"), int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -118,7 +118,7 @@ def _listen(address: str) -> socket.socket:
 
 
 def _first_line() -> bytes:
-    """Not by `sys.stdin`, which would read on."""
+    """Without `sys.stdin`, which would read ahead."""
     line = bytearray()
     while (byte := os.read(0, 1)) not in (b"\n", b""):
         line += byte

@@ -1,4 +1,4 @@
-"""How the service is set: by `SANDBOX_` variables, or, when a gateway starts it, by one line of JSON on standard input."""
+"""The service's configuration: `SANDBOX_` variables, or, if a gateway starts it, one line of JSON on standard input."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ class ConfigurationError(Exception):
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings of one service."""
+    """The settings of one service."""
 
     token: str
-    """What clients have to know."""
+    """The secret that clients must send."""
     listen: str
     """`host:port`, or `unix:` and a path."""
     backend: Name | None = None
-    """None: the best that holds."""
+    """None: the first that passes its self-test."""
     sessions: _Count = 16
-    """At most; the one unused for longest makes room."""
+    """At most; when they are all in use, the least recently used one is removed."""
     runs: _Count | None = None
-    """Pieces of code that run at a time; None: twice as many as there are processors, and at least four."""
+    """Concurrent runs; None: twice the number of processors, and at least four."""
     volumes: str | None = None
-    """A directory of file systems that are mounted for sessions, one each; None: the service sees to its own."""
+    """A directory of file systems mounted for sessions, one each; None: the service creates its own."""
     limits: Limits = msgspec.field(default_factory=Limits)
 
 
@@ -57,10 +57,10 @@ def from_environment(environment: Mapping[str, str]) -> Config:
     """Raises ConfigurationError."""
     unknown = sorted(name for name in environment if name.startswith("SANDBOX_") and name not in {*_VARIABLES, *_LIMITS})
     if unknown:
-        raise ConfigurationError(f"{unknown[0]}: no such setting; there are {', '.join((*_VARIABLES, *_LIMITS))}")
+        raise ConfigurationError(f"{unknown[0]}: no such setting; the settings are {', '.join((*_VARIABLES, *_LIMITS))}")
     values: dict[str, Any] = {field: environment[name] for name, field in _VARIABLES.items() if environment.get(name)}
     if len(values.get("token", "")) < _MIN_TOKEN:
-        raise ConfigurationError(f"SANDBOX_TOKEN: set a secret of at least {_MIN_TOKEN} characters, the gateway's GATEWAY_SANDBOX_TOKEN")
+        raise ConfigurationError(f"SANDBOX_TOKEN: set the gateway's GATEWAY_SANDBOX_TOKEN, a secret of at least {_MIN_TOKEN} characters")
     if values.get("backend") == "auto":
         del values["backend"]
     try:

@@ -1,6 +1,6 @@
-"""Files that code of others has made: reached without ever following a link or leaving the directory.
+"""Files written by untrusted code: accessed without ever following a link or leaving the directory.
 
-Every function takes the session's directory; paths are relative to it, with `/` between the parts. What is no regular file does not exist.
+Every function takes the session's directory; paths are relative to it, with `/` between the parts. Only regular files exist here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A file as it is now."""
+    """A file in its current state."""
 
     bytes: int
     modified_ns: int
@@ -54,13 +54,13 @@ def _scan(directory: int, prefix: str, found: dict[str, Entry], entries_left: in
                 status = entry.stat(follow_symlinks=False)
                 found[path] = Entry(status.st_size, status.st_mtime_ns, status.st_ino)
             elif entry.is_dir(follow_symlinks=False) and path.count("/") < _MAX_DEPTH:
-                with suppress(OSError), _opened(entry.name, _DIRECTORY, directory) as inner:  # it may forbid reading, even its owner
+                with suppress(OSError), _opened(entry.name, _DIRECTORY, directory) as inner:  # it may be unreadable, even for its owner
                     entries_left = _scan(inner, f"{path}/", found, entries_left)
     return entries_left
 
 
 def open_file(root: Path, path: str) -> tuple[int, int]:
-    """A descriptor to read the file from, for the caller to close, and its size. Raises FileNotFoundError."""
+    """A file descriptor for reading, for the caller to close, and the file's size. Raises FileNotFoundError."""
     with _parent(root, path) as (directory, name):
         opened = os.open(name, _READ, dir_fd=directory)
     status = os.fstat(opened)
@@ -71,7 +71,7 @@ def open_file(root: Path, path: str) -> tuple[int, int]:
 
 
 def create_file(root: Path, name: str, user: int | None) -> int:
-    """A descriptor to write a new file to, for the caller to close; a file of that name is replaced. Raises OSError."""
+    """A file descriptor for writing a new file, for the caller to close; an existing file is replaced. Raises OSError."""
     with _opened(root, _DIRECTORY) as directory:
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=directory)
@@ -88,8 +88,8 @@ def remove_file(root: Path, path: str) -> None:
 
 
 def is_file_name(name: str) -> bool:
-    """It can be the name of an uploaded file: one part, not hidden, printable."""
-    return "/" not in name and _is_presentable(name) and len(name.encode()) <= 255  # noqa: PLR2004 - what file systems take
+    """Whether it can be the name of an uploaded file: one part, not hidden, printable."""
+    return "/" not in name and _is_presentable(name) and len(name.encode()) <= 255  # noqa: PLR2004 - the file systems' limit
 
 
 def _is_presentable(name: str) -> bool:
@@ -98,7 +98,7 @@ def _is_presentable(name: str) -> bool:
 
 @contextmanager
 def _parent(root: Path, path: str) -> Generator[tuple[int, str]]:
-    """The directory a path leads to, and the path's last part; whatever is wrong with the path is a FileNotFoundError."""
+    """The directory of a path, and the path's last part; anything wrong with the path is a FileNotFoundError."""
     parts = PurePosixPath(path).parts
     if not parts or ".." in parts or parts[0] == "/":
         raise FileNotFoundError(path)

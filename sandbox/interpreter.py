@@ -1,7 +1,7 @@
-"""One confined interpreter as a process: it is sent code, and is stopped between two pieces of it.
+"""One confined interpreter as a process: it is sent code, and is stopped between two runs.
 
-Nothing it says is believed and nothing it does can make this process grow: output is read as it comes and only its beginning and end are
-kept, and a reply is a short line or no reply.
+Nothing it says is trusted and nothing it does can make this process grow: output is read as it comes and only its beginning and end are
+kept, and a reply is a short line or is ignored.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from sandbox import printed
 from sandbox.backends.base import DATA, Launch
 
 _GRACE_SECONDS = 1.5
-"""An interpreter stops itself at the time limit; when it has not after this long, it is killed."""
+"""An interpreter stops itself at the time limit; if it has not stopped after this much longer, it is killed."""
 _HUNG_UP_LOOKS, _LOOK_SECONDS = 50, 0.01
 _READ_BYTES = 64 * 1024
 _REPLY_BYTES = 4096
 _SIGNALLED = 128
-"""bubblewrap ends with this and the number of the signal that ended the interpreter."""
+"""bubblewrap exits with this plus the number of the signal that killed the interpreter."""
 
 
 class InterpreterFailed(Exception):
-    """The interpreter does not start; the message says why, for the log."""
+    """The interpreter does not start; the message gives the reason, for the log."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How a piece of code ended."""
+    """How a run ended."""
 
     logs: str
     timed_out: bool = False
     died: str | None = None
-    """Why the process is no more, in a sentence."""
+    """Why the process is gone, in a sentence."""
 
 
 class Tape:
-    """The beginning and the end of what was printed."""
+    """The beginning and the end of the output."""
 
     def __init__(self, limit: int) -> None:
         self._half = limit // 2
@@ -53,7 +53,7 @@ class Tape:
         self._left_out = 0
 
     def add(self, data: bytes) -> None:
-        """Take what was printed next."""
+        """Append output."""
         room = self._half - len(self._head)
         self._head += data[:room]
         self._tail += data[room:]
@@ -63,7 +63,7 @@ class Tape:
             self._left_out += excess
 
     def text(self) -> str:
-        """All that is kept, as a terminal shows it, with a line that says what is not."""
+        """All that is kept, as a terminal would show it, with a line that says what was omitted."""
         if not self._left_out:
             return printed.as_seen(bytes(self._head + self._tail))
         gap = f"\n[… {self._left_out} bytes left out …]\n"
@@ -71,7 +71,7 @@ class Tape:
 
 
 class Interpreter:
-    """Make it with `start`."""
+    """Created by `start`."""
 
     def __init__(self, process: subprocess.Popen[bytes], output: int, control: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
         self._process = process
@@ -97,7 +97,7 @@ class Interpreter:
                 os.close(printed)
         try:
             control = await asyncio.open_unix_connection(sock=ours, limit=_REPLY_BYTES)
-        except BaseException:  # whoever wanted it has gone
+        except BaseException:  # the caller was cancelled
             process.kill()
             process.wait()
             os.close(output)
@@ -114,11 +114,11 @@ class Interpreter:
 
     @property
     def pid(self) -> int:
-        """Of the process that was started; the interpreter itself may be a child of it."""
+        """Of the started process; the interpreter itself may be its child."""
         return self._process.pid
 
     async def run(self, code: str, seconds: float, log_bytes: int) -> Outcome:
-        """Run code. An interpreter that has died, or had to be killed, cannot be used again (`Outcome.died`)."""
+        """Run code. An interpreter that died or had to be killed cannot be used again (`Outcome.died`)."""
         tape = Tape(log_bytes)
         code = code.replace(DATA, self._data)
         self.resume()
@@ -141,23 +141,23 @@ class Interpreter:
 
     @property
     def alive(self) -> bool:
-        """It can be used."""
+        """Whether it can be used."""
         return self._output >= 0 and self._process.poll() is None
 
     def pause(self) -> None:
-        """Have it stand still."""
+        """Stop its processes (SIGSTOP)."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Continue them."""
         self._signal(signal.SIGCONT)
 
     def strike(self) -> None:
-        """End what runs in it now; `run` then says that it died."""
+        """Kill what is running; `run` then reports that it died."""
         self._signal(signal.SIGKILL)
 
     def kill(self) -> None:
-        """End it; harmless when it has ended."""
+        """Kill it; harmless if it has already ended."""
         if self._output >= 0:
             self._end(Tape(0))
 
@@ -170,11 +170,11 @@ class Interpreter:
             raise InterpreterFailed("the interpreter does not answer") from error
         if reply is None or reply.get("ready") is not True:
             self._end(tape)
-            raise InterpreterFailed(f"the interpreter ends at once: {tape.text().strip()[-500:]}")
+            raise InterpreterFailed(f"the interpreter exited immediately: {tape.text().strip()[-500:]}")
         self._signal(signal.SIGSTOP)
 
     async def _ask(self, message: Any) -> dict[str, Any] | None:
-        """The reply; None when it hung up, or answers what is no reply."""
+        """The reply; None if it hung up, or sent an invalid reply."""
         try:
             self._writer.write(msgspec.json.encode(message) + b"\n")
             await self._writer.drain()
@@ -186,7 +186,7 @@ class Interpreter:
         return _Listening(self._output, tape)
 
     def _drain(self, tape: Tape) -> None:
-        """What is still in the pipe; the writer is stopped or dead, so that is little."""
+        """Read what is left in the pipe; the writer is stopped or dead, so it is not much."""
         try:
             while data := os.read(self._output, _READ_BYTES):
                 tape.add(data)
@@ -197,7 +197,7 @@ class Interpreter:
         return tape.text().replace(self._data, DATA)
 
     async def _let_end(self) -> None:
-        """It has hung up. Usually it is about to end, and how it ends says why; bubblewrap tells a moment later."""
+        """It hung up. Usually it is about to exit, and its exit code says why; bubblewrap exits a moment later."""
         for _ in range(_HUNG_UP_LOOKS):
             if self._process.poll() is not None:
                 return
@@ -215,11 +215,11 @@ class Interpreter:
     def _signal(self, number: signal.Signals) -> None:
         if self._process.poll() is None:
             with suppress(ProcessLookupError):  # another thread has just seen it end
-                os.killpg(self._process.pid, number)  # bubblewrap and what it has started; nothing inside can leave the group
+                os.killpg(self._process.pid, number)  # bubblewrap and its children; nothing inside can leave the group
 
 
 class _Listening:
-    """While it is entered, output is read as it comes."""
+    """While entered, output is read as it comes."""
 
     def __init__(self, output: int, tape: Tape) -> None:
         self._output = output
@@ -235,7 +235,7 @@ class _Listening:
         data = os.read(self._output, _READ_BYTES)
         if data:
             self._tape.add(data)
-        else:  # the code has closed its output: that would be readable for ever
+        else:  # the code has closed its output: that would be readable forever
             asyncio.get_running_loop().remove_reader(self._output)
 
 

@@ -1,4 +1,4 @@
-"""What a sandbox may use."""
+"""The resource limits of a sandbox."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Limits of one session; times in seconds."""
 
     memory_bytes: int = 1024 * MEBIBYTE
-    """What the interpreter may allocate."""
+    """The interpreter's memory."""
     disk_bytes: int = 256 * MEBIBYTE
     """/mnt/data and /tmp together."""
     seconds: float = 60.0
-    """The most a caller may ask for one run, on the wall clock."""
+    """The longest run that a caller may request, in wall-clock time."""
     cpu_seconds: int = 60
-    """For one run, over all threads."""
+    """For one run, across all threads."""
     threads: int = 64
     open_files: int = 256
     log_bytes: int = 64 * 1024
-    """Of what a run prints; the middle of more is left out."""
+    """Of a run's output; the middle of longer output is omitted."""
     idle_seconds: float = 1200.0
-    """A session nobody uses goes after this time."""
+    """An unused session is removed after this time."""

@@ -1,6 +1,6 @@
-"""Private mounts: a view of the file system that only this process and its children have.
+"""Private mounts: a view of the file system that only this process and its children share.
 
-Root makes them in a mount namespace of its own, others in a user namespace as well, where the machine lets them.
+Root creates them in its own mount namespace, other users in a user namespace as well, where the machine allows it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def enter(trial: Path) -> bool:
-    """Move this process into a mount namespace of its own; False when the machine does not allow it. Call before any thread starts.
+    """Move this process into its own mount namespace; False if the machine does not allow it. Call before any thread starts.
 
-    `trial`: a directory to mount on. A child tries first, since there is no way back out of a namespace that turns out to be of no use.
+    `trial`: a directory to mount on. A child tries first, since a namespace that turns out to be useless cannot be left again.
     """
 
     def attempt() -> None:
@@ -34,17 +34,17 @@ def enter(trial: Path) -> bool:
 
 
 def mount_memory(target: Path, options: str) -> None:
-    """A file system in memory, of a fixed size. Raises OSError."""
+    """Mount a tmpfs of a fixed size. Raises OSError."""
     _mount("tmpfs", target, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, options)
 
 
 def mount_again(source: Path, target: Path) -> None:
-    """Show a directory at a second place. Raises OSError."""
+    """Bind-mount a directory at a second path. Raises OSError."""
     _mount(str(source), target, None, _MS_BIND | _MS_REC, None)
 
 
 def unmount(target: Path) -> None:
-    """What was mounted goes as soon as nobody uses it. Raises OSError."""
+    """Unmount lazily: the mount disappears when it is no longer in use. Raises OSError."""
     _check(_libc.umount2(os.fsencode(target), _DETACH), f"umount {target}")
 
 

@@ -1,4 +1,4 @@
-"""Where the packages are that code in a sandbox finds."""
+"""The location of the packages that code in a sandbox can import."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _OWN_DIRECTORY = "sandbox-packages"
 
 
 def directories() -> tuple[Path, ...]:
-    """`sandbox-packages` beside what this program is installed in; where there is none, among its own packages.
+    """`sandbox-packages` in this program's environment; if there is none, the environment's own packages.
 
-    Never the packages of the machine's Python: these are of any version, or broken.
+    Never the packages of the machine's Python: these can be of any version, or broken.
     """
     own = Path(sys.prefix) / _OWN_DIRECTORY
     if own.is_dir():
@@ -24,7 +24,7 @@ def directories() -> tuple[Path, ...]:
 
 
 def names() -> tuple[str, ...]:
-    """Of the packages that are there, in the order of the list."""
+    """The installed packages, in the order of the list."""
     places = directories()
     return tuple(name for name, module in PACKAGES.items() if any(_holds(place, module) for place in places))
 

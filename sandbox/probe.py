@@ -1,4 +1,4 @@
-"""Whether a back end really holds on this machine: code that tries to get out is run in it, and must fail at everything."""
+"""Whether a back end really works on this machine: code that tries to escape is run in it, and every attempt must fail."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ escapes = []
 for name, attempt in attempts.items():
     try:
         attempt()
-    except (OSError, ValueError, MemoryError, OverflowError, AttributeError, ImportError):  # wasi lacks the means to some
+    except (OSError, ValueError, MemoryError, OverflowError, AttributeError, ImportError):  # WASI lacks the means for some
         continue
     escapes.append(name)
 json.dumps({"token": facts["token"], "escapes": escapes})
@@ -109,11 +109,11 @@ json.dumps({"token": facts["token"], "escapes": escapes})
 
 
 class NoBackend(Exception):
-    """No back end confines code on this machine; the message says what was tried and what to do."""
+    """No back end confines code on this machine; the message lists what was tried and what to do."""
 
 
 async def choose(wanted: Name | None, stage: Stage, limits: Limits) -> tuple[Name, Workplace]:
-    """The back end that is wanted, or for None the first that holds. Raises NothingHolds."""
+    """The requested back end, or for None the first that passes. Raises NothingHolds."""
     reasons: list[str] = []
     for name in NAMES if wanted is None else (wanted,):
         backend = load(name)
@@ -123,13 +123,13 @@ async def choose(wanted: Name | None, stage: Stage, limits: Limits) -> tuple[Nam
             return name, workplace
         reasons.append(f"{name}: {reason}")
     raise NoBackend(
-        f"No sandbox holds on this machine, so no code is run ({'; '.join(reasons)}). Allow user namespaces for bubblewrap, or use a "
+        f"No sandbox works on this machine, so no code is run ({'; '.join(reasons)}). Allow user namespaces for bubblewrap, or use a "
         "kernel with Landlock, or install the extra `wasi`."
     )
 
 
 async def escapes(workplace: Workplace, limits: Limits) -> str | None:
-    """Run the attempts in a session of its own: what succeeds, or why it cannot run; None when all is well."""
+    """Run the attempts in a separate session: those that succeeded, or why it cannot run; None if all failed."""
     token = secrets.token_hex(16)
     with _canary(token) as canary, socket.create_server(("127.0.0.1", 0)) as outside:
         session = Session(f"cntr_{secrets.token_hex(16)}", "", "", workplace, limits)
@@ -168,5 +168,5 @@ def _verdict(logs: str, token: str) -> str | None:
         report = json.loads(logs.strip()[1:-1])  # the echo of a string, in quotes
         found: list[str] = report["escapes"] if report["token"] == token else ["answers strangely"]
     except (ValueError, KeyError, TypeError):
-        return f"its self-test fails: {logs.strip()[-300:]}"
+        return f"its self-test failed: {logs.strip()[-300:]}"
     return f"code in it {', '.join(found)}" if found else None

@@ -1,20 +1,20 @@
-"""The session protocol, version 1: HTTP with JSON bodies, spoken by the gateway to the sandbox service.
+"""The session protocol, version 1: HTTP with JSON bodies, between the gateway and the sandbox service.
 
-Every request carries `Authorization: Bearer TOKEN` and `X-Sandbox-Owner`, the tenant; a session of another owner is an unknown session.
+Every request has `Authorization: Bearer TOKEN` and `X-Sandbox-Owner`, the tenant; another owner's session is an unknown session.
 
     GET    /v1/health                                 -> Health (no owner)
     GET    /v1/sessions                               -> [SessionInfo]
-    PUT    /v1/sessions/{id}            NewSession    -> SessionInfo; the caller chooses the id; an existing session stays as it is
+    PUT    /v1/sessions/{id}            NewSession    -> SessionInfo; the caller chooses the id; an existing session is unchanged
     GET    /v1/sessions/{id}                          -> SessionInfo
     DELETE /v1/sessions/{id}                          -> 204
-    POST   /v1/sessions/{id}/run        RunCode       -> RunResult; hanging up ends the run
+    POST   /v1/sessions/{id}/run        RunCode       -> RunResult; disconnecting ends the run
     GET    /v1/sessions/{id}/files                    -> [FileInfo]
     PUT    /v1/sessions/{id}/files/{name}  bytes      -> FileInfo
     GET    /v1/sessions/{id}/files/{file_id}          -> FileInfo
     GET    /v1/sessions/{id}/files/{file_id}/content  -> bytes
     DELETE /v1/sessions/{id}/files/{file_id}          -> 204
 
-Errors have a status from 400 on and a `Problem`. A session is a Python interpreter that keeps its variables from run to run, and a
+Errors have a status of 400 or above and a `Problem`. A session is a Python interpreter that keeps its variables between runs, and a
 directory, /mnt/data. The interpreter starts with the first run.
 """
 
@@ -32,41 +32,41 @@ MAX_CODE_BYTES = 1024 * 1024
 
 
 class Confinement(msgspec.Struct, frozen=True, kw_only=True):
-    """How strong the back end in use is on its machine."""
+    """How strong the confinement of the back end in use is on its machine."""
 
     backend: str
     own_namespaces: bool
-    """Files, processes and network of others are out of sight."""
+    """Other processes, files and networks are not visible."""
     own_user: bool
-    """Each session has a user id of its own."""
+    """Each session has its own user id."""
     signals_scoped: bool
-    """The kernel refuses signals to processes outside, and not the filter of system calls alone."""
+    """The kernel blocks signals to processes outside, in addition to the system call filter."""
     disk_bounded: bool
-    """The kernel limits what a session's files take; otherwise they are watched."""
+    """The kernel limits the size of a session's files; otherwise they are monitored."""
     summary: str
-    """The same in words, with what follows."""
+    """The same in words, with the consequences."""
 
 
 class Health(msgspec.Struct, frozen=True):
-    """The service runs, and confines."""
+    """The service is running and confines code."""
 
     version: int
     backend: str
     sessions: int
     packages: tuple[str, ...] = ()
-    """What code finds beside the standard library, by name."""
+    """The packages available to code besides the standard library, by name."""
     confinement: Confinement | None = None
-    """None: of a service that does not tell."""
+    """None: from a service that does not report it."""
 
 
 class NewSession(msgspec.Struct, frozen=True, kw_only=True):
-    """What a session shall be like; None: as the service is set."""
+    """Options of a new session; None: the service's setting."""
 
     name: str = ""
     memory_bytes: int | None = None
-    """At most what the service is set to."""
+    """At most the service's setting."""
     idle_seconds: float | None = None
-    """At most what the service is set to."""
+    """At most the service's setting."""
 
 
 class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,11 +81,11 @@ class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunCode(msgspec.Struct, frozen=True):
-    """Python code to run, as a notebook runs a cell."""
+    """Python code to run like a notebook cell."""
 
     code: str
     seconds: float
-    """On the wall clock; at most what the service is set to."""
+    """Wall-clock time; at most the service's setting."""
 
 
 class FileInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,19 +98,19 @@ class FileInfo(msgspec.Struct, frozen=True, kw_only=True):
     created_at: int
     """When it was last written, Unix seconds."""
     source: Literal["user", "assistant"]
-    """Whether it was put there or made by code."""
+    """Whether it was uploaded or written by code."""
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run ended. An exception in the code is a traceback in `logs`; so is, in brackets, what the service has to say."""
+    """How a run ended. An exception in the code is a traceback in `logs`; notes of the service are there, too, in brackets."""
 
     logs: str
-    """Standard output and standard error in order, with the value of a last expression; the middle of too much is left out."""
+    """Standard output and standard error in order, with the value of a last expression; the middle of long output is omitted."""
     files: tuple[FileInfo, ...] = ()
-    """Made or changed by this run."""
+    """Created or changed by this run."""
     timed_out: bool = False
     state_lost: bool = False
-    """Variables of earlier runs are gone, or those of this one are."""
+    """Variables of earlier runs, or of this one, are lost."""
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -121,5 +121,5 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 def file_id(session_id: str, path: str) -> str:
-    """The id of the file at an absolute path: the same for as long as the session lives."""
+    """The id of the file at an absolute path: stable for the lifetime of the session."""
     return f"cfile_{sha256(f'{session_id}:{path}'.encode()).hexdigest()[:48]}"

@@ -73,7 +73,7 @@ def application(sessions: Sessions, confinement: Confinement, token: str) -> ASG
 
 
 class _Authorised:
-    """Lets nothing through without the token."""
+    """Rejects every request without the token."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         self._app = app
@@ -116,7 +116,7 @@ class _Endpoints:
         session = self._session(request)
         wanted = await _body(request, RunCode)
         if len(wanted.code.encode(errors="replace")) > protocol.MAX_CODE_BYTES or wanted.seconds <= 0:
-            raise ValueError("the code is too long, or the time is not positive")
+            raise ValueError("the code is too long, or 'seconds' is not positive")
         async with asyncio.TaskGroup() as group:
             running = group.create_task(_outcome(session.run(wanted.code, wanted.seconds)))
             watching = group.create_task(_cancel_at_hang_up(request, running))
@@ -156,7 +156,7 @@ class _Endpoints:
 
 
 async def _read(opened: int, size: int) -> AsyncIterator[bytes]:
-    """Exactly `size` bytes: a file that was cut meanwhile ends in zeros, as the length has been told already."""
+    """Exactly `size` bytes: a file that was truncated meanwhile is padded with zeros, as its length has already been sent."""
     try:
         while size > 0:
             chunk = await asyncio.to_thread(os.read, opened, min(_CHUNK, size)) or bytes(min(_CHUNK, size))
@@ -167,7 +167,7 @@ async def _read(opened: int, size: int) -> AsyncIterator[bytes]:
 
 
 async def _discard(body: AsyncIterator[bytes]) -> None:
-    """Read on for a while: a client that is still sending would not see the answer."""
+    """Keep reading for a while: a client that is still sending would not see the response."""
     left = _DISCARDED_BYTES
     async for chunk in body:
         left -= len(chunk)
@@ -176,10 +176,10 @@ async def _discard(body: AsyncIterator[bytes]) -> None:
 
 
 async def _outcome(running: Coroutine[None, None, T]) -> T | Exception:
-    """What it raises is not the group's affair."""
+    """Its exceptions are returned, so that they do not cancel the task group."""
     try:
         return await running
-    except Exception as error:  # noqa: BLE001 - it is raised again
+    except Exception as error:  # noqa: BLE001 - it is re-raised
         return error
 
 
@@ -212,5 +212,5 @@ def _json(value: object, status: int = 200) -> Response:
 async def _problem(_request: Request, error: Exception) -> Response:
     status, code, message = next(found for kind, found in _STATUS.items() if isinstance(error, kind))
     response = _json({"code": code, "message": message or str(error)}, status)
-    response.headers["connection"] = "close"  # perhaps it has not been read to its end
+    response.headers["connection"] = "close"  # the body may not have been read to its end
     return response

@@ -1,4 +1,4 @@
-"""One session: a volume for its files, an interpreter while code is run in it."""
+"""One session: a volume for its files, and an interpreter once code has been run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sandbox.watch import Watch, taken
 
 _MAX_REPORTED = 50
 _MOST_WAITING_SECONDS = 30.0
-_GIVEN_UP = "the sandbox was given up before the turn of this code came: another project needed it, or it was deleted"
+_GIVEN_UP = "the sandbox was removed before this code could run: another project needed it, or it was deleted"
 
 
 class UnknownFile(Exception):
@@ -31,7 +31,7 @@ class UnknownFile(Exception):
 
 
 class NoSpace(Exception):
-    """The session's files would take more than they may."""
+    """The session's files would exceed the limit."""
 
 
 class Closed(Exception):
@@ -39,16 +39,16 @@ class Closed(Exception):
 
 
 class Workplace(msgspec.Struct, frozen=True):
-    """What sessions are made with."""
+    """What sessions are created with."""
 
     stage: Stage
     backend: Backend
     turns: Turns | None = None
-    """None: code runs whenever it comes."""
+    """None: code runs without waiting."""
 
 
 class Session:
-    """Calls that touch the interpreter wait for each other."""
+    """Calls that use the interpreter are serialized."""
 
     def __init__(self, session_id: str, owner: str, name: str, workplace: Workplace, limits: Limits) -> None:
         self.id = session_id
@@ -56,7 +56,7 @@ class Session:
         self.limits = limits
         self.used = time.monotonic()
         self.running = 0
-        """Pieces of code that run, or wait to."""
+        """The number of runs in progress or waiting."""
         self.executing = False
         self._name = name
         self._created = int(time.time())
@@ -83,7 +83,7 @@ class Session:
 
     @property
     def volume(self) -> Volume:
-        """Where its files are."""
+        """The location of its files."""
         return self._volume
 
     @property
@@ -92,12 +92,12 @@ class Session:
         return self._interpreter.pid if self._interpreter is not None else None
 
     def touch(self) -> None:
-        """It is used now."""
+        """Record a use."""
         self.used = time.monotonic()
         self._active = int(time.time())
 
     async def run(self, code: str, seconds: float) -> RunResult:
-        """Run code. `seconds` begin now: what it waits for its turn is not there to run. Raises InterpreterFailed, Busy, Closed."""
+        """Run code. `seconds` start now: time spent waiting reduces the time to run. Raises InterpreterFailed, Busy, Closed."""
         self.running += 1
         try:
             async with self._lock:
@@ -109,7 +109,7 @@ class Session:
             self.touch()
 
     async def close(self) -> None:
-        """End it and the code that runs in it, and remove its files."""
+        """End it and the code running in it, and remove its files."""
         self._closed = True
         if self._interpreter is not None:
             self._interpreter.strike()
@@ -121,7 +121,7 @@ class Session:
             await asyncio.to_thread(self._workplace.stage.drop_volume, self._volume)
 
     async def put(self, name: str, chunks: AsyncIterator[bytes]) -> FileInfo:
-        """Write a file. Raises NoSpace, ValueError for a name that cannot be."""
+        """Write a file. Raises NoSpace, and ValueError for an invalid name."""
         if not files.is_file_name(name):
             raise ValueError("a file's name is one printable part, not hidden, of at most 255 bytes")
         self.touch()
@@ -129,11 +129,11 @@ class Session:
             await self._write(name, chunks)
         except trees.Unbounded as error:
             raise NoSpace("there are too many files, or they are nested too deep") from error
-        except OSError as error:  # disk full; a directory of that name
+        except OSError as error:  # disk full; a directory with that name
             raise NoSpace(f"the file cannot be written: {error.strerror}") from error
         entry = (await self._scan()).get(name)
-        if entry is None:  # code that runs meanwhile has removed it, or has made too many others
-            raise NoSpace("the file did not stay: code removed it, or there are too many others")
+        if entry is None:  # running code has removed it, or created too many others
+            raise NoSpace("the file is gone: code removed it, or there are too many others")
         self._uploaded[name] = entry.modified_ns
         return self._shown(name, entry)
 
@@ -143,14 +143,14 @@ class Session:
         return [self._shown(path, entry) for path, entry in found]
 
     async def find(self, wanted: str) -> FileInfo:
-        """The file of an id. Raises UnknownFile."""
+        """The file with an id. Raises UnknownFile."""
         for path, entry in (await self._scan()).items():
             if file_id(self.id, f"{DATA}/{path}") == wanted:
                 return self._shown(path, entry)
         raise UnknownFile(wanted)
 
     async def open(self, wanted: str) -> tuple[int, int]:
-        """A descriptor to read a file from, for the caller to close, and its size. Raises UnknownFile."""
+        """A file descriptor for reading, for the caller to close, and the file's size. Raises UnknownFile."""
         self.touch()
         path = (await self.find(wanted)).path.removeprefix(f"{DATA}/")
         try:
@@ -194,7 +194,7 @@ class Session:
         )
 
     async def _interpreter_to_use(self) -> tuple[Interpreter, bool]:
-        """And whether variables of earlier runs have gone with the one before."""
+        """The interpreter, and whether variables of earlier runs were lost with the previous one."""
         if self._interpreter is not None and self._interpreter.alive:
             return self._interpreter, False
         if self._interpreter is not None:
@@ -207,7 +207,7 @@ class Session:
         return self._interpreter, restarted
 
     async def _watched(self, interpreter: Interpreter, code: str, seconds: float) -> tuple[Outcome, bool]:
-        """Run, and end it when its files grow too large; whether they did."""
+        """Run, and end it if its files grow too large; whether they did."""
         if self._volume.hard:
             return await interpreter.run(code, seconds, self.limits.log_bytes), False
         limit = self.limits.disk_bytes
@@ -219,7 +219,7 @@ class Session:
         return outcome, watch.overfull
 
     def _remove_others(self, kept: Mapping[str, Entry]) -> None:
-        """What is not as it was before: hidden files and those outside of /mnt/data, too."""
+        """Remove all that has changed: hidden files and those outside of /mnt/data, too."""
         trees.keep(self._volume.data, kept)
         trees.clear(self._volume.scratch)
 
@@ -252,7 +252,7 @@ def _noticeable(seconds: float) -> float:
 
 def _write_all(opened: int, chunk: bytes, room: int) -> None:
     if room < 0:
-        raise NoSpace("the file is larger than the session may hold")
+        raise NoSpace("the file exceeds the session's disk limit")
     view = memoryview(chunk)
     while view:
         view = view[os.write(opened, view) :]
@@ -266,7 +266,7 @@ def _annotated(outcome: Outcome, seconds: float, *, restarted: bool, overfull: b
         notes.append("It wrote more files than there is room for; what it wrote was removed.")
     if outcome.died is not None:
         why = "" if overfull else f" {outcome.died}"
-        notes.append(f"The Python process was lost.{why} Variables are gone, files in {DATA} are kept; the next code starts afresh.")
+        notes.append(f"The Python process was lost.{why} Variables are gone, files in {DATA} are kept; the next run starts afresh.")
     before = "[The Python process was restarted: variables of earlier code are gone.]\n" if restarted else ""
     gap = "\n" if outcome.logs and not outcome.logs.endswith("\n") and notes else ""
     return before + outcome.logs + gap + (f"[{' '.join(notes)}]\n" if notes else "")

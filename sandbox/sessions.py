@@ -1,4 +1,4 @@
-"""All sessions: whose they are, how many there may be, and how long they live."""
+"""All sessions: their owners, their number, and their lifetimes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _SWEEP_SECONDS = 1.0
 
 
 class UnknownSession(Exception):
-    """Unknown, expired, or another owner's: deliberately the same."""
+    """Unknown, expired, or another owner's: deliberately indistinguishable."""
 
 
 class Sessions:
-    """Of one service."""
+    """The sessions of one service."""
 
     def __init__(self, workplace: Workplace, limits: Limits, at_most: int) -> None:
         self._workplace = workplace
@@ -48,7 +48,7 @@ class Sessions:
         return session
 
     async def open(self, owner: str, session_id: str, wanted: NewSession) -> Session:
-        """The session of this id, made if there is none. Raises UnknownSession, Busy, ValueError for what cannot be."""
+        """The session with this id, created if there is none. Raises UnknownSession, Busy, and ValueError for invalid options."""
         if session_id in self._sessions:
             return self.get(owner, session_id)
         if not _SESSION_ID.fullmatch(session_id):
@@ -56,7 +56,7 @@ class Sessions:
         limits = self._limited(wanted)
         while len(self._sessions) + self._closing >= self._at_most:
             await self._make_room(owner)
-            if session_id in self._sessions:  # somebody else has opened it meanwhile
+            if session_id in self._sessions:  # another call has opened it meanwhile
                 return self.get(owner, session_id)
         session = Session(session_id, owner, wanted.name, self._workplace, limits)
         self._sessions[session_id] = session
@@ -67,7 +67,7 @@ class Sessions:
         await self._drop(self.get(owner, session_id))
 
     async def sweep(self) -> None:
-        """Remove, for ever, the sessions that nobody uses any more."""
+        """Remove idle sessions, in an endless loop."""
         while True:
             now = time.monotonic()
             for session in [s for s in self._sessions.values() if not s.running and now - s.used > s.limits.idle_seconds]:
@@ -81,7 +81,7 @@ class Sessions:
 
     async def _make_room(self, owner: str) -> None:
         """Raises Busy."""
-        if self._closing:  # one is going, and its place with it
+        if self._closing:  # one is being removed, which makes room
             async with self._closed:
                 await self._closed.wait()
             return
@@ -99,15 +99,15 @@ class Sessions:
                 self._closed.notify_all()
 
     def _expendable(self, owner: str) -> Session:
-        """Of the owner who has most, so that nobody can push out all the others: the session unused for longest; where code is about to run
-        in all of them, one that is still waiting for its turn, of somebody who has more than this owner."""
+        """Of the owner with the most sessions, so that nobody can evict all the others: the least recently used session; if all of them
+        are running or waiting, one that is still waiting, of an owner who has more than this one."""
         owners = Counter(session.owner for session in self._sessions.values())
         idle = [session for session in self._sessions.values() if not session.running]
         if idle:
             return min(idle, key=lambda session: (-owners[session.owner], session.used))
         waiting = [session for session in self._sessions.values() if not session.executing and owners[session.owner] > owners[owner]]
         if not waiting:
-            raise Busy(f"code runs, or waits for its turn, in all {self._at_most} sandboxes there are (SANDBOX_SESSIONS)")
+            raise Busy(f"code is running or waiting in all {self._at_most} sandboxes (SANDBOX_SESSIONS)")
         return max(waiting, key=lambda session: (owners[session.owner], session.used))
 
     def _limited(self, wanted: NewSession) -> Limits:

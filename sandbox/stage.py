@@ -1,8 +1,8 @@
-"""Where sandboxes are set up: the interpreter they start, and a volume for each session's files.
+"""The environment of sandboxes: the interpreter they start, and a volume for each session's files.
 
-A volume has a size that the kernel enforces where the machine allows private mounts (a file system in memory for each), or where file
-systems were mounted for the service beforehand (`places`, one for each session). Elsewhere it is a directory that is watched. With private
-mounts the interpreter is shown at a place that every user can reach: root's own Python often lies where only root can go.
+The kernel limits a volume's size where the machine allows private mounts (a tmpfs for each), or where file
+systems were mounted for the service beforehand (`places`, one for each session). Elsewhere it is a directory that is monitored. With
+private mounts the interpreter is mounted where every user can reach it: root's own Python is often in a directory only root can enter.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ import msgspec
 from sandbox import mounts, packages, trees
 
 _FIRST_USER = 60600
-"""Users of sandboxes, where root can choose: one each, of a range that no system gives out."""
+"""The users of sandboxes, if root can choose: one each, from a range that no system allocates."""
 _USER_CAPABILITIES = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 7
-"""CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_KILL, CAP_SETGID and CAP_SETUID: becoming others, and seeing to what they leave."""
+"""CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_KILL, CAP_SETGID and CAP_SETUID: to become other users, and to clean up after them."""
 _NAME = "sandbox-stage-"
 _LOCK = ".in-use"
 _SEARCH_ONLY = 0o711
-"""Others come through, to what they know the name of, and cannot list it."""
+"""Other users can enter to reach known names, but cannot list the directory."""
 _NEARLY = 1.25
-"""A place may be this much larger than what a session may hold, and still counts as its limit."""
+"""A file system may be this much larger than a session's limit, and still counts as enforcing it."""
 _log = logging.getLogger("sandbox")
 _HERE = Path(__file__).parent
 
 
 class Runtime(msgspec.Struct, frozen=True):
-    """The interpreter, by paths that sandboxes can read."""
+    """The interpreter, by paths that are readable in sandboxes."""
 
     home: Path
-    """With `lib`, and `bin` with the interpreter."""
+    """Contains `lib`, and `bin` with the interpreter."""
     executable: Path
     packages: tuple[Path, ...]
     """Directories of installed packages outside `home`."""
     program: Path
-    """Below it is `sandbox/inside`."""
+    """Contains `sandbox/inside`."""
 
 
 class Volume(msgspec.Struct, frozen=True):
@@ -51,28 +51,28 @@ class Volume(msgspec.Struct, frozen=True):
 
     root: Path
     user: int | None
-    """Whose they are and who runs the code; None: the service's own user."""
+    """The owner, who also runs the code; None: the service's own user."""
     hard: bool
     """The kernel limits its size."""
     place: Path | None = None
-    """The file system it was given, to be given back."""
+    """The mounted file system it uses, to be released."""
 
     @property
     def data(self) -> Path:
-        """What the code sees as /mnt/data."""
+        """Visible to the code as /mnt/data."""
         return self.root / "data"
 
     @property
     def scratch(self) -> Path:
-        """What it sees as /tmp."""
+        """Visible to the code as /tmp."""
         return self.root / "tmp"
 
 
 class Stage:
-    """Made once, before any thread starts."""
+    """Created once, before any thread starts."""
 
     def __init__(self, places: Path | None = None) -> None:
-        """`places`: a directory of file systems that are mounted already. Raises ValueError when there is none in it."""
+        """`places`: a directory of mounted file systems. Raises ValueError if it contains none."""
         self._places = None if places is None else _mounted(places)
         _remove_abandoned()
         self.root = Path(tempfile.mkdtemp(prefix=_NAME))
@@ -89,26 +89,26 @@ class Stage:
 
     @property
     def users(self) -> bool:
-        """Sessions can have a user each."""
+        """Whether each session can have its own user."""
         return self._privileged
 
     @property
     def room(self) -> int | None:
-        """For how many sessions there are places; None: for any number."""
+        """The number of sessions for which there are mounted file systems; None: unlimited."""
         return None if self._places is None else len(self._places)
 
     def bounds(self, size: int) -> bool:
-        """The kernel keeps a volume to this size."""
+        """Whether the kernel limits a volume to this size."""
         return self.private or (self._places is not None and all(_size(place) <= size * _NEARLY for place in self._places))
 
     def share(self, sessions: int) -> int:
-        """Bytes each of so many sessions can hold, so that all of them together fill no more than half of what there is."""
+        """The bytes that each of so many sessions can use, so that all of them together use at most half of the available space."""
         if self._places is not None:
             return min(_size(place) for place in self._places)
         return (_memory() if self.private else _free(self.root)) // 2 // sessions
 
     def make_volume(self, size: int, *, own_user: bool) -> Volume:
-        """An empty volume of `size` bytes, for a user of its own where root can choose. Raises OSError."""
+        """An empty volume of `size` bytes, for its own user if root can choose. Raises OSError."""
         place = self._places.pop() if self._places is not None else None
         user = self._users.pop() if self._privileged and own_user else None
         try:
@@ -118,7 +118,7 @@ class Stage:
             raise
 
     def _volume(self, place: Path | None, user: int | None, size: int) -> Volume:
-        root = (place or self.root) / secrets.token_hex(16)  # of others' it must not be found by trying names
+        root = (place or self.root) / secrets.token_hex(16)  # other users must not find it by guessing names
         root.mkdir()
         root.chmod(_SEARCH_ONLY)
         if self.private:
@@ -138,12 +138,12 @@ class Stage:
             self._places.append(place)
 
     def drop_volume(self, volume: Volume) -> None:
-        """Remove it with all that is in it; nothing may run in it any more."""
+        """Remove it with its contents; nothing may be running in it."""
         try:
             if self.private:
                 mounts.unmount(volume.root)
         except OSError as error:
-            _log.error("files of a session stay in %s: %s", volume.root, error)
+            _log.error("files of a session could not be removed from %s: %s", volume.root, error)
         _remove(volume.root)
         self._give_back(volume.place, volume.user)
 
@@ -169,7 +169,7 @@ class Stage:
 
 
 def can_choose_users() -> bool:
-    """This process may run others under any user, and give files to them; root may not where its capabilities were taken."""
+    """Whether this process may run others as any user, and give files to them; root may not if its capabilities were removed."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     capabilities = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))
     return capabilities & _USER_CAPABILITIES == _USER_CAPABILITIES
@@ -188,7 +188,7 @@ def _mounted(directory: Path) -> list[Path]:
 
 
 def _locked(root: Path) -> int:
-    """For as long as the descriptor is open, nobody takes the stage for abandoned."""
+    """While the descriptor is open, no other service takes the stage for abandoned."""
     new = root / f"{_LOCK}.new"
     opened = os.open(new, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     fcntl.flock(opened, fcntl.LOCK_EX)
@@ -197,9 +197,9 @@ def _locked(root: Path) -> int:
 
 
 def _remove_abandoned() -> None:
-    """Of services that were killed."""
+    """Left by services that were killed."""
     for root in Path(tempfile.gettempdir()).glob(f"{_NAME}*"):
-        with suppress(OSError):  # in use, or another's
+        with suppress(OSError):  # in use, or another user's
             if root.is_symlink() or root.stat().st_uid != os.geteuid():
                 continue
             opened = os.open(root / _LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -214,7 +214,7 @@ def _remove(root: Path) -> None:
     try:
         trees.remove(root)
     except OSError as error:
-        _log.error("files of a session stay in %s: %s", root, error)
+        _log.error("files of a session could not be removed from %s: %s", root, error)
 
 
 def _size(place: Path) -> int:
@@ -228,7 +228,7 @@ def _free(place: Path) -> int:
 
 
 def _memory() -> int:
-    """Bytes this process and its children may use: of the machine, or of the container."""
+    """Bytes available to this process and its children: the machine's or the container's."""
     sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         with suppress(OSError, ValueError):  # "max"

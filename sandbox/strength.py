@@ -1,4 +1,4 @@
-"""What the back end in use holds, and what it does not, in words for people."""
+"""What the back end in use guarantees, and what it does not, in words for people."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from sandbox.backends.base import Backend
 from sandbox.protocol import Confinement
 from sandbox.stage import Stage
 
-_HIDES = "namespaces of its own: files, processes and network of others are out of sight"
-_HIDES_NOT = "no namespaces: names, sizes and times of files whose path code guesses can be seen, their content cannot"
+_HIDES = "its own namespaces: other files, processes and networks are not visible"
+_HIDES_NOT = "no namespaces: code that guesses a file's path can see its name, size and times, but not its content"
 
 
 def strength(name: Name, backend: Backend, stage: Stage, disk_bytes: int) -> Confinement:
-    """Of a back end that has withstood the self-test."""
+    """Of a back end that has passed the self-test."""
     own_user = backend.own_user and stage.users
     bounded = stage.bounds(disk_bytes)
     words = (
         _HIDES if backend.hides else _HIDES_NOT,
         "a user id for each session" if own_user else "one user id for the service and all sessions",
-        f"signals to others are refused by {'the kernel' if backend.scopes_signals else 'the filter of system calls alone'}",
-        "disk is bounded by the kernel" if bounded else "disk is watched, and a burst can exceed the limit for a moment",
+        f"signals to others are blocked by {'the kernel' if backend.scopes_signals else 'the system call filter only'}",
+        "disk use is limited by the kernel" if bounded else "disk use is monitored, and a burst can exceed the limit briefly",
     )
     return Confinement(
         backend=name,

@@ -1,7 +1,7 @@
-"""Directories that code of others has filled, as a whole: how much they take, and removing them whatever their modes and however deep.
+"""Directories filled by untrusted code, as a whole: their size, and their removal whatever their modes and depth.
 
-Links are never followed. What the service cannot read it makes readable; that is safe while the code runs, since it acts on what was
-opened and not on a name.
+Links are never followed. What the service cannot read it makes readable; that is safe while the code runs, since it acts on open
+descriptors and not on names.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _libc = ctypes.CDLL(None)
 
 
 class Unbounded(Exception):
-    """More entries, or nested deeper, than a session may have."""
+    """More entries, or deeper nesting, than a session may have."""
 
 
 def taken(root: Path, now_and_then: Callable[[], None] | None = None) -> int:
-    """Bytes on disk, hidden files and directories too, hard links once. Raises Unbounded, OSError, and what `now_and_then` raises."""
+    """Bytes on disk, including hidden files and directories, hard links once. Raises Unbounded, OSError, and what `now_and_then` raises."""
     seen: set[int] = set()
     total = 0
     for number, (_, status) in enumerate(_walk(root)):
@@ -45,7 +45,7 @@ def taken(root: Path, now_and_then: Callable[[], None] | None = None) -> int:
 
 
 def inventory(root: Path) -> dict[str, Entry]:
-    """Every file by path, hidden ones too; what is beyond the limits is not in it."""
+    """Every file by path, including hidden ones; what exceeds the limits is omitted."""
     found: dict[str, Entry] = {}
     with suppress(Unbounded):
         for path, status in _walk(root):
@@ -55,13 +55,13 @@ def inventory(root: Path) -> dict[str, Entry]:
 
 
 def unnamed(pid: int, user: int | None) -> int:
-    """Bytes of files that a process and its children hold open, or have mapped, though they have no name any more. Raises OSError."""
+    """Bytes of deleted files that a process and its children still have open or mapped. Raises OSError."""
     with _as(user):
         return sum(_unnamed(process) for process in (pid, *_descendants(pid)))
 
 
 def remove(root: Path) -> None:
-    """Remove it with all that is in it; nothing may run in it any more. Raises OSError."""
+    """Remove it with its contents; nothing may be running in it. Raises OSError."""
     with suppress(FileNotFoundError):
         root.chmod(0o700)
         clear(root)
@@ -69,7 +69,7 @@ def remove(root: Path) -> None:
 
 
 def clear(root: Path) -> None:
-    """Remove all that is in it; nothing may run in it any more. Raises OSError."""
+    """Remove its contents; nothing may be running in it. Raises OSError."""
     top = os.open(root, _DIRECTORY)
     try:
         _clear(top)
@@ -78,7 +78,7 @@ def clear(root: Path) -> None:
 
 
 def keep(root: Path, kept: Mapping[str, Entry]) -> None:
-    """Remove what is not, unchanged, in `kept`; nothing may run in it any more. Raises OSError."""
+    """Remove what is not, unchanged, in `kept`; nothing may be running in it. Raises OSError."""
     holders = {path[:at] for path in kept for at, letter in enumerate(path) if letter == "/"}
     top = os.open(root, _DIRECTORY)
     try:
@@ -115,7 +115,7 @@ def _below(directory: int, prefix: str, depth: int) -> Generator[tuple[str, os.s
 
 @contextmanager
 def _entered(name: str, directory: int) -> Generator[int]:
-    """A directory, opened to be read even where its mode forbids that to its owner."""
+    """A directory, opened for reading even if its mode denies that to its owner."""
     try:
         opened = os.open(name, _DIRECTORY, dir_fd=directory)
     except PermissionError:
@@ -132,7 +132,7 @@ def _entered(name: str, directory: int) -> Generator[int]:
 
 
 def _clear(top: int) -> None:
-    """Down to a directory without others and up again, with one descriptor at a time, so that depth does not matter."""
+    """Down to a directory without subdirectories and up again, with one descriptor at a time, so that depth does not matter."""
     inside_of: list[str] = []
     here = os.dup(top)
     try:
@@ -140,7 +140,7 @@ def _clear(top: int) -> None:
             name = _clear_until_full(here)
             if name is not None:
                 with _entered(name, here) as inner:
-                    os.fchmod(inner, 0o700)  # it may be read and not written
+                    os.fchmod(inner, 0o700)  # it may be readable but not writable
                     os.dup2(inner, here, inheritable=False)
                 inside_of.append(name)
             elif inside_of:
@@ -155,7 +155,7 @@ def _clear(top: int) -> None:
 
 
 def _clear_until_full(directory: int) -> str | None:
-    """Remove entries until one is a directory with something in it: its name; None: all are removed."""
+    """Remove entries until one is a non-empty directory: its name; None: all are removed."""
     while entries := _some(directory):
         for name, is_directory in entries:
             if not is_directory:
@@ -174,7 +174,7 @@ def _some(directory: int) -> list[tuple[str, bool]]:
 
 
 def _keep(directory: int, prefix: str, kept: Mapping[str, Entry], holders: Set[str]) -> None:
-    """`holders`: the directories that hold what is kept."""
+    """`holders`: the directories that contain kept files."""
     with os.scandir(directory) as entries:
         found = list(entries)
     for entry in found:
@@ -213,10 +213,10 @@ def _unnamed(pid: int) -> int:
             begin, end = (int(part, 16) for part in place.split("-"))
             major, minor = (int(part, 16) for part in device.split(":"))
             key = (os.makedev(major, minor), int(inode))
-            sizes[key] = sizes.get(key, 0) + end - begin  # at most: how much of it is there is not told
+            sizes[key] = sizes.get(key, 0) + end - begin  # an upper bound: how much of it exists is not reported
     for entry in os.scandir(f"/proc/{pid}/fd"):
         try:
-            status = entry.stat()  # of what is open
+            status = entry.stat()  # of the open file
         except FileNotFoundError:
             continue
         if stat.S_ISREG(status.st_mode) and status.st_nlink == 0:
@@ -226,7 +226,7 @@ def _unnamed(pid: int) -> int:
 
 @contextmanager
 def _as(user: int | None) -> Generator[None]:
-    """This thread, and no other, sees files as the user does: nobody else is told what a process has open."""
+    """This thread only acts as that user: the kernel shows a process's open files to no one else."""
     if user is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""Whose code runs next: so many pieces at a time, and no owner waits for all that another has in hand."""
+"""Whose code runs next: a limited number of runs at a time, shared fairly among owners."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MOST_WAITING = 32
 
 
 class Busy(Exception):
-    """No turn within the time there was, or no place for a session; the message names the limit."""
+    """No slot became free in time, or there is no room for a session; the message names the limit."""
 
 
 class _Waiting:
@@ -23,7 +23,7 @@ class _Waiting:
 
 
 class Turns:
-    """`slots` pieces of code run at a time. The last free slot is for owners of whom nothing runs; who has least running comes first."""
+    """`slots` runs at a time. The last free slot is for owners with none running; the owner with the fewest running goes first."""
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
@@ -32,12 +32,12 @@ class Turns:
 
     @property
     def share(self) -> int:
-        """How many pieces of code one owner can have running."""
+        """The maximum number of concurrent runs of one owner."""
         return max(1, self.slots - 1)
 
     @asynccontextmanager
     async def turn(self, owner: str, session: str, seconds: float) -> AsyncGenerator[None]:
-        """Wait for it at most so long. Raises Busy."""
+        """Wait for a slot, at most so long. Raises Busy."""
         await self._take(owner, session, seconds)
         try:
             yield
@@ -45,14 +45,14 @@ class Turns:
             self._give_back(owner)
 
     def refuse(self, session: str, reason: str) -> None:
-        """Nobody waits for this session's turn any more."""
+        """End the waiting for this session."""
         for waiting in self._waiting:
             if waiting.session == session and not waiting.turn.done():
                 waiting.turn.set_exception(Busy(reason))
 
     async def _take(self, owner: str, session: str, seconds: float) -> None:
         if sum(waiting.owner == owner for waiting in self._waiting) >= _MOST_WAITING:
-            raise Busy(f"{_MOST_WAITING} calls of this project are waiting for a sandbox already; {self._limit(owner)}")
+            raise Busy(f"{_MOST_WAITING} calls of this project are already waiting for a sandbox; {self._limit(owner)}")
         waiting = _Waiting(owner, session)
         self._waiting.append(waiting)
         self._grant()
@@ -61,7 +61,7 @@ class Turns:
                 await waiting.turn
         except TimeoutError as error:
             self._leave(waiting)
-            raise Busy(f"there was no turn for this code within {seconds:g} s; {self._limit(owner)}") from error
+            raise Busy(f"this code could not start within {seconds:g} s; {self._limit(owner)}") from error
         except BaseException:
             self._leave(waiting)
             raise
@@ -69,7 +69,7 @@ class Turns:
     def _leave(self, waiting: _Waiting) -> None:
         if waiting in self._waiting:
             self._waiting.remove(waiting)
-        elif not waiting.turn.cancelled():  # it got its turn in the same moment
+        elif not waiting.turn.cancelled():  # it got its slot at the same moment
             self._give_back(waiting.owner)
 
     def _give_back(self, owner: str) -> None:

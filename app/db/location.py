@@ -1,4 +1,4 @@
-"""Where a local file is to be kept, and whether it can be."""
+"""The location of a local file, and whether it can be written."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from app.db.engine import parse_url
 
 
 def database_file(url: str) -> Path | None:
-    """The file of an embedded database, absolute; None for a server's. Raises ValueError."""
+    """The absolute path of an embedded database's file; None for a server. Raises ValueError."""
     parsed = parse_url(url)
     return Path(parsed.database or "").absolute() if parsed.drivername.startswith("sqlite") else None
 
 
 def obstacle(path: Path) -> str | None:
-    """Why a file cannot be made or written at `path`; None when it can. Nothing is left behind."""
+    """Why a file cannot be created or written at `path`; None if it can. Leaves nothing behind."""
     if path.is_dir():
         return f"{path} is a directory"
     if path.exists() and not os.access(path, os.W_OK):
         return f"{path} cannot be written by {_user()}"
     folder = next(folder for folder in path.absolute().parents if folder.exists())
     if not folder.is_dir():
-        return f"{folder} is in the way: it is no directory"
+        return f"{folder} is in the way: it is not a directory"
     try:
         with tempfile.TemporaryFile(dir=folder):
             return None

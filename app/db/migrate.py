@@ -1,6 +1,6 @@
 """Bring a database to the current schema: `python -m app.db.migrate` (the URL comes from the settings).
 
-A server runs it as a process of its own, since Alembic and its templates would stay in memory for ever.
+A server runs it as a separate process, since Alembic and its templates would otherwise stay in memory.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).resolve().parent
 
-# In a wheel the migrations lie beside this file, in the repository at its root.
+# In a wheel the migrations are beside this file, in the repository they are at its root.
 _PLACES = (_HERE / "migrations", _HERE.parents[1] / "migrations")
 
 
 class SchemaTooNew(ConfigurationError):
-    """A newer version of the gateway has migrated the database."""
+    """The database was migrated by a newer version of the gateway."""
 
 
 class MigrationFailed(Exception):
-    """The database could not be brought to the current schema; the message says why."""
+    """The database could not be migrated to the current schema; the message says why."""
 
 
 def configuration(url: str) -> Config:
@@ -45,16 +45,16 @@ def configuration(url: str) -> Config:
 
 
 def refuse_newer(revision: str | None) -> None:
-    """Raises SchemaTooNew for a schema that this version does not know: it could neither read it safely nor undo it."""
+    """Raises SchemaTooNew for a schema that this version does not know: it could neither read nor downgrade it safely."""
     if revision is not None and revision > REVISION:
         raise SchemaTooNew(
-            f"database_url: the schema is {revision}, and this version of the gateway knows it up to {REVISION}. "
-            "A newer version has migrated the database: run that one, or restore a backup from before."
+            f"database_url: the schema is at revision {revision}, but this version of the gateway supports only up to {REVISION}. "
+            "A newer version has migrated the database: run that version, or restore an earlier backup."
         )
 
 
 def upgrade(url: str) -> None:
-    """Run every migration that is missing; several processes may call it at once. Must not be called from a running event loop.
+    """Run all missing migrations; several processes may call it at once. Must not be called from a running event loop.
 
     Raises SchemaTooNew.
     """
@@ -77,9 +77,9 @@ async def _revision(url: str) -> str | None:
 
 
 def upgrade_apart(url: str) -> None:
-    """`upgrade` in a process of its own, which blocks until it ends. Raises MigrationFailed."""
+    """`upgrade` in a separate process, blocking until it ends. Raises MigrationFailed."""
     environment = {**os.environ, "GATEWAY_DATABASE_URL": url}
-    environment.pop("GATEWAY_DATABASE_URL_FILE", None)  # both would contradict each other
+    environment.pop("GATEWAY_DATABASE_URL_FILE", None)  # setting both is an error
     done = subprocess.run([sys.executable, "-m", "app.db.migrate"], env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise MigrationFailed(done.stderr.strip().rpartition("\n")[2] or f"exit status {done.returncode}")

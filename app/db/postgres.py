@@ -1,6 +1,6 @@
-"""The group writer's connection to Postgres: asyncpg without SQLAlchemy, one prepared statement a table and group.
+"""The group writer's connection to Postgres: asyncpg without SQLAlchemy, one prepared statement per table and group.
 
-A row costs 6-10 µs of our CPU this way, against about 200 µs for a Core insert and 580 µs for an ORM session.
+A row costs 6-10 µs of our CPU this way, compared with about 200 µs for a Core insert and 580 µs for an ORM session.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import cache
 from typing import Any, Protocol, cast
 
-import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it ships none; `_Connection` says what is used of it
+import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it ships none; `_Connection` declares what is used
 from sqlalchemy import Table
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as postgresql
 
@@ -20,13 +20,13 @@ from app.db.writer import DatabaseUnavailable, RowRefused, Rows
 
 CONNECT_SECONDS = 5.0
 PAUSE_SECONDS = 0.1
-"""Between two tries to connect to a server that has no connection to spare."""
+"""Between two attempts to connect to a server that has no free connection."""
 COMMAND_SECONDS = 15.0
-"""After this long a statement counts as lost and the connection is replaced."""
+"""After this time a statement is considered lost and the connection is replaced."""
 
 _FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 
-# SQLSTATE classes of statements that would fail the same way for ever: data, integrity, a limit of the server (index row too large).
+# SQLSTATE classes of errors that would recur on every retry: data, integrity, a server limit (index row too large).
 _REFUSALS = ("22", "23", "54")
 
 
@@ -39,21 +39,21 @@ class _Connection(Protocol):
 
 
 class PostgresSink:
-    """Inserts through one connection, opened when needed and replaced when lost."""
+    """Inserts through one connection, opened when needed and replaced if lost."""
 
     def __init__(self, options: Mapping[str, Any], wait_seconds: float) -> None:
-        """`options` are keyword arguments of `asyncpg.connect`; `wait_seconds`: how long to wait for a server that is full."""
+        """`options` are keyword arguments of `asyncpg.connect`; `wait_seconds`: how long to wait for a server without a free connection."""
         self._options = options
         self._wait = wait_seconds
         self._connection: _Connection | None = None
 
     @property
     def lost(self) -> bool:
-        """The server is gone; asyncpg sees that as soon as the socket closes."""
+        """The connection to the server is lost; asyncpg notices as soon as the socket closes."""
         return self._connection is not None and self._connection.is_closed()
 
     async def write(self, rows: Rows) -> None:
-        """Insert all rows in one transaction; once more on a new connection when the first was lost."""
+        """Insert all rows in one transaction; once more on a new connection if the first was lost."""
         try:
             connection = await self._connected()
         except _FAILURES as error:
@@ -67,7 +67,7 @@ class PostgresSink:
             await self._write_again(rows)
 
     async def aclose(self) -> None:
-        """Close the connection politely, or at once when the server does not answer."""
+        """Close the connection gracefully, or at once if the server does not respond."""
         connection, self._connection = self._connection, None
         if connection is None:
             return
@@ -77,7 +77,7 @@ class PostgresSink:
             connection.terminate()
 
     async def _write_again(self, rows: Rows) -> None:
-        """After a loss nobody knows whether the rows were committed: a key that is there already is taken for ours."""
+        """After a lost connection it is unknown whether the rows were committed: an existing key is assumed to be ours."""
         try:
             await _insert_all(await self._connected(), rows, or_nothing=True)
         except _FAILURES as error:
@@ -105,7 +105,7 @@ class PostgresSink:
 
 
 async def _insert_all(connection: _Connection, rows: Rows, *, or_nothing: bool = False) -> None:
-    if len(rows) == 1:  # a statement is a transaction; two round trips less
+    if len(rows) == 1:  # a single statement is a transaction; this saves two round trips
         for table, values in rows.items():
             await connection.execute(_insert(table, or_nothing), *zip(*values, strict=True))
         return

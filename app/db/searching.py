@@ -1,7 +1,7 @@
-"""What each engine searches passages with. SQLAlchemy has no words for it, so it is SQL here, and Alembic does not compare it.
+"""The search tables of each engine. SQLAlchemy cannot express them, so they are SQL here, and Alembic does not compare them.
 
-SQLite: an FTS5 index that holds nothing but the words, and the vectors (float16) of up to 128 passages a row. Postgres: text search
-vectors, and pgvector's of half precision and any length.
+SQLite: an FTS5 index of the words only, and the vectors (float16) of up to 128 passages per row. Postgres: text search
+vectors, and pgvector's half-precision vectors of any length.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 POSITION_BITS = 24
-"""Of a passage's number; the rest is its file's."""
+"""Bits of a passage's number for its position; the rest is its file's number."""
 
 SEGMENT = 128
-"""Vectors in a row, on SQLite; its number is that of the first."""
+"""Vectors per row on SQLite; the row's number is that of the first."""
 
 _PREFIX = "passage_index"
 
-# `ascii` takes every other character for a letter, and so leaves the words as `app/knowledge/words.py` has made them.
+# `ascii` treats every other character as a letter, and so leaves the words as `app/knowledge/words.py` produces them.
 _SQLITE = (
     f"CREATE VIRTUAL TABLE {_PREFIX}_words USING fts5(words, content='', detail=none, columnsize=0, tokenize='ascii')",
     f"CREATE TABLE {_PREFIX}_vectors (number INTEGER PRIMARY KEY, data BLOB NOT NULL)",
 )
 
-# Vectors stay in their row, where a scan finds them; there is no index of them: see `app/knowledge/index_postgres.py`.
+# Vectors are stored inline in their rows for sequential scans; there is no index on them: see `app/knowledge/index_postgres.py`.
 _POSTGRES = (
     f"CREATE TABLE {_PREFIX}_words (number bigint PRIMARY KEY, file bigint NOT NULL, words tsvector NOT NULL)",
     f"CREATE INDEX {_PREFIX}_words_file ON {_PREFIX}_words (file)",
@@ -33,17 +33,17 @@ _POSTGRES = (
     f"CREATE INDEX {_PREFIX}_vectors_file ON {_PREFIX}_vectors (file)",
 )
 
-# Any number no one else uses: replicas that start together make it once.
+# An arbitrary number that nothing else uses: of replicas that start together, one creates the tables.
 _LOCK = 7_305_112_905
 
 
 def is_own(table: str) -> bool:
-    """Whether a table is one of these, or one that FTS5 keeps for itself."""
+    """Whether a table is one of these, or one of FTS5's shadow tables."""
     return table.startswith(_PREFIX)
 
 
 def create(connection: Connection) -> str | None:
-    """Make it, if it is not there, in the connection's transaction; a sentence that says why that cannot be."""
+    """Create the tables if they are missing, in the connection's transaction; if that is impossible, returns a sentence that says why."""
     if connection.dialect.name == "sqlite":
         for statement in _SQLITE:
             connection.execute(text(statement))
@@ -59,12 +59,12 @@ def create(connection: Connection) -> str | None:
     except DBAPIError:
         return (
             "Searching files needs pgvector 0.7 or later in the gateway's database. Install it on the server, run "
-            "`CREATE EXTENSION vector` as one who may, and try again."
+            "`CREATE EXTENSION vector` as a user with the privilege, and try again."
         )
     return None
 
 
 def drop(connection: Connection) -> None:
-    """Remove it; the extension stays."""
+    """Drop the tables; the extension stays."""
     for table in (f"{_PREFIX}_words", f"{_PREFIX}_vectors"):
         connection.execute(text(f"DROP TABLE IF EXISTS {table}"))

@@ -1,4 +1,4 @@
-"""The group writer's connection to SQLite: a thread of its own, so that no fsync ever stops the event loop."""
+"""The group writer's connection to SQLite: in its own thread, so that no fsync ever blocks the event loop."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ _OWNER_ONLY = 0o600
 BUSY_SECONDS = 5.0
 """How long a statement waits for another process's write lock."""
 
-# How sqlite3 says that a value fits no column: wrong type, integer beyond 64 bits, lone surrogate, used key.
+# Errors of sqlite3 for a value that fits no column: wrong type, integer beyond 64 bits, lone surrogate, duplicate key.
 _REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError, OverflowError, UnicodeError)
 
 
 def pragmas(synchronous: Synchronous) -> tuple[str, ...]:
-    """What every connection says first: readers beside one writer, and foreign keys enforced."""
+    """The pragmas of every connection: readers beside one writer, and enforced foreign keys."""
     return (
         f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}",
         "PRAGMA journal_mode = WAL",
         f"PRAGMA synchronous = {synchronous}",
         "PRAGMA foreign_keys = ON",
-        "PRAGMA secure_delete = ON",  # what is deleted is overwritten, however the library was built
+        "PRAGMA secure_delete = ON",  # deleted data is overwritten, whatever the library's build options
     )
 
 
 def make_private(path: str) -> None:
-    """Make the file where there is none, and take it from everybody but its owner. SQLite gives its log and index the same mode."""
-    with suppress(FileExistsError):  # one that is there is not opened: closing it would end this process's locks on it
+    """Create the file if missing, and make it accessible to its owner only. SQLite gives its WAL and shm files the same mode."""
+    with suppress(FileExistsError):  # an existing one is not opened: closing it would release this process's locks on it
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, _OWNER_ONLY))
     for name in (path, f"{path}-wal", f"{path}-shm"):
         with suppress(FileNotFoundError, PermissionError):
@@ -49,14 +49,14 @@ def make_private(path: str) -> None:
 
 
 class _Job(NamedTuple):
-    """What the thread shall do, and whom to tell."""
+    """Work for the thread, and the future to resolve."""
 
     run: Callable[[], None]
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[None]
 
     def settle(self, failure: Exception | None) -> None:
-        """Say how it went; nobody may be left to hear it, when the loop is being shut down."""
+        """Report the outcome; nobody may be waiting for it if the loop is being shut down."""
         if self.done.done():
             return
         if failure is None:
@@ -66,9 +66,9 @@ class _Job(NamedTuple):
 
 
 class SqliteSink:
-    """Inserts through one connection that lives in one thread.
+    """Inserts through one connection that lives in its own thread.
 
-    The thread is a loop over a queue: an executor's futures and work items cost a third of a lone row's CPU.
+    The thread loops over a queue: an executor's futures and work items cost a third of a single row's CPU time.
     """
 
     def __init__(self, path: str, synchronous: Synchronous) -> None:
@@ -80,7 +80,7 @@ class SqliteSink:
 
     @property
     def lost(self) -> bool:
-        """Never: a file has no connection to lose."""
+        """Never: a file has no connection that could be lost."""
         return False
 
     async def write(self, rows: Rows) -> None:
@@ -109,7 +109,7 @@ class SqliteSink:
             failure: Exception | None = None
             try:
                 job.run()
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is raised where the job came from
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is raised in the caller
                 failure = error
             job.loop.call_soon_threadsafe(job.settle, failure)
             if job.run == self._close:

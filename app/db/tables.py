@@ -1,6 +1,6 @@
-"""The whole schema. `migrations/` brings a database to it; a test checks that both say the same.
+"""The whole schema. `migrations/` brings a database to it; a test checks that the two agree.
 
-JSON is kept as bytes: nothing is ever asked of its inside, and `jsonb` doubles the server's CPU per row. Times are Unix seconds.
+JSON is stored as bytes: it is never queried, and `jsonb` doubles the server's CPU per row. Times are Unix seconds.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table, Text
 
 REVISION = "0004"
-"""The migration that makes this schema; the serving process compares it with the database's without loading Alembic."""
+"""The migration that produces this schema; the serving process compares it with the database's without loading Alembic."""
 
 metadata = MetaData(
     naming_convention={
@@ -48,8 +48,8 @@ secrets = Table(
     Column("value", LargeBinary, nullable=False),
 )
 
-# One row a turn, with only that turn's own items. A deleted response stays as a tombstone: `deleted_at` set, bytes gone.
-# `previous_id` is no foreign key: an expired ancestor goes before its descendants do.
+# One row per turn, with only that turn's own items. A deleted response remains as a tombstone: `deleted_at` set, bytes removed.
+# `previous_id` is not a foreign key: an expired ancestor is removed before its descendants.
 responses = Table(
     "responses",
     metadata,
@@ -68,7 +68,7 @@ responses = Table(
     Column("exchanges", LargeBinary),
 )
 
-# Where the items are whose ids the client made up; every other id names its response.
+# The location of items whose ids the client chose; every other id names its response.
 foreign_items = Table(
     "foreign_items",
     metadata,
@@ -77,7 +77,7 @@ foreign_items = Table(
     Column("response_id", String(36), ForeignKey(responses.c.id, ondelete="CASCADE"), primary_key=True, index=True),
 )
 
-# Frames of live runs, a batch a row; `frames` is a msgpack array of byte strings. No foreign key: the response's row comes last.
+# Frames of live runs, one batch per row; `frames` is a msgpack array of byte strings. No foreign key: the response's row comes last.
 event_batches = Table(
     "event_batches",
     metadata,
@@ -90,7 +90,7 @@ event_batches = Table(
     Index(None, "expires_at"),
 )
 
-# `published` is false between the upload's end and the moment its content is in its place: the row already holds the content.
+# `published` is false from the end of the upload until the content is in place: the row already reserves the content.
 files = Table(
     "files",
     metadata,
@@ -132,8 +132,8 @@ file_batches = Table(
     Column("cancelled", Boolean, nullable=False),
 )
 
-# A file in a vector store and the job to be done for it, which `status` names: in_progress is to be ingested, cancelled to lose its
-# passages, removed to go altogether. `due_at` says from when anyone may do it (null: nothing is to be done); who does it moves it on.
+# A file in a vector store and its job, which `status` names: in_progress is to be ingested, cancelled is to lose its
+# passages, removed is to be deleted. `due_at` is the time from which any worker may take it (null: nothing to do); the worker moves it.
 vector_store_files = Table(
     "vector_store_files",
     metadata,
@@ -154,10 +154,10 @@ vector_store_files = Table(
     Column("due_at", BigInteger, index=True),
 )
 
-# SQLite counts by itself only in what it calls INTEGER.
+# SQLite autoincrements only columns of type INTEGER.
 _Number = BigInteger().with_variant(Integer(), "sqlite")
 
-# The vector stores that have passages, and the model that made their vectors.
+# Vector stores that have passages, and the model that produced their vectors.
 passage_stores = Table(
     "passage_stores",
     metadata,
@@ -168,8 +168,8 @@ passage_stores = Table(
     sqlite_autoincrement=True,
 )
 
-# One version of a file's passages, which never changes and whose id is never used again: caches rely on it. `state` is draft while
-# they come in, then ready, then gone while they are erased.
+# One version of a file's passages, which never changes and whose id is never reused: caches rely on this. `state` is draft while
+# they are being written, then ready, then gone while they are being deleted.
 passage_files = Table(
     "passage_files",
     metadata,
@@ -184,7 +184,7 @@ passage_files = Table(
     sqlite_autoincrement=True,
 )
 
-# `number` is the file's id times 2^24 plus the position. What they are searched with is the engine's own: see `app/db/searching.py`.
+# `number` is the file's id times 2^24 plus the position. The search tables depend on the engine: see `app/db/searching.py`.
 passages = Table(
     "passages",
     metadata,

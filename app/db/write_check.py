@@ -1,4 +1,4 @@
-"""Whether a database takes a row: the one thing that tells a full disk, a lock and a read-only server from a database that works."""
+"""Whether a database accepts a row: only this distinguishes a full disk, a lock and a read-only server from a working database."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from app.db.tables import event_batches
 from app.db.writer import DatabaseUnavailable, GroupWriter, RowRefused
 
 _REMEMBERED_SECONDS = 1.0
-"""How long an outcome stands, so that asking often costs nothing."""
+"""How long a result is reused, so that frequent checks cost nothing."""
 _PATIENCE = 2.0
-"""A database that takes longer is no use, whatever it says in the end; probes give up soon after."""
+"""A slower database is of no use, even if it succeeds in the end; probes time out soon after."""
 _ROW_BYTES = 16 * 1024
-"""More than fits into what a file has left in its last page."""
+"""More than the free space in a file's last page."""
 _LEAST_FREE_BYTES = 1024 * 1024
 
 
 class WriteCheck:
-    """Writes a row through the group writer, as responses are written. All who ask at the same time share the outcome."""
+    """Writes a row through the group writer, as responses are written. Concurrent callers share the result."""
 
     def __init__(self, writer: GroupWriter, file: str | None) -> None:
-        """`file`: the database's, when it is one."""
+        """`file`: the path of the database's file, if it has one."""
         self._writer = writer
         self._file = file
         self._lock = asyncio.Lock()
@@ -34,7 +34,7 @@ class WriteCheck:
     async def __call__(self) -> None:
         """Raises DatabaseUnavailable with the reason."""
         async with self._lock:
-            # A good outcome does not outlive a write that has failed since.
+            # A success is discarded if a write has failed since.
             if time.monotonic() >= self._until or (self._failure is None and self._writer.doubtful):
                 self._failure = await self._problem()
                 self._until = time.monotonic() + _REMEMBERED_SECONDS
@@ -45,7 +45,7 @@ class WriteCheck:
         problem = _problem_of(self._file) if self._file is not None else None
         if problem is not None:
             return problem
-        # A batch of frames that nobody reads and that has expired already: `SqlResponseStore.purge` removes it with the others.
+        # A batch of frames that nobody reads and that is already expired: `SqlResponseStore.purge` removes it with the others.
         row = (str(uuid.uuid4()), 0, "", bytes(_ROW_BYTES), True, 0)
         try:
             async with asyncio.timeout(_PATIENCE):
@@ -58,9 +58,9 @@ class WriteCheck:
 
 
 def _problem_of(file: str) -> str | None:
-    """What a write need not show: SQLite writes on into a file that was removed, and a last small row may still fit on a full disk."""
+    """What a write may not reveal: SQLite keeps writing to a deleted file, and a last small row may still fit on a full disk."""
     if not Path(file).exists():
-        return "the database's file is gone"
+        return "the database's file was deleted"
     if hasattr(os, "statvfs"):
         disk = os.statvfs(Path(file).parent)
         if disk.f_bavail * disk.f_frsize < _LEAST_FREE_BYTES:

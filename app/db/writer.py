@@ -1,6 +1,6 @@
-"""One writer per database: the rows of all waiting callers go in one transaction, and nobody waits for a timer.
+"""One writer per database: the rows of all waiting callers go into one transaction, without a timer.
 
-While a group is being written the next one gathers, so the group grows with the load and a lone row is written at once.
+While one group is being written the next one collects, so groups grow with the load and a single row is written at once.
 See `docs/adr/0004-group-writer.md` for the figures.
 """
 
@@ -20,11 +20,11 @@ Rows = Mapping[Table, Sequence[tuple[Any, ...]]]
 
 
 class DatabaseUnavailable(Exception):
-    """The database cannot be reached or cannot work; the same call may succeed later."""
+    """The database cannot be reached or does not work; the same call may succeed later."""
 
 
 class RowRefused(Exception):
-    """The database will never take this row: its key is used already, or it holds a value no column can."""
+    """The database will never accept this row: its key exists, or a value does not fit its column."""
 
 
 class Sink(Protocol):
@@ -36,7 +36,7 @@ class Sink(Protocol):
 
     @property
     def lost(self) -> bool:
-        """The connection there was has been closed by the other side."""
+        """The connection has been closed by the server."""
         ...
 
     async def aclose(self) -> None:
@@ -45,7 +45,7 @@ class Sink(Protocol):
 
 
 class _Waiting:
-    """Rows that belong together and the caller who waits for them."""
+    """Rows that belong together and the caller waiting for them."""
 
     __slots__ = ("done", "rows")
 
@@ -63,7 +63,7 @@ class _Waiting:
 
 
 class GroupWriter:
-    """Gathers rows into groups and hands them to the sink, one group at a time."""
+    """Collects rows into groups and hands them to the sink, one group at a time."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -74,7 +74,7 @@ class GroupWriter:
 
     @property
     def doubtful(self) -> bool:
-        """The last group was not written, or the connection has been lost since: the next one may fail, too."""
+        """The last group was not written, or the connection has been lost since: the next write may fail, too."""
         return self._failed or self._sink.lost
 
     async def insert(self, *rows: Row) -> None:
@@ -87,12 +87,12 @@ class GroupWriter:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._gathering.append(_Waiting(rows, done))
         if self._flusher is None:
-            # A task, since a group belongs to many callers: driven by one of them it would be torn down with that one.
+            # A task, since a group belongs to many callers: awaited by one of them it would be cancelled together with that one.
             self._flusher = asyncio.create_task(self._flush())  # noqa: TID251 - the reason is above
         await done
 
     async def aclose(self) -> None:
-        """Write what waits, then close."""
+        """Write what is pending, then close."""
         self._closed = True
         if self._flusher is not None:
             await self._flusher
@@ -106,7 +106,7 @@ class GroupWriter:
                 await self._write(group)
         finally:
             self._flusher = None
-            for one in (*group, *self._gathering):  # none but when this task was cancelled or failed
+            for one in (*group, *self._gathering):  # empty unless this task was cancelled or failed
                 one.settle(DatabaseUnavailable("the writer was stopped"))
             self._gathering = []
 
@@ -117,7 +117,7 @@ class GroupWriter:
             if len(group) == 1:
                 group[0].settle(refusal)
                 return
-            for one in group:  # one row is bad: each for itself, so that its neighbours are kept
+            for one in group:  # one row is bad: write each separately, so that the others are kept
                 await self._write([one])
         except DatabaseUnavailable as error:
             self._failed = True

@@ -1,1 +1,1 @@
-"""Documents to text: what an upload, a link or a web page says."""
+"""Documents to text: the content of an upload, a link or a web page."""

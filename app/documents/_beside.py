@@ -1,4 +1,4 @@
-"""What stands beside the text of an Office document, in parts of their own that the engine does not read."""
+"""Content outside the text of an Office document, in separate parts that the engine does not read."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _COMMENTS = re.compile(r"xl/(?:comments\d*|comments/comment\d*|threadedComments/
 _REMARKS = re.compile(r"ppt/comments/\w+\.xml$")
 _PICTURES = "xl/media/"
 _EMBEDDED = re.compile(r"(?:word|xl|ppt)/embeddings/(?!Microsoft_Excel_(?:Sheet|Worksheet)\d*\.xlsx$).")
-"""A workbook of that name holds the figures of a chart."""
+"""A workbook with such a name holds the data of a chart."""
 _INSERTED = re.compile(r"word/(?:.*/)?afchunk\d*\.\w+$", re.IGNORECASE)
 _MOST_POINTS = 5_000
 _NOTED_THREAD = "[Threaded comment]"
-"""Begins what older programs show of a comment that has a part of its own."""
+"""The beginning of the placeholder that older programs show for a comment with its own part."""
 
 
 def read(package: Package) -> Reading:
-    """Charts, diagrams, text boxes of sheets and comments, and how much there is of what cannot be read."""
+    """Charts, diagrams, text boxes of sheets and comments, and how much of it cannot be read."""
     names = sorted(package.names)
     texts = [text for name in names for text in _texts(package, name) if text]
     counts = (
@@ -45,7 +45,7 @@ def _texts(package: Package, name: str) -> Iterator[str]:
 
 
 def _chart(root: Any) -> Iterator[str]:
-    """Its title, and a table with a column a series."""
+    """Its title, and a table with one column per series."""
     title = _line(root.find(".//{*}title"))
     series = list(root.iter("{*}ser"))
     names, columns = _scattered(series) if any(one.find("{*}xVal") is not None for one in series) else _categorised(series)
@@ -54,7 +54,7 @@ def _chart(root: Any) -> Iterator[str]:
 
 
 _Columns = tuple[list[str], list[list[str]]]
-"""Their names, and the columns."""
+"""Column names and columns."""
 
 
 def _categorised(series: list[Any]) -> _Columns:
@@ -63,14 +63,14 @@ def _categorised(series: list[Any]) -> _Columns:
 
 
 def _scattered(series: list[Any]) -> _Columns:
-    """Each series has its own x, and bubbles have a size."""
+    """Each series has its own x values, and bubbles have a size."""
     axes = [(one, axis) for one in series for axis in ("xVal", "yVal", "bubbleSize") if one.find(f"{{*}}{axis}") is not None]
     names = [f"{_line(one.find('{*}tx'))} {axis.removesuffix('Val')}".strip() for one, axis in axes]
     return names, [_points(one.find(f"{{*}}{axis}")) for one, axis in axes]
 
 
 def _points(values: Any | None) -> list[str]:
-    """By their numbers: blank ones are left out of the file."""
+    """By index: blank ones are omitted from the file."""
     found: dict[int, str] = {}
     points: list[Any] = [] if values is None else values.findall(".//{*}pt")
     for point in points[:_MOST_POINTS]:
@@ -81,7 +81,7 @@ def _points(values: Any | None) -> list[str]:
 
 
 def _line(parent: Any | None) -> str:
-    """All text below, in a line."""
+    """All text below, on one line."""
     found = () if parent is None else parent.iter("{*}t", "{*}v")
     return " ".join(" ".join(str(text.text or "") for text in found).split())
 

@@ -1,4 +1,4 @@
-"""Compound files: what Word, Excel and PowerPoint wrote before 2007, and Outlook's messages."""
+"""Compound files: the formats of Word, Excel and PowerPoint before 2007, and Outlook messages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from app.documents.base import SUPPORTED, Reading, UnreadableDocument
 BEGINS = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"\xff\xd8\xff\xe1")
 _STREAMS = (
-    ("__properties_version1.0", "msg"),  # first: messages may hold the others
+    ("__properties_version1.0", "msg"),  # first: messages may contain the others
     ("WordDocument", "doc"),
     ("PowerPoint Document", "ppt"),
     ("Workbook", "xls"),
@@ -17,7 +17,7 @@ _STREAMS = (
 
 
 def kind(content: bytes) -> str:
-    """Its usual file name extension, by the streams that it names. Raises UnreadableDocument."""
+    """Its usual file name extension, determined by its streams. Raises UnreadableDocument."""
     if _name("EncryptedPackage") in content:
         raise UnreadableDocument("The document is protected by a password.")
     for stream, extension in _STREAMS:
@@ -27,7 +27,7 @@ def kind(content: bytes) -> str:
 
 
 def read(content: bytes) -> Reading:
-    """The document, and how many pictures it seems to hold: the engine passes over them."""
+    """The document, and how many pictures it seems to contain: the engine ignores them."""
     extension = kind(content)
     pictures = sum(map(content.count, _PICTURES))
     unread = [f"{pictures} picture{'' if pictures == 1 else 's'}"] if pictures and extension != "msg" else []

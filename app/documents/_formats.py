@@ -1,4 +1,4 @@
-"""Which format a document has, and who reads it. Runs in a worker process."""
+"""The format of a document, and its reader. Runs in a worker process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 _MOST_CHARACTERS = 20_000_000
 _PDF_WITHIN = 1024
-"""The header need not be the very first (ISO 32000-1, annex H.3.4.1)."""
+"""The header need not be at the very beginning (ISO 32000-1, annex H.3.4.1)."""
 _PAGE = re.compile(rb"(?:doctype\s+html|html|head|body)\b", re.IGNORECASE)
 _SPACE = re.compile(rb"\s*")
 _PAGE_NAMES = (".html", ".htm", ".xhtml", ".shtml")
@@ -30,11 +30,11 @@ _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 _CHARSET = re.compile(rb"charset=\"?([\w-]+)", re.IGNORECASE)
 _NOTEBOOK = ".ipynb"
 _DRAWN = re.compile(r'"image/[\w+.-]+"\s*:')
-"""A picture among what a cell of a notebook has made."""
+"""A picture in the output of a notebook cell."""
 
 
 class _Format(msgspec.Struct, frozen=True):
-    """A format that is known by how it begins, and who reads it."""
+    """A format that is recognised by its first bytes, and its reader."""
 
     begins: bytes
     read: Callable[[bytes], Reading]
@@ -80,7 +80,7 @@ _FORMATS = (
 
 
 def text(content: bytes, filename: str, content_type: str | None) -> str:
-    """The text of a document; its content, name and type tell the format. Raises UnreadableDocument."""
+    """The text of a document; its content, name and type determine the format. Raises UnreadableDocument."""
     told, _, parameters = (content_type or "").partition(";")
     declared = parameters.rpartition("charset=")[2].strip(" \"'") or None
     return _guarded(lambda: _checked(with_note(_read(content, filename, told.strip().lower(), declared))))
@@ -117,7 +117,7 @@ def _is_page(content: bytes, name: str, content_type: str | None) -> bool:
 
 
 def _begins_as_page(content: bytes) -> bool:
-    """After a byte order mark, an XML declaration, comments and a document type, the first element is one of HTML."""
+    """After a byte order mark, an XML declaration, comments and a doctype, the first element is an HTML element."""
     at = len(b"\xef\xbb\xbf") if content.startswith(b"\xef\xbb\xbf") else 0
     while found := _SPACE.match(content, at):
         at = found.end()
@@ -136,7 +136,7 @@ def _is_mail(content: bytes, name: str, content_type: str) -> bool:
 
 
 def _with_readable_head(mail: bytes) -> bytes:
-    """Header lines that are written in an old encoding, which the standard does not allow, as UTF-8."""
+    """The mail with header lines in a legacy encoding, which the standard does not allow, converted to UTF-8."""
     end = _BLANK_LINE.search(mail)
     head = mail[: end.start()] if end else mail
     if head.isascii():
@@ -161,5 +161,5 @@ def _guarded(read: Callable[[], T]) -> T:
         return read()
     except (UnreadableDocument, MemoryError):
         raise
-    except Exception as error:  # the libraries raise whatever a malformed file makes go wrong
+    except Exception as error:  # malformed files make the libraries raise anything
         raise UnreadableDocument("The document is damaged.") from error

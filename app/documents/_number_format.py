@@ -1,4 +1,4 @@
-"""Numbers as a spreadsheet's format shows them: 00123, 12.5%, 1,234.50, (3). Dates and times are none of these."""
+"""Numbers as displayed by a spreadsheet's number format: 00123, 12.5%, 1,234.50, (3). Not dates and times."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BUILT_IN = {
     39: "#,##0.00;(#,##0.00)",
     40: "#,##0.00;(#,##0.00)",
 }
-"""Those that files name by number only."""
+"""Built-in formats, which files refer to by number only."""
 _TOKEN = re.compile(
     r'"(?P<quoted>[^"]*)"|\\(?P<escaped>.)|_(?P<space>.)|\*(?P<fill>.)|\[\$(?P<currency>[^\]-]*)[^\]]*\]|\[(?P<bracket>[^\]]*)\]'
     r"|(?P<digit>[0#?])|(?P<point>\.)|(?P<comma>,)|(?P<percent>%)|(?P<other>.)",
@@ -35,20 +35,20 @@ _EXACT = Context(prec=60)
 
 
 class _Section(msgspec.Struct, frozen=True):
-    """How numbers of one sign are shown: text, and digits by their place."""
+    """How numbers of one sign are displayed: text, and digits by position."""
 
     tokens: Sequence[tuple[str, str]]
     whole: int
-    """Places for digits before the point."""
+    """Digit positions before the decimal point."""
     decimals: str
     """Those after it, as `0`, `#` and `?`."""
     grouped: bool
     scale: int
-    """Power of ten that the number is multiplied by."""
+    """Power of ten by which the number is multiplied."""
 
 
 def shown(value: str, code: str) -> str | None:
-    """The number as written in the file, by its format; None where the format does more than is known here."""
+    """The number from the file in its format; None if the format uses more than is supported here."""
     sections = _sections(code)
     try:
         number = Decimal(value)
@@ -108,7 +108,7 @@ def _written(number: Decimal, section: _Section) -> str:
 
 
 def _pieces(section: _Section, whole: str, fraction: str) -> list[str]:
-    """From the right, so that each digit finds its place and the first place takes all that are left."""
+    """From the right, so that each digit gets its position and the first position takes all remaining digits."""
     pieces: list[str] = []
     left, open_places, after_point = whole, section.whole, "point" in [kind for kind, _ in section.tokens]
     written = 0

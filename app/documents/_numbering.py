@@ -1,4 +1,4 @@
-"""The numbers that Word counts itself (1.2, 第三条, a) ), written into the paragraphs they stand before."""
+"""The numbers that Word generates (1.2, 第三条, a) ), written into their paragraphs as text."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from app.documents import _numerals
 
 _DEEPEST = 8
 _LONGEST = 200
-"""Characters of what is written around a number."""
+"""Characters of the text around a number."""
 _MOST_DIGITS = 9
 _MOST_STEPS = 50
-"""From a style to the one it is based on."""
+"""In a chain of styles, each based on the next."""
 
 
 class _Level(msgspec.Struct, frozen=True):
@@ -25,18 +25,18 @@ class _Level(msgspec.Struct, frozen=True):
     start: int = 1
     style: str | None = None
     arabic: bool = False
-    """Other levels' numbers are shown as 1, 2, 3."""
+    """Other levels' numbers are displayed as 1, 2, 3."""
     restarts: bool = True
     separator: str = " "
 
 
 class _List(msgspec.Struct, frozen=True):
-    """What a paragraph names by its number id."""
+    """What a paragraph refers to by number id."""
 
     counted_as: str
     levels: Mapping[int, _Level]
     starts: Mapping[int, int]
-    """Levels that begin anew when this list is first used."""
+    """Levels that restart when this list is first used."""
 
 
 class _Style(msgspec.Struct, frozen=True):
@@ -46,7 +46,7 @@ class _Style(msgspec.Struct, frozen=True):
 
 
 def write(document: Any, numbering: Any, styles: Any | None) -> None:
-    """Put the numbers into the document's tree (lxml)."""
+    """Write the numbers into the document's tree (lxml)."""
     lists, known = _lists(numbering), {} if styles is None else _styles(styles)
     found = [(paragraph, *placed) for paragraph in _each(document, "p") if (placed := _place(paragraph, known, lists))]
     counters: dict[str, dict[int, int]] = {}
@@ -60,7 +60,7 @@ def write(document: Any, numbering: Any, styles: Any | None) -> None:
 
 
 def _take_out(style: Any, lists: Mapping[str, _List]) -> None:
-    """The style makes no numbered list of a paragraph, which has its number as text now."""
+    """The style no longer numbers its paragraphs, whose numbers are text now."""
     membership = _child(style, "pPr", "numPr")
     if membership is None:
         return
@@ -144,7 +144,7 @@ def _styles(styles: Any) -> dict[str | None, _Style]:
 
 
 def _place(paragraph: Any, styles: Mapping[str | None, _Style], lists: Mapping[str, _List]) -> tuple[str, int] | None:
-    """The list and the level that a paragraph belongs to, by itself or by its style."""
+    """The list and the level of a paragraph, its own or its style's."""
     number, level = _value(paragraph, "pPr", "numPr", "numId"), _value(paragraph, "pPr", "numPr", "ilvl")
     name = _value(paragraph, "pPr", "pStyle")
     depth = None if level is None else _depth(level)
@@ -164,7 +164,7 @@ def _place(paragraph: Any, styles: Mapping[str | None, _Style], lists: Mapping[s
 
 
 def _count(known: _List, number: str, level: int, state: tuple[dict[str, dict[int, int]], set[tuple[str, int]]]) -> Mapping[int, int]:
-    """The counters of all levels, this paragraph counted."""
+    """The counters of all levels, including this paragraph."""
     counters, begun = state
     at = counters.setdefault(known.counted_as, {})
     if level in known.starts and (number, level) not in begun:
@@ -178,7 +178,7 @@ def _count(known: _List, number: str, level: int, state: tuple[dict[str, dict[in
 
 
 def _label(known: _List, level: int, at: Mapping[int, int]) -> str | None:
-    """What Word shows before the paragraph; None for a bullet."""
+    """What Word displays before the paragraph; None for a bullet."""
     here = known.levels[level]
     if here.format == "bullet":
         return None
@@ -192,7 +192,7 @@ def _label(known: _List, level: int, at: Mapping[int, int]) -> str | None:
 
 
 def _insert(paragraph: Any, label: str) -> None:
-    """The label as text of its own; the paragraph belongs to no list any more."""
+    """Insert the label as text; the paragraph is no longer part of a list."""
     space = _space(paragraph)
     properties = _child(paragraph, "pPr")
     if properties is None:

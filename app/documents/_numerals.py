@@ -1,4 +1,4 @@
-"""Counting as word processors do: i, IV, b, 三, ①."""
+"""The numerals of word processors: i, IV, b, 三, ①."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _letter(number: int) -> str:
 
 
 def _chinese(digits: str, units: str, *, ten: bool) -> Callable[[int], str]:
-    """`digits` from 0, `units` from ten; `ten`: 10 to 19 are written without the one before the ten."""
+    """`digits` from 0, `units` from ten; `ten`: 10 to 19 are written without a one before the ten."""
 
     def write(number: int) -> str:
         if number == 0:
@@ -101,4 +101,4 @@ FORMATS: Mapping[str, Callable[[int], str]] = {
     "aiueoFullWidth": _of("アイウエオカキクケコサシスセソタチツテトナニヌネノハヒフヘホマミムメモヤユヨラリルレロワヲン"),
     "iroha": _of("イロハニホヘトチリヌルヲワカヨタレソツネナラムウヰノオクヤマケフコエテアサキユメミシヱヒモセス"),
 }
-"""By their names in Office Open XML; others are shown as 1, 2, 3."""
+"""By their names in Office Open XML; others are displayed as 1, 2, 3."""

@@ -13,7 +13,7 @@ from app.documents.base import Reading, UnreadableDocument
 
 _MOST_CELLS = 1_000_000
 _DEEPEST = 200
-"""Elements in each other, of HTML: with more of them the engine runs out of stack."""
+"""Nesting depth of HTML elements: with more the engine's stack overflows."""
 _MOST_BYTES = 64 * 1024 * 1024
 _CODE = re.compile(r"^(```|~~~).*?^\1", re.DOTALL | re.MULTILINE)
 _ESCAPED = re.compile(r"\\([!~<>+.`\\#*_\[\](){}-])")
@@ -25,14 +25,14 @@ _MAIL = ("eml", "msg", "mhtml")
 _ATTACHMENTS = "\n\nAttachments:\n"
 _SHEETS = ("xlsx", "xlsb", "xls", "ods")
 _WITH_FURNITURE = ("docx", "doc", "odt", "rtf", "odp")
-"""Where headers and footers are only in the tree of the document, which is dear."""
+"""Formats whose headers and footers are only in the document tree, which is expensive."""
 _FURNITURE = ("header", "footer")
 _NO_PICTURE_NAME = re.compile(r"(?:image|picture|图片|图像)?[ _-]?\d*(?:\.\w{3,4})?$", re.IGNORECASE)
 _MASTER_PAGE = "odp-master-page"
 
 
 def read(content: bytes, kind: str, beside: Reading = _NOTHING) -> Reading:
-    """What the document says, and `beside` it; `kind` is its usual file name extension. Raises UnreadableDocument."""
+    """The text of the document, and `beside`; `kind` is its usual file name extension. Raises UnreadableDocument."""
     document = _extracted(content, kind)
     furniture = list(_furniture(document))
     if kind in _SHEETS:
@@ -66,7 +66,7 @@ def _extracted(content: bytes, kind: str) -> Any:
     if not result.results:
         raise _refusal("; ".join(str(error.message) for error in result.errors))
     document = result.results[0]
-    if "zip" in document.mime_type.replace("epub+zip", ""):  # it lists what is inside
+    if "zip" in document.mime_type.replace("epub+zip", ""):  # it lists the archive's contents
         raise UnreadableDocument("The document is damaged.")
     return document
 
@@ -78,13 +78,13 @@ def _config(xberg: Any, kind: str) -> Any:
         use_cache=False,
         disable_ocr=True,
         enable_quality_processing=False,
-        extraction_timeout_secs=None,  # the worker process has limits of its own
+        extraction_timeout_secs=None,  # the worker process has its own limits
         include_document_structure=kind in _WITH_FURNITURE,
         pages=xberg.PageConfig(extract_pages=True),
         concurrency=xberg.ConcurrencyConfig(max_threads=1),
         max_archive_depth=0,
         html_options=xberg.ConversionOptions(
-            extract_metadata=False,  # it would stand before the text
+            extract_metadata=False,  # it would be put before the text
             compact_tables=True,
             max_depth=_DEEPEST,
             preprocessing=xberg.PreprocessingOptions(enabled=False, remove_navigation=False, remove_forms=False),
@@ -115,7 +115,7 @@ def _refusal(said: str) -> UnreadableDocument:
 
 
 def _furniture(document: Any) -> Iterator[tuple[str, str]]:
-    """What stands at the top and the bottom of its pages, each once."""
+    """The headers and footers of its pages, each once."""
     said = set[tuple[str, str]]()
     for node in document.document.nodes if document.document else ():
         layer = str(node.content_layer)
@@ -155,14 +155,14 @@ def _sheets(document: Any) -> Iterator[str]:
 
 
 def _filled(rows: list[list[str]]) -> list[list[str]]:
-    """Without the rows and columns in which nothing is said."""
+    """Without empty rows and columns."""
     rows = [row for row in rows if any(cell.strip() for cell in row)]
     columns = sorted({place for row in rows for place, cell in enumerate(row) if cell.strip()})
     return [[row[place] if place < len(row) else "" for place in columns] for row in rows]
 
 
 def _tidy(text: str) -> tuple[str, int]:
-    """Markdown as a person would write it, and how many pictures were in it."""
+    """Markdown as a person would write it, and the number of pictures in it."""
     parts: list[str] = []
     end = pictures = 0
     for code in _CODE.finditer(text):

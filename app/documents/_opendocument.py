@@ -1,4 +1,4 @@
-"""OpenDocument files, completed with what is shown and the engine does not give: numbers as formatted, and the columns of merged cells."""
+"""OpenDocument files, completed with displayed content that the engine omits: formatted numbers, and the columns of merged cells."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _VALUES = ("value", "date-value", "time-value", "boolean-value", "currency")
 
 
 def completed(package: Package) -> bytes:
-    """The document with these as text."""
+    """The document with these added as text."""
     changed: dict[str, bytes] = {}
     declared = package.part("mimetype")
-    if _TEMPLATE in declared:  # otherwise the same
+    if _TEMPLATE in declared:  # otherwise unchanged
         changed["mimetype"] = declared.partition(_TEMPLATE)[0]
     content = package.tree(_CONTENT)
     if content is not None and (_show if package.kind == "ods" else _uncover)(content):
@@ -28,7 +28,7 @@ def completed(package: Package) -> bytes:
 
 
 def _show(content: Any) -> bool:
-    """What a cell shows is its text; a formula that was never calculated is shown itself."""
+    """A cell displays its text; a formula that was never calculated is displayed itself."""
     changed = _close_up(content)
     for cell in content.iter(f"{_TABLE}table-cell"):
         kind, formula, paragraph = cell.get(f"{_OFFICE}value-type"), cell.get(f"{_TABLE}formula"), cell.find(f"{_TEXT}p")
@@ -46,7 +46,7 @@ def _show(content: Any) -> bool:
 
 
 def _close_up(content: Any) -> bool:
-    """Rows without text need not be repeated, nor cells without text at the end of a row; a sheet's last row repeats a million times."""
+    """Drop the repetition of rows without text, and of such cells at the end of a row; a sheet's last row repeats a million times."""
     changed = False
     for row in content.iter(f"{_TABLE}table-row"):
         if len(row) and not _says(row[-1]) and row[-1].attrib.pop(f"{_TABLE}number-columns-repeated", None):
@@ -62,7 +62,7 @@ def _says(cell: Any) -> bool:
 
 
 def _uncover(content: Any) -> bool:
-    """Cells that are covered by a merged one keep their place."""
+    """Cells covered by a merged one keep their position."""
     covered = list(content.iter(f"{_TABLE}covered-table-cell"))
     for cell in covered:
         cell.tag = f"{_TABLE}table-cell"

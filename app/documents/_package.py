@@ -1,4 +1,4 @@
-"""Documents that are zip archives: which kind one is, its parts, and the archive with some of them replaced."""
+"""Documents that are zip archives: the kind, the parts, and the archive with some of them replaced."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.documents.base import SUPPORTED, UnreadableDocument
 _MOST_UNPACKED = 256 * 1024 * 1024
 _MOST_PARTS = 20_000
 _LARGEST_PART = 64 * 1024 * 1024
-"""Of those that are looked into here."""
+"""Limit for parts that are inspected here."""
 _OFFICE = (("word/", "docx"), ("ppt/", "pptx"), ("xl/", "xlsx"))
 _BY_TYPE = (
     (b"application/epub+zip", "epub"),
@@ -35,7 +35,7 @@ class Package:
         except BadZipFile as error:
             raise UnreadableDocument("The document is damaged.") from error
         parts = self._archive.infolist()
-        # The module reads no more of a part than this table of contents says.
+        # The module reads no more of a part than the archive's directory declares.
         if len(parts) > _MOST_PARTS or sum(part.file_size for part in parts) > _MOST_UNPACKED:
             raise UnreadableDocument(f"The document is too large when unpacked: at most {_MOST_UNPACKED // 2**20} MiB are read.")
         self.names = {part.filename: part for part in parts}
@@ -57,17 +57,17 @@ class Package:
         return kind
 
     def part(self, name: str) -> bytes:
-        """Its content; nothing where it is missing or larger than what is looked into. Raises UnreadableDocument for a damaged one."""
+        """Its content; empty if it is missing or too large to be inspected. Raises UnreadableDocument if it is damaged."""
         found = self.names.get(name)
         if found is None or found.file_size > _LARGEST_PART:
             return b""
         try:
             return self._archive.read(found)
-        except Exception as error:  # the module raises whatever a malformed archive makes go wrong
+        except Exception as error:  # malformed archives make the module raise anything
             raise UnreadableDocument("The document is damaged.") from error
 
     def tree(self, name: str) -> Any | None:
-        """A part as lxml's tree, without entities; None where there is none or it cannot be parsed."""
+        """A part as lxml's tree, without entities; None if it is missing or cannot be parsed."""
         lxml, content = _lxml(), self.part(name)
         if not content:
             return None
@@ -78,7 +78,7 @@ class Package:
         return None if root.getroottree().docinfo.internalDTD is not None else root
 
     def replaced(self, parts: Mapping[str, bytes]) -> bytes:
-        """The archive with other content in these parts."""
+        """The archive with new content in these parts."""
         if not parts:
             return self.content
         result = BytesIO()
@@ -96,7 +96,7 @@ class Package:
 
 
 def serialized(root: Any) -> bytes:
-    """A tree as a part."""
+    """A tree serialized as a part."""
     written: bytes = _lxml().tostring(root, xml_declaration=True, encoding="UTF-8", standalone=True)
     return written
 

@@ -1,4 +1,4 @@
-"""PDF to text, by PDFium: the pages, what is entered in forms, comments, and a line for each page that has no text."""
+"""PDF to text with PDFium: the pages, values of form fields, comments, and a line for each page without text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from app.documents.base import Reading, UnreadableDocument
 
 _XFA = 2
-"""A form whose pages are drawn by a program of its own."""
+"""A form whose pages are rendered dynamically (XFA)."""
 _PICTURE_POINTS = 72
 """Smaller ones are rules, bullets and logos."""
 _MOST_OBJECTS = 20_000
@@ -20,7 +20,7 @@ _Annotation = Any
 
 
 def read(content: bytes) -> Reading:
-    """The text of all pages, each under a line `[Page 3]` where there are several."""
+    """The text of all pages, each under a line `[Page 3]` if there are several."""
     import pypdfium2  # noqa: PLC0415 # pyright: ignore[reportMissingTypeStubs] - heavy, and has no types
 
     pdfium: Any = pypdfium2
@@ -54,7 +54,7 @@ class _Reader:
         )
 
     def _page(self, number: int) -> tuple[str, str]:
-        """Its text, and where there is none, what it has instead."""
+        """Its text, and if there is none, what it has instead."""
         page = self._document[number - 1]
         try:
             printed, pictures, objects = self._printed(page), self._count_pictures(page), self._raw.FPDFPage_CountObjects(page.raw)
@@ -78,7 +78,7 @@ class _Reader:
             text: str = text_page.get_text_range(errors="replace")
         finally:
             text_page.close()
-        # PDFium marks the hyphen of a word that goes on in the next line as U+0002 (or U+FFFE).
+        # PDFium marks the hyphen of a word that continues on the next line as U+0002 (or U+FFFE).
         for mark in ("\ufffe\r\n", "\x02\r\n", "\ufffe", "\x02"):
             text = text.replace(mark, "")
         return "\n".join(line.rstrip() for line in text.replace("\r\n", "\n").replace("\0", "").split("\n")).strip()
@@ -93,7 +93,7 @@ class _Reader:
         return count
 
     def _annotations(self, page: Any) -> Iterator[str]:
-        """What is entered in the page's fields, and comments."""
+        """The values of the page's fields, and its comments."""
         raw = self._raw
         for index in range(raw.FPDFPage_GetAnnotCount(page.raw)):
             note = raw.FPDFPage_GetAnnot(page.raw, index)
@@ -147,7 +147,7 @@ def _is_large(raw: Any, shape: Any) -> bool:
 
 
 def _string(get: Any, *about: Any) -> str:
-    """What one of PDFium's functions writes into a buffer as UTF-16."""
+    """The UTF-16 string that one of PDFium's functions writes to a buffer."""
     length = get(*about, None, 0)
     buffer = ctypes.create_string_buffer(length)
     get(*about, ctypes.cast(buffer, ctypes.POINTER(ctypes.c_ushort)), length)

@@ -1,4 +1,4 @@
-"""Bytes to text: which character encoding it is, and whether it is text at all."""
+"""Bytes to text: the character encoding, and whether it is text at all."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from app.documents.base import SUPPORTED, UnreadableDocument
 
 _BOMS: tuple[tuple[bytes, str], ...] = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # begins like UTF-16's, so it is looked for first
+    (codecs.BOM_UTF32_LE, "utf-32"),  # a UTF-16 mark is a prefix of it, so it is checked first
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "iso8859-1": "cp1252", "ascii": "cp1252"}
-"""What people really mean by a name (the WHATWG's Encoding Standard does the same)."""
+"""What these names mean in practice (as in the WHATWG's Encoding Standard)."""
 _ESCAPED = ("iso2022", "hz")
-"""Encodings in ASCII bytes."""
+"""Encodings that use only ASCII bytes."""
 _NOT_ASCII = re.compile(rb"[\x80-\xff]+")
 _CONTROLS = bytes(set(range(32)) - set(b"\b\t\n\f\r\x1b")) + b"\x7f"
 _MOST_CONTROLS = 0.02
@@ -31,7 +31,7 @@ _WIDE_NAMES = ("utf-16", "utf-32")
 
 
 def decode(content: bytes, declared: str | None = None) -> str:
-    """The text, with `\\n` line ends; `declared` is the encoding somebody said it has. Raises UnreadableDocument for what is not text."""
+    """The text, with `\\n` line ends; `declared` is the declared encoding, if any. Raises UnreadableDocument for what is not text."""
     return _decode(content, declared).replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -46,7 +46,7 @@ def _decode(content: bytes, declared: str | None) -> str:
     first = _NOT_ASCII.search(content)
     if first is None:
         return content.decode(named if named and named.startswith(_ESCAPED) else "ascii", errors="replace")
-    # A wrong declaration is more common than a text in another encoding that happens to be valid UTF-8.
+    # A wrong declaration is more common than text in another encoding that happens to be valid UTF-8.
     text = content.decode("utf-8", errors="replace")
     if text.count("\ufffd") <= _MOST_BROKEN * sum(map(len, _NOT_ASCII.findall(content))):
         return text
@@ -59,8 +59,8 @@ def _decode(content: bytes, declared: str | None) -> str:
 
 
 def _wide(start: bytes) -> str:
-    """The encoding of text of two or four bytes a character, without a byte order mark. Raises UnreadableDocument: then it is no text."""
-    import chardet  # noqa: PLC0415 - only text of older encodings needs it
+    """The encoding of text with two or four bytes per character and no byte order mark. Raises UnreadableDocument: then it is not text."""
+    import chardet  # noqa: PLC0415 - only legacy encodings need it
 
     encoding = str(chardet.detect(start)["encoding"]).lower()
     if not encoding.startswith(_WIDE_NAMES):
@@ -78,7 +78,7 @@ def _not_text() -> UnreadableDocument:
 def _lookup(name: str | None) -> str | None:
     try:
         known = codecs.lookup(name or "").name
-        b"".decode(known)  # not every codec is one of text
+        b"".decode(known)  # not every codec is a text encoding
     except (LookupError, ValueError):
         return None
     return _SUPERSETS.get(known, known)
@@ -90,16 +90,16 @@ def _detect(content: bytes, first: int) -> str | None:
     begin = content.rfind(b"\n", 0, first) + 1
     sample = content[max(begin, first - _LOOKED_AT) : first + _LOOKED_AT]
     if first + _LOOKED_AT < len(content) and b"\n" in sample:
-        sample = sample[: sample.rindex(b"\n")]  # not through the middle of a character
+        sample = sample[: sample.rindex(b"\n")]  # do not split a character
     if _is_western(_NOT_ASCII.findall(sample)):
         return "cp1252"
     best = chardet.detect(sample, prefer_superset=True)
-    if best["confidence"] < _UNSURE:  # then rather one that is still in use
+    if best["confidence"] < _UNSURE:  # then prefer one that is still in use
         best = chardet.detect(sample, prefer_superset=True, encoding_era=chardet.EncodingEra.MODERN_WEB)
     return _lookup(best["encoding"])
 
 
 def _is_western(runs: list[bytes]) -> bool:
-    """Accents stand alone between ASCII letters, or two of them; other scripts write whole words in other bytes."""
+    """Accented letters occur singly or in pairs between ASCII letters; other scripts write whole words in non-ASCII bytes."""
     letters = b"".join(runs).decode("cp1252", errors="replace")
     return max(map(len, runs)) <= _TOGETHER and len(runs) > _APART * len(letters) and _WESTERN.issuperset(letters)

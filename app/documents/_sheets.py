@@ -1,4 +1,4 @@
-"""Workbooks, completed with what is shown and the engine does not give: numbers by their format, and formulas that have no value yet."""
+"""Workbooks, completed with displayed content that the engine omits: formatted numbers, and formulas without a cached value."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from app.documents._package import Package, serialized
 _STYLES = "xl/styles.xml"
 _SHEETS = "xl/worksheets/"
 _MOST_FORMULA = 8192
-"""Characters that Excel allows."""
+"""Excel's limit in characters."""
 _MOST_MOVED = 200
-"""Characters of a formula that is written anew for each row; of a longer one each row shows the first."""
+"""Characters of a shared formula that is adjusted for each row; a longer one is shown unchanged in each row."""
 _FORMULA_OR_TRUTH = re.compile(rb"<(?:\w+:)?f[\s/>]|\bt=.b.")
 _FAR = re.compile(rb"\br=.(?:[A-Z]{2,}|[A-Z]*\d{5})")
-"""Columns from AA on, rows from 10000 on."""
+"""Columns from AA, rows from 10000."""
 _CELL = re.compile(r"([A-Z]+)(\d+)$")
 _MOST_DIGITS, _MOST_LETTERS = 20, 8
 _MOST_EMPTY = 500_000
@@ -27,7 +27,7 @@ _TRUTHS = {"1": "TRUE", "0": "FALSE"}
 
 
 def completed(package: Package) -> bytes:
-    """The workbook with these as text."""
+    """The workbook with these added as text."""
     formats = _formats(package.tree(_STYLES))
     changed: dict[str, bytes] = {}
     for name in package.names:
@@ -39,12 +39,12 @@ def completed(package: Package) -> bytes:
 
 
 def _may_change(content: bytes, formats: Mapping[str, str]) -> bool:
-    """Parsing is dear, and many sheets have none of it."""
+    """Parsing is expensive, and many sheets need none of this."""
     return bool(formats or _FORMULA_OR_TRUTH.search(content) or _FAR.search(content))
 
 
 def _formats(styles: Any | None) -> dict[str, str]:
-    """The number formats of cells, by the number that a cell names."""
+    """The number formats of cells, by a cell's style index."""
     if styles is None:
         return {}
     codes = {str(number): code for number, code in _number_format.BUILT_IN.items()}
@@ -86,7 +86,7 @@ _shown = lru_cache(maxsize=65_536)(_number_format.shown)
 
 
 def _close_up(sheet: Any, space: str) -> bool:
-    """Rows and columns without a cell are taken out where there are far more of them than of others: nobody can hold the whole sheet."""
+    """Rows and columns without cells are removed if they far outnumber the others: the whole sheet would not fit in memory."""
     rows = [row for row in sheet.findall(f"{space}sheetData/{space}row") if len(row)]
     ends = [found for row in rows if (found := _CELL.match(row[-1].get("r") or ""))]
     size = max((int(found[2].lstrip("0").rjust(_MOST_DIGITS, "0")[:_MOST_DIGITS]) for found in ends), default=0)
@@ -120,7 +120,7 @@ def _letters(place: int) -> str:
 
 
 def _formula(cell: Any, formula: Any, shared: dict[str, tuple[str, str]]) -> str | None:
-    """As it is entered. Of those that a column shares only the first is written; the others are made from it."""
+    """As entered. Of a shared formula only the first is in the file; the others are derived from it."""
     written, place = str(formula.text or "")[:_MOST_FORMULA], str(cell.get("r") or "")
     if formula.get("t") != "shared":
         return f"={written}" if written else None

@@ -1,4 +1,4 @@
-"""Web pages to Markdown: the main text of fetched ones by trafilatura, all of uploaded ones by the engine for documents."""
+"""Web pages to Markdown: the main text of fetched ones with trafilatura, all text of uploaded ones with the engine for documents."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _UNCLOSED = frozenset(
         *("p", "li", "td", "th", "tr", "dt", "dd", "option", "thead", "tbody", "tfoot", "colgroup"),
     )
 )
-"""They have no end, or need not have one."""
+"""Their end tag does not exist or may be omitted."""
 _DEEPEST = 180
 _UNSEEN = ("script", "style", "noscript", "template", "head", "svg")
 _BLOCKS = (
@@ -36,13 +36,13 @@ _BLOCKS = (
 
 
 def declared_charset(content: bytes) -> str | None:
-    """The encoding the page says it has (`<meta charset>` or the XML declaration)."""
+    """The encoding that the page declares (`<meta charset>` or the XML declaration)."""
     found = _META.search(content[:_META_WITHIN])
     return (found[1] or found[2]).decode() if found else None
 
 
 def article(html: str, url: str) -> Article:
-    """The page's title and main text. Raises UnreadableDocument where there is none."""
+    """The page's title and main text. Raises UnreadableDocument if there is none."""
     if len(html) > _MOST_BYTES:
         raise _too_large()
     import trafilatura  # noqa: PLC0415 - heavy
@@ -54,7 +54,7 @@ def article(html: str, url: str) -> Article:
     found = trafilatura.extract(html, url=url, output_format="markdown", include_tables=True, include_links=False)
     text = found or _visible(tree)
     if not text:
-        raise UnreadableDocument("The page has no text; perhaps it is made by scripts.")
+        raise UnreadableDocument("The page has no text; it may be rendered by scripts.")
     return Article(title, text)
 
 
@@ -64,13 +64,13 @@ def document(html: str) -> Reading:
         raise _too_large()
     title, found = _TITLE.search(html[:_HEAD_WITHIN]), None
     if _depth(html) <= _DEEPEST:
-        with suppress(UnreadableDocument):  # it gave no text
+        with suppress(UnreadableDocument):  # it produced no text
             found = _office.read(_INPUT.sub(_entered, html).encode(errors="replace"), "html")
     return _titled(found or Reading(_all_visible(html)), unescape(" ".join(title[1].split())) if title else "")
 
 
 def _entered(field: re.Match[str]) -> str:
-    """What a field of a form shows, as text after it."""
+    """The displayed value of a form field, as text after it."""
     told = {name.lower(): quoted or bare for name, quoted, bare in _ATTRIBUTE.findall(field[0])}
     match told.get("type", "text").lower():
         case "checkbox" | "radio":
@@ -88,7 +88,7 @@ def _titled(page: Reading, title: str) -> Reading:
 
 
 def _depth(html: str) -> int:
-    """How many elements are in each other, at the most."""
+    """The deepest nesting of elements."""
     most = depth = 0
     for tag in _TAGS.finditer(html):
         if tag[2].lower() not in _UNCLOSED:
@@ -103,16 +103,16 @@ def _all_visible(html: str) -> str:
     tree: Any = trafilatura.load_html(html)
     text = "" if tree is None else _visible(tree)
     if not text:
-        raise UnreadableDocument("The page has no text; perhaps it is made by scripts.")
+        raise UnreadableDocument("The page has no text; it may be rendered by scripts.")
     return text
 
 
 def _too_large() -> UnreadableDocument:
-    return UnreadableDocument(f"The page is too large to be read: at most {_MOST_BYTES // 2**20} MiB are.")
+    return UnreadableDocument(f"The page is too large to be read: the limit is {_MOST_BYTES // 2**20} MiB.")
 
 
 def _visible(tree: Any) -> str:
-    """All text a reader sees, a line for each block."""
+    """All visible text, one line per block."""
     for element in list(tree.iter(*_UNSEEN)):
         element.drop_tree()
     for element in tree.iter(*_BLOCKS):

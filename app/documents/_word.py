@@ -1,4 +1,4 @@
-"""Word documents, completed with what Word shows and the engine does not: the numbers of lists, and what is entered in forms."""
+"""Word documents, completed with content that Word displays and the engine omits: list numbers, and values of form fields."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STYLES = "word/styles.xml"
 _MATH = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
 _STRICT_MATH = "{http://purl.oclc.org/ooxml/officeDocument/math}"
 _MARK = "\ue0f1"
-"""Of no meaning in any text."""
+"""A private-use character, which has no meaning in any text."""
 _EQUATION = re.compile(r"\$\$[^$]+\$\$")
 _COMPATIBLE = "{http://schemas.openxmlformats.org/markup-compatibility/2006}"
 _MARKS = (b"Fallback", b"ffData", b":sym ", b":cr/", b":moveFrom ", b":oMath")
@@ -38,12 +38,12 @@ _SYMBOLS = {
     "wingdings": {0x6C: "●", 0x6E: "■", 0x6F: "□", 0xA7: "▪", 0xA8: "☐", 0xD8: "➢", 0xE0: "→", 0xFB: "✗", 0xFC: "✓", 0xFD: "☒", 0xFE: "☑"},
     "wingdings 2": {0x4F: "✗", 0x50: "✓", 0x51: "☒", 0x52: "☑", 0xA3: "☐"},
 }
-"""Characters of fonts that have signs in the place of letters."""
+"""Characters of fonts that have symbols in place of letters."""
 _UNKNOWN_SYMBOL = "[Symbol]"
 
 
 def completed(package: Package) -> bytes:
-    """The document with these as text, and without the second copy of text boxes."""
+    """The document with these added as text, and without the second copy of text boxes."""
     numbering, written = package.tree("word/numbering.xml"), package.part(_BODY)
     if numbering is None and not any(mark in written for mark in _MARKS):
         return package.content
@@ -61,7 +61,7 @@ def completed(package: Package) -> bytes:
 
 
 def _drop_copies(body: Any) -> None:
-    """What a text box says, said again for older readers."""
+    """Drop the copies of text boxes for older readers."""
     for copy in list(body.iter(f"{_COMPATIBLE}Fallback")):
         choice = copy.getparent().find(f"{_COMPATIBLE}Choice")
         if choice is not None and next(_boxes(choice), None) is not None and next(_boxes(copy), None) is not None:
@@ -73,13 +73,13 @@ def _boxes(parent: Any) -> Iterator[Any]:
 
 
 def _drop_moved(body: Any) -> None:
-    """What was moved away by a tracked change stands where it was moved to."""
+    """Drop text that a tracked change moved away: it is also where it was moved to."""
     for moved in list(body.iter("{*}moveFrom")):
         moved.getparent().remove(moved)
 
 
 def _spell_out(body: Any) -> None:
-    """Signs by their number in a font, and line ends of an old kind."""
+    """Symbols given by font and number, and an old kind of line break."""
     for sign in list(body.iter("{*}sym")):
         attributes = {str(name).rpartition("}")[2]: str(value) for name, value in sign.attrib.items()}
         character = _sign(attributes.get("font", "").lower(), attributes.get("char", ""))
@@ -91,7 +91,7 @@ def _spell_out(body: Any) -> None:
 
 
 def _headings(styles: Any | None) -> frozenset[str]:
-    """The ids of the styles that make headings."""
+    """The ids of the heading styles."""
     found = () if styles is None else styles.findall("{*}style")
     return frozenset(
         str(_named(style, "styleId")) for style in found if _value(style.find("{*}name"), "").lower().startswith(("heading", "title"))
@@ -99,7 +99,7 @@ def _headings(styles: Any | None) -> frozenset[str]:
 
 
 def _mark_equations(body: Any, headings: frozenset[str]) -> None:
-    """The engine puts the equations of a paragraph before it, and drops those of headings; a mark says where each one belongs."""
+    """The engine puts the equations of a paragraph before it, and drops those of headings; a mark keeps the position of each."""
     for equation in list(body.iter(f"{_MATH}oMath", f"{_STRICT_MATH}oMath")):
         paragraph = equation.getparent()
         if not str(paragraph.tag).endswith("}p"):
@@ -113,7 +113,7 @@ def _mark_equations(body: Any, headings: frozenset[str]) -> None:
 
 
 def with_equations(text: str) -> str:
-    """Each equation at its mark."""
+    """The text with each equation at its mark."""
     if _MARK not in text:
         return text
     blocks: list[str] = []
@@ -137,12 +137,12 @@ def _sign(font: str, number: str) -> str:
         return _UNKNOWN_SYMBOL
     if font in _SYMBOLS:
         return _SYMBOLS[font].get(code & 0xFF, _UNKNOWN_SYMBOL)
-    private = 0xE000 <= code < 0xF900  # noqa: PLR2004 - where each font has its own signs
+    private = 0xE000 <= code < 0xF900  # noqa: PLR2004 - where each font has its own symbols
     return _UNKNOWN_SYMBOL if private or not chr(min(code, 0x10FFFF)).isprintable() else chr(code)
 
 
 def _fill_in(body: Any) -> None:
-    """What a check box or a list of an old form shows is drawn by Word; here it becomes text."""
+    """Word renders the value of a legacy check box or drop-down list itself; here it becomes text."""
     for field in body.iter("{*}ffData"):
         shown = _entered(field)
         run = field.getparent().getparent()
@@ -170,7 +170,7 @@ def _entered(field: Any) -> str | None:
 
 
 def _value(element: Any | None, otherwise: str) -> str:
-    """An element that is there without a value is meant."""
+    """The value of an element; `otherwise` if the element or the value is missing."""
     found = None if element is None else _named(element, "val")
     return otherwise if found is None else found
 

@@ -1,7 +1,7 @@
-"""The event-log port: the frames of runs that are under way.
+"""The event-log port: the frames of runs in progress.
 
-A run appends, readers read; a reader that attaches late sees everything from the start, then follows. What remains of a run
-after its end is its record in the store, from which the same events can be replayed.
+A run appends, readers read; a reader that attaches late gets everything from the start, then follows. After its end,
+a run's record in the store remains, from which the same events can be replayed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """Consecutive whole SSE frames: one read of the upstream, or several joined."""
+    """Consecutive whole SSE frames: from one read of the upstream, or several joined."""
 
     first: int
     """Sequence number of the first frame."""
@@ -23,7 +23,7 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 class EventLogUnavailable(Exception):
-    """The log cannot be reached or cannot work; `append` and `read` may raise it."""
+    """The log cannot be reached or does not work; `append` and `read` may raise it."""
 
 
 class EventLog(Protocol):
@@ -34,18 +34,18 @@ class EventLog(Protocol):
         ...
 
     def read(self, project_id: str, response_id: str, after: int = -1) -> AsyncGenerator[tuple[bytes, ...]]:
-        """Frames with a sequence number above `after`: those logged, then new ones until the final batch. No gap, no duplicate.
+        """Frames with a sequence number above `after`: those logged, then new ones until the final batch. No gaps, no duplicates.
 
-        Ends at once when the run is unknown. Ends without a final batch when the run's owner vanished (its entries expired).
+        Ends at once if the run is unknown. Ends without a final batch if the run's owner disappeared (its entries expired).
         """
         ...
 
     async def exists(self, project_id: str, response_id: str) -> bool:
-        """Whether there is such a run in the log."""
+        """Whether the log has this run."""
         ...
 
     async def erase(self, project_id: str, response_id: str) -> None:
-        """Drop what is there of the run; its readers get what there was, and end."""
+        """Delete the run's frames; its readers get what was logged, and end."""
         ...
 
     async def aclose(self) -> None:

@@ -20,7 +20,7 @@ class Note(Protocol):
 
 
 class MeasuredEventLog:
-    """A log before the log."""
+    """Passes every call to a log, and records how long it took."""
 
     def __init__(self, log: EventLog, note: Note) -> None:
         self._log = log

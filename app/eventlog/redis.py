@@ -1,7 +1,7 @@
-"""Live runs in Redis Streams: an entry a batch, readers on any replica blocked until there is more.
+"""Live runs in Redis Streams: one entry per batch; readers on any replica block until there is more.
 
-An entry's id is the sequence number of its last frame plus one (Redis knows no id 0). So "after this frame" is an id, and an
-append that was sent twice, because the first answer was lost, is refused by Redis itself.
+An entry's id is the sequence number of its last frame plus one (Redis has no id 0). So "after this frame" is an id, and an
+append that is repeated because its reply was lost is rejected by Redis itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from redis.exceptions import RedisError, ResponseError
 from app.eventlog.base import Batch, EventLogUnavailable
 
 BLOCK_SECONDS = 1.0
-"""How long a reader waits inside Redis before it looks whether the run is still there."""
+"""How long a reader blocks in Redis before it checks whether the run still exists."""
 
 TIMEOUT_SECONDS = 2.0
 CONNECTIONS = 16
@@ -31,15 +31,15 @@ _Entry = tuple[bytes, dict[bytes, bytes]]
 
 
 class RedisEventLog:
-    """The log of replicas that share a Redis. Entries vanish when a run is silent for the lease, finished or not."""
+    """The log of replicas that share a Redis. Entries expire if a run is silent for the lease, finished or not."""
 
     def __init__(self, url: str, *, connections: int = CONNECTIONS, lease_seconds: float = 180) -> None:
-        """`connections`: at most, for writing. `lease_seconds`: a run that is silent this long has lost its owner."""
+        """`connections`: at most, for writing. `lease_seconds`: a run that is silent for this long has lost its owner."""
         self._lease_ms = math.ceil(lease_seconds * 1000)
         self._writing = _connect(
             url, BlockingConnectionPool, TIMEOUT_SECONDS, retries=3, max_connections=connections, timeout=TIMEOUT_SECONDS
         )
-        # Blocked reads need connections of their own; they try again, about once a second, for as long as a run may be silent.
+        # Blocking reads need their own connections; they retry, about once a second, for as long as a run may be silent.
         self._reading = _connect(url, ConnectionPool, BLOCK_SECONDS + TIMEOUT_SECONDS, retries=math.ceil(lease_seconds))
         self._closed = False
 
@@ -58,7 +58,7 @@ class RedisEventLog:
                 raise added
 
     async def read(self, project_id: str, response_id: str, after: int = -1) -> AsyncGenerator[tuple[bytes, ...]]:
-        """Frames above `after`, a batch at a time."""
+        """Frames above `after`, one batch at a time."""
         key = _key(project_id, response_id)
         position = after + 1
         while not await self._is_over(key, position):
@@ -77,7 +77,7 @@ class RedisEventLog:
             return bool(await self._writing.exists(_key(project_id, response_id)))
 
     async def erase(self, project_id: str, response_id: str) -> None:
-        """Drop the run's entries."""
+        """Delete the run's entries."""
         with _log_errors():
             await self._writing.delete(_key(project_id, response_id))
 
@@ -88,13 +88,13 @@ class RedisEventLog:
         await self._reading.aclose()
 
     async def _is_over(self, key: str, position: int) -> bool:
-        """Whether nothing can come at `position` any more: the run is unknown, or final before it."""
+        """Whether nothing more can appear at `position`: the run is unknown, or ended before it."""
         with _log_errors():
             entries = cast("Sequence[_Entry]", await self._reading.xrevrange(key, count=1))
         return self._closed or not entries or (b"final" in entries[0][1] and _end(entries[0]) <= position)
 
     async def _next(self, key: str, position: int) -> Sequence[_Entry]:
-        """Entries with frames from `position` on; waits for them for a while, then answers with none."""
+        """Entries with frames from `position` on; blocks for a while, then returns none."""
         with _log_errors():
             streams = await self._reading.xread({key: f"{position}-0"}, block=int(BLOCK_SECONDS * 1000))
         return cast("Sequence[tuple[bytes, Sequence[_Entry]]]", streams)[0][1] if streams else ()
@@ -127,7 +127,7 @@ def _is_repeated(error: Exception) -> bool:
 
 @contextmanager
 def _log_errors() -> Generator[None]:
-    """Redis' errors as the port names them."""
+    """Convert Redis' errors to the port's."""
     try:
         yield
     except (RedisError, OSError) as error:

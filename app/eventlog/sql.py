@@ -1,4 +1,4 @@
-"""Live runs in the database: a batch a row, written in groups with everything else; readers on any replica look for more by and by."""
+"""Live runs in the database: one batch per row, written in groups with everything else; readers on any replica poll for more."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FRAMES = msgspec.msgpack.Decoder(tuple[bytes, ...])
 
 
 class SqlEventLog:
-    """The log of replicas that share a database and no Redis. `SqlResponseStore.purge` removes what has expired."""
+    """The log of replicas that share a database and no Redis. `SqlResponseStore.purge` removes expired batches."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class SqlEventLog:
         lifetime_seconds: float = 7200,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`poll_seconds`: how often a reader looks. `lease_seconds`: a run that is silent this long has lost its owner.
+        """`poll_seconds`: how often a reader polls. `lease_seconds`: a run that is silent for this long has lost its owner.
 
         `lifetime_seconds`: how long a batch is kept; at least the longest run plus the lease.
         """
@@ -61,7 +61,7 @@ class SqlEventLog:
             await self._database.writer.insert((event_batches, row))
 
     async def read(self, project_id: str, response_id: str, after: int = -1) -> AsyncGenerator[tuple[bytes, ...]]:
-        """Frames above `after`, a batch at a time."""
+        """Frames above `after`, one batch at a time."""
         run: dict[str, Any] = {"run": response_id, "owner": project_id}
         position = after + 1
         start = await self._number(_START, {**run, "wanted": position})
@@ -88,17 +88,17 @@ class SqlEventLog:
         return newest is not None and self._is_owned(newest)
 
     async def erase(self, project_id: str, response_id: str) -> None:
-        """Drop the run's batches."""
+        """Delete the run's batches."""
         with _log_errors():
             async with self._database.transaction() as connection:
                 await connection.execute(_ERASE, {"run": response_id, "owner": project_id})
 
     async def aclose(self) -> None:
-        """Readers end at their next look; the database belongs to someone else."""
+        """Readers end at their next poll; the database is not ours to close."""
         self._closed = True
 
     def _is_owned(self, expires_at: int) -> bool:
-        """Whether a batch that expires then was added within the lease."""
+        """Whether a batch with this expiry was added within the lease."""
         return expires_at - self._lifetime + self._lease > self._clock()
 
     async def _number(self, statement: Select[tuple[int]], parameters: dict[str, Any]) -> int | None:
@@ -109,7 +109,7 @@ class SqlEventLog:
 
 @contextmanager
 def _log_errors() -> Generator[None]:
-    """The database's errors as the port names them."""
+    """Convert the database's errors to the port's."""
     try:
         yield
     except (DatabaseUnavailable, RowRefused) as error:

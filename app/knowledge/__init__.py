@@ -1,1 +1,1 @@
-"""Uploaded files and vector stores: the ports in `base.py`, one file an adapter."""
+"""Uploaded files and vector stores: the ports in `base.py`, one file per adapter."""

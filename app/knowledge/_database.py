@@ -1,4 +1,4 @@
-"""What the records share: the database's errors as the port names them, and how a page of a list is cut."""
+"""Shared by the records: conversion of the database's errors to the port's, and pagination of lists."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.protocol.wire.paging import Page
 
 @contextmanager
 def database_errors() -> Generator[None]:
-    """Whatever is wrong with the database is one thing to the caller."""
+    """Every database error is the same to the caller."""
     try:
         yield
     except (DatabaseUnavailable, RowRefused) as error:
@@ -30,9 +30,9 @@ async def fetch(database: Database, statement: Any, parameters: Mapping[str, Any
 
 
 def cut(statement: Select[*tuple[Any, ...]], page: Page, identity: Column[str]) -> Select[*tuple[Any, ...]]:
-    """The page of a list whose ids grow with time; a cursor may be the id of something that is gone.
+    """The page of a list whose ids grow with time; a cursor may be the id of something that was deleted.
 
-    A page before something is what lies next to it, so it is read in the opposite direction (see `in_order`).
+    A page before a cursor is the entries next to it, so it is read in the opposite direction (see `in_order`).
     """
     forwards = page.order == "asc"
     if page.after is not None:
@@ -44,10 +44,10 @@ def cut(statement: Select[*tuple[Any, ...]], page: Page, identity: Column[str]) 
 
 
 def in_order(page: Page, rows: Sequence[RowMapping]) -> list[RowMapping]:
-    """The rows of `cut` as they are shown."""
+    """The rows of `cut` in the order of the list."""
     return list(reversed(rows)) if is_backwards(page) else list(rows)
 
 
 def is_backwards(page: Page) -> bool:
-    """The page is read from its end."""
+    """Whether the page is read from its end."""
     return page.before is not None and page.after is None

@@ -1,7 +1,7 @@
-"""Content on disk or in S3-compatible storage, under the SHA-256 of what it is.
+"""Content-addressed storage on disk or in S3-compatible storage, by SHA-256.
 
-New content is written under a name of its own while its digest is being computed, and moved to `content/<digest>` in one step when it
-is known to be wanted; so a reader finds all of it or nothing, whatever ends the process.
+New content is written under a temporary name while its digest is being computed, and moved atomically to `content/<digest>` once
+it is known to be wanted; so a reader finds all of it or nothing, however the process ends.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from typing import TYPE_CHECKING
 from app.knowledge.ports.blobs import Staged
 from app.knowledge.ports.errors import KnowledgeUnavailable
 
-if TYPE_CHECKING:  # the library takes memory: it is imported where it is used
+if TYPE_CHECKING:  # the library uses memory: it is imported only where it is used
     from obstore import GetResult
     from obstore.store import LocalStore, S3Store
 
 _INCOMING = "incoming"
 _S3 = "s3://"
 _PART_BYTES = 5 * 1024 * 1024
-"""S3's least size of a part of a larger upload; smaller contents are one request."""
+"""S3's minimum part size of a multipart upload; smaller contents are one request."""
 _LOCAL_PART_BYTES = 1024 * 1024
 _PARTS_AT_ONCE = 2
 _STAGED_AT_ONCE = 32
-"""Uploads that are written at a time: each may hold (1 + parts at once) parts in memory."""
+"""Uploads that are written at once: each may have (1 + concurrent parts) parts in memory."""
 _READ_BYTES = 256 * 1024
 
 
 class StoredBlobs:
-    """Content in a directory or a bucket. Nothing is opened or made before the first use."""
+    """Content in a directory or a bucket. Nothing is opened or created before the first use."""
 
     def __init__(self, place: str, endpoint: str | None = None) -> None:
-        """`place` is a directory or `s3://bucket/prefix`; `endpoint` an S3-compatible server, whose keys come from the AWS_ variables."""
+        """`place` is a directory or `s3://bucket/prefix`; `endpoint` an S3-compatible server, whose keys are in the AWS_ variables."""
         self._place = place
         self._endpoint = endpoint
         self._directory = None if place.startswith(_S3) else Path(place)
         self._staging = asyncio.Semaphore(_STAGED_AT_ONCE)
 
     async def stage(self, chunks: AsyncIterator[bytes]) -> Staged:
-        """Write the pieces as they come; leaving early, for whatever reason, removes what was written."""
+        """Write the pieces as they arrive; leaving early, for any reason, removes what was written."""
         import obstore  # noqa: PLC0415 - see above
 
         key = f"{_INCOMING}/{os.urandom(16).hex()}"
@@ -67,7 +67,7 @@ class StoredBlobs:
         return Staged(key, digest.hexdigest(), size)
 
     async def keep(self, staged: Staged) -> None:
-        """Move it to its place; what is there already is the same."""
+        """Move it into place; existing content is identical."""
         import obstore  # noqa: PLC0415 - see above
 
         with _failures():
@@ -78,7 +78,7 @@ class StoredBlobs:
         await self._remove(staged.key)
 
     async def get(self, digest: str) -> AsyncGenerator[bytes]:
-        """The content in pieces of some hundred KiB."""
+        """The content in pieces of a few hundred KiB."""
         import obstore  # noqa: PLC0415 - see above
 
         with _failures():
@@ -93,7 +93,7 @@ class StoredBlobs:
         await self._remove(_place(digest))
 
     async def sweep(self, before: int, limit: int) -> int:
-        """Remove what is left of uploads that a process did not live to finish."""
+        """Remove the remains of uploads whose process ended first."""
         if self._directory is not None:
             return await asyncio.to_thread(_sweep, self._directory / _INCOMING, before, limit)
         import obstore  # noqa: PLC0415 - see above
@@ -148,7 +148,7 @@ def _place(digest: str) -> str:
 
 
 def _sweep(directory: Path, before: int, limit: int) -> int:
-    """Unfinished files have names that the library does not list, so the directory itself is asked."""
+    """The library does not list the names of unfinished files, so the directory itself is read."""
     if not directory.is_dir():
         return 0
     old = [file for file in directory.iterdir() if _is_old(file, before)][:limit]
@@ -160,13 +160,13 @@ def _sweep(directory: Path, before: int, limit: int) -> int:
 def _is_old(file: Path, before: int) -> bool:
     try:
         return file.stat().st_mtime < before
-    except FileNotFoundError:  # finished or dropped meanwhile
+    except FileNotFoundError:  # finished or discarded meanwhile
         return False
 
 
 @contextmanager
 def _failures() -> Generator[None]:
-    """The storage's errors as the port names them; the library's own tell addresses and paths, which go to the log alone."""
+    """Convert the storage's errors to the port's; the library's messages contain addresses and paths, which only go to the log."""
     from obstore.exceptions import BaseError  # noqa: PLC0415 - see above
 
     try:

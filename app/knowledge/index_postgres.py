@@ -1,8 +1,8 @@
 """The passage index on Postgres: vectors in pgvector, words in text search vectors.
 
-Vectors are compared one by one, by two or three of the server's processes. That is exact, fits every filter and every length, costs
-nothing when files are added, and depends on the stores searched alone: 0.06 to 0.12 s for 100,000 of 384 numbers. An HNSW index would
-answer in 2 ms, but shares its candidates among all stores and filters, and makes adding a passage cost milliseconds.
+Vectors are compared one by one, by two or three of the server's processes. That is exact, works with every filter and length, costs
+nothing when files are added, and depends only on the stores searched: 0.06 to 0.12 s for 100,000 vectors of 384 dimensions. An HNSW
+index would answer in 2 ms, but shares its candidates among all stores and filters, and makes adding a passage cost milliseconds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ADD_WORDS = text(
 _ADD_VECTORS = text("INSERT INTO passage_index_vectors (number, file, embedding) VALUES (:number, :file, CAST(:embedding AS halfvec))")
 _DROP = (text("DELETE FROM passage_index_words WHERE file = :file"), text("DELETE FROM passage_index_vectors WHERE file = :file"))
 
-# Vectors have length 1: the inner product is the cosine, and is computed faster.
+# Vectors have length 1: the inner product is the cosine, and is faster to compute.
 _NEAREST = text(
     "SELECT number, -(embedding <#> CAST(:vector AS halfvec)) AS likeness FROM passage_index_vectors "
     "WHERE file = ANY(CAST(:files AS bigint[])) ORDER BY embedding <#> CAST(:vector AS halfvec) LIMIT :count"
@@ -37,14 +37,14 @@ _NEAREST = text(
 
 
 class PostgresIndex(SqlPassages):
-    """Passages in Postgres: its full-text search, and vectors."""
+    """Passages in Postgres: full-text search and vectors."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
         self._is_there = False
 
     async def _require(self) -> None:
-        """What the migration could not make for want of pgvector is made now, if it has come in the meantime."""
+        """Create the search tables that the migration could not create without pgvector, if it has been installed since."""
         if self._is_there:
             return
         found = await fetch(self._database, text("SELECT to_regclass('passage_index_vectors') IS NOT NULL AS found"))
@@ -88,7 +88,7 @@ class PostgresIndex(SqlPassages):
 
 
 def _texts(vectors: Vectors) -> list[str]:
-    """Each vector as pgvector reads it."""
+    """Each vector in pgvector's text format."""
     width = vectors.dimensions * FLOAT
     rows = (vectors.data[start : start + width] for start in range(0, len(vectors.data), width))
     return [msgspec.json.encode(array("f", row).tolist()).decode() for row in rows]

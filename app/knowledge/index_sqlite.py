@@ -20,9 +20,9 @@ from app.knowledge.ports.passages import Search, Vectors
 from app.knowledge.words import is_beginning
 
 _HALF = 2
-"""Bytes of a number as it is stored."""
+"""Bytes per stored number."""
 _COARSE = 4
-"""As many times the wanted vectors are looked at again in full."""
+"""This multiple of the requested vectors is compared again in full precision."""
 
 _READ = 32
 """Files whose vectors are read at once."""
@@ -45,13 +45,13 @@ class SqliteIndex(SqlPassages):
     """Passages in SQLite: full text by FTS5, vectors in memory."""
 
     def __init__(self, database: Database, *, memory: int) -> None:
-        """`memory`: bytes for the vectors of the stores that are searched."""
+        """`memory`: bytes for the cached vectors of searched stores."""
         super().__init__(database)
         self._shelf = matrix.Shelf(memory)
         self._loading: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def _require(self) -> None:
-        """SQLite has all of it."""
+        """SQLite needs no extension."""
 
     async def _index(self, connection: AsyncConnection, first: int, words: Sequence[str], vectors: Vectors) -> None:
         await connection.execute(_ADD_WORDS, [{"number": first + n, "words": found} for n, found in enumerate(words)])
@@ -59,14 +59,14 @@ class SqliteIndex(SqlPassages):
         await connection.execute(_ADD_VECTORS, {"number": first, "data": data})
 
     async def _erase(self, version: Version) -> None:
-        """A few at a time, since the write lock keeps everybody waiting. FTS5 has to be told the words that it shall forget."""
+        """A few at a time, since the write lock blocks all other writers. FTS5 must be given the words to delete."""
         some = select(passages).where(belongs(version)).order_by(passages.c.number).limit(SEGMENT)
         while rows := await fetch(self._database, some):
             words = await words_apart([row["text"] for row in rows])
             gone = [{"number": row["number"], "words": f"{marked(version.store)} {found}"} for row, found in zip(rows, words, strict=True)]
             async with self._transaction() as connection:
                 there = select(passages.c.number).where(passages.c.number == rows[0]["number"])
-                if (await connection.execute(there)).first():  # or another was quicker
+                if (await connection.execute(there)).first():  # or another worker was faster
                     await connection.execute(_DROP_WORDS, gone)
                     await connection.execute(delete(passages).where(passages.c.number.in_([row["number"] for row in rows])))
                     await connection.execute(_DROP_VECTORS, {"first": rows[0]["number"], "last": rows[0]["number"] + SEGMENT})
@@ -85,7 +85,7 @@ class SqliteIndex(SqlPassages):
         return found[:count]
 
     async def _matrix(self, store: int, versions: frozenset[int], dimensions: int) -> matrix.Matrix:
-        """The store's vectors: what is in memory, and what has come since."""
+        """The store's vectors: those in memory, and those added since."""
         async with self._loading[store]:
             known = self._shelf.get(store) or await asyncio.to_thread(matrix.empty, dimensions)
             if known.files == versions:

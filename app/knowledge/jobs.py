@@ -1,4 +1,4 @@
-"""The port of jobs: what has to be done before files can be searched, or forgotten."""
+"""The port of jobs: what must be done before files can be searched, or to remove them."""
 
 from __future__ import annotations
 
@@ -11,50 +11,50 @@ from app.knowledge.ports.stores import LastError
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """Something to be done for a file in a store, which only the holder of `owner` does, as long as its lease lasts."""
+    """A task for a file in a store, which only the holder of `owner` may do, until its lease ends."""
 
-    kind: Literal["ingest", "empty", "remove"]  # `empty`: forget the passages; `remove`: and the attachment, too
+    kind: Literal["ingest", "empty", "remove"]  # `empty`: delete the passages; `remove`: and the attachment, too
     vector_store_id: str
     file_id: str
     project_id: str
     owner: str
-    attempts: int  # this one included
+    attempts: int  # including this one
     attributes: bytes
     chunk_size: int
     chunk_overlap: int
 
 
 class Jobs(Protocol):
-    """What is to be done, shared by all replicas. A job whose holder has died is due again after its lease."""
+    """The queue, shared by all replicas. A job whose worker died is due again after its lease."""
 
     async def waiting(self, now: int) -> Sequence[str]:
-        """The projects that have jobs due, first the one whose job has been due for longest."""
+        """The projects that have jobs due, longest due first."""
         ...
 
     async def claim(self, owner: str, now: int, until: int, project_id: str) -> Job | None:
-        """The project's job that has been due for longest, for nobody else until that time. `owner` is new for every claim."""
+        """The project's job that has been due longest, reserved until that time. `owner` is new for every claim."""
         ...
 
     async def renew(self, job: Job, until: int) -> bool:
-        """Hold it longer; False when it is ours no more (the file was removed, added again, cancelled)."""
+        """Extend the lease; False if the job is no longer ours (the file was removed, added again, cancelled)."""
         ...
 
     async def complete(self, job: Job, usage_bytes: int, note: str | None) -> bool:
-        """The file can be searched; `note` says what of it is not in its text. False when the job is ours no more."""
+        """The file can be searched; `note` says which content is missing from its text. False if the job is no longer ours."""
         ...
 
     async def fail(self, job: Job, code: LastError, message: str) -> None:
-        """It will not be tried again."""
+        """It will not be retried."""
         ...
 
     async def postpone(self, job: Job, due: int) -> None:
-        """Let it be tried again from that time."""
+        """Retry from that time on."""
         ...
 
     async def release(self, job: Job, due: int = 0) -> None:
-        """Give it back, as if it had not been tried, to be done from that time."""
+        """Return it, not counted as an attempt, to be done from that time on."""
         ...
 
     async def settle(self, job: Job) -> None:
-        """The passages of a job other than `ingest` are forgotten."""
+        """The passages of a job other than `ingest` have been deleted."""
         ...

@@ -1,8 +1,8 @@
-"""The vectors of a store in memory, a byte a number, for the exact search on SQLite.
+"""A store's vectors in memory, one byte per number, for the exact search on SQLite.
 
-100,000 vectors of 384 numbers take 38 MB and are compared with a query in some 10 ms. Rounding to bytes moves a likeness by 0.002 at
-most; so the best few hundred are looked at again in full (see `index_sqlite.py`), and the order is that of a search without rounding.
-numpy is imported where it is used: a gateway that searches no files never loads it. Everything here is for a thread.
+100,000 vectors of 384 dimensions take 38 MB and are compared with a query in about 10 ms. Rounding to bytes changes a similarity by at
+most 0.002, so the best few hundred are compared again in full precision (see `index_sqlite.py`): the order is that of an exact search.
+numpy is imported where it is used: a gateway that searches no files never loads it. Call everything here in a thread.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Rows = tuple[NDArray[np.int64], NDArray[np.int8], NDArray[np.float32]]
-    """Of vectors: their passages' numbers, their own rounded to bytes, and what those have to be multiplied by."""
+    """Of vectors: the numbers of their passages, the vectors rounded to bytes, and their scale factors."""
 
 _BLOCK = 1024
-"""Rows at a time: they stay in the processor's cache while they are widened and multiplied."""
+"""Rows at a time: they stay in the processor's cache while they are converted and multiplied."""
 _LARGEST = 127
 
 
 class Matrix:
-    """The vectors of some files. It never changes: files that come and go make another."""
+    """The vectors of some files. Immutable: adding or removing files makes a new one."""
 
     def __init__(self, files: frozenset[int], numbers: NDArray[np.int64], rows: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
         self.files = files
         self._numbers = numbers
-        """Of the passages; beyond the lowest 24 bits, of their files."""
+        """Of the passages; without the lowest 24 bits, of their files."""
         self._rows = rows
         self._scales = scales
-        """What a row's numbers have to be multiplied by."""
+        """The scale factor of each row."""
 
     @property
     def size(self) -> int:
@@ -42,7 +42,7 @@ class Matrix:
         return self._rows.nbytes + self._numbers.nbytes + self._scales.nbytes
 
     def changed(self, files: frozenset[int], added: Sequence[Rows]) -> Matrix:
-        """With these files and no others; `added` are the vectors of the new ones."""
+        """With exactly these files; `added` are the vectors of the new ones."""
         import numpy as np  # noqa: PLC0415 - see the module's docstring
 
         kept = slice(None) if self.files <= files else np.isin(self._numbers >> POSITION_BITS, list(files))
@@ -51,7 +51,7 @@ class Matrix:
         return Matrix(files, numbers, rows, scales)
 
     def nearest(self, query: bytes, count: int, files: frozenset[int]) -> list[int]:
-        """The numbers of the `count` vectors in those files that are most like the query (float32), in no order."""
+        """The numbers of the `count` vectors in those files that are most similar to the query (float32), unordered."""
         import numpy as np  # noqa: PLC0415 - see the module's docstring
 
         numbers, rows, scales = self._numbers, self._rows, self._scales
@@ -71,14 +71,14 @@ class Matrix:
 
 
 def empty(dimensions: int) -> Matrix:
-    """Of no files."""
+    """The matrix without files."""
     import numpy as np  # noqa: PLC0415 - see the module's docstring
 
     return Matrix(frozenset(), np.empty(0, np.int64), np.empty((0, dimensions), np.int8), np.empty(0, np.float32))
 
 
 def rounded(segments: Sequence[tuple[int, bytes]], dimensions: int) -> list[Rows]:
-    """Segments as they are stored, each with its first number, rounded to bytes."""
+    """Stored segments, each with its first number, rounded to bytes."""
     import numpy as np  # noqa: PLC0415 - see the module's docstring
 
     found: list[Rows] = []
@@ -90,7 +90,7 @@ def rounded(segments: Sequence[tuple[int, bytes]], dimensions: int) -> list[Rows
 
 
 def in_order(query: bytes, candidates: Sequence[tuple[int, bytes]]) -> list[tuple[int, float]]:
-    """Candidates with their likeness, best first; a candidate is a number and a vector as it is stored."""
+    """Candidates with their similarity, best first; a candidate is a number and a stored vector."""
     import numpy as np  # noqa: PLC0415 - see the module's docstring
 
     if not candidates:
@@ -101,28 +101,28 @@ def in_order(query: bytes, candidates: Sequence[tuple[int, bytes]]) -> list[tupl
 
 
 def stored(vectors: bytes) -> bytes:
-    """Vectors (float32) as they are stored: float16, which moves a likeness by less than 0.0001."""
+    """Vectors (float32) in their stored form: float16, which changes a similarity by less than 0.0001."""
     import numpy as np  # noqa: PLC0415 - see the module's docstring
 
     return np.frombuffer(vectors, np.float32).astype(np.float16).tobytes()
 
 
 class Shelf:
-    """The matrices of the stores that were searched last, as many as fit."""
+    """The matrices of the most recently searched stores, as many as fit."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._matrices: OrderedDict[int, Matrix] = OrderedDict()
 
     def get(self, store: int) -> Matrix | None:
-        """The store's, which counts as used."""
+        """The store's matrix; counts as a use."""
         found = self._matrices.get(store)
         if found is not None:
             self._matrices.move_to_end(store)
         return found
 
     def put(self, store: int, matrix: Matrix) -> None:
-        """Keep it; those that were not used for longest go. One that is larger than all is not kept."""
+        """Keep it; the least recently used ones are evicted. One that exceeds the limit by itself is not kept."""
         self._matrices[store] = matrix
         self._matrices.move_to_end(store)
         while self._matrices and sum(one.size for one in self._matrices.values()) > self._limit:

@@ -1,7 +1,7 @@
-"""The passage index, as far as both databases share it: who has which passages, their texts, and the search by words.
+"""The part of the passage index shared by both databases: whose passages they are, their texts, and the search by words.
 
-A word counts by its rarity among the passages searched (the logarithm in BM25), once a passage. Words that are too common to tell
-anything are not looked up, so that no query costs more than its rare words do.
+A word is weighted by its rarity among the passages searched (the logarithm in BM25), once per passage. Words that are too common to
+be informative are not looked up, so that a query costs no more than its rare words.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from app.protocol.wire.filters import fits
 
 STATES = ("draft", "ready", "gone")
 FLOAT = 4
-"""Bytes of a number in `Vectors`."""
+"""Bytes per number in `Vectors`."""
 
 _WORKERS = Workers(Limits(seconds=120.0))
 _MOST_WORDS = 32
 """Of a query."""
 _LONGEST_QUERY = 2000
-"""Characters in which words are looked for."""
+"""Characters of a query whose words are looked up."""
 _UNKNOWN = 2
-"""A word that no passage has tells more than one which a single passage has."""
+"""A word that no passage has is more informative than one that a single passage has."""
 _COMMON = 10_000
 """A word in more passages than this is common."""
 _FEWEST_CANDIDATES = 60
 _CANDIDATES = 4
-"""As many times the wanted passages are taken from each of the two searches."""
+"""This multiple of the requested passages is taken from each of the two searches."""
 _FEWEST_READ = 40
 _SPARE = 2
-"""As many times the wanted ones are read, since neighbours that repeat each other go."""
+"""This multiple of the requested passages is read, since neighbours that repeat each other are dropped."""
 
 _decode_attributes = msgspec.json.Decoder(Attributes).decode
 
@@ -59,19 +59,19 @@ class Version(msgspec.Struct, frozen=True):
     store: int
 
     def number(self, position: int) -> int:
-        """Of the passage at that position."""
+        """The number of the passage at that position."""
         return self.id << POSITION_BITS | position
 
 
 class Scope(msgspec.Struct, frozen=True):
-    """What a search is over."""
+    """What is searched."""
 
     stores: Mapping[int, Sequence[int]]
-    """The ids of all versions in each store."""
+    """The ids of all file versions in each store."""
     wanted: Sequence[int]
-    """The ids of those that meet the filters."""
+    """The ids of those that match the filters."""
     size: int
-    """Passages in those."""
+    """The number of passages in those."""
 
 
 class SqlPassages(ABC):
@@ -88,7 +88,7 @@ class SqlPassages(ABC):
         attributes: Attributes,
         batches: AsyncIterator[tuple[Sequence[Passage], Vectors]],
     ) -> None:
-        """Store a file's passages and vectors as a draft, then publish them in place of the earlier ones in one transaction."""
+        """Store a file's passages and vectors as a draft, then publish them, replacing the earlier ones in one transaction."""
         await self._require()
         await self._erase_all(await self._versions(vector_store_id, file_id, ("draft", "gone")))
         row = {"file_id": file_id, "filename": filename, "attributes": msgspec.json.encode(attributes), "state": "draft", "size": 0}
@@ -157,38 +157,38 @@ class SqlPassages(ABC):
 
     @abstractmethod
     async def _require(self) -> None:
-        """Raise Unavailable unless the database has what searching needs."""
+        """Raise Unavailable if the database lacks what searching needs."""
 
     @abstractmethod
     async def _index(self, connection: AsyncConnection, first: int, words: Sequence[str], vectors: Vectors) -> None:
-        """Make passages searchable, whose numbers count from `first`; `words` are those of each, joined by spaces."""
+        """Index passages, whose numbers count from `first`; `words` are those of each, joined by spaces."""
 
     @abstractmethod
     async def _erase(self, version: Version) -> None:
-        """Remove the passages of a version, and what they are searched with."""
+        """Remove the passages of a version and their index entries."""
 
     @abstractmethod
     async def _nearest(self, scope: Scope, search: Search, count: int) -> Sequence[tuple[int, float]]:
-        """The passages whose vectors are nearest, best first, each with its likeness."""
+        """The passages with the nearest vectors, best first, each with its similarity."""
 
     @abstractmethod
     def _containing(self, name: str) -> str:
-        """SQL: the numbers of the passages that match the query which is bound to that name."""
+        """SQL: the numbers of the passages that match the query bound to that name."""
 
     @abstractmethod
     def _of_files(self) -> str:
-        """SQL: a condition on `number`, that it is of a file which is bound to `files`."""
+        """SQL: a condition on `number`, that it belongs to a file bound to `files`."""
 
     @abstractmethod
     def _query(self, stores: Sequence[str], word: str) -> str:
-        """What is bound for `_containing`: one of the stores' marks, and the word."""
+        """The value bound for `_containing`: one of the stores' marks, and the word."""
 
     @abstractmethod
     def _files(self, files: Sequence[int]) -> object:
-        """What is bound for `_of_files`."""
+        """The value bound for `_of_files`."""
 
     async def _worded(self, scope: Scope, query: str, count: int) -> Sequence[tuple[int, float]]:
-        """The passages with the rarest words of the query, best first, each with its share of all that the query's words tell."""
+        """The passages with the rarest words of the query, best first, each with its share of the query's total rarity."""
         stores = [marked(store) for store in scope.stores]
         queries = {f"w{number}": self._query(stores, word) for number, word in enumerate(asked(query[:_LONGEST_QUERY], _MOST_WORDS))}
         if not queries:
@@ -233,7 +233,7 @@ class SqlPassages(ABC):
         return Scope(stores, fitting, size)
 
     async def _hits(self, search: Search, scores: Mapping[int, float]) -> dict[int, Hit]:
-        """Read what was found, best first, by number. What has gone in the meantime, or is in none of the stores, is not there."""
+        """The found passages, best first, by number; without those removed meanwhile or in none of the stores."""
         told = (passage_files.c.file_id, passage_files.c.filename, passage_files.c.attributes, passage_stores.c.vector_store_id)
         statement = (
             select(passages, *told)
@@ -255,7 +255,7 @@ class SqlPassages(ABC):
             values = {"vector_store_id": vector_store_id, "model": vectors.model, "dimensions": vectors.dimensions}
             try:
                 return await self._insert(insert(passage_stores).values(values))
-            except KnowledgeUnavailable:  # perhaps another file of the store was quicker
+            except KnowledgeUnavailable:  # perhaps another file of the store was faster
                 rows = await fetch(self._database, statement)
                 if not rows:
                     raise
@@ -297,25 +297,25 @@ class SqlPassages(ABC):
 
 
 def belongs(version: Version) -> ColumnElement[bool]:
-    """Of a passage, that it is the version's."""
+    """The condition that a passage is part of the version."""
     return and_(passages.c.number >= version.number(0), passages.c.number < Version(version.id + 1, version.store).number(0))
 
 
 def marked(store: int) -> str:
-    """A word that every passage of a store has, and no text: it begins with a character that is no letter."""
+    """A word that every passage of a store has, and that occurs in no text: it begins with a private-use character."""
     return f"\ue000{store}"
 
 
 async def words_apart(texts: Sequence[str]) -> list[str]:
-    """The words of each text, joined by spaces; from a worker process."""
+    """The words of each text, joined by spaces; in a worker process."""
     try:
         return await _WORKERS.run(words_of_all, texts)
     except OffloadFailed as error:
-        raise KnowledgeUnavailable(f"the words of a text: {error}") from error
+        raise KnowledgeUnavailable(f"indexing the words of a text failed: {error}") from error
 
 
 async def _segments(batches: AsyncIterator[tuple[Sequence[Passage], Vectors]]) -> AsyncIterator[tuple[list[str], Vectors]]:
-    """The texts and their vectors, so many at a time as are written at once."""
+    """The texts and their vectors, in groups of the size that is written at once."""
     texts: list[str] = []
     data = bytearray()
     vectors: Vectors | None = None
@@ -337,24 +337,24 @@ def _among(versions: Sequence[Version]) -> Update:
 
 
 async def _change_draft(connection: AsyncConnection, draft: Version, **values: object) -> None:
-    """Raises KnowledgeUnavailable when another has begun to ingest the file, or to remove it."""
+    """Raises KnowledgeUnavailable if another worker has begun to ingest the file, or to remove it."""
     changed = await connection.execute(_among([draft]).where(passage_files.c.state == "draft").values(**values))
     if changed.rowcount == 0:
-        raise KnowledgeUnavailable("the file is being ingested or removed by another")
+        raise KnowledgeUnavailable("the file is being ingested or removed by another worker")
 
 
 def _same_model(model: str, vectors: Vectors) -> None:
     if model != vectors.model:
         raise InvalidRequest(
-            f"The vector store was made with the embedding model '{model}', and now the gateway uses '{vectors.model}'. "
-            "Set GATEWAY_EMBEDDINGS_BASE_URL and GATEWAY_EMBEDDINGS_MODEL back, or make the vector store again.",
+            f"The vector store was created with the embedding model '{model}', but the gateway now uses '{vectors.model}'. "
+            "Set GATEWAY_EMBEDDINGS_BASE_URL and GATEWAY_EMBEDDINGS_MODEL back, or create the vector store again.",
             code="embedding_model_changed",
             param="vector_store_ids",
         )
 
 
 def _rated(search: Search, hits: Mapping[int, Hit], near: Mapping[int, float], shares: Mapping[int, float]) -> Sequence[Hit]:
-    """The hits by how well they fit, where that is known of the model; else by their ranks."""
+    """The hits with calibrated scores if the model's scale is known; otherwise scored by rank."""
     scale = SCALES.get(search.vector.model)
     if scale is None:
         return list(hits.values())
@@ -365,7 +365,7 @@ def _rated(search: Search, hits: Mapping[int, Hit], near: Mapping[int, float], s
 
 
 def _telling(found: Mapping[str, int]) -> list[str]:
-    """The rarest words, as many as are not common together; one at least."""
+    """The rarest words, as many as are not common when taken together; at least one."""
     chosen: list[str] = []
     total = 0
     for name in sorted((name for name, count in found.items() if count), key=found.__getitem__):

@@ -1,4 +1,4 @@
-"""One order out of two: by meaning and by words, fused by the ranks they give (reciprocal rank fusion, Cormack et al. 2009)."""
+"""One ranking from two, by meaning and by words, fused by rank (reciprocal rank fusion, Cormack et al. 2009)."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Iterable, Sequence
 from app.knowledge.ports.passages import Hit
 
 _DAMPING = 60
-"""The paper's constant: how little the first places differ."""
+"""The paper's constant: how little the first ranks differ."""
 
 _SHARED = 3
-"""A passage whose neighbour repeats the last third of it, or the other way round, says too little that is new beside the neighbour."""
+"""A passage that shares a third with a better neighbour, its end or its beginning, adds too little to it."""
 _LEAST_SHARED = 20
-"""Characters; fewer may be alike by chance."""
+"""Characters; fewer may be equal by chance."""
 
 
 def fuse(rankings: Sequence[tuple[Sequence[tuple[int, float]], float]]) -> dict[int, float]:
-    """Score of everything that is ranked, best first, from orders (best first, each place with its own score) and their weights.
+    """Score of everything ranked, best first, from rankings (best first, each entry with its own score) and their weights.
 
-    The score is the sum of weight / (60 + rank), relative to that of the first of all orders, which has 1. Equals in an order share
+    The score is the sum of weight / (60 + rank), relative to that of an entry ranked first everywhere, which is 1. Ties in a ranking share
     their rank.
     """
     total = sum(weight for _, weight in rankings)
@@ -33,7 +33,7 @@ def fuse(rankings: Sequence[tuple[Sequence[tuple[int, float]], float]]) -> dict[
 
 
 def choose(hits: Iterable[Hit], limit: int) -> list[Hit]:
-    """The first `limit` of the hits, without those that mostly repeat a neighbour in the same file that is better."""
+    """The first `limit` hits, without those that mostly repeat a better neighbour in the same file."""
     chosen: list[Hit] = []
     near: dict[tuple[str, str, int], Hit] = {}
     for hit in hits:

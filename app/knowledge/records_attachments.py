@@ -43,10 +43,10 @@ _COMPLETED = select(_a.vector_store_id, _a.file_id).where(
     _a.vector_store_id.in_(bindparam("stores", expanding=True)),
     _a.file_id.in_(bindparam("files", expanding=True)),
 )
-# Who is ingesting the file has read the old attributes: he loses the job, and it is done again.
+# A worker that is ingesting the file has read the old attributes: it loses the job, which is done again.
 _DESCRIBE = update(vector_store_files).where(*_FILE).values(attributes=bindparam("new_attributes"), owner=None, attempts=0)
 
-# Nobody takes a job from under its holder: `due_at` stays while somebody works, who then finds out that the job is not his any more.
+# A job is not taken from its worker: `due_at` stays while it works; it then finds that the job is no longer its own.
 _LET_GO = {"owner": None, "due_at": func.coalesce(_a.due_at, 0)}
 _DETACH = update(vector_store_files).where(*_FILE).values(status="removed", **_LET_GO)
 _IN_BATCH = (*_THERE, _a.batch_id == bindparam("batch"))
@@ -128,7 +128,7 @@ class SqlAttachments:
         return await self._change(_DESCRIBE, {**own, "new_attributes": attributes})
 
     async def detach(self, project_id: str, store_id: str, file_id: str) -> bool:
-        """Take it out."""
+        """Remove it from the store."""
         return await self._change(_DETACH, {"project": project_id, "store": store_id, "file": file_id})
 
     async def batch(self, project_id: str, store_id: str, batch_id: str) -> tuple[BatchRecord, StoreTotals] | None:
@@ -140,7 +140,7 @@ class SqlAttachments:
         return BatchRecord(**rows[0]), totals(await fetch(self._database, _TOTALS, own))
 
     async def cancel(self, project_id: str, store_id: str, batch_id: str) -> bool:
-        """Cancel what is not done."""
+        """Cancel what is not finished."""
         own = {"project": project_id, "store": store_id, "batch": batch_id}
         if not await self._change(_CANCEL, own):
             return False
@@ -153,7 +153,7 @@ class SqlAttachments:
                 return (await connection.execute(statement, parameters)).rowcount > 0
 
     async def _place(self, own: dict[str, str], file_id: str | None) -> tuple[int, str] | None:
-        """Where a cursor stands in the order of adding."""
+        """The cursor's position in the order of adding."""
         if file_id is None:
             return None
         rows = await fetch(self._database, _PLACE, {**own, "file": file_id})

@@ -14,7 +14,7 @@ from app.knowledge.ports.files import FileRecord
 from app.protocol.wire.paging import Page
 
 _UNPUBLISHED_SECONDS = 3600
-"""An upload is published within moments of being reserved; after an hour its process has died in between."""
+"""An upload is published moments after it was reserved; after an hour its process must have died in between."""
 
 _f = files.c
 _COLUMNS = (_f.id, _f.project_id, _f.created_at, _f.expires_at, _f.filename, _f.purpose, _f.size, _f.digest)
@@ -47,7 +47,7 @@ class SqlFileRecords:
         self._database = database
 
     async def reserve(self, record: FileRecord) -> None:
-        """Insert the record, unseen."""
+        """Insert the record, not yet visible."""
         with database_errors():
             async with self._database.transaction() as connection:
                 await self._hold(connection, record.digest)
@@ -71,7 +71,7 @@ class SqlFileRecords:
         return [_record(row) for row in in_order(page, rows)]
 
     async def delete(self, project_id: str, file_id: str, forget: Callable[[str], Awaitable[None]]) -> bool:
-        """Remove the record and, under the digest's lock, content that nobody else has."""
+        """Remove the record and, under the digest's lock, content that no other file has."""
         own = {"wanted": file_id, "project": project_id}
         with database_errors():
             async with self._database.transaction() as connection:
@@ -80,19 +80,19 @@ class SqlFileRecords:
                     return False
                 await self._hold(connection, digest)
                 if (await connection.execute(delete(files).where(*_OWN), own)).rowcount == 0:
-                    return False  # another request was quicker
+                    return False  # another request was faster
                 await connection.execute(_DETACH, own)
                 if (await connection.execute(_SHARED, {"digest": digest})).scalar_one() == 0:
                     await forget(digest)
         return True
 
     async def expired(self, now: int, limit: int) -> Sequence[FileRecord]:
-        """What has to go."""
+        """The files to be removed."""
         rows = await fetch(self._database, _EXPIRED, {"now": now, "stale": now - _UNPUBLISHED_SECONDS, "most": limit})
         return [_record(row) for row in rows]
 
     async def _hold(self, connection: AsyncConnection, digest: str) -> None:
-        """Until the transaction ends nobody else reserves or forgets this content; SQLite has one writer anyway."""
+        """Until the transaction ends no one else can reserve or remove this content; SQLite has one writer anyway."""
         if self._database.dialect == "postgresql":
             await connection.execute(_LOCK, {"key": int.from_bytes(bytes.fromhex(digest[:16]), signed=True)})
 

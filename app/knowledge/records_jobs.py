@@ -1,6 +1,6 @@
-"""Jobs for files in vector stores, in SQLite or Postgres: the rows of the files themselves are the queue.
+"""Jobs for files in vector stores, in SQLite or Postgres: the rows of the files are the queue.
 
-Taking a job moves its `due_at` to the end of the lease: whoever dies leaves a job that is due again.
+Taking a job moves its `due_at` to the end of the lease: if the worker dies, the job becomes due again.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _DUE = (
     .where(_queue.due_at <= bindparam("now"), _queue.project_id == bindparam("project"))
     .order_by(_queue.due_at, _queue.created_at, _queue.file_id)
     .limit(1)
-    .with_for_update(skip_locked=True)  # SQLite knows no row locks and needs none: it has one writer
-    .cte("due")  # Postgres asks a plain subquery as often as its plan likes, and would lock another row each time
+    .with_for_update(skip_locked=True)  # SQLite has no row locks and needs none: it has one writer
+    .cte("due")  # Postgres may evaluate a plain subquery several times, locking another row each time
 )
 _WAITING = select(_queue.project_id).where(_queue.due_at <= bindparam("now")).group_by(_queue.project_id).order_by(func.min(_queue.due_at))
 _CLAIM = (
@@ -85,7 +85,7 @@ class SqlJobs:
         return Job(kind=_KINDS[found.pop("status")], owner=owner, **found)
 
     async def renew(self, job: Job, until: int) -> bool:
-        """Move the lease on."""
+        """Extend the lease."""
         return await self._change(_RENEW, job, until=until)
 
     async def complete(self, job: Job, usage_bytes: int, note: str | None) -> bool:
@@ -97,15 +97,15 @@ class SqlJobs:
         await self._change(_FAIL, job, code=code, message=message)
 
     async def postpone(self, job: Job, due: int) -> None:
-        """Give it back."""
+        """Return it for a later retry."""
         await self._change(_POSTPONE, job, until=due)
 
     async def release(self, job: Job, due: int = 0) -> None:
-        """Give it back untried."""
+        """Return it, not counted as an attempt."""
         await self._change(_RELEASE, job, until=due)
 
     async def settle(self, job: Job) -> None:
-        """A cancelled file stays in the list, a removed one goes."""
+        """A cancelled file stays in the list, a removed one is deleted."""
         await self._change(_REMOVED if job.kind == "remove" else _EMPTIED, job)
 
     async def _change(self, statement: Any, job: Job, **values: object) -> bool:

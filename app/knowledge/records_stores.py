@@ -14,7 +14,7 @@ from app.protocol.wire.paging import Page
 
 _DAY = 86_400
 _EXPIRED_DAYS = 30
-"""How long an expired store is shown as expired."""
+"""How long an expired store is still listed as expired."""
 
 _s = vector_stores.c
 _a = vector_store_files.c
@@ -107,13 +107,13 @@ class SqlStoreRecords:
                 await connection.execute(_UPDATE, parameters)
 
     async def touch(self, store_ids: Sequence[str], now: int) -> None:
-        """Move the expiry on; what has expired meanwhile stays so."""
+        """Extend the expiry; stores that have expired meanwhile stay expired."""
         with database_errors():
             async with self._database.transaction() as connection:
                 await connection.execute(_TOUCH, {"wanted": list(store_ids), "now": now})
 
     async def delete(self, project_id: str, store_id: str, now: int) -> bool:
-        """Hide the store; `expire` removes it once its files are gone."""
+        """Hide the store; `expire` removes it once it has no files."""
         with database_errors():
             async with self._database.transaction() as connection:
                 buried = await connection.execute(_BURY, {"wanted": store_id, "project": project_id, "now": now})
@@ -128,7 +128,7 @@ class SqlStoreRecords:
         return {store_id: totals([row for row in rows if row["vector_store_id"] == store_id]) for store_id in store_ids}
 
     async def expire(self, now: int, limit: int) -> int:
-        """Empty the expired, remove the emptied."""
+        """Empty expired stores, remove emptied ones."""
         with database_errors():
             async with self._database.transaction() as connection:
                 full = list((await connection.execute(_STILL_FULL, {"now": now, "most": limit})).scalars())
@@ -141,7 +141,7 @@ class SqlStoreRecords:
 
 
 def totals(rows: Sequence[RowMapping]) -> StoreTotals:
-    """From rows of status, number and bytes."""
+    """From rows of status, count and bytes."""
     return StoreTotals(**{row["status"]: row["number"] for row in rows}, usage_bytes=int(sum(row["bytes"] for row in rows)))
 
 

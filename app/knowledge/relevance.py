@@ -1,8 +1,8 @@
-"""How well a passage fits a query, as a number that means the same for every query.
+"""How well a passage fits a query, as a number that is comparable across queries.
 
-Ranks only say which passage fits best, also where none does. The likeness of two vectors says more, but every model has its own scale,
-and within one model every pair of scripts: unrelated English texts are as unlike as they get at 0.78, Chinese ones at 0.83. So it is
-measured from where unrelated texts lie, by figures that are known for the built-in models (`benchmarks/retrieval.py`).
+Ranks only say which passage fits best, even if none does. The similarity of two vectors says more, but every model has its own scale,
+and within a model every pair of scripts: with e5, completely unrelated English texts have a similarity of 0.78, Chinese ones 0.83. So
+it is measured from the similarity of unrelated texts, with figures for the built-in models (`benchmarks/retrieval.py`).
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ import msgspec
 from app.knowledge.words import DENSE
 
 FITTING = 0.25
-"""What fits less hardly answers; `benchmarks/retrieval.py` counts how often that is said rightly and wrongly."""
+"""Below this a passage hardly answers; `benchmarks/retrieval.py` counts how often that is right and wrong."""
 
 _DENSE = re.compile(f"[{DENSE}]")
 _SHARE_OF_DENSE = 0.3
 
 
 class Scale(msgspec.Struct, frozen=True):
-    """Where a model's likenesses lie."""
+    """A model's scale of similarities."""
 
     latin: float
-    """Of unrelated texts, both in scripts with spaces."""
+    """Unrelated texts, both in scripts with spaces."""
     dense: float
-    """Both in scripts without."""
+    """Both in scripts without spaces."""
     mixed: float
     """One of each kind."""
     step: float
-    """So much above it is half of the way to certainty."""
+    """The similarity above that of unrelated texts at which the score is one half."""
     width: float
-    """How quickly certainty comes."""
+    """How steeply the score rises."""
 
 
 SCALES: Mapping[str, Scale] = {
     "universal-sentence-encoder-multilingual-3": Scale(latin=0.023, dense=0.065, mixed=0.023, step=0.15, width=0.045),
     "multilingual-e5-small": Scale(latin=0.776, dense=0.832, mixed=0.752, step=0.033, width=0.009),
 }
-"""By model. For others there are only ranks."""
+"""By model. Other models have ranks only."""
 
 
 class Relevance:
@@ -56,7 +56,7 @@ class Relevance:
         self._words = words / heavier
 
     def of(self, text: str, likeness: float | None, share: float) -> float:
-        """0 to 1. `likeness`: of the vectors, None where it is not among the nearest; `share`: of the query's words, by their rarity."""
+        """0 to 1. `likeness`: of the vectors, None if not among the nearest; `share`: of the query's words, weighted by rarity."""
         scale = self._scale
         dense = _is_dense(text)
         unrelated = scale.mixed if dense is not self._dense else scale.dense if dense else scale.latin

@@ -1,9 +1,9 @@
-"""The words of a text, as both databases index and look for them.
+"""The words of a text, as both databases index and look them up.
 
-No database here cuts Chinese into words: Postgres takes a whole run of it for one, SQLite's `trigram` finds nothing of two characters.
+No database here segments Chinese: Postgres takes a whole run of it for one word, SQLite's `trigram` finds nothing of two characters.
 So a run of Chinese, Japanese, Korean or Thai becomes its pairs of characters and its last character, which makes every character the
-beginning of a word; other scripts are cut where they are written apart. What is written together with punctuation (`XJ-9000/B`) is
-also one word without it.
+beginning of a word; other scripts are split at spaces and punctuation. Text joined by punctuation (`XJ-9000/B`) is also indexed as
+one word without it.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 
 _LONGEST = 64
-"""Characters of a word; nothing that is looked for is longer."""
+"""Characters of a word; nothing longer is looked up."""
 
 DENSE = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff"
     "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 )
-"""Of a character class: scripts written without spaces, and Korean, whose words carry their endings with them."""
+"""A character class: scripts written without spaces, and Korean, whose words include their endings."""
 
 _PIECE = re.compile(rf"([{DENSE}]+)|[^\W_{DENSE}]+(?:[-_./:+#][^\W_{DENSE}]+)*")
 _PART = re.compile(r"[^\W_]+")
 
 
 def words(text: str) -> list[str]:
-    """The distinct words of a text, in their order, each of letters and digits, with the case and the width of characters made equal."""
+    """The distinct words of a text, in order, each of letters and digits, with case and width folded."""
     return list(dict.fromkeys(_words(text)))
 
 
@@ -36,12 +36,12 @@ def words_of_all(texts: Sequence[str]) -> list[str]:
 
 
 def is_beginning(word: str) -> bool:
-    """A single dense character: it is looked for as the beginning of a word."""
+    """Whether it is a single dense character, which is looked up as a prefix."""
     return len(word) == 1 and re.match(f"[{DENSE}]", word) is not None
 
 
 def asked(text: str, limit: int) -> list[str]:
-    """The words to look for, at most `limit`: those of the text, without the last characters of runs, unless it is a run's only one."""
+    """The words to look up, at most `limit`: those of the text, without the last characters of runs unless it is a run's only one."""
     found = list(dict.fromkeys(_words(text, ends=False)))
     return found[:limit]
 

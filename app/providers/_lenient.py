@@ -1,6 +1,6 @@
-"""JSON whose fields are not as the protocol has them, read one by one: what can be understood is, what cannot is taken for absent.
+"""JSON whose fields deviate from the protocol, read one by one: what can be understood is used, everything else counts as absent.
 
-Both dialects use this where the typed decoder refused a payload.
+Both dialects use this if the typed decoder rejects a payload.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ Json = dict[str, Any]
 _log = logging.getLogger(__name__)
 
 _LARGEST = 2**53
-"""Counters above it are none: JSON's numbers are not exact there."""
+"""Larger counters are ignored: JSON numbers are not exact there."""
 _HALF = re.compile("[\ud800-\udfff]")
 _LONGEST_TYPE = 64
 HALF_LOST = "\ufffd"
-"""What stands for half a character whose other half did not come."""
+"""Replaces half a surrogate pair whose other half did not arrive."""
 Kind = Literal["text", "thinking", "refusal"]
 _PART_FIELDS: Mapping[Kind, Sequence[str]] = {
     "thinking": ("thinking", "reasoning", "reasoning_content", "summary"),
     "refusal": ("refusal",),
     "text": ("text", "content"),
 }
-"""The fields of a content part, by what they hold; a part's type may say that its `text` is thinking."""
+"""The text fields of a content part, by kind; a part's type may say that its `text` is thinking."""
 _READ_NAMES = frozenset(name for fields in _PART_FIELDS.values() for name in fields)
 _PART_NAMES = _READ_NAMES | {"type", "id", "index", "annotations", "logprobs", "signature"}
 _TEXT_TYPES = frozenset({"text", "output_text", "input_text", "refusal"})
@@ -40,7 +40,7 @@ _THINKING_TYPES = frozenset({"thinking", "reasoning", "thought", "reasoning_text
 
 
 def read_json(payload: bytes) -> Any:
-    """The value: control characters inside strings, halves of surrogate pairs, NaN and a byte order mark are let pass.
+    """The value; control characters inside strings, unpaired surrogates, NaN and a byte order mark are accepted.
 
     Raises UpstreamProtocolError.
     """
@@ -51,18 +51,18 @@ def read_json(payload: bytes) -> Any:
 
 
 def read_object(payload: bytes) -> Json:
-    """The object; of a list the first, since some servers put one around an error. Raises UpstreamProtocolError."""
+    """The object; the first one of a list, since some servers wrap errors in one. Raises UpstreamProtocolError."""
     entries = as_list(read_json(payload))
     return as_object(entries[0]) if entries else {}
 
 
 def as_object(value: Any) -> Json:
-    """An object as it is; all else is none."""
+    """An object as it is; anything else is an empty one."""
     return cast("Json", value) if isinstance(value, dict) else {}
 
 
 def as_list(value: Any) -> Sequence[Any]:
-    """A list as it is, an object as its only member; all else is empty."""
+    """A list as it is, an object as its only member; anything else is empty."""
     if isinstance(value, list):
         return cast("list[Any]", value)
     return [value] if value and isinstance(value, dict) else []
@@ -76,7 +76,7 @@ def as_label(value: Any) -> str | None:
 
 
 def as_number(value: Any) -> float | None:
-    """A number, also one written as text; booleans, NaN and infinities are none."""
+    """A number, also as text; booleans, NaN and infinities count as absent."""
     if isinstance(value, str):
         try:
             value = float(value)
@@ -88,13 +88,13 @@ def as_number(value: Any) -> float | None:
 
 
 def as_count(value: Any) -> int | None:
-    """A counter: a number that is not negative, also as a float or as text."""
+    """A counter: a non-negative number, also as a float or as text."""
     number = as_number(value)
     return int(number) if number is not None and 0 <= number <= _LARGEST else None
 
 
 def as_arguments(value: Any) -> str | Json | None:
-    """The arguments of a call: text, or an object; any other value as its JSON, which whoever reads them will refuse."""
+    """The arguments of a call: text, or an object; any other value as its JSON, which will be rejected later."""
     if value is None or isinstance(value, str):
         return value
     try:
@@ -112,9 +112,9 @@ def encoded(value: Any) -> str:
 
 
 def parts_of(value: Any) -> Iterable[tuple[Kind, str]]:
-    """Text, or content parts, as pairs of a kind (`text`, `thinking`, `refusal`) and a string, in their order.
+    """Text, or content parts, as pairs of a kind (`text`, `thinking`, `refusal`) and a string, in order.
 
-    Parts of other kinds are passed over. Raises UpstreamProtocolError for what is no content.
+    Parts of other kinds are skipped. Raises UpstreamProtocolError for anything that is not content.
     """
     if value is None or value == []:
         return
@@ -132,7 +132,7 @@ def parts_of(value: Any) -> Iterable[tuple[Kind, str]]:
 
 
 def is_part(value: Json) -> bool:
-    """Whether the object is a content part rather than content of the model's own making."""
+    """Whether the object is a content part and not JSON written by the model."""
     kind = value.get("type")
     if isinstance(kind, str) and (kind in _THINKING_TYPES or kind in _TEXT_TYPES or kind in value):
         return True
@@ -140,7 +140,7 @@ def is_part(value: Json) -> bool:
 
 
 def text_of(value: Any) -> str:
-    """All strings of a text or of its parts, whatever their kind; "" for what is no content."""
+    """All strings of a text or of its parts, whatever their kind; "" for anything else."""
     try:
         return "".join(text for _, text in parts_of(value))
     except UpstreamProtocolError:
@@ -154,18 +154,18 @@ def _part(part: Json) -> Iterable[tuple[Kind, str]]:
             if name in part:
                 yield ("thinking" if thinks and kind == "text" else kind), text_of(part[name])
                 return
-    _log.info("passed over a content part of an unknown type: %r", str(part.get("type"))[:_LONGEST_TYPE])
+    _log.info("skipped a content part of unknown type: %r", str(part.get("type"))[:_LONGEST_TYPE])
 
 
 def unbroken(text: str) -> str:
-    """The text with surrogate pairs joined, and U+FFFD for each half that stands alone."""
+    """The text with surrogate pairs joined, and U+FFFD for each unpaired one."""
     if not _HALF.search(text):
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def without_halves(value: Any) -> Any:
-    """The value with every string in it unbroken."""
+    """The value with `unbroken` applied to every string in it."""
     if isinstance(value, str):
         return unbroken(value)
     if isinstance(value, list):
@@ -178,7 +178,7 @@ def without_halves(value: Any) -> Any:
 
 
 class Halves:
-    """Surrogate pairs that were cut between two chunks: the first half waits for the second, by the place both stand in."""
+    """Surrogate pairs split between two chunks: the first half waits for the second, by the place of both."""
 
     __slots__ = ("_waiting",)
 
@@ -186,7 +186,7 @@ class Halves:
         self._waiting: dict[Any, str] = {}
 
     def __bool__(self) -> bool:
-        """Whether a half waits."""
+        """Whether a half is waiting."""
         return bool(self._waiting)
 
     def join(self, place: Any, text: str) -> str:
@@ -200,7 +200,7 @@ class Halves:
         return unbroken(text)
 
     def given_up(self, fits: Callable[[Any], bool]) -> Sequence[Any]:
-        """The places that fit and whose half gets no second one any more; U+FFFD is to stand there."""
+        """The matching places whose half will not get its second one; U+FFFD replaces it."""
         places = [place for place in self._waiting if fits(place)]
         for place in places:
             del self._waiting[place]
@@ -208,7 +208,7 @@ class Halves:
 
 
 class OddReader:
-    """Reads the odd payloads of one stream; it remembers what one has left unfinished."""
+    """Reads the nonconforming payloads of one stream; it keeps what one has left incomplete."""
 
     __slots__ = ("_halves",)
 

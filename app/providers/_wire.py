@@ -1,4 +1,4 @@
-"""What the shapes of both dialects share."""
+"""Types shared by both dialects."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Report(msgspec.Struct, gc=False):
-    """The fields by which a payload without an answer in it is known for an error, whichever envelope it came in."""
+    """The fields that identify a payload without an answer as an error, in whichever envelope."""
 
     error: Any = None
     errors: Any = None
     message: Any = None
     error_message: Any = None
-    """Only in flat errors, as the one before."""
+    """Only in flat errors, like the one before."""
     detail: Any = None
     """Only in those of FastAPI."""
     base_resp: Any = None
-    """MiniMax's: it is in every answer, and says 0 where all is well."""
+    """MiniMax's: it is in every answer, and 0 on success."""
 
     def reports(self) -> bool:
-        """Whether something is wrong, if there is no answer."""
+        """Whether it is an error, if there is no answer."""
         flat = self.message or self.error_message or self.detail
         return bool(self.error or self.errors or flat or as_count(as_object(self.base_resp).get("status_code")))
 

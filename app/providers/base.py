@@ -1,4 +1,4 @@
-"""The upstream port: what the engine asks of a Qwen server, and what it gets back."""
+"""The upstream port: what the engine requests from a Qwen server, and what it gets back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class ForcedCall(msgspec.Struct, frozen=True, gc=False):
-    """The model must call: a named function, or any when `name` is None."""
+    """The model must call a function: the named one, or any if `name` is None."""
 
     name: str | None = None
 
@@ -33,7 +33,7 @@ class JsonObject(msgspec.Struct, frozen=True, gc=False):
 
 
 class Sampling(msgspec.Struct, frozen=True, gc=False):
-    """Sampling parameters; None means the upstream's own default and is not sent."""
+    """Sampling parameters; None means the upstream's default and is not sent."""
 
     temperature: float | None = None
     top_p: float | None = None
@@ -45,72 +45,72 @@ class Sampling(msgspec.Struct, frozen=True, gc=False):
     min_p: float | None = None
     seed: int | None = None
     top_logprobs: int | None = None
-    """None: no log probabilities wanted."""
+    """None: no log probabilities requested."""
 
 
 DEFAULT_SAMPLING = Sampling()
 
 
 class Thinking(msgspec.Struct, frozen=True, gc=False):
-    """What the model shall do about thinking; the provider says it in its own way.
+    """What was requested about thinking; the provider translates it.
 
-    `enabled` None: nothing was asked, the model's default holds and nothing is sent.
+    `enabled` None: nothing was requested, the model's default applies and nothing is sent.
     """
 
     enabled: bool | None = None
     effort: Effort | None = None
     budget: int | None = None
-    """Tokens; from the effort by `models.toml`, where the family takes a budget."""
+    """Tokens; derived from the effort by `models.toml`, if the family takes a budget."""
 
 
 class ModelCall(msgspec.Struct, frozen=True, kw_only=True):
-    """One turn of the model: everything a provider needs to write its request."""
+    """One turn of the model: everything a provider needs to build its request."""
 
     model: str
-    """The name the upstream knows."""
+    """The upstream's name of the model."""
     system: str | None = None
-    """The one leading system message."""
+    """The single leading system message."""
     prefix: bytes = b""
-    """Earlier messages, as `Provider.encode_messages` wrote them; goes before `messages`."""
+    """Earlier messages, as written by `Provider.encode_messages`; precedes `messages`."""
     messages: Sequence[Message] = ()
     tools: Sequence[FunctionTool] = ()
     native_tools: Sequence[msgspec.Raw] = ()
     """The vendor's own tools, as entries of its `tools`."""
     forced_call: ForcedCall | None = None
-    """Set only where the upstream can force (`Capabilities.forced_calls`); the engine enforces it elsewhere."""
+    """Set only if the upstream can force calls (`Capabilities.forced_calls`); otherwise the engine enforces it."""
     parallel_tool_calls: bool = True
     format: JsonSchema | JsonObject | None = None
     sampling: Sampling = Sampling()
     thinking: Thinking = Thinking()
     stream: bool = True
-    """False: the caller wants the whole answer; the provider may then ask for it whole."""
+    """False: the caller needs only the whole answer; the provider may then request it unstreamed."""
     user: str | None = None
     prompt_cache_key: str | None = None
 
 
 class Capabilities(msgspec.Struct, frozen=True):
-    """What one model can do on one upstream; data from the dialect and `models.toml`."""
+    """What one model can do on one upstream; derived from the dialect and `models.toml`."""
 
     forced_calls: frozenset[Literal["named", "required"]] = frozenset({"named", "required"})
     forced_calls_while_thinking: bool = True
     formats: frozenset[Literal["json_object", "json_schema"]] = frozenset({"json_object", "json_schema"})
-    """Formats the upstream's decoder really enforces."""
+    """Formats that the upstream's decoder really enforces."""
     formats_while_thinking: bool = False
     sampling: frozenset[str] = frozenset(Sampling.__struct_fields__)
-    """Which sampling parameters the upstream takes; others are refused, not dropped."""
+    """The sampling parameters that the upstream accepts; others are refused, not dropped."""
     images: bool = True
     image_urls: bool = True
-    """It fetches images by http(s) URL itself; False: it takes them as `data:` URIs only."""
+    """The upstream fetches images by http(s) URL itself; False: it only accepts them as `data:` URIs."""
     files: bool = False
     thinks: bool | None = None
-    """The model thinks unless told otherwise; None: not known."""
+    """The model thinks by default; None: unknown."""
     can_think: bool | None = None
-    """Whether thinking exists at all; None: not known."""
+    """Whether the model can think at all; None: unknown."""
     can_stop_thinking: bool = True
     preserves_thinking: bool = False
-    """The family wants earlier turns' thinking replayed, not only that of the running tool loop."""
+    """The family expects the thinking of earlier turns in the context, not only that of the current tool loop."""
     reasoning_field: bool = True
-    """The upstream separates thinking from the answer by itself, always. False: it may come as `<think>` text."""
+    """The upstream always separates thinking from the answer. False: it may arrive as `<think>` text."""
     native_tools: frozenset[str] = frozenset()
     """Built-in tools, by type, that the upstream runs itself for this model."""
     context_window: int | None = None
@@ -126,7 +126,7 @@ class UpstreamModel(msgspec.Struct, frozen=True):
 
 
 class Provider(Protocol):
-    """One upstream. Immutable after construction but for its connection pool."""
+    """One upstream. Immutable after construction except for its connection pool."""
 
     name: str
     dialect: str
@@ -136,11 +136,11 @@ class Provider(Protocol):
         ...
 
     def encode_messages(self, messages: Sequence[Message], *, reasoning: bool) -> bytes:
-        """The messages in the upstream's own JSON, comma-separated, without brackets; `reasoning` keeps the thinking in."""
+        """The messages in the upstream's JSON, comma-separated, without brackets; `reasoning` includes the thinking."""
         ...
 
     def stream(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]:
-        """Run one turn. Each batch is what one read of the socket brought; closing the iterator closes the request.
+        """Run one turn. Each batch is the result of one read of the socket; closing the iterator closes the request.
 
         Raises UpstreamError (also for an error inside a 200 stream) and UpstreamProtocolError.
         """
@@ -156,10 +156,10 @@ class Provider(Protocol):
 
 
 class UpstreamError(Exception):
-    """The upstream refused, failed, or could not be reached.
+    """The upstream refused or failed the request, or could not be reached.
 
-    `status` is the HTTP status to answer with, already mapped: 400 and 404 keep their meaning; an upstream's 401/403 is our 502,
-    since our client's key is not at fault; time-outs are 504, unreachable 503.
+    `status` is the HTTP status for the client, already mapped: 400 and 404 keep their meaning; an upstream's 401/403 becomes 502,
+    since the client's key is not at fault; time-outs are 504, unreachable upstreams 503.
     """
 
     def __init__(
@@ -179,11 +179,11 @@ class UpstreamError(Exception):
         self.param = param
         self.retry_after = retry_after
         self.retryable = retryable
-        """Worth another attempt, as long as nothing has reached the client."""
+        """Worth retrying, as long as nothing has been sent to the client."""
 
 
 class UpstreamProtocolError(UpstreamError):
-    """The upstream broke its own protocol: malformed chunk, cut stream, no finish reason."""
+    """The upstream violated its protocol: a malformed chunk, a truncated stream, no finish reason."""
 
     def __init__(self, message: str, *, retryable: bool = True) -> None:
         super().__init__(message, status=502, code="upstream_protocol_error", retryable=retryable)

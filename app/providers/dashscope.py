@@ -1,6 +1,6 @@
-"""Alibaba Cloud Model Studio (DashScope, Bailian), the vendor's own service, by its OpenAI-compatible mode.
+"""Alibaba Cloud Model Studio (DashScope, Bailian), the vendor's own service, through its OpenAI-compatible mode.
 
-Always streamed: open-weight models refuse to think in a plain call, and plain calls are cut after 300 seconds.
+Always streamed: open-weight models refuse to think without streaming, and unstreamed calls are cut off after 300 seconds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def _think(thinking: Thinking, facts: ModelFacts) -> dict[str, Any]:
 
 
 def _depth(thinking: Thinking, facts: ModelFacts) -> dict[str, Any]:
-    """Effort or budget, never both: the vendor forbids it."""
+    """Effort or budget, never both: the vendor forbids the combination."""
     if thinking.effort is not None and facts.efforts:
         return {"reasoning_effort": facts.nearest_effort(thinking.effort)}
     budget = thinking.budget or (budget_for(facts, thinking.effort) if thinking.effort else None)

@@ -1,7 +1,7 @@
-"""Alibaba Cloud Model Studio (DashScope, Bailian) by its own Responses face, `/compatible-mode/v1/responses`.
+"""Alibaba Cloud Model Studio (DashScope, Bailian) through its Responses API, `/compatible-mode/v1/responses`.
 
-For models and accounts that are served better there; `dashscope` speaks Chat Completions. Nothing is kept at the vendor: `store` is
-off and the whole context goes with every call. This face enforces no output format and takes no thinking budget.
+For models and accounts that are served better by it; `dashscope` uses Chat Completions. Nothing is stored at the vendor: `store` is
+off and the whole context is sent with every call. This API enforces no output format and accepts no thinking budget.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DIALECT = "dashscope-responses"
 
 
 class ResponsesProvider:
-    """An upstream. Raises ConfigurationError when the settings name no usable address."""
+    """An upstream. Raises ConfigurationError if the settings contain no usable address."""
 
     dialect = DIALECT
 
@@ -36,10 +36,10 @@ class ResponsesProvider:
         self._client = client_for(upstream)
 
     def capabilities(self, model: str) -> Capabilities:
-        """What this face and the facts about the model come to."""
+        """The combination of what this API and the model can do."""
         facts = self._facts(model)
         return Capabilities(
-            # `required` is only taken with one function: a named one is forced by offering it alone, "any of several" cannot be.
+            # `required` is only accepted with one function: a named one is forced by offering it alone, "any of several" cannot be forced.
             forced_calls=frozenset({"named"}),
             forced_calls_while_thinking=False,
             formats=frozenset(),
@@ -60,7 +60,7 @@ class ResponsesProvider:
         return encode_messages(messages, reasoning=reasoning)
 
     async def stream(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta]]:
-        """Run one turn. The last batch holds usage, where reported, and TurnFinished."""
+        """Run one turn. The last batch contains usage, if reported, and TurnFinished."""
         facts, thinking = self._facts(call.model), call.thinking
         if facts.thinking == "never":
             call = msgspec.structs.replace(call, thinking=Thinking())
@@ -86,7 +86,7 @@ class ResponsesProvider:
             reply.close()
 
     async def models(self) -> Sequence[UpstreamModel]:
-        """The models the server lists. Raises UpstreamError."""
+        """The models listed by the server. Raises UpstreamError."""
         return await list_models(self._client)
 
     async def aclose(self) -> None:

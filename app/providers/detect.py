@@ -1,4 +1,4 @@
-"""Guesses an upstream's dialect from its address and its model list."""
+"""Detects an upstream's dialect from its address and its model list."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from app.settings import Dialect
 
 _OLLAMA_PORT = 11434
 _OWNERS: dict[str, Dialect] = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llamacpp", "library": "ollama"}
-"""`owned_by` as these servers fill it in; "library" is the namespace of Ollama's own models."""
+"""`owned_by` as set by these servers; "library" is the namespace of Ollama's own models."""
 
 
 def dialect_of(base_url: str, models: Sequence[UpstreamModel]) -> Dialect:
-    """The vendor's dialect by its host, a server's by the owner its models name; plain OpenAI for whatever is left."""
+    """The vendor's dialect by its host, a server's by the `owned_by` of its models; otherwise plain OpenAI."""
     address = urlsplit(base_url)
     if f".{address.hostname or ''}".endswith(".aliyuncs.com"):
         return "dashscope"

@@ -1,7 +1,7 @@
-"""What an upstream's refusal means for our client: one table over the vendors' codes, types and sentences.
+"""What an upstream's error means for the client: one table of the vendors' codes, types and messages.
 
-Sources: the error table of DashScope (nested and flat envelopes, throttles under four names, `insufficient_quota` for a limit that
-passes within a minute), and the bodies vLLM, SGLang, Ollama and llama.cpp send.
+Sources: the error table of DashScope (nested and flat envelopes, throttling under four names, `insufficient_quota` for a limit that
+resets within a minute), and the bodies sent by vLLM, SGLang, Ollama and llama.cpp.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from app.providers._sse import SSEDecoder
 from app.providers.base import Headers, UpstreamError, UpstreamProtocolError
 
 _RETRY_AFTER = 1.0
-"""Seconds; DashScope enforces its limits per second, too, and names no time."""
+"""Seconds; DashScope also enforces its limits per second, and sends no time."""
 _LONGEST = 2000
 
 
 class _Report(msgspec.Struct, frozen=True):
-    """What a body says, whichever envelope it came in. `code` holds the names (code and type), lower case, for the table."""
+    """The contents of a body, in whichever envelope. `code` contains the names (code and type), in lower case, for the table."""
 
     status: int
     code: str
     names: str
     message: str
     param: str | None = None
-    """The request's parameter that it names, as our client knows it."""
+    """The request parameter it names, under the client's name for it."""
 
 
 class _Rule(msgspec.Struct, frozen=True):
-    """What to answer when the names, or the sentence, match. None: any."""
+    """How to answer if the names, or the message, match. None: any."""
 
     status: int
     code: str
@@ -101,7 +101,7 @@ _RULES = (
 )
 
 _SPENT = _Rule(502, "upstream_billing", sentence=_any("check your plan and billing"))
-"""`insufficient_quota` with this sentence. DashScope says the same of a limit that passes."""
+"""`insufficient_quota` with this message. DashScope also uses the code for a limit that resets."""
 
 _BY_STATUS = {
     401: _Rule(502, "upstream_authentication"),
@@ -127,14 +127,14 @@ _OURS = {
     "reasoning_effort": "reasoning.effort",
     "chat_template_kwargs": "enable_thinking",
 }
-"""Our client's name of what an upstream calls otherwise."""
+"""The client's names of parameters that upstreams call differently."""
 _TOLD = ("message", "msg", "detail", "error", "errors", "error_msg", "error_message", "status_msg")
-"""Where the sentence stands, the likeliest first."""
+"""Where the message may be, most likely first."""
 _DEEPEST = 4
 _MINIMAX = "base_resp"
-"""In every answer of MiniMax, with the code 0 where all is well."""
+"""In every answer of MiniMax, with code 0 on success."""
 _MINIMAX_STATUS = {1001: 504, 1002: 429, 1004: 401, 1008: 402, 1039: 429, 2013: 400}
-"""What its codes mean, as statuses."""
+"""The statuses equivalent to its codes."""
 _ENVELOPES = ("error", "errors", _MINIMAX)
 _REQUEST_PARTS = frozenset({"body", "query", "path", "header"})
 
@@ -143,7 +143,7 @@ _NAMED_STATUS = (
     (403, _any("access_?denied|permission|forbidden")),
     (400, _any("invalid_?(parameter|request|value)|bad_?request|validation")),
 )
-"""For errors inside a stream, which have no status but sometimes a telling name."""
+"""For errors inside a stream, which have no status but sometimes a meaningful name."""
 
 _LAYER = re.compile(r"^<(\d{3})> *InternalError[\w.]*: *")
 _LINK = re.compile(
@@ -156,13 +156,13 @@ _REQUEST_ID = re.compile(r"\s*[(\[]?\brequest[ _-]?id\b\W{0,4}[\w-]{8,}[)\]]?", 
 def error_from_reply(status: int, headers: Headers, body: bytes, *, quota_passes: bool = True) -> UpstreamError:
     """The error for an answer whose status is not 200. `headers` has lower-case names.
 
-    `quota_passes`: the upstream calls a limit that passes a spent quota.
+    `quota_passes`: the upstream reports a limit that resets as an exhausted quota.
     """
     return _judge(_read(body, status), _seconds(headers), quota_passes=quota_passes)
 
 
 def error_in_stream(body: bytes, status: int | None = None, *, quota_passes: bool = True) -> UpstreamError:
-    """The error for a body inside a 200 stream; `status` where the vendor sent one beside it, that of a success says nothing."""
+    """The error for a body inside a 200 stream; `status` if the vendor sent one with it; a success status is ignored."""
     return _judge(_read(body, status if status and status >= _CLIENT_ERROR else None), None, quota_passes=quota_passes)
 
 
@@ -172,7 +172,7 @@ def _judge(report: _Report, retry_after: float | None, *, quota_passes: bool) ->
         rule = _SPENT
     message = report.message or f"The upstream answered with status {report.status}."
     if rule.code == "upstream_authentication":
-        # Without the prefix a client would look for the fault in its own key.
+        # Without the prefix clients would suspect their own keys.
         message = f"The upstream refused the gateway's credentials: {message}"
     if rule.status == _BY_STATUS[429].status and retry_after is None:
         retry_after = _RETRY_AFTER
@@ -202,7 +202,7 @@ def _read(body: bytes, status: int | None) -> _Report:
     code, kind = fields.get("code"), fields.get("type")
     names = " ".join(name for name in (code, kind) if isinstance(name, str)).lower()
     layer = _LAYER.match(told)
-    # The algorithm layer's own status, inside the sentence, is the nearest to the cause.
+    # The status of the model layer, inside the message, is closest to the cause.
     known = int(layer[1]) if layer else status or _numbered(fields)
     if known is None:
         known = next((guess for guess, pattern in _NAMED_STATUS if pattern.search(names)), None)
@@ -213,16 +213,16 @@ def _read(body: bytes, status: int | None) -> _Report:
 
 
 def _object(body: bytes) -> Json:
-    """The body's object; of a list the first, of an event stream that of its first event."""
+    """The body's object; the first of a list, that of the first event of an event stream."""
     try:
         return as_object(without_halves(read_object(next(iter(SSEDecoder().whole(body)), b""))))
     except (UpstreamProtocolError, RecursionError):
-        # A proxy's HTML page or a bare sentence: the status has to tell.
+        # A proxy's HTML page or plain text: only the status says what happened.
         return {}
 
 
 def _fields(outer: Json) -> Json:
-    """The object that says what is wrong. It may stand in envelopes, and these beside or inside an answer which it ended."""
+    """The object that describes the error. It may be in envelopes, and these beside or inside an answer that it ended."""
     for _ in range(_DEEPEST):
         held = next((fields for holder in (*_answers(outer), outer) if (fields := _held(holder))), None)
         if held is None:
@@ -232,7 +232,7 @@ def _fields(outer: Json) -> Json:
 
 
 def _answers(outer: Json) -> list[Json]:
-    """What in the body may be an answer that ended with an error."""
+    """The parts of the body that may be an answer that ended with an error."""
     return [as_object(outer.get("response")), *map(as_object, as_list(outer.get("choices")))]
 
 
@@ -247,7 +247,7 @@ def _held(holder: Json) -> Json | None:
 
 
 def _numbered(fields: Json) -> int | None:
-    """The status that the code is, or stands for."""
+    """The status that the code is, or corresponds to."""
     number = as_count(fields.get("code"))
     if number is not None and _CLIENT_ERROR <= number < _NO_STATUS:
         return number
@@ -255,7 +255,7 @@ def _numbered(fields: Json) -> int | None:
 
 
 def _sentence(value: Any, depth: int = 0) -> str:
-    """What is told, whether as text, as an object with a text, or as a list of either."""
+    """The message, whether it is text, an object with a text, or a list of either."""
     if isinstance(value, str):
         return value
     if depth > _DEEPEST:
@@ -281,13 +281,13 @@ def _complaint(entry: Mapping[str, Any]) -> str:
 
 
 def _place(entry: Mapping[str, Any]) -> list[str]:
-    """Where in the request's body something is wrong."""
+    """The position of the error in the request's body."""
     place = [str(step) for step in entry["loc"] if isinstance(step, str | int)]
     return place[1:] if place and place[0] in _REQUEST_PARTS else place
 
 
 def _param(fields: Mapping[str, Any]) -> str | None:
-    """The parameter that is wrong: `param`, or the first place of a list of complaints."""
+    """The wrong parameter: `param`, or the first position in a list of complaints."""
     named = fields.get("param")
     if not isinstance(named, str):
         places = [place for entry in _complaints(fields.get("detail")) if (place := _place(entry))]
@@ -297,7 +297,7 @@ def _param(fields: Mapping[str, Any]) -> str | None:
 
 
 def _cleaned(message: str) -> str:
-    """The vendor's sentence without its links, keys and request ids, which are the operator's business."""
+    """The vendor's message without links, keys and request ids, which concern the operator only."""
     for pattern in (_LINK, _REQUEST_ID):
         message = pattern.sub("", message)
     return _KEY.sub("[key]", message).strip(" \n,;:")

@@ -1,4 +1,4 @@
-"""What is known about models: `models.toml` as frozen records. A model nobody described is unknown, not incapable."""
+"""Known facts about models: `models.toml` as frozen records. A model without an entry is unknown, not incapable."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from app.settings import NativeTool
 
 _EFFORTS: tuple[Effort, ...] = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _SEPARATOR = re.compile(r"[:_@]|\.(?=[a-z])")
-"""What stands in the place of a hyphen in names of files and tags."""
+"""What replaces a hyphen in file names and tags."""
 _WORDS = r"[\d.]*(?:-.*)?"
-"""For which `*` stands in a pattern."""
+"""What `*` stands for in a pattern."""
 _SNAPSHOT = re.compile(r"(-(\d{4}-\d{2}-\d{2}|latest|preview|us))+$")
 
 
 class PriceTier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
-    """Prices of a million tokens for requests with at most `up_to` input tokens; None: no upper bound, or no price of its own."""
+    """Prices per million tokens for requests with at most `up_to` input tokens; None: no upper bound, or no separate price."""
 
     up_to: int | None = None
     input: float
     output: float
     thinking_output: float | None = None
-    """Of the whole output when the model thought."""
+    """For the whole output if the model thought."""
     cached_input: float | None = None
     cache_write: float | None = None
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One model. None: not known. Each field is explained in `models.toml`."""
+    """One model. None: unknown. The fields are explained in `models.toml`."""
 
     context_window: int | None = None
     max_output_tokens: int | None = None
@@ -54,25 +54,25 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     @property
     def thinks(self) -> bool | None:
-        """Whether the model thinks when nothing is asked."""
+        """Whether the model thinks by default."""
         return None if self.thinking is None else self.thinking in {"on", "always"}
 
     @property
     def can_think(self) -> bool | None:
-        """Whether it can be told to."""
+        """Whether thinking can be requested."""
         return None if self.thinking is None else self.thinking != "never"
 
     @property
     def can_stop_thinking(self) -> bool:
-        """Whether it can be told not to; of a model that is not known, nobody says that it cannot."""
+        """Whether thinking can be turned off; assumed for unknown models."""
         return self.thinking != "always"
 
     def with_overrides(self, overrides: Overrides) -> ModelFacts:
-        """These facts, but for those the operator states."""
+        """These facts, except for those that the operator overrides."""
         return msgspec.structs.replace(self, **overrides.model_dump(exclude_none=True))
 
     def nearest_effort(self, effort: Effort) -> Effort:
-        """The weakest effort the family takes that is no weaker than `effort`, or its strongest; `effort` itself where none are listed."""
+        """The weakest effort of the family that is no weaker than `effort`, or its strongest; `effort` itself if none are listed."""
         if not self.efforts:
             return effort
         wanted = _EFFORTS.index(effort)
@@ -81,14 +81,14 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class PriceList(msgspec.Struct, frozen=True):
-    """When and in which currency the tiers were true."""
+    """The date and currency of the tiers."""
 
     as_of: datetime.date
     currency: str
 
 
 class CallPrices(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the vendor charges for calls of its own tools, and when and in which currency that was true."""
+    """The vendor's prices for calls of its own tools, with their date and currency."""
 
     as_of: datetime.date
     currency: str
@@ -117,20 +117,20 @@ def _catalogue() -> _Catalogue:
 
 
 def price_list() -> PriceList:
-    """What the prices of `ModelFacts.tiers` refer to."""
+    """The date and currency of the prices in `ModelFacts.tiers`."""
     return _catalogue().prices
 
 
 def call_prices() -> CallPrices:
-    """Of the tools in `ModelFacts.native_tools`."""
+    """For the tools in `ModelFacts.native_tools`."""
     return _catalogue().native_calls
 
 
 @lru_cache(maxsize=1024)
 def facts(model: str) -> ModelFacts:
-    """The facts by exact name, else of the model a snapshot is of, else of the family; all None for a model nobody described.
+    """The facts by exact name, otherwise of the model of a snapshot, otherwise of the family; all None for a model without an entry.
 
-    Takes names as servers use them: `qwen-plus-2025-07-28`, `Qwen/Qwen3-8B-AWQ`, `qwen3:8b`, `/models/Qwen3-8B.gguf`.
+    Accepts names as servers use them: `qwen-plus-2025-07-28`, `Qwen/Qwen3-8B-AWQ`, `qwen3:8b`, `/models/Qwen3-8B.gguf`.
     """
     name = _SEPARATOR.sub("-", model.rsplit("/", 1)[-1].lower().removesuffix(".gguf"))
     catalogue = _catalogue()
@@ -142,7 +142,7 @@ def facts(model: str) -> ModelFacts:
 
 
 def fits(pattern: str, name: str) -> bool:
-    """Whether a family's pattern fits the name of a model. It ends at a hyphen or with the name: `qwen-vl` does not fit `qwen-vllm`."""
+    """Whether a family's pattern matches the model's name, up to a hyphen or its end: `qwen-vl` does not match `qwen-vllm`."""
     return re.fullmatch(re.escape(pattern).replace(r"\*", _WORDS) + "(?:-.*)?", name) is not None
 
 
@@ -151,7 +151,7 @@ def _described(family: _Family) -> dict[str, Any]:
 
 
 def facts_with(overrides: Mapping[str, Overrides]) -> FactsLookup:
-    """`facts`, with what the operator states about single models (exact names) put over it."""
+    """`facts`, overridden by what the operator sets for single models (exact names)."""
 
     def lookup(model: str) -> ModelFacts:
         stated = overrides.get(model)
@@ -161,7 +161,7 @@ def facts_with(overrides: Mapping[str, Overrides]) -> FactsLookup:
 
 
 def effort_of(thinking: Thinking, model: ModelFacts) -> Effort | None:
-    """The effort asked for, by name or as a budget, as the family takes it; None where neither is said."""
+    """The requested effort, by name or as a budget, as an effort of the family; None if neither was given."""
     if thinking.effort is None and thinking.budget is None:
         return None
     enough: list[Effort] = [effort for effort, tokens in _catalogue().budgets.items() if tokens >= (thinking.budget or 0)]
@@ -169,7 +169,7 @@ def effort_of(thinking: Thinking, model: ModelFacts) -> Effort | None:
 
 
 def budget_for(model: ModelFacts, effort: Effort) -> int | None:
-    """Tokens of thinking for an effort; None where the family takes no budget, or none has to be named."""
+    """Thinking tokens for an effort; None if the family takes no budget, or none needs to be sent."""
     if model.thinking_budget_max is None or effort == "none":
         return None
     return min(_catalogue().budgets.get(effort, model.thinking_budget_max), model.thinking_budget_max)

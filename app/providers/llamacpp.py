@@ -1,4 +1,4 @@
-"""llama.cpp's server. Calls and thinking need it started with `--jinja`."""
+"""llama.cpp's server. Calls and thinking require it to be started with `--jinja`."""
 
 from __future__ import annotations
 

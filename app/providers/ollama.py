@@ -1,4 +1,4 @@
-"""Ollama, by its OpenAI-compatible endpoint. It cuts what exceeds its context from the front, silently; `OLLAMA_CONTEXT_LENGTH` sets it."""
+"""Ollama's OpenAI-compatible endpoint. It silently truncates the beginning of long contexts; `OLLAMA_CONTEXT_LENGTH` sets the limit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from app.providers.chat.provider import provider_spec
 from app.providers.facts import ModelFacts, effort_of
 
 _LEVELS: dict[Effort, str] = {"minimal": "low", "low": "low", "high": "high", "xhigh": "high", "max": "high"}
-"""Older versions refuse any other level; to Qwen they are all the same."""
+"""Older versions refuse any other level; for Qwen they are all the same."""
 
 
 def _think(thinking: Thinking, facts: ModelFacts) -> dict[str, Any]:

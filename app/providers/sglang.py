@@ -1,4 +1,4 @@
-"""SGLang. Takes thinking apart only when started with `--reasoning-parser`, and calls with `--tool-call-parser`."""
+"""SGLang. Separates thinking only if started with `--reasoning-parser`, and calls with `--tool-call-parser`."""
 
 from __future__ import annotations
 

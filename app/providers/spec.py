@@ -1,4 +1,4 @@
-"""What a vendor's module offers under the name `PROVIDER`; `app.discovery` finds it, so that a new upstream is one new file."""
+"""What a vendor's module exports as `PROVIDER`; `app.discovery` finds it, so that a new upstream is one new file."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ class ProviderSpec(msgspec.Struct, frozen=True):
     """A dialect and how to connect to a server that speaks it."""
 
     dialect: str
-    """As `settings.Dialect` names it."""
+    """A value of `settings.Dialect`."""
     build: Callable[[Upstream, FactsLookup], Provider]
     """Opens no connection yet."""

@@ -1,4 +1,4 @@
-"""vLLM. Takes thinking apart only when started with `--reasoning-parser`, and calls with `--enable-auto-tool-choice`."""
+"""vLLM. Separates thinking only if started with `--reasoning-parser`, and calls with `--enable-auto-tool-choice`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PROVIDER = provider_spec(
     Dialect(
         name="vllm",
         think=think_by_template,
-        reasoning_field="reasoning",  # versions 0.16 to 0.20 drop `reasoning_content` from a history
+        reasoning_field="reasoning",  # versions 0.16 to 0.20 drop `reasoning_content` from the history
         sampling={**COMMON_SAMPLING, "top_k": "top_k", "min_p": "min_p", "repetition_penalty": "repetition_penalty"},
         strict_tools=True,
         identifiers=frozenset({"user"}),

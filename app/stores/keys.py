@@ -1,4 +1,4 @@
-"""Projects and API keys in SQLite or Postgres. Cold: the caller remembers what it was told."""
+"""Projects and API keys in SQLite or Postgres. Rarely called: the caller caches."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _SECRET = select(secrets.c.value).where(secrets.c.name == bindparam("wanted"))
 
 
 class SqlKeyStore:
-    """Keys that outlive the process, shared by all replicas."""
+    """Keys stored in the database, shared by all replicas."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -54,7 +54,7 @@ class SqlKeyStore:
         return _key(rows[0]) if rows else None
 
     async def create(self, key: ApiKey, digest: bytes) -> ApiKey:
-        """Add the key to the project of its project's name."""
+        """Add the key to the project with its project's name."""
         project = {"id": key.project_id, "name": key.project, "created_at": key.created_at}
         row = {
             "id": key.id,
@@ -79,13 +79,13 @@ class SqlKeyStore:
             return [_key(row) for row in await self._database.fetch(_LIST)]
 
     async def revoke(self, key_id: str, now: int) -> bool:
-        """Revoke by id or prefix; a key that is revoked already keeps its time."""
+        """Revoke by id or prefix; a key that is already revoked keeps its time."""
         with store_errors():
             async with self._database.transaction() as connection:
                 return (await connection.execute(_REVOKE, {"key": key_id, "now": now})).rowcount > 0
 
     async def touch(self, used: Mapping[str, int]) -> None:
-        """Note when keys were last used; never backwards, since replicas report out of order."""
+        """Record when keys were last used; never moved back, since replicas report out of order."""
         if not used:
             return
         with store_errors():
@@ -93,7 +93,7 @@ class SqlKeyStore:
                 await connection.execute(_TOUCH, [{"key": key, "used": time} for key, time in sorted(used.items())])
 
     async def secret(self, name: str, fallback: bytes) -> bytes:
-        """The secret; of several replicas that bring one at once, one wins and all get it."""
+        """The secret; if several replicas offer one at once, one wins and all get it."""
         with store_errors():
             async with self._database.transaction() as connection:
                 await connection.execute(self._insert_missing(secrets, "name"), {"name": name, "value": fallback})

@@ -21,7 +21,7 @@ class Note(Protocol):
 
 
 class MeasuredStore:
-    """Passes every call on to a store, and notes how long it took."""
+    """Passes every call to a store, and records how long it took."""
 
     def __init__(self, store: ResponseStore, note: Note) -> None:
         self._store = store
@@ -29,11 +29,11 @@ class MeasuredStore:
 
     @property
     def doubtful(self) -> bool:
-        """The store's answer."""
+        """The store's value."""
         return self._store.doubtful
 
     async def check(self) -> None:
-        """Check that the store can be written, timed."""
+        """Check whether the store is writable, timed."""
         await self._measure("check", self._store.check())
 
     async def save(self, record: ResponseRecord) -> None:
@@ -49,11 +49,11 @@ class MeasuredStore:
         return await self._measure("chain", self._store.chain(project_id, response_id, now))
 
     async def continuable(self, project_id: str, response_id: str, now: int) -> bool:
-        """Ask whether a response can be continued, timed."""
+        """Check whether a response can be continued, timed."""
         return await self._measure("continuable", self._store.continuable(project_id, response_id, now))
 
     async def locate_item(self, project_id: str, item_id: str, now: int) -> str | None:
-        """Find the response that holds an item, timed."""
+        """Find the response that contains an item, timed."""
         return await self._measure("locate_item", self._store.locate_item(project_id, item_id, now))
 
     async def delete(self, project_id: str, response_id: str, now: int) -> bool:

@@ -1,4 +1,4 @@
-"""Responses in a dictionary: the reference implementation, and the store of tests that are about something else."""
+"""Responses in a dictionary: the reference implementation, and the store for tests of other things."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class MemoryResponseStore:
         self.doubtful = False
 
     async def check(self) -> None:
-        """Memory can always be written."""
+        """Memory is always writable."""
 
     async def save(self, record: ResponseRecord) -> None:
-        """Keep the record."""
+        """Store the record."""
         if record.id in self._records:
-            raise RecordRefused(f"{record.id} is used already")
+            raise RecordRefused(f"{record.id} is already in use")
         self._records[record.id] = record
 
     async def get(self, project_id: str, response_id: str, now: int) -> ResponseRecord | None:
-        """The record, when it is there for this project."""
+        """The record, if this project has it."""
         record = self._records.get(response_id)
         if record is None or record.project_id != project_id or record.expires_at <= now or record.id in self._deleted:
             return None
@@ -51,14 +51,14 @@ class MemoryResponseStore:
         return turns[::-1]
 
     async def continuable(self, project_id: str, response_id: str, now: int) -> bool:
-        """Whether `chain` would answer."""
+        """Whether `chain` would succeed."""
         try:
             return await self.chain(project_id, response_id, now) is not None
         except AncestorDeleted:
             return False
 
     async def locate_item(self, project_id: str, item_id: str, now: int) -> str | None:
-        """The newest response that holds the item."""
+        """The newest response that contains the item."""
         holders = [r for r in self._records.values() if item_id in r.foreign_item_ids and await self.get(project_id, r.id, now)]
         return max(holders, key=lambda r: (r.created_at, r.id)).id if holders else None
 
@@ -98,7 +98,7 @@ class MemoryResponseStore:
         return len(batch)
 
     async def count_expired(self, now: int) -> int:
-        """How many records are past their time."""
+        """How many records have expired."""
         return len(self._expired(now))
 
     def _expired(self, now: int) -> list[ResponseRecord]:

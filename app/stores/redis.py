@@ -1,6 +1,6 @@
-"""A cache in Redis before any store: it makes reads cheap for all replicas and is never needed.
+"""A Redis cache in front of any store: it makes reads cheap for all replicas and is never required.
 
-Nothing here is durable, and whatever Redis does costs speed at most: the store behind answers instead.
+Nothing here is durable, and whatever Redis does affects only speed: the store behind it answers instead.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from redis.exceptions import RedisError
 from app.stores.ports.responses import ResponseRecord, ResponseStore, Turn
 
 CONNECT_SECONDS = 1.0
-"""To get a connection: many are opened at once at the start, when the process has most to do."""
+"""To get a connection: many are opened at once at startup, when the process is busiest."""
 TIMEOUT_SECONDS = 0.25
 """A cache that takes longer than this is slower than the database."""
 
 CONNECTIONS = 16
-"""A burst waits for one of these rather than opening hundreds, which takes longer than the time limit."""
+"""A burst waits for one of these instead of opening hundreds, which would exceed the time limit."""
 
 REST_SECONDS = 5.0
-"""After a failure Redis is left alone this long, then asked by one caller."""
+"""After a failure Redis is not used for this long, then one caller tries it."""
 
 CACHE_SECONDS = 3600
-"""The longest a record is cached: bounds what a replica sees of a record whose deletion could not be told to Redis."""
+"""The longest a record is cached: bounds how long a replica may see a record whose deletion could not be sent to Redis."""
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -38,14 +38,14 @@ _RECORD = msgspec.msgpack.Decoder(ResponseRecord)
 
 
 class RedisCachedStore:
-    """Any store with a cache of its newest records before it."""
+    """Any store with a cache of its newest records in front."""
 
     def __init__(
         self, store: ResponseStore, url: str, *, connections: int = CONNECTIONS, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`connections`: at most. `clock` (seconds) times the rest after a failure."""
+        """`connections`: at most. `clock` (seconds) times the pause after a failure."""
         self.failures = 0
-        """How often Redis failed so far."""
+        """How often Redis has failed so far."""
         self._store = store
         self._clock = clock
         pool = BlockingConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType] - its options are not annotated
@@ -63,15 +63,15 @@ class RedisCachedStore:
 
     @property
     def doubtful(self) -> bool:
-        """The store's answer."""
+        """The store's value."""
         return self._store.doubtful
 
     async def check(self) -> None:
-        """The store's answer."""
+        """The store's check."""
         await self._store.check()
 
     async def save(self, record: ResponseRecord) -> None:
-        """Keep the record in the store, then in the cache."""
+        """Store the record, then cache it."""
         await self._store.save(record)
         seconds = min(record.expires_at - record.created_at, CACHE_SECONDS)
         if seconds > 0:
@@ -79,9 +79,9 @@ class RedisCachedStore:
             await self._ask(lambda: self._redis.set(_key(record.project_id, record.id), cached, ex=seconds))
 
     async def get(self, project_id: str, response_id: str, now: int) -> ResponseRecord | None:
-        """The record from the cache, else from the store.
+        """The record from the cache, otherwise from the store.
 
-        A record that was not cached when it was saved stays uncached: put there now, it could outlive its deletion.
+        A record that was not cached when saved stays uncached: cached now, it could outlive its deletion.
         """
         cached = await self._ask(lambda: self._redis.get(_key(project_id, response_id)))
         record = _decoded(cached)
@@ -90,21 +90,21 @@ class RedisCachedStore:
         return record if record.expires_at > now else None
 
     async def chain(self, project_id: str, response_id: str, now: int) -> Sequence[Turn] | None:
-        """The store's answer; one read there is as cheap as many here."""
+        """From the store; one read there is as cheap as many here."""
         return await self._store.chain(project_id, response_id, now)
 
     async def continuable(self, project_id: str, response_id: str, now: int) -> bool:
-        """The store's answer: no cache knows of a deletion further up."""
+        """From the store: a cache does not know about deletions further up."""
         return await self._store.continuable(project_id, response_id, now)
 
     async def locate_item(self, project_id: str, item_id: str, now: int) -> str | None:
-        """The store's answer."""
+        """From the store."""
         return await self._store.locate_item(project_id, item_id, now)
 
     async def delete(self, project_id: str, response_id: str, now: int) -> bool:
-        """Delete in the cache, in the store, and in the cache again, for a save that was between the two.
+        """Delete in the cache, in the store, and in the cache again, in case of a save between the two.
 
-        While Redis cannot be told, the key is remembered and is the first thing it hears when it is back.
+        While Redis is unavailable, the key is remembered and deleted first when it is back.
         """
         key = _key(project_id, response_id)
         await self._ask(lambda: self._redis.delete(key))
@@ -114,11 +114,11 @@ class RedisCachedStore:
         return deleted
 
     async def purge(self, now: int, limit: int) -> int:
-        """The store's work; cached records expire by themselves."""
+        """Done by the store; cached records expire by themselves."""
         return await self._store.purge(now, limit)
 
     async def count_expired(self, now: int) -> int:
-        """The store's answer."""
+        """From the store."""
         return await self._store.count_expired(now)
 
     async def aclose(self) -> None:
@@ -126,12 +126,12 @@ class RedisCachedStore:
         await self._redis.aclose()
 
     async def _ask(self, command: Callable[[], Awaitable[_T]]) -> _T | None:
-        """Redis' answer; None when it failed or rests."""
+        """Redis' reply; None if it failed or is not being used after a failure."""
         now = self._clock()
         if now < self._rests_until:
             return None
         if self._is_out:
-            self._rests_until = now + REST_SECONDS  # one caller finds out whether it is back; the others go on without
+            self._rests_until = now + REST_SECONDS  # one caller finds out whether it is back; the others continue without it
         try:
             if self._unforgotten:
                 await self._redis.delete(*self._unforgotten)
@@ -142,7 +142,7 @@ class RedisCachedStore:
             return None
         if self._is_out:
             self._is_out, self._rests_until = False, 0.0
-            _log.warning("Redis answers again")
+            _log.warning("Redis is available again")
         return answer
 
     def _note(self, error: Exception) -> None:
@@ -150,7 +150,7 @@ class RedisCachedStore:
         self._rests_until = self._clock() + REST_SECONDS
         if not self._is_out:
             self._is_out = True
-            _log.warning("Redis fails, the database answers instead: %s: %s", type(error).__name__, error)
+            _log.warning("Redis failed, the database is used instead: %s: %s", type(error).__name__, error)
 
 
 def _key(project_id: str, response_id: str) -> str:
@@ -162,5 +162,5 @@ def _decoded(cached: object) -> ResponseRecord | None:
         return None
     try:
         return _RECORD.decode(cached)
-    except msgspec.DecodeError:  # another version of the gateway wrote it
+    except msgspec.DecodeError:  # written by another version of the gateway
         return None

@@ -1,4 +1,4 @@
-"""Responses in SQLite or Postgres: one row a turn, written in groups, read with Core statements that are built once."""
+"""Responses in SQLite or Postgres: one row per turn, written in groups, read with Core statements that are built once."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from app.stores.lineage import concatenate, items_of, merged, purged_above
 from app.stores.ports.errors import StoreUnavailable
 from app.stores.ports.responses import AncestorDeleted, RecordRefused, ResponseRecord, Turn
 
-# An id beyond this does not fit Postgres' index and is not worth one; such an item just cannot be referred to.
+# A longer id does not fit Postgres' index and is not worth one; such an item just cannot be referenced.
 _MAX_ITEM_ID = 512
 
-# Any number no one else uses: one replica purges at a time.
+# An arbitrary number that nothing else uses: one replica purges at a time.
 _PURGE_LOCK = 7_305_112_905
 
 _r = responses.c
@@ -44,7 +44,7 @@ _GET = select(
 
 
 def _chain_with(*columns: ColumnElement[Any]) -> CTE:
-    """The turns from a living tip up to the root or to the first tombstone, with these columns of each."""
+    """The turns from an existing tip up to the root or to the first tombstone, with these columns of each."""
     link = (_r.id, _r.previous_id, _r.project_id, _r.deleted_at, *columns)
     tip = select(*link, literal(0).label("depth")).where(*_OWN, *_ALIVE).cte("chain", recursive=True)
     above = select(*link, tip.c.depth + 1).join_from(responses, tip, _r.id == tip.c.previous_id)
@@ -71,7 +71,7 @@ _BURY = (
 
 _COUNT_EXPIRED = select(func.count().label("expired")).where(_r.expires_at <= bindparam("now"))
 
-# A tombstone stays as long as anything follows it, whatever the times say.
+# A tombstone stays as long as anything follows it, whatever its expiry.
 _child = responses.alias("child")
 _EXPIRED = (
     select(_r.id, _r.previous_id)
@@ -105,13 +105,13 @@ _REMOVE_FRAMES = delete(event_batches).where(
 
 
 class SqlResponseStore:
-    """The store that outlives the process."""
+    """Responses stored in the database."""
 
     def __init__(self, database: Database, *, retention_seconds: int, grace_seconds: int = 0) -> None:
-        """`retention_seconds`: how long a tombstone stays; at least the longest life a record is given.
+        """`retention_seconds`: how long a tombstone stays; at least the longest lifetime of a record.
 
-        `grace_seconds`: how long an expired record (which nobody can see any more) is kept for a run that began
-        while it was alive and is going to be its child; at least the longest time a run takes.
+        `grace_seconds`: how long an expired record (which is no longer visible) is kept for a run that began
+        before the expiry and will become its child; at least the longest duration of a run.
         """
         self._database = database
         self._retention = retention_seconds
@@ -128,7 +128,7 @@ class SqlResponseStore:
             await self._database.check_write()
 
     async def save(self, record: ResponseRecord) -> None:
-        """Keep the record: one row, and one for each id its client made up."""
+        """Store the record: one row, and one for each id that its client chose."""
         row = (
             record.id,
             record.project_id,
@@ -149,12 +149,12 @@ class SqlResponseStore:
             await self._database.writer.insert((responses, row), *((foreign_items, (record.project_id, item, record.id)) for item in items))
 
     async def get(self, project_id: str, response_id: str, now: int) -> ResponseRecord | None:
-        """The record, when it is there for this project."""
+        """The record, if this project has it."""
         rows = await self._fetch(_GET, {"wanted": response_id, "owner": project_id, "now": now})
         return ResponseRecord(**rows[0]) if rows else None
 
     async def chain(self, project_id: str, response_id: str, now: int) -> Sequence[Turn] | None:
-        """The turns from the root to `response_id`, found from the tip upwards by one recursive query."""
+        """The turns from the root to `response_id`, read from the tip upwards by one recursive query."""
         rows = await self._fetch(_CHAIN, {"wanted": response_id, "owner": project_id, "now": now})
         turns: list[Turn] = []
         for row in sorted(rows, key=itemgetter("depth"), reverse=True):
@@ -164,17 +164,17 @@ class SqlResponseStore:
         return turns or None
 
     async def continuable(self, project_id: str, response_id: str, now: int) -> bool:
-        """Whether the chain can be read, by the ids alone."""
+        """Whether the chain can be read, from the ids alone."""
         rows = await self._fetch(_CONTINUABLE, {"wanted": response_id, "owner": project_id, "now": now})
         return bool(rows) and rows[0]["turns"] > 0 and rows[0]["tombstones"] == 0
 
     async def locate_item(self, project_id: str, item_id: str, now: int) -> str | None:
-        """The newest response that holds the item."""
+        """The newest response that contains the item."""
         rows = await self._fetch(_LOCATE, {"owner": project_id, "item": item_id, "now": now})
         return rows[0]["id"] if rows else None
 
     async def delete(self, project_id: str, response_id: str, now: int) -> bool:
-        """Leave a tombstone; what the response's log still holds goes with the bytes."""
+        """Leave a tombstone; what the response's event log still has is deleted with the content."""
         parameters = {"wanted": response_id, "owner": project_id, "now": now, "until": now + self._retention}
         with store_errors():
             async with self._database.transaction() as connection:
@@ -185,7 +185,7 @@ class SqlResponseStore:
         return True
 
     async def purge(self, now: int, limit: int) -> int:
-        """Remove the oldest expired records, and as many expired batches of frames."""
+        """Remove the oldest expired records and expired batches of frames, at most `limit` of each."""
         with store_errors():
             async with self._database.transaction() as connection:
                 if not await self._only_one(connection):
@@ -199,7 +199,7 @@ class SqlResponseStore:
                 return len(going)
 
     async def count_expired(self, now: int) -> int:
-        """How many records are past their time."""
+        """How many records have expired."""
         return (await self._fetch(_COUNT_EXPIRED, {"now": now}))[0]["expired"]
 
     async def _fetch(self, statement: Any, parameters: Mapping[str, Any]) -> Sequence[RowMapping]:
@@ -207,14 +207,14 @@ class SqlResponseStore:
             return await self._database.fetch(statement, parameters)
 
     async def _only_one(self, connection: AsyncConnection) -> bool:
-        """Whether no other replica purges; on SQLite the transaction itself holds the write lock."""
+        """Whether no other replica is purging; on SQLite the transaction itself holds the write lock."""
         if self._database.dialect == "sqlite":
             return True
         return bool((await connection.execute(select(func.pg_try_advisory_xact_lock(_PURGE_LOCK)))).scalar())
 
 
 async def _bequeath(connection: AsyncConnection, going: Mapping[str, str | None]) -> None:
-    """Move the items of the turns that go into the children that stay."""
+    """Move the items of the removed turns to the children that stay."""
     children = [row for row in await connection.execute(_CHILDREN, {"parents": list(going)}) if row.id not in going]
     paths = {child.id: purged_above(child.previous_id, going) for child in children}
     needed = list({one for path, _ in paths.values() for one in path})
@@ -233,7 +233,7 @@ async def _bequeath(connection: AsyncConnection, going: Mapping[str, str | None]
 
 @contextmanager
 def store_errors() -> Generator[None]:
-    """The database's errors as the port names them."""
+    """Convert the database's errors to the port's."""
     try:
         yield
     except DatabaseUnavailable as error:

@@ -1,1 +1,1 @@
-"""The built-in tools: the port in `base.py`, one file a tool."""
+"""The built-in tools: the port in `base.py`, one file per tool."""

@@ -1,4 +1,4 @@
-"""A value that calls running side by side need, made by one of them."""
+"""A value needed by concurrent calls and computed by one of them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class Once(Generic[T]):
     """The first caller computes the value; concurrent callers wait and share a failure. After a failure, the next call tries again."""
 
     def __init__(self, value: T | None = None) -> None:
-        """`value`: where it is there already."""
+        """`value`: if it is already known."""
         self._value = value
         self._attempt: _Attempt | None = None
 
     @asynccontextmanager
     async def turn(self) -> AsyncGenerator[T | None]:
-        """The value; None: the caller is to make it and to `settle` it, and what it fails with until then, those who wait fail with, too.
+        """The value; None: the caller must compute it and call `settle`; if it fails before that, those who wait fail with the same error.
 
-        One that is cancelled has not failed: somebody who waits makes the value then.
+        Cancellation is not failure: one of those who wait then computes the value.
         """
         while self._value is None and self._attempt is not None:
             attempt = self._attempt
@@ -42,21 +42,21 @@ class Once(Generic[T]):
         try:
             yield None
         except Exception as error:
-            if self._attempt is attempt:  # what fails after it is settled concerns nobody who waits
+            if self._attempt is attempt:  # an error after `settle` does not concern those who wait
                 attempt.failure = error
             raise
         finally:
             self._end(attempt)
 
     def settle(self, value: T) -> T:
-        """It is made; nobody has to wait any longer."""
+        """Provide the value; the waiting ends."""
         self._value = value
         if self._attempt is not None:
             self._end(self._attempt)
         return value
 
     def forget(self, value: T | None) -> None:
-        """This one is of no use any more. Nothing happens where it has been replaced meanwhile."""
+        """Discard this value. Nothing happens if it has been replaced meanwhile."""
         if self._value is value:
             self._value = None
 

@@ -1,4 +1,4 @@
-"""`code_interpreter`: Python code, run in a sandbox that keeps variables and files over the turns of a conversation."""
+"""`code_interpreter`: Python code, run in a sandbox that keeps variables and files across the turns of a conversation."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ from sandbox.protocol import Confinement, FileInfo, RunResult
 _ENTRY = msgspec.Raw(b'{"type":"code_interpreter"}')
 _EXAMPLE = msgspec.Raw(b'{"type":"code_interpreter","container":{"type":"auto"}}')
 _SPARE_SECONDS = 4.0
-"""Of a call's time, so that the sandbox stops the code before the gateway gives up the call."""
+"""Reserved from a call's time, so that the sandbox stops the code before the gateway abandons the call."""
 _DETAILS_SECONDS = 15.0
 _LIST_BYTES = 4096
-"""Of what the model reads, for the list of files."""
+"""Reserved from the model's text for the list of files."""
 _EXPIRED = "[The sandbox used before has expired: its variables and files are gone. This is a new one.]\n"
 _IMAGES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg")
 _FENCE = re.compile(r"\s*```(?:python|py)?[ \t]*\n(.*?)\n?```\s*", re.DOTALL)
@@ -67,7 +67,7 @@ _DESCRIPTION = (
 
 
 def _function(packages: Sequence[str]) -> FunctionTool:
-    """For a sandbox with these packages; the ones that every sandbox has, where that is not known."""
+    """For a sandbox with these packages; if unknown, those that every sandbox has."""
     return msgspec.structs.replace(_FUNCTION, description=_DESCRIPTION.format(packages=", ".join(packages or SMALL)))
 
 
@@ -90,14 +90,14 @@ class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Container(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the code of a response is to run."""
+    """Where the code of a response runs."""
 
     id: str
     wanted: NewContainer | None
-    """How to make it when it is not there; None: the client has named it."""
+    """How to create it if it does not exist; None: the client has named it."""
     there: bool
     lost: bool = False
-    """It takes the place of one that has expired."""
+    """It replaces one that has expired."""
 
 
 class _Session:
@@ -115,7 +115,7 @@ class _Session:
         self._lost = container.lost
         """An earlier sandbox has expired, and the model has not been told yet."""
         self._in_order = asyncio.Lock()
-        """Code runs in the order of the calls; one interpreter runs no two pieces at once anyway."""
+        """Code runs in the order of the calls; an interpreter runs one piece of code at a time anyway."""
 
     def item(self, call: HostedCall) -> CodeInterpreterCall:
         return CodeInterpreterCall(id="", status="in_progress", container_id=self._container_id, code=_code(call.arguments))
@@ -157,7 +157,7 @@ class _Session:
                 return await self._run_inside(code)
 
     async def _open(self) -> object:
-        """The container, made if there is none; what stands for it is another object each time it is made."""
+        """The container, created if there is none; represented by a new object each time it is created."""
         async with self._there.turn() as container:
             if container is not None or self._wanted is None:
                 return container
@@ -212,7 +212,7 @@ class CodeInterpreter:
         return ToolRequest(open=begin, echo=echo_raw, names=(_FUNCTION.name,), native=_ENTRY if plain else None)
 
     async def aclose(self) -> None:
-        """Close the connection; a sandbox service that this gateway started is stopped."""
+        """Close the connection; a sandbox service started by this gateway is stopped."""
         await self.sandbox.aclose()
 
     async def _open(self, context: ToolContext, container: str | _Auto, place: str) -> ToolSession:
@@ -227,7 +227,7 @@ class CodeInterpreter:
         note = context.note
         there = note is not None and await self._lives(context.project_id, note)
         container_id = note if there and note is not None else new_container_id()
-        if container.file_ids:  # a file that is not there is the client's mistake, to be told before the model answers
+        if container.file_ids:  # a missing file is the client's error, to be reported before the model answers
             await self.containers.open(context.project_id, container_id, wanted, f"{place}.")
         begun = _Container(id=container_id, wanted=wanted, there=there or bool(container.file_ids), lost=note is not None and not there)
         return _Session(self, context, begun, installed)
@@ -237,13 +237,13 @@ class CodeInterpreter:
             await self.containers.get(project_id, container_id)
         except NotFound:
             return False
-        except Unavailable:  # the call will say so, if there is one
+        except Unavailable:  # the call will report it, if there is one
             return True
         return True
 
 
 def sandbox_of(settings: Settings) -> Sandbox | Missing:
-    """Where code runs, by the settings; nothing is started yet."""
+    """Where code runs, according to the settings; nothing is started yet."""
     where, token = settings.sandbox, settings.sandbox_token
     if where.startswith(("http://", "https://", "unix:")):
         if token is None:
@@ -251,7 +251,7 @@ def sandbox_of(settings: Settings) -> Sandbox | Missing:
         return Sandbox(RemoteService(where, token.get_secret_value()))
     names: dict[str, tuple[Name, ...]] = {"auto": NAMES, **{name: (name,) for name in NAMES}}
     if where not in names:
-        reason = "Code is not run" if where == "off" else f"`{where}` is no sandbox"
+        reason = "Code execution is disabled" if where == "off" else f"`{where}` is not a sandbox"
         return Missing("GATEWAY_SANDBOX", f"{reason}: set it to `auto`, {', '.join(f'`{name}`' for name in NAMES)} or a service's URL.")
     missing = [f"{name}: {reason}" for name in names[where] if (reason := load(name).missing()) is not None]
     if len(missing) == len(names[where]):
@@ -261,17 +261,17 @@ def sandbox_of(settings: Settings) -> Sandbox | Missing:
 
 
 async def confinement_in(sandbox: Sandbox) -> Confinement | str:
-    """How code is confined there, or why it cannot be run. A service of this gateway's own is started for that."""
+    """How code is confined there, or why it cannot be run. A service owned by this gateway is started for that."""
     try:
         async with asyncio.timeout(_DETAILS_SECONDS):
             health = await sandbox.health()
     except TimeoutError:
-        return "The sandbox service does not answer in time."
+        return "The sandbox service did not answer in time."
     except SandboxUnavailable as error:
         return str(error)
     except OSError as error:
         return f"The sandbox service does not start: {error.strerror}."
-    return health.confinement or f"It is {health.backend}, of an older service that does not tell more."
+    return health.confinement or f"It is {health.backend}; this older service reports no details."
 
 
 def _build(services: ToolServices) -> Tool | Missing:
@@ -285,7 +285,7 @@ async def _details(tool: Tool) -> Mapping[str, object]:
 
 
 def containers_of(tool: Tool | Missing | None) -> Containers | None:
-    """What `/v1/containers` serves, where this tool runs."""
+    """The implementation of `/v1/containers`, if this tool runs here."""
     return tool.containers if isinstance(tool, CodeInterpreter) else None
 
 
@@ -310,10 +310,10 @@ def _shown(container: str | _Auto) -> object:
 
 
 def _code(arguments: str) -> str:
-    """The code, also where the model wrote it bare, in a fence, or under another key."""
+    """The code, even if the model sent it without JSON, in a fence, or under another key."""
     try:
         given: Any = msgspec.json.decode(arguments)
-    except (msgspec.DecodeError, RecursionError):  # nearly JSON, with raw line breaks in it perhaps: as it was shown; or no JSON at all
+    except (msgspec.DecodeError, RecursionError):  # nearly JSON, perhaps with raw line breaks: shown as it is; or not JSON at all
         given = StringMember("code").feed(arguments) or arguments
     if isinstance(given, dict):
         values = cast("dict[str, Any]", given)
@@ -324,7 +324,7 @@ def _code(arguments: str) -> str:
 
 
 def _middle_cut(text: str, size: int) -> str:
-    """At most about `size` bytes, the beginning and the end of it."""
+    """The beginning and the end of the text, about `size` bytes at most."""
     encoded = text.encode()
     if len(encoded) <= size:
         return text

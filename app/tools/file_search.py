@@ -1,7 +1,7 @@
-"""`file_search`: looks into the user's vector stores, by meaning and by words.
+"""`file_search`: searches the user's vector stores, by meaning and by words.
 
-Shapes: the openai SDK's `FileSearchTool` and `ResponseFileSearchToolCall`. The vendor of Qwen takes one vector store, its own; here any
-number of this gateway's can be searched together, so nothing is ever forwarded.
+Formats: the openai SDK's `FileSearchTool` and `ResponseFileSearchToolCall`. The vendor of Qwen accepts a single vector store, its own;
+here any number of this gateway's can be searched together, so nothing is ever forwarded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from app.tools.ports.files import FileHit, FileQuery, Files
 from app.tools.ports.tool import FileCitation, Missing, ToolContext, ToolFailure, ToolOutcome, ToolRequest, ToolServices, ToolSpec
 
 _FUNCTION = "knowledge_search"
-"""Not `file_search`: DashScope takes a function of that name for its own tool."""
+"""Not `file_search`: DashScope mistakes a function with that name for its own tool."""
 _RESULTS = "file_search_call.results"
 _MOST_STORES = 20
 _MOST_RESULTS = 50
@@ -31,7 +31,7 @@ _LONGEST_QUERY = 1000
 """Characters."""
 _MOST_WEIGHT = 1000
 _MARGIN = 512
-"""Bytes of the output that are left for what is not a passage."""
+"""Bytes of the output reserved for what is not a passage."""
 
 _PARAMETERS = {
     "type": "object",
@@ -168,7 +168,7 @@ class _Session:
         """Holds nothing."""
 
     def _told(self, hits: Sequence[FileHit]) -> str:
-        """The passages as far as they fit, the best first, each under its file's number."""
+        """The passages that fit in, best first, each with its file's number."""
         if not hits:
             return "Nothing was found in the files. Other words may find something."
         parts = ["Cite what you use by its file's number in brackets, like [1]."]
@@ -214,12 +214,12 @@ def _check_ranking(ranking: _Ranking, place: str) -> None:
     both = (weights.embedding_weight, weights.text_weight)
     if min(both) < 0 or not 0 < max(both) <= _MOST_WEIGHT:
         param = f"{place}.hybrid_search"
-        reason = f"weights go from 0 to {_MOST_WEIGHT}, and one has to be above 0"
+        reason = f"weights go from 0 to {_MOST_WEIGHT}, and at least one must be above 0"
         raise InvalidRequest(f"Invalid '{param}': {reason}.", code="invalid_value", param=param)
 
 
 def _queries(arguments: str) -> tuple[str, ...]:
-    """The queries of a call, however a model wrote them: `{"queries": [...]}`, `{"query": "…"}`, a bare list, a bare text."""
+    """The queries of a call, in any form that models use: `{"queries": [...]}`, `{"query": "…"}`, a bare list, a bare text."""
     try:
         value: Any = msgspec.json.decode(arguments)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -234,7 +234,7 @@ def _queries(arguments: str) -> tuple[str, ...]:
 
 def _build(services: ToolServices) -> _FileSearch | Missing:
     if services.files is None:
-        return Missing("GATEWAY_FILES_DIR", "Files are switched off; set GATEWAY_FILES_DIR to a directory or to s3://bucket/prefix.")
+        return Missing("GATEWAY_FILES_DIR", "Files are disabled; set GATEWAY_FILES_DIR to a directory or to s3://bucket/prefix.")
     return _FileSearch(services.files, size=services.settings.limits.tool_output_bytes)
 
 

@@ -1,7 +1,7 @@
-"""`image_search`: images that look like one of the conversation's (the vendor's tool).
+"""`image_search`: images similar to one of the conversation's (the vendor's tool).
 
-An engine that takes images is asked first, where the settings have one. Without one, or without an answer, the image is described by a
-vision model, searched for in its words, and the candidates are ranked by how much they look like it.
+An engine that accepts images is asked first, if one is configured. Without one, or without an answer, the image is described by a
+vision model, searched for by words, and the candidates are ranked by their similarity to it.
 """
 
 from __future__ import annotations
@@ -67,13 +67,13 @@ _LIST_MARK = re.compile(r"^\s*(?:[-*\u2022]|\d+[.):])\s+")
 
 
 class Engines(msgspec.Struct, frozen=True):
-    """What a search can use."""
+    """What a search uses."""
 
     lens: Providers[Sample, FoundImage]
     words: Providers[ImageQuery, FoundImage]
     fetcher: Fetcher
     public: AddressGuard
-    """Tells which addresses others can reach, too: without exemptions."""
+    """Decides which addresses others can reach, too: without exemptions."""
     image_bytes: int
     """Limit of an image of the conversation."""
 
@@ -133,7 +133,7 @@ class _Session:
         return True
 
     async def _by_image(self, sample: Sample) -> list[tuple[FoundImage, float | None]]:
-        """In the engine's own order, which knows more than pixels do. Empty: there is no engine, or it found nothing or failed."""
+        """In the engine's order, which reflects more than pixels. Empty: there is no engine, or it found nothing or failed."""
         if not self._engines.lens.names:
             return []
         try:
@@ -145,7 +145,7 @@ class _Session:
         return await self._compared(sample.content, presentable(found))
 
     async def _by_words(self, content: bytes) -> list[tuple[FoundImage, float | None]]:
-        """Those that look most like it first."""
+        """The most similar ones first."""
         if not self._engines.words.names:
             return []
         candidates = await by_words.search(self._engines.words, await self._describe(content), _CANDIDATES)
@@ -176,14 +176,14 @@ def _read(arguments: str) -> _Arguments:
     left, top, right, bottom = asked.bbox
     if not (0 <= left < right <= 1000 and 0 <= top < bottom <= 1000):  # noqa: PLR2004 - thousandths
         raise ToolFailure(
-            "`bbox` has to be [x1, y1, x2, y2] with 0 <= x1 < x2 <= 1000 and 0 <= y1 < y2 <= 1000, in thousandths of the image's width and "
+            "`bbox` must be [x1, y1, x2, y2] with 0 <= x1 < x2 <= 1000 and 0 <= y1 < y2 <= 1000, in thousandths of the image's width and "
             "height; [0, 0, 1000, 1000] is all of it."
         )
     return asked
 
 
 def _queries(answer: str) -> list[str]:
-    """One query a line, as asked for; list marks, quotation marks and what introduces the list are taken away."""
+    """One query per line, as requested; list markers, quotation marks and introductory lines are removed."""
     lines = (_LIST_MARK.sub("", line).strip(" \t\"'`*") for line in answer.splitlines())
     queries = dict.fromkeys(" ".join(line.split())[:_QUERY_CHARS] for line in lines if line and not line.endswith((":", "\uff1a")))
     return list(queries)[:_MOST_QUERIES]
@@ -196,7 +196,7 @@ class ImageSearch:
         self._engines = engines
 
     def configure(self, raw: msgspec.Raw, place: str) -> ToolRequest:
-        """Takes nothing but `type`."""
+        """Accepts only `type`."""
         check_entry(raw, place)
 
         async def begin(context: ToolContext) -> _Session:
@@ -218,7 +218,7 @@ def _build(services: ToolServices) -> ImageSearch | Missing:
             "GATEWAY_SEARXNG_URL",
             "Set it to the address of a SearXNG server, or set the key of a search service that knows images: GATEWAY_SERPER_API_KEY, "
             "GATEWAY_GOOGLE_VISION_API_KEY, GATEWAY_BRAVE_API_KEY or GATEWAY_BOCHA_API_KEY. "
-            "If GATEWAY_SEARCH_PROVIDERS is set, it has to name it.",
+            "If GATEWAY_SEARCH_PROVIDERS is set, it must include it.",
         )
     return ImageSearch(Engines(lens, words, services.fetcher, AddressGuard(), settings.limits.fetch_bytes))
 

@@ -1,6 +1,6 @@
-"""`web_extractor`: reads pages for a goal. Each page becomes evidence and a summary, written by the model that answers the request.
+"""`web_extractor`: reads pages for a goal. Each page is turned into evidence and a summary, written by the model of the request.
 
-The item's shape and the wording of its `output` are the vendor's; its rule that `web_search` has to be there, too, is not kept.
+The item's format and the wording of its `output` are the vendor's; its requirement that `web_search` be present, too, is dropped.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from app.tools.ports.tool import (
 _ENTRY = msgspec.Raw(b'{"type":"web_extractor"}')
 _MOST_URLS = 5
 _SHORT_BYTES = 4096
-"""A page this short is its own extract."""
+"""A page this short is shown in full."""
 _KEPT_BYTES = 256 * 1024
 """Of one page's text."""
 _CACHE_BYTES = 4 * 1024 * 1024
@@ -43,12 +43,12 @@ _CACHE_SECONDS = 300.0
 _FETCHING_SHARE = 0.5
 _READING_SHARE = 0.65
 _ASKING_SHARE = 0.9
-"""Of the call's time: when fetching, reading and asking the model have to be done, so that what is there is still told."""
+"""Fraction of the call's time for fetching, reading and asking the model, so that what is there can still be returned."""
 _ANSWER_TOKENS = 1200
 _HEADER_BYTES = 1024
 """Number, title and the words around an extract."""
 _PIECE = 1000
-"""Characters of a passage that is looked for in a long page."""
+"""Characters of a passage that is selected from a long page."""
 _PAIR = 2
 _ACCEPT = (
     "text/*",
@@ -117,7 +117,7 @@ Summary:
 
 
 class _Arguments(msgspec.Struct, frozen=True):
-    """As models write them."""
+    """As sent by models."""
 
     urls: list[str] | str = []
     url: str = ""
@@ -138,7 +138,7 @@ class _Text(msgspec.Struct, frozen=True):
 
 
 class _Report(msgspec.Struct, frozen=True):
-    """What became of one URL: the vendor's words for it, and what else of the page the model shall see."""
+    """The result for one URL: in the vendor's wording, and what else of the page the model is shown."""
 
     output: str
     page: _Text | None = None
@@ -147,7 +147,7 @@ class _Report(msgspec.Struct, frozen=True):
 
 
 class _Pages:
-    """Reads pages, and remembers those of the last minutes."""
+    """Reads pages, and caches those of the last minutes."""
 
     def __init__(self, fetcher: Fetcher, *, limit: int) -> None:
         self._fetcher = fetcher
@@ -237,7 +237,7 @@ class _WebExtractor:
         self._size = limits.tool_output_bytes
 
     def configure(self, raw: msgspec.Raw, place: str) -> ToolRequest:
-        """Check the entry, which may hold `type` only. Raises InvalidRequest."""
+        """Validate the entry, which may contain only `type`. Raises InvalidRequest."""
         check_entry(raw, place)
 
         async def begin(context: ToolContext) -> ToolSession:
@@ -246,11 +246,11 @@ class _WebExtractor:
         return ToolRequest(open=begin, echo=_ENTRY, names=(_FUNCTION.name,), native=_ENTRY)
 
     async def aclose(self) -> None:
-        """Holds nothing but memory; the fetcher is the gateway's."""
+        """Holds only memory; the fetcher is the gateway's."""
 
 
 def _wanted(arguments: str) -> _Wanted | None:
-    """What the model asked for, also where it wrote `url`, or one URL without a list; None: nothing that can be read."""
+    """The model's request, even if it wrote `url`, or one URL without a list; None: unreadable."""
     try:
         given = msgspec.json.decode(arguments, type=_Arguments)
     except msgspec.DecodeError:
@@ -267,13 +267,13 @@ def _with_scheme(url: str) -> str:
 
 def _question(page: _Text, goal: str, size: int) -> str:
     text = _passages(page.text, goal, size)
-    # A mark that no page can contain: its own text decides it.
+    # A delimiter that no page can contain: it depends on the page's text.
     mark = f"===== {hashlib.sha256(text.encode()).hexdigest()[:16]} ====="
     return _QUESTION.format(goal=goal, url=page.url, mark=mark, text=text)
 
 
 def _passages(text: str, goal: str, size: int) -> str:
-    """All of a text that is short enough, else half of `size` bytes from its beginning and half from what has most words of the goal."""
+    """The whole text if it is short enough, otherwise half of `size` bytes from its beginning and half with the most words of the goal."""
     if len(text.encode()) <= size:
         return text
     beginning = _cut(text, size // 2)
@@ -287,18 +287,18 @@ def _passages(text: str, goal: str, size: int) -> str:
 
 
 def _terms(word: str) -> list[str]:
-    """A word, or in scripts that do not part words every two characters."""
+    """A word, or in scripts without spaces every two characters."""
     return [word] if word.isascii() or len(word) < _PAIR else [word[at : at + _PAIR] for at in range(len(word) - 1)]
 
 
 def _sections(answer: str) -> tuple[str, str]:
-    """Evidence and summary; an answer of another form is the summary."""
+    """Evidence and summary; an answer in another format is the summary."""
     evidence, *rest = _SUMMARY.split(answer, 1)
     return (_EVIDENCE.sub("", evidence, 1).strip(), rest[0].strip()) if rest else ("", answer.strip())
 
 
 def _output(url: str, goal: str, evidence: str, summary: str) -> str:
-    """In the vendor's words."""
+    """In the vendor's wording."""
     return f"The useful information in {url} for user goal {goal} as follows: \n\nEvidence in page: \n{evidence}\n\nSummary: \n{summary}"
 
 

@@ -1,4 +1,4 @@
-"""`web_search`: the web by words, and single pages of what was found. `app/tools/search/options.py` says what a request may ask for."""
+"""`web_search`: searches the web by words, and reads single pages. `app/tools/search/options.py` describes the options of a request."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ _MOST_QUERIES = 5
 _LONGEST_QUERY = 1000
 _RECENT_BYTES = 8 * 1024 * 1024
 _RECENT_SECONDS = 300.0
-"""What was found is public, so tenants share it."""
+"""Search results are public, so tenants share the cache."""
 _PAGE_SECONDS = 20.0
 _PAGE_TYPES = ("text/*", "application/xhtml+xml", "application/pdf", "application/json", "application/xml")
 _NATIVE = msgspec.Raw(b'{"type":"web_search"}')
 _QUERIES = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": _MOST_QUERIES}
 _SEARCH_PARAMETERS = {"type": "object", "properties": {"queries": _QUERIES}, "required": ["queries"], "additionalProperties": False}
 _OPEN_PARAMETERS = {"type": "object", "properties": {"url": {"type": "string"}}, "required": ["url"], "additionalProperties": False}
-# A script that tells the language; others are shared by many.
+# Scripts that identify a language; others are shared by many.
 _SCRIPTS = (("ja", re.compile("[\u3040-\u30ff]")), ("ko", re.compile("[\uac00-\ud7af]")), ("zh", re.compile("[\u4e00-\u9fff]")))
 
 
@@ -77,7 +77,7 @@ class _WebSearch:
         if known is not None:
             return known
         results = tidied(await self._providers.search(query), query)
-        if results:  # whoever finds nothing may try again
+        if results:  # empty results are not cached
             self._recent.put(key, results, len(key) + len(msgspec.json.encode(results)))
         return results
 
@@ -109,7 +109,7 @@ class _Session:
         return await (self._open_page(_url(call.arguments)) if call.name == _OPEN else self._search(_queries(call.arguments)))
 
     async def aclose(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""
 
     async def _search(self, queries: tuple[str, ...]) -> ToolOutcome:
         if not queries:
@@ -191,7 +191,7 @@ def _functions(options: Options) -> tuple[FunctionTool, ...]:
 
 
 def _queries(arguments: str) -> tuple[str, ...]:
-    """The queries of a call, however a model wrote them: `{"queries": [...]}`, `{"query": "…"}`, a bare list, a bare text."""
+    """The queries of a call, in any form that models use: `{"queries": [...]}`, `{"query": "…"}`, a bare list, a bare text."""
     value = _decoded(arguments)
     if isinstance(value, dict):
         fields = cast("dict[str, Any]", value)
@@ -202,7 +202,7 @@ def _queries(arguments: str) -> tuple[str, ...]:
 
 
 def _url(arguments: str) -> str:
-    """The address of a call; "" when there is none."""
+    """The address of a call; "" if there is none."""
     value = _decoded(arguments)
     if isinstance(value, dict):
         value = cast("dict[str, Any]", value).get("url")
@@ -210,7 +210,7 @@ def _url(arguments: str) -> str:
 
 
 def _decoded(arguments: str) -> object:
-    """JSON as it says; other text, unless it is JSON that was cut off, as it stands."""
+    """Parsed JSON; other text, unless it is truncated JSON, as it is."""
     try:
         return msgspec.json.decode(arguments)
     except (msgspec.DecodeError, RecursionError):

@@ -1,6 +1,6 @@
 """`web_search_image`: images on the web by words (the vendor's tool), from the first configured image engine that answers.
 
-What an engine found is shown only after a look at the image itself: addresses that lead nowhere, or to something else, are dropped.
+Results are shown only after the image itself was checked: dead links, and links to something else, are dropped.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _read(arguments: str) -> tuple[list[str], int]:
     wordings = [asked.queries] if isinstance(asked.queries, str) else asked.queries
     queries = list(dict.fromkeys(" ".join(text.split())[:_QUERY_CHARS] for text in wordings if text.strip()))
     if not 1 <= len(queries) <= _MOST_QUERIES:
-        raise ToolFailure(f"`queries` has to hold 1 to {_MOST_QUERIES} texts that are not empty.")
+        raise ToolFailure(f"`queries` must contain 1 to {_MOST_QUERIES} non-empty texts.")
     return queries, max(1, min(asked.count or _USUAL_COUNT, MOST))
 
 
@@ -103,7 +103,7 @@ class WebSearchImage:
         self._fetcher = fetcher
 
     def configure(self, raw: msgspec.Raw, place: str) -> ToolRequest:
-        """Takes nothing but `type`."""
+        """Accepts only `type`."""
         check_entry(raw, place)
 
         async def begin(context: ToolContext) -> _Session:
@@ -122,7 +122,7 @@ def _build(services: ToolServices) -> WebSearchImage | Missing:
         return Missing(
             "GATEWAY_SEARXNG_URL",
             "Set it to the address of a SearXNG server, or set the key of a search service that knows images: GATEWAY_SERPER_API_KEY, "
-            "GATEWAY_BRAVE_API_KEY or GATEWAY_BOCHA_API_KEY. If GATEWAY_SEARCH_PROVIDERS is set, it has to name it.",
+            "GATEWAY_BRAVE_API_KEY or GATEWAY_BOCHA_API_KEY. If GATEWAY_SEARCH_PROVIDERS is set, it must include it.",
         )
     return WebSearchImage(engines, services.fetcher)
 

@@ -21,14 +21,14 @@ type answer struct {
 	delays       []time.Duration // of stamped tokens, from the upstream's write to here
 }
 
-// final is what ends an answer: the whole response object, or what a chat completion says of itself.
+// final is the end of an answer: the whole response object, or the metadata of a chat completion.
 type final struct {
 	id, text, status string
 	input, output    int
-	calls            int // of the tool, that ended as the script says
+	calls            int // of the tool, that ended as scripted
 }
 
-// ask sends one question, reads the answer to its end and checks it.
+// ask sends one request, reads the answer to its end and checks it.
 func (t *target) ask(body []byte, turn int) (a answer) {
 	begin := time.Now()
 	f, err := t.exchange(body, &a, begin)
@@ -49,7 +49,7 @@ func (t *target) exchange(body []byte, a *answer, begin time.Time) (final, error
 	request.Header.Set("Authorization", "Bearer "+t.key)
 	response, err := t.client.Do(request)
 	if err != nil {
-		return final{}, errors.Unwrap(err) // without the address, so that like errors are counted together
+		return final{}, errors.Unwrap(err) // without the address, so that equal errors are counted together
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
@@ -90,7 +90,7 @@ func (t *target) check(f final, a answer, turn int) error {
 	return nil
 }
 
-// messages is how many the upstream gets, all its turns together: each has a call and a result more than the one before.
+// messages is the number that the upstream gets in all its turns: each has a call and a result more than the one before.
 func (t *target) messages(turn int) int {
 	if t.session.items > 0 {
 		return t.session.messages
@@ -99,7 +99,7 @@ func (t *target) messages(turn int) int {
 	return turns*(2*turn-1) + turns*(turns-1)
 }
 
-// tokens is what the usage says of the answer; a call counts as one.
+// tokens is the answer's usage; a call counts as one.
 func (t *target) tokens() int {
 	return t.script.Tokens + t.script.Reasoning + t.script.Turns() - 1
 }

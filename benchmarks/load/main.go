@@ -1,11 +1,11 @@
-// Command load asks a gateway on this machine many questions, checks every answer whole, and prints one JSON object.
+// Command load sends many requests to a gateway on this machine, checks every answer in full, and prints one JSON object.
 //
 //	load -url …/v1/responses -model sim-t50 -workers 16 -seconds 3                  closed loop
 //	load -url … -model sim-t200-p20-stamp -stream -workers 400 -each 1 -ramp 2s     400 streams at once
 //	load -url … -model sim-t50 -items 600 -bytes 1800000 -workers 1 -every 1s       a large request each second
 //	load -url … -model sim-t50 -chains ids.json -count 200 -to 4                    200 chains, brought to turn 4
 //
-// It is bounded in count (-workers times -each), in time (-seconds), and to loopback addresses.
+// It is limited in count (-workers times -each), in time (-seconds), and to loopback addresses.
 package main
 
 import (
@@ -102,7 +102,7 @@ func (t *target) prepare(connections int) error {
 	return nil
 }
 
-// closedLoop has each worker ask again as soon as it is answered.
+// closedLoop has each worker send the next request as soon as the last one is answered.
 func (t *target) closedLoop(p plan, body []byte) []answer {
 	stop := time.Now().Add(p.seconds)
 	return inParallel(p.workers, func(worker int) (answers []answer) {
@@ -116,13 +116,13 @@ func (t *target) closedLoop(p plan, body []byte) []answer {
 	})
 }
 
-// chainState is what a run leaves for the next one: the turn that all chains have reached, and their last responses.
+// chainState is the state passed to the next run: the turn that all chains have reached, and their last responses.
 type chainState struct {
 	Turn int      `json:"turn"`
 	IDs  []string `json:"ids"`
 }
 
-// extendChains brings every chain to turn p.to by previous_response_id; each worker does whole chains.
+// extendChains extends every chain to turn p.to by previous_response_id; each worker handles whole chains.
 func (t *target) extendChains(p plan) ([]answer, error) {
 	state := chainState{IDs: make([]string, p.count)}
 	if saved, err := os.ReadFile(p.chains); err == nil {
@@ -151,7 +151,7 @@ func (t *target) extendChains(p plan) ([]answer, error) {
 	return answers, os.WriteFile(p.chains, saved, 0o600)
 }
 
-// inParallel runs the work of every worker and joins their answers.
+// inParallel runs all workers and joins their answers.
 func inParallel(workers int, work func(worker int) []answer) (all []answer) {
 	var wait sync.WaitGroup
 	parts := make([][]answer, workers)

@@ -7,7 +7,7 @@ import (
 	"responses-gateway/benchmarks/script"
 )
 
-// target is what is asked: the server, the model, and how.
+// target is the server, the model, and the kind of request.
 type target struct {
 	url, key, model       string
 	chat                  bool
@@ -18,11 +18,11 @@ type target struct {
 	client                *http.Client
 }
 
-// prompt is about 600 bytes; with an answer of 50 tokens a turn is about 800 bytes, so 50 turns are 40 KB.
+// prompt is about 600 bytes; with an answer of 50 tokens a turn has about 800 bytes, so 50 turns have 40 KB.
 var prompt = strings.Repeat("Tell me \"once more\" how a token travels from the model to me.\n", 10)
 
-// body is the request of the given turn (from 1): on top of the response before it, or, with no
-// response given, as the whole conversation.
+// body is the request of the given turn (from 1): continuing the previous response, or, with no
+// response given, the whole conversation.
 func (t *target) body(turn int, previous string) []byte {
 	request := object{"model": t.model}
 	switch {

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// report is what load prints. Times are milliseconds; percentiles are of good answers only.
+// report is the output of load. Times are milliseconds; percentiles are of correct answers only.
 type report struct {
 	Asked   int            `json:"asked"`
 	OK      int            `json:"ok"`

@@ -6,20 +6,20 @@ import (
 	"strings"
 )
 
-// object is JSON to be.
+// object is an unencoded JSON object.
 type object = map[string]any
 
-// session is what a coding agent sends late in its work: so many items (questions, words, calls and their outputs) of so many bytes
-// together, texts as content parts, and the schemas of its functions.
+// session is a coding agent's request late in its work: a number of items (questions, text, calls and their outputs) with a total size,
+// texts as content parts, and the schemas of its functions.
 type session struct {
 	items, bytes int
-	messages     int // that a model is given
+	messages     int // that the model gets
 }
 
 const (
 	functions   = 24
 	schemaBytes = 60_000
-	// Of a session that many items apart: what the user says in between, what the model says before a call, an output in Chinese.
+	// Intervals: the user's messages in items; the model's text before a call, and outputs in Chinese, in steps.
 	questionEvery, wordsEvery, chineseEvery = 25, 4, 9
 )
 
@@ -28,7 +28,7 @@ var (
 	chineseLine = "    raise ValueError(f\"{name}: 模型没有返回结果，请稍后再试\")\n"
 )
 
-// fill makes the session's part of a request's body.
+// fill adds the session to a request's body.
 func (s session) fill(request object, chat bool) {
 	history := s.history(chat, 0)
 	missing := s.bytes - len(encoded(history))
@@ -47,7 +47,7 @@ func (s session) fill(request object, chat bool) {
 	}
 }
 
-// history has every output of about so many bytes.
+// history is the session's items, with outputs of about so many bytes.
 func (s session) history(chat bool, output int) (all []object) {
 	steps := 0
 	for made := 0; made < s.items; {
@@ -68,7 +68,7 @@ func (s session) history(chat bool, output int) (all []object) {
 	return all
 }
 
-// step is a call and its output, perhaps with words before it.
+// step is a call and its output, perhaps with text before it.
 func step(number int, words, output string, chat bool) []object {
 	id := fmt.Sprintf("call_%032x", number)
 	name := fmt.Sprintf("tool_%d", number%functions)
@@ -90,7 +90,7 @@ func step(number int, words, output string, chat bool) []object {
 	return append([]object{said("assistant", words, chat)}, items...)
 }
 
-// said is a message in content parts, as SDKs and agents write them.
+// said is a message in content parts, as sent by SDKs and agents.
 func said(role, text string, chat bool) object {
 	kind := "input_text"
 	switch {
@@ -102,7 +102,7 @@ func said(role, text string, chat bool) object {
 	return object{"type": "message", "role": role, "content": []object{{"type": kind, "text": text}}}
 }
 
-// result is source text that takes about so many bytes as JSON.
+// result is source text of about so many bytes as JSON.
 func result(number, bytes int) string {
 	text := strings.Repeat(sourceLine, bytes/(len(encoded(sourceLine))-len(`""`)))
 	if number%chineseEvery == 0 {

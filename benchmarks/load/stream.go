@@ -53,7 +53,7 @@ func (r *reader) read(body io.Reader) (final, error) {
 	return r.final, r.join()
 }
 
-// join makes sure that the deltas and the final object say the same.
+// join checks that the deltas match the final object.
 func (r *reader) join() error {
 	var joined string
 	if err := json.Unmarshal([]byte(`"`+string(r.text)+`"`), &joined); err != nil {
@@ -109,7 +109,7 @@ func (r *reader) chatEvent(data []byte) error {
 	return nil
 }
 
-// delta takes the string behind the key, if there is one.
+// delta appends the string after the key, if there is one.
 func (r *reader) delta(data []byte, key string) error {
 	value, _ := after(data, key)
 	inside := insideString(value)
@@ -127,7 +127,7 @@ func (r *reader) delta(data []byte, key string) error {
 	return nil
 }
 
-// stamps reads "@<Unix ns>;" tokens, of which a delta can have several.
+// stamps reads "@<Unix ns>;" tokens, of which a delta can contain several.
 func (r *reader) stamps(text []byte, now time.Time) error {
 	for len(text) > 0 {
 		end := bytes.IndexByte(text, ';')
@@ -152,7 +152,7 @@ func cutPrefix(line []byte, prefix string) ([]byte, bool) {
 	return bytes.TrimPrefix(line, []byte(prefix)), bytes.HasPrefix(line, []byte(prefix))
 }
 
-// after is what follows the key in a JSON object, without white space. Quotes in strings are escaped, so a key is never found in one.
+// after returns what follows the key in a JSON object, without white space. Quotes in strings are escaped, so a key is never found in one.
 func after(data []byte, key string) ([]byte, bool) {
 	at := bytes.Index(data, []byte(key))
 	if at < 0 {
@@ -161,7 +161,7 @@ func after(data []byte, key string) ([]byte, bool) {
 	return bytes.TrimLeft(data[at+len(key):], " "), true
 }
 
-// insideString is what stands between the quotes of the JSON string at the beginning of value.
+// insideString returns the contents of the JSON string at the beginning of value.
 func insideString(value []byte) []byte {
 	if len(value) == 0 || value[0] != '"' {
 		return nil

@@ -1,15 +1,15 @@
-// Package script is what the simulated upstream and the load generator agree on: a model's name says
-// how it answers, so the client knows the whole text of every answer in advance.
+// Package script is shared by the simulated upstream and the load generator: a model's name determines
+// its answer, so the client knows the whole text of every answer in advance.
 //
-// A name is "sim-" and options, joined by "-", for example sim-t200-p20-r50-stamp:
+// A name is "sim-" followed by options joined by "-", for example sim-t200-p20-r50-stamp:
 //
 //	t<n>      tokens of the answer                    p<n>      pause between tokens, ms
 //	r<n>      tokens of thinking before it            f<n>      wait before the first token, ms
 //	w<n>      tokens per network write (1)            stamp     each token is "@<Unix ns>;", when it was written
 //	status<n> fail with this HTTP status              cut<n>    drop the connection after n tokens
-//	garble<n> send a broken chunk after n tokens      stall<n>  say nothing more after n tokens
+//	garble<n> send a broken chunk after n tokens      stall<n>  send nothing more after n tokens
 //
-// With calls<n> it is asked with the tool web_search on offer, and calls it n times, once a turn, before it answers:
+// With calls<n> the tool web_search is offered, and called n times, once per turn, before the answer:
 //
 //	void      the calls have no query, so each fails  same      every call has the same query
 //	search<n> the search takes n ms
@@ -22,13 +22,13 @@ import (
 	"time"
 )
 
-// Script is a parsed model name. A fault position is -1 when the fault is not asked for.
+// Script is a parsed model name. A fault position is -1 if the fault is not requested.
 type Script struct {
 	Tokens, Reasoning, PerWrite int
 	Pause, First                time.Duration
 	Stamp                       bool
 	Status, Cut, Garble, Stall  int
-	Calls                       int // -1: no tool is on offer
+	Calls                       int // -1: no tool is offered
 	Search                      time.Duration
 	Void, Same                  bool
 }
@@ -101,7 +101,7 @@ func (s *Script) set(name string, n int) bool {
 	return true
 }
 
-// Turns is how often the model is asked for one answer.
+// Turns is the number of model turns for one answer.
 func (s Script) Turns() int {
 	if s.Calls < 0 {
 		return 1

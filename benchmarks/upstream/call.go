@@ -18,7 +18,7 @@ type call struct {
 	arguments string
 }
 
-var queries int64 // numbers the queries, so that none is in a cache
+var queries int64 // numbers the queries, so that none is cached
 
 func newCall(req request, s script.Script) call {
 	arguments := `{"queries": []}`
@@ -56,7 +56,7 @@ func (c call) write(w http.ResponseWriter, stream bool) {
 	out.flush()
 }
 
-// search answers as SearXNG does, with ten results.
+// search answers like SearXNG, with ten results.
 func search(w http.ResponseWriter, r *http.Request) {
 	var number, pause int64
 	if _, err := fmt.Sscanf(r.URL.Query().Get("q"), "route %d of a token in %d ms", &number, &pause); err != nil {

@@ -1,7 +1,7 @@
-// Command upstream is a simulated Qwen server that speaks Chat Completions as vLLM does, and the search engine for its tool calls.
+// Command upstream is a simulated Qwen server with Chat Completions like vLLM's, and the search engine for its tool calls.
 // The model's name is the script of the answer (package script). It listens on loopback only.
 //
-// usage.prompt_tokens is the number of messages received, so that a client can tell whether a gateway
+// usage.prompt_tokens is the number of messages received, so that a client can check whether a gateway
 // forwarded the whole conversation.
 package main
 
@@ -99,7 +99,7 @@ func fail(w http.ResponseWriter, status int, message string) {
 	fmt.Fprintf(w, `{"error":{"message":%q,"type":"SimulatedError","param":null,"code":%d}}`, message, status)
 }
 
-// answer is one completion: the script, and the JSON that all of its chunks have in common.
+// answer is one completion: the script, and the JSON shared by all of its chunks.
 type answer struct {
 	script.Script
 	head, usage string
@@ -152,7 +152,7 @@ func (a *answer) stream(w http.ResponseWriter, r *http.Request) {
 	out.flush()
 }
 
-// streamTokens writes thinking and text; false when the answer ends early, by script or because the client left.
+// streamTokens writes thinking and text; false if the answer ends early, by script or because the client left.
 func (a *answer) streamTokens(out *writer, r *http.Request) bool {
 	prefix, suffix := cut(a.chunk("\x00", "null"))
 	total := a.Reasoning + a.Tokens
@@ -200,7 +200,7 @@ func cut(template string) (string, string) {
 	return template[:at], template[at+1:]
 }
 
-// literals are the vocabulary as JSON, encoded once.
+// literals is the vocabulary as JSON, encoded once.
 var literals = func() (all []string) {
 	for _, token := range script.Vocabulary {
 		all = append(all, literal(token))
@@ -218,7 +218,7 @@ func literal(text string) string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// wait pauses; false when the client has gone.
+// wait pauses; false if the client has left.
 func wait(r *http.Request, d time.Duration) bool {
 	if d == 0 {
 		return true
@@ -249,7 +249,7 @@ func (o *writer) event(data ...string) {
 }
 
 func (o *writer) flush() {
-	// A failed write means that the client has gone, which the request's context tells.
+	// A failed write means that the client has left, which the request's context reports.
 	_, _ = o.w.Write(o.pending)
 	o.flusher.Flush()
 	o.pending = o.pending[:0]

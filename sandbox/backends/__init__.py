@@ -12,6 +12,6 @@ NAMES: tuple[Name, ...] = get_args(Name)
 
 
 def load(name: Name) -> Backend:
-    """The back end of this name."""
+    """The back end with this name."""
     backend: Backend = importlib.import_module(f"sandbox.backends.{name}").BACKEND
     return backend

@@ -13,10 +13,10 @@ from sandbox.stage import Runtime, Volume
 
 DATA = "/mnt/data"
 _ADDRESS_SPACE_SPARE = 512 * MEBIBYTE
-"""For what is mapped and not allocated: libraries, mostly."""
+"""For memory that is mapped and not allocated: mostly libraries."""
 
 _SIGNALS = 256
-"""Waiting to be delivered, timers included; the kernel counts all of a user's."""
+"""Pending signals, including timers; the kernel counts them per user."""
 
 ENVIRONMENT: Mapping[str, str] = {
     "HOME": "/tmp",  # noqa: S108 - the sandbox's own
@@ -36,30 +36,30 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     setup: Mapping[str, Any]
     """The first line on its control socket; see `inside/main.py`."""
     ready_seconds: float = 20.0
-    """Until then it has to be ready."""
+    """The time within which it must be ready."""
     data: str = DATA
-    """Where the code finds its files; code and output are translated where this is not /mnt/data."""
+    """Where the code finds its files; code and output are translated if this is not /mnt/data."""
 
 
 class Backend(Protocol):
-    """One way to confine. A back end's module is `sandbox.backends.NAME` and offers it as the constant `BACKEND`."""
+    """One way to confine. A back end's module is `sandbox.backends.NAME` and exports it as the constant `BACKEND`."""
 
     own_user: bool
-    """Each session can run as a user of its own, where root can choose."""
+    """Each session can run as its own user, if root can choose."""
     hides: bool
-    """Files, processes and network of others are out of the code's sight."""
+    """Other files, processes and networks are not visible to the code."""
 
     @property
     def scopes_signals(self) -> bool:
-        """The kernel refuses signals to processes outside."""
+        """The kernel blocks signals to processes outside."""
         ...
 
     def missing(self) -> str | None:
-        """Why it cannot run here, as far as a quick look shows; None: it may."""
+        """Why it cannot run here, according to a quick check; None: it may."""
         ...
 
     def launch(self, runtime: Runtime, volume: Volume, limits: Limits, control: int) -> Launch:
-        """How to start an interpreter that talks on the file descriptor `control`."""
+        """How to start an interpreter that uses the file descriptor `control`."""
         ...
 
 
@@ -69,7 +69,7 @@ def bootstrap(program: str, control: int) -> Sequence[str]:
 
 
 def resources(volume: Volume, limits: Limits) -> dict[str, int]:
-    """The limits that the interpreter sets for itself before anything else."""
+    """The limits that the interpreter sets on itself before anything else."""
     return {
         "AS": limits.memory_bytes + _ADDRESS_SPACE_SPARE,
         "DATA": limits.memory_bytes,
@@ -83,7 +83,7 @@ def resources(volume: Volume, limits: Limits) -> dict[str, int]:
 
 
 def _threads_of_this_user() -> int:
-    """The kernel counts all of a user's threads, so a sandbox that shares the service's user needs room beside them."""
+    """The kernel counts all threads of a user, so a sandbox that shares the service's user needs room for them as well."""
     me, count = os.geteuid(), 0
     for entry in os.scandir("/proc"):
         try:

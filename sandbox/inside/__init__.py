@@ -1,1 +1,1 @@
-"""What runs inside a sandbox: the standard library, the data packages, and nothing of ours but these files."""
+"""What runs inside a sandbox: the standard library, the data packages, and of this project only these files."""

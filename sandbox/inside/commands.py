@@ -1,4 +1,4 @@
-"""Commands: Python runs inside this very process, since a sandbox has no other; pip is answered; other programs are not run."""
+"""Commands: Python runs inside this process, since a sandbox has no other; pip is emulated; other programs are not run."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ _PIP = re.compile(r"(?:.*/)?(?:pip(?:3(?:\.\d+)?)?|conda|mamba|uv)")
 _SHELL = re.compile(r"(?:\|\|?|&&?|;|[0-9&]?>|<)|.*[;|]$")
 """A word that only a shell understands."""
 _MERGED = ("2>&1",)
-"""What an output is anyway."""
+"""Redirections that change nothing here."""
 _SWITCHES_WITH_VALUE = ("-W", "-X")
 
 
 def words(command: str) -> list[str]:
-    """Of a command line."""
+    """The words of a command line."""
     try:
         return shlex.split(command)
-    except ValueError:  # a quotation mark without its partner
+    except ValueError:  # an unbalanced quotation mark
         return command.split()
 
 
 def refusal(command: Sequence[str]) -> str:
-    """Why a program does not run."""
+    """Why a program is not run."""
     return f"{command[0] if command else 'It'} is not run: this sandbox starts no program but Python, and has no network. Do it in Python."
 
 
 def is_known(command: Sequence[str]) -> bool:
-    """`run` does it: one program, or pip with whatever is done with its output."""
+    """Whether `run` can do it: a single program, or pip with any redirection of its output."""
     if not command or _PIP.fullmatch(command[0]):
         return bool(command)
     if any(_SHELL.search(word) for word in command[1:] if " " not in word):
@@ -45,7 +45,7 @@ def is_known(command: Sequence[str]) -> bool:
 
 
 def run(command: Sequence[str], given: bytes = b"") -> int | None:
-    """Run Python or answer for pip, on `sys.stdout` and `sys.stderr`. The exit code; None: it is another program."""
+    """Run Python or emulate pip, on `sys.stdout` and `sys.stderr`. The exit code; None: it is another program."""
     command = [word for word in command if word not in _MERGED]
     if not is_known(command):
         return None
@@ -73,7 +73,7 @@ def _pip(arguments: list[str]) -> int:
 
 
 def _version(name: str) -> str:
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - seldom
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - rarely used
 
     try:
         return version(name)
@@ -125,14 +125,14 @@ def _execute(code: str, name: str, arguments: list[str], directory: str) -> int:
             raise
         except SystemExit as end:
             return exit_code(end)
-        except BaseException as error:  # noqa: BLE001 - whatever the code raises ends that program
+        except BaseException as error:  # noqa: BLE001 - any exception of the code ends that program
             errors.show(error, sys.stderr)
             return 1
         return 0
 
 
 def exit_code(end: SystemExit) -> int:
-    """Of `sys.exit(…)`; a message is printed."""
+    """The exit code of `sys.exit(…)`; a message is printed."""
     if end.code is None or isinstance(end.code, int):
         return int(end.code or 0)
     print(end.code, file=sys.stderr)  # noqa: T201 - as Python does
@@ -141,7 +141,7 @@ def exit_code(end: SystemExit) -> int:
 
 @contextmanager
 def _as_another_program(arguments: list[str], directory: str) -> Generator[ModuleType]:
-    """With a `__main__` of its own, and none of the author's modules imported."""
+    """With its own `__main__`, and none of the author's modules imported."""
     own = {name: module for name, module in sys.modules.items() if _is_in(directory, module)}
     kept = sys.modules["__main__"], sys.argv, list(sys.path), sys.displayhook
     module = ModuleType("__main__")

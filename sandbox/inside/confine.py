@@ -1,4 +1,4 @@
-"""Gives up, for good, what code of others must not have: done once, before the first line of it runs."""
+"""Irrevocably gives up what untrusted code must not have: done once, before its first line runs."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _PATH_BENEATH = 1
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
 _MAKE_CHAR, _MAKE_SOCK, _MAKE_BLOCK = 64, 512, 2048
 _RIGHTS_BY_VERSION = {1: 13, 2: 14, 3: 15, 4: 15}
-"""How many of the rights to files a version of Landlock knows; from 5 on it is 16."""
+"""The number of file access rights of each Landlock version; from 5 on it is 16."""
 _NETWORK_SINCE, _SCOPES_SINCE = 4, 6
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def limit(limits: dict[str, int]) -> None:
-    """Set resource limits, named as in the `resource` module without `RLIMIT_`. A lower limit that is in force stays."""
+    """Set resource limits, named as in the `resource` module without `RLIMIT_`. A lower existing limit is kept."""
     for name, value in limits.items():
         kind = getattr(resource, f"RLIMIT_{name}")
         hard = resource.getrlimit(kind)[1]
@@ -41,14 +41,14 @@ def limit(limits: dict[str, int]) -> None:
 
 
 def end_with_service() -> None:
-    """However it ends; a stopped process would not notice otherwise."""
+    """Exit when the service does, however it ends; a stopped process would not notice otherwise."""
     _control(_PR_SET_PDEATHSIG, _SIGKILL)
 
 
 def landlock(readable: Sequence[str], writable: Sequence[str], newest: int | None = None) -> None:
-    """Leave no files in reach but these, no TCP and, on newer kernels, no signals and abstract sockets of others. Raises OSError.
+    """Allow only these files, no TCP and, on newer kernels, no signals to others and no abstract sockets. Raises OSError.
 
-    `newest`: the newest version of Landlock to use, to see what an older kernel holds; None: the kernel's.
+    `newest`: the newest version of Landlock to use, to see what an older kernel enforces; None: the kernel's.
     """
     version = _call(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION_FLAG))
     version = version if newest is None else min(version, newest)
@@ -66,7 +66,7 @@ def landlock(readable: Sequence[str], writable: Sequence[str], newest: int | Non
 
 
 def drop_capabilities() -> None:
-    """Root without the right to become somebody else runs code as root: without any rights then. Raises OSError."""
+    """Root that may not switch to another user runs the code as root: then without any capabilities. Raises OSError."""
     _call(_CAPSET[platform.machine()], struct.pack("=Ii", _CAPABILITY_VERSION, 0), bytes(24))
 
 

@@ -1,4 +1,4 @@
-"""Values as a notebook shows them, where only text and files can be shown; and `IPython`, as far as code names it for that."""
+"""Values as a notebook displays them, limited to text and files; and a stand-in for the parts of `IPython` that code uses for that."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class Rich:
-    """`HTML`, `Markdown`, `Image` and the like: their text, or their file."""
+    """`HTML`, `Markdown`, `Image` and the like: displayed as their text or saved as a file."""
 
     def __init__(self, data: Any = None, url: str | None = None, filename: str | None = None, **_options: object) -> None:
         self.data, self.url, self.filename = data, url, filename
 
     def __repr__(self) -> str:
-        """What is printed of it."""
+        """Its printed form."""
         if isinstance(self.data, bytes):
             return f"<{type(self).__name__} of {len(self.data)} bytes>"
         return str(self.data if self.data is not None else self.filename or self.url)
@@ -39,7 +39,7 @@ _NOTHING = ("clear_output", "set_matplotlib_formats", "set_matplotlib_close", "p
 
 
 def show_last(value: object) -> None:
-    """What `sys.displayhook` does with the value of a last expression."""
+    """`sys.displayhook` for the value of a last expression."""
     if value is None:
         return
     _show(value)
@@ -47,14 +47,14 @@ def show_last(value: object) -> None:
 
 
 def display(*values: object, **_options: object) -> None:
-    """Show values, one after the other."""
+    """Display values, one after the other."""
     for value in values:
         _show(value)
         figures.save_one(value, os.getcwd())  # noqa: PTH109 - pathlib takes 10 ms to import
 
 
 def prepare_pandas(pandas: Any) -> None:
-    """Tables are read by a program: they may be wide."""
+    """The output is read by a model: tables may be wide."""
     pandas.set_option("display.width", 200, "display.max_columns", 50)
 
 
@@ -62,7 +62,7 @@ def _show(value: object) -> None:
     kind = type(value)
     if kind.__name__ == "Styler" and kind.__module__.startswith("pandas."):
         value = getattr(value, "data", value)
-    print(repr(value))  # noqa: T201 - this is what is shown
+    print(repr(value))  # noqa: T201 - this is the output
     picture = getattr(kind, "_repr_png_", None)
     if picture is not None and (isinstance(value, Rich) or kind.__module__.startswith("PIL.")):
         _save(picture(value))
@@ -75,7 +75,7 @@ def _save(png: object) -> None:
 
 
 class Finder:
-    """After all others: `IPython`, where it is not installed."""
+    """The last finder: finds `IPython` if it is not installed."""
 
     def __init__(self, shell: object) -> None:
         self._shell = shell
@@ -121,10 +121,10 @@ class _StandIn:
 
 
 def _nothing(*_arguments: object, **_options: object) -> None:
-    """For what only changes how a browser shows something."""
+    """For functions that only affect how a browser displays something."""
 
 
 def install(shell: object) -> None:
-    """Before any code runs."""
+    """Call before any code runs."""
     sys.displayhook = show_last
     sys.meta_path.append(Finder(shell))  # pyright: ignore[reportArgumentType] - a finder by its method

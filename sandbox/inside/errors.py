@@ -1,4 +1,4 @@
-"""Exceptions and warnings as the code's author wants to read them: of the code alone, and with what can be done about them."""
+"""Exceptions and warnings as the code's author wants to read them: limited to that code, with advice."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _ABOUT_DRAWING = ("Glyph ", "findfont", "FigureCanvasAgg is non-interactive", "M
 
 
 class TimeLimitReached(KeyboardInterrupt):
-    """The code took too long."""
+    """The code exceeded its time limit."""
 
     __module__ = "builtins"  # tracebacks then show the bare name
 
 
 def show(error: BaseException, file: TextIO | None = None) -> None:
-    """Print the traceback, and a sentence where one helps."""
+    """Print the traceback, and advice if there is any."""
     try:
         _shorten(error)
         shown = traceback.TracebackException.from_exception(error)
@@ -40,7 +40,7 @@ def show(error: BaseException, file: TextIO | None = None) -> None:
         lines = [*map(_without_advice, shown.format()), *(f"[{hint}]\n" for hint in _hints(error))]
     except TimeLimitReached:
         raise
-    except BaseException as another:  # noqa: BLE001 - an exception that cannot be shown is still its code's affair
+    except BaseException as another:  # noqa: BLE001 - an exception that cannot be shown is the code's fault, too
         lines = [f"{type(error).__name__} (it cannot be shown: {type(another).__name__})\n"]
     (file or sys.stdout).writelines(lines)
 
@@ -48,7 +48,7 @@ def show(error: BaseException, file: TextIO | None = None) -> None:
 def show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
 ) -> None:
-    """As `warnings.showwarning`: what nobody who reads the output can act on is left out."""
+    """A `warnings.showwarning` that omits what no reader of the output can act on."""
     del line
     text = str(message)
     if issubclass(category, _UNIMPORTANT) or text.startswith(_ABOUT_DRAWING):
@@ -58,18 +58,18 @@ def show_warning(
 
 
 def quieten_warnings() -> None:
-    """From now on."""
+    """Filter warnings from now on."""
     warnings.showwarning = show_warning
 
 
 def _without_advice(line: str) -> str:
-    """Newer Pythons guess that somebody forgot the packages when they are started without their own."""
+    """Newer Python versions hint that site initialization is disabled, which is intended here."""
     kept, advice, _ = line.partition(_ABOUT_SITE)
     return f"{kept}\n" if advice else line
 
 
 def _shorten(error: BaseException) -> None:
-    """Of endless recursion the last frames tell enough, and to look at a million takes many seconds."""
+    """For endless recursion the last frames suffice, and examining a million takes many seconds."""
     frames: deque[TracebackType] = deque(maxlen=_LAST_FRAMES)
     count, link = 0, error.__traceback__
     while link is not None:
@@ -83,11 +83,11 @@ def _keep_authors_frames(shown: traceback.TracebackException) -> None:
     for link in _links(shown):
         link.stack[:] = [frame for frame in link.stack if _is_authors(frame.filename)]
         if not link.stack:
-            link.stack = None  # pyright: ignore[reportAttributeAccessIssue] - the way to leave the headline out
+            link.stack = None  # pyright: ignore[reportAttributeAccessIssue] - the way to omit the headline
 
 
 def _links(shown: traceback.TracebackException) -> Iterator[traceback.TracebackException]:
-    """It, what it came of, and what it is a group of."""
+    """The exception, its causes, and the members of its groups."""
     waiting: list[traceback.TracebackException | None] = [shown]
     while waiting:
         link = waiting.pop()
@@ -103,7 +103,7 @@ def _is_authors(filename: str) -> bool:
 
 
 package_directories: list[str] = []
-"""Where packages are; set before any code runs."""
+"""The packages' directories; set before any code runs."""
 
 
 def _hints(error: BaseException) -> Iterator[str]:

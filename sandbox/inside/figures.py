@@ -1,4 +1,4 @@
-"""Plots become files: `plt.show()`, and figures still open when the code ends, are saved as PNG. Chinese has a font."""
+"""Plots become files: `plt.show()`, and figures still open when the code ends, are saved as PNG. Chinese text has a font."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from sandbox.inside import packages
 
 _PYPLOT = "matplotlib.pyplot"
 _CHINESE = ("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback")
-"""Fonts of the machine, for where the package with ours is not installed."""
+"""Fonts of the machine, used if the package with our font is not installed."""
 _QUIET = ("matplotlib.font_manager", "matplotlib.category", "matplotlib.axes", "fontTools")
 _FIRST_CHINESE = "\u2e80"
 _FILES = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")
 
 
 def prepare_matplotlib(matplotlib: Any) -> None:
-    """There are no windows, whatever is asked for, and nobody to read about fonts."""
-    import logging  # noqa: PLC0415 - matplotlib has it anyway
+    """There are no windows, whatever backend is requested, and nobody who would read messages about fonts."""
+    import logging  # noqa: PLC0415 - matplotlib imports it anyway
 
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -33,7 +33,7 @@ def prepare_matplotlib(matplotlib: Any) -> None:
 
 
 def prepare_pyplot(pyplot: Any) -> None:
-    """`plt.show()` saves, and so does `figure.show()`."""
+    """`plt.show()` saves figures, and so does `figure.show()`."""
 
     def show(*_arguments: object, **_options: object) -> None:  # a function: pyplot gives it a signature
         save(os.getcwd())  # noqa: PTH109 - pathlib takes 10 ms to import
@@ -53,7 +53,7 @@ def prepare_pyplot(pyplot: Any) -> None:
 
 
 def prepare_formulas(mathtext: Any) -> None:
-    """Chinese in a text that holds a formula is set by another engine, which knows no second font."""
+    """Chinese in text with a formula is rendered by another engine, which has no fallback fonts."""
     path = packages.font()
     if path is None:
         return
@@ -77,7 +77,7 @@ def save(directory: str) -> None:
 
 
 def save_one(figure: Any, directory: str) -> None:
-    """Save it, and close it; anything but a figure is left alone."""
+    """Save it, and close it; anything but a figure is ignored."""
     pyplot: Any = sys.modules.get(_PYPLOT)
     if pyplot is None or not isinstance(figure, pyplot.Figure):
         return
@@ -85,8 +85,8 @@ def save_one(figure: Any, directory: str) -> None:
         with warnings.catch_warnings(record=True) as caught:
             warnings.filterwarnings("always", "Glyph ")
             figure.savefig(unused(directory, "plot"), bbox_inches="tight")
-    except Exception as error:  # noqa: BLE001 - a formula that cannot be set, for instance: it is the code's, and found out only now
-        print(f"[A figure could not be drawn: {type(error).__name__}: {str(error).strip()}]")  # noqa: T201 - this is for who reads the output
+    except Exception as error:  # noqa: BLE001 - for example an invalid formula: an error of the code, found only when drawing
+        print(f"[A figure could not be drawn: {type(error).__name__}: {str(error).strip()}]")  # noqa: T201 - for the reader of the output
     else:
         if any(str(warning.message).startswith("Glyph ") for warning in caught):
             print("[No font here has some of the characters of the figure; they are drawn as boxes.]")  # noqa: T201 - as above
@@ -95,7 +95,7 @@ def save_one(figure: Any, directory: str) -> None:
 
 
 def unused(directory: str, kind: str) -> str:
-    """A path that there is not yet: `plot-1.png`."""
+    """An unused path: `plot-1.png`."""
     number = 1
     while os.path.lexists(f"{directory}/{kind}-{number}.png"):
         number += 1
@@ -103,7 +103,7 @@ def unused(directory: str, kind: str) -> str:
 
 
 def _offer_chinese() -> None:
-    """After all fonts that are asked for comes one that has Chinese, however the code sets fonts; it also stands in for missing files."""
+    """Add a font with Chinese after all requested fonts, however the code sets fonts; it also replaces missing font files."""
     from matplotlib.font_manager import fontManager  # noqa: PLC0415  # pyright: ignore - it is being imported anyway, and is untyped
 
     manager: Any = fontManager

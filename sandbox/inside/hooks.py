@@ -1,4 +1,4 @@
-"""Something done to a module right after it was imported, so that nobody imports it for that alone."""
+"""Actions run on a module right after its import, so that nothing is imported only for them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Finder:
 
 
 class _Loader:
-    """Another's loader, which takes its place again once the module is loaded."""
+    """Wraps another loader, and removes itself once the module is loaded."""
 
     def __init__(self, loader: Any, action: Action) -> None:
         self._loader = loader
@@ -44,7 +44,7 @@ class _Loader:
 
 
 def after_import(actions: Mapping[str, Action]) -> None:
-    """By the module's name, what to do with it; with one that is imported already it is done at once."""
+    """Actions by module name; for a module that is already imported, the action runs at once."""
     for name, action in actions.items():
         if name in sys.modules:
             action(sys.modules[name])

@@ -1,4 +1,4 @@
-"""The few programs of a shell that code starts to look around, done in Python: ls, cat, head, pwd, echo, mkdir."""
+"""The few shell programs that code uses to look around, in Python: ls, cat, head, pwd, echo, mkdir."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def _echo(words: Sequence[str]) -> int:
 
 
 def _paths(words: Sequence[str]) -> list[str]:
-    """Options left out, patterns replaced by what they match."""
-    import glob  # noqa: PLC0415 - seldom
+    """Without options, and with patterns expanded."""
+    import glob  # noqa: PLC0415 - rarely used
 
     return [path for word in words if not word.startswith("-") for path in sorted(glob.glob(word)) or [word]]  # noqa: PTH207 - as above
 
@@ -78,4 +78,4 @@ PROGRAMS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "echo": _echo,
     "mkdir": _make_directories,
 }
-"""By name: takes what follows the name, prints, and gives the exit code."""
+"""By name: takes the arguments, prints, and returns the exit code."""

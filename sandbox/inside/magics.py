@@ -1,4 +1,4 @@
-"""What a notebook's `%` and `!` do here: harmless ones are done or ignored, the others answered in a sentence."""
+"""A notebook's `%` and `!` here: harmless ones are executed or ignored, the others answered with a sentence."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _IGNORED = frozenset(
 _SHELLS = ("bash", "sh", "script", "cmd", "system", "sx", "!")
 _JUST_RUN = ("prun", "lprun", "memit", "mprun", "debug")
 _TIMED_SECONDS = 0.2
-"""For how long `%timeit` repeats, when it is not told how often."""
+"""How long `%timeit` repeats, if no count is given."""
 
 
 class Shell(Protocol):
-    """What magics need of the notebook."""
+    """What magics need from the notebook."""
 
     user_ns: dict[str, Any]
 
@@ -35,13 +35,13 @@ class Shell(Protocol):
         ...
 
     def reset(self) -> None:
-        """Forget all names."""
+        """Delete all names."""
         ...
 
 
 def say(sentence: str) -> None:
-    """To who reads the output, in brackets as the service's own notes."""
-    print(f"[{sentence}]")  # noqa: T201 - this is what is shown
+    """Tell the reader of the output, in brackets like the service's own notes."""
+    print(f"[{sentence}]")  # noqa: T201 - this is the output
 
 
 def run_line(shell: Shell, name: str, line: str) -> Any:
@@ -110,7 +110,7 @@ def _timeit(shell: Shell, line: str, cell: str) -> None:
 
 
 def _options(line: str) -> tuple[dict[str, int], list[str], str]:
-    """`-n 10 -r 3 -o` before a statement: numbers, flags, the statement."""
+    """Parse `-n 10 -r 3 -o` before a statement: numbers, flags, the statement."""
     numbers: dict[str, int] = {}
     flags: list[str] = []
     rest = line.strip()
@@ -143,7 +143,7 @@ def _capture(shell: Shell, line: str, cell: str) -> None:
 
 
 class _Captured:
-    """What `%%capture name` leaves in `name`."""
+    """What `%%capture name` stores in `name`."""
 
     stderr = ""
 
@@ -223,7 +223,7 @@ def _help(shell: Shell, name: str) -> None:
         return
     try:
         signature = str(inspect.signature(value)) if callable(value) else ""
-    except (TypeError, ValueError):  # a built-in one that does not tell
+    except (TypeError, ValueError):  # a built-in one without a signature
         signature = "(…)"
     print(f"{name}{signature}: {type(value).__name__}\n{inspect.getdoc(value) or ''}")  # noqa: T201 - as above
 

@@ -1,8 +1,8 @@
 """The interpreter in a sandbox.
 
-On the control socket come lines of JSON: first the set-up, answered by `{"ready": true}`, then requests `{"code", "seconds"}`, each
-answered by `{"timed_out"}`. Everything printed goes to standard output, errors too, in order. The service believes nothing of this: once
-code of others has run here, all of it may lie.
+The control socket receives lines of JSON: first the set-up, answered by `{"ready": true}`, then requests `{"code", "seconds"}`, each
+answered by `{"timed_out"}`. All output goes to standard output, errors too, in order. The service trusts nothing of this: once
+untrusted code has run here, all of it may be forged.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from sandbox.inside import confine, errors
 from sandbox.inside.notebook import Notebook
 
 _FOR_LIBRARIES = {"COLUMNS": "160", "JOBLIB_MULTIPROCESSING": "0", "USER": "sandbox"}
-"""A width for a reader without a terminal; joblib would look for processes, and complain; nobody knows the user's name."""
+"""A width for a reader without a terminal; joblib would look for processes, and warn; the user has no name."""
 _OUR_NAME = __name__.partition(".")[0]
 _output: Any = sys.stdout
 
 
 def main(control: int) -> None:
-    """Confine this process, then run what comes on the file descriptor `control` until the service closes it."""
-    sys.path.pop(0)  # where these files are
+    """Confine this process, then run what arrives on the file descriptor `control` until the service closes it."""
+    sys.path.pop(0)  # the directory of these files
     with os.fdopen(control, "rb", closefd=False) as requests, os.fdopen(control, "wb", closefd=False) as replies:
         setup = json.loads(requests.readline())
         _output.reconfigure(line_buffering=True, write_through=True, encoding="utf-8", errors="backslashreplace")
@@ -59,17 +59,17 @@ def _reply(replies: Any, message: dict[str, Any]) -> None:
 
 
 class _Cells:
-    """Runs cells within their limits of time."""
+    """Runs cells within their time limits."""
 
     def __init__(self, setup: dict[str, Any]) -> None:
         self._cpu: int = setup["cpu_seconds"]
         self._notebook = Notebook(setup["data"])
         for name in [name for name in sys.modules if name.partition(".")[0] == _OUR_NAME]:
-            del sys.modules[name]  # the code may have a `sandbox` of its own
+            del sys.modules[name]  # the code may have its own `sandbox`
         signal.signal(signal.SIGALRM, _stop)
 
     def run(self, code: str, seconds: float) -> bool:
-        """Whether it was stopped for taking too long."""
+        """Whether it was stopped at the time limit."""
         used = resource.getrusage(resource.RUSAGE_SELF)
         spent = int(used.ru_utime + used.ru_stime) + 1
         resource.setrlimit(resource.RLIMIT_CPU, (spent + self._cpu, resource.getrlimit(resource.RLIMIT_CPU)[1]))

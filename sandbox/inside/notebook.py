@@ -1,4 +1,4 @@
-"""Runs code piece by piece in one `__main__` module, as a notebook runs cells."""
+"""Runs code in one `__main__` module, as a notebook runs cells."""
 
 from __future__ import annotations
 import __future__
@@ -20,16 +20,16 @@ from typing import Any
 from sandbox.inside import commands, display, errors, figures, hooks, magics, packages, processes, source
 
 _FUTURES = sum({getattr(__future__, name).compiler_flag for name in __future__.all_feature_names})
-_NOBODY_TYPES = "Nobody types while the code runs, so input() and debuggers do not work. Put the value into the code."
+_NOBODY_TYPES = "There is no interactive input, so input() and debuggers do not work. Put the value into the code."
 _WANTS_LOOP = frozenset(("create_task", "ensure_future", "gather", "get_running_loop"))
-"""In a notebook a loop runs already, so code calls these without one."""
+"""In a notebook a loop is already running, so code calls these without creating one."""
 _ENDING_SECONDS = 0.1
-"""For threads that are about to end when the code does."""
+"""Grace period for threads that end together with the code."""
 _STANDARD_OUTPUT = 1
 
 
 class Notebook:
-    """Also what `get_ipython()` gives."""
+    """Also the result of `get_ipython()`."""
 
     events: Any
     config: Any
@@ -47,7 +47,7 @@ class Notebook:
         sys.path.insert(0, directory)
 
     def run(self, code: str) -> None:
-        """Run a cell; whatever it raises is printed. Raises TimeLimitReached."""
+        """Run a cell; any exception is printed. Raises TimeLimitReached."""
         self._count += 1
         self._restore_output()
         threads = set(threading.enumerate())
@@ -60,13 +60,13 @@ class Notebook:
             raise
         except SystemExit as end:
             commands.exit_code(end)
-        except BaseException as error:  # noqa: BLE001 - whatever the code raises is its output
+        except BaseException as error:  # noqa: BLE001 - any exception of the code is its output
             errors.show(error)
         figures.save(self._directory)
         self._tell_of_threads(threads)
 
     def execute(self, code: str) -> None:
-        """Run it as part of the cell under way. Raises what it raises."""
+        """Run code as part of the current cell. Raises what it raises."""
         name = f"<cell {self._count}>"
         code = source.translate(code)
         tree = ast.parse(code, name)
@@ -75,7 +75,7 @@ class Notebook:
             last = [tree.body.pop()]
         parts = [compile(tree, name, "exec", self._flags, dont_inherit=True)]
         self._flags |= parts[0].co_flags & _FUTURES
-        if last:  # "single" shows the value
+        if last:  # "single" displays the value
             parts.append(compile(ast.Interactive(last), name, "single", self._flags, dont_inherit=True))
         if any(part.co_flags & inspect.CO_COROUTINE or _WANTS_LOOP.intersection(part.co_names) for part in parts):
             self._run_in_loop(parts)
@@ -84,7 +84,7 @@ class Notebook:
                 exec(part, self.user_ns)  # noqa: S102 - this is what the sandbox is for
 
     def reset(self) -> None:
-        """Forget all names."""
+        """Delete all names."""
         self.user_ns.clear()
         self.user_ns.update({"__name__": "__main__", "__builtins__": builtins, "display": display.display, "get_ipython": self._get})
 
@@ -93,7 +93,7 @@ class Notebook:
         return magics.run_line(self, name, line)
 
     def run_cell_magic(self, name: str, line: str, cell: str, before: int = 0) -> Any:
-        """`%%name line`; `before` is how many lines of the cell stand before what it applies to."""
+        """`%%name line`; `before` is the number of lines of the cell above its body."""
         return magics.run_cell(self, name, line, "\n" * before + cell)
 
     def system(self, line: str) -> None:
@@ -105,7 +105,7 @@ class Notebook:
         return magics.captured(line)
 
     def magic(self, line: str) -> Any:
-        """`%line`, as old code writes it."""
+        """`%line`, as called by old code."""
         name, _, rest = line.lstrip("%").partition(" ")
         return self.run_line_magic(name, rest)
 
@@ -145,7 +145,7 @@ class Notebook:
         return self
 
     def _run_in_loop(self, parts: Sequence[CodeType]) -> None:
-        import asyncio  # noqa: PLC0415 - 50 ms that only code that waits pays for
+        import asyncio  # noqa: PLC0415 - takes 50 ms, only needed by asynchronous code
 
         if self._loop is None:
             _run_alone(self._awaited(parts))
@@ -160,7 +160,7 @@ class Notebook:
             task.cancel()
 
     def _keep_a_loop(self, asyncio: Any) -> None:
-        """There is one for code that asks for it, also after `asyncio.run`, which leaves none behind."""
+        """Provide a loop for code that asks for one, also after `asyncio.run`, which leaves none behind."""
         run = asyncio.run
         asyncio.create_subprocess_exec = asyncio.create_subprocess_shell = processes.refuse_asynchronous
 
@@ -170,7 +170,7 @@ class Notebook:
             finally:
                 asyncio.set_event_loop(self._loop)
 
-        hook, sys.unraisablehook = sys.unraisablehook, _nothing  # half a loop complains when it goes
+        hook, sys.unraisablehook = sys.unraisablehook, _nothing  # a loop that is only half closed complains when it is collected
         with suppress(OSError):  # WebAssembly has no sockets
             self._loop = asyncio.new_event_loop()
             asyncio.set_event_loop(self._loop)
@@ -184,7 +184,7 @@ class Notebook:
                 await waiting
 
     def _restore_output(self) -> None:
-        """Code may have replaced or closed it."""
+        """Code may have replaced or closed the streams."""
         if self._output.closed:
             raw = open(_STANDARD_OUTPUT, "wb", buffering=0, closefd=False)  # noqa: SIM115 - it stays open
             self._output = io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
@@ -197,18 +197,18 @@ class Notebook:
             thread.join(max(0.0, until - time.monotonic()))
         left = sum(thread.is_alive() for thread in own)
         if left:
-            magics.say(f"Threads that it started still run ({left}): they are halted now, and go on with the next code.")
+            magics.say(f"Threads it started are still running ({left}): they are paused now, and resume with the next run.")
 
 
 def _run_alone(waiting: Coroutine[Any, Any, None]) -> None:
-    """Without a loop, what waits for nothing but other code can still be run."""
+    """Run without a loop: a coroutine that awaits only other code can still be run."""
     with suppress(StopIteration):
         while True:
             waiting.send(None)
 
 
 class _Nothing:
-    """Takes every call and every setting, and does nothing."""
+    """Accepts every call and attribute, and does nothing."""
 
     def __getattr__(self, name: str) -> Any:
         return _nothing
@@ -223,16 +223,16 @@ def _no_input(*_arguments: object, **_options: object) -> Any:
 
 
 def _help(value: object = None) -> None:
-    import pydoc  # noqa: PLC0415 - seldom
+    import pydoc  # noqa: PLC0415 - rarely used
 
-    print(pydoc.plain(pydoc.render_doc(value, "%s")))  # noqa: T201 - this is what is shown
+    print(pydoc.plain(pydoc.render_doc(value, "%s")))  # noqa: T201 - this is the output
 
 
 def _quieten_jieba(jieba: Any) -> None:
-    """It tells how long its dictionary took."""
+    """It logs how long loading its dictionary took."""
     jieba.setLogLevel("WARNING")
 
 
 def _keep_to_built_in_types(mimetypes: Any) -> None:
-    """Files of the machine are seen and cannot be read."""
+    """The machine's files are visible but cannot be read."""
     mimetypes.knownfiles = []

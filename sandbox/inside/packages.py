@@ -1,6 +1,6 @@
-"""The packages that code finds: the product's own list, the same on every machine.
+"""The packages that code can import: the product's own list, the same on every machine.
 
-Whatever else lies in the directory they are installed in, the gateway's own libraries among it, is not there for the code.
+Anything else in the directory where they are installed, such as the gateway's own libraries, is hidden from the code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SMALL = {
     "Pillow": "PIL",
     "openpyxl": "openpyxl",
 }
-"""By name, the module to import: what an installed gateway brings, too."""
+"""By name, the module to import: those that every installation of the gateway has."""
 
 PACKAGES = {
     **SMALL,
@@ -39,10 +39,10 @@ PACKAGES = {
     "jieba": "jieba",
     "networkx": "networkx",
 }
-"""The whole list; `sandbox` in the dependency groups of pyproject.toml is the same."""
+"""The whole list; the dependency group `sandbox` in pyproject.toml is the same."""
 
 FONT_PACKAGE, FONT_FILE = "paperang_p2_fonts_cjk", "fonts/wqy-microhei.ttc"
-"""WenQuanYi Micro Hei, as Debian's fonts-wqy-microhei has it, to the byte."""
+"""WenQuanYi Micro Hei, byte-identical to Debian's fonts-wqy-microhei."""
 
 _NEEDED = frozenset(
     {
@@ -51,19 +51,19 @@ _NEEDED = frozenset(
         *("soupsieve", "threadpoolctl", "typing_extensions", "tzdata", "wrapt"),
     }
 )
-"""What these need themselves."""
+"""Their dependencies."""
 
 MODULES = frozenset(PACKAGES.values()) | _NEEDED | {FONT_PACKAGE}
 
 
 class OnlyListed:
-    """A finder before all others: in the directories of packages there is only what is listed."""
+    """The first finder: in the directories of packages only listed ones are found."""
 
     def __init__(self, directories: Collection[str]) -> None:
         self._directories = frozenset(directories)
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, _target: ModuleType | None = None) -> ModuleSpec | None:
-        """None leaves it to the finders after this one. Raises ModuleNotFoundError."""
+        """None leaves it to the next finders. Raises ModuleNotFoundError."""
         if path is None and self._hides(fullname):
             raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
         return None
@@ -77,7 +77,7 @@ class OnlyListed:
 
 
 def is_missing(name: str) -> bool:
-    """No such module can be imported, whatever is in it."""
+    """Whether no such module can be imported, whatever it contains."""
     try:
         return find_spec(name) is None
     except (ImportError, ValueError):
@@ -85,7 +85,7 @@ def is_missing(name: str) -> bool:
 
 
 def installed() -> list[str]:
-    """Names of the list that are there, in its order."""
+    """The listed packages that are installed, in the list's order."""
     return [name for name, module in PACKAGES.items() if find_spec(module) is not None]
 
 
@@ -95,7 +95,7 @@ def sentence() -> str:
 
 
 def font() -> str | None:
-    """The file of the Chinese font."""
+    """The path of the Chinese font."""
     spec = PathFinder.find_spec(FONT_PACKAGE)
     places = spec.submodule_search_locations if spec is not None else None
     return f"{places[0]}/{FONT_FILE}" if places else None

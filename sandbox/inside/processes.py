@@ -1,4 +1,4 @@
-"""`subprocess`, `os.system` and `multiprocessing` where there is one process: Python runs inside it, and processes are threads."""
+"""`subprocess`, `os.system` and `multiprocessing` in a single process: Python runs inside it, and processes are threads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _THREADED = (
     *("Pool", "Queue", "JoinableQueue", "Pipe", "Array", "Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition", "Event", "Barrier"),
 )
 _NOT_RUN = 127 << 8
-"""What `os.system` says of a program that is not there."""
+"""The exit status of `os.system` for a program that does not exist."""
 
 
 def system(command: str) -> int:
@@ -32,18 +32,18 @@ def system(command: str) -> int:
 
 
 async def refuse_asynchronous(*_command: object, **_options: object) -> Any:
-    """`asyncio.create_subprocess_exec` and `_shell`, which want pipes of a real process."""
+    """`asyncio.create_subprocess_exec` and `_shell`, which need the pipes of a real process."""
     raise PermissionError(errno.EPERM, "asyncio starts no program in this sandbox; subprocess.run starts Python")
 
 
 def prepare_subprocess(subprocess: Any) -> None:
-    """`run`, `check_output` and the rest are made of this."""
+    """`run`, `check_output` and the others are based on this."""
     subprocess.Popen = Popen
 
 
 def prepare_executor(process: Any) -> None:
     """`concurrent.futures.ProcessPoolExecutor`."""
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - seldom
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - rarely used
 
     class ProcessPoolExecutor(ThreadPoolExecutor):
         """With threads."""
@@ -62,8 +62,8 @@ def prepare_executor(process: Any) -> None:
 
 
 def prepare_multiprocessing(multiprocessing: Any) -> None:
-    """What makes processes makes threads."""
-    from multiprocessing import dummy, queues  # noqa: PLC0415 - seldom
+    """What creates processes creates threads instead."""
+    from multiprocessing import dummy, queues  # noqa: PLC0415 - rarely used
 
     def simple_queue() -> Any:
         return queues.SimpleQueue[Any](ctx=multiprocessing)
@@ -83,11 +83,11 @@ def prepare_multiprocessing(multiprocessing: Any) -> None:
 
 
 def _with_threads(dummy: Any) -> tuple[type, type]:
-    """`Process` and `Value`, with what a thread and its variable lack."""
-    from threading import RLock  # noqa: PLC0415 - multiprocessing has it anyway
+    """`Process` and `Value`, with what a thread and a plain variable lack."""
+    from threading import RLock  # noqa: PLC0415 - multiprocessing imports it anyway
 
     class Process(dummy.Process):
-        """A thread, which ends by itself only."""
+        """A thread, which can only end by itself."""
 
         pid = os.getpid()
 
@@ -111,7 +111,7 @@ def _with_threads(dummy: Any) -> tuple[type, type]:
 
 
 class _Manager:
-    """Makes what all threads share anyway."""
+    """Creates objects that threads share anyway."""
 
     def __init__(self, kinds: Mapping[str, Any]) -> None:
         self._kinds = kinds
@@ -123,13 +123,13 @@ class _Manager:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        """Nothing is open."""
+        """Nothing to close."""
 
     shutdown = __exit__
 
 
 class Popen:
-    """`subprocess.Popen` for Python: it has ended as soon as what it reads is known."""
+    """`subprocess.Popen` for Python: it has ended as soon as its input is complete."""
 
     def __init__(self, args: Any, *_positional: Any, **options: Any) -> None:
         self.args = args
@@ -155,11 +155,11 @@ class Popen:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        """It has ended."""
+        """It has already ended."""
         self.wait()
 
     def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:
-        """What it printed."""
+        """Its output."""
         del timeout
         if self.stdin is not None and input:
             self.stdin.write(input)
@@ -174,11 +174,11 @@ class Popen:
         return self.returncode or 0
 
     def poll(self) -> int | None:
-        """Its exit code; None: it waits for what it reads."""
+        """Its exit code; None: it is waiting for its input."""
         return self.returncode
 
     def kill(self, *_signal: object) -> None:
-        """There is nothing left to end."""
+        """There is nothing left to kill."""
 
     terminate = send_signal = kill
 
@@ -225,7 +225,7 @@ def _place(directory: Any, environment: Mapping[str, str] | None) -> Generator[N
 
 
 class _Input(io.BytesIO):
-    """What is written goes to the program, which runs once it is closed."""
+    """Input for the program, which runs once this is closed."""
 
     def __init__(self, run: Any, *, text: bool) -> None:
         super().__init__()
@@ -243,7 +243,7 @@ class _Input(io.BytesIO):
 
 
 class _Output:
-    """Where one of the two streams goes."""
+    """The destination of one of the two streams."""
 
     def __init__(self, wanted: Any) -> None:
         self._wanted = wanted

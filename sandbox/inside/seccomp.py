@@ -1,9 +1,9 @@
-"""A seccomp filter: a program for the kernel's packet-filter machine that sees every system call of the sandbox.
+"""A seccomp filter: a BPF program that the kernel runs for every system call of the sandbox.
 
-Processes are forbidden altogether (threads are not), and so are sockets, shared memory, signals to others, being told of what others do,
-and what a container engine refuses, too. Calls that do many things (`fcntl`, `ioctl`, `kill`) may do what is listed here and nothing else.
-Calls of the machine's other instruction sets (i386, x32, 32-bit ARM) end the process. The layout of `struct seccomp_data` and of an
-instruction is in seccomp(2); numbers are those of Linux 6.10, and whatever came later does not exist here.
+Forbidden are processes (threads are not), sockets, shared memory, signals to others, notifications about others' activity,
+and everything that container engines refuse. Calls with many operations (`fcntl`, `ioctl`, `kill`) may only do what is listed here.
+Calls of the machine's other ABIs (i386, x32, 32-bit ARM) kill the process. The layout of `struct seccomp_data` and of an
+instruction is in seccomp(2); numbers are those of Linux 6.10, and later calls do not exist here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 _NEWEST = 462
 _X32 = 0x40000000
-"""Numbers from here on are x86_64's second set of system calls."""
+"""Numbers from here on belong to x86_64's second ABI, x32."""
 
 _LOAD, _AND, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
@@ -25,13 +25,13 @@ _CLONE_THREAD = 0x10000
 _AF_UNIX, _SOCK_STREAM, _SOCK_TYPE = 1, 1, 0xF
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SCHED_CORE = 1, 4, 62
 _ACCESS, _NO_ACCESS, _TRUNCATE_AT_OPEN = 0o3, 0o3, 0o1000
-"""Bits of `open`: how a file is accessed, the way that is neither reading nor writing, and O_TRUNC."""
+"""Bits of `open`: the access mode, the mode that is neither reading nor writing, and O_TRUNC."""
 _FCNTL_COMMANDS = (
     *(0, 1030, 1, 2, 3, 4),  # F_DUPFD, F_DUPFD_CLOEXEC, F_GETFD, F_SETFD, F_GETFL, F_SETFL
     *(5, 6, 7, 36, 37, 38),  # locks: F_GETLK, F_SETLK, F_SETLKW and F_OFD_…
     *(1032, 1034),  # F_GETPIPE_SZ, F_GET_SEALS
 )
-"""What is missing tells others of an event (F_SETOWN, F_SETSIG, F_NOTIFY), makes them wait (F_SETLEASE) or takes memory of the kernel."""
+"""The missing ones notify others of events (F_SETOWN, F_SETSIG, F_NOTIFY), make them wait (F_SETLEASE) or use kernel memory."""
 _F_SETFL, _O_ASYNC = 4, 0o20000
 _NOTIFICATION_PIPE = 0o200
 _IOCTL_COMMANDS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
@@ -42,7 +42,7 @@ _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
 # name: number on x86_64, on aarch64 (-1: there is none)
 _FORBIDDEN = {
-    # other processes, and being anywhere else than in one's own group
+    # other processes, and leaving one's own process group
     "fork": (57, -1), "vfork": (58, -1), "execve": (59, 221), "execveat": (322, 281), "setsid": (112, 157), "setpgid": (109, 154),
     "setns": (308, 268), "unshare": (272, 97), "ptrace": (101, 117), "kcmp": (312, 272), "pidfd_open": (434, 434),
     "pidfd_getfd": (438, 438), "pidfd_send_signal": (424, 424), "tkill": (200, 130), "rt_sigqueueinfo": (129, 138),
@@ -50,13 +50,13 @@ _FORBIDDEN = {
     "process_mrelease": (448, 448), "setpriority": (141, 140), "ioprio_set": (251, 30), "sched_setaffinity": (203, 122),
     "sched_setattr": (314, 274), "sched_setparam": (142, 118), "sched_setscheduler": (144, 119), "migrate_pages": (256, 238),
     "move_pages": (279, 239),
-    # being told of what others do, by name
+    # notifications about others' activity, by name
     "inotify_init": (253, -1), "inotify_init1": (294, 26), "inotify_add_watch": (254, 27), "inotify_rm_watch": (255, 28),
     "statmount": (457, 457), "listmount": (458, 458),
     # sockets
     "socket": (41, 198), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201), "accept": (43, 202), "accept4": (288, 242),
     "sendmsg": (46, 211), "sendmmsg": (307, 269), "setsockopt": (54, 208),
-    # memory that no limit counts, and large targets in the kernel
+    # memory that no limit counts, and large attack surfaces of the kernel
     "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194), "shmat": (30, 196), "semget": (64, 190),
     "msgget": (68, 186), "mq_open": (240, 180), "userfaultfd": (323, 282), "io_uring_setup": (425, 425), "io_uring_enter": (426, 426),
     "io_uring_register": (427, 427), "io_setup": (206, 0), "remap_file_pages": (216, 234), "mbind": (237, 235),
@@ -79,9 +79,9 @@ _FORBIDDEN = {
     "sethostname": (170, 161), "setdomainname": (171, 162), "seccomp": (317, 277),
 }  # fmt: skip
 _FALLEN_BACK_FROM = {"clone3": (435, 435), "openat2": (437, 437)}
-"""Their flags are in memory, where a filter cannot look; C libraries then use `clone` and `openat`, whose flags it sees."""
+"""Their flags are in memory, which a filter cannot read; C libraries then use `clone` and `openat`, whose flags it can check."""
 _NEEDLESS = {"sync": (162, 81), "syncfs": (306, 267), "fsync": (74, 82), "fdatasync": (75, 83), "sync_file_range": (277, 84)}
-"""They make others wait for the disk, and files here do not outlive the session: they do nothing, and say that they did."""
+"""They make others wait for the disk, and files here do not outlive the session: they do nothing and report success."""
 _CLONE, _KILL_CALL, _TGKILL, _PRLIMIT = (56, 220), (62, 129), (234, 131), (302, 261)
 _SOCKETPAIR, _PRCTL, _FCNTL, _IOCTL = (53, 199), (157, 167), (72, 25), (16, 29)
 _OPEN, _OPENAT, _TRUNCATE, _FALLOCATE, _PIPE2 = (2, -1), (257, 56), (76, 45), (285, 47), (293, 59)
@@ -94,15 +94,15 @@ _OWNERSHIP = {
 
 _Numbers = tuple[int, int]
 _Argument = tuple[int, int]
-"""Which one, and a mask for its lower half."""
+"""Its index, and a mask for its lower half."""
 
 
 def program(pid: int, *, shares_files: bool, machine: str | None = None) -> bytes:
-    """The filter for this machine, for the process `pid`. Raises OSError on an architecture it is not written for.
+    """The filter for this machine, for the process `pid`. Raises OSError on an unsupported architecture.
 
-    `shares_files`: files of the service's user are in sight (no namespace hides them). Landlock does not guard modes, owners and times,
-    so calls that set those do nothing then, and say that they did; `truncate` by name is refused, and so is reserving space, which the
-    limit of a file's size does not bound.
+    `shares_files`: files of the service's user are visible (no namespace hides them). Landlock does not restrict modes, owners and times,
+    so calls that set those do nothing and report success; `truncate` by path is refused, and so is reserving space, which the
+    file size limit does not bound.
     """
     machine = machine or platform.machine()
     if machine not in _ARCHITECTURES:
@@ -119,7 +119,7 @@ def program(pid: int, *, shares_files: bool, machine: str | None = None) -> byte
 
 
 def forbidden() -> dict[str, int]:
-    """Calls that are refused whatever their arguments are, by name: their numbers on this machine."""
+    """Calls that are refused whatever their arguments, by name: their numbers on this machine."""
     if platform.machine() not in _ARCHITECTURES:
         return {}
     column = list(_ARCHITECTURES).index(platform.machine())
@@ -140,7 +140,7 @@ def _by_argument(column: int, pid: int) -> list[bytes]:
     rules += [_no_signals(_FCNTL[column])]
     rules += [_only_with(_IOCTL[column], errno.ENOTTY, (1, _WHOLE), _IOCTL_COMMANDS)]
     for call, flags in ((_OPEN, 1), (_OPENAT, 2)):
-        # Old kernels ask nobody when a file that may only be read is emptied, or when it is opened in the third way.
+        # Old kernels check nothing when a read-only file is truncated at opening, or when it is opened with the third access mode.
         rules += [_never_with(call[column], errno.EPERM, (flags, _ACCESS | _TRUNCATE_AT_OPEN), _TRUNCATE_AT_OPEN)]
         rules += [_never_with(call[column], errno.EPERM, (flags, _ACCESS), _NO_ACCESS)]
     return rules
@@ -162,33 +162,33 @@ def _begin(architecture: int) -> bytes:
 
 
 def _refuse(number: int, error: int) -> bytes:
-    """Answer a system call with an error; 0: say that it was done."""
+    """Fail a system call with an error; 0: report success."""
     if number < 0:
         return b""
     return _instruction(_LOAD, _AT_NUMBER) + _instruction(_EQUAL, number, 0, 1) + _instruction(_RETURN, _ERRNO | error)
 
 
 def _never_with(number: int, error: int, argument: _Argument, value: int) -> bytes:
-    """Answer a system call with an error where its argument is this."""
+    """Fail a system call if its argument has this value."""
     return _where(number, argument, (_instruction(_EQUAL, value, 0, 1), _instruction(_RETURN, _ERRNO | error)))
 
 
 def _only_with(number: int, error: int, argument: _Argument, allowed: Sequence[int]) -> bytes:
-    """Answer a system call with an error unless its argument is one of these."""
+    """Fail a system call unless its argument is one of these."""
     left = range(len(allowed), 0, -1)
     tests = [_instruction(_EQUAL, value, jump, 0) for value, jump in zip(allowed, left, strict=True)]
     return _where(number, argument, (*tests, _instruction(_RETURN, _ERRNO | error)))
 
 
 def _no_signals(number: int) -> bytes:
-    """`fcntl` that asks for a signal when a file is ready."""
+    """Forbid `fcntl` requests for a signal when a file is ready."""
     second = (_instruction(_LOAD, _AT_ARGUMENTS + 16), _instruction(_AND, _O_ASYNC), _instruction(_EQUAL, 0, 1, 0))
     refused = _instruction(_RETURN, _ERRNO | errno.EPERM)
     return _where(number, (1, _WHOLE), (_instruction(_EQUAL, _F_SETFL, 0, len(second) + 1), *second, refused))
 
 
 def _where(number: int, argument: _Argument, judge: Sequence[bytes]) -> bytes:
-    """Judge a system call by one of its arguments; `judge` returns from the filter, or runs to its end."""
+    """Check one argument of a system call; `judge` returns from the filter, or falls through its end."""
     if number < 0:
         return b""
     place, mask = argument

@@ -1,6 +1,6 @@
-"""A notebook's notation to Python: `%magic`, `%%magic`, `!command`, `name?`, and what is copied along with code.
+"""Notebook syntax to Python: `%magic`, `%%magic`, `!command`, `name?`, and what is copied along with code.
 
-Every line stays on its line, so that a traceback's numbers are those of the author.
+Every line keeps its number, so that tracebacks show the author's line numbers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _OUTSIDE = re.compile(r"#.*|'''|\"\"\"|['\"]|[()\[\]{}]|\\$")
 
 
 def translate(code: str) -> str:
-    """Python, as far as it was Python."""
+    """The code as Python; what was Python is unchanged."""
     code = tidied(code)
     if _SPECIAL.search(code) is None or _is_python(code):
         return code
@@ -30,27 +30,27 @@ def translate(code: str) -> str:
 
 
 def ends_silently(code: str, last: ast.expr) -> bool:
-    """A semicolon after the last expression: its value is not to be shown."""
+    """A semicolon after the last expression: its value is not displayed."""
     lines = code.encode().split(b"\n")
     rest = [lines[(last.end_lineno or 1) - 1][last.end_col_offset or 0 :], *lines[last.end_lineno or 1 :]]
     return any(line.split(b"#")[0].strip().startswith(b";") for line in rest)
 
 
 def tidied(code: str) -> str:
-    """Without what is copied along with code: prompts, indentation, another system's line ends."""
+    """Without what is copied along with code: prompts, indentation, other line ends."""
     code = code.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     first = next((line for line in code.split("\n") if line.strip()), "")
     if _PROMPT.match(first):
         return "\n".join(_without_prompt(line) for line in code.split("\n"))
     if first[:1] in " \t" and not _is_python(code):
-        import textwrap  # noqa: PLC0415 - seldom
+        import textwrap  # noqa: PLC0415 - rarely used
 
         return textwrap.dedent(code)
     return code
 
 
 def _without_prompt(line: str) -> str:
-    """A line without a prompt among such that have one is output."""
+    """A line without a prompt among lines with prompts is output."""
     prompt = _PROMPT.match(line) or _CONTINUED_PROMPT.match(line)
     return line[prompt.end() :] if prompt is not None else ""
 
@@ -85,7 +85,7 @@ def _translated(lines: list[str]) -> Iterator[str]:
 
 
 def _joined(lines: list[str], at: int) -> tuple[str, int]:
-    """A line with those it is continued on by a backslash, and how many that are."""
+    """A line joined with its backslash continuations, and their number."""
     count = 1
     whole = lines[at]
     while whole.endswith("\\") and at + count < len(lines):
@@ -95,7 +95,7 @@ def _joined(lines: list[str], at: int) -> tuple[str, int]:
 
 
 def _translated_line(line: str) -> str | None:
-    """None: it is Python."""
+    """The translated line; None: it is Python."""
     if (found := _LINE_MAGIC.fullmatch(line)) is not None:
         return found[1] + _call("run_line_magic", found[2], found[3].strip())
     if (found := _COMMAND.fullmatch(line)) is not None:
@@ -115,7 +115,7 @@ def _call(method: str, *arguments: object) -> str:
 
 
 class _Scanner:
-    """Knows after each line whether a bracket, a long string or a backslash is still open."""
+    """Tracks after each line whether a bracket, a multi-line string or a backslash continuation is still open."""
 
     def __init__(self) -> None:
         self._depth = 0
@@ -139,7 +139,7 @@ class _Scanner:
                 break
             at = mark.end()
             self._take(mark[0])
-        if len(self._quotes) == 1:  # a string that nobody has ended ends with its line
+        if len(self._quotes) == 1:  # an unterminated string ends with its line
             self._quotes = ""
 
     def _take(self, mark: str) -> None:

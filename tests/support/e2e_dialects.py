@@ -1,6 +1,6 @@
-"""One gateway in front of the scripted upstream under every dialect, as a pytest plugin, and the ways to ask it.
+"""One gateway in front of the scripted upstream with every dialect, as a pytest plugin, and helpers to query it.
 
-A model's name says which dialect serves it: `dashscope/qwen3.7-plus`. The part behind the slash is what the facts are looked up by.
+A model's name selects the dialect: `dashscope/qwen3.7-plus`. The part after the slash is used to look up the facts.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _SHORT = "{connect = 2.0, first_token = 0.5, idle = 0.5, total = 5.0}"
 
 @pytest.fixture(scope="session")
 def dialects(upstream_server: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Generator[Gateway]:
-    """The gateway, on SQLite. Besides the dialects there are two upstreams with short time limits and one try: `hasty` (vLLM) and
-    `hasty-dashscope`; and `nowhere`, where nothing listens."""
+    """The gateway, on SQLite. Besides the dialects there are two upstreams with short time limits and a single attempt: `hasty` (vLLM)
+    and `hasty-dashscope`; and `nowhere`, where nothing listens."""
     directory = tmp_path_factory.mktemp("dialects")
     tables = [_upstream(dialect, dialect, upstream_server.url) for dialect in DIALECTS]
     for name, dialect in (("hasty", "vllm"), ("hasty-dashscope", "dashscope")):
@@ -61,25 +61,25 @@ async def post(gateway: Gateway, **request: Any) -> httpx.Response:
 
 
 async def send(gateway: Gateway, body: bytes, **headers: str) -> httpx.Response:
-    """Send a body as it is."""
+    """Send a body unchanged."""
     async with gateway.http() as http:
         return await http.post("/v1/responses", content=body, headers={"content-type": "application/json", **headers})
 
 
 def with_field(name: str, raw: bytes) -> bytes:
-    """The body of a good request but for one field, which comes last and so counts."""
+    """The body of a valid request except for one field, which comes last and therefore counts."""
     return b'{"model":"vllm/other","input":"Hi","%b":%b}' % (name.encode(), raw)
 
 
 async def streamed(gateway: Gateway, **request: Any) -> Judged:
-    """The stream, which has to be right in every respect."""
+    """The stream, which must be correct in every respect."""
     answer = await post(gateway, stream=True, **request)
     assert answer.status_code == 200, answer.text
     return judge(answer.content)
 
 
 async def ask(gateway: Gateway, *, stream: bool = False, **request: Any) -> Json:
-    """The finished response, as the answer or as the terminal event has it."""
+    """The finished response, from the body or from the terminal event."""
     if stream:
         return (await streamed(gateway, **request)).events[-1]["response"]
     answer = await post(gateway, **request)
@@ -89,7 +89,7 @@ async def ask(gateway: Gateway, *, stream: bool = False, **request: Any) -> Json
 
 
 async def refused(gateway: Gateway, status: int, **request: Any) -> Json:
-    """The error of a request that gets `status`: in the envelope, with every field, and with the request's id beside it."""
+    """The error of a request that gets `status`: in the envelope, with every field, and with the request's id in the header."""
     return error_of(await post(gateway, **request), status)
 
 
@@ -115,7 +115,7 @@ def text_of(response: Mapping[str, Any]) -> str:
 
 
 def thought_of(response: Mapping[str, Any]) -> str:
-    """The thinking as it is shown."""
+    """The thinking as shown."""
     return "".join(
         part["text"] for item in response["output"] if item["type"] == "reasoning" for part in (*item["summary"], *item.get("content", ()))
     )
@@ -132,12 +132,12 @@ def function(name: str, **fields: Any) -> Json:
 
 
 def vendor_says(*texts: str) -> Reply:
-    """An answer of the vendor's Responses face."""
+    """An answer of the vendor's Responses API."""
     return _vendor([{"type": "response.output_text.delta", "item_id": "msg_1", "delta": text, **_AT} for text in texts])
 
 
 def vendor_calls(name: str, arguments: str) -> Reply:
-    """A function call of the vendor's Responses face."""
+    """A function call of the vendor's Responses API."""
     item = {"type": "function_call", "id": "msg_1", "call_id": "call_1", "name": name, "arguments": arguments, "status": "completed"}
     return _vendor(
         [{"type": "response.output_item.added", **_AT, "item": item}, {"type": "response.output_item.done", **_AT, "item": item}]

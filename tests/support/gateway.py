@@ -1,4 +1,4 @@
-"""The real gateway as a process of its own, and the official client that talks to it."""
+"""The real gateway as a separate process, and the official client for it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Gateway(msgspec.Struct, frozen=True):
     key: str = ADMIN_KEY
 
     def sync_client(self) -> openai.OpenAI:
-        """The official client: it validates what it gets, and an error is seen at once."""
+        """The official client: it validates responses, and errors are raised without retries."""
         return openai.OpenAI(base_url=f"{self.base_url}/v1", api_key=self.key, max_retries=0, _strict_response_validation=True)
 
     def client(self) -> openai.AsyncOpenAI:
@@ -50,11 +50,11 @@ class Gateway(msgspec.Struct, frozen=True):
         return httpx.AsyncClient(base_url=self.base_url, headers={"authorization": f"Bearer {self.key}"}, timeout=PATIENCE, verify=_NO_TLS)
 
     def log(self, start: int = 0) -> str:
-        """What the gateway has logged from byte `start` on. Requests' lines come a moment after their answers: see `logged`."""
+        """The gateway's log from byte `start` on. Request lines are written shortly after the responses: see `logged`."""
         return self.log_file.read_bytes()[start:].decode(errors="replace")
 
     async def logged(self, pattern: str, start: int = 0, *, times: int = 1) -> str:
-        """The log from byte `start` on, once `pattern` is in it so many times; as it is if that does not come."""
+        """The log from byte `start` on, once `pattern` occurs so many times; as it is if that does not happen."""
         for _ in range(int(PATIENCE / 0.02)):
             if len(re.findall(pattern, self.log(start))) >= times:
                 break
@@ -64,7 +64,7 @@ class Gateway(msgspec.Struct, frozen=True):
 
 @contextmanager
 def running_gateway(directory: Path, upstream_url: str, **settings: str) -> Generator[Gateway]:
-    """Serve from `directory`, which holds database and log, while the block runs.
+    """Serve from `directory`, which contains database and log, while the block runs.
 
     Settings are named as in the environment, without the prefix: `retention_days="1"`. Used again with the same directory,
     the gateway finds its data.
@@ -101,7 +101,7 @@ def _environment(directory: Path, upstream_url: str, port: int, settings: Mappin
         "admin_key": ADMIN_KEY,
         **settings,
     }
-    # It runs in a directory of its own, yet it is this tree's code that is tested, installed or not.
+    # It runs in its own directory, but the code of this tree is tested, installed or not.
     return inherited | {"PYTHONPATH": str(_ROOT)} | {f"GATEWAY_{name.upper()}": value for name, value in chosen.items()}
 
 
@@ -120,7 +120,7 @@ def _wait_until_healthy(gateway: Gateway) -> None:
             if httpx.get(f"{gateway.base_url}/healthz").is_success:
                 return
         except httpx.TransportError:
-            time.sleep(0.02)  # between two looks; nothing depends on its length
+            time.sleep(0.02)  # polling interval; nothing depends on its length
     raise AssertionError(f"the gateway did not start:\n{gateway.log()}")
 
 

@@ -1,4 +1,4 @@
-"""Runs JavaScript with the official `openai` package of npm, under the node of the development lock."""
+"""Runs JavaScript with the official `openai` package from npm, under the node of the development lock."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Holds a stream of the gateway against everything its clients rely on.
+"""Checks a stream of the gateway against everything its clients rely on.
 
-Three judges, each independent of the code that wrote the stream: the grammar (`app.protocol.stream.lifecycle`), the official SDK's own
-types in pydantic's strict mode, and a bookkeeper who knows what pieces, whole texts, items and the final response have to do with each
-other.
+Three checks, each independent of the code that wrote the stream: the grammar (`app.protocol.stream.lifecycle`), the official SDK's types
+in pydantic's strict mode, and the consistency of pieces, whole texts, items and the final response.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ _WHOLE = {
     "response.code_interpreter_call_code": "code",
     "response.mcp_call_arguments": "arguments",
 }
-"""Family of events -> the field that holds the whole text in its `done` event."""
+"""Family of events -> the field that contains the whole text in its `done` event."""
 
 _SDK: Mapping[str, type[BaseModel]] = {
     get_args(kind.model_fields["type"].annotation)[0]: kind for kind in get_args(get_args(ResponseStreamEvent)[0])
@@ -75,18 +74,18 @@ _event = msgspec.json.Decoder(Event)
 SPECS_BY_TYPE = {str(item.__struct_config__.tag): spec for item, spec in SPECS.items()}
 
 VENDOR_TOOLS = frozenset({"web_extractor", "web_search_image", "image_search"})
-"""Tools and items (`…_call`) of the vendor that the SDK has no types for; tools of no public API begin with `x_`."""
+"""The vendor's tools and items (`…_call`) for which the SDK has no types; tools of no public API begin with `x_`."""
 _UNKNOWN = frozenset({f"{tool}_call" for tool in VENDOR_TOOLS} | {"x_tool_call"})
 _RESULTS = frozenset({"action", "output", "outputs", "results", "code", "error", "tools"})
-"""What a hosted item may have at its end only."""
+"""The fields that a hosted item may have only at its end."""
 
 
 class Judged(msgspec.Struct, frozen=True):
-    """A stream that was found right."""
+    """A stream that passed all checks."""
 
     events: tuple[Json, ...]
     response: Response
-    """As the terminal event has it."""
+    """From the terminal event."""
     comments: int
     """Heartbeats."""
     marked: bool
@@ -99,7 +98,7 @@ class Judged(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """What the deltas of the answer add up to."""
+        """The concatenated deltas of the answer."""
         return "".join(event["delta"] for event in self.events if event["type"] == "response.output_text.delta")
 
 
@@ -132,7 +131,7 @@ def judge(stream: bytes) -> Judged:
 
 
 def _known_to_the_sdk(event: Json) -> Json:
-    """The event without what is the vendor's alone, for which the SDK has no types."""
+    """The event without the vendor's own parts, for which the SDK has no types."""
     if event.get("item", {}).get("type") in _UNKNOWN:
         return {**event, "item": {"type": "message", "id": event["item"]["id"], "role": "assistant", "status": "completed", "content": []}}
     if "response" not in event:
@@ -151,19 +150,19 @@ def _ours(tool_type: str) -> bool:
 
 
 def judge_response(response: Json) -> None:
-    """A response object in any state, as a plain answer, a look-up or an event shows it."""
+    """A response object in any state, from a plain answer, a lookup or an event."""
     assert response.keys() >= REQUIRED, f"missing: {REQUIRED - response.keys()}"
     nulls = {name for name in REQUIRED if response[name] is None}
     assert nulls <= _NULLABLE, f"null: {nulls - _NULLABLE}"
     assert response["object"] == "response"
     response_id = ids.normalize_response_id(response["id"])
-    assert response_id, "the id is no UUID"
+    assert response_id, "the id is not a UUID"
     assert (response["completed_at"] is not None) == (response["status"] == "completed")
     assert (response["error"] is not None) == (response["status"] == "failed")
     assert (response["incomplete_details"] is not None) == (response["status"] == "incomplete")
     for position, item in enumerate(response["output"]):
         _judge_item(item)
-        assert ids.locate(item["id"]) == ids.ItemLocation(response_id, output=True, position=position), "an item's id says where it is"
+        assert ids.locate(item["id"]) == ids.ItemLocation(response_id, output=True, position=position), "an item's id contains its location"
     call_ids = [item["call_id"] for item in response["output"] if "call_id" in item]
     assert len(set(call_ids)) == len(call_ids), "a call id occurs twice"
 
@@ -196,7 +195,7 @@ def _judge_item(item: Json) -> None:
     match item["type"]:
         case "message":
             assert item["role"] == "assistant"
-            assert item["content"], "a message says something"
+            assert item["content"], "a message has content"
             for part in item["content"]:
                 for annotation in part.get("annotations", []):
                     assert 0 <= annotation.get("start_index", 0) <= annotation.get("end_index", len(part["text"])) <= len(part["text"])
@@ -222,7 +221,7 @@ def _check_snapshots(events: Sequence[Json]) -> None:
     judge_response(ended)
     assert ended["status"] in _ENDS[last["type"]]
     differing = {name for name in begun.keys() | ended.keys() if begun.get(name) != ended.get(name)}
-    assert differing <= _OUTCOME, f"the response changed on the way: {differing - _OUTCOME}"
+    assert differing <= _OUTCOME, f"the response changed during the stream: {differing - _OUTCOME}"
     errors = [event for event in others if event["type"] == "error"]
     assert len(errors) == (ended["status"] == "failed")
     for error in errors:
@@ -231,7 +230,7 @@ def _check_snapshots(events: Sequence[Json]) -> None:
 
 
 def _check_items(events: Sequence[Json]) -> Sequence[Json]:
-    """The items as `output_item.done` had them, each checked against the events that led to it."""
+    """The items from `output_item.done`, each checked against the events before it."""
     done: list[Json] = []
     inside: list[Json] = []
     for event in events:
@@ -295,13 +294,13 @@ def _check_item(added: Json, done: Json, inside: Sequence[Json]) -> None:
 
 
 def _sections(inside: Sequence[Json]) -> Sequence[Sequence[Json]]:
-    """Events of an item, cut where a part begins."""
+    """Events of an item, split where a part begins."""
     starts = [i for i, event in enumerate(inside) if event["type"].endswith("part.added")]
     return [inside[start:end] for start, end in zip(starts, [*starts[1:], len(inside)], strict=True)]
 
 
 def _whole(events: Sequence[Json]) -> tuple[str, list[Json]]:
-    """The text and log probabilities of one run of deltas, which add up to what `done` says."""
+    """The text and log probabilities of one run of deltas, which must add up to the text in `done`."""
     *said, done = events
     deltas = [event for event in said if event["type"] != "response.output_text.annotation.added"]
     family = done["type"].removesuffix(".done")

@@ -1,7 +1,7 @@
-"""A real MCP server on a loopback port, made with the SDK's server side, in a thread and event loop of its own.
+"""A real MCP server on a loopback port, built with the SDK's server side, in its own thread and event loop.
 
-Three addresses: `modern` (streamable HTTP, MCP 2026-07-28), `legacy` (streamable HTTP with sessions, the handshake of before) and `sse`.
-It notes every request, and counts those it is still answering.
+Three addresses: `modern` (streamable HTTP, MCP 2026-07-28), `legacy` (streamable HTTP with sessions, the older handshake) and `sse`.
+It records every request, and counts those in progress.
 """
 
 from __future__ import annotations
@@ -46,36 +46,36 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class McpServer:
-    """Its tools, what it has seen, and what it demands."""
+    """Its tools, the requests seen, and its requirements."""
 
     def __init__(self) -> None:
         self.port = 0
         self.idle = threading.Event()
-        """Set while no `tools/call` is being answered and no stream of `sse` is open."""
+        """Set while no `tools/call` is in progress and no stream of `sse` is open."""
         self.called = threading.Event()
         """Set once a `tools/call` has arrived."""
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was seen and wished."""
+        """Reset records and requirements."""
         self.seen: list[Seen] = []
         self.token: str | None = None
-        """The bearer token it demands."""
+        """The required bearer token."""
         self.status: int | None = None
         """Answer everything with this HTTP status."""
         self.forgets = False
-        """Answer the next request within a session as if there were none."""
+        """Answer the next request within a session as if the session were unknown."""
         self.page_size = 100
         self.tools: dict[str, tuple[types.Tool, Handler]] = {tool.name: (tool, handler) for tool, handler in _TOOLS}
         self.called.clear()
         self.idle.set()
 
     def url(self, address: Address = "modern") -> str:
-        """Where to find it."""
+        """Its URL."""
         return f"http://127.0.0.1:{self.port}/{address}" + ("" if address == "sse" else "/mcp")
 
     def add(self, tool: types.Tool, text: str = "done") -> None:
-        """One more tool, which answers this."""
+        """Add a tool, with this result."""
         self.tools[tool.name] = (tool, _says(text))
 
     @property
@@ -156,7 +156,7 @@ _TOOLS: list[tuple[types.Tool, Handler]] = [
 
 
 class _App:
-    """ASGI: notes, demands, then the SDK."""
+    """ASGI: records, checks requirements, then the SDK."""
 
     def __init__(self, state: McpServer) -> None:
         self._state = state

@@ -1,4 +1,4 @@
-"""Every operation of the API, as `/openapi.json` describes it: method, path and id."""
+"""Every operation of the API, as described in `/openapi.json`: method, path and id."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ OPERATION_IDS = {
     "DELETE /v1/containers/{container_id}/files/{file_id}": "delete_container_file",
     "GET /v1/containers/{container_id}/files/{file_id}/content": "get_container_file_content",
 }
-"""Generated clients name their functions after these, so they stay."""
+"""Generated clients name their functions after these, so they must not change."""
 OPERATIONS = tuple(OPERATION_IDS)

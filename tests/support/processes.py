@@ -1,4 +1,4 @@
-"""The servers of tests: how long they are waited for, and that none outlives the test run, however it ends."""
+"""The servers of tests: how long tests wait for them, and that none outlives the test run, however it ends."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import sys
 from pathlib import Path
 
 PATIENCE = 300.0
-"""Seconds. Every wait ends with what it waits for, so only a failure takes this long, and a slow machine is none."""
+"""Seconds. Every wait ends as soon as its condition holds, so only a failure takes this long, and a slow machine is not one."""
 
 
 def guard(
     process: subprocess.Popen[bytes] | subprocess.Popen[str], how: signal.Signals = signal.SIGTERM, folder: Path | None = None
 ) -> None:
-    """Should the test run end before `release`, even by SIGKILL, the process gets `how`, and its folder goes."""
+    """If the test run ends before `release`, even by SIGKILL, the process gets the signal `how`, and its folder is removed."""
     _tell(f"{process.pid} {int(how)} {folder or '-'}")
 
 
 def release(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
-    """The process has been ended."""
+    """The process has ended."""
     _tell(f"{process.pid} 0 -")
 
 
@@ -33,5 +33,5 @@ def _tell(line: str) -> None:
 
 @functools.cache
 def _watchdog() -> subprocess.Popen[bytes]:
-    """In a session of its own, where no Ctrl-C reaches it; it ends when this process closes the pipe by ending."""
+    """In its own session, which no Ctrl-C reaches; it ends when this process's end closes the pipe."""
     return subprocess.Popen([sys.executable, Path(__file__).with_name("watchdog.py")], stdin=subprocess.PIPE, start_new_session=True)

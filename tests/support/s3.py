@@ -1,4 +1,4 @@
-"""A small S3 server over HTTP with the calls an object store makes: put, multipart, get, copy, list, delete; signatures are checked."""
+"""A small S3 server over HTTP with the calls of an object store: put, multipart, get, copy, list, delete; signatures are checked."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(204, "")
 
     def _begin(self) -> bool:
-        """Read the request; False when it has been refused."""
+        """Read the request; False if it was refused."""
         url = urlsplit(self.path)
         self.key = unquote(url.path).rstrip("/")
         self.query = dict(parse_qsl(url.query, keep_blank_values=True))
@@ -150,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, f"<ListBucketResult><IsTruncated>false</IsTruncated>{found}</ListBucketResult>")
 
     def _is_signed(self) -> bool:
-        """AWS signature version 4, with the request's own account of its body."""
+        """AWS signature version 4, with the request's declaration of its body."""
         _, _, fields = self.headers.get("authorization", "").partition(" ")
         named = {name: value for name, _, value in (field.strip().partition("=") for field in fields.split(","))}
         if not {"Credential", "SignedHeaders", "Signature"} <= set(named):

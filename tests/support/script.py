@@ -1,6 +1,6 @@
-"""What a scripted upstream shall say: the pieces of a reply, in the words of Chat Completions.
+"""The script of an upstream: the pieces of a reply, in the format of Chat Completions.
 
-A reply is a list of pieces, written to the socket one by one. A fault is a piece too: it happens where it stands in the list.
+A reply is a list of pieces, written to the socket one by one. A fault is a piece, too: it happens at its position in the list.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class Text(msgspec.Struct, frozen=True):
 
 
 class Thought(msgspec.Struct, frozen=True):
-    """A piece of thinking, in the field that the imitated server uses."""
+    """A piece of thinking, in the field of the imitated server."""
 
     text: str
     field: Literal["reasoning_content", "reasoning"] = "reasoning_content"
 
 
 class Call(msgspec.Struct, frozen=True):
-    """A whole function call; each fragment of its arguments is a chunk of its own."""
+    """A whole function call; each fragment of its arguments is a separate chunk."""
 
     name: str
     fragments: Sequence[str] = ("{}",)
@@ -46,7 +46,7 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Raw(msgspec.Struct, frozen=True):
-    """Bytes as they are: a malformed chunk, an error inside a 200 stream, frames of the Responses API."""
+    """Raw bytes: a malformed chunk, an error inside a 200 stream, frames of the Responses API."""
 
     data: bytes
 
@@ -56,22 +56,22 @@ class Cut(msgspec.Struct, frozen=True):
 
 
 class Gate:
-    """The reply waits here until the test opens the gate; never opened, the upstream has stalled. Safe across threads."""
+    """The reply waits here until the test opens the gate; if never opened, the upstream has stalled. Safe across threads."""
 
     def __init__(self) -> None:
         self._reached: Future[None] = Future()
         self._opened: Future[None] = Future()
 
     def open(self) -> None:
-        """Let the reply go on."""
+        """Let the reply continue."""
         self._opened.set_result(None)
 
-    async def reached(self, timeout: float = PATIENCE) -> None:  # noqa: ASYNC109 - a test states its own patience
-        """Wait until the reply stands at the gate: everything before it has been written."""
+    async def reached(self, timeout: float = PATIENCE) -> None:  # noqa: ASYNC109 - a test sets its own time limit
+        """Wait until the reply is at the gate: everything before it has been written."""
         await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._reached)), timeout)
 
     async def hold(self) -> None:
-        """Stand at the gate (the upstream's side)."""
+        """Wait at the gate (the upstream's side)."""
         if not self._reached.done():
             self._reached.set_result(None)
         await asyncio.shield(asyncio.wrap_future(self._opened))
@@ -81,19 +81,19 @@ Piece = Text | Thought | Call | Raw | Cut | Gate
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer: streamed when the request asks for it, else whole."""
+    """One answer: streamed if the request asks for it, otherwise whole."""
 
     pieces: Sequence[Piece] = ()
     finish_reason: str | None = "auto"
-    """`auto`: tool_calls after a call, else stop. None: the turn never finishes."""
+    """`auto`: tool_calls after a call, otherwise stop. None: the turn never finishes."""
     usage: Mapping[str, Any] | None = msgspec.field(default_factory=_some_usage)
-    """Sent in a stream only when `stream_options.include_usage` asks for it, as real servers do."""
+    """Sent in a stream only if `stream_options.include_usage` asks for it, as real servers do."""
     done: bool = True
     """End a stream with `[DONE]`."""
     status: int = 200
     headers: Mapping[str, str] = {}
     body: bytes | None = None
-    """The answer as it is, instead of one made of the pieces."""
+    """The raw answer, instead of one built from the pieces."""
 
     @classmethod
     def say(cls, *texts: str) -> Reply:
@@ -117,7 +117,7 @@ def sse(*events: Json) -> Raw:
 
 
 def stream_writes(reply: Reply, request: Json) -> list[bytes | Gate | Cut]:
-    """What goes over the wire, write by write."""
+    """The bytes on the wire, write by write."""
     head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1_700_000_000, "model": request.get("model", "")}
     writes: list[bytes | Gate | Cut] = []
     for piece in reply.pieces:

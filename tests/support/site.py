@@ -1,6 +1,6 @@
 """A web site on a loopback port: pages, redirects, endless and slow bodies, compression, other charsets, robots.txt.
 
-A real HTTP/1.1 server (with TLS when asked) with a thread and event loop of its own. It notes every visit, also those it has no page for.
+A real HTTP/1.1 server (optionally with TLS) with its own thread and event loop. It records every visit, including those to missing pages.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Visit(msgspec.Struct, frozen=True):
 
     method: str
     path: str
-    """With the query."""
+    """Including the query."""
     headers: Mapping[str, str]
     body: bytes
 
@@ -34,20 +34,20 @@ class Visit(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What a path answers. The connection is closed after it."""
+    """The answer of a path. The connection is closed after it."""
 
     body: bytes = b""
     status: int = 200
     content_type: str | None = "text/html; charset=utf-8"
     headers: Mapping[str, str] = {}
     repeat: float | None = None
-    """Instead of one body of known length: the body over and over, this many seconds apart, until the client leaves."""
+    """Instead of one body of known length: the body repeatedly, this many seconds apart, until the client leaves."""
     silent: bool = False
-    """Say nothing at all until the client leaves."""
+    """Send nothing at all until the client leaves."""
 
     @classmethod
     def html(cls, text: str, *, status: int = 200, title: str = "A page") -> Answer:
-        """A page in UTF-8; `text` goes into its article as it is."""
+        """A page in UTF-8; `text` goes into its article unchanged."""
         page = f"<!doctype html><html><head><title>{title}</title></head><body><article><h1>{title}</h1>{text}</article></body></html>"
         return cls(page.encode(), status)
 
@@ -83,12 +83,12 @@ class Answer(msgspec.Struct, frozen=True):
 
     @classmethod
     def never(cls) -> Answer:
-        """No answer, though the connection stands."""
+        """No answer, although the connection stays open."""
         return cls(silent=True)
 
 
 class Site:
-    """Pages and notes; both may be used from any thread."""
+    """Pages and records; both may be used from any thread."""
 
     def __init__(self) -> None:
         self.origin = ""
@@ -97,25 +97,25 @@ class Site:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the pages and the notes."""
+        """Reset the pages and the records."""
         self.pages: dict[str, Answer | Callable[[Visit], Answer]] = {}
-        """What is answered, by path without query; `*` answers what has no entry, else it is a 404."""
+        """The answers, by path without query; `*` answers all other paths, otherwise they are a 404."""
         self.visits: list[Visit] = []
         """Every request, oldest first."""
         self.connections = 0
-        """Every connection that was opened, also those without a request."""
+        """Every connection that was opened, including those without a request."""
 
     @property
     def paths(self) -> list[str]:
-        """What was asked for, oldest first."""
+        """The requested paths, oldest first."""
         return [visit.path for visit in self.visits]
 
     def url(self, path: str = "/", *, host: str = "127.0.0.1") -> str:
-        """A path's address, perhaps by another name of this machine."""
+        """A path's URL, perhaps under another name of this machine."""
         return f"{self.origin.partition('://')[0]}://{host}:{self.port}{path}"
 
     def answer(self, visit: Visit) -> Answer:
-        """What to say (the server's side)."""
+        """The answer to a visit (the server's side)."""
         self.visits.append(visit)
         page = self.pages.get(visit.path.partition("?")[0], self.pages.get("*", Answer.text("not found", status=404)))
         return page(visit) if callable(page) else page

@@ -41,7 +41,7 @@ def test_what_was_not_ended_is(tmp_path: Path, how: signal.Signals) -> None:
     run.wait(PATIENCE)
 
     deadline = time.monotonic() + PATIENCE
-    while folder.exists() and time.monotonic() < deadline:  # it goes after the server has
+    while folder.exists() and time.monotonic() < deadline:  # removed after the server has ended
         time.sleep(0.01)
     assert not folder.exists()
     assert not Path(f"/proc/{left}").exists() or Path(f"/proc/{left}/stat").read_text().rpartition(")")[2].split()[0] == "Z"

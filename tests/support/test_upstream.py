@@ -1,4 +1,4 @@
-"""The scripted upstream is a Chat Completions server as the official client understands one."""
+"""The scripted upstream is a Chat Completions server, as the official client sees it."""
 
 from __future__ import annotations
 

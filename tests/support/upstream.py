@@ -1,6 +1,6 @@
-"""A Qwen server that says what the test scripted: a real HTTP/1.1 server on a loopback port, with a thread and event loop of its own.
+"""A Qwen server that sends what the test scripted: a real HTTP/1.1 server on a loopback port, with its own thread and event loop.
 
-It fails a test that leaves scripted replies unused, and notes every request and every client that hung up.
+It fails a test that leaves scripted replies unused, and records every request and every client that disconnected.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class ScriptedUpstream:
-    """Script and notes; both may be used from any thread."""
+    """Script and records; both may be used from any thread."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -40,15 +40,15 @@ class ScriptedUpstream:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the script and the notes."""
+        """Reset the script and the records."""
         self.requests: list[Request] = []
         """Every POST, oldest first."""
         self.default: Reply | None = Reply.say("Hello", " there.")
-        """For requests beyond the script; None makes them a mistake."""
+        """For requests beyond the script; None makes them an error."""
         self.respond: Callable[[Json], Reply] | None = None
-        """Answers requests beyond the script by their body, before `default` does."""
+        """Answers requests beyond the script by their body, before `default`."""
         self.pages: dict[str, Json] = {"/v1/models": models_page("qwen3-8b")}
-        """What GET answers, by path; all else is a 404."""
+        """The answers to GET, by path; all others are a 404."""
         self._script: deque[Reply] = deque()
         self._mistakes: list[str] = []
         self._hang_ups: queue.SimpleQueue[Request] = queue.SimpleQueue()
@@ -62,12 +62,12 @@ class ScriptedUpstream:
         return await asyncio.to_thread(self._hang_ups.get, timeout=PATIENCE)
 
     def assert_consumed(self) -> None:
-        """Fail unless every scripted reply was asked for and no request went wrong."""
+        """Fail unless every scripted reply was requested and no request went wrong."""
         assert not self._mistakes, "\n".join(self._mistakes)
         assert not self._script, f"scripted replies never asked for: {len(self._script)}"
 
     def answer(self, request: Request) -> Reply:
-        """What to say to a request (the server's side)."""
+        """The reply to a request (the server's side)."""
         if request.method == "GET":
             page = self.pages.get(request.path)
             return Reply.error(404, {"error": {"message": "not found"}}) if page is None else Reply.json(page)
@@ -80,7 +80,7 @@ class ScriptedUpstream:
         return reply
 
     def note_mistake(self, request: Request, error: Exception) -> None:
-        """The script had no good answer (the server's side)."""
+        """The script had no suitable reply (the server's side)."""
         self._mistakes.append(f"{request.method} {request.path}: {error!r}")
 
     def note_hang_up(self, request: Request) -> None:
@@ -89,7 +89,7 @@ class ScriptedUpstream:
 
 
 def models_page(*names: str, owned_by: str = "vllm") -> Json:
-    """A model list as OpenAI-compatible servers send it."""
+    """A model list as sent by OpenAI-compatible servers."""
     return {"object": "list", "data": [{"id": name, "object": "model", "created": 1, "owned_by": owned_by} for name in names]}
 
 
@@ -119,7 +119,7 @@ async def _close(server: asyncio.Server, connections: set[_Connection]) -> None:
 
 
 class _Connection(asyncio.Protocol):
-    """One client. Its answer is a task, so that a client that leaves can be noticed meanwhile."""
+    """One client. Its answer is a task, so that a disconnecting client is noticed meanwhile."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, upstream: ScriptedUpstream, connections: set[_Connection]) -> None:
         self._loop = loop
@@ -170,7 +170,7 @@ class _Connection(asyncio.Protocol):
     async def _answer(self, request: Request) -> None:
         try:
             reply = self._upstream.answer(request)
-        except Exception as error:  # noqa: BLE001 - what the test's own function raises is the test's failure, not this connection's
+        except Exception as error:  # noqa: BLE001 - an exception of the test's own function is the test's failure, not this connection's
             self._upstream.note_mistake(request, error)
             reply = Reply.error(500, {"error": {"message": "the script has no answer"}})
         if request.body.get("stream") and reply.body is None:
@@ -189,7 +189,7 @@ class _Connection(asyncio.Protocol):
                     return
                 case bytes():
                     self._transport.write(b"%x\r\n%s\r\n" % (len(write), write))
-                    await asyncio.sleep(0)  # a turn of the loop, in which a client that left is noticed
+                    await asyncio.sleep(0)  # one iteration of the loop, in which a client that left is noticed
         self._transport.write(b"0\r\n\r\n")
 
     async def _send_whole(self, reply: Reply, request: Request) -> None:

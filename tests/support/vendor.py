@@ -1,7 +1,7 @@
-"""The vendor's Responses face, simulated: it keeps the vendor's rules about tools and answers in the vendor's own frames.
+"""A simulation of the vendor's Responses API: it enforces the vendor's rules for tools and answers in the vendor's frames.
 
-Its streams differ from the public ones as the real ones do: no blank after a colon, an id and a status comment in every frame, items of
-every type under `msg_<uuid>`, an `output_index` that is sometimes wrong, no code deltas, and errors inside of HTTP 200.
+Its streams differ from the public ones as the real ones do: no space after a colon, an id and a status comment in every frame, items of
+every type under `msg_<uuid>`, an `output_index` that is sometimes wrong, no code deltas, and errors inside HTTP 200.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Turn:
         return self._done({**item, "summary": [{"type": "summary_text", "text": text}]})
 
     def searches(self, *queries: str, sources: Sequence[str] = (), done: bool = True) -> Turn:
-        """A search of the web; its queries are known at its end only, where pages are named once a query. Not `done`: that never comes."""
+        """A web search; its queries appear only at its end, where pages are listed once per query. Not `done`: the end is never sent."""
         item = self._item("web_search_call", status="in_progress", action={"type": "search", "query": "Web search"})
         self._added(item)
         for phase in ("in_progress", "searching", "completed"):
@@ -51,13 +51,13 @@ class Turn:
         return self._done({**item, "status": "completed", "action": action}, "web_search") if done else self
 
     def extracts(self, url: str, goal: str, output: str) -> Turn:
-        """A page is read; there are no events but those of the item."""
+        """A page is read; the only events are those of the item."""
         item = self._item("web_extractor_call", status="in_progress", urls=[url], goal=goal)
         self._added(item)
         return self._done({**item, "status": "completed", "output": output}, "web_extractor")
 
     def computes(self, code: str, logs: str | None) -> Turn:
-        """Code is run; it stands in the item from the beginning. Without `logs` nobody hears of its end."""
+        """Code is run; the item contains it from the beginning. Without `logs` the end is never sent."""
         item = self._item("code_interpreter_call", status="in_progress", code=code, container_id="")
         self._added(item)
         for phase in ("in_progress", "interpreting", *(("completed",) if logs is not None else ())):
@@ -73,7 +73,7 @@ class Turn:
         return self._done({**item, "status": "completed", "output": output}, tool)
 
     def calls(self, name: str, arguments: str, call_id: str = "call_1") -> Turn:
-        """A function call, whose arguments come whole."""
+        """A function call, whose arguments are sent whole."""
         item = self._item("function_call", call_id=call_id, name=name, arguments="", status="in_progress")
         self._added(item)
         return self._done({**item, "arguments": arguments, "status": "completed"})
@@ -117,7 +117,7 @@ class Turn:
         self._about("response.output_item.added", item, item=item)
 
     def _done(self, item: Json, tool: str | None = None) -> Turn:
-        self._about("response.output_item.done", item, item=item, output_index=0)  # wrong but for the first, as documented samples are
+        self._about("response.output_item.done", item, item=item, output_index=0)  # wrong except for the first, like documented samples
         self._items.append(item)
         if tool is not None:
             self._tools[tool] = {"count": self._tools.get(tool, {"count": 0})["count"] + 1}
@@ -129,7 +129,7 @@ class Turn:
 
 
 def play(upstream: ScriptedUpstream, *turns: Turn) -> None:
-    """Answer the next requests with these turns, in order; one that breaks a rule gets the vendor's error instead of its turn."""
+    """Answer the next requests with these turns, in order; a request that breaks a rule gets the vendor's error instead of its turn."""
     left = deque(turns)
 
     def respond(body: Json) -> Reply:

@@ -1,6 +1,6 @@
-"""Ends what a test run has left behind: reads `PID SIGNAL FOLDER` a line; at the end of its input, all that was not taken back.
+"""Kills what a test run has left behind: reads lines `PID SIGNAL FOLDER`; at the end of its input, kills all that were not released.
 
-The input ends when the test run does, in whatever way. A SIGNAL of 0 takes a process back.
+The input ends when the test run does, in any way. A SIGNAL of 0 releases a process.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from contextlib import suppress
 _GRACE_SECONDS = 20.0
 
 Watched = tuple[int, str]
-"""The signal that ends a process, and the folder that goes with it; "-" is none."""
+"""The signal that ends a process, and the folder to remove with it; "-" is none."""
 
 
 def main() -> None:
-    """Read, then end."""
+    """Read, then kill."""
     watched: dict[int, Watched] = {}
     for line in sys.stdin:
         pid, how, folder = line.rstrip("\n").split(" ", 2)

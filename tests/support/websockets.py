@@ -1,4 +1,4 @@
-"""What a client sends that would like to speak by WebSocket."""
+"""The headers of a client that requests a WebSocket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes to a running gateway and back, for what no HTTP client would send."""
+"""Raw bytes to a running gateway and back, for what no HTTP client would send."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Wire:
         self._writer = writer
 
     async def send(self, *pieces: bytes) -> bool:
-        """Write all of it; False when the gateway closes the connection meanwhile."""
+        """Write all of it; False if the gateway closes the connection meanwhile."""
         try:
             for piece in pieces:
                 self._writer.write(piece)
@@ -41,7 +41,7 @@ class Wire:
         return Answer(int(line.split()[1]), headers, body)
 
     async def rest(self) -> bytes:
-        """All until the gateway closes the connection."""
+        """Everything until the gateway closes the connection."""
         async with asyncio.timeout(_SECONDS):
             try:
                 return await self._reader.read()
@@ -50,7 +50,7 @@ class Wire:
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What came back."""
+    """A parsed answer."""
 
     status: int
     headers: dict[str, str]
@@ -58,7 +58,7 @@ class Answer(msgspec.Struct, frozen=True):
 
     @property
     def error(self) -> dict[str, Any]:
-        """What the envelope holds."""
+        """The error in the envelope."""
         return msgspec.json.decode(self.body)["error"]
 
 
@@ -74,6 +74,6 @@ async def connected(gateway: Gateway) -> AsyncGenerator[Wire]:
 
 
 def head(method: str, path: str, *fields: str, key: str | None = None) -> bytes:
-    """A request's header, its empty line included."""
+    """A request's head, including its empty line."""
     given: Iterable[str] = (f"{method} {path} HTTP/1.1", "Host: localhost", *fields, *([f"Authorization: Bearer {key}"] if key else ()))
     return "\r\n".join((*given, "", "")).encode()

@@ -240,8 +240,8 @@ async def test_the_list_of_tools_says_how_code_is_confined(tool: CodeInterpreter
     assert isinstance(found, Confinement)
     assert found.backend in ("bubblewrap", "landlock", "wasi")
     assert ("a user id for each session" in found.summary) is found.own_user
-    assert ("disk is bounded by the kernel" in found.summary) is found.disk_bounded
-    assert ("namespaces of its own" in found.summary) is found.own_namespaces
+    assert ("disk use is limited by the kernel" in found.summary) is found.disk_bounded
+    assert ("its own namespaces" in found.summary) is found.own_namespaces
 
 
 async def test_the_list_of_tools_says_why_no_code_runs() -> None:

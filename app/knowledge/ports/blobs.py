@@ -9,7 +9,7 @@ import msgspec
 
 
 class Staged(msgspec.Struct, frozen=True):
-    """Content that has arrived, but belongs to nobody yet."""
+    """Content that has been received, but has no owner yet."""
 
     key: str
     digest: str  # SHA-256, 64 hex digits
@@ -17,28 +17,28 @@ class Staged(msgspec.Struct, frozen=True):
 
 
 class Blobs(Protocol):
-    """Bytes by the SHA-256 of what they are; the same content is kept once."""
+    """Content-addressed storage by SHA-256; identical content is stored once."""
 
     async def stage(self, chunks: AsyncIterator[bytes]) -> Staged:
-        """Take the content in, piece by piece; when `chunks` raises, nothing of it stays."""
+        """Receive the content in pieces; if `chunks` raises, nothing is kept."""
         ...
 
     async def keep(self, staged: Staged) -> None:
-        """Make it the content of its digest, in one step."""
+        """Make it the content of its digest, atomically."""
         ...
 
     async def drop(self, staged: Staged) -> None:
-        """Forget what was staged."""
+        """Discard staged content."""
         ...
 
     async def get(self, digest: str) -> AsyncGenerator[bytes]:
-        """The content in pieces. Raises KeyError."""
+        """The content, in pieces. Raises KeyError."""
         ...
 
     async def delete(self, digest: str) -> None:
-        """Forget the content, if it is there."""
+        """Delete the content, if it exists."""
         ...
 
     async def sweep(self, before: int, limit: int) -> int:
-        """Drop at most `limit` contents that were staged before that time and then forgotten (the process ended); how many."""
+        """Discard up to `limit` contents that were staged before that time and abandoned (the process ended); returns how many."""
         ...

@@ -24,14 +24,14 @@ class FileRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FileRecords(Protocol):
-    """Which files there are. An expired one is not there."""
+    """The uploaded files. Expired ones count as absent."""
 
     async def reserve(self, record: FileRecord) -> None:
-        """Note that a file is about to have this content: from now on the content will not be deleted. Nobody sees the file yet."""
+        """Record that a file is about to have this content: from now on the content is not deleted. The file is not visible yet."""
         ...
 
     async def publish(self, file_id: str) -> None:
-        """The content is there: show the file."""
+        """The content is in place: make the file visible."""
         ...
 
     async def get(self, project_id: str, file_id: str, now: int) -> FileRecord | None:
@@ -39,17 +39,17 @@ class FileRecords(Protocol):
         ...
 
     async def list(self, project_id: str, purpose: str | None, page: Page, now: int) -> Sequence[FileRecord]:
-        """Files in the order of their making, at most `page.limit`."""
+        """Files in the order of creation, at most `page.limit`."""
         ...
 
     async def delete(self, project_id: str, file_id: str, forget: Callable[[str], Awaitable[None]]) -> bool:
-        """Remove the file, and let every vector store forget it; False when there is none.
+        """Remove the file, also from every vector store; False if there is none.
 
-        `forget` is called with its digest when no other file has this content; while it runs nobody can reserve the content. When it
-        raises, the file stays.
+        `forget` is called with its digest if no other file has this content; while it runs nobody can reserve the content. If it
+        raises, the file is kept.
         """
         ...
 
     async def expired(self, now: int, limit: int) -> Sequence[FileRecord]:
-        """Files past their time, and those that were reserved and never published."""
+        """Expired files, and those that were reserved and never published."""
         ...

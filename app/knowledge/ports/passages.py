@@ -15,7 +15,7 @@ Attributes = dict[str, str | float | bool]
 class Passage(msgspec.Struct, frozen=True):
     """A piece of a file's text, as it is searched and shown."""
 
-    position: int  # its number in the file, from 0
+    position: int  # its index in the file, from 0
     text: str
 
 
@@ -23,21 +23,21 @@ class Split(Protocol):
     """Cuts a text into passages."""
 
     async def __call__(self, text: str, *, size: int, overlap: int, project: str) -> Sequence[Passage]:
-        """Passages of at most `size` tokens, sharing `overlap` with the one before; none without words. `project`: whose turn it is."""
+        """Passages of at most `size` tokens, sharing `overlap` with the previous; none without words. `project`: for fair scheduling."""
         ...
 
 
 class Vectors(msgspec.Struct, frozen=True):
-    """Vectors of length 1, one after the other, as one model made them. Bytes, since the gateway itself only carries them."""
+    """Vectors of length 1, concatenated, as returned by one model. Bytes, since the gateway only passes them on."""
 
     model: str
     """Vectors of different models cannot be compared."""
     dimensions: int
-    data: bytes  # float32 in this machine's order, `dimensions` of them a vector
+    data: bytes  # float32 in native byte order, `dimensions` per vector
 
 
 class Hit(msgspec.Struct, frozen=True):
-    """A passage that fits a query."""
+    """A passage that matches a query."""
 
     vector_store_id: str
     file_id: str
@@ -47,11 +47,11 @@ class Hit(msgspec.Struct, frozen=True):
     text: str
     score: float
     """0 to 1."""
-    fits: bool = True  # False: it is among the best, and yet hardly answers the query
+    fits: bool = True  # False: it is among the best, but hardly answers the query
 
 
 class Search(msgspec.Struct, frozen=True, kw_only=True):
-    """One query over some vector stores of one project, whose existence and owner have been checked."""
+    """One query over some vector stores of one project, whose existence and ownership have been checked."""
 
     vector_store_ids: tuple[str, ...]
     text: str
@@ -66,7 +66,7 @@ class Search(msgspec.Struct, frozen=True, kw_only=True):
 class PassageIndex(Protocol):
     """Passages with their vectors and words.
 
-    Every method raises Unavailable, whose message is for people, where the database lacks what it needs (Postgres without pgvector).
+    Every method raises Unavailable, with a message for users, if the database lacks what it needs (Postgres without pgvector).
     """
 
     async def replace(
@@ -77,10 +77,10 @@ class PassageIndex(Protocol):
         attributes: Attributes,
         batches: AsyncIterator[tuple[Sequence[Passage], Vectors]],
     ) -> None:
-        """Make these the file's passages in this store, in place of all earlier ones. `Passage.position` counts from 0 over all batches.
+        """Make these the file's passages in this store, replacing all earlier ones. `Passage.position` counts from 0 over all batches.
 
-        They are written as they come and are found only when all are there; when `batches` raises, the earlier ones stay.
-        Raises InvalidRequest when the store holds vectors of another model.
+        They are written as they arrive and become searchable only when complete; if `batches` raises, the earlier ones stay.
+        Raises InvalidRequest if the store has vectors of another model.
         """
         ...
 
@@ -89,7 +89,7 @@ class PassageIndex(Protocol):
         ...
 
     async def remove(self, vector_store_id: str, file_id: str | None) -> None:
-        """Forget a file's passages, or with None the whole store's."""
+        """Delete a file's passages, or with None the whole store's."""
         ...
 
     async def passages(self, vector_store_id: str, file_id: str) -> Sequence[Passage]:
@@ -97,12 +97,12 @@ class PassageIndex(Protocol):
         ...
 
     async def models(self, vector_store_ids: Sequence[str]) -> Mapping[str, str]:
-        """The name of the model of each store's vectors; a store that never had any is not there."""
+        """The name of the model of each store's vectors; stores that never had any are omitted."""
         ...
 
     async def search(self, search: Search) -> Sequence[Hit]:
-        """The best passages by meaning and by words together, best first, at most `limit`.
+        """The best passages by meaning and words combined, best first, at most `limit`.
 
-        Raises InvalidRequest when a store holds vectors of another model.
+        Raises InvalidRequest if a store has vectors of another model.
         """
         ...

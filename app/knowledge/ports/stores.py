@@ -30,7 +30,7 @@ LastError = Literal["server_error", "unsupported_file", "invalid_file"]
 
 
 class StoreTotals(msgspec.Struct, frozen=True, kw_only=True):
-    """What is in a store, or in a batch."""
+    """The contents of a store, or of a batch."""
 
     in_progress: int = 0
     completed: int = 0
@@ -40,7 +40,7 @@ class StoreTotals(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def total(self) -> int:
-        """How many files."""
+        """The number of files."""
         return self.in_progress + self.completed + self.cancelled + self.failed
 
 
@@ -60,7 +60,7 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True):
     usage_bytes: int = 0
     error_code: LastError | None = None
     error_message: str | None = None
-    """Why it failed; of a completed file, what of it is not in its text."""
+    """Why it failed; for a completed file, which of its content is missing from its text."""
 
 
 class BatchRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +74,7 @@ class BatchRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoreRecords(Protocol):
-    """Which vector stores there are. A deleted one is not there; an expired one is, without its files."""
+    """The vector stores. Deleted ones count as absent; expired ones remain, without their files."""
 
     async def create(self, record: StoreRecord) -> None:
         """Add a store."""
@@ -85,7 +85,7 @@ class StoreRecords(Protocol):
         ...
 
     async def list(self, project_id: str, page: Page) -> Sequence[StoreRecord]:
-        """Stores in the order of their making, at most `page.limit`."""
+        """Stores in the order of creation, at most `page.limit`."""
         ...
 
     async def update(self, record: StoreRecord) -> None:
@@ -93,19 +93,19 @@ class StoreRecords(Protocol):
         ...
 
     async def touch(self, store_ids: Sequence[str], now: int) -> None:
-        """The stores are used: their time begins again."""
+        """Record a use of the stores: their expiry is counted from now."""
         ...
 
     async def delete(self, project_id: str, store_id: str, now: int) -> bool:
-        """Hide the store, and let its files' passages be forgotten; False when there is none."""
+        """Hide the store, and schedule the removal of its passages; False if there is none."""
         ...
 
     async def totals(self, store_ids: Sequence[str]) -> Mapping[str, StoreTotals]:
-        """What is in each store."""
+        """The contents of each store."""
         ...
 
     async def expire(self, now: int, limit: int) -> int:
-        """Let expired stores lose their files, and remove deleted and long expired stores that are empty; how many were touched."""
+        """Schedule the removal of expired stores' files, and remove deleted and long-expired empty stores; returns how many changed."""
         ...
 
 
@@ -113,9 +113,9 @@ class Attachments(Protocol):
     """Which files are in which vector stores."""
 
     async def attach(self, attachments: Sequence[Attachment], batch: BatchRecord | None, now: int) -> None:
-        """Add files to one store, to be ingested at once; a file that is there already is ingested again.
+        """Add files to one store, to be ingested immediately; a file that is already there is ingested again.
 
-        Raises KeyError with the id of a file, or of the store, that is not there.
+        Raises KeyError with the id of a file, or of the store, that does not exist.
         """
         ...
 
@@ -126,25 +126,25 @@ class Attachments(Protocol):
     async def list(
         self, project_id: str, store_id: str, page: Page, *, status: IngestionStatus | None = None, batch_id: str | None = None
     ) -> Sequence[Attachment]:
-        """A store's or a batch's files in the order of their adding, at most `page.limit`. Raises KeyError for an unknown `after`."""
+        """A store's or a batch's files in the order they were added, at most `page.limit`. Raises KeyError for an unknown `after`."""
         ...
 
     async def completed(self, project_id: str, pairs: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
-        """Which of these (store, file) are there and can be searched."""
+        """Which of these (store, file) pairs exist and can be searched."""
         ...
 
     async def describe(self, project_id: str, store_id: str, file_id: str, attributes: bytes) -> bool:
-        """Change a file's attributes; False when it is not there."""
+        """Change a file's attributes; False if it is not in the store."""
         ...
 
     async def detach(self, project_id: str, store_id: str, file_id: str) -> bool:
-        """Take the file out of the store and let its passages be forgotten; False when it is not there."""
+        """Take the file out of the store and schedule the removal of its passages; False if it is not there."""
         ...
 
     async def batch(self, project_id: str, store_id: str, batch_id: str) -> tuple[BatchRecord, StoreTotals] | None:
-        """The batch and what has become of its files."""
+        """The batch and the counts of its files by status."""
         ...
 
     async def cancel(self, project_id: str, store_id: str, batch_id: str) -> bool:
-        """Let every file of the batch that is not ingested yet be cancelled; False when there is no such batch."""
+        """Cancel every file of the batch that is not ingested yet; False if there is no such batch."""
         ...

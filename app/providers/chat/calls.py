@@ -1,8 +1,8 @@
-"""Which call a piece of a stream belongs to: ids, indexes and names as servers really send them, to calls numbered in their order. Sans-io.
+"""Which call a piece of a stream belongs to: from ids, indexes and names as servers really send them, to calls numbered in order. Sans-io.
 
-By the protocol an index tells the calls apart, and id and name come once. Servers also repeat id and name in every piece, or begin every
-call under index 0 with one id or none, or send no index, a name in pieces, or a tail under the next index. So a name, or another id,
-decides together with what has come of the arguments: while they are not whole, the call goes on.
+By the protocol an index identifies a call, and id and name are sent once. Servers also repeat id and name in every piece, or begin every
+call with index 0 with the same id or none, or send no index, a name in pieces, or the tail under the next index. So a name, or another
+id, is judged together with the arguments received so far: while they are incomplete, the call continues.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from app.providers.chat.wire import Call, Function
 Arguments = str | dict[str, Any] | None
 
 _PLACEHOLDERS = frozenset({"{}", "null"})
-"""Arguments with which some servers begin a call whose real ones follow."""
+"""Arguments with which some servers begin a call before sending the real ones."""
 _MARKS = re.compile(r'[\\"{}\[\]]')
 
 
 class _Balance:
-    """Whether JSON text that comes in pieces may be whole: all brackets and quotes are closed. Each piece is read once."""
+    """Whether JSON text that arrives in pieces may be complete: all brackets and quotes are closed. Each piece is read once."""
 
     __slots__ = ("_depth", "_escaped", "_quoted", "_read")
 
@@ -39,7 +39,7 @@ class _Balance:
         self._escaped = False
 
     def holds(self, pieces: Sequence[str]) -> bool:
-        """Whether it may, after these pieces; those of the last time are at their beginning."""
+        """Whether it may be, after these pieces, which begin with those of the last call."""
         for piece in pieces[self._read :]:
             self._feed(piece)
         self._read = len(pieces)
@@ -59,7 +59,7 @@ class _Balance:
 
 
 class _OpenCall:
-    """A call on its way. Its arguments wait for its name; those that came as an object wait for the end, since they may come again."""
+    """A call in progress. Its arguments wait for its name; arguments sent as an object wait for the end, since they may be sent again."""
 
     __slots__ = ("_balance", "again", "id", "name", "number", "opened", "pieces", "values")
 
@@ -69,24 +69,24 @@ class _OpenCall:
         self.name = ""
         self.opened = False
         self.pieces: list[str] = []
-        """The arguments' text so far."""
+        """The text of the arguments so far."""
         self.values: dict[str, Any] | None = None
-        """Arguments that came as an object and have not been told yet."""
+        """Arguments that were sent as an object and not passed on yet."""
         self._balance = _Balance()
         self.again = False
-        """Its name has come again behind whole arguments: the next piece of arguments begins another call."""
+        """Its name was repeated after complete arguments: the next piece of arguments begins another call."""
 
     @property
     def begun(self) -> bool:
-        """Something of the arguments has come."""
+        """Part of the arguments has arrived."""
         return bool(self.pieces) or self.values is not None
 
     def text(self) -> str:
-        """The arguments as far as they have come."""
+        """The arguments received so far."""
         return "".join(self.pieces) or ("" if self.values is None else encoded(self.values))
 
     def is_whole(self) -> bool:
-        """Whether the arguments are a whole object."""
+        """Whether the arguments are a complete object."""
         if not self.pieces:
             return self.values is not None
         return self._balance.holds(self.pieces) and self.text().strip() not in ("", "null") and read_object(self.text()) is not None
@@ -102,12 +102,12 @@ class CallReader:
         self._names: frozenset[str] | None = None
         self._calls: list[_OpenCall] = []
         self._legacy = False
-        """The calls come in the field that was there before `tool_calls`."""
+        """The calls are in the field that preceded `tool_calls`."""
         self._at_index: dict[int | None, _OpenCall] = {}
-        """The call last opened under each of the upstream's indexes; under None, the last one at all."""
+        """The last call opened under each of the upstream's indexes; under None, the last one of all."""
 
     def __bool__(self) -> bool:
-        """Whether the model has called."""
+        """Whether the model has made a call."""
         return bool(self._calls) and any(call.opened for call in self._calls)
 
     def receive(self, piece: Call, out: list[Delta]) -> None:
@@ -129,7 +129,7 @@ class CallReader:
             self._open(call, out)
 
     def receive_whole(self, entry: Call, out: list[Delta]) -> None:
-        """An entry of a whole message: a call of its own, whatever its id and index."""
+        """An entry of a whole message: a separate call, whatever its id and index."""
         said = entry.function or entry.custom or entry
         if not (said.name or said.arguments):
             return
@@ -143,7 +143,7 @@ class CallReader:
             self._settle(call, out)
 
     def receive_legacy(self, said: Function, out: list[Delta], *, whole: bool) -> None:
-        """What stands in `function_call`. Beside `tool_calls` it repeats them."""
+        """The contents of `function_call`. If there are `tool_calls`, it repeats them."""
         if not (said.name or said.arguments) or (self._calls and not self._legacy):
             return
         self._legacy = True
@@ -151,7 +151,7 @@ class CallReader:
         receive(Call(said.name, said.arguments), out)
 
     def close(self, out: list[Delta]) -> None:
-        """The turn has ended. Raises UpstreamProtocolError for arguments that no name came for."""
+        """The turn has ended. Raises UpstreamProtocolError for arguments without a name."""
         for call in self._calls:
             if call.name:
                 self._settle(call, out)
@@ -161,7 +161,7 @@ class CallReader:
     # --- Which call ----------------------------------------------------------------------------------------------------------
 
     def _call_of(self, piece: Call, said: Function, here: _OpenCall | None, out: list[Delta]) -> _OpenCall | None:
-        """The call that the piece goes on with, or the one it begins; None when nothing is in it to go on with."""
+        """The call that the piece continues, or the one it begins; None if it has nothing to continue with."""
         if not (said.name or piece.id or said.arguments):
             return None
         known = self._known(piece, said, here)
@@ -179,18 +179,18 @@ class CallReader:
         return call
 
     def _known(self, piece: Call, said: Function, here: _OpenCall | None) -> _OpenCall | None:
-        """The call that the piece may go on with."""
+        """The call that the piece may continue."""
         if piece.id and (here is None or here.id != piece.id) and (not said.name or piece.index is None):
             same = next((call for call in reversed(self._calls) if call.id == piece.id), None)
             if same is not None:
                 return same
         last = self._at_index.get(None)
         if here is None and last is not None and not (said.name or piece.id):
-            return last if not last.is_whole() or _goes_on(said.arguments) else None  # a tail under the next index
+            return last if not last.is_whole() or _goes_on(said.arguments) else None  # the tail under the next index
         return here
 
     def _begins(self, here: _OpenCall, piece: Call, said: Function) -> bool:
-        """Whether the piece, though it came where this call's pieces come, begins another call."""
+        """Whether the piece, although it arrived where this call's pieces do, begins another call."""
         other = bool(piece.id and here.id and piece.id != here.id)
         if not said.name:
             return self._begins_unnamed(here, said.arguments, other=other)
@@ -210,20 +210,20 @@ class CallReader:
             return not _same(here.text(), arguments)
         if not other:
             return False
-        # Some servers make up an id for every piece.
+        # Some servers generate a new id for every piece.
         return here.is_whole() and not _goes_on(arguments) if here.begun else not arguments
 
     def _begins_again(self, here: _OpenCall, piece: Call, said: Function) -> bool:
-        """The same: the name has come once more, and no other id."""
+        """The same for a repeated name without another id."""
         if not said.arguments or not here.is_whole() or _same(here.text(), said.arguments):
             return False
         if not piece.id or here.values is None or isinstance(said.arguments, str):
             return True
-        # An object that grows from piece to piece.
+        # An object that grows with every piece.
         return not here.values.items() <= said.arguments.items()
 
     def _repeated(self, call: _OpenCall, said: Function) -> _OpenCall | None:
-        """A name behind whole arguments: it announces another call, or says once more what is known."""
+        """A name after complete arguments: it announces another call, or repeats what is known."""
         if said.arguments is None or said.arguments == "":
             call.again = True
             return None
@@ -237,7 +237,7 @@ class CallReader:
         return self._names
 
     def _named(self, call: _OpenCall, name: str, out: list[Delta]) -> None:
-        """Take the name, or its next piece, and open the call as soon as nothing can follow."""
+        """Take the name, or its next piece, and open the call as soon as no further piece can follow."""
         call.name = (self._joined(call, name, call.id) or name) if call.name else name
         names = self._offered()
         complete = call.name in names and not any(longer.startswith(call.name) and longer != call.name for longer in names)
@@ -245,7 +245,7 @@ class CallReader:
             self._open(call, out)
 
     def _joined(self, call: _OpenCall, name: str, identity: str | None) -> str | None:
-        """The call's name with its next piece; None: `name` is another call's."""
+        """The call's name with its next piece; None: `name` belongs to another call."""
         names, so_far = self._offered(), call.name
         if name == so_far:
             return name
@@ -257,7 +257,7 @@ class CallReader:
             return name
         return so_far + name if identity and identity == call.id and name not in names else None
 
-    # --- What is told --------------------------------------------------------------------------------------------------------
+    # --- Output --------------------------------------------------------------------------------------------------------------
 
     def _begin(self, identity: str | None, out: list[Delta]) -> _OpenCall:
         if self._calls and self._calls[-1].name:
@@ -288,13 +288,13 @@ class CallReader:
             self._write(call, encoded(values), out)
 
     def _settle(self, call: _OpenCall, out: list[Delta]) -> None:
-        """The call is complete as far as one can tell."""
+        """The call is complete as far as can be known."""
         if not call.opened:
             self._open(call, out)
         self._flush(call, out, replaced=False)
 
     def _flush(self, call: _OpenCall, out: list[Delta], *, replaced: bool) -> None:
-        """Tell arguments that came as an object, unless others have come in their place."""
+        """Pass on arguments sent as an object, unless they were replaced."""
         values, call.values = call.values, None
         if values is not None and not replaced:
             self._write(call, encoded(values), out)
@@ -312,12 +312,12 @@ def _begins_one(text: str, names: Iterable[str]) -> bool:
 
 
 def _goes_on(arguments: Arguments) -> bool:
-    """Whether this is something from the middle of an object's text."""
+    """Whether this can only be the middle of an object's text."""
     return isinstance(arguments, str) and arguments.strip() != "" and not arguments.lstrip().startswith("{")
 
 
 def _same(text: str, arguments: str | dict[str, Any]) -> bool:
-    """Whether two arguments, both whole, say the same."""
+    """Whether two complete arguments are equal."""
     first = read_object(text)
     second = read_object(arguments) if isinstance(arguments, str) else encoded(arguments)
     return first is not None and second is not None and msgspec.json.decode(first) == msgspec.json.decode(second)

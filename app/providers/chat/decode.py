@@ -1,8 +1,8 @@
-"""The Chat Completions dialect, homeward: pieces of an event stream, or one whole answer, to deltas. Sans-io.
+"""The Chat Completions dialect, responses: pieces of an event stream, or one whole answer, to deltas. Sans-io.
 
-Lenient where servers differ: thinking under two names, calls whole or in pieces, usage once, on every chunk, or never, fields in odd
-shapes. Strict where a mistake would pass for an answer: a chunk that cannot be read, a stream without a finish reason, an answer with
-nothing in it.
+Lenient where servers differ: thinking under two names, calls whole or in pieces, usage once, in every chunk, or never, fields of unusual
+types. Strict where an error would pass for an answer: an unreadable chunk, a stream without a finish reason, an empty
+answer.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ _FINISHES: dict[str, FinishReason] = {
     "sensitive": "content_filter",
     "safety": "content_filter",
 }
-"""Every other reason is a way of saying "stop": `eos_token`, `end_turn`, …"""
+"""Every other reason means "stop": `eos_token`, `end_turn`, …"""
 _UNFINISHED = "null"
-"""DashScope's own protocol says it as text."""
+"""DashScope's own protocol sends null as text."""
 _BROKEN_OFF = frozenset({"abort", "error", "network_error", "insufficient_system_resource"})
-"""The server gave up on the request, as vLLM and SGLang do when they shut down; the last two are GLM's and DeepSeek's names."""
+"""The server aborted the request, as vLLM and SGLang do when they shut down; the last two are GLM's and DeepSeek's names."""
 _SUCCESSES = frozenset({"stop", "tool_calls"})
 _NO_DETAILS, _NO_MESSAGE = Details(), Message()
 
 
 class ChatDecoder:
-    """One answer to a call that offered `tools`. After each `feed`, `failure` says whether the stream broke; the deltas that came before
-    are good."""
+    """One answer to a call that offered `tools`. After each `feed`, `failure` says whether the stream broke; the deltas before that
+    are valid."""
 
     __slots__ = ("_calls", "_finish", "_lenient", "_quota_passes", "_said", "_sse", "_usage", "done", "failure")
 
     def __init__(self, tools: Sequence[FunctionTool] = (), *, quota_passes: bool = True) -> None:
-        """`quota_passes`: as of `error_in_stream`."""
+        """`quota_passes`: see `error_in_stream`."""
         self.failure: UpstreamError | None = None
         self.done = False
-        """The end marker has come; nothing but the end of the HTTP body can follow."""
+        """The end marker has arrived; only the end of the HTTP body can follow."""
         self._sse = SSEDecoder()
         self._lenient: LenientReader | None = None
         self._usage: Usage | None = None
@@ -63,12 +63,12 @@ class ChatDecoder:
 
     @property
     def answered(self) -> bool:
-        """The finish reason has come: the answer is complete, only its usage may be missing."""
+        """The finish reason has arrived: the answer is complete, only its usage may be missing."""
         return self._finish is not None
 
     @property
     def counted(self) -> bool:
-        """Usage has come, too, and it is one."""
+        """Usage has arrived, too, and is not empty."""
         return self._usage is not None
 
     def feed(self, piece: bytes) -> list[Delta]:
@@ -83,14 +83,14 @@ class ChatDecoder:
         return out
 
     def end(self) -> list[Delta]:
-        """The last deltas of an event stream: usage, where reported, and the end. Raises UpstreamError if the answer is not whole."""
+        """The last deltas of an event stream: usage, if reported, and the end. Raises UpstreamError if the answer is incomplete."""
         out: list[Delta] = []
         self._receive(self._sse.end(), out)
         self._close(out)
         return out
 
     def whole(self, body: bytes) -> list[Delta]:
-        """All deltas of an answer that was not announced as a stream; some are one. Raises UpstreamError."""
+        """All deltas of an answer that was not declared as a stream; it may be one all the same. Raises UpstreamError."""
         out: list[Delta] = []
         self._receive(self._sse.whole(body), out)
         self._close(out)
@@ -124,12 +124,12 @@ class ChatDecoder:
         return error_in_stream(payload, self._sse.status, quota_passes=self._quota_passes)
 
     def _count(self, usage: Usage) -> None:
-        """A count of nothing, which some servers send on the way or at the end, takes no other's place."""
+        """Record usage; empty usage, which some servers send in between or at the end, replaces nothing."""
         if usage.prompt():
             self._usage = usage
 
     def _read_odd(self, payload: bytes, out: list[Delta]) -> Chunk | None:
-        """What the typed decoder refused; None where nothing is left to do, as behind the finish reason, where nothing costs the answer."""
+        """What the typed decoder rejected; None if nothing more is to be done, as after the finish reason, where errors are ignored."""
         if payload.strip() == DONE:
             self.done = True
             return None
@@ -162,7 +162,7 @@ class ChatDecoder:
             self._count(choice.usage)
 
     def _call(self, message: Message, out: list[Delta], *, whole: bool) -> None:
-        """Calls count behind the finish reason as well: some servers send it with each of them."""
+        """Calls count after the finish reason as well: some servers send it with each of them."""
         receive = self._calls.receive_whole if whole else self._calls.receive
         for piece in message.tool_calls or ():
             receive(piece, out)
@@ -174,7 +174,7 @@ class ChatDecoder:
             raise UpstreamProtocolError("The upstream's answer ended without a finish reason.")
         finish = self._finish.lower()
         if finish in _BROKEN_OFF:
-            raise UpstreamError("The upstream broke off its answer.", status=502, code="upstream_error", retryable=True)
+            raise UpstreamError("The upstream aborted its answer.", status=502, code="upstream_error", retryable=True)
         self._calls.close(out)
         empty = not (self._said or out)
         usage = None if self._usage is None else _counted(self._usage)
@@ -188,7 +188,7 @@ class ChatDecoder:
 
 
 def _counted(usage: Usage) -> TokenUsage:
-    """The usage in our terms."""
+    """The usage in the gateway's type."""
     total, completion, prompt = usage.total_tokens or 0, usage.completion(), usage.prompt()
     read = usage.prompt_tokens_details or usage.input_tokens_details or _NO_DETAILS
     written = usage.completion_tokens_details or usage.output_tokens_details or _NO_DETAILS

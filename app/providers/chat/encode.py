@@ -1,4 +1,4 @@
-"""The Chat Completions dialect, outward: a call to the body of `POST /chat/completions`, and what vendors differ in, as data. Sans-io."""
+"""The Chat Completions dialect, requests: a call to the body of `POST /chat/completions`, and vendors' differences, as data. Sans-io."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COMMON_SAMPLING: Mapping[str, str] = MappingProxyType(
         "top_logprobs": "top_logprobs",
     }
 )
-"""Names every server knows, but for `max_tokens`, which OpenAI has renamed."""
+"""Names that every server knows, except `max_tokens`, which OpenAI has renamed."""
 
 
 def _every_format(_: ModelFacts) -> frozenset[Format]:
@@ -36,35 +36,35 @@ def _every_format(_: ModelFacts) -> frozenset[Format]:
 
 
 class Dialect(msgspec.Struct, frozen=True, kw_only=True):
-    """What one kind of server does its own way."""
+    """What one kind of server does differently."""
 
     name: str
     think: Callable[[Thinking, ModelFacts], dict[str, Any]]
-    """The parameters about thinking, for a model that can think. `enabled` is set whenever effort or budget are; no effort is "none"."""
+    """The parameters for thinking, for a model that can think. `enabled` is set whenever effort or budget are; no effort is "none"."""
     reasoning_field: str | None
-    """Where an assistant message carries its thinking; None: nowhere."""
+    """The field of an assistant message for its thinking; None: there is none."""
     separates_thinking: bool = False
-    """Thinking always comes apart from the answer; elsewhere a parser has to be configured for it."""
+    """Thinking is always separated from the answer; elsewhere a parser must be configured for it."""
     sampling: Mapping[str, str] = COMMON_SAMPLING
-    """Field of `Sampling` -> name on the wire; what is not in it is not sent."""
+    """Field of `Sampling` -> name on the wire; missing ones are not sent."""
     whole_answers: bool = True
-    """A plain answer may be asked for whole."""
+    """An unstreamed answer may be requested whole."""
     forced_calls: frozenset[Force] = frozenset({"named", "required"})
     forced_calls_while_thinking: bool = True
     formats: Callable[[ModelFacts], frozenset[Format]] = _every_format
-    """What is enforced for a model."""
+    """The formats that are enforced for a model."""
     formats_while_thinking: bool = False
     files: Literal["never", "by_model", "always"] = "never"
     file_urls: bool = False
     image_urls: bool = False
-    """It fetches images by itself where the operator does not say. Only a service outside of the operator's network may: a server within
-    it reaches what no client should."""
+    """It fetches images itself unless the operator says otherwise. Only a service outside the operator's network may: a server inside
+    it can reach what no client should."""
     strict_tools: bool = False
-    """`strict` of a function means something."""
+    """`strict` of a function has an effect."""
     quota_passes: bool = False
-    """`insufficient_quota` is a limit that passes, not a spent balance."""
+    """`insufficient_quota` is a limit that resets, not an exhausted balance."""
     identifiers: frozenset[Literal["user", "prompt_cache_key"]] = frozenset()
-    """Which of these it takes."""
+    """Which of these it accepts."""
 
 
 # --- Messages ------------------------------------------------------------------------------------------------------------------
@@ -76,7 +76,7 @@ def encode_messages(messages: Sequence[Message], dialect: Dialect, *, reasoning:
 
 
 def _pieces(messages: Sequence[Message], dialect: Dialect, reasoning_field: str | None) -> list[bytes]:
-    """The same in pieces, each written once, at half the cost of dictionaries; a comma is before every message."""
+    """The same in pieces, each encoded once, at half the cost of dictionaries; every message is preceded by a comma."""
     pieces: list[bytes] = []
     for message in messages:
         if type(message) is User:
@@ -100,9 +100,9 @@ def _assistant(message: Assistant, reasoning_field: str | None) -> Sequence[byte
     text, calls = message.text, message.calls
     thinking = b',"%b":%b' % (reasoning_field.encode(), _encode(message.reasoning)) if reasoning_field and message.reasoning else b""
     called = b',"tool_calls":[%b]' % b",".join(map(_call, calls)) if calls else b""
-    if not (text or thinking or called):  # a turn that only thought leaves nothing where thinking is left out
+    if not (text or thinking or called):  # a turn with only thinking leaves nothing if thinking is omitted
         return ()
-    # Empty rather than null beside calls: every server takes that, and templates that concatenate do, too.
+    # Empty rather than null beside calls: every server accepts that, and templates that concatenate do, too.
     return (b',{"role":"assistant","content":', _encode(text), thinking, called, b"}")
 
 
@@ -112,7 +112,7 @@ def _call(call: Call) -> bytes:
 
 
 def _content(parts: Sequence[Part], dialect: Dialect) -> str | list[dict[str, Any]]:
-    """Text alone as one string, since text models and older templates take nothing else."""
+    """Text alone as one string, since text models and older templates accept nothing else."""
     texts = [part.text for part in parts if isinstance(part, TextPart)]
     return "\n".join(texts) if len(texts) == len(parts) else [_part(part, dialect) for part in parts]
 
@@ -140,9 +140,9 @@ def _file(part: FilePart, dialect: Dialect) -> dict[str, str]:
 
 
 def encode_call(call: ModelCall, dialect: Dialect, facts: ModelFacts, *, stream: bool) -> Sequence[bytes]:
-    """The request's body in pieces: the one system message, the prefix as it is, the messages, then the parameters.
+    """The request's body in pieces: the system message, the prefix unchanged, the messages, then the parameters.
 
-    Raises UpstreamError 400 for what the dialect cannot carry.
+    Raises UpstreamError 400 for what the dialect cannot express.
     """
     system, answer_format = _formatted(call, dialect, facts)
     head = b"" if system is None else _encode({"role": "system", "content": system})
@@ -171,7 +171,7 @@ def _parameters(call: ModelCall, dialect: Dialect, facts: ModelFacts) -> dict[st
 
 
 def _streaming(*, stream: bool) -> dict[str, Any]:
-    # Without the option usage never arrives, and clients see zeros.
+    # Without the option usage is never sent, and clients see zeros.
     return {"stream": True, "stream_options": {"include_usage": True}} if stream else {"stream": False}
 
 
@@ -194,7 +194,7 @@ def _tool(tool: FunctionTool, dialect: Dialect) -> dict[str, Any]:
 
 
 def _thinking(thinking: Thinking, dialect: Dialect, facts: ModelFacts) -> dict[str, Any]:
-    """What was asked, said the dialect's way; what the model cannot do is left out, since servers refuse it."""
+    """What was requested, in the dialect's terms; what the model cannot do is omitted, since servers refuse it."""
     if facts.thinking == "never":
         return {}
     if thinking.enabled is False or thinking.effort == "none":
@@ -205,7 +205,7 @@ def _thinking(thinking: Thinking, dialect: Dialect, facts: ModelFacts) -> dict[s
 
 
 def think_by_template(thinking: Thinking, facts: ModelFacts) -> dict[str, Any]:
-    """The switches of Qwen's own chat template, which vLLM, SGLang and llama.cpp pass on; it knows neither effort nor budget."""
+    """The switches of Qwen's chat template, which vLLM, SGLang and llama.cpp pass on; it has neither effort nor budget."""
     switches: dict[str, bool] = {}
     if thinking.enabled is not None:
         switches["enable_thinking"] = thinking.enabled
@@ -215,8 +215,8 @@ def think_by_template(thinking: Thinking, facts: ModelFacts) -> dict[str, Any]:
 
 
 def _formatted(call: ModelCall, dialect: Dialect, facts: ModelFacts) -> tuple[str | None, dict[str, Any]]:
-    """The system message and `response_format`. Where a schema is not enforced it is told, and JSON is: servers refuse the format, or
-    models fill it with blanks, when the prompt does not speak of JSON."""
+    """The system message and `response_format`. A schema that is not enforced is added to the prompt, and JSON mode is used, for which
+    the prompt must mention JSON: otherwise servers refuse it, or models fill the answer with blanks."""
     match call.format:
         case None:
             return call.system, {}

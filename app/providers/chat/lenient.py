@@ -1,7 +1,7 @@
-"""A chunk of Chat Completions that the typed decoder refused, read field by field.
+"""A chunk of Chat Completions that the typed decoder rejected, read field by field.
 
-Text, calls, finish reason and usage are strict in meaning: what cannot be understood there ends the answer. All else is optional. An odd
-chunk becomes as many plain ones as it takes to say the same: content parts of several kinds are choices in their order.
+Text, calls, finish reason and usage are strict in meaning: if they cannot be understood, the answer ends. All else is optional. A
+nonconforming chunk becomes as many regular ones as necessary: content parts of several kinds become choices in their order.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ from app.providers.chat.wire import Alternative, Call, Choice, Chunk, Details, F
 
 _BYTE = 255
 _IMPOSSIBLE = -9999.0
-"""What OpenAI's reference gives for a token that is very unlikely; JSON has no minus infinity."""
+"""The value in OpenAI's reference for a very unlikely token; JSON has no minus infinity."""
 _MINUS_INFINITY = (float("-inf"), "-inf", "-infinity", "-Infinity")
 
 
 class LenientReader(OddReader):
-    """Reads the odd chunks of one stream."""
+    """Reads the nonconforming chunks of one stream."""
 
     __slots__ = ()
 
     def read(self, payload: bytes) -> Chunk:
-        """The chunk, as plain ones say it. Raises UpstreamProtocolError."""
+        """The chunk, as regular ones. Raises UpstreamProtocolError."""
         value = read_object(payload)
         given = value.get("choices")
         if given and not isinstance(given, list | dict):
-            raise _unreadable("its choices are no list")
+            raise _unreadable("its choices are not a list")
         report = report_of(value)
         if report.error or (not given and report.reports()):
-            return Chunk(error=True)  # whatever stands beside it
+            return Chunk(error=True)  # whatever else it contains
         choices = [raw for raw in map(as_object, as_list(given)) if raw and not as_count(raw.get("index"))]
         return Chunk(
             choices=[choice for raw in choices for choice in self._choices(raw)],
@@ -65,7 +65,7 @@ class LenientReader(OddReader):
         streamed = isinstance(said, dict)
         said = said or raw.get("message") or as_object({"content": raw.get("text")})
         if said and not isinstance(said, dict):
-            raise _unreadable("its message is no object")
+            raise _unreadable("its message is not an object")
         message, finish = as_object(said), _finish(raw.get("finish_reason"))
         logprobs = _logprobs(raw.get("logprobs"))
         for part in self._said(message, ends=finish is not None):
@@ -76,12 +76,12 @@ class LenientReader(OddReader):
         yield msgspec.structs.replace(last, **{"delta" if streamed else "message": calls})
 
     def _said(self, message: Json, *, ends: bool) -> Iterable[Message]:
-        """Its words, a message for each of its parts."""
+        """The text, one message for each of its parts."""
         thought = text_of(message.get("reasoning_content")) or text_of(message.get("reasoning"))
         spoken = [("thinking", thought), *_content(message.get("content")), ("refusal", text_of(message.get("refusal")))]
         parts = [(kind, text) for kind, text in spoken if text]
         if parts:
-            # Another kind of words has begun; a call's arguments may still go on.
+            # Another kind of text has begun; a call's arguments may still continue.
             kinds = {kind for kind, _ in parts}
             yield from map(_lost, self._halves.given_up(lambda place: isinstance(place, str) and place not in kinds))
         for kind, text in parts:
@@ -92,12 +92,12 @@ class LenientReader(OddReader):
 
     def _calls(self, value: Any) -> list[Call]:
         if value and not isinstance(value, list | dict):
-            raise _unreadable("its calls are no list")
+            raise _unreadable("its calls are not a list")
         return [self._call(entry) for entry in as_list(value) if entry]
 
     def _call(self, value: Any) -> Call:
         if not isinstance(value, dict):
-            raise _unreadable("a call is no object")
+            raise _unreadable("a call is not an object")
         entry = as_object(value)
         index = as_count(entry.get("index"))
         function = self._function(_called(entry), place=(index,))
@@ -117,7 +117,7 @@ class LenientReader(OddReader):
 
 
 def _called(entry: Json) -> Any:
-    """Where the function's name and arguments stand."""
+    """The object with the function's name and arguments."""
     function, custom = entry.get("function"), as_object(entry.get("custom"))
     if isinstance(function, str) and function:
         return _encoded_function(function) or {"name": function, "arguments": entry.get("arguments")}
@@ -125,7 +125,7 @@ def _called(entry: Json) -> Any:
 
 
 def _encoded_function(text: str) -> Json:
-    """The function that the server encoded once too often; nothing where the text is its name."""
+    """The function, if the server encoded it twice; nothing if the text is its name."""
     try:
         return as_object(read_json(text.encode()))
     except (UpstreamProtocolError, UnicodeEncodeError):
@@ -133,7 +133,7 @@ def _encoded_function(text: str) -> Json:
 
 
 def _content(value: Any) -> Iterable[tuple[str, str]]:
-    """Its parts; an object that is none is an answer in JSON that the server forgot to encode."""
+    """Its parts; an object that is not a part is a JSON answer that the server forgot to encode."""
     if isinstance(value, dict) and value and not is_part(as_object(value)):
         return [("text", encoded(without_halves(value)))]
     return parts_of(value)
@@ -150,14 +150,14 @@ def _words(kind: str, text: str) -> Message:
 
 
 def _lost(place: Any) -> Message:
-    """What stands in the place of half a character whose other half did not come."""
+    """Replaces half a surrogate pair whose other half did not arrive."""
     if isinstance(place, str):
         return _words(place, HALF_LOST)
     return Message(tool_calls=[Call(index=place[0], arguments=HALF_LOST)])
 
 
 def _finish(value: Any) -> str | None:
-    """The reason: text, or an object that holds it."""
+    """The reason: text, or an object that contains it."""
     if isinstance(value, dict):
         value = as_object(value).get("type") or as_object(value).get("reason")
     if value and not isinstance(value, str):
@@ -189,7 +189,7 @@ def _details(value: Any) -> Details | None:
 
 
 def _logprobs(value: Any) -> Logprobs | None:
-    """The log probabilities that are some; the tokens without one are left out of them, not of the text."""
+    """The valid log probabilities; tokens without one are omitted from them, not from the text."""
     read = (_token(as_object(entry)) for entry in as_list(as_object(value).get("content")))
     content = [token for token in read if token is not None]
     return Logprobs(content) if content else None

@@ -1,4 +1,4 @@
-"""One provider for every server that speaks Chat Completions; what they differ in is their `Dialect`."""
+"""One provider for all servers with Chat Completions; their differences are in their `Dialect`."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from app.settings import Upstream
 _PATH = "/chat/completions"
 _JSON = "application/json"
 _USAGE_SECONDS = 2.0
-"""How long usage is waited for that has not come with the finish reason; servers send it right behind."""
+"""How long to wait for usage that did not arrive with the finish reason; servers send it right after."""
 
 
 class ChatProvider:
-    """An upstream. Raises ConfigurationError when the settings name no usable address."""
+    """An upstream. Raises ConfigurationError if the settings contain no usable address."""
 
     def __init__(self, upstream: Upstream, dialect: Dialect, facts: FactsLookup) -> None:
         self.name = upstream.name
@@ -45,7 +45,7 @@ class ChatProvider:
         self._client = client_for(upstream)
 
     def capabilities(self, model: str) -> Capabilities:
-        """What the dialect and the facts about the model come to."""
+        """The combination of what the dialect and the model can do."""
         return _capabilities(self._dialect, self._facts(model), image_urls=self._fetches_urls)
 
     def encode_messages(self, messages: Sequence[Message], *, reasoning: bool) -> bytes:
@@ -53,7 +53,7 @@ class ChatProvider:
         return encode_messages(messages, self._dialect, reasoning=reasoning)
 
     async def stream(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]:
-        """Run one turn. The last batch holds usage, where reported, and TurnFinished; an answer that is not streamed is one batch."""
+        """Run one turn. The last batch contains usage, if reported, and TurnFinished; an unstreamed answer is one batch."""
         streamed = call.stream or not self._dialect.whole_answers
         body = encode_call(call, self._dialect, self._facts(call.model), stream=streamed)
         expected = EVENTS if streamed else _JSON
@@ -63,7 +63,7 @@ class ChatProvider:
             if reply.status != OK:
                 raise error_from_reply(reply.status, reply.headers, await reply.read(ERROR_LIMIT), quota_passes=quota_passes)
             decoder = ChatDecoder(call.tools, quota_passes=quota_passes)
-            # The server decides: some answer with JSON what was asked as a stream, errors above all.
+            # The server decides: some answer a request for a stream with JSON, above all with errors.
             if not is_announced_as_events(reply, expected):
                 yield decoder.whole(await reply.read(ANSWER_LIMIT))
                 return
@@ -78,8 +78,8 @@ class ChatProvider:
             reply.close()
 
     async def _ending(self, reply: UpstreamReply, decoder: ChatDecoder) -> Sequence[Delta]:
-        """What comes behind the finish reason: usage mostly, then a marker, then the end of the body. Servers leave out any of them, so
-        it is waited for a moment; what goes wrong here costs the usage, not the answer. Raises UpstreamError for an error that is told."""
+        """What follows the finish reason: usually usage, then a marker, then the end of the body. Servers omit any of these, so the wait
+        is short; a failure here costs the usage, not the answer. Raises UpstreamError for an error that is reported."""
         last: list[Delta] = []
         settled = decoder.done or decoder.counted
         loop = asyncio.get_running_loop()
@@ -98,7 +98,7 @@ class ChatProvider:
         return last
 
     async def models(self) -> Sequence[UpstreamModel]:
-        """The models the server lists. Raises UpstreamError."""
+        """The models listed by the server. Raises UpstreamError."""
         return await list_models(self._client)
 
     async def aclose(self) -> None:

@@ -1,6 +1,6 @@
-"""What is read of a chunk of Chat Completions, or of a whole answer: the shapes as the protocol has them.
+"""The fields read from a Chat Completions chunk, or from a whole answer: types according to the protocol.
 
-The decoder of these shapes is the path of every ordinary token. What it refuses is read field by field in `_openai_chat_lenient.py`.
+The decoder of these types handles every ordinary token. What it rejects is read field by field in `_openai_chat_lenient.py`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Custom(Function, gc=False):
 
 
 class Call(Function, gc=False):
-    """An entry of `tool_calls`; some servers leave out the object `function` and put its fields here."""
+    """An entry of `tool_calls`; some servers omit the object `function` and put its fields here."""
 
     index: int | None = None
     id: str | None = None
@@ -44,11 +44,11 @@ class Message(msgspec.Struct, gc=False):
     refusal: str | None = None
     tool_calls: list[Call] | None = None
     function_call: Function | None = None
-    """Where a call stood before there was `tool_calls`."""
+    """The field for a call before there was `tool_calls`."""
 
 
 class Alternative(msgspec.Struct, gc=False):
-    """One token that might have been."""
+    """An alternative token."""
 
     token: str
     logprob: float
@@ -56,13 +56,13 @@ class Alternative(msgspec.Struct, gc=False):
 
 
 class Token(Alternative, gc=False):
-    """The token that was, and others."""
+    """The chosen token, and alternatives."""
 
     top_logprobs: list[Alternative] | None = None
 
 
 class Logprobs(msgspec.Struct, gc=False):
-    """Of the text beside it."""
+    """Of the text in the same choice."""
 
     content: list[Token] | None = None
 
@@ -76,7 +76,7 @@ class Details(msgspec.Struct, gc=False):
 
 
 class Usage(msgspec.Struct, gc=False):
-    """What the answer has cost so far."""
+    """The usage of the answer so far."""
 
     prompt_tokens: Count | None = None
     completion_tokens: Count | None = None
@@ -84,24 +84,24 @@ class Usage(msgspec.Struct, gc=False):
     prompt_tokens_details: Details | None = None
     completion_tokens_details: Details | None = None
     reasoning_tokens: Count | None = None
-    """Where SGLang puts them."""
+    """SGLang's field."""
     input_tokens: Count | None = None
     output_tokens: Count | None = None
-    """Names of the Responses API, and the one before."""
+    """Names of the Responses API, like the one before."""
     input_tokens_details: Details | None = None
     output_tokens_details: Details | None = None
 
     def prompt(self) -> int:
-        """How long the prompt was; 0 where there is no count of it, since a prompt is never empty."""
+        """The length of the prompt; 0 if it was not counted, since a prompt is never empty."""
         return self.prompt_tokens or self.input_tokens or max((self.total_tokens or 0) - self.completion(), 0)
 
     def completion(self) -> int:
-        """How long the answer is."""
+        """The length of the answer."""
         return self.completion_tokens or self.output_tokens or 0
 
 
 class Choice(msgspec.Struct, gc=False):
-    """One of the answers; only the one with index 0, or without any, was asked for."""
+    """One of the answers; only the one with index 0, or without an index, was requested."""
 
     index: int | None = None
     delta: Message | None = None
@@ -110,13 +110,13 @@ class Choice(msgspec.Struct, gc=False):
     logprobs: Logprobs | None = None
     error: Any = None
     usage: Usage | None = None
-    """Where Moonshot puts it."""
+    """Moonshot's field."""
     text: str | None = None
-    """Of the older Completions."""
+    """Of the legacy Completions API."""
 
 
 class Chunk(Report, gc=False):
-    """A chunk, or the whole answer, or an error in the place of either."""
+    """A chunk, or the whole answer, or an error in place of either."""
 
     choices: list[Choice] | None = None
     usage: Usage | None = None

@@ -1,4 +1,4 @@
-"""The demo model: what a simulated Qwen says to a conversation. Pure and deterministic; it matches words and understands nothing."""
+"""The demo model: how a simulated Qwen answers a conversation. Pure and deterministic; it matches words and understands nothing."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from app.providers.base import JsonSchema, ModelCall, UpstreamError
 from app.providers.demo.schema import instance
 
 LABEL = "This is the demo model: a simulation, no Qwen model is behind it."
-"""Begins every answer in words."""
+"""The beginning of every text answer."""
 
 _SHOWN = 500
-"""Characters of the user's words that are quoted."""
+"""Characters quoted from the user's message."""
 _ENOUGH = 2
-"""Points from which a function counts as asked for."""
+"""The score from which a function counts as requested."""
 _WORD = re.compile(r"[A-Z]?[a-z]{2,}|[A-Z]{3,}|[\u4e00-\u9fff]+")
-"""Splits `getWeather` and `get_weather` alike; Chinese comes in runs."""
+"""Splits `getWeather` and `get_weather` alike; Chinese is matched in runs."""
 _COMMON = frozenset(
     re.findall(
         r"\w+",
@@ -44,7 +44,7 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 def reply(call: ModelCall, conversation: Sequence[Message]) -> Reply:
-    """Answer the conversation: with calls where a function is asked for or forced, else in words or in the wanted format."""
+    """Answer the conversation: with calls if a function is requested or forced, otherwise in words or in the requested format."""
     asked = _asked(conversation)
     calls = _calls(call, conversation, asked)
     text = "" if calls else _answer(call, conversation, asked)
@@ -89,7 +89,7 @@ def _reported(conversation: Sequence[Message]) -> Iterator[str]:
 
 
 def _attachments(conversation: Sequence[Message]) -> Iterator[str]:
-    """What came with the last user message besides words."""
+    """Attachments of the last user message."""
     last = next((message for message in reversed(conversation) if isinstance(message, User)), None)
     parts = last.content if last and not isinstance(last.content, str) else ()
     for kind, noun in ((ImagePart, "image"), (FilePart, "file")):
@@ -115,7 +115,7 @@ def _calls(call: ModelCall, conversation: Sequence[Message], asked: str) -> tupl
 
 
 def _wanted(call: ModelCall, conversation: Sequence[Message], asked: str) -> Sequence[FunctionTool]:
-    """The functions to call now: the forced one, or those that fit the words about equally well. After results none, unless forced."""
+    """The functions to call now: the forced one, or those that match the words about equally well. After results none, unless forced."""
     if call.forced_call is not None and call.forced_call.name is not None:
         return [tool for tool in call.tools if tool.name == call.forced_call.name]
     ranked = [(_points(tool, asked), tool) for tool in call.tools]
@@ -129,7 +129,7 @@ def _wanted(call: ModelCall, conversation: Sequence[Message], asked: str) -> Seq
 
 
 def _points(tool: FunctionTool, asked: str) -> int:
-    """The whole name counts most, then words of the name and pairs of Chinese characters, then words of the description."""
+    """The whole name scores most, then words of the name and pairs of Chinese characters, then words of the description."""
     said = _vocabulary(asked)
     named = _vocabulary(tool.name)
     described = _vocabulary(tool.description or "") - named
@@ -145,7 +145,7 @@ def _vocabulary(text: str) -> set[str]:
 
 
 def _written(schema: msgspec.Raw, asked: str, param: str, *, mark: str = "") -> str:
-    """An instance of a client's schema as JSON. Raises UpstreamError 400, as a real server does, for one that cannot be used."""
+    """An instance of a client's schema as JSON. Raises UpstreamError 400 for an unusable one, as a real server does."""
     try:
         return msgspec.json.encode(instance(msgspec.json.decode(schema), asked, mark=mark)).decode()
     except ValueError as error:

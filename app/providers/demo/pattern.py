@@ -1,6 +1,6 @@
-"""Writes a string that a regular expression matches: the part of the syntax that `pattern` in tool schemas uses.
+"""Generates a string that matches a regular expression: the subset of the syntax that `pattern` in tool schemas uses.
 
-Literals, escapes, classes, groups, alternation, quantifiers and anchors. Look-around and back references are not written.
+Literals, escapes, classes, groups, alternation, quantifiers and anchors. Look-around and back references are not supported.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _QUANTIFIER = re.compile(r"\*|\+|\?|\{(\d+)(,?)(\d*)\}")
 
 
 def write(pattern: str, *, shortest: int = 0) -> str | None:
-    """A string of at least `shortest` characters in which `pattern` is found, or None when this writer cannot make one."""
+    """A string of at least `shortest` characters with a match of `pattern`, or None if this generator cannot make one."""
     try:
         known = re.compile(pattern)
         for extra in (0, 1, shortest):
@@ -29,7 +29,7 @@ def write(pattern: str, *, shortest: int = 0) -> str | None:
 
 
 class _Writer:
-    """Reads the pattern from left to right and writes its first alternative, each repetition `extra` times more than it must be."""
+    """Reads the pattern from left to right and writes its first alternative, with `extra` more repetitions than required."""
 
     def __init__(self, pattern: str, extra: int) -> None:
         self._pattern = pattern
@@ -89,7 +89,7 @@ class _Writer:
         return written
 
     def _class(self) -> str:
-        """The first plain character that the class takes; `re` itself judges."""
+        """The first plain character that the class accepts, according to `re` itself."""
         start = self._at - 1
         self._take("^")
         self._take("]")
@@ -103,7 +103,7 @@ class _Writer:
         return written
 
     def _times(self) -> int:
-        """How often the atom before is written."""
+        """The repetitions of the preceding atom."""
         found = _QUANTIFIER.match(self._pattern, self._at)
         if found is None:
             return 1

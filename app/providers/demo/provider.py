@@ -1,6 +1,6 @@
-"""A simulated Qwen inside the gateway: no network, no weights, the whole port. For a first look, for documentation and for tests.
+"""A simulated Qwen inside the gateway: no network, no weights, the complete port. For a first look, documentation and tests.
 
-It thinks unless told not to, streams, calls functions, keeps to schemas and remembers the conversation; it always says what it is.
+It thinks by default, streams, calls functions, follows schemas and remembers the conversation; it always says what it is.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ MODEL = "demo"
 
 _BYTES_PER_TOKEN = 4
 _PAUSE = 0.01
-"""Seconds between pieces, about the pace of a real model."""
+"""Seconds between pieces, roughly the speed of a real model."""
 _PIECE = re.compile(r"\s*\S{1,8}|\s+")
 _decode_messages = msgspec.json.Decoder(list[Message]).decode
 
 
 class DemoProvider:
-    """The demo upstream. Four bytes of UTF-8 are one simulated token: that rule is the model's, so its usage is exact.
+    """The demo upstream. Four bytes of UTF-8 are one simulated token by definition, so its usage is exact.
 
     `pause` is the time between two pieces, in seconds.
     """
@@ -43,12 +43,12 @@ class DemoProvider:
         self._pause = pause
 
     def capabilities(self, model: str) -> Capabilities:
-        """The same for every name: it does whatever the port can ask for."""
+        """The same for every name: it does everything that the port offers."""
         del model
         return Capabilities(formats_while_thinking=True, files=True, thinks=True, can_think=True)
 
     def encode_messages(self, messages: Sequence[Message], *, reasoning: bool) -> bytes:
-        """The neutral messages as they are, since there is no other wire format."""
+        """The neutral messages unchanged, since there is no other wire format."""
         return msgspec.json.encode([message if reasoning else _without_reasoning(message) for message in messages])[1:-1]
 
     async def stream(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta]]:
@@ -64,7 +64,7 @@ class DemoProvider:
         return (UpstreamModel(MODEL, owned_by="responses-gateway"),)
 
     async def aclose(self) -> None:
-        """Nothing is open."""
+        """Nothing to close."""
 
 
 def _without_reasoning(message: Message) -> Message:
@@ -72,7 +72,7 @@ def _without_reasoning(message: Message) -> Message:
 
 
 def _tokens(size: int) -> int:
-    """Simulated tokens in so many bytes."""
+    """The simulated tokens in so many bytes."""
     return math.ceil(size / _BYTES_PER_TOKEN)
 
 
@@ -82,7 +82,7 @@ def _read(call: ModelCall, context: bytes) -> int:
 
 
 def _limited(answer: Reply, limit: int | None, read: int) -> Iterator[Delta]:
-    """The answer's deltas, cut after `limit` tokens, then usage and finish."""
+    """The answer's deltas, truncated after `limit` tokens, then usage and finish."""
     room = math.inf if limit is None else limit * _BYTES_PER_TOKEN
     written = thought = 0
     cut = False
@@ -101,7 +101,7 @@ def _limited(answer: Reply, limit: int | None, read: int) -> Iterator[Delta]:
 
 
 def _deltas(answer: Reply) -> Iterable[tuple[Delta, str]]:
-    """Each delta with the words it costs."""
+    """Each delta with the text that counts as its tokens."""
     for piece in _PIECE.findall(answer.reasoning):
         yield Reasoning(piece), piece
     for piece in _PIECE.findall(answer.text):

@@ -1,4 +1,4 @@
-"""Writes instances of JSON schemas out of what the user said: how the demo model fills in arguments and structured answers."""
+"""Generates instances of JSON schemas from what the user said: how the demo model fills in arguments and structured answers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from app.providers.demo import pattern as _demo_pattern
 Schema = Mapping[str, Any]
 
 _DEEP = 5
-"""From this depth on, the way out of a recursive schema is preferred."""
+"""From this depth on, the end of a recursive schema is preferred."""
 _DEEPEST = 64
 _MOST_SCHEMAS = 10_000
-"""Visited for one instance; references can make a short schema a very large one."""
+"""Visited for one instance; references can make a short schema very large."""
 _LONGEST = 100_000
 """Characters of a string, and elements of an array."""
 _JUDGED = 16
-"""Longer words are not tried on a client's pattern, which may take exponential time."""
+"""Longer words are not tested with a client's pattern, which may take exponential time."""
 _WHOLE_TEXT = ("query", "question", "text", "prompt", "message", "content", "input")
 _QUOTED = re.compile(r"[\"“「『]([^\"”」』]+)[\"”」』]")
 _NAMED = re.compile(r"(?<=[a-z0-9,;:]\s)(?!I\b)[A-Z][\w'-]*(?:\s[A-Z][\w'-]*)*")
@@ -42,13 +42,13 @@ _FORMATS = {
 def instance(schema: Schema, text: str, *, mark: str = "") -> Any:
     """A value that `schema` accepts: required properties only, words and numbers from `text`; free strings begin with `mark`.
 
-    Not written: `not`, `if`, `contains`, `patternProperties`, `dependent…`, and patterns with look-around. Raises ValueError for what
-    is no schema, and for schemas whose smallest instance is unreasonably large.
+    Not supported: `not`, `if`, `contains`, `patternProperties`, `dependent…`, and patterns with look-around. Raises ValueError for
+    invalid schemas, and for schemas whose smallest instance is unreasonably large.
     """
     try:
         return _Writer(schema, text, mark).value(schema, "", 0)
     except (AttributeError, LookupError, TypeError, RecursionError) as error:
-        # The schema is a client's and has not been checked; whatever is wrong with it shows in one of these.
+        # The schema is a client's and has not been validated; anything wrong with it raises one of these.
         raise ValueError(f"not a usable JSON schema: {error}") from error
 
 
@@ -62,7 +62,7 @@ class _Writer:
         self._numbers = [float(found) for found in _NUMBER.findall(text)]
 
     def value(self, schema: Schema | bool, name: str, depth: int) -> Any:  # noqa: FBT001 - `true` is a schema
-        """An instance of `schema`, which stands under the property `name`."""
+        """An instance of `schema`, which belongs to the property `name`."""
         rules = self._resolved(schema, depth)
         if max(rules.get("minLength", 0), rules.get("minItems", 0)) > _LONGEST:
             raise ValueError("it has no instance of a reasonable size")
@@ -81,7 +81,7 @@ class _Writer:
         return writers.get(_type(rules, depth), lambda: self._string(rules, name))()
 
     def _resolved(self, schema: Schema | bool, depth: int) -> Schema:  # noqa: FBT001 - `true` is a schema
-        """The schema with its references and combinations folded in."""
+        """The schema with its references and combinations resolved."""
         self._left -= 1
         if depth > _DEEPEST or self._left < 0:
             raise ValueError("it has no instance of a reasonable size")
@@ -99,7 +99,7 @@ class _Writer:
         return rules
 
     def _at(self, pointer: str) -> Schema:
-        """What a local JSON pointer points to."""
+        """The target of a local JSON pointer."""
         found: Any = self._root
         for token in pointer.removeprefix("#").split("/")[1:]:
             found = found[token.replace("~1", "/").replace("~0", "~")]
@@ -125,7 +125,7 @@ class _Writer:
         return self._distinct(written, rest) if rules.get("uniqueItems") else written
 
     def _distinct(self, values: list[Any], schema: Schema | bool) -> list[Any]:  # noqa: FBT001 - `true` is a schema
-        """Equal values told apart: by the enum's other values, or by counting on."""
+        """Make equal values distinct: with the enum's other values, or by counting on."""
         others: list[Any] = list(self._resolved(schema, 0).get("enum", ()))
         seen: list[Any] = []
         for value in values:
@@ -161,7 +161,7 @@ class _Writer:
         return next(fitting, None) or _demo_pattern.write(pattern, shortest=least) or self._phrase()
 
     def _phrase(self) -> str:
-        """The next thing the user named; the last one again and again."""
+        """The next thing the user named; the last one repeats."""
         return self._phrases.pop(0) if len(self._phrases) > 1 else self._phrases[0]
 
 
@@ -170,7 +170,7 @@ def _varied(value: Any, number: int) -> Any:
         case str():
             return f"{value} {number}"
         case bool():
-            return number == 2  # noqa: PLR2004 - counting begins with two, and there are two truths
+            return number == 2  # noqa: PLR2004 - counting begins with two, and there are two booleans
         case int() | float():
             return value + number
         case _:
@@ -200,7 +200,7 @@ def _type(rules: Schema, depth: int) -> str:
 
 
 def _branch(branches: Sequence[Schema], depth: int) -> Schema:
-    """The first alternative that says something; deep inside, the one that ends a recursion."""
+    """The first alternative with content; deep inside, the one that ends a recursion."""
     ends = [branch for branch in branches if branch.get("type") == "null"]
     if depth >= _DEEP:
         return ends[0] if ends else branches[-1]
@@ -208,7 +208,7 @@ def _branch(branches: Sequence[Schema], depth: int) -> Schema:
 
 
 def _merged(first: Schema, second: Schema) -> dict[str, Any]:
-    """Both schemas' rules at once."""
+    """Both schemas' rules combined."""
     both = {**first, **second}
     if "properties" in first and "properties" in second:
         both["properties"] = {**first["properties"], **second["properties"]}

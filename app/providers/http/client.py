@@ -1,6 +1,6 @@
-"""The HTTP/1.1 client of the generation path: pooled connections, one write a request, one wake-up a read.
+"""The HTTP/1.1 client of the generation path: pooled connections, one write per request, one wake-up per read.
 
-`docs/adr/0002-own-upstream-client.md` says why it is not httpx, which stays the client of everything that is not hot.
+`docs/adr/0002-own-upstream-client.md` says why it is not httpx, which is used for everything outside the hot path.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _RESERVED = frozenset(
     ("accept", "accept-encoding", "connection", "content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade")
 )
-"""Fields that decide how a message is framed or coded: the client's own."""
+"""Fields that control framing and coding: set by the client only."""
 
 
 _LONGEST_ID = 128
 
 
 class UpstreamReply:
-    """A response whose head has arrived. Close it, whatever happens."""
+    """A response whose head has arrived. Must always be closed."""
 
     __slots__ = ("_connection", "_release", "headers", "status")
 
@@ -45,16 +45,16 @@ class UpstreamReply:
         self._release = release
 
     def read_some(self) -> Awaitable[bytes]:
-        """All bytes of the body that arrived since the last call; `b""` at its end.
+        """All bytes of the body that have arrived since the last call; `b""` at its end.
 
-        Raises UpstreamError when a time limit passes, UpstreamProtocolError when the body is cut or malformed.
+        Raises UpstreamError if a time limit passes, UpstreamProtocolError if the body is truncated or malformed.
         """
         if self._connection is None:
             raise RuntimeError("this reply has been closed")
         return self._connection.read()
 
     async def read(self, limit: int) -> bytes:
-        """The rest of the body. Raises UpstreamProtocolError when it is longer than `limit` bytes, else as `read_some`."""
+        """The rest of the body. Raises UpstreamProtocolError if it is longer than `limit` bytes, otherwise like `read_some`."""
         parts: list[bytes] = []
         size = 0
         while part := await self.read_some():
@@ -66,17 +66,17 @@ class UpstreamReply:
         return b"".join(parts)
 
     def close(self) -> None:
-        """Give the connection back when the body has arrived in full, else close it: the upstream sees at once that nobody listens."""
+        """Return the connection if the body has arrived in full, otherwise close it: the upstream sees immediately that nobody listens."""
         connection, self._connection = self._connection, None
         if connection is not None:
             self._release(connection)
 
 
 class UpstreamClient:
-    """Requests to one upstream. Belongs to one event loop.
+    """Requests to one upstream. Bound to one event loop.
 
-    `base_url` may have a path, which goes before every request's. `headers` go with every request. `tls` replaces the system's
-    certificates and checks for https. At most `max_idle` unused connections are kept. Raises ValueError for what cannot be sent.
+    `base_url` may have a path, which is prepended to every request's. `headers` are sent with every request. `tls` replaces the system's
+    certificates and checks for https. At most `max_idle` unused connections are kept. Raises ValueError for invalid values.
     """
 
     def __init__(
@@ -104,14 +104,14 @@ class UpstreamClient:
         self._timeouts = timeouts
         self._max_idle = max_idle
         self._idle: dict[Connection, None] = {}
-        """Unused connections, the one used last at the end."""
+        """Unused connections, the most recently used at the end."""
         self._connections: set[Connection] = set()
         self._closed = False
 
     async def post(self, path: str, *body: bytes, accept: str) -> UpstreamReply:
-        """Send JSON, which may come in pieces, and return when the response's head has arrived.
+        """Send JSON, which may be in pieces, and return when the response's head has arrived.
 
-        Raises UpstreamError: 503 `upstream_unreachable`, 504 `upstream_timeout`; UpstreamProtocolError for a malformed or cut head.
+        Raises UpstreamError: 503 `upstream_unreachable`, 504 `upstream_timeout`; UpstreamProtocolError for a malformed or truncated head.
         """
         head = self._heads.get((path, accept))
         if head is None:
@@ -122,11 +122,11 @@ class UpstreamClient:
         return reply
 
     async def get(self, path: str) -> UpstreamReply:
-        """Ask for JSON; otherwise as `post`."""
+        """Request JSON; otherwise like `post`."""
         return await self._exchange((self._head("GET", path, "application/json") + b"\r\n",))
 
     async def aclose(self) -> None:
-        """Close every connection; replies under way fail."""
+        """Close every connection; replies in progress fail."""
         self._closed = True
         connections = list(self._connections)
         for connection in connections:
@@ -142,7 +142,7 @@ class UpstreamClient:
             except UpstreamProtocolError:
                 if connection.answered:
                     raise
-                # A server may close a kept connection just as a request goes out (RFC 9112, section 9.3.1). Asking again is
+                # A server may close a kept-alive connection just as a request goes out (RFC 9112, section 9.3.1). Retrying is
                 # safe: a generation that nobody reads changes nothing upstream.
         return await self._send(await self._connect(), request)
 
@@ -153,12 +153,12 @@ class UpstreamClient:
         loop = asyncio.get_running_loop()
         server_name = self._host if self._tls else None
         try:
-            async with asyncio.timeout(self._timeouts.connect):  # once a connection, where its cost does not show
+            async with asyncio.timeout(self._timeouts.connect):  # once per connection, so its cost does not matter
                 _, connection = await loop.create_connection(
                     lambda: Connection(self._timeouts, self._forget), self._host, self._port, ssl=self._tls, server_hostname=server_name
                 )
         except TimeoutError as error:
-            raise overdue("did not take a connection", self._timeouts, "connect", retryable=True) from error
+            raise overdue("did not accept a connection", self._timeouts, "connect", retryable=True) from error
         except OSError as error:
             raise _unreachable(error) from error
         self._connections.add(connection)
@@ -184,13 +184,13 @@ class UpstreamClient:
 
 
 def _authority(host: str, port: int | None, scheme: str) -> str:
-    """The Host field: an IPv6 address in brackets, a scheme's own port left out."""
+    """The Host field: an IPv6 address in brackets, without the scheme's default port."""
     name = f"[{host}]" if ":" in host else host
     return name if port in (None, _DEFAULT_PORTS[scheme]) else f"{name}:{port}"
 
 
 def _fields(authority: str, configured: Mapping[str, str]) -> str:
-    """Header lines for every request; `configured` wins over the client's defaults. Raises ValueError, which never quotes a value."""
+    """Header lines for every request; `configured` overrides the client's defaults. Raises ValueError, which never quotes a value."""
     fields = {"host": authority, "user-agent": "responses-gateway", "content-type": "application/json"}
     for name, value in configured.items():
         if not _TOKEN.fullmatch(name) or name.lower() in _RESERVED:

@@ -1,4 +1,4 @@
-"""One connection to an upstream: requests one after the other, time limits, back-pressure."""
+"""One connection to an upstream: sequential requests, time limits, back-pressure."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from app.providers.base import UpstreamError, UpstreamProtocolError
 from app.providers.http.response import Response
 
 _UNREAD_LIMIT = 256 * 1024
-"""Bytes of body waiting for their reader beyond which the socket is not read."""
+"""Bytes of unread body above which reading from the socket is paused."""
 _JOINED_LIMIT = 32 * 1024
-"""Bytes of a request up to which its pieces are joined: that costs less than to hand them over one by one."""
+"""Requests up to this size in bytes are joined: that is cheaper than writing the pieces separately."""
 _KEEP_ALIVE = 60.0
 """Seconds an unused connection is kept."""
 _CLOCK_TICK = 0.001
-"""Seconds; uvloop's clock and timers count whole milliseconds, so a timer may come this much early."""
+"""Seconds; uvloop's clock and timers count whole milliseconds, so a timer may fire this much early."""
 
 
 Limit = Literal["connect", "first_token", "idle", "total"]
@@ -30,7 +30,7 @@ class ClientTimeouts(msgspec.Struct, frozen=True, gc=False):
     connect: float
     """To open a connection, TLS included."""
     first_token: float
-    """From the request to the first byte of the body; the head alone, which servers send at once, is no answer."""
+    """From the request to the first byte of the body; the head, which servers send at once, does not count."""
     idle: float
     """Between two reads of a body that has begun."""
     total: float
@@ -40,8 +40,8 @@ class ClientTimeouts(msgspec.Struct, frozen=True, gc=False):
 class Connection(asyncio.Protocol):
     """A socket, and the response that is being read from it.
 
-    One timer stands for all time limits. It is set again only when it fires and the limit has moved on meanwhile, or when a
-    new limit is nearer, so that a read costs a look at the clock. (asyncio and uvloop set TCP_NODELAY themselves.)
+    One timer serves all time limits. It is rescheduled only when it fires before the current limit, or when a
+    new limit is nearer, so that a read costs only a look at the clock. (asyncio and uvloop set TCP_NODELAY themselves.)
     """
 
     __slots__ = (
@@ -75,14 +75,14 @@ class Connection(asyncio.Protocol):
 
     @property
     def reusable(self) -> bool:
-        """The last response was read off the socket to its end, and another request may follow."""
+        """The last response was read to its end, and another request may follow."""
         if not self._response.complete or self._paused or self._transport.is_closing():
             return False
         return self._transport.get_write_buffer_size() == 0
 
     @property
     def answered(self) -> bool:
-        """Something has come in since the request."""
+        """Something has been received since the request."""
         return self._response.started
 
     async def send(self, request: Sequence[bytes]) -> Response:
@@ -114,12 +114,12 @@ class Connection(asyncio.Protocol):
         return response.take()
 
     def fail(self, error: UpstreamError) -> None:
-        """Close the socket at once; whoever reads an unfinished response gets `error`."""
+        """Close the socket at once; the reader of an unfinished response gets `error`."""
         if self._error is None:
             self._error = error
         self._transport.abort()  # the loop calls `connection_lost` next
 
-    # What the event loop calls.
+    # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # a stream protocol gets a stream transport; uvloop's has no such base
@@ -157,7 +157,7 @@ class Connection(asyncio.Protocol):
 
     def _ending(self, exc: Exception | None) -> UpstreamError | None:
         if exc is not None:
-            broken = UpstreamProtocolError("The connection to the upstream broke.")
+            broken = UpstreamProtocolError("The connection to the upstream was lost.")
             broken.__cause__ = exc
             return broken
         try:
@@ -167,7 +167,7 @@ class Connection(asyncio.Protocol):
         return None
 
     async def _next_read(self) -> None:
-        """Wait for the next event on the socket. Raises what ended the connection."""
+        """Wait for the next event on the socket. Raises the error that ended the connection."""
         if self._error is not None:
             raise self._error
         self._waiter = self._loop.create_future()
@@ -218,11 +218,11 @@ class Connection(asyncio.Protocol):
 
 
 def overdue(what: str, timeouts: ClientTimeouts, limit: Limit, *, code: str = "upstream_timeout", retryable: bool = False) -> UpstreamError:
-    """The error for a time limit that has passed; it names the setting."""
+    """The error for an exceeded time limit; it names the setting."""
     message = f"The upstream {what} within {getattr(timeouts, limit):g} seconds (its setting 'timeouts.{limit}')."
     return UpstreamError(message, status=504, code=code, retryable=retryable)
 
 
 def abandoned() -> UpstreamError:
-    """What a reader gets whose request was given up on this side."""
+    """The error for the reader of a request that the gateway abandoned."""
     return UpstreamError("The request to the upstream was abandoned.", status=503)

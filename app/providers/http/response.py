@@ -7,13 +7,13 @@ import httptools
 from app.providers.base import UpstreamProtocolError
 
 _OVERHEAD_LIMIT = 64 * 1024
-"""Bytes that may come in a row without any of the body among them: head, interim responses, trailers."""
+"""Limit of consecutive bytes without any of the body: head, interim responses, trailers."""
 
 _FIRST_FINAL_STATUS = 200
 
 
 class Response:
-    """A response that is being read: `feed` takes bytes from the socket, `take` hands out the body."""
+    """A response that is being read: `feed` takes bytes from the socket, `take` returns the body."""
 
     __slots__ = (
         "_chunks",
@@ -33,7 +33,7 @@ class Response:
     def __init__(self) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
-        """Names in lower case; the values of a repeated field joined by commas."""
+        """Names in lower case; the values of repeated fields are joined by commas."""
         self.started = False
         """The first byte has arrived."""
         self.head_complete = False
@@ -43,16 +43,16 @@ class Response:
         self.received = 0
         """Bytes of the body so far."""
         self.unread = 0
-        """How many of them are waiting to be taken."""
+        """How many of them have not been taken yet."""
         self._chunks: list[bytes] = []
         self._overhead = 0
         self._ends_with_connection = False
         self._parser = httptools.HttpResponseParser(self)
 
     def feed(self, data: bytes) -> None:
-        """Parse what one read of the socket brought. Raises UpstreamProtocolError."""
+        """Parse the bytes of one read of the socket. Raises UpstreamProtocolError."""
         if self.complete:
-            self.reusable = False  # bytes that answer nothing would be taken for the next answer
+            self.reusable = False  # unsolicited bytes would be taken for the next answer
             return
         received = self.received
         try:
@@ -71,7 +71,7 @@ class Response:
                 raise UpstreamProtocolError("The upstream's response head is too large.")
 
     def end(self) -> None:
-        """The peer closed the connection. Raises UpstreamProtocolError unless that is how this body ends."""
+        """The peer closed the connection. Raises UpstreamProtocolError unless that is a valid end of this body."""
         if self._ends_with_connection:
             self.complete = True
         elif not self.complete:
@@ -79,14 +79,14 @@ class Response:
             raise UpstreamProtocolError(f"The upstream closed the connection {where}.")
 
     def take(self) -> bytes:
-        """The body bytes that have arrived since the last call; empty when there are none."""
+        """The body bytes that have arrived since the last call; may be empty."""
         chunks = self._chunks
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
         self.unread = 0
         return data
 
-    # What the parser calls; an exception in here comes out of `feed_data` as an HttpParserError.
+    # Called by the parser; an exception in here is raised by `feed_data` as an HttpParserError.
 
     def on_message_begin(self) -> None:
         if self.complete:
@@ -95,7 +95,7 @@ class Response:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.head_complete:
-            return  # trailers say nothing we use
+            return  # trailers are not used
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
         self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
 

@@ -1,4 +1,4 @@
-"""What every dialect asks of the HTTP client alike: to be made from the settings, the list of models, the end of a stream."""
+"""What every dialect uses the HTTP client for: its creation from the settings, the model list, the end of a stream."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from app.settings import ConfigurationError, Upstream
 OK = 200
 EVENTS = "text/event-stream"
 ERROR_LIMIT = 1024 * 1024
-"""Bytes of an error's body."""
+"""Bytes of an error body."""
 ANSWER_LIMIT = 64 * 1024 * 1024
 """Bytes of a whole answer."""
 _LIST_LIMIT = 16 * 1024 * 1024
 DRAIN_SECONDS = 0.1
-"""How long the end of a body is waited for whose last event has come."""
+"""How long to wait for the end of a body after its last event."""
 
 
 class _Model(msgspec.Struct):
@@ -56,7 +56,7 @@ def client_for(upstream: Upstream) -> UpstreamClient:
 
 
 def _tls(upstream: Upstream) -> ssl.SSLContext | None:
-    """None: the client's own, with the system's certificates."""
+    """None: the client's default, with the system's certificates."""
     if upstream.verify_tls and upstream.ca_file is None:
         return None
     context = ssl.create_default_context(cafile=upstream.ca_file)
@@ -78,18 +78,18 @@ async def list_models(client: UpstreamClient) -> Sequence[UpstreamModel]:
     try:
         listed = _decode_models(body).data or ()
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UpstreamProtocolError("The upstream's list of models cannot be read.", retryable=False) from error
+        raise UpstreamProtocolError("The upstream's list of models cannot be parsed.", retryable=False) from error
     return tuple(UpstreamModel(model.id, as_count(model.created) or 0, as_label(model.owned_by) or "") for model in listed)
 
 
 def is_announced_as_events(reply: UpstreamReply, otherwise: str) -> bool:
-    """Whether the answer's content type is that of event streams; `otherwise`: what it is taken for without one."""
+    """Whether the answer's content type is that of event streams; `otherwise`: the type to assume if there is none."""
     return (reply.headers.get("content-type") or otherwise).lower().startswith(EVENTS)
 
 
 async def drain(reply: UpstreamReply) -> None:
-    """Wait a moment for the end of a body whose last event has come: mostly it is in the same packet, and with it read the connection
-    can be used again. The answer is whole, so whatever goes wrong here only costs the connection."""
+    """Wait briefly for the end of a body after its last event: usually it is in the same packet, and once it is read the connection
+    can be reused. The answer is complete, so a failure here only costs the connection."""
     with suppress(TimeoutError, UpstreamError):
         async with asyncio.timeout(DRAIN_SECONDS):
             while await reply.read_some():

@@ -1,8 +1,8 @@
-"""The Responses dialect, homeward: pieces of an event stream to deltas. Sans-io.
+"""The Responses dialect, responses: pieces of an event stream to deltas. Sans-io.
 
-Lenient where the vendor's streams differ among themselves: arguments of a call come as deltas, or whole, or both; thinking has two
+Lenient where the vendor's streams differ among themselves: arguments of a call arrive as deltas, or whole, or both; thinking has two
 event names; `output_index` is not reliable, item ids are; an error is `response.failed` inside HTTP 200, or a bare error object.
-Hosted tools are read from their items alone (`_responses_native.py`): some have events of their own, some have none.
+Hosted tools are read from their items only (`_responses_native.py`): some have their own events, some have none.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LONGEST_TYPE = 64
 
 
 class _OpenCall:
-    """A function call on its way."""
+    """A function call in progress."""
 
     __slots__ = ("announced", "arguments", "call_id", "closed", "held", "index", "name", "opened")
 
@@ -40,11 +40,11 @@ class _OpenCall:
         self.opened = False
         self.closed = False
         self.held = False
-        """It began beside a hosted item, and waits until that is told to its end."""
+        """It began beside a hosted item, and waits until that is complete."""
         self.arguments = ""
-        """What has been passed on, or waits until the call is opened."""
+        """The arguments passed on so far, or waiting until the call is opened."""
         self.announced = ""
-        """What came whole with the opening. It waits: deltas may repeat it, and the end usually does."""
+        """Arguments sent whole with the opening. They wait: deltas may repeat them, and the end usually does."""
 
     def is_of(self, item: Item, *, begins: bool) -> bool:
         """Whether the item, which begins or ends, is this call: ids repeat, even within one answer."""
@@ -59,11 +59,11 @@ _decode_any = msgspec.json.Decoder().decode
 _decode_hosted = msgspec.json.Decoder(dict[str, Any]).decode
 
 _ERRORS = frozenset({"response.failed", "response.error", "error"})
-"""Types of the events that are errors."""
+"""Types of error events."""
 
 
 def _is_error(event: Json) -> bool:
-    """Whether it is one of those, or a bare error, which has no type or the type of the mistake."""
+    """Whether it is one of those, or a bare error, which has no type or the error's type."""
     kind = type_of(event)
     if kind in _ERRORS or kind.startswith("response."):
         return kind in _ERRORS
@@ -74,9 +74,9 @@ def _is_error(event: Json) -> bool:
 
 
 class ResponsesDecoder:
-    """One answer. After each `feed`, `failure` says whether the stream broke; the deltas that came before are good.
+    """One answer. After each `feed`, `failure` says whether the stream broke; the deltas before that are valid.
 
-    Unknown events and items are passed over. A hosted item and a function call never overlap in what is told: the later one waits.
+    Unknown events and items are skipped. In the output, a hosted item and a function call never overlap: the later one waits.
     """
 
     __slots__ = (
@@ -97,23 +97,23 @@ class ResponsesDecoder:
     def __init__(self) -> None:
         self.failure: UpstreamError | None = None
         self.done = False
-        """The terminal event has come; nothing but the end of the HTTP body can follow."""
+        """The terminal event has arrived; only the end of the HTTP body can follow."""
         self._sse = SSEDecoder()
         self._lenient: LenientReader | None = None
         self._calls: list[_OpenCall] = []
         self._by_item: dict[str, _OpenCall] = {}
-        """The call that was last known by an item id."""
+        """The latest call with an item id."""
         self._hosted = HostedItems()
         self._held: list[Delta] = []
-        """Of function calls that wait for hosted items."""
+        """Deltas of function calls that wait for hosted items."""
         self._current = ""
-        """The item id of the call opened last, for events that name none."""
+        """The item id of the call opened last, for events without one."""
         self._told = False
         """Anything has been passed on at all."""
         self._shown = False
-        """Something of the open item has been passed on as deltas."""
+        """Part of the open item has been passed on as deltas."""
         self._thinking = ""
-        """The event that carries the thinking in this stream; should both be sent, the second kind repeats the first."""
+        """The event type of the thinking in this stream; if both are sent, the second repeats the first."""
 
     def feed(self, piece: bytes) -> list[Delta]:
         """The deltas of one read of the stream."""
@@ -125,14 +125,14 @@ class ResponsesDecoder:
         return out
 
     def end(self) -> list[Delta]:
-        """The last deltas, where the last event was not closed. Raises UpstreamError if the answer is not whole."""
+        """The last deltas, if the last event was not closed. Raises UpstreamError if the answer is incomplete."""
         out: list[Delta] = []
         self._receive(self._sse.end(), out)
         self._check_end()
         return out
 
     def whole(self, body: bytes) -> list[Delta]:
-        """All deltas of an answer that was not announced as a stream; some are one. Raises UpstreamError."""
+        """All deltas of an answer that was not declared as a stream; it may be one all the same. Raises UpstreamError."""
         out: list[Delta] = []
         self._receive(self._sse.whole(body), out)
         self._check_end()
@@ -167,7 +167,7 @@ class ResponsesDecoder:
             out += deltas
 
     def _read_odd(self, payload: bytes, out: list[Delta]) -> None:
-        """What a typed decoder refused. Only an event that is read, and not one whose fields merely share a name, can break the answer."""
+        """An event rejected by a typed decoder. Only an event that is used, not one that merely shares field names, can fail the answer."""
         if self._lenient is None:
             self._lenient = LenientReader()
         try:
@@ -186,7 +186,7 @@ class ResponsesDecoder:
             for event in self._lenient.read(value):
                 self._read(event, payload, out)
         except (msgspec.DecodeError, RecursionError) as error:
-            raise UpstreamProtocolError(f"The upstream sent an event of an unknown shape: {error}") from error
+            raise UpstreamProtocolError(f"The upstream sent a malformed event: {error}") from error
 
     def _said(self, event: Event) -> Sequence[Delta]:
         return self._show(Text(event.delta)) if event.delta else ()
@@ -207,7 +207,7 @@ class ResponsesDecoder:
         return ()
 
     def _show(self, *words: Delta) -> Sequence[Delta]:
-        """The model speaks, so whatever ran has ended."""
+        """The model writes, so all tools have ended."""
         self._shown = True
         return (*self._hosted.settle(), *self._released(), *words) if self._hosted else words
 
@@ -224,7 +224,7 @@ class ResponsesDecoder:
         return self._pass(call, self._opened(call, item))
 
     def _done(self, event: Event) -> Sequence[Delta]:
-        """The item is complete: what of it has not come as deltas comes now."""
+        """The item is complete: what was not sent as deltas is passed on now."""
         raw = event.item
         match decode_typed(raw).type:
             case "function_call":
@@ -247,11 +247,11 @@ class ResponsesDecoder:
             case "message" | "reasoning":
                 return ()
             case other:
-                _log.info("passed over an output item of an unknown type: %r", other[:_LONGEST_TYPE])
+                _log.info("skipped an output item of unknown type: %r", other[:_LONGEST_TYPE])
                 return ()
 
     def _tell(self) -> Sequence[Delta]:
-        """What can be told of hosted items, and then of the calls that waited for them."""
+        """The pending output of hosted items, and then of the calls that waited for them."""
         if any(call.opened and not (call.closed or call.held) for call in self._calls):
             return ()
         told = self._hosted.tell()
@@ -280,7 +280,7 @@ class ResponsesDecoder:
         return call
 
     def _named(self, item: Item, *, begins: bool) -> _OpenCall:
-        """The call that the item is, which may be a new one under an id that was used already."""
+        """The call of this item, possibly a new one under an id that was already used."""
         self._current = item.id or item.call_id
         call = self._by_item.get(self._current)
         if call is not None and call.is_of(item, begins=begins):
@@ -306,7 +306,7 @@ class ResponsesDecoder:
         return (CallArguments(call.index, fragment),) if fragment and call.opened else ()
 
     def _argued_whole(self, call: _OpenCall, arguments: str) -> Sequence[Delta]:
-        """The rest of the arguments. Where the whole is spelled differently from the deltas (other blanks), the deltas stand."""
+        """The rest of the arguments. If the whole is formatted differently from the deltas (whitespace), the deltas are kept."""
         return self._argued(call, arguments[len(call.arguments) :]) if arguments.startswith(call.arguments) else ()
 
     def _called_whole(self, event: Event) -> Sequence[Delta]:
@@ -337,7 +337,7 @@ class ResponsesDecoder:
         return last
 
     def _only_now(self, output: Any) -> Sequence[Delta]:
-        """The deltas of an answer whose items come in the terminal event alone."""
+        """The deltas of an answer whose items are only in the terminal event."""
         told: list[Delta] = []
         for item in as_list(output):
             self._shown = False
@@ -347,7 +347,7 @@ class ResponsesDecoder:
     def _reason(self, event: Event, response: Response) -> FinishReason:
         if event.type == "response.completed":
             return "tool_calls" if self._calls else "stop"
-        # The vendor leaves `incomplete_details` out; the token limit is the only reason it documents.
+        # The vendor omits `incomplete_details`; the token limit is the only reason it documents.
         filtered = response.incomplete_details is not None and response.incomplete_details.reason == "content_filter"
         return "content_filter" if filtered else "length"
 

@@ -1,13 +1,13 @@
-"""The Responses dialect, outward: one turn of the model as the body of `POST /responses`.
+"""The Responses dialect, requests: one turn of the model as the body of `POST /responses`.
 
-For an upstream that speaks the dialect natively, as the vendor of Qwen does. Its reference and its behaviour decide the rules here:
-it ignores parameters it does not list without a word, so none of those is sent. The way back is `_responses_decode.py`.
+For upstreams with this API, such as the vendor of Qwen. Its documentation and behaviour determine the rules here:
+it silently ignores unlisted parameters, so none of those is sent. Responses are read in `_responses_decode.py`.
 
-Functions named like the vendor's own tools go by other names there (`_responses_native.py`), or they would be taken for those. Earlier
-calls of built-in tools are told as calls of such functions, since results belong into results: as words of the assistant a page's text
-would speak with the model's voice, and models imitate what they seem to have written. Only a tool that the vendor runs itself in this
-request has its earlier calls left out: shown a function that is not on offer, the model would call it instead of the tool. The vendor
-does not ask for them either, and the model can look again.
+Functions named like the vendor's own tools are renamed (`_responses_native.py`), or they would be mistaken for those. Earlier
+calls of built-in tools are sent as calls of such functions, since results belong into results: as assistant text, a page's content
+would speak with the model's voice, and models imitate what they seem to have written. Only if the vendor runs a tool itself in this
+request, its earlier calls are omitted: shown a function that is not offered, the model would call it instead of the tool. The vendor
+does not require them either, and the model can search again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class _CallItem(msgspec.Struct):
-    """What tells a function call among input items, and names it."""
+    """Identifies a function call among input items, and its name."""
 
     type: str = ""
     call_id: str = ""
@@ -37,7 +37,7 @@ _decode_call = msgspec.json.Decoder(_CallItem).decode
 
 
 def encode_call(call: ModelCall) -> bytes:
-    """The body of `POST /responses`: always a stream, and never stored there, since the gateway keeps the state."""
+    """The body of `POST /responses`: always streamed, and never stored there, since the gateway keeps the state."""
     body: dict[str, object] = {"model": call.model}
     if call.system is not None:
         body["instructions"] = call.system
@@ -57,12 +57,12 @@ def encode_call(call: ModelCall) -> bytes:
 
 
 def encode_messages(messages: Sequence[Message], *, reasoning: bool) -> bytes:
-    """The messages as input items, comma-separated, without brackets; `reasoning` keeps the thinking in."""
+    """The messages as input items, comma-separated, without brackets; `reasoning` includes the thinking."""
     return b",".join(_items(messages, reasoning=reasoning))
 
 
 def _offered(call: ModelCall) -> Sequence[FunctionTool]:
-    """The functions to offer. `required` is taken with exactly one function, so forcing a named one means offering no other."""
+    """The functions to offer. `required` is accepted with exactly one function, so forcing a named one means offering no other."""
     forced = call.forced_call
     if forced is None or forced.name is None:
         return call.tools
@@ -75,14 +75,14 @@ def _function(tool: FunctionTool) -> dict[str, object]:
 
 
 def _thinking(thinking: Thinking) -> dict[str, object]:
-    """`enable_thinking`, which every model knows, and `reasoning.effort`, which overrides it; a budget is not taken on this face."""
+    """`enable_thinking`, which every model supports, and `reasoning.effort`, which overrides it; this API accepts no budget."""
     effort = "none" if thinking.enabled is False else thinking.effort
     switch: dict[str, object] = {} if thinking.enabled is None else {"enable_thinking": thinking.enabled}
     return switch if effort is None else {**switch, "reasoning": {"effort": effort}}
 
 
 def _sampling(sampling: Sampling) -> dict[str, object]:
-    """The three sampling parameters this face reads."""
+    """The three sampling parameters that this API reads."""
     read = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_output_tokens": sampling.max_output_tokens}
     return {name: value for name, value in read.items() if value is not None}
 
@@ -90,7 +90,7 @@ def _sampling(sampling: Sampling) -> dict[str, object]:
 def _without_calls(prefix: bytes, messages: Sequence[Message], names: frozenset[str]) -> tuple[bytes, Sequence[Message]]:
     """The context without the calls of these functions and their results."""
     left_out: set[str] = set()
-    # In JSON text a quotation mark inside a string is escaped, so this is found nowhere but in a call.
+    # In JSON text a quotation mark inside a string is escaped, so this can only occur in a call.
     if any(b'"name":"%b"' % outward(name).encode() in prefix for name in names):
         kept: list[bytes] = []
         for item in _decode_items(b"[%b]" % prefix):
@@ -115,14 +115,14 @@ def _without_calls(prefix: bytes, messages: Sequence[Message], names: frozenset[
 
 
 def _input(prefix: bytes, messages: Sequence[Message]) -> bytes:
-    """The prefix and the messages behind it.
+    """The prefix followed by the messages.
 
-    Only when results answer several calls at the prefix's end is the prefix read: each result must directly follow its call.
+    The prefix is parsed only if results answer several calls at its end: each result must directly follow its call.
     """
     results = _leading_results(messages)
     if not prefix:
         return encode_messages(messages, reasoning=True)
-    if len(results) < 2:  # noqa: PLR2004 - one result directly follows its one call already
+    if len(results) < 2:  # noqa: PLR2004 - a single result already follows its call directly
         return b",".join((prefix, *_items(messages, reasoning=True)))
     earlier = [bytes(item) for item in _decode_items(b"[%b]" % prefix)]
     calls: list[tuple[str, bytes]] = []
@@ -151,7 +151,7 @@ def _items(messages: Sequence[Message], *, reasoning: bool) -> Iterable[bytes]:
 
 def _said(message: Assistant, *, reasoning: bool) -> Iterable[bytes]:
     if reasoning and message.reasoning:
-        # The item needs an id. Made from the text, the same context stays the same bytes, which the upstream's prompt cache rewards.
+        # The item needs an id. Derived from the text, the same context yields the same bytes, which suits the upstream's prompt cache.
         name = "rs_" + blake2b(message.reasoning.encode(), digest_size=12).hexdigest()
         yield _encode({"type": "reasoning", "id": name, "summary": [{"type": "summary_text", "text": message.reasoning}]})
     if message.text:
@@ -168,7 +168,7 @@ def _leading_results(messages: Sequence[Message]) -> Sequence[ToolResult]:
 
 
 def _paired(calls: Sequence[tuple[str, bytes]], results: Sequence[ToolResult]) -> Iterable[bytes]:
-    """Each call with its result directly behind it, then the results that belong to none of them."""
+    """Each call directly followed by its result, then the results without a call."""
     waiting = {result.call_id: result for result in results}
     for call_id, encoded in calls:
         yield encoded

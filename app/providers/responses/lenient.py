@@ -1,4 +1,4 @@
-"""An event of the Responses API that the typed decoders refused, read field by field: text, calls and usage are strict in meaning, all
+"""An event of the Responses API that the typed decoders rejected, read field by field: text, calls and usage are strict in meaning, all
 else is optional."""
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ _DETAILS = ("input_tokens_details", "prompt_tokens_details", "output_tokens_deta
 _DETAIL_COUNTERS = ("cached_tokens", "cache_creation_input_tokens", "reasoning_tokens")
 _ARGUMENTS = "response.function_call_arguments."
 _ENDS = frozenset({"completed", "incomplete", "failed"})
-"""What an answer's status says where it is over."""
+"""The statuses of an answer that has ended."""
 _READ_ITEMS = frozenset({"message", "reasoning", "function_call"})
 
 
 def event_of(value: Json) -> Json:
-    """The event; a whole answer, which some servers send in the place of a stream, as the event that would end it."""
+    """The event; a whole answer, which some servers send in place of a stream, becomes the event that would end it."""
     status = value.get("status")
     ends = not type_of(value) and status in _ENDS and isinstance(value.get("output"), list)
     return {"type": f"response.{status}", "response": value} if ends else value
 
 
 def type_of(event: Json) -> str:
-    """What the event says it is; "" where it says nothing."""
+    """The event's type; "" if it has none."""
     kind = event.get("type")
     return kind if isinstance(kind, str) else ""
 
 
 class LenientReader(OddReader):
-    """Reads the odd events of one stream."""
+    """Reads the nonconforming events of one stream."""
 
     __slots__ = ()
 
     def read(self, event: Json) -> Sequence[Event]:
-        """The event as the protocol has it, behind what now stands for half a character whose other half did not come.
+        """The event according to the protocol, preceded by replacements for half surrogate pairs whose other half did not arrive.
 
         Raises UpstreamProtocolError.
         """
@@ -73,7 +73,7 @@ class LenientReader(OddReader):
 
 
 def _is_over(place: tuple[str, str | None], event: Json) -> bool:
-    """Whether nothing more comes to the place. Words end with whatever else comes, but arguments may come beside anything."""
+    """Whether the place gets nothing more. Text ends with any other event, but arguments may continue beside anything."""
     kind, (waiting, item_id) = type_of(event), place
     named = as_label(event.get("item_id"))
     if kind == waiting and named == item_id:
@@ -86,7 +86,7 @@ def _is_over(place: tuple[str, str | None], event: Json) -> bool:
 
 
 def plain_item(value: Any) -> msgspec.Raw:
-    """An output item as the protocol has it. Raises UpstreamProtocolError."""
+    """An output item according to the protocol. Raises UpstreamProtocolError."""
     item = as_object(value)
     if item.get("type") not in _READ_ITEMS:
         return _raw(item)

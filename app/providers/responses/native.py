@@ -1,7 +1,7 @@
-"""The vendor's own tools on its Responses face: how they are asked for, how its items become ours, and in which order they are told.
+"""The vendor's own tools in its Responses API: how they are requested, how its items become ours, and the order of their output.
 
-The vendor's items differ from the public ones and among themselves: a placeholder stands for the query, sources repeat, results lack
-fields, JSON comes as text or as itself. Whatever can be read is read; nothing in such an item is worth losing the answer for.
+The vendor's items differ from the public ones and among themselves: a placeholder replaces the query, sources repeat, results lack
+fields, JSON is sent as text or as a value. Whatever can be read is used; nothing in such an item is worth failing the answer for.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from app.providers._lenient import Json, as_object
 Action = SearchAction | OpenPageAction | FindAction
 
 _PLACEHOLDER = "Web search"
-"""What the vendor writes where it does not tell the query."""
+"""What the vendor sends if it does not disclose the query."""
 _PREFIX = "local_"
 _OURS = re.compile(rf"(?:{_PREFIX})*(?:web_search|web_extractor|code_interpreter|web_search_image|image_search|file_search|mcp|search)\Z")
-"""Functions the vendor takes for its own tools, or forbids, and those that would meet a renamed one."""
+"""Functions that the vendor mistakes for its own tools, or forbids, and those that would collide with a renamed one."""
 
 _INPUTS: Mapping[type[HostedItem], Sequence[str]] = {
     WebExtractorCall: ("urls", "goal"),
@@ -49,22 +49,22 @@ _INPUTS: Mapping[type[HostedItem], Sequence[str]] = {
     ImageSearchCall: ("name", "arguments"),
     McpCall: ("name", "server_label"),
 }
-"""What an item shows from its beginning and never changes, besides a search's action; the code and the arguments that are streamed are
-the writer's concern."""
+"""Fields that an item shows from the beginning and that never change, besides a search's action; the code and the arguments that
+are streamed are handled by the writer."""
 
 
 def outward(name: str) -> str:
-    """A function's name as the vendor gets it."""
+    """A function's name as sent to the vendor."""
     return _PREFIX + name if _OURS.match(name) else name
 
 
 def homeward(name: str) -> str:
-    """The function that the vendor knows as `name`."""
+    """The function that the vendor calls `name`."""
     return name.removeprefix(_PREFIX) if _OURS.match(name) else name
 
 
 def tool_type(entry: msgspec.Raw) -> str:
-    """What an entry of `tools` asks for."""
+    """The tool type of an entry of `tools`."""
     return msgspec.json.decode(entry, type=_Entry).type
 
 
@@ -73,7 +73,7 @@ class _Entry(msgspec.Struct):
 
 
 class _Hosted:
-    """An item that has begun and not been told to its end."""
+    """An item that has begun and is not complete in the output."""
 
     __slots__ = ("begun", "ended", "shown", "succeeded")
 
@@ -81,14 +81,14 @@ class _Hosted:
         self.begun = begun
         self.shown = False
         self.succeeded = False
-        """An event said that the call has succeeded; its results come later, or never."""
+        """An event reported success; the results come later, or never."""
         self.ended: HostedItem | None = None
 
 
 class HostedItems:
-    """The hosted items of one stream: each is told to its end before the next begins, in the order they began.
+    """The hosted items of one stream: each is completed in the output before the next begins, in the order they began.
 
-    The vendor runs calls of one turn side by side; an `output_item.done` then stands behind the next one's `added`.
+    The vendor runs calls of one turn in parallel; an `output_item.done` may then follow the next one's `added`.
     """
 
     __slots__ = ("_open", "_seen")
@@ -98,7 +98,7 @@ class HostedItems:
         self._seen: set[str] = set()
 
     def __bool__(self) -> bool:
-        """Whether one is under way."""
+        """Whether one is in progress."""
         return bool(self._open)
 
     def begin(self, raw: Json) -> None:
@@ -114,7 +114,7 @@ class HostedItems:
             self._open[item_id].succeeded = True
 
     def end(self, raw: Json) -> None:
-        """`output_item.done`; one that never began begins here."""
+        """`output_item.done`; an item without a beginning begins here."""
         item_id = self._id(raw, begins=False)
         if item_id not in self._seen:
             self.begin({**raw, "id": item_id})
@@ -124,14 +124,14 @@ class HostedItems:
             known.ended = item if type(item) is type(known.begun) else None
 
     def complete(self, output: Any) -> None:
-        """The terminal event's `output`, which may know the end of what has none yet."""
+        """The terminal event's `output`, which may contain the end of items that have none yet."""
         for item in map(as_object, _list(output)):
             item_id, kind = item.get("id"), item.get("type")
             if isinstance(item_id, str) and item_id in self._open and isinstance(kind, str) and kind in HOSTED_TYPES:
                 self.end(item)
 
     def tell(self) -> Sequence[NativeItem]:
-        """What can be told now."""
+        """What can be passed on now."""
         told: list[NativeItem] = []
         for item_id, hosted in list(self._open.items()):
             if hosted.ended is None:
@@ -144,7 +144,7 @@ class HostedItems:
         return told
 
     def settle(self) -> Sequence[NativeItem]:
-        """Everything, since the model has gone on: a call whose end nobody told is completed if it is known to have succeeded."""
+        """Everything, since the model has continued: a call without an end is completed if its success was reported."""
         for hosted in self._open.values():
             if hosted.ended is None:
                 status: CallStatus = "completed" if hosted.succeeded else "incomplete"
@@ -152,7 +152,7 @@ class HostedItems:
         return self.tell()
 
     def _id(self, raw: Json, *, begins: bool) -> str:
-        """The item's id. Without one, an end belongs to the oldest of its type."""
+        """The item's id. Without one, an end belongs to the oldest item of its type."""
         known = raw.get("id")
         if isinstance(known, str) and known:
             return known
@@ -161,15 +161,15 @@ class HostedItems:
 
 
 def _says_what_it_does(item: HostedItem) -> bool:
-    """Whether the item can be shown when it begins. A stored stream is told again from the items as they ended, so what begins must be
-    what ends: a search that begins with a placeholder, and names its queries at the end, is told then."""
+    """Whether the item can be shown when it begins. A stored stream is replayed from the final items, so the beginning must match the
+    end: a search that begins with a placeholder, and names its queries at the end, is passed on then."""
     if isinstance(item, WebSearchCall):
         return not isinstance(item.action, SearchAction) or bool(item.action.queries)
     return all(getattr(item, field) for field in _INPUTS.get(type(item), ()))
 
 
 def _as_shown(hosted: _Hosted, ended: HostedItem) -> HostedItem:
-    """The item as it ended, with what it has shown already."""
+    """The final item, with the fields it has already shown."""
     if not hosted.shown:
         return ended
     if isinstance(ended, WebSearchCall) and isinstance(hosted.begun, WebSearchCall):
@@ -183,7 +183,7 @@ def _action_as_shown(begun: Action, ended: Action) -> Action:
 
 
 def read_item(raw: Json, item_id: str) -> HostedItem:
-    """A vendor's item, whose type is one of `HOSTED_TYPES`, under this id."""
+    """A vendor's item, whose type is one of `HOSTED_TYPES`, with this id."""
     return _READERS[raw["type"]](raw, item_id, _status(raw))
 
 
@@ -203,7 +203,7 @@ def _web_search(raw: Json, item_id: str, status: CallStatus) -> HostedItem:
 
 
 def _sources(value: Any) -> tuple[UrlSource, ...] | msgspec.UnsetType:
-    """Each page once, though several searches may have found it."""
+    """Each page once, even if several searches found it."""
     if not isinstance(value, list):
         return msgspec.UNSET
     urls = [one if isinstance(one, str) else _text(as_object(one).get("url")) for one in _list(value)]
@@ -217,7 +217,7 @@ def _web_extractor(raw: Json, item_id: str, status: CallStatus) -> HostedItem:
 def _code_interpreter(raw: Json, item_id: str, status: CallStatus) -> HostedItem:
     outputs = raw.get("outputs")
     read = None if outputs is None else tuple(map(_output, _list(outputs)))
-    # The vendor's container, which it leaves unnamed, cannot be reached through this gateway either.
+    # The vendor's container, which is not named, cannot be reached through this gateway either.
     return CodeInterpreterCall(item_id, status, "", _text(raw.get("code")), read)
 
 
@@ -285,7 +285,7 @@ HOSTED_TYPES = frozenset(_READERS)
 
 
 def _status(raw: Json) -> CallStatus:
-    """How a call ended; what has ended without saying how is completed."""
+    """How a call ended; one that ended without a status is completed."""
     match raw.get("status"):
         case "failed" | "incomplete" as told:
             return told
@@ -294,17 +294,17 @@ def _status(raw: Json) -> CallStatus:
 
 
 def _list(value: Any) -> Sequence[Any]:
-    """A list as it is; what is none stands for its only member."""
+    """A list as it is; any other value as its only member."""
     return cast("list[Any]", value) if isinstance(value, list) else [value]
 
 
 def _text(value: Any) -> str:
-    """Text as it is, nothing as "", all else as JSON."""
+    """Text as it is, null as "", anything else as JSON."""
     if value is None:
         return ""
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    """A list of texts; blanks left out."""
+    """A list of texts, without blank ones."""
     return tuple(text for one in _list(value) if (text := _text(one)))

@@ -1,6 +1,6 @@
-"""What is read of the events of the Responses API: the shapes as the protocol has them.
+"""The fields read from the events of the Responses API: types according to the protocol.
 
-What their decoders refuse is read field by field in `_responses_lenient.py`.
+What their decoders reject is read field by field in `_responses_lenient.py`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ NOTHING = msgspec.Raw(b"null")
 
 
 class Typed(msgspec.Struct, gc=False):
-    """Whatever says what it is."""
+    """Anything with a type."""
 
     type: str = ""
 
 
 class Event(msgspec.Struct, gc=False):
-    """The fields of all events that are read."""
+    """The fields that are read from all events."""
 
     type: str = ""
     item_id: str | None = None
@@ -52,7 +52,7 @@ class Item(msgspec.Struct):
 
 
 class Details(msgspec.Struct, gc=False):
-    """Both kinds of token details in one."""
+    """The details of both input and output tokens."""
 
     cached_tokens: Count = 0
     cache_creation_input_tokens: Count = 0
@@ -63,14 +63,14 @@ _NO_DETAILS = Details()
 
 
 class Billed(msgspec.Struct):
-    """Details as the usage and each entry of its `x_details` carry them; some entries use the Chat name for the input's."""
+    """Details of the usage and of each entry of its `x_details`; some entries use the Chat Completions name for the input's."""
 
     input_tokens_details: Details | None = None
     prompt_tokens_details: Details | None = None
     output_tokens_details: Details | None = None
 
     def details(self) -> Details:
-        """Of input and output together."""
+        """Of input and output combined."""
         spent = self.input_tokens_details or self.prompt_tokens_details or _NO_DETAILS
         made = self.output_tokens_details or _NO_DETAILS
         return Details(spent.cached_tokens, spent.cache_creation_input_tokens, made.reasoning_tokens)
@@ -83,7 +83,7 @@ class Usage(Billed):
     x_details: tuple[Billed, ...] | None = None
 
     def counted(self) -> TokenUsage | None:
-        """Ours: what the usage itself says, else the sum over its entries; None when it has no counters, since an input is never empty."""
+        """The gateway's type: from the usage itself, otherwise the sum of its entries; None without counters: no input is empty."""
         read = self.input_tokens or max(self.total_tokens - self.output_tokens, 0)
         if not read:
             return None
@@ -104,13 +104,13 @@ class Incomplete(msgspec.Struct, gc=False):
 
 
 class Response(msgspec.Struct):
-    """What is read of the object inside a terminal event."""
+    """The fields read from the object inside a terminal event."""
 
     usage: Usage | None = None
     incomplete_details: Incomplete | None = None
     error: Any = None
     output: msgspec.Raw = NOTHING
-    """The items, unread: mostly they have come already."""
+    """The items, undecoded: usually they have already arrived."""
 
 
 decode_event = msgspec.json.Decoder(Event).decode

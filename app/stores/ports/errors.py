@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class StoreUnavailable(Exception):
-    """The store cannot be reached or cannot work; the same call may succeed later. Every method may raise it."""
+    """The store cannot be reached or does not work; the same call may succeed later. Every method may raise it."""

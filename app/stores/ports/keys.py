@@ -17,7 +17,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     """The project's name."""
     name: str
     prefix: str
-    """The first characters, for people to recognise the key by."""
+    """The first characters, by which people recognise the key."""
     created_at: int
     expires_at: int | None = None
     revoked_at: int | None = None
@@ -25,14 +25,14 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyStore(Protocol):
-    """Projects and their API keys. Only SHA-256 digests of keys are kept. Every method may raise StoreUnavailable."""
+    """Projects and their API keys. Only SHA-256 digests of keys are stored. Every method may raise StoreUnavailable."""
 
     async def find(self, digest: bytes) -> ApiKey | None:
-        """The key with this SHA-256 digest, revoked and expired ones included; the caller judges."""
+        """The key with this SHA-256 digest, including revoked and expired ones; the caller decides."""
         ...
 
     async def create(self, key: ApiKey, digest: bytes) -> ApiKey:
-        """Add a key; the project is made when there is none of that name, else reused (the answer holds the real project_id)."""
+        """Add a key; a project with this name is reused or else created (the result has the actual project_id)."""
         ...
 
     async def list(self) -> Sequence[ApiKey]:
@@ -40,13 +40,13 @@ class KeyStore(Protocol):
         ...
 
     async def revoke(self, key_id: str, now: int) -> bool:
-        """Revoke by id or by prefix; False when unknown."""
+        """Revoke by id or by prefix; False if unknown."""
         ...
 
     async def touch(self, used: Mapping[str, int]) -> None:
-        """Note when keys were last used: key id -> time."""
+        """Record when keys were last used: key id -> time."""
         ...
 
     async def secret(self, name: str, fallback: bytes) -> bytes:
-        """The installation's secret of that name; `fallback` (fresh random bytes) becomes it when there is none yet."""
+        """The installation's secret with this name; if there is none yet, `fallback` (fresh random bytes) becomes it."""
         ...

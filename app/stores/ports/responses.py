@@ -1,4 +1,8 @@
-"""The port to stored responses."""
+"""The port to stored responses with their items.
+
+One turn is one record with only its own items. Bytes are stored as they were sent: the response object is the exact
+JSON the client got. Every read takes the owner; another project's id is treated as unknown.
+"""
 
 from __future__ import annotations
 
@@ -15,27 +19,27 @@ class ResponseRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """Canonical UUID text, never prefixed."""
     project_id: str
     previous_id: str | None
-    """The turn before. When that one has been purged, it becomes the next one above, so that a deleted ancestor stays in sight."""
+    """The previous turn. When that one is purged, this becomes the next one above, so that a deleted ancestor remains detectable."""
     created_at: int
     expires_at: int
     status: str
     model: str
     response: bytes
-    """The response object, JSON, as answered."""
+    """The response object as returned, JSON."""
     input: bytes
-    """This turn's input items as they came, a JSON array; read with `protocol.stored_input`, which gives an id to those without."""
+    """This turn's input items as received, a JSON array; read with `protocol.stored_input`, which adds missing ids."""
     cuts: bytes | None = None
-    """Where a streamed response's deltas were cut (msgpack), so that its events can be replayed; None: it was not streamed."""
+    """Where a streamed response's deltas were cut (msgpack), so that its events can be replayed; None if it was not streamed."""
     inherited: bytes | None = None
-    """Items of ancestors that have expired meanwhile (JSON array), moved here when they were purged."""
+    """Items of expired ancestors (JSON array), moved here when those were purged."""
     exchanges: bytes | None = None
-    """What the model read of its tools (msgpack); no client sees it."""
+    """What the model read from its tools (msgpack); never shown to clients."""
     foreign_item_ids: Sequence[str] = ()
-    """Ids in `input` that the client made up itself; kept in an index that `get` does not read. All other ids say where they are."""
+    """Ids in `input` that the client chose; kept in an index that `get` does not read. All other ids contain their location."""
 
 
 class Turn(msgspec.Struct, frozen=True):
-    """What a later turn needs of an earlier one."""
+    """What a later turn needs from an earlier one."""
 
     id: str
     input: bytes
@@ -53,7 +57,7 @@ class AncestorDeleted(Exception):
 
 
 class RecordRefused(Exception):
-    """The store will never take this record: its id is used already, or it holds what the store cannot hold."""
+    """The store will never accept this record: its id exists, or a value cannot be stored."""
 
 
 class ResponseStore(Protocol):
@@ -61,49 +65,49 @@ class ResponseStore(Protocol):
 
     @property
     def doubtful(self) -> bool:
-        """There is reason to `check` before work is done whose record could not be kept. Costs nothing to ask."""
+        """Whether to `check` before starting work whose record might not be stored. Costs nothing to read."""
         ...
 
     async def check(self) -> None:
-        """Whether a record could be kept now. Raises StoreUnavailable with the reason."""
+        """Raises StoreUnavailable with the reason if no record could be stored now."""
         ...
 
     async def save(self, record: ResponseRecord) -> None:
-        """Keep the record; durable when this returns. Writes of concurrent callers share one transaction. Raises RecordRefused."""
+        """Store the record; durable when this returns. Writes of concurrent callers share one transaction. Raises RecordRefused."""
         ...
 
     async def get(self, project_id: str, response_id: str, now: int) -> ResponseRecord | None:
-        """The record, or None when unknown, expired, deleted or another project's."""
+        """The record, or None if unknown, expired, deleted or another project's."""
         ...
 
     async def chain(self, project_id: str, response_id: str, now: int) -> Sequence[Turn] | None:
         """The turns from the root to `response_id`, in one read.
 
-        None when the tip is unknown, expired, deleted or foreign. Ancestors may be past their expiry: only the tip's counts.
-        Raises AncestorDeleted when one was deleted.
+        None if the tip is unknown, expired, deleted or another project's. Ancestors may have expired: only the tip's expiry counts.
+        Raises AncestorDeleted if one was deleted.
         """
         ...
 
     async def continuable(self, project_id: str, response_id: str, now: int) -> bool:
-        """Whether `chain` would answer: the tip lives and no ancestor was deleted. Cheaper, since no bytes are read."""
+        """Whether `chain` would succeed: the tip exists and no ancestor was deleted. Cheaper, since no content is read."""
         ...
 
     async def locate_item(self, project_id: str, item_id: str, now: int) -> str | None:
-        """The response whose input holds the client-made item id; the newest one, None when unknown."""
+        """The response whose input contains this client-chosen item id; the newest one, None if unknown."""
         ...
 
     async def delete(self, project_id: str, response_id: str, now: int) -> bool:
-        """Erase the bytes and leave a tombstone that outlives every descendant; False when there was nothing to delete."""
+        """Erase the content and leave a tombstone that outlives every descendant; False if there was nothing to delete."""
         ...
 
     async def purge(self, now: int, limit: int) -> int:
-        """Remove up to `limit` expired records and return how many went.
+        """Remove up to `limit` expired records and return how many were removed.
 
-        Items of a removed record move into its living children (`inherited`), so that no context becomes shorter.
-        Only one replica at a time does the work; the others get 0.
+        Items of a removed record move to its remaining children (`inherited`), so that no context becomes shorter.
+        Only one replica at a time does this; the others return 0.
         """
         ...
 
     async def count_expired(self, now: int) -> int:
-        """How many records are past their time and still there, tombstones included."""
+        """How many expired records still exist, tombstones included."""
         ...

@@ -1,7 +1,7 @@
-"""Which hosts and addresses the gateway may connect to on behalf of a model or a request (a guard against SSRF).
+"""The hosts and addresses to which the gateway may connect on behalf of a model or a request (protection against SSRF).
 
-An address has to be public by IANA's special-purpose registries. The standard library's `is_global` is not enough: depending on the
-release it passes multicast, 6to4 and IPv4-mapped addresses, so the rule here is an own, narrower one.
+An address must be public according to IANA's special-purpose registries. The standard library's `is_global` is not enough: depending on
+the release it accepts multicast, 6to4 and IPv4-mapped addresses, so there is a stricter rule here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from app.tools.ports.fetcher import FetchRefused
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-"""Host and port to addresses; raises OSError. Asked once for a connection."""
+"""Host and port to addresses; raises OSError. Called once per connection."""
 
 _NAME = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
@@ -31,7 +31,7 @@ _IPV4_REFUSED = tuple(
         (
             "192.0.0.0/24",  # protocol assignments
             "192.88.99.0/24",  # 6to4 relays
-            "168.63.129.16/32",  # Azure's host, which answers for metadata from a public address
+            "168.63.129.16/32",  # Azure's host, which serves metadata at a public address
         ),
     )
 )
@@ -49,7 +49,7 @@ _IPV6_REFUSED = tuple(
 )
 _NAT64 = IPv6Network("64:ff9b::/96")
 
-# Look-ups block; threads of their own, so that slow name servers hold up look-ups only.
+# Lookups block; they have their own threads, so that slow name servers delay only other lookups.
 _look_ups = ThreadPoolExecutor(max_workers=8, thread_name_prefix="look-up")
 
 
@@ -64,10 +64,10 @@ def _look_up(host: str, port: int) -> Sequence[tuple[object, object, object, obj
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
-    """Whether the address is one of the public internet, by itself and by the IPv4 address that is embedded in it.
+    """Whether the address is on the public internet, and so is the IPv4 address embedded in it, if any.
 
-    NAT64's (RFC 6052) counts as the IPv4 address it leads to, which is how an IPv6-only network reaches the web; every other form with
-    an IPv4 address inside (mapped, compatible, 6to4, Teredo) has no use there and is refused.
+    NAT64 (RFC 6052) counts as its IPv4 address, since IPv6-only networks reach the web through it; every other form with an
+    embedded IPv4 address (mapped, compatible, 6to4, Teredo) has no use here and is refused.
     """
     if isinstance(address, IPv6Address):
         if address in _NAT64:
@@ -77,13 +77,13 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
 
 
 class AddressGuard:
-    """Turns a host into addresses that may be connected to."""
+    """Resolves a host to addresses that may be connected to."""
 
     def __init__(self, allow: Sequence[str] = (), *, resolve: Resolve = look_up) -> None:
-        """`allow`: host names, addresses and networks that are exempted from the address check, and from nothing else.
+        """`allow`: host names, addresses and networks exempt from the address check, and from nothing else.
 
-        A name exempts whatever it resolves to; an address or network exempts these addresses, however they are reached.
-        Raises ValueError for an entry that looks like an address or network and is none.
+        A name exempts whatever it resolves to; an address or network exempts its addresses, however they are reached.
+        Raises ValueError for an entry that looks like an address or network but is invalid.
         """
         self._resolve = resolve
         entries = [entry.strip().strip("[]").lower().rstrip(".") for entry in allow]
@@ -91,9 +91,9 @@ class AddressGuard:
         self._names = frozenset(entries)
 
     async def addresses(self, host: str, port: int) -> Sequence[str]:
-        """Every address of the host, checked; the caller connects to one of these and asks nobody again.
+        """Every address of the host, checked; the caller connects to one of these and does not resolve again.
 
-        Raises FetchRefused when a single one is not public: a name that has both kinds is somebody's trick.
+        Raises FetchRefused if any of them is not public: a name with both kinds is an attack.
         """
         name = check_name(host)
         literal = _address(name)
@@ -107,15 +107,15 @@ class AddressGuard:
 
     def _may(self, name: str, text: str) -> bool:
         address = _address(text)
-        if address is None:  # with a zone (`fe80::1%eth0`), so of this machine's own links
+        if address is None:  # with a zone (`fe80::1%eth0`), so it belongs to this machine's links
             return False
         return name in self._names or any(address in network for network in self._networks) or is_public(address)
 
 
 def check_name(host: str) -> str:
-    """The host as it is looked up: a plain name, or an address in the one usual notation, without brackets.
+    """The host as it is resolved: a plain name, or an address in its canonical notation, without brackets.
 
-    Raises FetchRefused for what some systems take for an address and others do not (`2130706433`, `0x7f.1`, `0177.0.0.1`, `127.1`).
+    Raises FetchRefused for what only some systems treat as an address (`2130706433`, `0x7f.1`, `0177.0.0.1`, `127.1`).
     """
     name = host.lower().removesuffix(".")
     if _address(name) is not None:
@@ -128,11 +128,11 @@ def check_name(host: str) -> str:
 def check_port(port: int) -> None:
     """Raises FetchRefused for ports of mail, remote access and other system services: web servers use 80, 443 or one from 1024."""
     if port not in _WEB_PORTS and not _FIRST_USER_PORT <= port <= _LAST_PORT:
-        raise FetchRefused(f"Port {port} is not one for web pages; use 80, 443 or one from 1024 to 65535.")
+        raise FetchRefused(f"Port {port} is not allowed for web pages; use 80, 443 or one from 1024 to 65535.")
 
 
 def _nothing_public(host: str) -> FetchRefused:
-    # One sentence for a name that is unknown and for one that leads inside: the difference would tell the names of an inner network.
+    # The same message for unknown names and for names with private addresses: a difference would reveal an internal network's names.
     return FetchRefused(
         f"There is no public server at {host[:100]!r}. (The gateway's operator can allow one that is not public: GATEWAY_FETCH_ALLOW.)"
     )

@@ -1,4 +1,4 @@
-"""What was fetched a moment ago, within a bound of time and memory."""
+"""Recently fetched values, limited in time and memory."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ V = TypeVar("V")
 
 
 class Recent(Generic[V]):
-    """Values by key; the oldest go first when there is too much."""
+    """Values by key; the oldest are evicted first."""
 
     def __init__(self, *, weight: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """`weight`: of all values together, in whatever unit `put` is told. `seconds`: how long a value is good."""
+        """`weight`: of all values together, in the unit of `put`. `seconds`: how long a value is valid."""
         self._most = weight
         self._seconds = seconds
         self._clock = clock
@@ -22,7 +22,7 @@ class Recent(Generic[V]):
         self._kept: OrderedDict[str, tuple[float, int, V]] = OrderedDict()
 
     def get(self, key: str) -> V | None:
-        """The value, if it is still good."""
+        """The value, if it is still valid."""
         entry = self._kept.get(key)
         if entry is None:
             return None
@@ -33,7 +33,7 @@ class Recent(Generic[V]):
         return value
 
     def put(self, key: str, value: V, weight: int) -> None:
-        """Keep it from now on, in place of an earlier one; what is heavier than everything may be is not kept."""
+        """Keep it from now on, replacing an earlier one; a value above the total limit is not kept."""
         self._drop(key)
         if weight > self._most:
             return

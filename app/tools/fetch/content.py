@@ -1,6 +1,6 @@
-"""What a fetched body is, where the headers do not say it or say it wrong: its compression, type and charset, and whether it leads on.
+"""What a fetched body is, if headers are missing or wrong: its compression, type and charset, and whether it redirects.
 
-By the first bytes, as browsers do (WHATWG, MIME Sniffing), and never by the address: that is whatever somebody wrote.
+By the first bytes, as browsers do (WHATWG, MIME Sniffing), and never by the URL, which can say anything.
 """
 
 from __future__ import annotations
@@ -55,16 +55,16 @@ _TARGET = re.compile(r"\s*(\d{0,4})(?:\.\d*)?\s*[;,]\s*(?:url\s*=\s*)?[\"']?\s*(
 _REFRESH_WITHIN = 16 * 1024
 _LONGEST_WAIT = 5
 _LARGEST_SIGNPOST = 256 * 1024
-"""Pages that only lead on say little."""
+"""Pages that only redirect are short."""
 
 
 def is_vague(content_type: str) -> bool:
-    """Whether the type says nothing that could be relied on."""
+    """Whether the type says nothing reliable."""
     return content_type in _VAGUE or "/" not in content_type
 
 
 def told(body: bytes) -> str | None:
-    """The type by the content; None where it cannot be told."""
+    """The type according to the content; None if unknown."""
     start = body[:_LOOKED_AT]
     if b"%PDF-" in start[:_PDF_WITHIN]:
         return "application/pdf"
@@ -98,7 +98,7 @@ def _text(start: bytes) -> str | None:
 
 
 def packing(label: str, content_type: str, start: bytes) -> str:
-    """How the body is compressed, "" if it is not: servers label plain bodies as compressed, and compress without a label."""
+    """The body's compression, "" if there is none: servers label plain bodies as compressed, and compress without a label."""
     labels = {_PACKINGS.get(one.strip().lower(), "") for one in label.split(",")} - {""}
     if start.startswith(_GZIP):
         return "" if not labels and ("gzip" in content_type or "tar" in content_type) else "gzip"
@@ -106,11 +106,11 @@ def packing(label: str, content_type: str, start: bytes) -> str:
         return "zstd"
     if not labels or told(start) is not None:
         return ""
-    return min(labels - {"gzip", "zstd"}, default=min(labels))  # these two would have been seen
+    return min(labels - {"gzip", "zstd"}, default=min(labels))  # these two would have been recognised
 
 
 def charset(header: str | None, content_type: str, body: bytes) -> str | None:
-    """The encoding of a text: what a page says itself goes before the header where both could be, for servers have one header for all."""
+    """The encoding of a text: a page's own declaration precedes the header if both are possible, since servers use one header for all."""
     found = _META.search(body[:_META_WITHIN]) if content_type in ("text/html", "application/xhtml+xml") else None
     declared = (found[1] or found[2]).decode() if found else None
     candidates = [name for name in (declared, header) if name]
@@ -119,17 +119,17 @@ def charset(header: str | None, content_type: str, body: bytes) -> str | None:
 
 
 def _proves(name: str, body: bytes) -> bool:
-    """Whether the bytes are valid in it and would hardly be by accident: an encoding of one byte a character takes nearly everything."""
+    """Whether the bytes are valid in it and hardly by accident: a single-byte encoding accepts nearly everything."""
     try:
         decoder = codecs.getincrementaldecoder(name)()
         text = decoder.decode(body[:_CHARSET_TRIED])
-    except (LookupError, ValueError, AttributeError, TypeError):  # some codecs are none of text
+    except (LookupError, ValueError, AttributeError, TypeError):  # some codecs are not text encodings
         return False
     return len(text) < len(body[:_CHARSET_TRIED])
 
 
 def refresh(header: str, content_type: str, body: bytes) -> str | None:
-    """Where a page sends its reader at once, by `<meta http-equiv="refresh">` or the header of that name."""
+    """The address a page redirects to at once, by `<meta http-equiv="refresh">` or the header of that name."""
     if content_type not in ("text/html", "application/xhtml+xml") or len(body) > _LARGEST_SIGNPOST:
         return None
     tag = _REFRESH.search(_UNSEEN.sub(b"", body[:_REFRESH_WITHIN]))

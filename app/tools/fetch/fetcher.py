@@ -1,12 +1,12 @@
-"""The one way of the gateway to addresses that a model, a page or a request named: fetched pages, images, files and MCP servers.
+"""The gateway's only way to addresses named by a model, a page or a request: fetched pages, images, files and MCP servers.
 
-Two doors, one guard:
+Two entry points, one guard:
 
-- `GuardedFetcher` implements `app.tools.ports.fetcher.Fetcher`: a page by GET, redirects followed by hand, size, time, type and
-  robots.txt kept to.
-- `guarded_transport(allow)` and `guarded_client(allow, …)` are for libraries that bring their own protocol. They are httpx2's
+- `GuardedFetcher` implements `app.tools.ports.fetcher.Fetcher`: a page by GET, with manual redirects and limits on size, time, type
+  and robots.txt.
+- `guarded_transport(allow)` and `guarded_client(allow, …)` are for libraries with their own protocol. They are httpx2's
   (`httpx2.AsyncBaseTransport`, `httpx2.AsyncClient`), which is the client of the MCP SDK; `functools.partial(guarded_client, allow)`
-  is its `httpx_client_factory`. Every connection they make is checked and pinned; what is refused raises FetchRefused.
+  is its `httpx_client_factory`. Every connection they make is checked and pinned; refusals raise FetchRefused.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
 _LOOK_UP_SECONDS = 10.0
 _WAITING = 256
-"""Fetches of one project that wait for their turn."""
+"""Waiting fetches of one project."""
 
 
 class GuardedFetcher:
-    """A `Fetcher` of what is public on the web, and of what `allow` exempts from being public.
+    """A `Fetcher` for the public web, and for what `allow` exempts.
 
     http and https only; ports 80, 443 and from 1024 up; no user names in URLs; at most five redirects, each checked like the first
-    address (https may lead to http: nothing secret is sent). Every address of a host is checked, and the connection goes to a checked
-    one. robots.txt is kept to if `robots` says so. `resolve` and `tls` stand in for the system's name servers and certificates.
-    `at_once` are the fetches at a time, of which one project has at most half.
+    address (https may redirect to http: nothing secret is sent). Every address of a host is checked, and the connection is made to a
+    checked one. robots.txt is respected if `robots` is true. `resolve` and `tls` replace the system's name servers and certificates.
+    `at_once` is the number of concurrent fetches, of which one project gets at most half.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class GuardedFetcher:
         tls: ssl.SSLContext | None = None,
         at_once: int = 128,
     ) -> None:
-        """Raises ValueError for an entry of `allow` that is no network. Opens nothing."""
+        """Raises ValueError for an invalid entry of `allow`. Opens nothing."""
         self._guard = AddressGuard(allow, resolve=resolve)
         self._queue = FairQueue(at_once, waiting=_WAITING)
         self._robots = robots
@@ -59,7 +59,7 @@ class GuardedFetcher:
     async def get(
         self, url: str, *, limit: int, seconds: float, accept: Sequence[str] = (), headers: Sequence[tuple[str, str]] = ()
     ) -> Page:
-        """Fetch a page. `seconds` covers everything: waiting for a turn, DNS, robots.txt, redirects and the body."""
+        """Fetch a page. `seconds` covers everything: waiting for a slot, DNS, robots.txt, redirects and the body."""
         return await self.get_for("", url, limit=limit, seconds=seconds, accept=accept, headers=headers)
 
     async def get_for(
@@ -71,7 +71,7 @@ class GuardedFetcher:
             async with asyncio.timeout(seconds), self._queue.place(project):
                 return await web.page(url, limit=limit, accept=accept, headers=headers)
         except TimeoutError as error:
-            raise FetchRefused(f"The page did not come within {seconds:g} seconds.") from error
+            raise FetchRefused(f"The page was not received within {seconds:g} seconds.") from error
         except Busy as error:
             raise FetchRefused(f"The page was not fetched. {error}") from error
 
@@ -82,7 +82,7 @@ class GuardedFetcher:
             async with asyncio.timeout(_LOOK_UP_SECONDS):
                 await web.check(url)
         except TimeoutError as error:
-            raise FetchRefused(f"The address was not found within {_LOOK_UP_SECONDS:g} seconds.") from error
+            raise FetchRefused(f"The host name was not resolved within {_LOOK_UP_SECONDS:g} seconds.") from error
 
     def on_behalf(self, project_id: str) -> Fetcher:
         """A fetcher whose requests count against this project's share."""
@@ -96,11 +96,11 @@ class GuardedFetcher:
     async def _started(self) -> Web:
         async with self._starting:
             if self._web is None:
-                self._web = await asyncio.to_thread(self._start)  # the import would hold up every stream
+                self._web = await asyncio.to_thread(self._start)  # the import would block every stream
             return self._web
 
     def _start(self) -> Web:
-        from app.tools.fetch.web import Web  # noqa: PLC0415 - the HTTP client costs 18 MiB, which a gateway at rest need not hold
+        from app.tools.fetch.web import Web  # noqa: PLC0415 - the HTTP client takes 18 MiB, which an idle gateway need not hold
 
         return Web(self._guard, robots=self._robots, tls=self._tls)
 
@@ -121,7 +121,7 @@ class _OnBehalf:
 
 
 def guarded_transport(allow: Sequence[str]) -> httpx2.AsyncBaseTransport:
-    """A transport that connects to public addresses, and to those `allow` exempts (see `AddressGuard`)."""
+    """A transport that connects to public addresses, and to those that `allow` exempts (see `AddressGuard`)."""
     from app.tools.fetch.transport import GuardedTransport  # noqa: PLC0415 - as above
 
     return GuardedTransport(AddressGuard(allow))
@@ -133,7 +133,7 @@ def guarded_client(
     timeout: httpx2.Timeout | None = None,
     auth: httpx2.Auth | None = None,
 ) -> httpx2.AsyncClient:
-    """A client over the guarded transport: no proxy, no .netrc, redirects not followed (each one that is followed is checked, too)."""
+    """A client with the guarded transport: no proxy, no .netrc, no automatic redirects (each one that is followed is checked, too)."""
     import httpx2  # noqa: PLC0415 - as above
 
     return httpx2.AsyncClient(

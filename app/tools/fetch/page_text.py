@@ -1,6 +1,6 @@
-"""A fetched page's text, with what the model has to know of it: that it was cut, or that scripts would have to run for the rest.
+"""A fetched page's text, with what the model must know about it: that it was truncated, or that the rest requires scripts.
 
-A page of many megabytes is mostly scripts, styles and pictures in its text; without them even such a one is read within its time.
+A page of many megabytes is mostly inline scripts, styles and pictures; without them even such a page can be read in time.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from app.tools.ports.fetcher import Page
 
 _PAGES = ("text/html", "application/xhtml+xml")
 _LARGE = 1024 * 1024
-"""Smaller pages go as they are."""
+"""Smaller pages are passed on unchanged."""
 _MOST_MARKUP = 1024 * 1024
-"""Of what is left of a large page; the libraries take three seconds of CPU time for it at worst."""
+"""Of what is left of a large page; the libraries take up to three seconds of CPU time for it."""
 _CODE = re.compile(rb"<!--|-->|<(/?)(script|style|svg|noscript|template)\b[^<>]{0,2000}>?", re.IGNORECASE)
 _EMBEDDED = re.compile(rb"data:[\w/+.;=-]{0,80}base64,[A-Za-z0-9+/=_\s-]{1000,}")
 _LONG_ATTRIBUTE = re.compile(rb"\s[\w:-]{1,60}=(?:\"[^\"<>]{2000,}\"|'[^'<>]{2000,}')")
 _TAG_END = b">"
 
 _SHORT = 600
-"""Characters; pages of scripts say little without them."""
+"""Characters; pages rendered by scripts have little text without them."""
 _HARDLY_ANY = 60
 _SCRIPT = re.compile(rb"<script\b", re.IGNORECASE)
 _APPLICATION = re.compile(
@@ -41,14 +41,14 @@ _DEMAND = re.compile(
 )
 _WAITING = re.compile(r"\s*(?:loading|please wait|just a moment|redirecting|加载中|正在加载|请稍候)", re.IGNORECASE)
 _NEEDS_SCRIPTS = (
-    "(This page is made by JavaScript, which is not run here: what follows is all that it says without. Look for the same elsewhere.)"
+    "(This page is rendered by JavaScript, which is not run here: what follows is all its text without. Look for the same elsewhere.)"
 )
-_ONLY_SCRIPTS = "The page is made by JavaScript, which is not run here; without, there is no text in it that could be read."
+_ONLY_SCRIPTS = "The page is rendered by JavaScript, which is not run here; without it, the page has no readable text."
 _CUT = "(The page is very long: only its first part was read.)"
 
 
 async def article(page: Page, project: str = "") -> Article:
-    """Title and main text of what was fetched. `project`: whose turn it is. Raises UnreadableDocument and Busy."""
+    """Title and main text of a fetched page. `project`: for fair scheduling. Raises UnreadableDocument and Busy."""
     body, whole = await asyncio.to_thread(_lean, page)
     try:
         found = await reading.article(body, url=page.url, content_type=page.content_type, charset=page.charset, project=project)
@@ -62,7 +62,7 @@ async def article(page: Page, project: str = "") -> Article:
 
 
 def _lean(page: Page) -> tuple[bytes, bool]:
-    """The body, of a large page without what is not read; and whether that is all of it."""
+    """The body, for a large page without the unused parts; and whether that is all of it."""
     if page.content_type not in _PAGES or len(page.body) <= _LARGE or b"%PDF-" in page.body[:_LARGE]:
         return page.body, True
     lean = _LONG_ATTRIBUTE.sub(b" ", _EMBEDDED.sub(b"", _without_code(page.body)))

@@ -1,7 +1,7 @@
-"""robots.txt, as RFC 9309 reads it: the group of our product token or else of `*`, the longest matching rule, `*` and `$` in rules.
+"""robots.txt according to RFC 9309: the group of our product token or else of `*`, the longest matching rule, `*` and `$` in rules.
 
-The standard library's parser knows neither the longest match nor wildcards, and regular expressions made from a stranger's rules can
-be made to take for ever; matching here is linear.
+The standard library's parser supports neither the longest match nor wildcards, and regular expressions built from untrusted rules can
+take forever; matching here is linear.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from urllib.parse import quote
 import msgspec
 
 MOST_BYTES = 500 * 1024
-"""The rest is not looked at (RFC 9309, 2.5, asks for at least this much)."""
+"""The rest is ignored (RFC 9309, 2.5, requires at least this much)."""
 _MOST_RULES = 10_000
 _ESCAPE = re.compile("%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset(string.ascii_letters + string.digits + "-._~")
@@ -31,14 +31,14 @@ class Robots(msgspec.Struct, frozen=True):
         return 100 + sum(len(pattern) + 100 for pattern, _ in self.rules)
 
     def allows(self, target: str) -> bool:
-        """Whether a path with its query may be fetched. Where an allowing and a forbidding rule are equally long, it may."""
+        """Whether a path with its query may be fetched. If an allow and a disallow rule are equally long, it may."""
         path = _normal(target)
         matching = [(len(pattern), allowed) for pattern, allowed in self.rules if _matches(pattern, path)]
         return max(matching, default=(0, True))[1]
 
 
 def parse(content: bytes, product: str) -> Robots:
-    """The rules for `product`, a token in lower case."""
+    """The rules for `product`, a lower-case token."""
     groups: dict[str, list[tuple[str, bool]]] = {}
     agents: list[str] = []
     in_rules = False
@@ -66,7 +66,7 @@ def _token(value: str) -> str:
 
 
 def _normal(path: str) -> str:
-    """One spelling of what may be written with and without an escape."""
+    """A single spelling for what may be written with and without an escape."""
 
     def spell(escape: re.Match[str]) -> str:
         character = chr(int(escape[1], 16))

@@ -1,7 +1,7 @@
-"""The guard at the socket: an httpx2 transport that connects only to addresses that were checked a moment before.
+"""The guard at the socket: an httpx2 transport that connects only to addresses that have just been checked.
 
-The check sits where the connection is made, so that nothing above it (a redirect, another reading of the URL, a second look-up) can
-lead elsewhere; TLS and the Host header keep the name. Imports the HTTP client: loaded with the first fetch, not at start.
+The check is where the connection is made, so that nothing above it (a redirect, another parsing of the URL, a second lookup) can
+bypass it; TLS and the Host header keep the name. Imports the HTTP client: loaded with the first fetch, not at startup.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def checked_url(text: str) -> httpx2.URL:
-    """The URL, without fragment. Raises FetchRefused unless it is a plain http(s) URL: no user name, no doubtful host or character."""
+    """The URL, without fragment. Raises FetchRefused unless it is a plain http(s) URL: no user name, no suspicious host or characters."""
     text = text.strip()
     if len(text) > _LONGEST_URL:
         raise FetchRefused(f"The URL is longer than {_LONGEST_URL} characters.")
@@ -40,7 +40,7 @@ def checked_url(text: str) -> httpx2.URL:
 
 
 def check_url(url: httpx2.URL) -> None:
-    """Raises FetchRefused for what may not be asked, whatever it resolves to."""
+    """Raises FetchRefused for URLs that may not be fetched, whatever they resolve to."""
     if url.scheme not in _PORTS:
         raise FetchRefused("Only URLs that begin with http:// or https:// can be fetched.")
     if url.userinfo:
@@ -50,7 +50,7 @@ def check_url(url: httpx2.URL) -> None:
 
 
 def port_of(url: httpx2.URL) -> int:
-    """The port the URL means."""
+    """The URL's port, or its scheme's default."""
     return _PORTS[url.scheme] if url.port is None else url.port
 
 
@@ -77,12 +77,12 @@ class _GuardedBackend(httpcore2.AsyncNetworkBackend):
                 return await self._sockets.connect_tcp(address, port, seconds, local_address, socket_options)
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as refusal:
                 error = refusal
-        # The original names the address.
+        # The original error names the address.
         raise type(error)(f"{host} does not answer") from None
 
 
 class GuardedTransport(httpx2.AsyncBaseTransport):
-    """httpx2's own transport over a pool whose backend is guarded; knows no proxy and no environment."""
+    """httpx2's own transport over a pool with a guarded backend; uses no proxy and no environment."""
 
     def __init__(self, guard: AddressGuard, *, tls: ssl.SSLContext | None = None) -> None:
         self._pool = httpcore2.AsyncConnectionPool(
@@ -94,10 +94,10 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send it. Raises FetchRefused, else what httpx2's transport raises."""
+        """Send it. Raises FetchRefused, or else what httpx2's transport raises."""
         check_url(request.url)
         if not isinstance(request.stream, httpx2.AsyncByteStream):
-            raise TypeError("the request's body has to be an asynchronous stream")
+            raise TypeError("the request's body must be an asynchronous stream")
         sent = httpcore2.Request(
             method=request.method,
             url=httpcore2.URL(scheme=request.url.raw_scheme, host=request.url.raw_host, port=request.url.port, target=request.url.raw_path),
@@ -108,7 +108,7 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         with _httpx2_errors():
             response = await self._pool.handle_async_request(sent)
         if not isinstance(response.stream, AsyncIterable):
-            raise TypeError("the response's body has to be an asynchronous stream")
+            raise TypeError("the response's body must be an asynchronous stream")
         return httpx2.Response(response.status, headers=response.headers, stream=_Body(response))
 
     async def aclose(self) -> None:
@@ -130,7 +130,7 @@ class _Body(httpx2.AsyncByteStream):
 
 
 _ERRORS: dict[type[Exception], type[httpx2.TransportError]] = {
-    # Nearest class first.
+    # Subclasses first.
     httpcore2.ConnectTimeout: httpx2.ConnectTimeout,
     httpcore2.ReadTimeout: httpx2.ReadTimeout,
     httpcore2.WriteTimeout: httpx2.WriteTimeout,

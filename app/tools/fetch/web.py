@@ -1,6 +1,6 @@
-"""GET through the guard: redirects by hand, robots.txt, sizes, types. Imports the HTTP client: loaded with the first fetch.
+"""GET through the guard: manual redirects, robots.txt, sizes, types. Imports the HTTP client: loaded with the first fetch.
 
-Requests go to the transport directly: there is no client, hence no cookie, no credential, no proxy and no Referer to take away.
+Requests go directly to the transport: there is no client, hence no cookies, credentials, proxy or Referer to remove.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from app.tools.fetch.transport import GuardedTransport, checked_url, port_of
 from app.tools.ports.fetcher import FetchRefused, Page
 
 PRODUCT = "responses-gateway"
-"""As robots.txt names it."""
+"""The product token for robots.txt."""
 _USER_AGENT = f"Mozilla/5.0 (compatible; {PRODUCT})"
 _HOPS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -34,14 +34,14 @@ _ROBOTS_WEIGHT = 1024 * 1024
 
 
 class _Wish(msgspec.Struct, frozen=True):
-    """What of a page is wanted."""
+    """What is requested of a page."""
 
     limit: int
     """Bytes of the body after decompression."""
     accept: Sequence[str] = ()
     headers: Sequence[tuple[str, str]] = ()
     origin: str = ""
-    """The one that the headers are sent to, for they may be secrets."""
+    """The only origin that gets the headers, since they may be secrets."""
 
 
 class Web:
@@ -54,7 +54,7 @@ class Web:
         self._robots: Recent[_fetch_robots.Robots] = Recent(weight=_ROBOTS_WEIGHT, seconds=_ROBOTS_SECONDS)
 
     async def page(self, address: str, *, limit: int, accept: Sequence[str], headers: Sequence[tuple[str, str]]) -> Page:
-        """The page, after redirects, also those that a page itself demands. One from https to http is followed: nothing secret is sent."""
+        """The page, after redirects, including those in the page itself. Those from https to http are followed: nothing secret is sent."""
         url = checked_url(address)
         wish = _Wish(limit, accept, headers, _origin(url))
         for _ in range(_REFRESHES + 1):
@@ -64,10 +64,10 @@ class Web:
             url = landed if further is None else _joined(landed, further)
             if url == landed:
                 return page
-        raise FetchRefused(f"The page leads from one address to the next more than {_REFRESHES} times.")
+        raise FetchRefused(f"The page redirects more than {_REFRESHES} times.")
 
     async def check(self, address: str) -> None:
-        """Only whether the address may be asked."""
+        """Only check whether the address may be fetched."""
         url = checked_url(address)
         await self._guard.addresses(url.raw_host.decode("ascii"), port_of(url))
 
@@ -79,7 +79,7 @@ class Web:
     async def _landed(self, url: httpx2.URL, wish: _Wish, *, robots: bool) -> AsyncGenerator[tuple[httpx2.URL, httpx2.Response]]:
         for _ in range(_HOPS + 1):
             if robots and not await self._may(url):
-                raise FetchRefused(f"{url.host} asks programs not to fetch this page (robots.txt).")
+                raise FetchRefused(f"{url.host} disallows programs to fetch this page (robots.txt).")
             response = await self._send(url, wish.accept, wish.headers if _origin(url) == wish.origin else ())
             try:
                 if response.status_code not in _REDIRECTS:
@@ -88,7 +88,7 @@ class Web:
             finally:
                 await response.aclose()
             url = _target(url, response)
-        raise FetchRefused(f"The page leads from one address to the next more than {_HOPS} times.")
+        raise FetchRefused(f"The page redirects more than {_HOPS} times.")
 
     async def _send(self, url: httpx2.URL, accept: Sequence[str], headers: Sequence[tuple[str, str]]) -> httpx2.Response:
         fields = httpx2.Headers(
@@ -103,7 +103,7 @@ class Web:
             return await self._transport.handle_async_request(httpx2.Request("GET", url, headers=fields))
 
     async def _may(self, url: httpx2.URL) -> bool:
-        """Whether robots.txt lets us. One that is missing does; one that the server fails to give does not (RFC 9309, 2.3.1)."""
+        """Whether robots.txt allows it. A missing one does; one that the server fails to deliver does not (RFC 9309, 2.3.1)."""
         place = _origin(url)
         rules = self._robots.get(place)
         if rules is None:
@@ -114,7 +114,7 @@ class Web:
     async def _read_robots(self, url: httpx2.URL) -> _fetch_robots.Robots:
         async with self._landed(url, _Wish(_fetch_robots.MOST_BYTES, ("text/plain",)), robots=False) as (_, response):
             if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                raise FetchRefused(f"{url.host} fails to tell whether programs may fetch its pages (robots.txt).")
+                raise FetchRefused(f"{url.host} fails to deliver its robots.txt, which says whether programs may fetch its pages.")
             if not response.is_success:
                 return _fetch_robots.Robots()
             content, _ = await _read(response, _fetch_robots.MOST_BYTES, url.host)
@@ -144,11 +144,11 @@ async def _page(url: httpx2.URL, response: httpx2.Response, wish: _Wish) -> Page
 
 def _check_type(url: httpx2.URL, content_type: str, wish: _Wish) -> None:
     if wish.accept and not any(fnmatchcase(content_type, pattern) for pattern in wish.accept):
-        raise FetchRefused(f"{url.host} sends {content_type[:100] or 'no content type'}; what can be used is {', '.join(wish.accept)}.")
+        raise FetchRefused(f"{url.host} sends {content_type[:100] or 'no content type'}; accepted are {', '.join(wish.accept)}.")
 
 
 async def _read(response: httpx2.Response, limit: int, host: str) -> tuple[bytes, bool]:
-    """At most `limit` bytes of the body, decompressed piece by piece (of 1 MiB at most), and whether that is all."""
+    """At most `limit` bytes of the body, decompressed in pieces (of at most 1 MiB), and whether that is all."""
     headers = response.headers
     label, content_type = headers.get("content-encoding", ""), headers.get("content-type", "").lower()
     with _sentences(host):
@@ -162,7 +162,7 @@ async def _read(response: httpx2.Response, limit: int, host: str) -> tuple[bytes
             packing = _fetch_content.packing(label, content_type, start)
             content, complete = await _unpacked(body, packing, limit)
             again = _fetch_content.packing("", content_type, content[:_FIRST_BYTES])
-            if packing and again and complete:  # packed twice
+            if packing and again and complete:  # compressed twice
                 content, complete = await _unpacked(_Rest(content), again, limit)
             if start and not content:
                 raise httpx2.DecodingError("nothing comes of it")
@@ -177,12 +177,12 @@ async def _unpacked(stream: httpx2.AsyncByteStream, packing: str, limit: int) ->
             content += piece[: limit - len(content) + 1]
             if len(content) > limit:
                 return bytes(content[:limit]), False
-            await asyncio.sleep(0)  # a little data can unpack to much, and others wait for the loop
+            await asyncio.sleep(0)  # a little data can decompress to a lot, and others wait for the loop
     return bytes(content), True
 
 
 class _Rest(httpx2.AsyncByteStream):
-    """A body of which the start has been looked at."""
+    """A body whose beginning has already been read."""
 
     def __init__(self, start: bytes, pieces: AsyncIterator[bytes] | None = None) -> None:
         self._start = start
@@ -204,7 +204,7 @@ def _joined(url: httpx2.URL, location: str) -> httpx2.URL:
         return checked_url(str(url.join(location)) if location else "")
     except (httpx2.InvalidURL, FetchRefused) as error:
         reason = str(error) if isinstance(error, FetchRefused) else "It is not a valid URL."
-        raise FetchRefused(f"The page leads to an address that cannot be fetched. {reason}") from error
+        raise FetchRefused(f"The page redirects to an address that cannot be fetched. {reason}") from error
 
 
 def _origin(url: httpx2.URL) -> str:
@@ -223,10 +223,10 @@ def _sentences(host: str) -> Generator[None]:
     try:
         yield
     except httpx2.DecodingError as error:
-        raise FetchRefused(f"{host} sends a body whose compression is broken.") from error
+        raise FetchRefused(f"{host} sends a body that cannot be decompressed.") from error
     except httpx2.ConnectError as error:
         if "certificate verify failed" in str(error).lower():
             raise FetchRefused(f"The TLS certificate of {host} is not valid.") from error
         raise FetchRefused(f"{host} does not answer.") from error
     except httpx2.TransportError as error:
-        raise FetchRefused(f"{host} breaks off or does not speak proper HTTP.") from error
+        raise FetchRefused(f"{host} closes the connection early or sends invalid HTTP.") from error

@@ -1,1 +1,1 @@
-"""Image search: the engines, the check of what they find, and the comparison of pictures."""
+"""Image search: the engines, the check of their results, and the comparison of pictures."""

@@ -1,6 +1,6 @@
-"""What every image engine shares: the question, the result, and what has to hold of a result before anyone sees it.
+"""Shared by all image engines: the query, the result, and the requirements for a result before it is shown.
 
-An engine is one file of this package. It offers `PROVIDER` (words to images), `LENS` (an image to images like it), or both.
+An engine is one file of this package. It exports `PROVIDER` (words to images), `LENS` (an image to similar images), or both.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from app.settings import Settings
 from app.tools.search.base import Provider, Providers
 
 MOST = 100
-"""Images one question can bring."""
+"""Maximum of images per query."""
 _URL_CHARS = 4000
 _TITLE_CHARS = 200
 
 
 class ImageQuery(msgspec.Struct, frozen=True):
-    """Words that say what the images shall show."""
+    """Words that describe the images."""
 
     text: str
     limit: int
-    """Images that are of use, at most `MOST`; an engine may send fewer, or more."""
+    """Useful number of images, at most `MOST`; an engine may return fewer, or more."""
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """An image to find others like it."""
+    """An image for which similar ones are searched."""
 
     content: bytes
     """JPEG."""
     url: str | None
-    """Where an engine can get the same image by itself; None: nowhere, or it is only a part of that one."""
+    """Where an engine can fetch the same image itself; None: nowhere, or it is only a part of that one."""
     limit: int
 
 
 class FoundImage(msgspec.Struct, frozen=True):
-    """An image on the web, as an engine tells of it."""
+    """An image on the web, as reported by an engine."""
 
     url: str
     """Of the image itself."""
@@ -58,21 +58,21 @@ class ImageProvider(Provider[ImageQuery, FoundImage], frozen=True, kw_only=True)
 
 
 class LensProvider(Provider[Sample, FoundImage], frozen=True, kw_only=True):
-    """Finds images by an image. Without results when it needs a URL and there is none."""
+    """Finds images by an image. No results if it needs a URL and there is none."""
 
 
 def image_providers(settings: Settings) -> Providers[ImageQuery, FoundImage]:
-    """The engines for words that the settings let us use. Raises ConfigurationError."""
+    """The engines for words that the settings enable. Raises ConfigurationError."""
     return Providers(settings, constants("app.tools.images", "PROVIDER", ImageProvider))
 
 
 def lens_providers(settings: Settings) -> Providers[Sample, FoundImage]:
-    """The engines for images that the settings let us use. Raises ConfigurationError."""
+    """The engines for images that the settings enable. Raises ConfigurationError."""
     return Providers(settings, constants("app.tools.images", "LENS", LensProvider))
 
 
 def presentable(found: Iterable[FoundImage]) -> list[FoundImage]:
-    """Those with an http(s) address, each once, in order; with a title of one line, and without addresses of other kinds."""
+    """Those with an http(s) address, without duplicates, in order; with a title of one line, and without addresses of other kinds."""
     images: dict[str, FoundImage] = {}
     for image in found:
         url = _web_address(image.url)
@@ -86,7 +86,7 @@ def presentable(found: Iterable[FoundImage]) -> list[FoundImage]:
 
 def _web_address(url: str | None) -> str | None:
     url = (url or "").strip()[: _URL_CHARS + 1].partition("#")[0]
-    if url.startswith("//"):  # SearXNG passes on what some engines write
+    if url.startswith("//"):  # SearXNG passes on what some engines return
         url = f"https:{url}"
     try:
         parts = urlsplit(url)

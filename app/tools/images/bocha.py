@@ -1,4 +1,4 @@
-"""Bocha: its web search also brings the images of the pages it found, in the words of Bing's API (https://open.bochaai.com)."""
+"""Bocha: its web search also returns the images of the pages it found, in the format of Bing's API (https://open.bochaai.com)."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class _Answer(msgspec.Struct):
 async def _search(api: Api, query: ImageQuery) -> Sequence[FoundImage]:
     answer = await api.post("/v1/web-search", {"query": query.text, "count": min(query.limit, _MOST_PAGES)}, _Answer)
     if str(answer.code) != str(_OK):
-        raise SearchFailed("the answer says that it failed")
+        raise SearchFailed("the answer reports a failure")
     data = answer.data or _Data()
-    # Its images seldom have a name of their own; the page's says what they show.
+    # Its images rarely have a name; the page's name says what they show.
     titles = {page.url: page.name for page in (data.web_pages and data.web_pages.value) or ()}
     return [
         FoundImage(

@@ -1,4 +1,4 @@
-"""Several searches by words as one: asked side by side, their results taken in turn."""
+"""Several searches by words as one: they run concurrently, and their results are interleaved."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from app.tools.ports.tool import ToolFailure
 from app.tools.search.base import Providers, SearchFailed
 
 _LEAST = 10
-"""Results to ask for: fewer cost the same."""
+"""Results to request: fewer cost the same."""
 
 
 async def search(engines: Providers[ImageQuery, FoundImage], queries: Sequence[str], limit: int) -> list[FoundImage]:
-    """About `limit` images, each once, the best of every query first. Raises ToolFailure when no query got an answer."""
+    """About `limit` images, without duplicates, the best of every query first. Raises ToolFailure if no query got an answer."""
     each = min(MOST, max(_LEAST, -(-limit // len(queries))))
     async with asyncio.TaskGroup() as group:
         searches = [group.create_task(_one(engines, ImageQuery(text, each))) for text in queries]

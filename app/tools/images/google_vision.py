@@ -1,4 +1,4 @@
-"""Google Cloud Vision's web detection: takes the image itself, so it also finds what has no public address.
+"""Google Cloud Vision's web detection: accepts the image itself, so it also works for images without a public address.
 
 `images:annotate` with `WEB_DETECTION`, https://cloud.google.com/vision/docs/reference/rest/v1/images/annotate.
 """
@@ -63,7 +63,7 @@ async def _lens(api: Api, sample: Sample) -> Sequence[FoundImage]:
 
 
 def _found(web: _Web) -> list[FoundImage]:
-    """The same image first, with the pages that show it; then its parts; then what only looks like it."""
+    """The same image first, with the pages that show it; then its parts; then only similar ones."""
     label = next((guess.label for guess in web.best_guess_labels or () if guess.label), "")
     pages = web.pages_with_matching_images or ()
     shown = [(image, page) for page in pages for image in page.full_matching_images or ()]

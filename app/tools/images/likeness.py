@@ -1,4 +1,4 @@
-"""The image that is sought, and how much others look like it: bytes are loaded here and decoded in a worker process."""
+"""The sample image, and the similarity of others to it: bytes are loaded here and decoded in a worker process."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _from_data(url: str, limit: int) -> bytes:
 
 
 async def cut_out(content: bytes, box: Box, *, project: str) -> bytes:
-    """The part of the image in `box`, as a JPEG; `project`: whose turn it is. Raises ToolFailure."""
+    """The part of the image in `box`, as a JPEG; `project`: for fair scheduling. Raises ToolFailure."""
     try:
         return await _WORKERS.run(crop, content, box, project=project)
     except (Unusable, OffloadFailed) as error:
@@ -52,9 +52,9 @@ async def cut_out(content: bytes, box: Box, *, project: str) -> bytes:
 
 
 async def compare(fetcher: Fetcher, sought: bytes, images: Sequence[FoundImage], *, project: str) -> list[tuple[FoundImage, float | None]]:
-    """Those of the images that can be loaded and seen, in order, each with its similarity to the one that is sought.
+    """The images that can be loaded and decoded, in order, each with its similarity to the sample.
 
-    Where a picture brings the worker down, nobody's similarity is known: None.
+    If a picture crashes the worker, no similarity is known: None.
     """
     gate = asyncio.Semaphore(_AT_ONCE)
     async with asyncio.TaskGroup() as group:
@@ -71,7 +71,7 @@ async def compare(fetcher: Fetcher, sought: bytes, images: Sequence[FoundImage],
 
 
 async def _picture(fetcher: Fetcher, image: FoundImage, gate: asyncio.Semaphore) -> bytes | None:
-    """The thumbnail, which is small and mostly on the engine's own quick servers, else the image itself."""
+    """The thumbnail, which is small and usually on the engine's own fast servers, otherwise the image itself."""
     async with gate:
         for url in (image.thumbnail, image.url):
             if url is not None:

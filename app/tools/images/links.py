@@ -1,4 +1,4 @@
-"""Whether an address leads to an image: what an engine found may be gone, moved behind a page, or never have been one."""
+"""Whether an address leads to an image: a result may be gone, moved behind a page, or never have been an image."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from app.tools.images.base import FoundImage
 from app.tools.ports.fetcher import Fetcher, FetchRefused
 
 SPARE = 20
-"""Candidates beyond the wanted ones that are worth asking an engine for, to have something in place of broken ones."""
+"""Extra candidates to request from an engine, to replace broken ones."""
 _AT_ONCE = 10
 _ALL_SECONDS = 15.0
 _BEGINNING = ("Range", "bytes=0-4095")
 _LARGEST = 4 * 1024 * 1024
-"""Bytes, for servers that do not know ranges and send all of it."""
+"""Bytes, for servers that ignore ranges and send everything."""
 _SVG_WITHIN = 1024
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\x00", b"MM\x00*", b"\x00\x00\x01\x00")
 """JPEG, PNG, GIF, BMP, TIFF and ICO."""
@@ -23,7 +23,7 @@ _BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")
 
 
 async def working(fetcher: Fetcher, images: Sequence[FoundImage], wanted: int, *, seconds: float = 5.0) -> list[FoundImage]:
-    """The first `wanted` of those that can be loaded in `seconds` each, in order; fewer when that is all, or all within 15 seconds."""
+    """The first `wanted` images that load in `seconds` each, in order; fewer if there are no more, or after 15 seconds in total."""
     found: dict[int, FoundImage] = {}
     candidates = iter(enumerate(images))
 
@@ -42,7 +42,7 @@ async def working(fetcher: Fetcher, images: Sequence[FoundImage], wanted: int, *
 
 
 async def is_image(fetcher: Fetcher, url: str, seconds: float) -> bool:
-    """Whether there is an image, by its declared type and by its first bytes."""
+    """Whether there is an image, by its declared type and its first bytes."""
     try:
         page = await fetcher.get(url, limit=_LARGEST, seconds=seconds, accept=("image/*",), headers=(_BEGINNING,))
     except FetchRefused:
@@ -51,7 +51,7 @@ async def is_image(fetcher: Fetcher, url: str, seconds: float) -> bool:
 
 
 def looks_like_image(content: bytes) -> bool:
-    """Whether the content begins like an image that browsers show."""
+    """Whether the content begins like an image that browsers can show."""
     if content.startswith(_SIGNATURES) or (content.startswith(b"RIFF") and content[8:12] == b"WEBP"):
         return True
     if content[4:8] == b"ftyp":

@@ -1,4 +1,4 @@
-"""Pictures as hostile bytes: looked at in a worker process only, with limits on format and pixels.
+"""Pictures as untrusted bytes: decoded only in a worker process, with limits on format and pixels.
 
 The functions here are called through `app.offload`.
 """
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MAX_PIXELS = 50_000_000
-"""A picture with more is refused before it is decoded: a few kilobytes of PNG can be gigabytes of pixels."""
+"""A picture with more is refused before decoding: a few kilobytes of PNG can be gigabytes of pixels."""
 MIN_SIDE = 10
-"""Pixels; Qwen's vision models take nothing smaller."""
+"""Pixels; Qwen's vision models accept nothing smaller."""
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _SHOWN_SIDE = 1024
-"""Pixels of the longer side, as a vision model gets it: enough to recognise things by, and few tokens."""
+"""Pixels of the longer side for the vision model: enough to recognise things, at few tokens."""
 _COMPARED_SIDE = 256
 _SHAPE, _EDGES, _COLOURS = 0.4, 0.3, 0.3
-"""Weights of the three hashes: shape finds the same picture, colour tells apart what only has the same outline."""
+"""Weights of the three hashes: shape finds the same picture, colour separates pictures that only share an outline."""
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in thousandths of width and height."""
@@ -32,7 +32,7 @@ WHOLE: Box = (0, 0, 1000, 1000)
 
 
 class Unusable(Exception):
-    """The picture cannot be worked with; the message is a clause without internals."""
+    """The picture cannot be used; the message is a clause without internals."""
 
 
 class _Hashes(msgspec.Struct, frozen=True):
@@ -42,7 +42,7 @@ class _Hashes(msgspec.Struct, frozen=True):
 
 
 def crop(content: bytes, box: Box) -> bytes:
-    """The part of the picture in `box`, upright, as a JPEG of at most 1024 pixels a side. Raises Unusable."""
+    """The part of the picture in `box`, upright, as a JPEG of at most 1024 pixels per side. Raises Unusable."""
     from PIL import ImageOps  # noqa: PLC0415 - only worker processes need it
 
     picture = _open(content)
@@ -57,15 +57,15 @@ def crop(content: bytes, box: Box) -> bytes:
         part.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
         out = io.BytesIO()
         part.save(out, "JPEG", quality=90)
-    except (OSError, ValueError, SyntaxError) as error:  # what PIL raises for data that breaks off or contradicts itself
+    except (OSError, ValueError, SyntaxError) as error:  # raised by PIL for truncated or inconsistent data
         raise Unusable("it is damaged") from error
     return out.getvalue()
 
 
 def similarities(original: bytes, candidates: Sequence[bytes]) -> list[float | None]:
-    """How much each candidate looks like `original`: 1.0 the same, below 0.5 unrelated; None: not a usable picture.
+    """The similarity of each candidate to `original`: 1.0 the same, below 0.5 unrelated; None: not a usable picture.
 
-    Raises Unusable when `original` is none.
+    Raises Unusable if `original` is not usable.
     """
     sought = _hashes(original)
     found: list[float | None] = []
@@ -78,10 +78,10 @@ def similarities(original: bytes, candidates: Sequence[bytes]) -> list[float | N
 
 
 def _open(content: bytes) -> Image.Image:
-    """The picture, its size known and allowed, not decoded yet."""
+    """The picture, with its size checked, not decoded yet."""
     from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - only worker processes need it
 
-    Image.MAX_IMAGE_PIXELS = None  # our own limit answers instead of a warning
+    Image.MAX_IMAGE_PIXELS = None  # our own limit applies instead of a warning
     try:
         picture = Image.open(io.BytesIO(content), formats=_FORMATS)
     except UnidentifiedImageError as error:
@@ -94,7 +94,7 @@ def _open(content: bytes) -> Image.Image:
 
 
 def _opaque(picture: Image.Image) -> Image.Image:
-    """In RGB, what is transparent on white."""
+    """In RGB, with transparency on white."""
     from PIL import Image  # noqa: PLC0415 - only worker processes need it
 
     if not picture.has_transparency_data:
@@ -120,7 +120,7 @@ def _likeness(one: _Hashes, other: _Hashes) -> float:
     def apart(a: ImageHash, b: ImageHash) -> float:
         return int(a - b) / len(a)
 
-    # Unrelated pictures differ in half of the bits that tell their structure.
+    # Unrelated pictures differ in half of the structure bits.
     shape = max(0.0, 1 - 2 * apart(one.shape, other.shape))
     edges = max(0.0, 1 - 2 * apart(one.edges, other.edges))
     colours = 1 - apart(one.colours, other.colours)

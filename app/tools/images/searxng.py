@@ -1,4 +1,4 @@
-"""SearXNG, a metasearch server one runs oneself: needs no key, but the JSON format switched on.
+"""SearXNG, a self-hosted metasearch server: needs no key, but the JSON format must be enabled.
 
 https://docs.searxng.org/dev/search_api.html; results of its template `images.html` carry the image in `img_src`.
 """
@@ -24,7 +24,7 @@ class _Result(msgspec.Struct):
     thumbnail_src: str | None = None
     thumbnail: str | None = None
     resolution: str | None = None
-    """Width and height as the engine behind it writes them: `800 x 600`, `800x600`, with U+00D7 for the x, perhaps with words around."""
+    """Width and height as written by the engine behind it: `800 x 600`, `800x600`, with U+00D7 for the x, perhaps with words around it."""
     score: float | None = None
 
 
@@ -37,7 +37,7 @@ async def _search(api: Api, query: ImageQuery) -> Sequence[FoundImage]:
     answer = await api.get("/search", {"q": query.text, "format": "json", "categories": "images", "safesearch": 1}, _Results)
     if not answer.results and answer.unresponsive_engines:
         raise SearchFailed(f"none of its engines answers: {'; '.join(': '.join(engine) for engine in answer.unresponsive_engines)}")
-    # It lists engine by engine; its score says what is best.
+    # Results are listed engine by engine; the score gives the order.
     ranked = sorted(answer.results or (), key=lambda result: result.score or 0.0, reverse=True)
     return [_found(result) for result in ranked if result.img_src]
 

@@ -1,6 +1,6 @@
 """Serper: Google's image search, and Google Lens for images that have a public address.
 
-Requests and answers as documented by https://serper.dev; the key goes into `X-API-KEY`.
+Requests and responses as documented at https://serper.dev; the key is sent in `X-API-KEY`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ async def _lens(api: Api, sample: Sample) -> Sequence[FoundImage]:
 def _found(images: list[_Image] | None) -> list[FoundImage]:
     return [
         FoundImage(
-            # Lens knows some matches only by their thumbnail.
+            # Lens has only a thumbnail for some matches.
             url=image.image_url or image.thumbnail_url or "",
             title=image.title or "",
             page=image.link,

@@ -1,4 +1,4 @@
-"""How both image searches show a call and its results: the item's JSON texts as the vendor writes them, and the list the model reads."""
+"""How both image searches show a call and its results: the item's JSON texts in the vendor's format, and the list for the model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Shown(msgspec.Struct, frozen=True, omit_defaults=True):
     height: int | None = None
     thumbnail: str | None = None
     similarity: float | None = None
-    """To the image that was sought, 0 to 1."""
+    """To the sample image, 0 to 1."""
 
 
 def shown(images: Sequence[tuple[FoundImage, float | None]]) -> list[Shown]:
@@ -58,7 +58,7 @@ def _entry(result: Shown, cite: Cite) -> str:
 
 
 def as_arguments(arguments: str) -> str:
-    """The item's `arguments`: what the model wrote, or `{}` when that is no JSON object."""
+    """The item's `arguments`: the model's, or `{}` if they are not a JSON object."""
     try:
         return arguments if isinstance(msgspec.json.decode(arguments), dict) else "{}"
     except (msgspec.DecodeError, UnicodeError, RecursionError):

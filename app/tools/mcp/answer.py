@@ -1,4 +1,4 @@
-"""What comes of a question to an MCP server."""
+"""The results of requests to an MCP server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from app.protocol.wire.hosted import McpError, McpProtocolError
 
 
 class McpFailure(Exception):
-    """The server cannot be asked, or would not answer; the message is a sentence without internals."""
+    """The server cannot be reached, or does not answer; the message is a sentence without internals."""
 
     def __init__(self, message: str, error: McpError) -> None:
         super().__init__(message)
@@ -19,7 +19,7 @@ class McpFailure(Exception):
 
     @classmethod
     def protocol(cls, code: int, sentence: str) -> McpFailure:
-        """A failure with a code of JSON-RPC's."""
+        """A failure with a JSON-RPC code."""
         return cls(sentence, McpProtocolError(code, sentence))
 
 
@@ -29,15 +29,15 @@ class Answer(msgspec.Struct, frozen=True):
     text: str
     images: tuple[ImagePart, ...] = ()
     failed: bool = False
-    """The tool itself says so."""
+    """The tool itself reports a failure."""
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """A server's tools in its own words."""
+    """A server's tools as received."""
 
     tools: list[Any]
     """The entries as received, not validated."""
     forbidden: frozenset[str] = frozenset()
-    """Names of those that the protocol forbids to offer: they want arguments in headers that HTTP does not allow."""
+    """Names of tools that the protocol forbids to offer: they require arguments in headers that HTTP does not allow."""
     more: bool = False
     """There are more than were read."""

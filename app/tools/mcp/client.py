@@ -1,9 +1,9 @@
-"""A connection to an MCP server by the official SDK. Importing it takes half a second and 27 MiB, so nothing does at start.
+"""A connection to an MCP server with the official SDK. Importing it takes half a second and 27 MiB, so it is not imported at startup.
 
-The SDK's contexts hold task groups, which have to be left in the task that entered them. Calls come from tasks of their own, so every
-call opens the SDK's session anew, in its own task, and leaves it there. What is dear outlives it: the open sockets, what was agreed on
-with the server, and over streamable HTTP the server's session id, so a server that keeps state sees one session per response. Over SSE
-the session is the connection, so there every call has one of its own.
+The SDK's contexts hold task groups, which must be left in the task that entered them. Calls come from separate tasks, so every
+call opens a new SDK session in its own task, and leaves it there. What is expensive outlives it: the open sockets, what was negotiated
+with the server, and over streamable HTTP the server's session id, so a stateful server sees one session per response. Over SSE
+the session is the connection, so there every call has its own.
 """
 
 from __future__ import annotations
@@ -51,31 +51,31 @@ from app.tools.ports.fetcher import FetchRefused
 
 T = TypeVar("T")
 Agreed = InitializeResult | DiscoverResult
-"""What was agreed on with the server, for all calls of a response."""
+"""The result of the negotiation with the server, for all calls of a response."""
 
 _log = logging.getLogger(__name__)
 
-# They tell addresses with their secrets, what servers say and every message, some of it at `info`.
+# They log addresses with their secrets, the servers' texts and every message, some of it at `info`.
 for _chatty in ("mcp", "httpx2", "httpcore2"):
     logging.getLogger(_chatty).setLevel(logging.CRITICAL)
 
 _ABOUT = Implementation(name="responses-gateway", version="1")
 _CONNECT_SECONDS = 10.0
 _PROBE_SECONDS = 3.0
-"""For servers of before 2026 that leave an unknown question unanswered."""
+"""For servers from before 2026 that do not answer unknown requests."""
 _FAREWELL_SECONDS = 2.0
 _MOST_PAGES = 20
 _MOST_LISTED = 2000
 _LONGEST_MESSAGE = 500
 _STATUS_DIGITS = 3
 _WRONG_TYPE = "Unexpected content type:"
-"""How the SDK begins about a page in HTML, say."""
+"""The beginning of the SDK's message for an HTML page, for example."""
 _SESSION = "mcp-session-id"
-_REASONS = {401: "it wants other credentials", 403: "it does not allow this", 429: "it is asked too often"}
+_REASONS = {401: "the credentials were rejected", 403: "access is forbidden", 429: "there were too many requests"}
 
 
 class Connection:
-    """One server, on behalf of one response. Calls may run side by side."""
+    """One server, on behalf of one response. Calls may run concurrently."""
 
     def __init__(self, server: Server, transport: httpx2.AsyncBaseTransport, seconds: float) -> None:
         """`transport` guards the network and is not closed here; `seconds`: the longest silence of the server."""
@@ -86,7 +86,7 @@ class Connection:
         self._agreement: Once[Agreed] = Once()
 
     async def tools(self) -> Listing:
-        """What the server offers. Raises McpFailure."""
+        """The server's tools. Raises McpFailure."""
         return await self._ask(_list)
 
     async def call(self, name: str, arguments: Mapping[str, Any]) -> Answer:
@@ -115,7 +115,7 @@ class Connection:
                 agreed = known or await (session.initialize() if sse else _negotiate(session))
                 agreement.settle(agreed)
                 return await question(session)
-        except Exception as error:  # noqa: BLE001 - the SDK lets through whatever went wrong in its tasks, in groups
+        except Exception as error:  # noqa: BLE001 - the SDK raises anything that went wrong in its tasks, in groups
             if not (again and any(isinstance(cause, SessionEnded) for cause in _leaves(error))):
                 raise _failure(error, self._server) from None
         agreement.forget(agreed)
@@ -123,7 +123,7 @@ class Connection:
 
     @asynccontextmanager
     async def _session(self) -> AsyncGenerator[ClientSession]:
-        """A session without an agreement yet; entered and left within one task."""
+        """A session before negotiation; entered and left in one task."""
         streams = (
             sse_client(
                 self._server.url,
@@ -167,7 +167,7 @@ async def _list(session: ClientSession) -> Listing:
         tools = (page.meta or {})[RAW]
         found += tools
         cursor = page.next_cursor
-        more = cursor not in cursors and bool(tools)  # a hostile list goes round in circles, or on without a tool
+        more = cursor not in cursors and bool(tools)  # a hostile list can be circular, or continue without a tool
         cursors.add(cursor)
         if not more or len(found) >= _MOST_LISTED:
             return Listing(found, _forbidden(session, found), more)
@@ -182,14 +182,14 @@ def _forbidden(session: ClientSession, tools: list[Any]) -> frozenset[str]:
 
 
 async def _call(session: ClientSession, request: CallToolRequest) -> dict[str, Any]:
-    # Not by the session's `call_tool`: it checks the result against the server's own schema, on this thread, where a hostile pair of
-    # the two would stop the gateway.
+    # Not by the session's `call_tool`: it validates the result against the server's own schema, on this thread, where a hostile
+    # combination of the two would block the gateway.
     try:
         return _raw(await session.send_request(request, CallToolResult))
     except MCPError as error:
         if error.code != HEADER_MISMATCH:
             raise
-    # The server wants some arguments as headers, too; the session learns which from the list (MCP 2026-07-28).
+    # The server requires some arguments as headers, too; the session learns which from the list (MCP 2026-07-28).
     await session.list_tools()
     return _raw(await session.send_request(request, CallToolResult))
 
@@ -199,7 +199,7 @@ def _raw(result: CallToolResult) -> dict[str, Any]:
 
 
 async def _negotiate(session: ClientSession) -> Agreed:
-    """Ask the way of MCP 2026-07-28, then the older one, as the SDK's own client does."""
+    """Negotiate by MCP 2026-07-28, then the older way, like the SDK's own client."""
     try:
         async with asyncio.timeout(_PROBE_SECONDS):
             return await session.discover()
@@ -218,13 +218,13 @@ class _Dispatcher(JSONRPCDispatcher[Any]):
 
 
 def _failure(error: Exception, server: Server) -> McpFailure:
-    """What went wrong, in a sentence. Of several errors the one that says most."""
+    """What went wrong, in a sentence. Of several errors the most informative."""
     causes = list(_leaves(error))
     for kind, explain in _SENTENCES.items():
         for cause in causes:
             if isinstance(cause, kind):
                 return explain(cause, server)
-    _log.warning("An MCP server made the SDK fail: %s", ", ".join(type(cause).__name__ for cause in causes))
+    _log.warning("The MCP SDK failed on a server's response: %s", ", ".join(type(cause).__name__ for cause in causes))
     return _not_mcp(server)
 
 
@@ -256,18 +256,18 @@ def _said(cause: BaseException, server: Server) -> McpFailure:
     code, message = (cause.code, cause.message) if isinstance(cause, MCPError) else (INTERNAL_ERROR, "")
     if code == REQUEST_TIMEOUT:
         return _too_slow(cause, server)
-    if code == CONNECTION_CLOSED:  # also the SDK's word for a stream that had too much in it
+    if code == CONNECTION_CLOSED:  # also used by the SDK for a stream with too much data
         return _broken(cause, server)
     if code == HTTP_FAILURE:
         return _status(int(message) if message.isdecimal() and len(message) == _STATUS_DIGITS else 0, server)
-    if code == PARSE_ERROR or message.startswith(_WRONG_TYPE):  # with the SDK's thoughts about the answer
+    if code == PARSE_ERROR or message.startswith(_WRONG_TYPE):  # with the SDK's comments on the response
         return _not_mcp(server)
     message = server.credentials.hide(message)[:_LONGEST_MESSAGE]
     return McpFailure.protocol(code, f"The MCP server '{server.label}' answers with an error: {message}")
 
 
 def _unknown_version(_: BaseException, server: Server) -> McpFailure:
-    sentence = f"The MCP server '{server.label}' speaks a version of the protocol that this gateway does not know."
+    sentence = f"The MCP server '{server.label}' uses a protocol version that this gateway does not support."
     return McpFailure.protocol(INTERNAL_ERROR, sentence)
 
 
@@ -280,13 +280,11 @@ def _too_slow(_: BaseException, server: Server) -> McpFailure:
 
 
 def _broken(_: BaseException, server: Server) -> McpFailure:
-    return McpFailure.protocol(
-        CONNECTION_CLOSED, f"The answer of the MCP server '{server.label}' is malformed, breaks off or is too large."
-    )
+    return McpFailure.protocol(CONNECTION_CLOSED, f"The answer of the MCP server '{server.label}' is malformed, truncated or too large.")
 
 
 _SENTENCES: dict[type[BaseException], Callable[[BaseException, Server], McpFailure]] = {
-    FetchRefused: lambda cause, server: McpFailure.protocol(CONNECTION_CLOSED, f"The MCP server '{server.label}' is not asked: {cause}"),
+    FetchRefused: lambda cause, server: McpFailure.protocol(CONNECTION_CLOSED, f"The MCP server '{server.label}' was not called: {cause}"),
     ServerRefused: _turned_away,
     TooLarge: _broken,
     httpx2.SSEError: _broken,
@@ -297,4 +295,4 @@ _SENTENCES: dict[type[BaseException], Callable[[BaseException, Server], McpFailu
     UnknownVersion: _unknown_version,
     MCPError: _said,
 }
-"""Most telling first: the SDK often adds an error of its own to the one that was the cause."""
+"""Most informative first: the SDK often adds its own error to the one that was the cause."""

@@ -1,4 +1,4 @@
-"""A tool's result as text and images. Read field by field: servers write nulls, and kinds of blocks that no specification has."""
+"""A tool's result as text and images. Read field by field: servers send nulls, and kinds of blocks that are in no specification."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Fields = Mapping[str, Any]
 
 
 def answer(result: Fields) -> Answer:
-    """The result: its blocks, and its structured content unless the text says the same."""
+    """The result: its blocks, and its structured content unless the text contains the same."""
     if result.get("resultType") == "input_required":
         return Answer("The tool asks for further input in the middle of a call, which is not served here.", failed=True)
     images: list[ImagePart] = []
@@ -49,7 +49,7 @@ def _blocks(content: Any) -> list[Any]:
 
 
 def _repeats(texts: list[str], structured: Any) -> bool:
-    """Whether the text is the structured content: as JSON, or what the SDKs of servers wrap as `{"result": …}`."""
+    """Whether the text is the structured content: as JSON, or wrapped as `{"result": …}` by the servers' SDKs."""
     fields = _fields(structured)
     bare: Any = fields["result"] if list(fields) == ["result"] else structured
     if bare in (texts, "\n".join(texts)):
@@ -66,7 +66,7 @@ def _decoded(text: str) -> Any:
 
 
 def _shown(block: Any, images: list[ImagePart]) -> str:
-    """The block as text; an image that can be shown joins `images`."""
+    """The block as text; an image that can be shown is added to `images`."""
     if not isinstance(block, dict):
         return "" if block is None else _bare(block)
     fields = cast("Fields", block)
@@ -75,7 +75,7 @@ def _shown(block: Any, images: list[ImagePart]) -> str:
 
 
 def _unknown(block: Fields) -> str:
-    """A block without a kind, or of one that is not known."""
+    """A block of a missing or unknown kind."""
     if isinstance(block.get("text"), str):
         return block["text"]
     text = _json(block)
@@ -122,7 +122,7 @@ _KINDS: dict[str, Callable[[Fields, list[ImagePart]], str]] = {
 
 
 def _image(data: Any, kind: str, images: list[ImagePart]) -> str:
-    """Whatever the server calls it: an image is what begins as one, and upstreams refuse a request for any other."""
+    """Whatever type the server declares: an image is what begins like one, and upstreams refuse a request with anything else."""
     uri = _DATA_URI.match(data) if isinstance(data, str) else None
     content = _bytes(data) or b""
     shown = next((shown for begins, shown in _SIGNATURES if begins.match(content)), None)
@@ -133,7 +133,7 @@ def _image(data: Any, kind: str, images: list[ImagePart]) -> str:
 
 
 def _bytes(data: Any) -> bytes | None:
-    """What is written in base64, perhaps in a `data:` URI, in lines, for URLs or without its padding."""
+    """Base64, possibly in a `data:` URI, with line breaks, URL-safe or without padding."""
     if not isinstance(data, str):
         return None
     uri = _DATA_URI.match(data)
@@ -158,5 +158,5 @@ def _bare(value: Any) -> str:
 
 
 def _json(value: Any) -> str:
-    """Compact; the standard library writes whatever a parser has read, also what msgspec would not."""
+    """Compact; the standard library writes everything that a parser accepts, including what msgspec would not."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

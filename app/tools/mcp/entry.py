@@ -1,6 +1,6 @@
-"""An entry of type `mcp` in a request's `tools`: checked, with its secrets set apart.
+"""An entry of type `mcp` in a request's `tools`: validated, with its secrets separated.
 
-Shapes: the openai SDK's `Mcp` tool, and the vendor's, which names the transport (`server_protocol`).
+Formats: the openai SDK's `Mcp` tool, and the vendor's, which names the transport (`server_protocol`).
 """
 
 from __future__ import annotations
@@ -37,30 +37,30 @@ _UNKNOWN = re.compile(r"unknown field `(?P<name>.*)`")
 
 
 class Filter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Some of a server's tools: those that meet every condition which is set."""
+    """A subset of a server's tools: those that meet every given condition."""
 
     tool_names: tuple[str, ...] | None = None
     read_only: bool | None = None
-    """By the server's own word, `readOnlyHint`; a tool without it is not read-only."""
+    """As declared by the server in `readOnlyHint`; a tool without it is not read-only."""
 
     def matches(self, tool: McpTool) -> bool:
-        """Whether the tool is one of them."""
+        """Whether the tool matches."""
         read_only = (tool.annotations or {}).get("readOnlyHint") is True
         return self.names(tool.name) and (self.read_only is None or read_only is self.read_only)
 
     def names(self, name: object) -> bool:
-        """Whether a tool of that name may be one of them."""
+        """Whether a tool with that name may match."""
         return self.tool_names is None or name in self.tool_names
 
 
 class Approval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which calls need the client's consent."""
+    """Which calls require the client's consent."""
 
     always: Filter | None = None
     never: Filter | None = None
 
     def needed(self, tool: McpTool) -> bool:
-        """What neither filter names needs consent, unless `always` alone is given: then it names all that does."""
+        """What neither filter names requires consent, unless only `always` is given: then only what it names does."""
         if self.always is not None and self.always.matches(tool):
             return True
         if self.never is not None:
@@ -85,7 +85,7 @@ class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Echo(msgspec.Struct, frozen=True, omit_defaults=True):
-    """As the response shows it. OpenAI drops the URL's path, too: with some servers it is a secret."""
+    """As the response shows it. OpenAI omits the URL's path, too: with some servers it is a secret."""
 
     type: Literal["mcp"]
     server_label: str
@@ -97,7 +97,7 @@ class _Echo(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Credentials:
-    """The headers of a request to the server; nothing prints them."""
+    """The headers of a request to the server; never printed."""
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         self.headers = dict(headers)
@@ -106,14 +106,14 @@ class Credentials:
         self._secrets = sorted(secrets, key=len, reverse=True)
 
     def hide(self, text: str) -> str:
-        """The text, in which a server that repeats a secret has repeated nothing."""
+        """The text with any repeated secrets removed."""
         for secret in self._secrets:
             text = text.replace(secret, "[hidden]")
         return text
 
 
 class Server(msgspec.Struct, frozen=True):
-    """A server that a request names."""
+    """A server named by a request."""
 
     label: str
     url: str
@@ -125,7 +125,7 @@ class Server(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        """Tells it from another server that later has its label, without the URL's secrets."""
+        """Distinguishes it from another server that gets its label later, without the URL's secrets."""
         return hashlib.sha256(self.url.encode()).hexdigest()[:16]
 
 
@@ -193,7 +193,7 @@ def _headers(entry: _Entry, place: str) -> dict[str, str]:
         if not _HEADER_NAME.match(name) or not _HEADER_VALUE.match(value):
             raise _invalid(place, parameter, "a header's name or value has characters that HTTP does not allow")
         if name in _CONNECTION_HEADERS:
-            raise _invalid(place, parameter, f"'{name}' belongs to the connection and cannot be set")
+            raise _invalid(place, parameter, f"'{name}' is a connection header and cannot be set")
     return headers
 
 
@@ -204,7 +204,7 @@ def _approval(given: Literal["always", "never"] | Approval | None, place: str) -
         case "never":
             return Approval(never=Filter())
         case Approval(always, never):
-            # An empty filter would match every tool, an empty object none: neither is what anybody means.
+            # An empty filter would match every tool, an empty object none: neither is intended.
             if (always or never) is None or Filter() in (always, never):
                 raise _invalid(place, "require_approval", "expected 'tool_names' or 'read_only' within 'always' or 'never'")
             return given
@@ -234,10 +234,10 @@ def _explain(message: str, place: str) -> InvalidRequest:
 
 
 def server_arguments(text: str) -> dict[str, Any] | None:
-    """The arguments of a call, which have to be a JSON object; None for anything else. No text at all is an empty object."""
+    """The arguments of a call, which must be a JSON object; None for anything else. Empty text is an empty object."""
     try:
         value: Any = msgspec.json.decode(text or "{}")
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return None
-    # What a conversation has kept of arguments that were none (`app.protocol.recovery.arguments.sendable`) is none either.
+    # Malformed arguments that a conversation has kept (`app.protocol.recovery.arguments.sendable`) are not an object either.
     return cast("dict[str, Any]", value) if isinstance(value, dict) and MALFORMED not in value else None

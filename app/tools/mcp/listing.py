@@ -1,4 +1,4 @@
-"""A server's tools as they are shown and offered. The server's words are not trusted: they are bounded, and no turns."""
+"""A server's tools as shown and offered. The server's texts are not trusted: they are bounded, and cannot contain turn markers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LONGEST_LIST = 256 * 1024
 _LONGEST_SHOWN = 64
 _MOST_NAMES = 20
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]|[\U000e0000-\U000e007f]")
-"""What people do not see and models read: control characters, direction marks, Unicode's invisible tags."""
+"""What people do not see but models read: control characters, direction marks, Unicode's invisible tags."""
 _MARKS = re.compile(r"<(?=\||/?(?:think|tools|tool_call|tool_response|tool_output|attached_file)\b)|\|(?=>)", re.IGNORECASE)
 
 
@@ -42,21 +42,21 @@ class _Sent(msgspec.Struct, frozen=True):
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """What of a list can be offered."""
+    """The part of a list that can be offered."""
 
     tools: tuple[McpTool, ...]
     left_out: str | None = None
-    """A sentence that names the others, with the reasons; only of what the request allows."""
+    """A sentence that names the others, with the reasons; only of those that the request allows."""
 
 
 class _LeftOut(Exception):
-    """The message is a reason."""
+    """The message is the reason."""
 
 
 def bounded(listing: Listing, server: Server) -> Offer:
-    """The first of each name that is small enough and has a schema which can be read, until the list is long enough.
+    """The first tool of each name that is small enough and has a readable schema, until the list is long enough.
 
-    What the request allows comes first: what it does not allow takes no room from it.
+    Tools that the request allows come first: the others take no room from them.
     """
     taken = dict.fromkeys(listing.forbidden, "its 'x-mcp-header' is not valid")
     allowed: list[McpTool] = []
@@ -109,7 +109,7 @@ def _name(given: object) -> object:
 
 
 def _shown(name: object, place: int, credentials: Credentials) -> str:
-    """The name as a sentence can hold it."""
+    """The name in a form suitable for a sentence."""
     if not isinstance(name, str) or not name:
         return f"number {place + 1}"
     plain = "".join(letter if letter.isprintable() else "?" for letter in name)
@@ -130,16 +130,16 @@ def functions(server: Server, tools: Sequence[McpTool]) -> Mapping[str, tuple[Fu
 
 
 def noted(note: str | None, server: Server) -> tuple[McpTool, ...] | None:
-    """The server's list from an earlier turn; None when there is none."""
+    """The server's list from an earlier turn; None if there is none."""
     try:
         found = msgspec.json.decode(note or "null", type=_Note | None)
-    except msgspec.DecodeError:  # of another version of the gateway; the list is asked for again
+    except msgspec.DecodeError:  # from another version of the gateway; the list is requested again
         return None
     return found.tools if found is not None and found.server == server.key else None
 
 
 def sent(note: str | None, server: Server) -> tuple[McpTool, ...] | None:
-    """The server's list from an item that the client has sent, as far as it can be offered; None when there is none."""
+    """The server's list from an item sent by the client, as far as it can be offered; None if there is none."""
     try:
         found = msgspec.json.decode(note or "null", type=_Sent | None)
     except (msgspec.DecodeError, RecursionError):
@@ -147,20 +147,20 @@ def sent(note: str | None, server: Server) -> tuple[McpTool, ...] | None:
     if found is None or found.server_label != server.label:
         return None
     fields = [cast("dict[str, Any]", tool) for tool in found.tools if isinstance(tool, dict)]
-    # MCP writes `inputSchema` for what the item calls `input_schema`; an item always has it.
+    # MCP's `inputSchema` is `input_schema` in the item; an item always has it.
     listed = [{**tool, "inputSchema": tool["input_schema"]} for tool in fields if isinstance(tool.get("input_schema"), dict)]
     return bounded(Listing(listed), server).tools or None
 
 
 def note(server: Server, tools: tuple[McpTool, ...]) -> str:
-    """What `noted` finds."""
+    """The note that `noted` reads."""
     return msgspec.json.encode(_Note(server.key, tools)).decode()
 
 
 def _plain(given: object, name: object, credentials: Credentials, taken: Mapping[str, str]) -> McpTool:
-    """Raises _LeftOut. `taken`: names that no tool may have any more, with the reasons."""
+    """Raises _LeftOut. `taken`: names that no further tool may have, with the reasons."""
     if not isinstance(given, dict):
-        raise _LeftOut("it is no object")
+        raise _LeftOut("it is not an object")
     if not isinstance(name, str) or not name:
         raise _LeftOut("it has no name")
     if len(name) > _LONGEST_NAME or not name.isprintable():
@@ -196,5 +196,5 @@ def _annotations(given: object) -> dict[str, bool] | None:
 
 
 def _orderless(text: str) -> str:
-    """Without what chat templates take for their own marks (`<|im_start|>`, `</tools>`)."""
+    """Without what chat templates treat as control tokens (`<|im_start|>`, `</tools>`)."""
     return _MARKS.sub(lambda mark: f"{mark[0]} ", text)

@@ -1,6 +1,6 @@
-"""Results of servers, made fit for the SDK's strict types: one odd tool or block of content would cost the whole result.
+"""Servers' results adapted to the SDK's strict types: one nonconforming tool or content block would fail the whole result.
 
-What the server really said goes through beside it, for `_mcp_listing` and `_mcp_content` to read field by field.
+The original is passed along, for `_mcp_listing` and `_mcp_content` to read field by field.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from typing import Any, cast
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
 RAW = "responses-gateway/raw"
-"""Within `_meta` of a result: what the server said."""
+"""Within `_meta` of a result: the server's original."""
 _FALLBACK_VERSION = "2025-03-26"
-"""For servers that name none; the first with streamable HTTP."""
+"""For servers that name no version; the first one with streamable HTTP."""
 
 Result = dict[str, Any]
 
 
 class UnknownVersion(Exception):
-    """The server speaks a version of the protocol that is not known here."""
+    """The server uses an unknown version of the protocol."""
 
 
 def fit(method: str, result: Result) -> Result:
-    """The result as the SDK takes it. Raises UnknownVersion."""
+    """The result as the SDK accepts it. Raises UnknownVersion."""
     match method:
         case "initialize":
             return _agreed(result)
@@ -52,7 +52,7 @@ def _list(result: Result) -> Result:
 
 
 def _plain(tool: Any) -> Result | None:
-    """What of a tool the SDK has to know: which arguments go into headers, too."""
+    """The parts of a tool that the SDK needs: which arguments are also sent as headers."""
     if not isinstance(tool, dict):
         return None
     fields = cast("Result", tool)

@@ -1,7 +1,7 @@
-"""The schemas of a server's tools, made into JSON Schema of objects that every upstream takes.
+"""The schemas of a server's tools, converted to JSON Schema objects that every upstream accepts.
 
-Servers write drafts 3 and 4, types by the names of their own language, nulls for what they leave out and `[]` for an empty map. Where
-such a schema can be read, it is kept; a constraint that cannot be is dropped, for the server checks the arguments itself.
+Servers use drafts 3 and 4, type names of their own language, nulls for omitted values and `[]` for an empty map. What can be
+read of such a schema is kept; a constraint that cannot is dropped, since the server validates the arguments itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SEVERAL = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
 _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 _VALUES = frozenset({"default", "const", "enum", "example", "examples"})
 _LOCATION = frozenset({"$schema", "$id", "$anchor", "$dynamicAnchor", "$dynamicRef", "$recursiveAnchor", "$recursiveRef", "$vocabulary"})
-"""They would make readers look elsewhere, some of them on the network."""
+"""They would make parsers look elsewhere, some on the network."""
 _TEXTS = frozenset({"title", "description", "format", "pattern", "$comment", "contentEncoding", "contentMediaType"})
 _COUNTS = frozenset({"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "minContains", "maxContains"})
 _NUMBERS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"})
@@ -40,7 +40,7 @@ Schema = dict[str, Any]
 
 
 def as_object(given: object) -> Schema | None:
-    """The schema of a tool's arguments; None for what is none, or lets nothing pass. Raises RecursionError for one that is too deep."""
+    """The schema of a tool's arguments; None if it is invalid, or matches nothing. Raises RecursionError if it is nested too deeply."""
     if isinstance(given, str):
         given = _decoded(given)
     if given is None or given is True:
@@ -84,7 +84,7 @@ def _keyword(name: str, value: Any) -> Any:
 
 
 def _subschema(value: Any) -> Any:
-    """What stands where a schema belongs; anything goes where it is none."""
+    """The value in place of a schema; an invalid one matches anything."""
     if isinstance(value, dict):
         return _mended(cast("Schema", value))
     if isinstance(value, list):  # the tuples of earlier drafts, see `_modernise`
@@ -101,7 +101,7 @@ def _several(value: Any) -> Any:
 
 def _named(value: Any) -> Any:
     if not isinstance(value, dict):
-        return value or {}  # `[]`, as PHP writes it; anything else makes the schema none
+        return value or {}  # `[]`, as written by PHP; anything else makes the schema invalid
     return {name: _subschema(one) for name, one in cast("Schema", value).items()}
 
 
@@ -110,7 +110,7 @@ def _type(value: Any) -> Any:
         found = [_type(one) for one in cast("list[Any]", value)]
         return _DROPPED if _DROPPED in found or not found else list(dict.fromkeys(found))
     if not isinstance(value, str):
-        return _DROPPED  # a union of schemas, in draft 3
+        return _DROPPED  # a union of schemas in draft 3
     return _DROPPED if value.lower() in _ANY else _TYPES.get(value.lower(), value)
 
 
@@ -125,7 +125,7 @@ def _if(fits: Callable[[Any], bool]) -> Callable[[Any], Any]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)  # a boolean, too: draft 4 has them as bounds, see `_modernise`
+    return isinstance(value, int | float)  # or a boolean: draft 4 has them as bounds, see `_modernise`
 
 
 _KEYWORDS: dict[frozenset[str], Callable[[Any], Any]] = {
@@ -145,7 +145,7 @@ _KEYWORDS: dict[frozenset[str], Callable[[Any], Any]] = {
 
 
 def _modernise(mended: Schema, schema: Schema) -> None:
-    """From drafts 3 and 4, in place."""
+    """Convert from drafts 3 and 4, in place."""
     for bound, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
         if isinstance(mended.get(bound), bool):
             del mended[bound]
@@ -167,7 +167,7 @@ def _modernise(mended: Schema, schema: Schema) -> None:
 
 
 def _cut_references(node: Any, root: Schema) -> None:
-    """References that lead nowhere, or out of the schema, let anything pass instead."""
+    """Replace references to missing targets, or to other documents, by schemas that match anything."""
     if isinstance(node, list):
         for one in cast("list[Any]", node):
             _cut_references(one, root)
@@ -195,7 +195,7 @@ def _found(pointer: str, root: Schema) -> Schema | None:
 
 
 def _resolved(root: Schema) -> Schema:
-    """A reference at the very top is filled in: upstreams look for `properties` there."""
+    """Resolve a reference at the top level: upstreams look for `properties` there."""
     for _ in range(_MOST_HOPS):
         target = root.pop("$ref", None)
         if target is None:
@@ -205,8 +205,8 @@ def _resolved(root: Schema) -> Schema:
 
 
 def _is_schema(schema: Schema) -> bool:
-    """Upstreams refuse a whole request for one schema that is none. (`$schema` has to be gone: the library would fetch it.)"""
-    import jsonschema_rs  # noqa: PLC0415 - only requests that name an MCP server need it
+    """Upstreams refuse a whole request for one invalid schema. (`$schema` must be removed: the library would fetch it.)"""
+    import jsonschema_rs  # noqa: PLC0415 - only needed by requests with an MCP server
 
     try:
         return jsonschema_rs.meta.is_valid(schema)

@@ -1,7 +1,7 @@
-"""Tools of remote MCP servers, over streamable HTTP and SSE (https://modelcontextprotocol.io), beyond what the vendor's page lists.
+"""Tools of remote MCP servers, over streamable HTTP and SSE (https://modelcontextprotocol.io), beyond the vendor's documentation.
 
-The server's tools are listed when the session opens, once in a conversation; the model calls them as functions. A server that is down
-is an item with an error, and the answer still comes. Calls that need the client's consent become approval requests, by default all.
+The server's tools are listed when the session opens, once per conversation; the model calls them as functions. A server that is down
+is an item with an error, and the response continues. Calls that need the client's consent become approval requests, by default all.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _REQUEST_TIMEOUT = -32001
 
 
 class RemoteServers:
-    """The tool: every entry of `tools` is a session with its server."""
+    """The tool: every entry of `tools` becomes a session with its server."""
 
     def __init__(self, settings: Settings, *, open_seconds: float = 10.0) -> None:
-        """`open_seconds`: for a server to list its tools; the answer waits for it."""
+        """`open_seconds`: for a server to list its tools; the response waits for it."""
         self._open_seconds = open_seconds
         self._allow = settings.fetch_allow
         self._limits = settings.limits
@@ -44,7 +44,7 @@ class RemoteServers:
         self._preparing = threading.Lock()
 
     def configure(self, raw: msgspec.Raw, place: str) -> ToolRequest:
-        """Check one entry of `tools`; what its functions are called is known only once the server has listed them."""
+        """Validate one entry of `tools`; its function names are known only once the server has listed them."""
         server, echo = entry.read(raw, place)
         return ToolRequest(open=partial(self._open, server), echo=echo, label=server.label)
 
@@ -80,7 +80,7 @@ class RemoteServers:
         return session
 
     async def _connection(self, server: entry.Server) -> Connection:
-        # In a thread: what it takes the first time would hold up every stream for half a second.
+        # In a thread: the first time, the import would block every stream for half a second.
         connection, transport = await asyncio.to_thread(self._prepare)
         return connection(server, transport, self._limits.tool_seconds)
 
@@ -102,7 +102,7 @@ async def _unreachable(server: entry.Server, connection: Connection, failure: Mc
 
 
 class _Session:
-    """A server at the service of one response."""
+    """A server in use by one response."""
 
     def __init__(self, server: entry.Server, connection: Connection, tools: Sequence[McpTool], output_bytes: int) -> None:
         self.tools = tuple(tool for tool in tools if server.allowed.matches(tool))
@@ -118,13 +118,13 @@ class _Session:
         self._behind: Mapping[str, McpTool] = {name: tool for name, (_, tool) in offered.items()}
 
     def item(self, call: HostedCall) -> HostedItem:
-        """The call, or the question whether it may be made."""
+        """The call, or the approval request for it."""
         tool = self._behind.get(call.name)
         asks = tool is not None and self._needs_consent(tool, call) and entry.server_arguments(call.arguments) is not None
         return McpApprovalRequest("", tool.name, self._server.label, call.arguments) if tool and asks else self._call(tool, call)
 
     async def run(self, call: HostedCall) -> ToolOutcome:
-        """Ask the server. What it refuses or fails at is a failed item with its words."""
+        """Call the server. A refusal or failure is a failed item with the server's message."""
         tool = self._behind.get(call.name)
         item = self._call(tool, call)
         try:
@@ -144,7 +144,7 @@ class _Session:
         if tool is None:
             raise McpFailure.protocol(_INVALID_PARAMS, f"The MCP server '{self._server.label}' has no such tool.")
         if arguments is None:
-            raise McpFailure.protocol(_INVALID_PARAMS, "The arguments have to be a JSON object.")
+            raise McpFailure.protocol(_INVALID_PARAMS, "The arguments must be a JSON object.")
         if self._needs_consent(tool, call):
             raise McpFailure.protocol(_INVALID_PARAMS, f"'{tool.name}' may be called only with the user's consent.")
         return await self._connection.call(tool.name, arguments)
@@ -173,7 +173,7 @@ class _Session:
 
 
 def _own_name(function: str, label: str) -> str:
-    """What the model called, by the name that a tool of the server would have; all of it where that cannot be told."""
+    """The called tool's name on the server; the whole function name if that is unknown."""
     own = function[len(f"mcp__{label}__") :]
     return own if own and is_of_mcp_server(function, label) else function
 

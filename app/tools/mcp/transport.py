@@ -1,7 +1,7 @@
-"""The guarded transport with the limits of MCP, and the server's session id kept over connections.
+"""The guarded transport with limits for MCP, and the server's session id kept across connections.
 
-The SDK reads JSON with a strict parser on the event loop. So that no server can stop the gateway, a body is bounded here in bytes and in
-what it costs to parse; and so that one stray byte does not cost a whole result, text that is no Unicode is mended.
+The SDK parses JSON strictly, on the event loop. So that no server can block the gateway, a body is limited here in bytes and in
+parsing cost; and so that one wrong byte does not cost a whole result, invalid Unicode is repaired.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import msgspec
 
 LARGEST_ANSWER = 4 * 1024 * 1024
 HTTP_FAILURE = -32090
-"""The JSON-RPC code by which a failure without a JSON-RPC error in it is told; its message is the status."""
+"""The JSON-RPC code for a failure without a JSON-RPC error; its message is the status."""
 
 _MOST_VALUES = 500_000
-"""Commas of a body: a parser takes about 0.1 µs for each."""
+"""Commas in a body: a parser takes about 0.1 µs for each."""
 _MOST_CONTAINERS = 100_000
-"""Opening brackets of a body; about 0.6 µs each."""
+"""Opening brackets in a body; about 0.6 µs each."""
 _MOST_EVENTS = 2_000
 _MOST_GETS = 16
-"""One after the other, without a request between them: a server may send a client back to a stream that always ends."""
+"""Consecutive, without a request between them: a server may keep sending a client back to a stream that always ends."""
 _LONGEST_SESSION = 1024
 _SESSION = "mcp-session-id"
 _REFUSALS = frozenset({401, 403, 429})
@@ -33,22 +33,22 @@ _MOST_MENDED = 10_000
 
 
 class ServerRefused(Exception):
-    """The server answered with a status that says why."""
+    """The server answered with a meaningful error status."""
 
     def __init__(self, status: int) -> None:
         self.status = status
 
 
 class SessionEnded(Exception):
-    """The server has forgotten the session; MCP wants a new one then."""
+    """The server has forgotten the session; MCP requires a new one then."""
 
 
 class TooLarge(Exception):
-    """The server says more than anybody reads."""
+    """The server's response exceeds the limits."""
 
 
 class ServerTransport(httpx2.AsyncBaseTransport):
-    """The way of one connection to its server."""
+    """The transport of one connection to its server."""
 
     def __init__(self, guarded: httpx2.AsyncBaseTransport) -> None:
         """`guarded` is not closed here."""
@@ -65,7 +65,7 @@ class ServerTransport(httpx2.AsyncBaseTransport):
             request.headers.setdefault(_SESSION, self.session)
         sent = request.headers.get(_SESSION)
         response = await self._guarded.handle_async_request(request)
-        if self.session == sent:  # an answer in a session that another call has replaced meanwhile says nothing about the new one
+        if self.session == sent:  # a response in a session that another call has since replaced says nothing about the new one
             ended = response.status_code == HTTPStatus.NOT_FOUND
             self.session = None if ended else _session_id(response) or self.session
         if response.status_code == HTTPStatus.NOT_FOUND and sent is not None:
@@ -79,7 +79,7 @@ class ServerTransport(httpx2.AsyncBaseTransport):
 
 
 def _session_id(response: httpx2.Response) -> str | None:
-    """None where it is not what MCP allows: visible ASCII."""
+    """None if it is not what MCP allows: visible ASCII."""
     given = response.headers.get(_SESSION, "")
     visible = given.isascii() and given.isprintable() and " " not in given
     return given if visible and len(given) <= _LONGEST_SESSION else None
@@ -90,7 +90,7 @@ def _read(response: httpx2.Response) -> httpx2.Response:
 
 
 async def _told(response: httpx2.Response) -> httpx2.Response:
-    """A failure as the SDK reads it. A page in HTML, say, becomes an error that tells the status."""
+    """A failure in a form that the SDK reads. An HTML page, for example, becomes an error with the status."""
     if response.headers.get("content-type", "").lower().startswith("application/json"):
         return _read(response)
     await response.aclose()
@@ -136,7 +136,7 @@ class _Bounded(httpx2.AsyncByteStream):
 
 
 def _mended(text: bytes, *, first: bool) -> bytes:
-    """Unicode, as the strict parser wants it: half of a surrogate pair is what JavaScript leaves of an emoji that it cuts in two."""
+    """Valid Unicode, for the strict parser: JavaScript leaves half a surrogate pair when it cuts an emoji in two."""
     if first:
         text = text.removeprefix(b"\xef\xbb\xbf")
     if not text.isascii():

@@ -16,7 +16,7 @@ class NewContainer(msgspec.Struct, frozen=True, kw_only=True):
     """Uploaded files to copy into it."""
     memory_limit: str | None = None
     idle_minutes: int | None = None
-    """It expires when it is not used for this long."""
+    """It expires if unused for this long."""
 
 
 class Container(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,14 +39,14 @@ class ContainerEntry(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     created_at: int
     source: Literal["user", "assistant"]
-    """Whether it was put there or made by code."""
+    """Whether it was uploaded or created by code."""
 
 
 class Containers(Protocol):
-    """The containers of `code_interpreter`. A foreign id is an unknown id. Everything raises Unavailable when no sandbox can be reached."""
+    """The containers of `code_interpreter`. Another project's id counts as unknown. All raise Unavailable if no sandbox can be reached."""
 
     async def create(self, project_id: str, wanted: NewContainer) -> Container:
-        """Raises InvalidRequest for what cannot be, and for a file that is not there."""
+        """Raises InvalidRequest for invalid options, and for a file that does not exist."""
         ...
 
     async def list(self, project_id: str) -> Sequence[Container]:
@@ -62,11 +62,11 @@ class Containers(Protocol):
         ...
 
     async def add(self, project_id: str, container_id: str, filename: str, content: AsyncIterable[bytes]) -> ContainerEntry:
-        """Write a file. Raises NotFound, InvalidRequest for its name, PayloadTooLarge."""
+        """Write a file. Raises NotFound, InvalidRequest for an invalid name, PayloadTooLarge."""
         ...
 
     async def add_uploaded(self, project_id: str, container_id: str, file_id: str) -> ContainerEntry:
-        """Copy an uploaded file. Raises NotFound, PayloadTooLarge, InvalidRequest when the file is not there."""
+        """Copy an uploaded file. Raises NotFound, PayloadTooLarge, InvalidRequest if the file does not exist."""
         ...
 
     async def files(self, project_id: str, container_id: str) -> Sequence[ContainerEntry]:
@@ -78,7 +78,7 @@ class Containers(Protocol):
         ...
 
     def content(self, project_id: str, container_id: str, file_id: str) -> AsyncGenerator[bytes]:
-        """The file's bytes as they come, for the caller to close. The first one raises NotFound."""
+        """The file's bytes as they arrive, for the caller to close. The first one raises NotFound."""
         ...
 
     async def delete_file(self, project_id: str, container_id: str, file_id: str) -> None:

@@ -9,7 +9,7 @@ import msgspec
 
 
 class Page(msgspec.Struct, frozen=True):
-    """What a fetch brought."""
+    """The result of a fetch."""
 
     url: str
     """After redirects."""
@@ -20,11 +20,11 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class FetchRefused(Exception):
-    """The address may not be fetched, or cannot be; the message is a sentence without internals."""
+    """The address may not or cannot be fetched; the message is a sentence without internals."""
 
 
 class Fetcher(Protocol):
-    """Gets what is on the web and nothing else: see `app/tools/fetch/fetcher.py` for what it guards against."""
+    """Fetches from the public web only: see `app/tools/fetch/fetcher.py` for the protections."""
 
     async def get(
         self, url: str, *, limit: int, seconds: float, accept: Sequence[str] = (), headers: Sequence[tuple[str, str]] = ()
@@ -36,9 +36,9 @@ class Fetcher(Protocol):
         ...
 
     async def check(self, url: str) -> None:
-        """Raises FetchRefused unless the address may be asked (for libraries that connect by themselves, such as MCP's)."""
+        """Raises FetchRefused unless the address may be fetched (for libraries that connect by themselves, such as MCP's)."""
         ...
 
     def on_behalf(self, project_id: str) -> Fetcher:
-        """The same for one project, whose turns these fetches then are; without, all take turns as one."""
+        """The same for one project, which shares capacity fairly with others; without a project, all fetches share as one."""
         ...

@@ -26,11 +26,11 @@ class FileHit(msgspec.Struct, frozen=True):
     text: str
     attributes: dict[str, str | float | bool]
     fits: bool = True
-    """False: it is among the best, and yet hardly answers the query."""
+    """False: it is among the best, but hardly answers the query."""
 
 
 class FileQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """What to look for in vector stores."""
+    """A query over vector stores."""
 
     vector_store_ids: tuple[str, ...]
     queries: tuple[str, ...]
@@ -44,14 +44,14 @@ class FileQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Files(Protocol):
-    """Uploaded files and what is known from them. Every method is scoped to the project; a foreign id is an unknown id."""
+    """Uploaded files and their contents. Every method is scoped to the project; another project's id is treated as unknown."""
 
     async def read(self, project_id: str, file_id: str) -> FileContent:
         """The file. Raises NotFound."""
         ...
 
     async def check(self, project_id: str, vector_store_ids: Sequence[str]) -> None:
-        """Raises NotFound for the first that is unknown or expired."""
+        """Raises NotFound for the first one that is unknown or expired."""
         ...
 
     async def search(self, project_id: str, query: FileQuery) -> Sequence[FileHit]:

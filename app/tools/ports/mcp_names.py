@@ -9,7 +9,7 @@ _FUNCTION_NAME = 64
 
 
 def mcp_function(label: str, name: str) -> str:
-    """The function the model is offered for the tool `name` of the MCP server `label`: safe for every upstream, and always the same."""
+    """The function name for the tool `name` of the MCP server `label`: valid for every upstream, and always the same."""
     full = f"mcp__{label}__{name}"
     safe = _safe(full)
     other_readings = "__" in label or label.endswith("_")  # `a__b` + `c` is not `a` + `b__c`, which another server may offer
@@ -19,7 +19,7 @@ def mcp_function(label: str, name: str) -> str:
 
 
 def is_of_mcp_server(function: str, label: str) -> bool:
-    """Whether `mcp_function` may have made the name for a tool of that server."""
+    """Whether `mcp_function` may have produced the name for a tool of that server."""
     return function.startswith(_safe(f"mcp__{label}__")[: _FUNCTION_NAME - 9])
 
 

@@ -27,14 +27,14 @@ class UrlCitation(msgspec.Struct, frozen=True):
 
 
 class FileCitation(msgspec.Struct, frozen=True):
-    """A file of the user the model has read."""
+    """A file of the user that the model has read."""
 
     file_id: str
     filename: str
 
 
 class ContainerFile(msgspec.Struct, frozen=True):
-    """A file that code has made; the model mentions it as `sandbox:` and its path."""
+    """A file created by code; the model refers to it as `sandbox:` and its path."""
 
     container_id: str
     file_id: str
@@ -50,24 +50,24 @@ class ToolOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """How a call ended."""
 
     text: str
-    """What the model reads. The engine wraps it as data that gives no orders, and cuts it to the size limit."""
+    """What the model reads. The engine marks it as data that contains no instructions, and truncates it to the size limit."""
     item: HostedItem
-    """The item as it stays, `status` "completed" or "failed"; its id is not looked at. What `ToolSession.item` showed stays as it is."""
+    """The final item, `status` "completed" or "failed"; its id is ignored. The fields shown by `ToolSession.item` stay unchanged."""
     note: str | None = None
-    """Kept privately with the conversation: the next turn's session finds it in `ToolContext.note`."""
+    """Kept privately with the conversation: the next turn's session gets it in `ToolContext.note`."""
     images: Sequence[ImagePart] = ()
-    """Shown to the model beside the text, where it takes images."""
+    """Shown to the model together with the text, if it accepts images."""
 
 
 class ToolFailure(Exception):
-    """The call cannot be done; the message is a sentence for the model, without internals. The engine makes a failed item of it."""
+    """The call cannot be done; the message is a sentence for the model, without internals. The engine turns it into a failed item."""
 
 
 class Ask(Protocol):
-    """A question to the model that answers the request, beside the conversation; its tokens count to the response."""
+    """Asks the model that answers the request a question outside the conversation; its tokens count towards the response."""
 
     async def __call__(self, question: str, *, images: Sequence[ImagePart] = (), max_tokens: int = 1000) -> str:
-        """The answer's text, without thinking. Raises ToolFailure when the model cannot be asked."""
+        """The answer's text, without thinking. Raises ToolFailure if the model cannot be asked."""
         ...
 
 
@@ -75,16 +75,16 @@ class Cite(Protocol):
     """Makes a source citable."""
 
     def __call__(self, source: Source) -> int:
-        """The source's number in this response, from 1: the tool shows it to the model as `[n]`, and where the model writes `[n]` in its
+        """The source's number in this response, from 1: the tool shows it to the model as `[n]`, and if the model writes `[n]` in its
         answer (or the page's URL, or the file's `sandbox:` path), the answer gets the annotation. A source keeps its first number."""
         ...
 
 
 class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
-    """The response on whose behalf a tool is opened."""
+    """The response for which a tool is opened."""
 
     project_id: str
-    """The tenant; every look-up is scoped to it."""
+    """The tenant; every lookup is scoped to it."""
     response_id: str
     model: str
     images: Sequence[ImagePart]
@@ -92,30 +92,30 @@ class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
     include: frozenset[str]
     """`include` of the request."""
     note: str | None
-    """What this tool noted last in this conversation."""
+    """This tool's last note in this conversation."""
     ask: Ask
     cite: Cite
 
 
 class ToolSession(Protocol):
-    """A tool at the service of one response. Calls may run side by side."""
+    """A tool in use by one response. Calls may run concurrently."""
 
     functions: Sequence[FunctionTool]
     """What the model may call."""
     announcements: Sequence[HostedItem]
-    """Items that go before everything else, as they stay; ids are not looked at."""
+    """Final items that precede everything else; their ids are ignored."""
     note: str | None
-    """As `ToolOutcome.note`, for what opening has brought; None: nothing."""
+    """Like `ToolOutcome.note`, from opening the session; None: nothing."""
 
     def item(self, call: HostedCall) -> HostedItem:
-        """The item as it begins, `status` "in_progress", without results. Pure and quick; never raises, whatever the arguments are.
+        """The item when the call begins, `status` "in_progress", without results. Pure and fast; never raises, whatever the arguments.
 
-        A McpApprovalRequest instead means that the client has to consent: the call is not run, and the response ends with it.
+        A McpApprovalRequest instead means that the client must consent: the call is not run, and the response ends with it.
         """
         ...
 
     async def run(self, call: HostedCall) -> ToolOutcome:
-        """Do it. Raises ToolFailure; any other exception becomes a failed item, too, and is logged. Cancelled at the time limit."""
+        """Run the call. Raises ToolFailure; any other exception becomes a failed item, too, and is logged. Cancelled at the time limit."""
         ...
 
     async def aclose(self) -> None:
@@ -124,29 +124,29 @@ class ToolSession(Protocol):
 
 
 class ToolRequest(msgspec.Struct, frozen=True):
-    """One entry of a request's `tools`, checked."""
+    """One validated entry of a request's `tools`."""
 
     open: Callable[[ToolContext], Awaitable[ToolSession]]
-    """Begin the session. Raises ApiError for what only a look-up shows to be the client's mistake (a vector store that is not there)."""
+    """Begin the session. Raises ApiError for client errors that only a lookup reveals (a vector store that does not exist)."""
     echo: msgspec.Raw
     """The entry as the response shows it: without secrets, with the defaults in effect."""
     names: tuple[str, ...] = ()
-    """Names of the functions the session will offer, as far as they are known."""
+    """The names of the functions that the session will offer, as far as known."""
     label: str = ""
-    """Tells entries of one type apart (an MCP server's label)."""
+    """Distinguishes entries of one type (an MCP server's label)."""
     native: msgspec.Raw | None = None
-    """The entry in the vendor's words, where it can be forwarded to the vendor's own tool; None: it asks for what that cannot do."""
+    """The entry in the vendor's format, if it can be forwarded to the vendor's own tool; None: that does not support its options."""
 
 
 class Tool(Protocol):
     """A built-in tool that can run here."""
 
     def configure(self, raw: msgspec.Raw, place: str) -> ToolRequest:
-        """Check one entry of `tools`; `place` is where it stands, like `tools[0]`. Pure. Raises InvalidRequest naming the parameter."""
+        """Validate one entry of `tools`; `place` is its position, like `tools[0]`. Pure. Raises InvalidRequest naming the parameter."""
         ...
 
     async def aclose(self) -> None:
-        """Free what it holds."""
+        """Release resources."""
         ...
 
 
@@ -160,33 +160,33 @@ class Missing(msgspec.Struct, frozen=True):
 
 
 class ToolSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tool's module offers under the name `TOOL`."""
+    """What a tool's module exports as `TOOL`."""
 
     type: str
-    """As in `tools[].type`, and in `usage.x_tools`."""
+    """The value of `tools[].type`, and the key in `usage.x_tools`."""
     aliases: tuple[str, ...] = ()
     """Other spellings of the type that clients send."""
     build: Callable[[ToolServices], Tool | Missing]
     """Opens no connection yet."""
     example: msgspec.Raw
-    """An entry of `tools` that works as it stands, for `GET /v1/tools`."""
+    """A complete, working entry of `tools`, for `GET /v1/tools`."""
     description: str
     """One sentence for people."""
     details: Callable[[Tool], Awaitable[Mapping[str, object]]] | None = None
-    """What `GET /v1/tools` tells besides, of a tool that runs here; it never fails, and takes seconds at most."""
+    """More for `GET /v1/tools`, for a tool that runs here; it never fails, and takes seconds at most."""
 
 
 class ToolServices(msgspec.Struct, frozen=True, kw_only=True):
-    """What tools are built with."""
+    """The dependencies of tools."""
 
     settings: Settings
     fetcher: Fetcher
     files: Files | None
-    """None: files are switched off."""
+    """None: files are disabled."""
 
 
 def check_entry(raw: msgspec.Raw, place: str) -> None:
-    """For a tool that takes nothing but its type. Raises InvalidRequest for anything else."""
+    """For a tool that accepts only `type`. Raises InvalidRequest for anything else."""
     for name in msgspec.json.decode(raw, type=dict[str, msgspec.Raw]):
         if name != "type":
             raise InvalidRequest(f"Unknown parameter: '{place}.{name}'.", code="unknown_parameter", param=f"{place}.{name}")

@@ -1,4 +1,4 @@
-"""The client of the sandbox service; `sandbox/protocol.py` is what it speaks."""
+"""The client of the sandbox service; the protocol is in `sandbox/protocol.py`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ T = TypeVar("T")
 
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 30.0
-"""Beside the time the code may take: starting an interpreter, waiting for a run that is under way."""
+"""In addition to the code's time: starting an interpreter, waiting for a run in progress."""
 _HEALTH_SECONDS, _ASK_AGAIN_SECONDS = 1.0, 30.0
 _MOST_BYTES = 32 * 1024 * 1024
-"""Of an answer that is not a file: what a run printed, or the list of all the files in a session."""
+"""Of a response that is not a file: the output of a run, or the list of all files in a session."""
 _ID = re.compile("[A-Za-z0-9_-]{1,128}")
 _GONE = ("unknown_session", "unknown_file")
 _REFUSED = ("bad_request", "too_large", "no_space")
@@ -35,11 +35,11 @@ class SandboxUnavailable(Exception):
 
 
 class SandboxBusy(SandboxUnavailable):
-    """There was no turn for the code, or no place; the message names the limit."""
+    """No slot became free for the code, or there is no room; the message names the limit."""
 
 
 class SandboxRefused(Exception):
-    """The request cannot be done; the message says why."""
+    """The request cannot be fulfilled; the message says why."""
 
 
 class NotThere(Exception):
@@ -51,26 +51,26 @@ class NotThere(Exception):
 
 
 class Service(Protocol):
-    """Where the sandbox service is."""
+    """The location of the sandbox service."""
 
     @property
     def begun(self) -> bool:
-        """False: it has never been needed yet, so there can be no sessions in it."""
+        """False: it has not been needed yet, so it can have no sessions."""
         ...
 
     async def client(self) -> httpx.AsyncClient:
-        """A client of the running service, authorised. Raises SandboxUnavailable."""
+        """An authorised client of the running service. Raises SandboxUnavailable."""
         ...
 
     async def aclose(self) -> None:
-        """Free what it holds."""
+        """Release resources."""
         ...
 
 
 class Sandbox:
-    """Sessions by owner. Every method that waits raises SandboxUnavailable, SandboxRefused and NotThere, `packages` excepted.
+    """Sessions by owner. Every method that waits raises SandboxUnavailable, SandboxRefused and NotThere, except `packages`.
 
-    `packages`: what code finds in it, by name; where that is not known the service is asked.
+    `packages`: what code can import, by name; if not given, the service is queried.
     """
 
     def __init__(self, service: Service, packages: Sequence[str] = ()) -> None:
@@ -79,7 +79,7 @@ class Sandbox:
         self._ask_again = 0.0
 
     async def packages(self) -> Sequence[str]:
-        """What code finds beside the standard library; empty as long as the service does not tell."""
+        """The packages besides the standard library; empty until the service reports them."""
         now = time.monotonic()
         if not self._packages and self._service.begun and now >= self._ask_again:
             self._ask_again = now + _ASK_AGAIN_SECONDS
@@ -88,11 +88,11 @@ class Sandbox:
         return self._packages
 
     async def open(self, owner: str, session_id: str, wanted: NewSession) -> SessionInfo:
-        """The session of this id, made if there is none."""
+        """The session with this id, created if there is none."""
         return await self._ask(owner, "PUT", _session(session_id), SessionInfo, content=msgspec.json.encode(wanted))
 
     async def health(self, seconds: float = _ANSWER_SECONDS) -> Health:
-        """That it runs, and how it confines; a service of this gateway's own is started for that. `seconds`: for the answer."""
+        """Whether it is running, and how it confines; a service owned by this gateway is started for that. `seconds`: for the response."""
         import httpx  # noqa: PLC0415 - as below
 
         client = await self._service.client()
@@ -104,7 +104,7 @@ class Sandbox:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise SandboxUnavailable("The sandbox service does not answer.") from error
         except msgspec.MsgspecError as error:
-            raise SandboxUnavailable("The sandbox service answers in another version's words.") from error
+            raise SandboxUnavailable("The sandbox service uses another version of the protocol.") from error
 
     async def sessions(self, owner: str) -> list[SessionInfo]:
         """All, newest first."""
@@ -119,7 +119,7 @@ class Sandbox:
         await self._ask(owner, "DELETE", _session(session_id), NoneType)
 
     async def run(self, owner: str, session_id: str, code: str, seconds: float) -> RunResult:
-        """Run code; when this is cancelled, so is the run."""
+        """Run code; if this is cancelled, so is the run."""
         body = msgspec.json.encode(RunCode(code.encode(errors="replace").decode(), seconds))
         return await self._ask(owner, "POST", f"{_session(session_id)}/run", RunResult, content=body, seconds=seconds + _ANSWER_SECONDS)
 
@@ -143,14 +143,14 @@ class Sandbox:
         await self._ask(owner, "DELETE", _file(session_id, file_id), NoneType)
 
     async def content(self, owner: str, session_id: str, file_id: str) -> AsyncGenerator[bytes]:
-        """A file's bytes, as they come."""
+        """A file's bytes, as they arrive."""
         path = f"{_file(session_id, file_id)}/content"
         async with self._asked(owner, "GET", path) as response:
             async for chunk in response.aiter_bytes():
                 yield chunk
 
     async def aclose(self) -> None:
-        """Free what it holds; a service started for it ends."""
+        """Release resources; a service started by this gateway is stopped."""
         await self._service.aclose()
 
     async def _ask(self, owner: str, method: str, path: str, kind: type[T], **options: Any) -> T:
@@ -159,15 +159,15 @@ class Sandbox:
         try:
             return msgspec.json.decode(body or b"null", type=kind)
         except msgspec.MsgspecError as error:
-            raise SandboxUnavailable("The sandbox service answers in another version's words.") from error
+            raise SandboxUnavailable("The sandbox service uses another version of the protocol.") from error
 
     @asynccontextmanager
     async def _asked(
         self, owner: str, method: str, path: str, *, content: bytes | AsyncIterable[bytes] | None = None, seconds: float = _ANSWER_SECONDS
     ) -> AsyncGenerator[httpx.Response]:
-        import httpx  # noqa: PLC0415 - 0.1 s and 8 MiB that a gateway without sandbox does not pay
+        import httpx  # noqa: PLC0415 - 0.1 s and 8 MiB that a gateway without sandbox need not pay
 
-        # Without sessions there is nothing to ask: the service need not be started for that.
+        # Without sessions there is nothing to ask for: the service need not be started for that.
         if method != "PUT" and not self._service.begun:
             raise NotThere(file=False)
         timeout = httpx.Timeout(seconds, connect=_CONNECT_SECONDS)
@@ -183,7 +183,7 @@ class Sandbox:
                     answered = True
                     yield response
             except httpx.HTTPError as error:
-                # A service that has died is noticed by the first request that meets it; only what cannot have run is asked again.
+                # A service that died is noticed by the next request; only what cannot have run is retried.
                 harmless = isinstance(error, httpx.ConnectError) or (
                     method == "GET" and isinstance(error, httpx.NetworkError | httpx.ProtocolError)
                 )
@@ -194,7 +194,7 @@ class Sandbox:
 
 
 def _session(session_id: str) -> str:
-    """The path of a session. Raises NotThere for what is no id: `..` would lead elsewhere."""
+    """The path of a session. Raises NotThere for an invalid id: `..` would lead elsewhere."""
     if not _ID.fullmatch(session_id):
         raise NotThere(file=False)
     return f"/{session_id}"
@@ -209,12 +209,12 @@ def _file(session_id: str, file_id: str) -> str:
 
 
 async def _read(response: httpx.Response) -> bytes:
-    """The whole answer. Raises SandboxUnavailable for more than a service of ours says."""
+    """The whole response. Raises SandboxUnavailable if it is larger than our own service would send."""
     body = bytearray()
     async for chunk in response.aiter_bytes():
         body += chunk
         if len(body) > _MOST_BYTES:
-            raise SandboxUnavailable("The sandbox service answers too much.")
+            raise SandboxUnavailable("The sandbox service's response is too large.")
     return bytes(body)
 
 
@@ -222,7 +222,7 @@ def _failure(body: bytes) -> Exception:
     try:
         problem = msgspec.json.decode(body, type=Problem)
     except msgspec.MsgspecError:
-        return SandboxUnavailable("The sandbox service fails.")
+        return SandboxUnavailable("The sandbox service failed.")
     if problem.code in _GONE:
         return NotThere(file=problem.code == "unknown_file")
     if problem.code in _REFUSED:

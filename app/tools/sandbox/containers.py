@@ -1,4 +1,4 @@
-"""Containers: sessions of the sandbox service in the words of the API, with uploaded files copied in."""
+"""Containers: sandbox service sessions as objects of the API, with uploaded files copied in."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RETRY_SECONDS = 5.0
 
 
 def new_container_id() -> str:
-    """Nobody can guess one, so a container can be promised before it is made."""
+    """Ids cannot be guessed, so a container can be announced before it is created."""
     return f"cntr_{secrets.token_hex(24)}"
 
 
@@ -33,11 +33,11 @@ class SandboxContainers:
         self._file_bytes = file_bytes
 
     async def create(self, project_id: str, wanted: NewContainer) -> Container:
-        """Start a container with the uploaded files that are asked for."""
+        """Start a container with the requested uploaded files."""
         return await self.open(project_id, new_container_id(), wanted, "")
 
     async def open(self, project_id: str, container_id: str, wanted: NewContainer, place: str) -> Container:
-        """The container of this id, made if there is none. `place` is where the request describes it, with a dot at its end."""
+        """The container with this id, created if there is none. `place` is where the request describes it, with a trailing dot."""
         new = NewSession(
             name=wanted.name[:_NAME_BYTES],
             memory_bytes=_memory(wanted.memory_limit, f"{place}memory_limit"),
@@ -69,12 +69,12 @@ class SandboxContainers:
             await self._sandbox.close(project_id, container_id)
 
     async def add(self, project_id: str, container_id: str, filename: str, content: AsyncIterable[bytes]) -> ContainerEntry:
-        """Write a file into the container. Raises NotFound, InvalidRequest for its name, PayloadTooLarge."""
+        """Write a file into the container. Raises NotFound, InvalidRequest for an invalid name, PayloadTooLarge."""
         with _told(container_id, param="file"):
             return _entry(await self._sandbox.put(project_id, container_id, filename, _limited(content, self._file_bytes)))
 
     async def add_uploaded(self, project_id: str, container_id: str, file_id: str) -> ContainerEntry:
-        """Copy an uploaded file into the container. Raises NotFound, PayloadTooLarge, InvalidRequest when there is no such file."""
+        """Copy an uploaded file into the container. Raises NotFound, PayloadTooLarge, InvalidRequest if there is no such file."""
         await self.get(project_id, container_id)
         return await self._put(project_id, container_id, await self._read(project_id, file_id, "file_id"), "file_id")
 
@@ -102,7 +102,7 @@ class SandboxContainers:
 
     async def _read(self, project_id: str, file_id: str, param: str) -> FileContent:
         if self._files is None:
-            raise InvalidRequest("Files are switched off on this gateway; set GATEWAY_FILES_DIR to enable them.", param=param)
+            raise InvalidRequest("Files are disabled on this gateway; set GATEWAY_FILES_DIR to enable them.", param=param)
         try:
             file = await self._files.read(project_id, file_id)
         except NotFound as error:
@@ -129,7 +129,7 @@ async def _limited(content: AsyncIterable[bytes], limit: int) -> AsyncGenerator[
 
 @contextmanager
 def _told(container_id: str = "", file_id: str = "", *, param: str | None = None) -> Generator[None]:
-    """What the service says, as errors of the API."""
+    """Convert the service's errors to the API's."""
     try:
         yield
     except NotThere as error:
@@ -137,7 +137,7 @@ def _told(container_id: str = "", file_id: str = "", *, param: str | None = None
             raise NotFound(f"File with id '{file_id[:80]}' not found in container.", param="file_id") from error
         raise NotFound(f"Container with id '{container_id[:80]}' not found.", param="container_id") from error
     except SandboxRefused as error:
-        raise InvalidRequest(f"The container cannot do this: {error}.", code="invalid_value", param=param) from error
+        raise InvalidRequest(f"The request failed in the container: {error}.", code="invalid_value", param=param) from error
     except SandboxBusy as error:
         raise RateLimited(str(error), code="sandboxes_busy", retry_after=_RETRY_SECONDS) from error
     except SandboxUnavailable as error:

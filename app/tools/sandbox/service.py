@@ -1,4 +1,4 @@
-"""Where the sandbox service is: at a URL, or a child process of this one, started when it is first needed."""
+"""The location of the sandbox service: a URL, or a child process, started when first needed."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _log = logging.getLogger(__name__)
 _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
 _MEMORY_BYTES = 4096 * MEBIBYTE
-"""The largest container that can be asked for."""
-_NOTHING_HOLDS = "No sandbox holds on the gateway's machine; its log says why, and GATEWAY_SANDBOX can name a service elsewhere."
+"""The largest container that can be requested."""
+_NOTHING_HOLDS = "No sandbox works on the gateway's machine; its log says why, and GATEWAY_SANDBOX can name a service elsewhere."
 _PASSED_ON = ("PATH", "TMPDIR", "LANG", "HOME")
 _ANY_URL = "http://sandbox"
-"""For a service on a socket: nobody looks the name up."""
+"""For a service on a socket: the name is never resolved."""
 
 
 class RemoteService:
-    """A service that somebody else runs, by its URL, or `unix:` and the path of its socket."""
+    """A service that is run separately, by its URL, or `unix:` and the path of its socket."""
 
     begun = True
 
@@ -52,14 +52,14 @@ class RemoteService:
         return self._client
 
     async def aclose(self) -> None:
-        """Close the connections; the service goes on."""
+        """Close the connections; the service keeps running."""
         if self._client is not None:
             await self._client.aclose()
 
 
 class LocalService:
-    """A child process on a Unix socket that nobody else can reach. It ends with this process, however that ends, and is started again when
-    it has died; its sessions are gone then."""
+    """A child process on a Unix socket that only this process can reach. It ends with this process, however that ends, and is restarted
+    if it has died; its sessions are then lost."""
 
     def __init__(self, backend: Name | None, seconds: float) -> None:
         self._backend = backend
@@ -77,11 +77,11 @@ class LocalService:
 
     @property
     def pid(self) -> int | None:
-        """Of the child."""
+        """The child's process id."""
         return self._process.pid if self._process is not None else None
 
     async def client(self) -> httpx.AsyncClient:
-        """The HTTP client for the service, which is started when it is not running. Raises SandboxUnavailable."""
+        """The HTTP client for the service, which is started if it is not running. Raises SandboxUnavailable."""
         async with self._lock:
             if self._refusal is not None:
                 raise SandboxUnavailable(self._refusal)
@@ -114,18 +114,18 @@ class LocalService:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=environment | {"PYTHONPATH": str(Path(app.__file__).parents[1])},
-            start_new_session=True,  # a Ctrl-C is for the gateway, which then ends it in order
+            start_new_session=True,  # a Ctrl-C is for the gateway, which then shuts it down
         )
         ready = await self._greet(process, msgspec.json.encode(config))
         if "backend" not in ready:
             why = ready.get("refused")
-            _log.error("the sandbox service does not start: %s", why or "it says nothing")
-            self._refusal = _NOTHING_HOLDS if why else None  # it will not change its mind; anything else is worth another try
+            _log.error("the sandbox service does not start: %s", why or "no message")
+            self._refusal = _NOTHING_HOLDS if why else None  # it will refuse again; anything else is worth another attempt
             raise SandboxUnavailable(self._refusal or "The sandbox service does not start.")
         return _client(token, _ANY_URL, socket=str(path))
 
     async def _greet(self, process: asyncio.subprocess.Process, config: bytes) -> dict[str, Any]:
-        """What it says of its start. It learns the token from its standard input, which stays open: when that ends, so does the service."""
+        """Its startup report. It gets the token on its standard input, which stays open: when that closes, the service ends."""
         stdin, stdout = process.stdin, process.stdout
         if stdin is None or stdout is None:
             raise TypeError("a process with pipes has them")
@@ -155,12 +155,12 @@ class LocalService:
 
 
 def _has_ended(process: asyncio.subprocess.Process) -> bool:
-    """Also when the event loop has not been told yet."""
+    """Also if the event loop has not been notified yet."""
     if process.returncode is not None:
         return True
     try:
         return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    except ChildProcessError:  # it has been waited for
+    except ChildProcessError:  # it has already been reaped
         return True
 
 

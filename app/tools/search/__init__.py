@@ -1,1 +1,1 @@
-"""Search of the web: one module per provider."""
+"""Web search: one module per provider."""

@@ -1,7 +1,7 @@
-"""What every search provider shares: how its JSON API is asked, the order of providers, and what happens when one fails.
+"""Shared by all search providers: requests to their JSON APIs, the order of providers, and the handling of failures.
 
-A provider is one file with a constant `PROVIDER`, which `app.discovery` finds: its address, how it wants its key, and a function from a
-query to results. Searching images needs the same with another query and another result, hence the type parameters.
+A provider is one file with a constant `PROVIDER`, which `app.discovery` finds: its address, how it takes its key, and a function from a
+query to results. Image search needs the same with another query and result, hence the type parameters.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ _CONNECTIONS = 32
 _SITES = 8
 _OK = 200
 _OF_THIS_QUERY = frozenset({400, 413, 414, 422})
-"""Statuses that tell something about the question, nothing about the provider."""
+"""Statuses that concern the query and not the provider."""
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):
-    """What to look for in the web."""
+    """A web search query."""
 
     text: str
     limit: int = 10
-    """Results that are of use; a provider may send fewer, or more."""
+    """Useful number of results; a provider may return fewer, or more."""
     chars: int = 1000
-    """Text that is of use in one result, in characters for the provider; of longer ones so many bytes are kept."""
+    """Useful length of a result's text: in characters for the provider; longer texts are cut to this many bytes."""
     allowed_domains: tuple[str, ...] = ()
-    """Hosts, subdomains included; a hint for the provider, the results are filtered by whoever asks."""
+    """Hosts, including subdomains; a hint for the provider, the caller filters the results."""
     language: str | None = None
     """ISO 639-1, lower case."""
     country: str | None = None
@@ -61,13 +61,13 @@ class Result(msgspec.Struct, frozen=True):
     url: str
     snippet: str
     content: str | None = None
-    """More of the page's text than the snippet, where the provider has it."""
+    """More of the page's text than the snippet, if the provider has it."""
     published: str | None = None
-    """As the provider writes it."""
+    """In the provider's format."""
 
 
 def sited(query: Query) -> str:
-    """The text with its domains as `site:` operators, for services that have no parameter for them; many domains would fill the query."""
+    """The text with its domains as `site:` operators, for services without a parameter for them; many domains would fill the query."""
     if not 0 < len(query.allowed_domains) <= _SITES:
         return query.text
     sites = " OR ".join(f"site:{domain}" for domain in query.allowed_domains)
@@ -75,16 +75,16 @@ def sited(query: Query) -> str:
 
 
 class SearchFailed(Exception):
-    """A provider gave no usable answer; the message has neither the key nor the query in it."""
+    """A provider gave no usable answer; the message contains neither the key nor the query."""
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
-        """The HTTP status, when there was one."""
+        """The HTTP status, if there was one."""
 
 
 class Api:
-    """One provider's JSON API: its address, its key, and the limits under which it is asked."""
+    """One provider's JSON API: its address, its key, and the limits of requests."""
 
     def __init__(self, base_url: str, headers: Mapping[str, str], client: Callable[[], httpx2.AsyncClient]) -> None:
         self._base_url = base_url.rstrip("/")
@@ -96,12 +96,12 @@ class Api:
         return await self._ask(answer, "GET", path, params=params, headers=headers)
 
     async def post(self, path: str, body: Mapping[str, object], answer: type[T], *, headers: Mapping[str, str] | None = None) -> T:
-        """The same, to a question in JSON."""
+        """The same for a request with a JSON body."""
         content = msgspec.json.encode(body)
         return await self._ask(answer, "POST", path, content=content, headers={"content-type": "application/json", **(headers or {})})
 
     async def _ask(self, answer: type[T], method: str, path: str, *, headers: Mapping[str, str] | None, **what: Any) -> T:
-        import httpx2  # noqa: PLC0415 - 10 MiB and 0.1 s that a gateway without searches does not pay
+        import httpx2  # noqa: PLC0415 - 10 MiB and 0.1 s that a gateway without searches need not pay
 
         try:
             request = self._client().build_request(method, self._base_url + path, headers={**self._headers, **(headers or {})}, **what)
@@ -110,7 +110,7 @@ class Api:
             return msgspec.json.decode(body, type=answer)
         except TimeoutError:
             raise SearchFailed(f"no whole answer within {_ANSWER_SECONDS:g} s") from None
-        except httpx2.HTTPError as error:  # its text can hold the address, and with it the query
+        except httpx2.HTTPError as error:  # its text can contain the address, and with it the query
             raise SearchFailed(f"no answer ({type(error).__name__})") from None
         except UnicodeEncodeError:
             raise SearchFailed("its key cannot be sent: expected ASCII characters only") from None
@@ -135,11 +135,11 @@ def _decoded(body: bytes, encoding: str) -> bytes:
     if encoding in ("", "identity"):
         return body
     if encoding != "gzip":
-        raise SearchFailed("the answer has an encoding that was not asked for")
+        raise SearchFailed("the answer has an encoding that was not requested")
     try:
         plain = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16).decompress(body, _ANSWER_BYTES + 1)
     except zlib.error:
-        raise SearchFailed("the answer is not the gzip it says it is") from None
+        raise SearchFailed("the answer is not valid gzip, which it declares") from None
     _check(len(plain))
     return plain
 
@@ -155,22 +155,22 @@ class Provider(msgspec.Struct, Generic[Q, R], frozen=True, kw_only=True):
     ask: Callable[[Api, Q], Awaitable[Sequence[R]]]
     """The results, best first. Raises SearchFailed."""
     address: str | None = None
-    """Where the service is; None: where the settings say (`searxng_url`)."""
+    """The service's address; None: it is in the settings (`searxng_url`)."""
     sign: Callable[[str], Mapping[str, str]] | None = None
-    """The headers that carry the key; None: it needs no key."""
+    """The headers that contain the key; None: it needs no key."""
 
 
 class WebProvider(Provider[Query, Result], frozen=True, kw_only=True):
-    """A provider of pages: what the modules of this package offer under the name `PROVIDER`."""
+    """A provider of pages: what the modules of this package export as `PROVIDER`."""
 
 
 def bearer(key: str) -> Mapping[str, str]:
-    """The key as most services want it."""
+    """The key's header in the usual form."""
     return {"authorization": f"Bearer {key}"}
 
 
 class Account(msgspec.Struct, frozen=True):
-    """A provider that the settings let us use."""
+    """A provider that the settings enable."""
 
     name: SearchProvider
     base_url: str
@@ -191,9 +191,9 @@ def _account(settings: Settings, name: SearchProvider, provider: Provider[Q, R])
 
 
 class Providers(Generic[Q, R]):
-    """Search services in order: the first that has results answers.
+    """Search services in order: the first with results answers.
 
-    One that failed is not asked for 30 seconds, as long as there is another one.
+    After a failure a service is not asked for 30 seconds, as long as there is another one.
     """
 
     def __init__(self, settings: Settings, found: Mapping[str, Provider[Q, R]], *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -207,11 +207,11 @@ class Providers(Generic[Q, R]):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the usable ones; empty: nothing is configured."""
+        """The usable ones; empty: nothing is configured."""
         return tuple(self._asks)
 
     async def search(self, query: Q) -> Sequence[R]:
-        """Results, best first; empty when nobody has any. Raises SearchFailed when everybody who was asked failed."""
+        """Results, best first; empty if no service has any. Raises SearchFailed if all services that were asked failed."""
         failures: list[str] = []
         answered = False
         for name in self._to_ask():
@@ -252,6 +252,6 @@ class Providers(Generic[Q, R]):
         if self._client is None:
             import httpx2  # noqa: PLC0415 - as above
 
-            logging.getLogger("httpx2").setLevel(logging.WARNING)  # it would log every address, and with it what is searched
+            logging.getLogger("httpx2").setLevel(logging.WARNING)  # it would log every address, including the query
             self._client = httpx2.AsyncClient(timeout=_ANSWER_SECONDS, limits=httpx2.Limits(max_connections=_CONNECTIONS))
         return self._client

@@ -46,7 +46,7 @@ async def _search(api: Api, query: Query) -> Sequence[Result]:
         body["include"] = "|".join(query.allowed_domains[:_MOST_DOMAINS])
     answer = await api.post("/v1/web-search", body, _Answer)
     if str(answer.code) != str(_OK):
-        raise SearchFailed("the answer says that it failed")
+        raise SearchFailed("the answer reports a failure")
     pages = answer.data.web_pages.value if answer.data and answer.data.web_pages else []
     return [Result(page.name or page.url, page.url, page.snippet or "", page.summary, page.date_published) for page in pages]
 

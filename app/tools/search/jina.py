@@ -1,4 +1,4 @@
-"""Jina's search. API: https://jina.ai/reader. It knows no date limits: `freshness` has no effect."""
+"""Jina's search. API: https://jina.ai/reader. It has no date filter: `freshness` has no effect."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""What a request may say about its searches: an entry of `tools`, checked.
+"""A request's search options: a validated entry of `tools`.
 
-The fields are OpenAI's, plus `freshness`. Two of them are read here as follows:
+The fields are OpenAI's, plus `freshness`. Two of them are interpreted as follows:
 
-- `external_web_access: false` and `indexed_web_access: true` mean "no live pages": searching goes on, for what a search service answers
-  with is its index, and opening pages is not offered;
-- `search_content_types` may name `image`; only text is returned, since images have tools of their own.
+- `external_web_access: false` and `indexed_web_access: true` mean "no live pages": searching still works, since a search service
+  answers from its index, but opening pages is not offered;
+- `search_content_types` may contain `image`; only text is returned, since images have their own tools.
 """
 
 from __future__ import annotations
@@ -69,28 +69,28 @@ class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     freshness: Literal["day", "week", "month", "year", "oneDay", "oneWeek", "oneMonth", "oneYear", "noLimit"] | msgspec.UnsetType | None = (
         msgspec.UNSET
     )
-    """Bocha's names are taken, too."""
+    """Bocha's names are accepted, too."""
     external_web_access: bool | msgspec.UnsetType | None = msgspec.UNSET
     indexed_web_access: bool | msgspec.UnsetType | None = msgspec.UNSET
     search_content_types: tuple[Literal["text", "image"], ...] | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request wants of its searches."""
+    """A request's search options."""
 
     size: Size
     domains: tuple[str, ...] = ()
-    """Hosts in ASCII and lower case, subdomains included; empty: all of the web."""
+    """Hosts in ASCII and lower case, including subdomains; empty: the whole web."""
     country: str | None = None
     """ISO 3166-1 alpha-2, upper case."""
     place: str = ""
-    """The user's whereabouts, for the model."""
+    """The user's location, for the model."""
     freshness: Freshness | None = None
     opens_pages: bool = True
 
     @property
     def is_plain(self) -> bool:
-        """Whether the vendor's own tool, which has no options, does the same. The size is guidance, which it may ignore."""
+        """Whether the vendor's own tool, which has no options, would do the same. The size is a hint that it may ignore."""
         return self.opens_pages and not (self.domains or self.country or self.place or self.freshness)
 
 

@@ -1,4 +1,4 @@
-"""Results of several searches made one list: only pages that are allowed, each once, the best first."""
+"""Results of several searches merged into one list: only allowed pages, without duplicates, best first."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _LONGEST_TITLE = 300
 _TRACKING = ("utm_", "gclid", "fbclid", "msclkid", "spm")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _RANK_OFFSET = 60
-"""Of reciprocal rank fusion; the value of its authors (Cormack, Clarke, Büttcher 2009)."""
+"""Of reciprocal rank fusion; its authors' value (Cormack, Clarke, Büttcher 2009)."""
 
 
 def is_allowed(url: str, domains: Sequence[str]) -> bool:
-    """Whether it is an http(s) address on one of the hosts or below one; no domains: on any host."""
+    """Whether it is an http(s) address on one of the hosts or a subdomain of one; no domains: on any host."""
     if len(url) > _LONGEST_URL or "\\" in url or not url.isprintable() or " " in url:
         return False
     try:
@@ -32,12 +32,12 @@ def is_allowed(url: str, domains: Sequence[str]) -> bool:
 
 
 def host_name(name: str) -> str:
-    """A host's name as it is compared: lower case, in ASCII, without the root's dot. Raises ValueError for one that cannot exist."""
+    """A host's name normalized for comparison: lower case, in ASCII, without the trailing dot. Raises ValueError for an invalid one."""
     return name.rstrip(".").encode("idna").decode().lower()
 
 
 def tidied(results: Iterable[Result], query: Query) -> tuple[Result, ...]:
-    """What is usable of a provider's results, cut to the lengths that were asked for."""
+    """The usable results of a provider, cut to the requested lengths."""
     return tuple(
         msgspec.structs.replace(
             found,
@@ -58,7 +58,7 @@ def shortened(text: str, size: int) -> str:
 
 
 def merged(lists: Iterable[Sequence[Result]], limit: int) -> list[Result]:
-    """One list out of several rankings, by reciprocal rank fusion; of a page that was found twice, the first finding stays."""
+    """One list from several rankings, by reciprocal rank fusion; of duplicates, the first is kept."""
     scores: dict[str, float] = {}
     pages: dict[str, Result] = {}
     for ranking in lists:
@@ -71,7 +71,7 @@ def merged(lists: Iterable[Sequence[Result]], limit: int) -> list[Result]:
 
 
 def _identity(url: str) -> str:
-    """The same for addresses that differ in nothing that matters."""
+    """Equal for addresses that differ only in irrelevant parts."""
     parts = urlsplit(url)
     host = host_name(parts.hostname or "").removeprefix("www.")
     port = f":{parts.port}" if parts.port not in (None, _DEFAULT_PORTS.get(parts.scheme)) else ""

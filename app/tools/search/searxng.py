@@ -1,6 +1,6 @@
-"""SearXNG, a search engine over search engines to host oneself, and its ancestor searx.
+"""SearXNG, a self-hosted metasearch engine, and its ancestor searx.
 
-API: https://docs.searxng.org/dev/search_api.html. JSON has to be switched on in its settings.
+API: https://docs.searxng.org/dev/search_api.html. JSON must be enabled in its settings.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ class _Answer(msgspec.Struct, frozen=True):
 
 
 async def ask(api: Api, text: str, answer: type[T], **params: str) -> T:
-    """One search; `params` as in its API, beside the query and the format. Raises SearchFailed."""
+    """One search; `params` as in its API, besides the query and the format. Raises SearchFailed."""
     try:
         return await api.get("/search", {"q": _plain_words(text), "format": "json", **params}, answer)
     except SearchFailed as failure:
         if failure.status == _FORBIDDEN:
-            hint = "it refuses JSON; add `json` to `search.formats` in its settings.yml, and switch its limiter off"
+            hint = "it refuses JSON; add `json` to `search.formats` in its settings.yml, and disable its limiter"
             raise SearchFailed(hint, status=_FORBIDDEN) from failure
         raise
 
 
 def _plain_words(text: str) -> str:
-    """Without the marks that make a word a command: `!!g` (go to another site), `!wp` (one engine), `:de` (language), `<3` (time limit)."""
+    """Without prefixes that make a word a command: `!!g` (go to another site), `!wp` (one engine), `:de` (language), `<3` (time limit)."""
     return " ".join(filter(None, (word.lstrip("!:<?") for word in text.split())))
 
 

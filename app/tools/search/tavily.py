@@ -10,7 +10,7 @@ from app.tools.search.base import Api, Query, Result, WebProvider, bearer
 
 _MOST = 20
 
-# It wants names, of its own list, and refuses others.
+# It expects country names from its own list, and rejects others.
 _COUNTRIES = {
     "AE": "united arab emirates",
     "AR": "argentina",

@@ -10,7 +10,7 @@ from app.documents.base import UnreadableDocument
 from app.tools.fetch import page_text
 from app.tools.ports.fetcher import Page
 
-NOTE = "(This page is made by JavaScript, which is not run here"
+NOTE = "(This page is rendered by JavaScript, which is not run here"
 
 
 def page(body: str, content_type: str = "text/html") -> Page:
@@ -53,7 +53,7 @@ async def test_a_page_that_has_its_text_does_not(body: str) -> None:
 
 
 async def test_a_page_of_nothing_but_scripts_is_unreadable_by_that_name() -> None:
-    with pytest.raises(UnreadableDocument, match="made by JavaScript"):
+    with pytest.raises(UnreadableDocument, match="rendered by JavaScript"):
         await page_text.article(html('<div id="root"></div><script>render()</script>'))
     with pytest.raises(UnreadableDocument, match="no text"):
         await page_text.article(html("<div></div>"))

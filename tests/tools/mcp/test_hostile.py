@@ -119,7 +119,7 @@ async def test_what_is_no_mcp_server_is_announced_as_such(site: Site, protocol: 
 @pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
 async def test_an_answer_without_end_is_given_up(site: Site, kind: str) -> None:
     site.pages = {"*": Answer(b"data: " + b"x" * 60_000, content_type=kind, repeat=0.0)}
-    assert await refusal(site.url("/mcp")) == "The answer of the MCP server 'shop' is malformed, breaks off or is too large."
+    assert await refusal(site.url("/mcp")) == "The answer of the MCP server 'shop' is malformed, truncated or too large."
 
 
 @pytest.mark.parametrize("address", ["http://{}:{}/mcp", "http://{}:{}/sse", "http://localhost:{1}/mcp", "http://[::1]:{1}/mcp"])

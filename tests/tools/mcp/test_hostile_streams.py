@@ -13,7 +13,7 @@ from tests.support.site import Answer, Site, Visit, serving_site
 from tests.tools.mcp_stage import call, listed, names, session
 from tests.tools.raw_mcp import GOOD, GREETING, Speak, reply, speaking
 
-_MALFORMED = "The answer of the MCP server 'shop' is malformed, breaks off or is too large."
+_MALFORMED = "The answer of the MCP server 'shop' is malformed, truncated or too large."
 _NOT_MCP = "The MCP server 'shop' does not answer as MCP servers do."
 _SLOW = "The MCP server 'shop' takes too long."
 _SHORT = Settings(fetch_allow=("127.0.0.1",), limits=Limits(tool_seconds=0.5))
@@ -154,7 +154,7 @@ async def test_a_list_that_drips_is_not_waited_for(site: Site, kind: str) -> Non
 @pytest.mark.parametrize("version", ["1999-01-01", "DRAFT", 5, ["2025-03-26"]])
 async def test_a_version_that_nobody_knows_is_said(site: Site, version: Any) -> None:
     async with session(speaking(site, initialize={**GREETING, "protocolVersion": version})) as opened:
-        assert listed(opened).error == "The MCP server 'shop' speaks a version of the protocol that this gateway does not know."
+        assert listed(opened).error == "The MCP server 'shop' uses a protocol version that this gateway does not support."
 
 
 @pytest.mark.parametrize("greeting", [{}, {"protocolVersion": None, "capabilities": None, "serverInfo": None}, {"serverInfo": "s", "x": 1}])

@@ -118,7 +118,7 @@ async def test_every_tool_that_is_left_out_is_named(site: Site) -> None:
     schemas, error = await offered(site, *odd)
     assert list(schemas) == ["good"]
     assert error == (
-        "Left out of the server's tools: number 1, number 2 (it is no object); number 3, number 4, number 5 (it has no name); "
+        "Left out of the server's tools: number 1, number 2 (it is not an object); number 3, number 4, number 5 (it has no name); "
         f"{'n' * 64}, bell? (its name is too long or cannot be shown); good (its name is listed twice)."
     )
 

@@ -126,7 +126,7 @@ async def test_any_arguments_have_an_item_and_an_outcome(server: McpServer, argu
         made = HostedCall("c", "mcp__shop__delete", arguments)
         assert isinstance(opened.item(made), McpCall)
         outcome = await opened.run(made)
-        assert outcome.text == ("gone" if arguments == "" else "The arguments have to be a JSON object.")
+        assert outcome.text == ("gone" if arguments == "" else "The arguments must be a JSON object.")
 
 
 async def test_an_unknown_function_is_a_failed_item(server: McpServer) -> None:
@@ -156,7 +156,7 @@ async def test_long_output_is_cut(url: str) -> None:
 async def test_output_without_end_is_given_up(url: str) -> None:
     async with session(url) as opened:
         outcome, item = await call(opened, "huge", characters=2_000_000)
-        assert outcome.text == "The answer of the MCP server 'shop' is malformed, breaks off or is too large."
+        assert outcome.text == "The answer of the MCP server 'shop' is malformed, truncated or too large."
         assert item.status == "failed"
 
 
@@ -331,7 +331,7 @@ async def test_no_consent_is_asked_for_what_cannot_be_called(server: McpServer, 
             made = HostedCall("call_1", "mcp__shop__delete", arguments, approved)
             assert isinstance(opened.item(made), McpCall)
             outcome = await opened.run(made)
-            assert outcome.text == "The arguments have to be a JSON object."
+            assert outcome.text == "The arguments must be a JSON object."
     assert "tools/call" not in server.methods
 
 
