@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from pydantic import SecretStr
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from app import __version__, discovery, file_services, upstreams
@@ -95,19 +96,20 @@ def create_app(settings: Settings | None = None) -> Gateway:
         redirect_slashes=False,
         generate_unique_id_function=openapi.operation_id,
     )
-    for part in (responses, models, tools, files, vector_stores, containers, health):
-        app.include_router(part.router)
+    routers = [part.router for part in (responses, models, tools, files, vector_stores, containers, health)]
+    for router in routers:
+        app.include_router(router)
     errors.install(app)
-    gateway = _gateway(app, metrics, settings)
+    gateway = _gateway(app, [route for router in routers for route in router.routes], metrics, settings)
     openapi.install(app, lambda: gateway.example_model)
     return gateway
 
 
-def _gateway(app: FastAPI, metrics: Metrics, settings: Settings) -> Gateway:
+def _gateway(app: FastAPI, routes: Sequence[BaseRoute], metrics: Metrics, settings: Settings) -> Gateway:
     openness = None if settings.authentication else Openness((*settings.allowed_hosts, settings.host), settings.cors_origins)
     if settings.cors_origins:
-        return BrowserGateway(app, metrics, openness, settings.root_path, settings.cors_origins)
-    return Gateway(app, metrics, openness, settings.root_path)
+        return BrowserGateway(app, routes, metrics, openness, settings.root_path, settings.cors_origins)
+    return Gateway(app, routes, metrics, openness, settings.root_path)
 
 
 def _settle_garbage_collector() -> None:

@@ -6,9 +6,12 @@ import os
 import re
 import time
 from collections.abc import Sequence
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import render
@@ -21,7 +24,6 @@ from app.telemetry.request import RequestSummary, current
 _OK = 200
 _CREATE = "/v1/responses"
 _CREATE_ALIASES = frozenset({_CREATE, "/responses", "/openai/v1/responses"})
-_API = ("/responses", "/models", "/files", "/vector_stores", "/containers", "/tools")
 USUAL_MODEL = "qwen3.7-plus"
 _ROUTINE = frozenset({"/healthz", "/readyz", "/metrics"})
 """Requested by monitoring all the time."""
@@ -29,39 +31,8 @@ _METHODS = ("GET", "POST", "DELETE")
 _EXPOSED = ("x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "warning", "openai-poll-after-ms", "content-disposition")
 """Response headers that web pages may read, besides the default ones."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
-_ROUTES = frozenset(
-    {
-        "/v1/models",
-        "/v1/tools",
-        "/v1/responses",
-        "/v1/responses/compact",
-        "/v1/responses/input_tokens",
-        "/v1/responses/{id}",
-        "/v1/responses/{id}/cancel",
-        "/v1/responses/{id}/input_items",
-        "/v1/files",
-        "/v1/files/{id}",
-        "/v1/files/{id}/content",
-        "/v1/containers",
-        "/v1/containers/{id}",
-        "/v1/containers/{id}/files",
-        "/v1/containers/{id}/files/{id}",
-        "/v1/containers/{id}/files/{id}/content",
-        "/v1/vector_stores",
-        "/v1/vector_stores/{id}",
-        "/v1/vector_stores/{id}/search",
-        "/v1/vector_stores/{id}/files",
-        "/v1/vector_stores/{id}/files/{id}",
-        "/v1/vector_stores/{id}/files/{id}/content",
-        "/v1/vector_stores/{id}/file_batches",
-        "/v1/vector_stores/{id}/file_batches/{id}",
-        "/v1/vector_stores/{id}/file_batches/{id}/cancel",
-        "/v1/vector_stores/{id}/file_batches/{id}/files",
-    }
-)
-"""Routes with their own counters; ids are replaced, so that the number of counters is bounded."""
-_MODEL = "/v1/models/{id}"
-_ID = "{id}"
+_PARAMETER = re.compile(r"\{.*?\}")
+_OTHER = "other"
 
 
 def example_of(models: Sequence[str]) -> str:
@@ -72,9 +43,11 @@ def example_of(models: Sequence[str]) -> str:
 class Gateway:
     """Serves `/v1/…`, and the same under `/…` and `/openai/v1/…`; each with and without `root_path` before it."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, openness: Openness | None, root_path: str = "") -> None:
-        """`openness` decides which requests are accepted without a key; None: none."""
+    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute], metrics: Metrics, openness: Openness | None, root_path: str = "") -> None:
+        """`app` serves `routes`. `openness` decides which requests are accepted without a key; None: none."""
         self._app = app
+        self._routes = routes
+        self._areas = _areas(routes)
         self._root_path = root_path
         self._create_paths = _CREATE_ALIASES | {root_path + path for path in _CREATE_ALIASES}
         self._create = app
@@ -131,26 +104,27 @@ class Gateway:
     async def _refuse(self, error: ApiError, scope: Scope, send: Send) -> None:
         summary = current.get()
         status, headers, body = render(error)
-        summary.route, summary.status = _route(_canonical(self._below_root(scope["path"]))), status
+        summary.route, summary.status = self._route_of(scope), status
         headers += [(b"x-request-id", summary.request_id.encode()), (b"content-length", str(len(body)).encode())]
         self._metrics.answered(summary.route, scope["method"], status)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
     async def _cold(self, scope: Scope, path: str, receive: Receive, send: Send) -> None:
-        path = _canonical(self._below_root(path))
+        path = self._canonical(path)
         full = self._root_path + path
         scope["root_path"], scope["path"], scope["raw_path"] = self._root_path, full, full.encode()
         scope["state"]["draining"] = self.draining
         summary = current.get()
         request_id = (b"x-request-id", summary.request_id.encode())
-        summary.route = route = _route(path)
+        summary.route = _OTHER
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), request_id]
-                summary.status = message["status"]
-                self._metrics.answered(route, scope["method"], summary.status)
+                route = scope.get("route")  # which the framework has found
+                summary.route, summary.status = _label(route.path_format) if isinstance(route, Route) else _OTHER, message["status"]
+                self._metrics.answered(summary.route, scope["method"], summary.status)
             await send(message)
 
         if path == _CREATE and _wants_websocket(scope):
@@ -158,18 +132,37 @@ class Gateway:
         else:
             await self._app(scope, receive, send_with_id)
 
-    def _below_root(self, path: str) -> str:
-        """Some proxies keep the prefix in the path and some strip it."""
+    def _canonical(self, path: str) -> str:
+        """Below the root, which some proxies leave on the path and some take off, and with `/v1` in place of an alias."""
         below = path.removeprefix(self._root_path)
-        return below if below.startswith("/") else path
+        path = (below if below.startswith("/") else path).removeprefix("/openai")
+        return f"/v1{path}" if path.startswith(self._areas) else path
+
+    def _route_of(self, scope: Scope) -> str:
+        """The name of the route of a request that does not reach it."""
+        path = self._canonical(scope["path"])
+        if path == _CREATE:
+            return _CREATE
+        wanted = {**scope, "path": path, "root_path": ""}
+        matches = [(route.matches(wanted)[0].value, route.path_format) for route in self._routes if isinstance(route, Route)]
+        match, found = max(matches, key=itemgetter(0), default=(Match.NONE.value, ""))
+        return _label(found) if match != Match.NONE.value else _OTHER
 
 
 class BrowserGateway(Gateway):
     """The same, with CORS for pages of other origins."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, openness: Openness | None, root_path: str, origins: Sequence[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        routes: Sequence[BaseRoute],
+        metrics: Metrics,
+        openness: Openness | None,
+        root_path: str = "",
+        origins: Sequence[str] = (),
+    ) -> None:
         """`origins` may read the responses; `*` allows all, without credentials, as browsers require."""
-        super().__init__(app, metrics, openness, root_path)
+        super().__init__(app, routes, metrics, openness, root_path)
         self._checked = CORSMiddleware(
             super().__call__,
             allow_origins=origins,
@@ -197,20 +190,16 @@ def _identified(scope: Scope) -> tuple[str, int]:
     return given or f"req_{os.urandom(16).hex()}", keys
 
 
-def _canonical(path: str) -> str:
-    path = path.removeprefix("/openai")
-    return f"/v1{path}" if path.startswith(_API) else path
+@lru_cache(maxsize=256)
+def _label(path: str) -> str:
+    """A route's name: its path, with every id as `{id}`, so that the number of counters is bounded."""
+    return _PARAMETER.sub("{id}", path) if path.startswith("/v1/") or path in _ROUTINE else _OTHER
 
 
-def _route(path: str) -> str:
-    if path in _ROUTES or path in _ROUTINE:
-        return path
-    if path.startswith("/v1/models/"):
-        return _MODEL  # the id may contain slashes
-    steps = path.split("/")
-    steps[3:6:2] = [step and _ID for step in steps[3:6:2]]
-    route = "/".join(steps)
-    return route if route in _ROUTES else "other"
+def _areas(routes: Sequence[BaseRoute]) -> tuple[str, ...]:
+    """`/responses`, `/models`…: the first step behind `/v1` of every route."""
+    paths = [route.path for route in routes if isinstance(route, Route) and route.path.startswith("/v1/")]
+    return tuple(sorted({f"/{path.split('/')[2]}" for path in (*paths, _CREATE)}))
 
 
 def _wants_websocket(scope: Scope) -> bool:

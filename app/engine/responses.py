@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from typing import Literal
 
 import msgspec
 
@@ -19,6 +18,7 @@ from app.protocol.stream.projection import fold, parse_frame
 from app.protocol.stream.replay import replay
 from app.protocol.wire import ids
 from app.protocol.wire.errors import Conflict, InvalidRequest, NotFound
+from app.protocol.wire.paging import Page, UnknownCursor, window
 from app.protocol.wire.response import encode
 from app.providers.base import JsonSchema
 from app.stores.ports.responses import AncestorDeleted, Turn
@@ -31,15 +31,6 @@ class ItemPage(msgspec.Struct, frozen=True):
 
     items: tuple[msgspec.Raw, ...]
     has_more: bool
-
-
-class PageQuery(msgspec.Struct, frozen=True):
-    """How to page: `after` and `before` are item ids."""
-
-    limit: int = 20
-    order: Literal["asc", "desc"] = "desc"
-    after: str | None = None
-    before: str | None = None
 
 
 class Responses:
@@ -87,7 +78,7 @@ class Responses:
             return self._follow(self._ports.shared, principal, found, after)
         raise not_found(response_id)
 
-    async def input_items(self, principal: Principal, response_id: str, query: PageQuery) -> ItemPage:
+    async def input_items(self, principal: Principal, response_id: str, page: Page) -> ItemPage:
         """A page of the model's input: the chain's earlier items and this turn's. Raises NotFound and InvalidRequest."""
         turns = await self._turns(principal, response_id)
         items: list[msgspec.Raw] = []
@@ -95,7 +86,7 @@ class Responses:
             items += (*records.items_of(turn), *records.output_raws(turn.response))
         del items[len(items) - len(records.output_raws(turns[-1].response)) :]
         # An item that was referenced twice is listed once, since ids are the cursors of pages.
-        return _page(list({_ItemId.id_of(raw): raw for raw in items}.values()), query)
+        return _page(list({_ItemId.id_of(raw): raw for raw in items}.values()), page)
 
     async def _turns(self, principal: Principal, response_id: str) -> Sequence[Turn]:
         """The conversation up to the response, even while this process is generating it."""
@@ -179,25 +170,14 @@ async def _once(frames: Sequence[bytes]) -> AsyncIterator[Sequence[bytes]]:
         yield frames
 
 
-def _page(items: list[msgspec.Raw], query: PageQuery) -> ItemPage:
-    ordered = items if query.order == "asc" else items[::-1]
-    item_ids = [_ItemId.id_of(raw) for raw in ordered]
-    start, end = 0, len(ordered)
-    if query.after is not None:
-        start = _index(item_ids, query.after, "after") + 1
-    if query.before is not None:
-        end = _index(item_ids, query.before, "before")
-    if query.before is not None and query.after is None:
-        start = max(start, end - query.limit)
-    page = ordered[start : min(end, start + query.limit)]
-    return ItemPage(tuple(page), has_more=start + len(page) < end if query.before is None or query.after is not None else start > 0)
-
-
-def _index(item_ids: list[str], wanted: str, param: str) -> int:
+def _page(items: list[msgspec.Raw], page: Page) -> ItemPage:
+    ordered = items if page.order == "asc" else items[::-1]
     try:
-        return item_ids.index(wanted)
-    except ValueError as error:
-        raise InvalidRequest(f"Invalid '{param}': no input item has the id '{wanted}'.", code="invalid_value", param=param) from error
+        part, more = window([_ItemId.id_of(raw) for raw in ordered], page)
+    except UnknownCursor as error:
+        message = f"Invalid '{error.param}': no input item has the id '{error.cursor}'."
+        raise InvalidRequest(message, code="invalid_value", param=error.param) from error
+    return ItemPage(tuple(ordered[part]), has_more=more)
 
 
 class _ItemId(msgspec.Struct, frozen=True):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Insert, RowMapping, Select, bindparam, func, insert, or_, select, tuple_, update
+from sqlalchemy import Insert, RowMapping, bindparam, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import Database
 from app.db.tables import file_batches, files, vector_store_files, vector_stores
-from app.knowledge._database import database_errors, fetch, in_order, is_backwards
+from app.knowledge._database import cut, database_errors, fetch, in_order
 from app.knowledge.ports.stores import Attachment, BatchRecord, IngestionStatus, StoreTotals
 from app.knowledge.records_stores import totals
 from app.protocol.wire.paging import Page
@@ -111,7 +111,7 @@ class SqlAttachments:
             statement = statement.where(_a.batch_id == batch_id)
         after = await self._place(own, page.after)
         before = await self._place(own, page.before)
-        rows = await fetch(self._database, _cut(statement, page, after, before), own)
+        rows = await fetch(self._database, cut(statement, page, (_a.created_at, _a.file_id), after, before), own)
         return [_record(row) for row in in_order(page, rows)]
 
     async def completed(self, project_id: str, pairs: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
@@ -168,20 +168,6 @@ async def _check_files(connection: AsyncConnection, attachments: Sequence[Attach
     for file_id in wanted:
         if file_id not in there:
             raise KeyError(file_id)
-
-
-def _cut(
-    statement: Select[*tuple[Any, ...]], page: Page, after: tuple[int, str] | None, before: tuple[int, str] | None
-) -> Select[*tuple[Any, ...]]:
-    forwards = page.order == "asc"
-    place = tuple_(_a.created_at, _a.file_id)
-    if after is not None:
-        statement = statement.where(place > after if forwards else place < after)
-    if before is not None:
-        statement = statement.where(place < before if forwards else place > before)
-    ascending = forwards != is_backwards(page)
-    columns = (_a.created_at, _a.file_id)
-    return statement.order_by(*(column.asc() if ascending else column.desc() for column in columns)).limit(page.limit)
 
 
 def _upsert(new: sqlite.Insert | postgresql.Insert) -> Insert:

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import Database
 from app.db.tables import files, vector_store_files
-from app.knowledge._database import cut, database_errors, fetch, in_order
+from app.knowledge._database import cut_by_id, database_errors, fetch, in_order
 from app.knowledge.ports.files import FileRecord
 from app.protocol.wire.paging import Page
 
@@ -67,7 +67,7 @@ class SqlFileRecords:
     async def list(self, project_id: str, purpose: str | None, page: Page, now: int) -> Sequence[FileRecord]:
         """A page of the project's files."""
         statement = _LIST if purpose is None else _LIST.where(_f.purpose == purpose)
-        rows = await fetch(self._database, cut(statement, page, _f.id), {"project": project_id, "now": now})
+        rows = await fetch(self._database, cut_by_id(statement, page, _f.id), {"project": project_id, "now": now})
         return [_record(row) for row in in_order(page, rows)]
 
     async def delete(self, project_id: str, file_id: str, forget: Callable[[str], Awaitable[None]]) -> bool:

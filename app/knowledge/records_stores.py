@@ -8,7 +8,7 @@ from sqlalchemy import RowMapping, bindparam, delete, exists, func, insert, or_,
 
 from app.db.engine import Database
 from app.db.tables import vector_store_files, vector_stores
-from app.knowledge._database import cut, database_errors, fetch, in_order
+from app.knowledge._database import cut_by_id, database_errors, fetch, in_order
 from app.knowledge.ports.stores import StoreRecord, StoreTotals
 from app.protocol.wire.paging import Page
 
@@ -95,7 +95,7 @@ class SqlStoreRecords:
 
     async def list(self, project_id: str, page: Page) -> Sequence[StoreRecord]:
         """A page of the project's stores."""
-        rows = await fetch(self._database, cut(_LIST, page, _s.id), {"project": project_id})
+        rows = await fetch(self._database, cut_by_id(_LIST, page, _s.id), {"project": project_id})
         return [_record(row) for row in in_order(page, rows)]
 
     async def update(self, record: StoreRecord) -> None:

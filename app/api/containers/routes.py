@@ -15,8 +15,10 @@ from starlette.responses import StreamingResponse
 from app.api.bodies import CheckedRoute
 from app.api.dependencies import ID, Principal, ServicesDep
 from app.api.openapi import content, failures
+from app.api.paging import PageQuery, listed
 from app.api.uploads import UploadForm, attachment
 from app.protocol.wire.errors import InvalidRequest, NotFound, PayloadTooLarge
+from app.protocol.wire.paging import Page, UnknownCursor, window
 from app.tools.ports.containers import Container, ContainerEntry, Containers, NewContainer
 
 router = APIRouter(tags=["Containers"], responses=failures(404, 409, 413, 415, 502, 504), route_class=CheckedRoute)
@@ -148,12 +150,9 @@ class ContainerFileDeleted(BaseModel):
 Entry = TypeVar("Entry", ContainerObject, ContainerFileObject)
 
 
-class ListQuery(BaseModel):
+class ListQuery(PageQuery):
     """Which page."""
 
-    limit: int = Field(default=20, ge=1, le=100, description="Entries per page.")
-    order: Literal["asc", "desc"] = Field(default="desc", description="Oldest or newest first.")
-    after: str | None = Field(default=None, pattern=ID, description="The entry after which the page begins.")
     name: str | None = Field(default=None, max_length=255, description="Only containers with this name.")
 
 
@@ -188,8 +187,7 @@ async def create_container(body: ContainerCreate, principal: Principal, containe
 async def list_containers(query: Annotated[ListQuery, Query()], principal: Principal, containers: Wanted) -> ContainerList:
     """The project's containers that have not expired, newest first."""
     found = [_shown(each) for each in await containers.list(principal.project_id) if query.name in (None, each.name)]
-    data, more = _page(found, query)
-    return ContainerList(data=data, first_id=data[0].id if data else None, last_id=data[-1].id if data else None, has_more=more)
+    return ContainerList(**_page(found, query.page))
 
 
 @router.get("/v1/containers/{container_id}", summary="Get a container")
@@ -224,8 +222,7 @@ async def list_container_files(
 ) -> ContainerFileList:
     """All files below `/mnt/data` except hidden ones."""
     found = [_file(container_id, entry) for entry in await containers.files(principal.project_id, container_id)]
-    data, more = _page(found, query)
-    return ContainerFileList(data=data, first_id=data[0].id if data else None, last_id=data[-1].id if data else None, has_more=more)
+    return ContainerFileList(**_page(found, query.page))
 
 
 @router.get("/v1/containers/{container_id}/files/{file_id}", summary="Get a container file's description")
@@ -306,14 +303,13 @@ async def _file_id(body: AsyncIterator[bytes]) -> str:
         raise InvalidRequest("Expected a form with 'file', or JSON with 'file_id'.", code="invalid_value", param="file_id") from error
 
 
-def _page(newest_first: Sequence[Entry], query: ListQuery) -> tuple[Sequence[Entry], bool]:
-    entries = list(newest_first if query.order == "desc" else reversed(newest_first))
-    if query.after is not None:
-        places = [place for place, entry in enumerate(entries) if entry.id == query.after]
-        if not places:
-            raise NotFound(f"No entry with id '{query.after}' found.", param="after")
-        entries = entries[places[0] + 1 :]
-    return entries[: query.limit], len(entries) > query.limit
+def _page(newest_first: Sequence[Entry], page: Page) -> dict[str, Any]:
+    entries = newest_first if page.order == "desc" else newest_first[::-1]
+    try:
+        part, more = window([entry.id for entry in entries], page)
+    except UnknownCursor as error:
+        raise NotFound(f"No entry with id '{error.cursor}' found.", param=error.param) from error
+    return listed(entries[part], more=more)
 
 
 def _shown(container: Container) -> ContainerObject:

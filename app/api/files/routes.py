@@ -15,12 +15,12 @@ from starlette.responses import StreamingResponse
 from app.api.bodies import CheckedRoute
 from app.api.dependencies import ID, FilesDep, Principal
 from app.api.openapi import content, failures
+from app.api.paging import PageQuery, listed
 from app.api.uploads import UploadForm, attachment
 from app.engine.files.uploads import NewFile
 from app.knowledge.ports.blobs import Staged
 from app.knowledge.ports.files import FileRecord
 from app.protocol.wire.errors import InvalidRequest, PayloadTooLarge
-from app.protocol.wire.paging import Page
 
 router = APIRouter(tags=["Files"], responses=failures(404, 413, 415), route_class=CheckedRoute)
 
@@ -84,12 +84,10 @@ class FileDeleted(BaseModel):
     deleted: Literal[True] = True
 
 
-class ListQuery(BaseModel):
+class ListQuery(PageQuery):
     """Which page of the files."""
 
     limit: int = Field(default=10_000, ge=1, le=10_000, description="Files per page.")
-    order: Literal["asc", "desc"] = Field(default="desc", description="Oldest or newest first.")
-    after: str | None = Field(default=None, pattern=ID, description="The file after which the page begins.")
     purpose: str | None = Field(default=None, max_length=64, description="Only files with this purpose.")
 
 
@@ -114,10 +112,8 @@ async def create_file(request: Request, principal: Principal, services: FilesDep
 @router.get("/v1/files", summary="List the files")
 async def list_files(query: Annotated[ListQuery, Query()], principal: Principal, services: FilesDep) -> FileList:
     """The project's files, paginated."""
-    page = Page(query.limit, query.order, query.after)
-    found, more = await services.files.list(principal.project_id, query.purpose, page)
-    data = [_shown(record) for record in found]
-    return FileList(data=data, first_id=data[0].id if data else None, last_id=data[-1].id if data else None, has_more=more)
+    found, more = await services.files.list(principal.project_id, query.purpose, query.page)
+    return FileList(**listed([_shown(record) for record in found], more=more))
 
 
 @router.get("/v1/files/{file_id}", summary="Get a file's description")

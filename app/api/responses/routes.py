@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Path, Query
@@ -15,8 +15,8 @@ from starlette.responses import Response
 from app.api.bodies import CheckedRoute
 from app.api.dependencies import ID, Principal, ServicesDep
 from app.api.openapi import EVENTS, InputItemList, ResponseDeleted, ResponseObject, failures
+from app.api.paging import TwoWayPageQuery
 from app.api.responses.listing import shown
-from app.engine.responses import PageQuery
 from app.protocol.wire.errors import InvalidRequest
 from app.protocol.wire.sse import DONE
 
@@ -34,11 +34,9 @@ class GetQuery(BaseModel):
     include_obfuscation: bool | None = Field(default=None, description="Accepted; padding is never sent.")
 
 
-class ItemsQuery(BaseModel):
+class ItemsQuery(TwoWayPageQuery):
     """Which page of the items."""
 
-    limit: int = Field(default=20, ge=1, le=100, description="Items per page.")
-    order: Literal["asc", "desc"] = Field(default="desc", description="Oldest or newest first.")
     after: str | None = Field(default=None, max_length=256, description="The item after which the page begins.")
     before: str | None = Field(default=None, max_length=256, description="The item before which the page ends.")
     include: list[str] = Field(default=[], alias="include[]", description="Accepted without effect: stored fields are always included.")
@@ -90,7 +88,7 @@ async def list_input_items(
     response_id: ResponseId, query: Annotated[ItemsQuery, Query()], principal: Principal, services: ServicesDep
 ) -> Response:
     """The conversation before this response and its own input, paginated."""
-    page = await services.responses.input_items(principal, response_id, PageQuery(query.limit, query.order, query.after, query.before))
+    page = await services.responses.input_items(principal, response_id, query.page)
     items = [shown(raw) for raw in page.items]
     body = {
         "object": "list",

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path, Query, Response
 from app.api.bodies import CheckedRoute
 from app.api.dependencies import ID, FilesDep, Principal
 from app.api.openapi import failures
+from app.api.paging import TwoWayPageQuery, listed
 from app.api.vector_stores import shapes
 from app.api.vector_stores.shapes import chunking, shown_batch, shown_file, shown_hit, shown_store
 from app.engine.files.vector_stores import NewStore, StoreChange
@@ -22,7 +23,7 @@ router = APIRouter(prefix="/v1/vector_stores", tags=["Vector stores"], responses
 StoreId = Annotated[str, Path(pattern=ID, description="The vector store's id.")]
 FileId = Annotated[str, Path(pattern=ID, description="The file's id.")]
 BatchId = Annotated[str, Path(pattern=ID, description="The batch's id.")]
-PageQuery = Annotated[shapes.PageQuery, Query()]
+PageQuery = Annotated[TwoWayPageQuery, Query()]
 FilesQuery = Annotated[shapes.FilesQuery, Query()]
 
 _POLL = {"openai-poll-after-ms": "200"}
@@ -47,8 +48,7 @@ async def create_vector_store(body: shapes.NewStoreBody, principal: Principal, s
 async def list_vector_stores(query: PageQuery, principal: Principal, services: FilesDep) -> shapes.StoreList:
     """The project's vector stores, paginated."""
     found, more = await services.vector_stores.list(principal.project_id, query.page)
-    data = [shown_store(store) for store in found]
-    return shapes.StoreList(data=data, first_id=data[0].id if data else None, last_id=data[-1].id if data else None, has_more=more)
+    return shapes.StoreList(**listed([shown_store(store) for store in found], more=more))
 
 
 @router.get("/{vector_store_id}", summary="Get a vector store")
@@ -186,5 +186,4 @@ async def _files(
     services: FilesDep, principal: Principal, store_id: str, query: shapes.FilesQuery, batch_id: str | None
 ) -> shapes.StoreFileList:
     found, more = await services.store_files.list(principal.project_id, store_id, query.page, status=query.filter, batch_id=batch_id)
-    data = [shown_file(file) for file in found]
-    return shapes.StoreFileList(data=data, first_id=data[0].id if data else None, last_id=data[-1].id if data else None, has_more=more)
+    return shapes.StoreFileList(**listed([shown_file(file) for file in found], more=more))

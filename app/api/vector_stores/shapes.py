@@ -8,10 +8,10 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from app.api.dependencies import ID
+from app.api.paging import TwoWayPageQuery
 from app.engine.files.store_files import Batch, Chunking, NewStoreFile
 from app.engine.files.vector_stores import Store
 from app.knowledge.ports.stores import Attachment, StoreTotals
-from app.protocol.wire.paging import Page
 from app.tools.ports.files import FileHit
 
 _BATCH_FILES = 2000
@@ -151,21 +151,7 @@ class SearchBody(_Sent):
         return (self.query,) if isinstance(self.query, str) else tuple(self.query)
 
 
-class PageQuery(BaseModel):
-    """Which page of a list."""
-
-    limit: int = Field(default=20, ge=1, le=100, description="Objects per page.")
-    order: Literal["asc", "desc"] = Field(default="desc", description="Oldest or newest first.")
-    after: str | None = Field(default=None, pattern=ID, description="The object after which the page begins.")
-    before: str | None = Field(default=None, pattern=ID, description="The object before which the page ends.")
-
-    @property
-    def page(self) -> Page:
-        """The page in the engine's type."""
-        return Page(self.limit, self.order, self.after, self.before)
-
-
-class FilesQuery(PageQuery):
+class FilesQuery(TwoWayPageQuery):
     """Which page of the files."""
 
     filter: Status | None = Field(default=None, description="Only files with this status.")

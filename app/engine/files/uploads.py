@@ -150,7 +150,7 @@ def no_such_file(file_id: str) -> NotFound:
 
 def cut(found: Sequence[T], page: Page) -> Sequence[T]:
     """The page without the extra entry that shows whether it is the last page."""
-    if page.before is not None and page.after is None:
+    if page.is_backwards:
         return found[-page.limit :]
     return found[: page.limit]
 
