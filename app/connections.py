@@ -18,7 +18,8 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from app.api.errors import RawHeaders, render
+from app.api.errors import RawHeaders
+from app.api.gateway import Gateway
 from app.protocol.errors import ApiError, InvalidRequest, MessageRefused, Unavailable
 from app.settings import Connections
 
@@ -97,6 +98,7 @@ class Connection(HttpToolsProtocol):
     def __init__(self, watch: Watch, **wiring: Any) -> None:
         super().__init__(**wiring)
         self._watch = watch
+        self._gateway: Gateway = wiring["config"].loaded_app
         self._limits = watch.limits
         self._piece = min(_PIECE_BYTES, watch.limits.header_bytes)
         self._in_head = True
@@ -265,7 +267,7 @@ class Connection(HttpToolsProtocol):
     def _check_head(self, size: int = 0) -> None:
         """Raises _TooMuch. `size` is what there is of a head that is not complete."""
         most = self._limits.header_bytes
-        if len(self.url) > _URL_BYTES or (size and not self.headers):
+        if len(self.url) > _URL_BYTES:
             message = f"The URL is longer than {_URL_BYTES} bytes; send what is long in the body."
             self._give_up(MessageRefused(message, status=414, code="url_too_long"))
         if len(self.headers) > _FIELDS:
@@ -325,9 +327,18 @@ class Connection(HttpToolsProtocol):
             cycle.keep_alive = self._keeps_alive = False
             return
         if not (cycle is not None and pending and cycle.response_started) and not self.pipeline and not self.transport.is_closing():
-            self.transport.write(_answer(error, self.server_state.default_headers))
+            self.transport.write(self._answer(error, cycle if pending else None))
         self._silence()
         self.transport.close()
+
+    def _answer(self, error: ApiError, cycle: RequestResponseCycle | None) -> bytes:
+        """What is sent. `cycle`: the application has begun to read the request, and hears of it as of a client that is gone."""
+        state = None if cycle is None else cycle.scope.setdefault("state", {})
+        if state is not None:
+            state["refusal"] = error
+        status, headers, body = self._gateway.refused(error, state)
+        fields = (*self.server_state.default_headers, *headers, (b"connection", b"close"), (b"content-length", b"%d" % len(body)))
+        return b"%b%b\r\n%b" % (STATUS_LINE[status], b"".join(b"%b: %b\r\n" % field for field in fields), body)
 
     def _silence(self) -> None:
         """The application hears that its client is gone, and what it writes goes nowhere."""
@@ -364,10 +375,3 @@ class _Unread:
 
     def close(self) -> None:
         self._connection.unread()
-
-
-def _answer(error: ApiError, default: RawHeaders) -> bytes:
-    status, headers, body = render(error)
-    headers = [*default, *headers, (b"x-request-id", f"req_{os.urandom(16).hex()}".encode()), (b"connection", b"close")]
-    lines = b"".join(b"%b: %b\r\n" % field for field in (*headers, (b"content-length", b"%d" % len(body))))
-    return b"%b%b\r\n%b" % (STATUS_LINE[status], lines, body)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.errors import render
+from app.api.errors import RawHeaders, render
 from app.api.openness import Openness
 from app.engine.metering import Metrics
 from app.protocol.errors import ApiError, InvalidRequest
@@ -62,6 +64,8 @@ _ROUTES = frozenset(
 """What is counted by itself; ids are left out, so that there are only so many counters."""
 _MODEL = "/v1/models/{id}"
 _ID = "{id}"
+_OTHER = "other"
+"""Every path that is not served, and requests that were answered before their path was looked at."""
 
 
 def example_of(models: Sequence[str]) -> str:
@@ -111,6 +115,20 @@ class Gateway:
             summary.end(began)
             log.write_request(summary, routine=summary.route in _ROUTINE and summary.status == _OK)
 
+    def refused(self, error: ApiError, state: Mapping[str, str] | None) -> tuple[int, RawHeaders, bytes]:
+        """Status, headers and body for a request that the server reads no further.
+
+        `state`: of the request, where it has come here before; then it is logged and counted at its end, else now.
+        """
+        summary = RequestSummary((state or {}).get("request_id") or _new_id(), "-", _OTHER)
+        before = current.set(summary)
+        status, headers, body = _rendered(error, summary)
+        if state is None:
+            self._metrics.answered(summary.route, summary.method, status)
+            log.write_request(summary)
+        current.reset(before)
+        return status, headers, body
+
     async def _dispatch(self, scope: Scope, path: str, keys: int, receive: Receive, send: Send) -> None:
         if keys > 1 or self._openness is not None:
             try:
@@ -133,10 +151,10 @@ class Gateway:
 
     async def _refuse(self, error: ApiError, scope: Scope, send: Send) -> None:
         summary = current.get()
-        status, headers, body = render(error)
-        summary.route, summary.status = _route(_canonical(self._below_root(scope["path"]))), status
-        headers += [(b"x-request-id", summary.request_id.encode()), (b"content-length", str(len(body)).encode())]
-        self._metrics.answered(summary.route, scope["method"], status)
+        summary.route = _route(_canonical(self._below_root(scope["path"])))
+        status, headers, body = _rendered(error, summary)
+        self._metrics.answered(summary.route, summary.method, status)
+        headers.append((b"content-length", str(len(body)).encode()))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -173,7 +191,7 @@ class BrowserGateway(Gateway):
     def __init__(self, app: ASGIApp, metrics: Metrics, openness: Openness | None, root_path: str, origins: Sequence[str]) -> None:
         """`origins` may read the answers; `*` is every one, and then without cookies, as browsers demand."""
         super().__init__(app, metrics, openness, root_path)
-        self._checked = CORSMiddleware(
+        self._checked = _Cors(
             super().__call__,
             allow_origins=origins,
             allow_methods=_METHODS,
@@ -182,10 +200,30 @@ class BrowserGateway(Gateway):
             allow_private_network=True,
             expose_headers=_EXPOSED,
         )
+        self._checked.note = self._note
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a preflight, or dispatch and let the page read the answer."""
         await self._checked(scope, receive, send)
+
+    def _note(self, preflight: Response) -> None:
+        summary = RequestSummary(_new_id(), "OPTIONS", _OTHER, preflight.status_code)
+        current.set(summary)
+        preflight.headers["x-request-id"] = summary.request_id
+        self._metrics.answered(summary.route, summary.method, summary.status)
+        log.write_request(summary)
+
+
+class _Cors(CORSMiddleware):
+    """Preflights end here; they are logged and counted by `note`."""
+
+    note: Callable[[Response], None]
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Answer whether the page may ask."""
+        response = super().preflight_response(request_headers)
+        self.note(response)
+        return response
 
 
 def _identified(scope: Scope) -> tuple[str, int]:
@@ -197,7 +235,16 @@ def _identified(scope: Scope) -> tuple[str, int]:
             keys += 1
         elif name == b"x-request-id" and given is None and _REQUEST_ID.match(value):
             given = str(value, "ascii")
-    return given or f"req_{os.urandom(16).hex()}", keys
+    return given or _new_id(), keys
+
+
+def _rendered(error: ApiError, summary: RequestSummary) -> tuple[int, RawHeaders, bytes]:
+    summary.status, headers, body = render(error)
+    return summary.status, [*headers, (b"x-request-id", summary.request_id.encode())], body
+
+
+def _new_id() -> str:
+    return f"req_{os.urandom(16).hex()}"
 
 
 def _canonical(path: str) -> str:
@@ -213,7 +260,7 @@ def _route(path: str) -> str:
     steps = path.split("/")
     steps[3:6:2] = [step and _ID for step in steps[3:6:2]]
     route = "/".join(steps)
-    return route if route in _ROUTES else "other"
+    return route if route in _ROUTES else _OTHER
 
 
 def _wants_websocket(scope: Scope) -> bool:
