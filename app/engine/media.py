@@ -33,6 +33,8 @@ _FETCH_SECONDS = 30.0
 _IMAGE_BYTES = 15 * 1024 * 1024
 """In base64 they are 20 MiB, more than which DashScope does not take."""
 _PARTS = 100
+_LONGEST_NAME = 120
+"""Characters of a file's name that an error shows."""
 _AT_ONCE = 4
 _CACHE_CHARACTERS = 4_000_000
 _IMAGE_KINDS = "PNG, JPEG, WebP, GIF and BMP"
@@ -210,7 +212,8 @@ class Media:
                 )
                 text = page.text
         except UnreadableDocument as error:
-            raise _Unusable(_clause(str(error))) from error
+            name = " ".join(loaded.filename.split())[:_LONGEST_NAME]
+            raise _Unusable(f"{_clause(str(error))} (file '{name}')") from error
         if key not in self._texts and len(text) <= _CACHE_CHARACTERS:
             self._texts[key] = text
             self._characters += len(text)
