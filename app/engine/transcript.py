@@ -35,6 +35,8 @@ UpstreamName = Callable[[str, str | None], str]
 _THINK = re.compile(r"^\s*<think>\n?(?P<thought>.*?)\n?</think>\s*", re.DOTALL)
 """pydantic-ai replays thinking as text in this form."""
 _TAG_WITHIN = 64
+_MOST_SEALED = 8 * 1024 * 1024
+"""Characters of sealed thinking, more than any model reads: an item of some kilobytes may hold a megabyte."""
 _MESSAGE = ("message", None)
 _SPEAKERS = ("user", "assistant")
 _UNFINISHED = ("incomplete", "in_progress")
@@ -64,6 +66,7 @@ class Transcript:
         self.dropped_thinking = False
         """A sealed reasoning item was not ours to open (another server, tenant or model)."""
         self._thoughts = KnownThoughts()
+        self._room = _MOST_SEALED
         self._exchanged: dict[str, Call] = {}
         self._settled = len(self.messages)
         """Messages whose calls are `known`."""
@@ -210,11 +213,16 @@ class Transcript:
             text = text[thought.end() :]
         self._text += text
 
-    def _add_reasoning(self, item: InputItem, _place: str) -> None:
+    def _add_reasoning(self, item: InputItem, place: str) -> None:
         self._begin_assistant()
         thought = self._thinking(item)
         if self._thoughts.has(item.id, thought):
             return
+        if item.encrypted_content:
+            self._room -= len(thought)
+            if self._room < 0 and place:
+                message = f"Invalid '{at(place, 'encrypted_content')}': all encrypted reasoning together is larger than 8 MiB."
+                raise InvalidRequest(message, code="too_large", param=at(place, "encrypted_content"))
         if self._text and not self._calls:
             self._flush()
         self._reasoning += thought
@@ -222,7 +230,7 @@ class Transcript:
 
     def _thinking(self, item: InputItem) -> str:
         if item.encrypted_content:
-            opened = self._unseal(item.encrypted_content)
+            opened = self._thoughts.opened(item.encrypted_content, self._unseal) if self._room > 0 else None
             if opened is not None:
                 return opened
         shown = [part.text or "" for part in (*(item.summary or ()), *(item.content if isinstance(item.content, tuple) else ()))]
