@@ -21,6 +21,7 @@ from app.sandbox.inside.notebook import Notebook
 os.chdir("{_DATA}")
 sys.modules["app"].notebook = Notebook("{_DATA}")
 """
+_CUT = b"\n[The rest of the output is left out.]\n"
 _RUN = "__import__('sys').modules['app'].notebook.run({!r})"
 """Wherever it is run: the notebook puts a module of its own in the place of the guest's `__main__`."""
 
@@ -61,7 +62,7 @@ def _open(setup: dict[str, Any]) -> Any:
 
 def _turn(session: Any, code: str, seconds: float) -> None:
     done = session.run(code, deadline_s=seconds)
-    os.write(1, done.stdout + done.stderr)
+    os.write(1, done.stdout + done.stderr + (_CUT if done.truncated else b""))
     if done.trapped == "deadline":
         signal.pause()  # the guest is no more; the service ends this process when its own patience ends, and says why
     if session.ended is not None:
