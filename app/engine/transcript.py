@@ -74,8 +74,8 @@ class Transcript:
         """What clients have seen of this turn and upstreams have not: calls left out, and renamed ones as they were."""
         self._repeats: Repeats | None = None
         # The model's turn that is being read, until `_flush` makes messages of it.
-        self._reasoning = ""
-        self._text = ""
+        self._reasoning: list[str] = []
+        self._text: list[str] = []  # pieces: to add thousands of them to one text takes minutes
         self._calls = OpenCalls()
         self._waiting = self._calls.waiting
         self._exchange: Exchange | None = None
@@ -126,7 +126,7 @@ class Transcript:
         if role == "assistant" and "<think>" not in text[:_TAG_WITHIN]:
             if self._text:
                 self._flush()
-            self._text = text
+            self._text = [text] if text else []
             return True
         return False
 
@@ -156,7 +156,7 @@ class Transcript:
         last, *results = unanswered(self.messages) or (None,)
         if isinstance(last, Assistant):
             del self.messages[-1 - len(results) :]
-            self._text, self._reasoning = last.text, last.reasoning
+            self._text, self._reasoning = list(filter(None, [last.text])), list(filter(None, [last.reasoning]))
             self._calls.resume(last.calls, [result for result in results if isinstance(result, ToolResult)])
             self._calls.cut = self.cut
         self._settled = len(self.messages)
@@ -209,9 +209,10 @@ class Transcript:
             self._flush()
         thought = _THINK.match(text) if "<think>" in text[:_TAG_WITHIN] else None
         if thought:
-            self._reasoning += thought["thought"]
+            self._think(thought["thought"])
             text = text[thought.end() :]
-        self._text += text
+        if text:
+            self._text.append(text)
 
     def _add_reasoning(self, item: InputItem, place: str) -> None:
         self._begin_assistant()
@@ -225,8 +226,12 @@ class Transcript:
                 raise InvalidRequest(message, code="too_large", param=at(place, "encrypted_content"))
         if self._text and not self._calls:
             self._flush()
-        self._reasoning += thought
+        self._think(thought)
         self._thoughts.add(item.id, thought)
+
+    def _think(self, thought: str) -> None:
+        if thought:
+            self._reasoning.append(thought)
 
     def _thinking(self, item: InputItem) -> str:
         if item.encrypted_content:
@@ -346,19 +351,19 @@ class Transcript:
             self._flush()
 
     def _flush(self) -> None:
-        calls = self._calls
+        calls, text, reasoning = self._calls, "".join(self._text), "".join(self._reasoning)
         if len(calls) == 1 and calls[0].result is not None:  # as a rule
-            self.messages += (Assistant(self._text, self._reasoning, (calls[0].call,)), calls[0].result)
+            self.messages += (Assistant(text, reasoning, (calls[0].call,)), calls[0].result)
             calls.reset()
         elif calls:
             if not self._waiting:
                 self._not_sent += calls.rename_twins()
-            self.messages.append(Assistant(self._text, self._reasoning, tuple([one.call for one in calls])))
+            self.messages.append(Assistant(text, reasoning, tuple([one.call for one in calls])))
             self.messages += [one.result for one in calls if one.result is not None]
             calls.reset()
-        elif self._text or self._reasoning:
-            self.messages.append(Assistant(self._text, self._reasoning))
-        self._text = self._reasoning = ""
+        elif text or reasoning:
+            self.messages.append(Assistant(text, reasoning))
+        self._text, self._reasoning = [], []
         self._exchange = self._thoughts.last = None
         if self._deferred:
             self.messages += self._deferred
