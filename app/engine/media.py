@@ -47,6 +47,9 @@ class _Unusable(Exception):
     code = "invalid_value"
 
 
+_TOO_MANY = _Unusable(f"the conversation has more than {_PARTS} files and images")
+
+
 class _NotTaken(_Unusable):
     """This model does not take such a part here; others may."""
 
@@ -78,13 +81,6 @@ class _Room:
 
     def __init__(self, characters: int) -> None:
         self._most = self._characters = characters
-        self._parts = _PARTS
-
-    def enter(self) -> None:
-        """One part more. Raises _Unusable when that is too many."""
-        if self._parts == 0:
-            raise _Unusable(f"the conversation has more than {_PARTS} files and images")
-        self._parts -= 1
 
     def take(self, characters: int) -> None:
         """Raises _Unusable when that is too much."""
@@ -128,6 +124,9 @@ class Media:
         work = [part for message in messages for part in _parts(message) if _is_open(part, can)]
         if not work:
             return messages
+        beyond, work = work[:-_PARTS], work[-_PARTS:]
+        if beyond and (place := _place(items, beyond[-1])) is not None:
+            raise _refused(place, _TOO_MANY)
         asked, room, at_once = _Asked(project_id, can, model, items), _Room(self._limits.body_bytes), asyncio.Semaphore(_AT_ONCE)
         settlements = [asyncio.Event() for _ in work]
 
@@ -140,7 +139,7 @@ class Media:
 
         async with asyncio.TaskGroup() as tasks:  # the newest first: where there is no room for all, the old ones go
             results = [tasks.create_task(settle(number, part)) for number, part in enumerate(reversed(work))]
-        settled = iter([result.result() for result in reversed(results)])
+        settled = iter([*(_left_out(part, _TOO_MANY) for part in beyond), *(result.result() for result in reversed(results))])
 
         def replaced(part: Part) -> Part:
             result = next(settled) if _is_open(part, can) else part
@@ -159,13 +158,10 @@ class Media:
     async def _settled(self, asked: _Asked, part: Part, claim: _Claim) -> Part | ApiError:
         """The part as the upstream takes it, or the error it is for the client, as a value: the first in order is told."""
         try:
-            claim.room.enter()
             return await self._resolved(asked, part, claim)
         except _Unusable as error:
             place = _place(asked.items, part)
-            if place is None:
-                return TextPart(f"[{_described(part)} was here, which cannot be shown any more: {error}.]")
-            return InvalidRequest(f"Invalid '{place}': {error}.", code=error.code, param=place)
+            return _left_out(part, error) if place is None else _refused(place, error)
         except Busy as busy:
             place = _place(asked.items, part)
             message = f"{_described(part)} of the request could not be read now. {busy}"
@@ -249,6 +245,14 @@ class Media:
             raise _Unusable(_clause(str(error))) from error
         name = filename or unquote(basename(urlsplit(page.url).path)) or page.url
         return _Loaded(page.body, name, page.content_type, page.charset, page.url)
+
+
+def _left_out(part: Part, error: _Unusable) -> TextPart:
+    return TextPart(f"[{_described(part)} was here, which cannot be shown any more: {error}.]")
+
+
+def _refused(place: str, error: _Unusable) -> InvalidRequest:
+    return InvalidRequest(f"Invalid '{place}': {error}.", code=error.code, param=place)
 
 
 def _parts(message: Message) -> Sequence[Part]:
