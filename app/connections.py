@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from functools import partial
 from typing import Any, cast
 
@@ -16,7 +15,8 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from app.api.errors import RawHeaders, render
+from app.api.errors import RawHeaders
+from app.api.gateway import Gateway
 from app.protocol.wire.errors import ApiError, InvalidRequest, MessageRefused, Unavailable
 from app.settings import Connections
 
@@ -68,6 +68,7 @@ class Connection(HttpToolsProtocol):
     def __init__(self, watch: Watch, **wiring: Any) -> None:
         super().__init__(**wiring)
         self._watch = watch
+        self._gateway: Gateway = wiring["config"].loaded_app
         self._limits = watch.limits
         self._piece = min(_PIECE_BYTES, watch.limits.header_bytes)
         self._in_head = True
@@ -243,7 +244,7 @@ class Connection(HttpToolsProtocol):
     def _check_head(self, size: int = 0) -> None:
         """Raises _TooMuch. `size` is the size of an incomplete header."""
         most = self._limits.header_bytes
-        if len(self.url) > _URL_BYTES or (size and not self.headers):
+        if len(self.url) > _URL_BYTES:
             message = f"The URL is longer than {_URL_BYTES} bytes; send long values in the body."
             self._give_up(MessageRefused(message, status=414, code="url_too_long"))
         if len(self.headers) > _FIELDS:
@@ -303,9 +304,18 @@ class Connection(HttpToolsProtocol):
             cycle.keep_alive = self._keeps_alive = False
             return
         if not (cycle is not None and pending and cycle.response_started) and not self.pipeline and not self.transport.is_closing():
-            self.transport.write(_answer(error, self.server_state.default_headers))
+            self.transport.write(self._answer(error, cycle if pending else None))
         self._silence()
         self.transport.close()
+
+    def _answer(self, error: ApiError, cycle: RequestResponseCycle | None) -> bytes:
+        """What is sent. `cycle`: the application has begun to read the request, and hears of it as of a client that is gone."""
+        state = None if cycle is None else cycle.scope.setdefault("state", {})
+        if state is not None:
+            state["refusal"] = error
+        status, headers, body = self._gateway.refused(error, state)
+        fields = (*self.server_state.default_headers, *headers, (b"connection", b"close"), (b"content-length", b"%d" % len(body)))
+        return b"%b%b\r\n%b" % (STATUS_LINE[status], b"".join(b"%b: %b\r\n" % field for field in fields), body)
 
     def _silence(self) -> None:
         """Report the disconnect to the application, and discard what it writes."""
@@ -369,10 +379,3 @@ class _Output:
         head, self._head = self._head, b""
         if head and not self.is_closing():
             self._connection.transport.write(head)
-
-
-def _answer(error: ApiError, default: RawHeaders) -> bytes:
-    status, headers, body = render(error)
-    headers = [*default, *headers, (b"x-request-id", f"req_{os.urandom(16).hex()}".encode()), (b"connection", b"close")]
-    lines = b"".join(b"%b: %b\r\n" % field for field in (*headers, (b"content-length", b"%d" % len(body))))
-    return b"%b%b\r\n%b" % (STATUS_LINE[status], lines, body)

@@ -29,6 +29,7 @@ from app.offload import confinement
 from app.settings import ConfigurationError, Settings, load
 from app.telemetry import log
 from app.telemetry.table import DIRECTORY_VARIABLE
+from app.tools.sandbox.shared import DIRECTORY_VARIABLE as SANDBOX_DIRECTORY_VARIABLE
 
 _log = logging.getLogger(__name__)
 _DRAIN_SECONDS = 20
@@ -52,6 +53,7 @@ def serve(settings: Settings) -> int:
         _announce(listener, secret, example_of(asyncio.run(_listed(settings)) if secret else ()))
         with tempfile.TemporaryDirectory(prefix="responses-gateway-") as directory:
             os.environ[DIRECTORY_VARIABLE] = directory  # the workers' counts: a scrape shows their sum
+            os.environ[SANDBOX_DIRECTORY_VARIABLE] = directory  # and their sandboxes: a container is there for all of them
             Multiprocess(config, sockets=[listener]).run()
         return 0
     server = _Server(config, app, settings)

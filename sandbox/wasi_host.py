@@ -21,6 +21,7 @@ from sandbox.inside.notebook import Notebook
 os.chdir("{_DATA}")
 sys.modules["sandbox"].notebook = Notebook("{_DATA}")
 """
+_CUT = b"\n[The rest of the output is left out.]\n"
 _RUN = "__import__('sys').modules['sandbox'].notebook.run({!r})"
 """Works in any namespace: the notebook replaces the guest's `__main__` with its own module."""
 
@@ -61,7 +62,7 @@ def _open(setup: dict[str, Any]) -> Any:
 
 def _turn(session: Any, code: str, seconds: float) -> None:
     done = session.run(code, deadline_s=seconds)
-    os.write(1, done.stdout + done.stderr)
+    os.write(1, done.stdout + done.stderr + (_CUT if done.truncated else b""))
     if done.trapped == "deadline":
         signal.pause()  # the guest is gone; the service ends this process after its grace period, and reports why
     if session.ended is not None:

@@ -8,11 +8,11 @@ from typing import Any
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Message
+from starlette.types import Message, Scope
 
 from app.api import characters, encodings
 from app.api.dependencies import Services, principal_of
-from app.protocol.wire.errors import InvalidRequest, PayloadTooLarge, UnsupportedEncoding
+from app.protocol.wire.errors import ApiError, InvalidRequest, PayloadTooLarge, UnsupportedEncoding
 
 _Handle = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -68,8 +68,14 @@ async def _read(request: Request, limit: int) -> bytes:
             if len(body) > limit:
                 raise _too_large(limit)
     except ClientDisconnect:
-        raise InvalidRequest("The request body was cut off.", code="incomplete_body") from None
+        raise cut_off(request.scope) from None
     return bytes(body)
+
+
+def cut_off(scope: Scope) -> ApiError:
+    """Why a body ended too soon: what the connection has refused it for and told the client, or that the client is gone."""
+    refusal: ApiError | None = scope["state"].get("refusal")
+    return refusal or InvalidRequest("The request body was cut off.", code="incomplete_body")
 
 
 def _too_large(limit: int) -> PayloadTooLarge:

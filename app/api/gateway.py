@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.errors import render
+from app.api.errors import RawHeaders, render
 from app.api.openness import Openness
 from app.engine.metrics import Metrics
 from app.protocol.wire.errors import ApiError, InvalidRequest
@@ -91,6 +93,20 @@ class Gateway:
             summary.end(began)
             log.write_request(summary, routine=summary.route in _ROUTINE and summary.status == _OK)
 
+    def refused(self, error: ApiError, state: Mapping[str, str] | None) -> tuple[int, RawHeaders, bytes]:
+        """Status, headers and body for a request that the server reads no further.
+
+        `state`: of the request, where it has come here before; then it is logged and counted at its end, else now.
+        """
+        summary = RequestSummary((state or {}).get("request_id") or _new_id(), "-", _OTHER)
+        before = current.set(summary)
+        status, headers, body = _rendered(error, summary)
+        if state is None:
+            self._metrics.answered(summary.route, summary.method, status)
+            log.write_request(summary)
+        current.reset(before)
+        return status, headers, body
+
     def _refusal(self, scope: Scope, keys: int) -> ApiError | None:
         if keys > 1:
             return InvalidRequest("The request has more than one Authorization header; send one.", code="ambiguous_api_key")
@@ -103,10 +119,10 @@ class Gateway:
 
     async def _refuse(self, error: ApiError, scope: Scope, send: Send) -> None:
         summary = current.get()
-        status, headers, body = render(error)
-        summary.route, summary.status = self._route_of(scope), status
-        headers += [(b"x-request-id", summary.request_id.encode()), (b"content-length", str(len(body)).encode())]
-        self._metrics.answered(summary.route, scope["method"], status)
+        summary.route = self._route_of(scope)
+        status, headers, body = _rendered(error, summary)
+        self._metrics.answered(summary.route, summary.method, status)
+        headers.append((b"content-length", str(len(body)).encode()))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -163,7 +179,7 @@ class BrowserGateway(Gateway):
     ) -> None:
         """`origins` may read the responses; `*` allows all, without credentials, as browsers require."""
         super().__init__(app, routes, metrics, openness, root_path)
-        self._checked = CORSMiddleware(
+        self._checked = _Cors(
             super().__call__,
             allow_origins=origins,
             allow_methods=_METHODS,
@@ -172,10 +188,30 @@ class BrowserGateway(Gateway):
             allow_private_network=True,
             expose_headers=_EXPOSED,
         )
+        self._checked.note = self._note
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a preflight, or dispatch and let the page read the response."""
         await self._checked(scope, receive, send)
+
+    def _note(self, preflight: Response) -> None:
+        summary = RequestSummary(_new_id(), "OPTIONS", _OTHER, preflight.status_code)
+        current.set(summary)
+        preflight.headers["x-request-id"] = summary.request_id
+        self._metrics.answered(summary.route, summary.method, summary.status)
+        log.write_request(summary)
+
+
+class _Cors(CORSMiddleware):
+    """Preflights end here; they are logged and counted by `note`."""
+
+    note: Callable[[Response], None]
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Answer whether the page may ask."""
+        response = super().preflight_response(request_headers)
+        self.note(response)
+        return response
 
 
 def _identified(scope: Scope) -> tuple[str, int]:
@@ -187,7 +223,16 @@ def _identified(scope: Scope) -> tuple[str, int]:
             keys += 1
         elif name == b"x-request-id" and given is None and _REQUEST_ID.match(value):
             given = str(value, "ascii")
-    return given or f"req_{os.urandom(16).hex()}", keys
+    return given or _new_id(), keys
+
+
+def _rendered(error: ApiError, summary: RequestSummary) -> tuple[int, RawHeaders, bytes]:
+    summary.status, headers, body = render(error)
+    return summary.status, [*headers, (b"x-request-id", summary.request_id.encode())], body
+
+
+def _new_id() -> str:
+    return f"req_{os.urandom(16).hex()}"
 
 
 @lru_cache(maxsize=256)

@@ -50,9 +50,14 @@ class Openness:
         if any(origin not in self._origins and "*" not in self._origins and origin.partition("://")[2] != host for origin in origins):
             raise Forbidden("This origin is not allowed; GATEWAY_CORS_ORIGINS lists those that are.", code="origin_not_allowed")
         foreign = {"cross-site", "same-site"} & set(_values(scope, b"sec-fetch-site"))
-        followed = scope["method"] == "GET" and "navigate" in _values(scope, b"sec-fetch-mode")
+        followed = scope["method"] == "GET" and "navigate" in _values(scope, b"sec-fetch-mode") and not _is_framed(scope)
         if foreign and not origins and not followed:
             raise Forbidden("Cross-site requests are not allowed.", code="origin_not_allowed")
+
+
+def _is_framed(scope: Scope) -> bool:
+    """The page would stand in another one, which could have its visitor click in it without knowing."""
+    return any(shown_in != "document" for shown_in in _values(scope, b"sec-fetch-dest"))
 
 
 def _check_type(scope: Scope) -> None:

@@ -15,6 +15,8 @@ _MOST_CELLS = 1_000_000
 _DEEPEST = 200
 """Nesting depth of HTML elements: with more the engine's stack overflows."""
 _MOST_BYTES = 64 * 1024 * 1024
+_ANY_RATIO = 2000
+"""More than deflate can do: a sheet of the same value again and again is no bomb, and what counts is the size."""
 _CODE = re.compile(r"^(```|~~~).*?^\1", re.DOTALL | re.MULTILINE)
 _ESCAPED = re.compile(r"\\([!~<>+.`\\#*_\[\](){}-])")
 _PICTURE = re.compile(r"\\?!\[([^\]\n]*)\]\([^()\n]*\)")
@@ -94,7 +96,11 @@ def _config(xberg: Any, kind: str) -> Any:
             include_headers=True, include_footers=True, include_footnotes=True, strip_repeating_text=False
         ),
         security_limits=xberg.SecurityLimits(
-            max_archive_size=256 * 2**20, max_files_in_archive=20_000, max_content_size=_MOST_BYTES, max_table_cells=_MOST_CELLS
+            max_archive_size=256 * 2**20,
+            max_compression_ratio=_ANY_RATIO,
+            max_content_size=_MOST_BYTES,
+            max_files_in_archive=10_000,
+            max_table_cells=_MOST_CELLS,
         ),
     )
 
@@ -109,7 +115,7 @@ def _refusal(said: str) -> UnreadableDocument:
         return UnreadableDocument("The document is protected by a password.")
     if "table" in told and "cell" in told:
         return UnreadableDocument(f"The document's tables are too large: at most {_MOST_CELLS:,} cells are read.")
-    if "too large" in told or "exceed" in told or "limit" in told:
+    if any(word in told for word in ("too large", "exceed", "limit", "zip bomb")):
         return UnreadableDocument(f"The document is too large when unpacked: at most {_MOST_BYTES // 2**20} MiB of text are read.")
     return UnreadableDocument("The document is damaged.")
 

@@ -11,7 +11,8 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile
 from app.documents.base import SUPPORTED, UnreadableDocument
 
 _MOST_UNPACKED = 256 * 1024 * 1024
-_MOST_PARTS = 20_000
+_MOST_PARTS = 10_000
+"""The engine takes what has more for a plain archive."""
 _LARGEST_PART = 64 * 1024 * 1024
 """Limit for parts that are inspected here."""
 _OFFICE = (("word/", "docx"), ("ppt/", "pptx"), ("xl/", "xlsx"))
@@ -36,7 +37,9 @@ class Package:
             raise UnreadableDocument("The document is damaged.") from error
         parts = self._archive.infolist()
         # The module reads no more of a part than the archive's directory declares.
-        if len(parts) > _MOST_PARTS or sum(part.file_size for part in parts) > _MOST_UNPACKED:
+        if len(parts) > _MOST_PARTS:
+            raise UnreadableDocument(f"The document has more than {_MOST_PARTS:,} parts, such as slides, sheets and pictures.")
+        if sum(part.file_size for part in parts) > _MOST_UNPACKED:
             raise UnreadableDocument(f"The document is too large when unpacked: at most {_MOST_UNPACKED // 2**20} MiB are read.")
         self.names = {part.filename: part for part in parts}
         self.kind = self._kind()

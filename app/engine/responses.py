@@ -113,9 +113,13 @@ class Responses:
         found = ids.normalize_response_id(response_id)
         run = self._runs.find(principal.project_id, found) if found is not None else None
         if run is not None and not run.settled:
-            raise Conflict(f"Response with id '{response_id}' is still being generated.", code="response_in_progress")
-        if found is None or not await self._ports.store.delete(principal.project_id, found, self._now()):
+            raise _in_progress(response_id)
+        if found is None:
             raise not_found(response_id)
+        if not await self._ports.store.delete(principal.project_id, found, self._now()):
+            shared = self._ports.shared
+            live = shared is not None and await self._is_elsewhere(shared, principal, found)
+            raise _in_progress(response_id) if live else not_found(response_id)
         self._ports.history.forget(found)
         if self._ports.shared is not None:
             try:
@@ -163,6 +167,10 @@ class Responses:
 def not_found(response_id: str) -> NotFound:
     """The same error for unknown, expired, deleted and other projects' ids."""
     return NotFound(f"Response with id '{response_id}' not found.", code="response_not_found", param="response_id")
+
+
+def _in_progress(response_id: str) -> Conflict:
+    return Conflict(f"Response with id '{response_id}' is still being generated.", code="response_in_progress")
 
 
 async def _once(frames: Sequence[bytes]) -> AsyncIterator[Sequence[bytes]]:

@@ -24,6 +24,8 @@ _DENSE_A_TOKEN = 1.5
 _PIECES = 8
 """No piece is larger than this fraction of a passage, so that passages can be nearly full and overlap nearly as requested."""
 _RANK_OF_HEADING = 3
+_MOST_HEADING = 0.25
+"""Of a passage: with a heading that fills it, each would say little more than the heading, and there would be ten times as many."""
 _LEAST_FULL = 0.75
 """A passage ends at the best position in its last quarter. With an overlap of at most half, every passage adds at least a quarter."""
 
@@ -55,7 +57,8 @@ async def split(text: str, *, size: int, overlap: int, project: str) -> list[Pas
 def passages(text: str, size: int, overlap: int) -> list[Passage]:
     """Passages of at most `size` tokens, sharing at most `overlap`, which is at most half of `size`, with the previous one.
 
-    One that begins within a section is prefixed with the section's heading. Takes time in proportion to the text.
+    One that begins within a section is prefixed with the section's heading, or with as much of it as a quarter holds. Takes time in
+    proportion to the text.
     """
     clean = text.replace("\0", "").encode("utf-8", "replace").decode()
     pieces = list(_pieces(clean, size / _PIECES))
@@ -63,7 +66,7 @@ def passages(text: str, size: int, overlap: int) -> list[Passage]:
     found: list[Passage] = []
     start = 0
     while start < len(pieces):
-        heading = _heading(pieces, start)
+        heading = _cut(_heading(pieces, start), size * _MOST_HEADING)
         end = _end(pieces, costs, start, size - estimate(heading))
         body = "".join(piece.text for piece in pieces[start:end]).strip()
         if body:
@@ -131,6 +134,10 @@ def _reach(unit: str, start: int, widest: int, most: float) -> int:
         left -= estimate(unit[stop : stop + step])
         stop += step
     return stop
+
+
+def _cut(heading: str, most: float) -> str:
+    return heading[: _reach(heading, 0, int(most), most)]
 
 
 def _heading(pieces: Sequence[_Piece], start: int) -> str:

@@ -140,6 +140,37 @@ async def test_small_bombs_hold_nobody_up(name: str, content: bytes) -> None:
     assert await reading.text(b"next", filename="a.txt") == "next"
 
 
+def _many_parts() -> bytes:
+    target = BytesIO()
+    with ZipFile(target, "w") as package:
+        for number in range(10_001):
+            package.writestr(f"ppt/slides/slide{number}.xml", b"")
+    return target.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("slides.pptx", _many_parts(), "more than 10,000 parts"),
+        ("cells.xlsx", _sheet(f"<row>{'<c><v>1</v></c>' * 1_100_000}</row>"), "tables are too large: at most 1,000,000 cells"),
+        ("same.docx", _word("<w:p/>" * 12_000_000), "too large when unpacked: at most 64 MiB"),
+    ],
+)
+async def test_the_reason_is_the_one_that_is_true(name: str, content: bytes, reason: str) -> None:
+    with pytest.raises(UnreadableDocument, match=reason):
+        await reading.text(content, filename=name)
+
+
+async def test_the_same_again_and_again_is_no_bomb() -> None:
+    rows = "".join(f'<row r="{row}"><c r="A{row}"><v>1</v></c></row>' for row in range(1, 5))
+    merged = "".join(f'<mergeCell ref="A{row}:XFD{row}"/>' for row in range(1, 5)) * 20_000
+    sheet = part(_sheet(rows), "xl/worksheets/sheet1.xml").replace(
+        b"</worksheet>", f"<mergeCells>{merged}</mergeCells></worksheet>".encode()
+    )
+
+    assert "| 1 |" in await reading.text(with_part(_xlsx()[0], "xl/worksheets/sheet1.xml", sheet), filename="a.xlsx")
+
+
 async def test_what_is_too_long_is_refused_not_cut() -> None:
     with pytest.raises(UnreadableDocument, match="at most 20,000,000 characters"):
         await reading.text(b"long " * 4_000_001, filename="a.txt")

@@ -81,6 +81,16 @@ async def test_a_page_reads_errors(gateway: Gateway, upstream: ScriptedUpstream)
         assert may_read(answer) >= READABLE
 
 
+async def test_a_preflight_is_logged_and_counted(gateway: Gateway) -> None:
+    async with httpx.AsyncClient(base_url=gateway.base_url) as http:
+        answer = await http.options("/v1/responses", headers={**PREFLIGHT, "origin": PAGE})
+        metrics = (await http.get("/metrics")).text
+
+    request_id = answer.headers["x-request-id"]
+    assert f"INFO app.request [{request_id}] OPTIONS other 200 0ms\n" in await gateway.logged(request_id)
+    assert 'gateway_http_requests_total{code="",method="OPTIONS",route="other",status="200"}' in metrics
+
+
 async def test_other_pages_read_nothing(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     async with gateway.http() as http:
         asked = await http.options("/v1/responses", headers={**PREFLIGHT, "origin": OTHER})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Generator
 from contextlib import AsyncExitStack
+from uuid import uuid4
 
 import pytest
 
@@ -273,6 +275,59 @@ async def test_a_body_that_does_not_come_is_not_waited_for(strict: Gateway, path
         assert await wire.rest() == b""
 
     assert (answer.status, answer.error["code"]) == (408, "request_timeout")
+
+
+async def _counted(gateway: Gateway, labels: str) -> float:
+    async with gateway.http() as http:
+        metrics = (await http.get("/metrics")).text
+    return sum(float(count) for count in re.findall(rf"gateway_http_requests_total\{{{re.escape(labels)}\}} (\S+)", metrics))
+
+
+@pytest.mark.parametrize(
+    ("start", "status", "code"),
+    [
+        (b"GET /healthz HTTP/1.1\r\nX-A: " + MIB[: 70 * 1024], 431, "headers_too_large"),
+        (b"GET /" + MIB[: 70 * 1024], 414, "url_too_long"),
+        (b"nonsense\r\n\r\n", 400, "invalid_http"),
+        (b"GET /healthz HTTP/1.1\r\nX-A: ", 408, "request_timeout"),
+    ],
+)
+async def test_a_request_that_is_not_read_is_logged_and_counted(strict: Gateway, start: bytes, status: int, code: str) -> None:
+    labels = f'code="{code}",method="-",route="other",status="{status}"'
+    before = await _counted(strict, labels)
+    async with connected(strict) as wire:
+        await wire.send(start)
+        request_id = (await wire.answer()).headers["x-request-id"]
+
+    log = await strict.logged(request_id)
+    (line,) = [line for line in log.splitlines() if request_id in line]
+    assert f" INFO app.request [{request_id}] - other {status} 0ms code={code}" in line
+    assert await _counted(strict, labels) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type"),
+    [("/v1/responses", JSON), ("/v1/vector_stores", JSON), ("/v1/files", "Content-Type: multipart/form-data; boundary=B")],
+)
+@pytest.mark.parametrize(("body", "status", "code"), [(b"1\r\n-\r\n", 408, "request_timeout"), (b"1\r\n-\r\n?\r\n", 400, "invalid_http")])
+async def test_a_body_that_is_not_read_on_is_logged_once(
+    strict: Gateway, path: str, content_type: str, body: bytes, status: int, code: str
+) -> None:
+    labels = f'code="{code}",method="POST",route="{path}",status="{status}"'
+    before, mine = await _counted(strict, labels), f"mine-{uuid4()}"
+    async with connected(strict) as wire:
+        given = (content_type, CHUNKED, "Expect: 100-continue", f"X-Request-Id: {mine}")
+        await wire.send(head("POST", path, *given, key=strict.key))
+        assert (await wire.answer()).status == 100  # the body is being read
+        await wire.send(body)
+        answer = await wire.answer()
+
+    log = await strict.logged(mine)
+    (line,) = [line for line in log.splitlines() if mine in line]
+    assert (answer.status, answer.headers["x-request-id"]) == (status, mine)
+    assert f" POST {path} {status} " in line
+    assert f" code={code}" in line
+    assert await _counted(strict, labels) == before + 1
 
 
 async def test_a_body_in_drops_is_not_waited_for(strict: Gateway) -> None:

@@ -10,8 +10,9 @@ import httpx
 import openai
 import pytest
 
-from tests.e2e.streams import MODEL
+from tests.e2e.streams import MODEL, Frames, final
 from tests.support.gateway import Gateway
+from tests.support.script import Gate, Reply, Text
 from tests.support.upstream import ScriptedUpstream
 
 ENDPOINTS = [
@@ -91,6 +92,24 @@ async def test_a_wrong_key_is_refused(gateway: Gateway, authorization: bytes) ->
     assert (hot.status_code, cold.status_code) == (401, 401)
     assert hot.json()["error"]["code"] == cold.json()["error"]["code"] == WRONG
     assert hot.json() == cold.json()
+
+
+@on_sqlite
+async def test_what_has_begun_outlives_its_key(gateway: Gateway, upstream: ScriptedUpstream, command: Callable[..., str]) -> None:
+    gate = Gate()
+    upstream.script(Reply(pieces=[Text("Half "), gate, Text("done.")]))
+    key = (await asyncio.to_thread(command, "keys", "create", "--project", "begun", "--name", "short")).strip()
+    asked = {"model": MODEL, "input": "Hi", "stream": True}
+    async with httpx.AsyncClient(base_url=gateway.base_url, headers={"authorization": f"Bearer {key}"}, timeout=30) as http:
+        async with http.stream("POST", "/v1/responses", json=asked) as answer:
+            frames = Frames(answer)
+            begun = await frames.take()
+            await asyncio.to_thread(command, "keys", "revoke", key[:12])
+            await _until_refused(gateway, key)
+            gate.open()
+            response = final(begun + await frames.rest())
+        assert (response["status"], response["output"][0]["content"][0]["text"]) == ("completed", "Half done.")
+        assert (await http.get(f"/v1/responses/{response['id']}")).status_code == 401
 
 
 @on_sqlite

@@ -110,10 +110,12 @@ async def test_a_live_response_is_seen_in_progress_on_the_other(here: Gateway, t
         response_id = id_in(await owner.take())
         await gate.reached()
         seen = await _until_visible(second, response_id)
+        deleted = [await http.delete(f"/v1/responses/{response_id}") for http in (first, second)]
         gate.open()
         await owner.rest()
 
     assert (seen["id"], seen["status"]) == (response_id, "in_progress")
+    assert [(answer.status_code, answer.json()["error"]["code"]) for answer in deleted] == [(409, "response_in_progress")] * 2
 
 
 async def test_a_hang_up_is_known_on_the_other(here: Gateway, there: Gateway, upstream: ScriptedUpstream) -> None:
@@ -187,6 +189,15 @@ async def test_workers_share_everything(workers: Gateway, upstream: ScriptedUpst
     for http in connections:
         await http.aclose()
     assert workers.log().count("Started server process") == 2
+
+
+async def test_workers_share_their_containers(workers: Gateway) -> None:
+    connections = [workers.http() for _ in range(12)]
+    made = (await connections[0].post("/v1/containers", json={"name": "shared"})).json()["id"]
+    assert {(await http.get(f"/v1/containers/{made}")).status_code for http in connections} == {200}
+    assert {len((await http.get("/v1/containers")).json()["data"]) for http in connections} == {1}
+    for http in connections:
+        await http.aclose()
 
 
 async def test_a_scrape_of_one_worker_shows_what_all_have_done(workers: Gateway, upstream: ScriptedUpstream) -> None:

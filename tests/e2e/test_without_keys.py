@@ -120,6 +120,15 @@ async def test_a_link_may_be_followed(http: httpx.AsyncClient) -> None:
     assert (await http.delete("/v1/files/file_1", headers=headers)).status_code == 403
 
 
+@pytest.mark.parametrize("place", ["iframe", "frame", "object", "embed", "fencedframe"])
+async def test_what_another_page_shows_inside_is_refused(http: httpx.AsyncClient, place: str) -> None:
+    """Else a visitor could be made to click on `/docs` without seeing it."""
+    foreign = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+
+    assert (await http.get("/docs", headers={**foreign, "sec-fetch-dest": place})).status_code == 403
+    assert (await http.get("/docs", headers={**foreign, "sec-fetch-dest": "document"})).status_code == 200
+
+
 async def test_our_own_pages_may(http: httpx.AsyncClient, upstream: ScriptedUpstream) -> None:
     own = str(http.base_url).rstrip("/")
     headers = {"origin": own, "sec-fetch-site": "same-origin", "sec-fetch-mode": "cors"}

@@ -76,6 +76,16 @@ def test_a_passage_says_under_which_heading_it_stands() -> None:
     assert all(one.startswith(("# Pumps\n\n", "## Noise\n\n")) for one in found)
 
 
+@pytest.mark.parametrize("letters", ["".join(chr(0x4E00 + n) for n in range(500)), "abcdefghij"])
+def test_a_long_heading_leaves_room_for_what_it_stands_over(letters: str) -> None:
+    """Else a hostile file becomes many times as many passages, each with the whole heading."""
+    heading, body = f"# {_letters(letters, 150)}", _letters(letters, 20_000)
+    under, alone = texts(f"{heading}\n{body}"), texts(body)
+
+    assert len(under) < 3 * len(alone)
+    assert all(text.startswith(heading[:25]) for text in under)
+
+
 def test_chinese_chapters_are_headings() -> None:
     found = texts(f"第一章 总则\n{CHINESE * 8}\n第二章 细则\n{CHINESE * 8}")
     assert found[0].startswith("第一章 总则\n")

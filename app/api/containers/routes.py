@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import StreamingResponse
 
-from app.api.bodies import CheckedRoute
+from app.api.bodies import CheckedRoute, cut_off
 from app.api.dependencies import ID, Principal, ServicesDep
 from app.api.openapi import content, failures
 from app.api.paging import PageQuery, listed
@@ -213,7 +213,7 @@ async def add_container_file(container_id: ContainerId, request: Request, princi
                 return _file(container_id, await containers.add_uploaded(principal.project_id, container_id, file_id))
             return await _receive(UploadForm(request.headers.get("content-type"), body), container_id, principal.project_id, containers)
     except ClientDisconnect:
-        raise InvalidRequest("The request body was cut off.", code="incomplete_body") from None
+        raise cut_off(request.scope) from None
 
 
 @router.get("/v1/containers/{container_id}/files", summary="List the files of a container")

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import StreamingResponse
 
-from app.api.bodies import CheckedRoute
+from app.api.bodies import CheckedRoute, cut_off
 from app.api.dependencies import ID, FilesDep, Principal
 from app.api.openapi import content, failures
 from app.api.paging import PageQuery, listed
@@ -105,7 +105,7 @@ async def create_file(request: Request, principal: Principal, services: FilesDep
                 staged = await files.take(content)
             new = await _rest(form, staged, services)
         except ClientDisconnect:
-            raise InvalidRequest("The request body was cut off.", code="incomplete_body") from None
+            raise cut_off(request.scope) from None
     return _shown(await files.create(principal.project_id, staged, new))
 
 

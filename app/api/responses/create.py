@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
-from app.api import characters, encodings, errors
+from app.api import bodies, characters, encodings, errors
 from app.api.responses.streaming import HEADERS, Heartbeats, StreamWriter
 from app.engine.accounts.access import Access
 from app.engine.metrics import Metrics
@@ -79,7 +79,7 @@ class CreateResponse:
         summary.project, summary.key = principal.project_id, principal.key_id
         if b"json" not in (headers.get(b"content-type") or b"json").lower():
             raise InvalidRequest("Unsupported content type: send 'Content-Type: application/json'.", code="unsupported_content_type")
-        body = await self._read(headers, receive)
+        body = await self._read(scope, headers, receive)
         if b"content-encoding" in headers:
             body = await encodings.decoded(body, encodings.named(scope), self._policy.body_bytes)
         characters.check_nul(body)
@@ -120,7 +120,7 @@ class CreateResponse:
             await writer.write((DONE,))
         await reply.end()
 
-    async def _read(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    async def _read(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         limit = self._policy.body_bytes
         declared = headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > limit:
@@ -130,7 +130,7 @@ class CreateResponse:
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise InvalidRequest("The request body was cut off.", code="incomplete_body")
+                raise bodies.cut_off(scope)
             chunk: bytes = message.get("body", b"")
             size += len(chunk)
             if size > limit:

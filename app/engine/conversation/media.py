@@ -34,6 +34,8 @@ _FETCH_SECONDS = 30.0
 _IMAGE_BYTES = 15 * 1024 * 1024
 """20 MiB in base64, the most that DashScope accepts."""
 _PARTS = 100
+_LONGEST_NAME = 120
+"""Characters of a file's name that an error shows."""
 _AT_ONCE = 4
 _CACHE_CHARACTERS = 4_000_000
 _IMAGE_KINDS = "PNG, JPEG, WebP, GIF and BMP"
@@ -44,6 +46,9 @@ class _Unusable(Exception):
     """A part cannot be passed to the model; the message, a clause, gives the reason."""
 
     code = "invalid_value"
+
+
+_TOO_MANY = _Unusable(f"the conversation has more than {_PARTS} files and images")
 
 
 class _NotTaken(_Unusable):
@@ -77,13 +82,6 @@ class _Room:
 
     def __init__(self, characters: int) -> None:
         self._most = self._characters = characters
-        self._parts = _PARTS
-
-    def enter(self) -> None:
-        """Count one more part. Raises _Unusable if there are too many."""
-        if self._parts == 0:
-            raise _Unusable(f"the conversation has more than {_PARTS} files and images")
-        self._parts -= 1
 
     def take(self, characters: int) -> None:
         """Take room. Raises _Unusable if there is not enough."""
@@ -127,6 +125,9 @@ class Media:
         work = [part for message in messages for part in _parts(message) if _is_open(part, can)]
         if not work:
             return messages
+        beyond, work = work[:-_PARTS], work[-_PARTS:]
+        if beyond and (place := _place(items, beyond[-1])) is not None:
+            raise _refused(place, _TOO_MANY)
         asked, room, at_once = _Asked(project_id, can, model, items), _Room(self._limits.body_bytes), asyncio.Semaphore(_AT_ONCE)
         settlements = [asyncio.Event() for _ in work]
 
@@ -139,7 +140,7 @@ class Media:
 
         async with asyncio.TaskGroup() as tasks:  # newest first: if there is not enough room, the oldest are left out
             results = [tasks.create_task(settle(number, part)) for number, part in enumerate(reversed(work))]
-        settled = iter([result.result() for result in reversed(results)])
+        settled = iter([*(_left_out(part, _TOO_MANY) for part in beyond), *(result.result() for result in reversed(results))])
 
         def replaced(part: Part) -> Part:
             result = next(settled) if _is_open(part, can) else part
@@ -158,13 +159,10 @@ class Media:
     async def _settled(self, asked: _Asked, part: Part, claim: _Claim) -> Part | ApiError:
         """The part as the upstream accepts it, or the error for the client, as a value: the first error in order is reported."""
         try:
-            claim.room.enter()
             return await self._resolved(asked, part, claim)
         except _Unusable as error:
             place = _place(asked.items, part)
-            if place is None:
-                return TextPart(f"[{_described(part)} was here, which cannot be shown any more: {error}.]")
-            return InvalidRequest(f"Invalid '{place}': {error}.", code=error.code, param=place)
+            return _left_out(part, error) if place is None else _refused(place, error)
         except Busy as busy:
             place = _place(asked.items, part)
             message = f"{_described(part)} of the request could not be read now. {busy}"
@@ -211,7 +209,8 @@ class Media:
                 )
                 text = page.text
         except UnreadableDocument as error:
-            raise _Unusable(_clause(str(error))) from error
+            name = " ".join(loaded.filename.split())[:_LONGEST_NAME]
+            raise _Unusable(f"{_clause(str(error))} (file '{name}')") from error
         if key not in self._texts and len(text) <= _CACHE_CHARACTERS:
             self._texts[key] = text
             self._characters += len(text)
@@ -247,6 +246,14 @@ class Media:
             raise _Unusable(_clause(str(error))) from error
         name = filename or unquote(basename(urlsplit(page.url).path)) or page.url
         return _Loaded(page.body, name, page.content_type, page.charset, page.url)
+
+
+def _left_out(part: Part, error: _Unusable) -> TextPart:
+    return TextPart(f"[{_described(part)} was here, which cannot be shown any more: {error}.]")
+
+
+def _refused(place: str, error: _Unusable) -> InvalidRequest:
+    return InvalidRequest(f"Invalid '{place}': {error}.", code=error.code, param=place)
 
 
 def _parts(message: Message) -> Sequence[Part]:

@@ -35,6 +35,8 @@ UpstreamName = Callable[[str, str | None], str]
 _THINK = re.compile(r"^\s*<think>\n?(?P<thought>.*?)\n?</think>\s*", re.DOTALL)
 """pydantic-ai replays thinking as text in this form."""
 _TAG_WITHIN = 64
+_MOST_SEALED = 8 * 1024 * 1024
+"""Characters of sealed thinking, more than any model reads: an item of some kilobytes may hold a megabyte."""
 _MESSAGE = ("message", None)
 _SPEAKERS = ("user", "assistant")
 _UNFINISHED = ("incomplete", "in_progress")
@@ -64,6 +66,7 @@ class Transcript:
         self.dropped_thinking = False
         """A sealed reasoning item could not be opened (another server, tenant or model)."""
         self._thoughts = KnownThoughts()
+        self._room = _MOST_SEALED
         self._exchanged: dict[str, Call] = {}
         self._settled = len(self.messages)
         """Number of messages whose calls are `known`."""
@@ -71,8 +74,8 @@ class Transcript:
         """Parts of this turn that clients have seen and upstreams have not: calls left out, and renamed ones as they were."""
         self._repeats: Repeats | None = None
         # The model's turn being read, until `_flush` converts it to messages.
-        self._reasoning = ""
-        self._text = ""
+        self._reasoning: list[str] = []
+        self._text: list[str] = []  # pieces: to add thousands of them to one text takes minutes
         self._calls = OpenCalls()
         self._waiting = self._calls.waiting
         self._exchange: Exchange | None = None
@@ -123,7 +126,7 @@ class Transcript:
         if role == "assistant" and "<think>" not in text[:_TAG_WITHIN]:
             if self._text:
                 self._flush()
-            self._text = text
+            self._text = [text] if text else []
             return True
         return False
 
@@ -153,7 +156,7 @@ class Transcript:
         last, *results = unanswered(self.messages) or (None,)
         if isinstance(last, Assistant):
             del self.messages[-1 - len(results) :]
-            self._text, self._reasoning = last.text, last.reasoning
+            self._text, self._reasoning = list(filter(None, [last.text])), list(filter(None, [last.reasoning]))
             self._calls.resume(last.calls, [result for result in results if isinstance(result, ToolResult)])
             self._calls.cut = self.cut
         self._settled = len(self.messages)
@@ -206,23 +209,33 @@ class Transcript:
             self._flush()
         thought = _THINK.match(text) if "<think>" in text[:_TAG_WITHIN] else None
         if thought:
-            self._reasoning += thought["thought"]
+            self._think(thought["thought"])
             text = text[thought.end() :]
-        self._text += text
+        if text:
+            self._text.append(text)
 
-    def _add_reasoning(self, item: InputItem, _place: str) -> None:
+    def _add_reasoning(self, item: InputItem, place: str) -> None:
         self._begin_assistant()
         thought = self._thinking(item)
         if self._thoughts.has(item.id, thought):
             return
+        if item.encrypted_content:
+            self._room -= len(thought)
+            if self._room < 0 and place:
+                message = f"Invalid '{at(place, 'encrypted_content')}': all encrypted reasoning together is larger than 8 MiB."
+                raise InvalidRequest(message, code="too_large", param=at(place, "encrypted_content"))
         if self._text and not self._calls:
             self._flush()
-        self._reasoning += thought
+        self._think(thought)
         self._thoughts.add(item.id, thought)
+
+    def _think(self, thought: str) -> None:
+        if thought:
+            self._reasoning.append(thought)
 
     def _thinking(self, item: InputItem) -> str:
         if item.encrypted_content:
-            opened = self._unseal(item.encrypted_content)
+            opened = self._thoughts.opened(item.encrypted_content, self._unseal) if self._room > 0 else None
             if opened is not None:
                 return opened
         shown = [part.text or "" for part in (*(item.summary or ()), *(item.content if isinstance(item.content, tuple) else ()))]
@@ -338,19 +351,19 @@ class Transcript:
             self._flush()
 
     def _flush(self) -> None:
-        calls = self._calls
+        calls, text, reasoning = self._calls, "".join(self._text), "".join(self._reasoning)
         if len(calls) == 1 and calls[0].result is not None:  # the usual case
-            self.messages += (Assistant(self._text, self._reasoning, (calls[0].call,)), calls[0].result)
+            self.messages += (Assistant(text, reasoning, (calls[0].call,)), calls[0].result)
             calls.reset()
         elif calls:
             if not self._waiting:
                 self._not_sent += calls.rename_twins()
-            self.messages.append(Assistant(self._text, self._reasoning, tuple([one.call for one in calls])))
+            self.messages.append(Assistant(text, reasoning, tuple([one.call for one in calls])))
             self.messages += [one.result for one in calls if one.result is not None]
             calls.reset()
-        elif self._text or self._reasoning:
-            self.messages.append(Assistant(self._text, self._reasoning))
-        self._text = self._reasoning = ""
+        elif text or reasoning:
+            self.messages.append(Assistant(text, reasoning))
+        self._text, self._reasoning = [], []
         self._exchange = self._thoughts.last = None
         if self._deferred:
             self.messages += self._deferred

@@ -19,6 +19,8 @@ STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 BRACKETS_AND_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"?|[{}\[\]]', re.DOTALL)
 """Strings, the last of which may be unterminated, and brackets outside of them."""
 CLOSING_BRACKETS = {"{": "}", "[": "]"}
+_DEEPEST = 1500
+"""Brackets in each other; what has more cannot be decoded."""
 _MOST_WRAPPED = 3
 """How many times an object may be nested as a string inside a string."""
 _WRAPPER_BEGUN = re.compile(r'\{\s*(?:"(?:i(?:n(?:p(?:u(?:t(?:"(?:\s*:.*)?)?)?)?)?)?)?)?\Z', re.DOTALL)
@@ -29,6 +31,7 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeEncodeError, RecursionError)
 """What decoding raises for text that is not JSON, contains unpaired surrogates, or is nested too deeply."""
 
 _encode = msgspec.json.encode
+_CONTROLS_ESCAPED = {number: _encode(chr(number)).decode()[1:-1] for number in range(0x20)}
 _object_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -93,7 +96,7 @@ def escape_controls(text: str) -> str:
     """The JSON text with raw control characters in strings escaped."""
     if _CONTROL.search(text) is None:
         return text
-    return STRING.sub(lambda string: _CONTROL.sub(_escaped, string[0]), text)
+    return STRING.sub(lambda string: string[0].translate(_CONTROLS_ESCAPED), text)
 
 
 def _is_excess(rest: str, whole: str) -> bool:
@@ -109,10 +112,6 @@ def same_object(one: str, other: str) -> bool:
         return msgspec.json.decode(one) == msgspec.json.decode(other)
     except _UNREADABLE:
         return False
-
-
-def _escaped(match: re.Match[str]) -> str:
-    return _encode(match[0]).decode()[1:-1]
 
 
 def _closed(text: str) -> str | None:
@@ -137,6 +136,8 @@ def _split(body: str) -> tuple[int, list[str]]:
     for mark in BRACKETS_AND_STRINGS.finditer(body):
         if mark[0] in CLOSING_BRACKETS:
             open_brackets.append(CLOSING_BRACKETS[mark[0]])
+            if len(open_brackets) > _DEEPEST:
+                break
         elif open_brackets and mark[0] == open_brackets[-1]:
             open_brackets.pop()
             if not open_brackets:

@@ -117,7 +117,8 @@ class Connection(asyncio.Protocol):
         """Close the socket at once; the reader of an unfinished response gets `error`."""
         if self._error is None:
             self._error = error
-        self._transport.abort()  # the loop calls `connection_lost` next
+        self._transport.abort()  # the loop calls `connection_lost` next,
+        self._on_lost(self)  # and nobody may take it for another request until then
 
     # Called by the event loop.
 

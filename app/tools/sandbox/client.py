@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
@@ -22,6 +23,7 @@ T = TypeVar("T")
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 30.0
 """In addition to the code's time: starting an interpreter, waiting for a run in progress."""
+_AGAIN_SECONDS = 0.1
 _HEALTH_SECONDS, _ASK_AGAIN_SECONDS = 1.0, 30.0
 _MOST_BYTES = 32 * 1024 * 1024
 """Of a response that is not a file: the output of a run, or the list of all files in a session."""
@@ -189,6 +191,7 @@ class Sandbox:
                 )
                 if answered or last or not harmless:
                     raise SandboxUnavailable("The sandbox service does not answer.") from error
+                await asyncio.sleep(_AGAIN_SECONDS)  # one that is being killed is gone then
             else:
                 return
 

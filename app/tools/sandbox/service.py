@@ -17,6 +17,7 @@ import msgspec
 
 import app
 from app.tools.sandbox.client import SandboxUnavailable
+from app.tools.sandbox.shared import Address, SharedDirectory, shared_directory
 from sandbox.backends import Name
 from sandbox.limits import MEBIBYTE, Limits
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
+_LOOK_SECONDS = 0.1
+"""How soon a service is found that another worker is starting."""
 _MEMORY_BYTES = 4096 * MEBIBYTE
 """The largest container that can be requested."""
 _NOTHING_HOLDS = "No sandbox works on the gateway's machine; its log says why, and GATEWAY_SANDBOX can name a service elsewhere."
@@ -58,8 +61,8 @@ class RemoteService:
 
 
 class LocalService:
-    """A child process on a Unix socket that only this process can reach. It ends with this process, however that ends, and is restarted
-    if it has died; its sessions are then lost."""
+    """A child process on a Unix socket that only this server can reach. It ends with this process, however that ends, and is restarted
+    if it has died; its sessions are then lost. With several workers, the first one that needs it starts it, for all of them."""
 
     def __init__(self, backend: Name | None, seconds: float) -> None:
         self._backend = backend
@@ -69,11 +72,14 @@ class LocalService:
         self._process: asyncio.subprocess.Process | None = None
         self._client: httpx.AsyncClient | None = None
         self._refusal: str | None = None
+        self._place = shared_directory()
+        self._joined: Address | None = None
+        """Where the service of another worker is."""
 
     @property
     def begun(self) -> bool:
-        """Whether the child process has been started."""
-        return self._process is not None
+        """Whether it has been started."""
+        return self._process is not None or (self._place is not None and self._place.address is not None)
 
     @property
     def pid(self) -> int | None:
@@ -85,9 +91,9 @@ class LocalService:
         async with self._lock:
             if self._refusal is not None:
                 raise SandboxUnavailable(self._refusal)
-            if self._client is None or self._process is None or _has_ended(self._process):
+            if self._client is None or not self._runs:
                 await self._end()
-                self._client = await self._start()
+                self._client = await (self._start() if self._place is None else self._meet(self._place))
             return self._client
 
     async def aclose(self) -> None:
@@ -95,7 +101,29 @@ class LocalService:
         async with self._lock:
             await self._end()
 
-    async def _start(self) -> httpx.AsyncClient:
+    @property
+    def _runs(self) -> bool:
+        if self._process is not None:
+            return not _has_ended(self._process)
+        return self._place is not None and self._place.is_held and self._place.address == self._joined
+
+    async def _meet(self, place: SharedDirectory) -> httpx.AsyncClient:
+        """The service of another worker, or one that is started here for all."""
+        for _ in range(int(_START_SECONDS / _LOOK_SECONDS)):
+            held = place.claim()
+            if held is not None:
+                try:
+                    return await self._start(place, held)
+                finally:
+                    os.close(held)
+            self._joined = place.address
+            if self._joined is not None:
+                return _client(self._joined.token, _ANY_URL, socket=self._joined.socket)
+            await asyncio.sleep(_LOOK_SECONDS)
+        raise SandboxUnavailable("The sandbox service does not start.")
+
+    async def _start(self, place: SharedDirectory | None = None, *held: int) -> httpx.AsyncClient:
+        """Start the child, which keeps the file descriptors `held`, and say so at the place."""
         self._directory = Path(tempfile.mkdtemp(prefix="gateway-sandbox-"))
         path, token = self._directory / "socket", secrets.token_urlsafe(32)
         config = {
@@ -114,6 +142,7 @@ class LocalService:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=environment | {"PYTHONPATH": str(Path(app.__file__).parents[1])},
+            pass_fds=held,
             start_new_session=True,  # a Ctrl-C is for the gateway, which then shuts it down
         )
         ready = await self._greet(process, msgspec.json.encode(config))
@@ -122,6 +151,8 @@ class LocalService:
             _log.error("the sandbox service does not start: %s", why or "no message")
             self._refusal = _NOTHING_HOLDS if why else None  # it will refuse again; anything else is worth another attempt
             raise SandboxUnavailable(self._refusal or "The sandbox service does not start.")
+        if place is not None:
+            place.announce(Address(str(path), token))
         return _client(token, _ANY_URL, socket=str(path))
 
     async def _greet(self, process: asyncio.subprocess.Process, config: bytes) -> dict[str, Any]:

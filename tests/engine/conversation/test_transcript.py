@@ -13,7 +13,7 @@ from app.engine.conversation.names import upstream_name
 from app.engine.conversation.transcript import Transcript
 from app.protocol.messages import Assistant, FilePart, ImagePart, TextPart, ToolResult, User
 from app.protocol.wire.requests import parse_item
-from tests.engine.conversing import IMAGE, USER, Json, call, messages, opened, output, refusal, said, transcribe, unseal
+from tests.engine.conversing import IMAGE, USER, Json, after, call, messages, opened, output, refusal, said, transcribe, unseal
 
 
 @pytest.mark.parametrize(
@@ -213,6 +213,26 @@ def test_the_same_thinking_twice_is_read_once(more: Json) -> None:
     thought = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "a"}], **more}
     assert messages(USER, thought, thought, said("ok"))[1] == Assistant("ok", "a")
     assert messages(USER, thought, call(), thought, call("c2"), output(), output("c2"))[1] == Assistant("", "a", (opened(), opened("c2")))
+
+
+def test_sealed_thinking_is_limited_as_a_whole() -> None:
+    """A megabyte may be sealed in some kilobytes, and a request may hold thousands of them."""
+    blobs = [f"ours:{number % 2}{'a' * 1_000_000}" for number in range(9)]
+    sealed: list[Json] = [{"type": "reasoning", "id": f"rs_{n}", "summary": [], "encrypted_content": blob} for n, blob in enumerate(blobs)]
+
+    assert _thinking(transcribe(USER, *sealed[:8], said("ok"))) == 8_000_008
+    assert _thinking(transcribe(USER, *sealed[:1] * 50, said("ok"))) == 1_000_001
+    assert refusal(USER, *sealed).param == "input[9].encrypted_content"
+
+    stored = Transcript(Context(), upstream_name, unseal)
+    after(stored, USER, *sealed * 3, said("ok"))
+    assert _thinking(stored) < 10_000_000
+    assert stored.dropped_thinking
+
+
+def _thinking(transcript: Transcript) -> int:
+    """Its characters."""
+    return sum(len(message.reasoning) for message in transcript.messages if isinstance(message, Assistant))
 
 
 def test_other_thinking_of_the_same_id_and_the_same_thinking_in_another_turn_are_read() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import aclosing, closing
 
@@ -201,6 +202,18 @@ async def test_an_unused_connection_is_not_kept_for_ever(monkeypatch: pytest.Mon
     async with serve(then_silent(HELLO)) as server, connect(server) as client:
         await ask_whole(client)
         await server.saw_departure()
+
+
+async def test_a_connection_that_is_kept_no_longer_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its time may be over in the moment of the next request, as that of lists of models, which are asked for once a minute."""
+    monkeypatch.setattr("app.providers._http_connection._KEEP_ALIVE", 0.05)
+    async with serve(answering(HELLO)) as server, connect(server) as client:
+        for _ in range(3):
+            assert await ask_whole(client) == b"hello"
+            time.sleep(0.06)  # noqa: ASYNC251 - the loop is busy until then
+            await asyncio.sleep(0)  # the timer runs,
+            await asyncio.sleep(0)  # and the socket is about to be closed
+        assert server.connections == 3
 
 
 async def test_a_kept_connection_that_has_died_is_replaced() -> None:
