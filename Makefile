@@ -40,7 +40,7 @@ test: $(DEV_READY) $(NODE_READY) ## Run all tests (PYTEST_ARGS="-x tests/api" fo
 check: $(DEV_READY) ## Lint, formatting, types, import rules
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/pyright
+	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports --no-cache
 
 format: $(DEV_READY) ## Format, and apply safe fixes

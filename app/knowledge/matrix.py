@@ -84,7 +84,7 @@ def rounded(segments: Sequence[tuple[int, bytes]], dimensions: int) -> list[Rows
     found: list[Rows] = []
     for first, data in segments:
         segment = np.frombuffer(data, np.float16).reshape(-1, dimensions).astype(np.float32)
-        scale = np.maximum(np.abs(segment).max(axis=1), np.finfo(np.float32).tiny) / _LARGEST
+        scale = np.divide(np.maximum(np.abs(segment).max(axis=1), np.finfo(np.float32).tiny), _LARGEST, dtype=np.float32)
         found.append((np.arange(first, first + len(segment)), np.rint(segment / scale[:, None]).astype(np.int8), scale))
     return found
 

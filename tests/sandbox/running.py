@@ -13,7 +13,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Collection, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +166,8 @@ def running_sandbox(
 def end(process: subprocess.Popen[bytes]) -> None:
     """Let go of it, as a gateway that ends does, however it ends."""
     if process.stdin is not None:
-        process.stdin.close()
+        with suppress(BrokenPipeError):  # it may have ended before it read its settings
+            process.stdin.close()
     try:
         process.wait(_STOP_SECONDS)
     finally:

@@ -13,8 +13,9 @@ from tests.support.services import Postgres, Valkey
 from tests.support.site import Answer, Site, Visit, serving_site
 from tests.support.upstream import ScriptedUpstream
 
-SETTINGS = {"fetch_allow": '["127.0.0.1"]', "fetch_robots": "false", "limits__tool_seconds": "5", "limits__tool_rounds": "4"}
 PATIENT = {"fetch_allow": '["127.0.0.1"]', "fetch_robots": "false"}
+SETTINGS = PATIENT | {"limits__tool_rounds": "4"}
+"""The time limits are the usual ones: on a busy machine the first page and the first sandbox take long."""
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +88,7 @@ def gateway(request: pytest.FixtureRequest, site: Site) -> Gateway:
 
 @pytest.fixture(scope="session")
 def patient_sqlite(upstream_server: ScriptedUpstream, site_server: Site, tmp_path_factory: pytest.TempPathFactory) -> Generator[Gateway]:
-    """As `sqlite_tools`, with the usual time limits: starting a sandbox takes long on a busy machine."""
+    """As `sqlite_tools`, with as many rounds as usual."""
     directory = tmp_path_factory.mktemp("patient-sqlite")
     with running_gateway(directory, upstream_server.url, **PATIENT, searxng_url=site_server.origin) as running:
         yield running
@@ -112,6 +113,6 @@ def patient_postgres(
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def patient(request: pytest.FixtureRequest, site: Site) -> Gateway:
-    """The gateway with time on each back end in turn."""
+    """The gateway with as many rounds as usual, on each back end in turn."""
     del site  # it has been reset
     return cast("Gateway", request.getfixturevalue("patient_sqlite" if request.param == "sqlite" else "patient_postgres"))
