@@ -1,4 +1,4 @@
-"""Small files, small functions, few parameters."""
+"""Small files, small and light functions, few parameters."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from tests.architecture.sources import MODULES, ROOT, parse
 FILE_LINES = 400
 FUNCTION_LINES = 40
 PARAMETERS = 6
+FUNCTION_NODES, USUAL_NODES = 400, 160
+"""Nodes of the syntax tree: what a function weighs, however its lines are broken."""
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -33,8 +35,16 @@ def _complaints(module: str, function: ast.FunctionDef | ast.AsyncFunctionDef) -
     where = f"{module}:{function.lineno} {function.name}"
     lines = (function.end_lineno or function.lineno) - function.lineno + 1
     named = [a.arg for a in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs) if a.arg not in {"self", "cls"}]
-    return [
-        f"{where}: {size} {what}, at most {limit}"
-        for size, what, limit in ((lines, "lines", FUNCTION_LINES), (len(named), "parameters", PARAMETERS))
-        if size > limit
-    ]
+    sizes = ((lines, "lines", FUNCTION_LINES), (len(named), "parameters", PARAMETERS), (_weight(function), "nodes", FUNCTION_NODES))
+    return [f"{where}: {size} {what}, at most {limit}" for size, what, limit in sizes if size > limit]
+
+
+def test_most_functions_are_light() -> None:
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    weights = sorted(_weight(node) for module in MODULES for node in ast.walk(parse(module)) if isinstance(node, functions))
+
+    assert weights[len(weights) * 9 // 10] <= USUAL_NODES
+
+
+def _weight(function: ast.AST) -> int:
+    return sum(1 for _ in ast.walk(function))
