@@ -252,10 +252,15 @@ def sandbox_of(settings: Settings) -> Sandbox | Missing:
     names: dict[str, tuple[Name, ...]] = {"auto": NAMES, **{name: (name,) for name in NAMES}}
     if where not in names:
         reason = "Code execution is disabled" if where == "off" else f"`{where}` is not a sandbox"
-        return Missing("GATEWAY_SANDBOX", f"{reason}: set it to `auto`, {', '.join(f'`{name}`' for name in NAMES)} or a service's URL.")
+        return Missing(
+            "GATEWAY_SANDBOX", f"{reason}: set GATEWAY_SANDBOX to `auto`, {', '.join(f'`{name}`' for name in NAMES)} or a service's URL."
+        )
     missing = [f"{name}: {reason}" for name in names[where] if (reason := load(name).missing()) is not None]
     if len(missing) == len(names[where]):
-        return Missing("GATEWAY_SANDBOX", f"No sandbox can work on this machine ({'; '.join(missing)}); set it to a sandbox service's URL.")
+        return Missing(
+            "GATEWAY_SANDBOX",
+            f"No sandbox can work on this machine ({'; '.join(missing)}); set GATEWAY_SANDBOX to a sandbox service's URL.",
+        )
     backend: Name | None = None if where == "auto" else names[where][0]
     return Sandbox(LocalService(backend, settings.limits.tool_seconds), packages.names())
 

@@ -235,9 +235,9 @@ async def test_one_query_as_text_and_a_count_too_many_are_understood(site: Site,
         ('{"queries": [{"a": 1}]}', "not of the form"),
         ('{"queries": ["\ud800"]}', "not of the form"),
         ('{"queries": ' + "[" * 100_000, "not of the form"),
-        ({"queries": []}, "1 to 5 texts"),
-        ({"queries": ["", " \n"]}, "1 to 5 texts"),
-        ({"queries": list("abcdef")}, "1 to 5 texts"),
+        ({"queries": []}, "1 to 5 non-empty texts"),
+        ({"queries": ["", " \n"]}, "1 to 5 non-empty texts"),
+        ({"queries": list("abcdef")}, "1 to 5 non-empty texts"),
     ],
 )
 async def test_wrong_arguments_become_a_sentence(site: Site, start: Start, arguments: object, sentence: str) -> None:
