@@ -16,6 +16,7 @@ from app.engine.accounts.access import NewKey, create_key
 from app.settings import ConfigurationError, Settings
 from app.stores.keys import SqlKeyStore
 from app.stores.ports.errors import StoreUnavailable
+from app.stores.ports.keys import ApiKey
 
 _DAY = 86400
 
@@ -83,7 +84,7 @@ async def show(settings: Settings) -> None:
     print(f"{'ID':28} {'PREFIX':13} {'PROJECT':20} {'NAME':20} {'CREATED':16} {'LAST USED':16} STATE")
     now = time.time()
     for key in known:
-        state = "revoked" if key.revoked_at else "expired" if key.expires_at and key.expires_at <= now else "active"
+        state = _state(key, now)
         print(f"{key.id:28} {key.prefix:13} {key.project:20} {key.name:20} {_when(key.created_at):16} {_when(key.last_used_at):16} {state}")
 
 
@@ -93,6 +94,12 @@ async def revoke(settings: Settings, key: str) -> bool:
         revoked = await keys.revoke(key, int(time.time()))
     print(f"Revoked {key}; servers reject it within seconds." if revoked else f"There is no key '{key}'.")
     return revoked
+
+
+def _state(key: ApiKey, now: float) -> str:
+    if key.revoked_at:
+        return "revoked"
+    return "expired" if key.expires_at and key.expires_at <= now else "active"
 
 
 def _when(seconds: int | None) -> str:

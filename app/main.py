@@ -263,8 +263,10 @@ def _alone(settings: Settings) -> bool:
 
 def _shared_log(settings: Settings, database: Database, metrics: Metrics, stack: AsyncExitStack) -> EventLog | None:
     kind = settings.event_log
-    if kind == "auto":
-        kind = "redis" if settings.redis_url else "memory" if _alone(settings) else "database"
+    if kind == "auto" and settings.redis_url:
+        kind = "redis"
+    elif kind == "auto":
+        kind = "memory" if _alone(settings) else "database"
     if kind == "memory":
         if not _alone(settings):
             _log.warning("event_log is 'memory': a live stream can be followed only on the replica that generates it")

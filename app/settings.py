@@ -271,7 +271,8 @@ class Settings(BaseSettings):
     @field_validator("searxng_url", "search_base_urls")
     @classmethod
     def _web_addresses(cls, given: str | dict[str, str] | None) -> str | dict[str, str] | None:
-        for address in given.values() if isinstance(given, dict) else [given] if given else []:
+        addresses = given or {}
+        for address in addresses.values() if isinstance(addresses, dict) else [addresses]:
             parts = urlsplit(address)
             if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:  # `port` raises ValueError, too
                 raise ValueError("expected an http or https URL")

@@ -8,7 +8,7 @@ from typing import Any
 
 from app.documents import _markdown
 from app.documents._package import Package
-from app.documents.base import Reading
+from app.documents.base import Reading, counted
 
 _CHART = re.compile(r"(?:word|xl)/charts/chart\d*\.xml$")
 _DIAGRAM = re.compile(r"(?:word|xl)/diagrams/data\d*\.xml$")
@@ -33,7 +33,7 @@ def read(package: Package) -> Reading:
         (sum(_EMBEDDED.match(name) is not None for name in names), "embedded file"),
         (sum(_INSERTED.match(name) is not None for name in names), "inserted document"),
     )
-    return Reading("\n\n".join(texts), tuple(f"{number} {what}{'' if number == 1 else 's'}" for number, what in counts if number))
+    return Reading("\n\n".join(texts), tuple(counted(number, what) for number, what in counts if number))
 
 
 def _texts(package: Package, name: str) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.documents import _office
-from app.documents.base import SUPPORTED, Reading, UnreadableDocument
+from app.documents.base import SUPPORTED, Reading, UnreadableDocument, counted
 
 BEGINS = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"\xff\xd8\xff\xe1")
@@ -30,7 +30,7 @@ def read(content: bytes) -> Reading:
     """The document, and how many pictures it seems to contain: the engine ignores them."""
     extension = kind(content)
     pictures = sum(map(content.count, _PICTURES))
-    unread = [f"{pictures} picture{'' if pictures == 1 else 's'}"] if pictures and extension != "msg" else []
+    unread = [counted(pictures, "picture")] if pictures and extension != "msg" else []
     if extension == "xls":
         unread.append("number formats")
     return _office.read(content, extension, Reading("", tuple(unread)))

@@ -26,6 +26,7 @@ _PAGE_TYPES = ("text/html", "application/xhtml+xml")
 _MAIL_NAMES = (".eml", ".mht", ".mhtml")
 _MAIL_TYPES = ("message/rfc822", "multipart/related", "application/x-mimearchive")
 _MAIL = re.compile(rb"(?:From|To|Cc|Date|Subject|Received|Return-Path|Message-ID|MIME-Version|X-[\w-]+|Delivered-To):[ \t]", re.IGNORECASE)
+_BEFORE_MARKUP = ((b"<!--", b"-->"), (b"<?xml", b"?>"))
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 _CHARSET = re.compile(rb"charset=\"?([\w-]+)", re.IGNORECASE)
 _NOTEBOOK = ".ipynb"
@@ -121,7 +122,7 @@ def _begins_as_page(content: bytes) -> bool:
     at = len(b"\xef\xbb\xbf") if content.startswith(b"\xef\xbb\xbf") else 0
     while found := _SPACE.match(content, at):
         at = found.end()
-        ends = b"-->" if content.startswith(b"<!--", at) else b"?>" if content.startswith(b"<?xml", at) else None
+        ends = next((end for start, end in _BEFORE_MARKUP if content.startswith(start, at)), None)
         if ends is None:
             break
         end = content.find(ends, at)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from app.documents import _markdown
-from app.documents.base import Reading, UnreadableDocument
+from app.documents.base import Reading, UnreadableDocument, counted
 
 _MOST_CELLS = 1_000_000
 _DEEPEST = 200
@@ -45,12 +45,12 @@ def read(content: bytes, kind: str, beside: Reading = _NOTHING) -> Reading:
     whole = "\n\n".join(part for part in [*around, text, beside.text] if part.strip())
     if not whole.strip():
         raise UnreadableDocument("The document has no text.")
-    unread = [f"{pictures} picture{'' if pictures == 1 else 's'}"] if pictures else []
+    unread = [counted(pictures, "picture")] if pictures else []
     if kind in _MAIL and _ATTACHMENTS in text:
         attached = sum(bool(line.strip()) for line in text.rpartition(_ATTACHMENTS)[2].split("\n"))
-        unread.append(f"{attached} attached file{'' if attached == 1 else 's'}")
+        unread.append(counted(attached, "attached file"))
     if deleted := sum(str(revision.kind) == "deletion" for revision in document.revisions or ()):
-        unread.append(f"{deleted} tracked deletion{'' if deleted == 1 else 's'}")
+        unread.append(counted(deleted, "tracked deletion"))
     return Reading(whole, (*unread, *beside.unread, *(warning.message for warning in document.processing_warnings)))
 
 

@@ -62,8 +62,10 @@ class _Reader:
         finally:
             page.close()
         lack = ""
-        if not printed:
-            lack = "an image; no text" if pictures else "drawings; no text" if objects else _EMPTY
+        if not printed and pictures:
+            lack = "an image; no text"
+        elif not printed:
+            lack = "drawings; no text" if objects else _EMPTY
         elif _garbled(printed):
             lack = "its characters cannot be read"
         else:

@@ -69,13 +69,9 @@ def _complete(sheet: Any, formats: Mapping[str, str]) -> bool:
         if kind != "b" and (kind != "n" or code is None):
             continue
         value = cell.find(f"{space}v")
-        text = (
-            None
-            if value is None or not value.text
-            else _TRUTHS.get(value.text)
-            if code is None or kind == "b"
-            else _shown(value.text, code)
-        )
+        if value is None or not value.text:
+            continue
+        text = _TRUTHS.get(value.text) if code is None or kind == "b" else _shown(value.text, code)
         if text is not None:
             _write(cell, value, text)
             changed = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from json import JSONDecodeError, loads
 
-from app.documents.base import Reading
+from app.documents.base import Reading, counted
 
 _JSON_LINES = (".jsonl", ".ndjson")
 _ESCAPES = re.compile(r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}")
@@ -25,7 +25,7 @@ def readable(text: str, name: str) -> Reading:
 
 def pictures(number: int) -> tuple[str, ...]:
     """A clause saying that so many are not in the text."""
-    return (f"{number} picture{'' if number == 1 else 's'}",) if number else ()
+    return (counted(number, "picture"),) if number else ()
 
 
 def is_json(text: str) -> bool:

@@ -27,6 +27,11 @@ def with_note(reading: Reading) -> str:
     return f"{reading.text}\n\n{_BEGINS}{'; '.join(reading.unread)}{_ENDS}" if reading.unread else reading.text
 
 
+def counted(number: int, what: str) -> str:
+    """`1 picture`, `2 pictures`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def note(text: str) -> str | None:
     """What is missing from a document's text, according to its last line."""
     last = text[text.rfind("\n") + 1 :]

@@ -59,7 +59,8 @@ class Relevance:
         """0 to 1. `likeness`: of the vectors, None if not among the nearest; `share`: of the query's words, weighted by rarity."""
         scale = self._scale
         dense = _is_dense(text)
-        unrelated = scale.mixed if dense is not self._dense else scale.dense if dense else scale.latin
+        alike = scale.dense if dense else scale.latin
+        unrelated = alike if dense is self._dense else scale.mixed
         near = 0.0 if likeness is None else 1 / (1 + math.exp((unrelated + scale.step - likeness) / scale.width))
         return 1 - (1 - self._meaning * near) * (1 - self._words * share)
 

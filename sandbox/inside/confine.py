@@ -54,7 +54,7 @@ def landlock(readable: Sequence[str], writable: Sequence[str], newest: int | Non
     version = version if newest is None else min(version, newest)
     rights = (1 << _RIGHTS_BY_VERSION.get(version, 16)) - 1
     attributes = struct.pack("=QQQ", rights, 3 if version >= _NETWORK_SINCE else 0, 3 if version >= _SCOPES_SINCE else 0)
-    attributes = attributes[: 24 if version >= _SCOPES_SINCE else 16 if version >= _NETWORK_SINCE else 8]
+    attributes = attributes[: 8 + 8 * (version >= _NETWORK_SINCE) + 8 * (version >= _SCOPES_SINCE)]
     ruleset = _call(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint32(0))
     for path in readable:
         _allow(ruleset, path, _EXECUTE | _READ_FILE | _READ_DIR)

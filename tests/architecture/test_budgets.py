@@ -48,3 +48,10 @@ def test_most_functions_are_light() -> None:
 
 def _weight(function: ast.AST) -> int:
     return sum(1 for _ in ast.walk(function))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_conditional_expressions_are_not_nested(module: str) -> None:
+    conditions = [node for node in ast.walk(parse(module)) if isinstance(node, ast.IfExp)]
+
+    assert not [f"line {one.lineno}" for one in conditions if any(isinstance(part, ast.IfExp) for part in ast.walk(one) if part is not one)]

@@ -37,7 +37,7 @@ async def create_vector_store(body: shapes.NewStoreBody, principal: Principal, s
         name=body.name or "",
         description=body.description,
         metadata=body.metadata or {},
-        expires_days=body.expires_after.days if body.expires_after else None,
+        expires_days=shapes.days(body.expires_after),
         file_ids=body.file_ids,
         chunking=chunking(body.chunking_strategy),
     )
@@ -66,7 +66,7 @@ async def update_vector_store(
     change = StoreChange(
         name=msgspec.UNSET if body.name is None else body.name,
         metadata=body.metadata or {} if "metadata" in sent else msgspec.UNSET,
-        expires_days=(body.expires_after.days if body.expires_after else None) if "expires_after" in sent else msgspec.UNSET,
+        expires_days=shapes.days(body.expires_after) if "expires_after" in sent else msgspec.UNSET,
     )
     return shown_store(await services.vector_stores.update(principal.project_id, vector_store_id, change))
 

@@ -41,6 +41,11 @@ class StoreExpiry(_Sent):
     days: int = Field(ge=1, le=365)
 
 
+def days(expiry: StoreExpiry | None) -> int | None:
+    """Days after the last use; None: never."""
+    return expiry.days if expiry is not None else None
+
+
 class Static(_Sent):
     """How a text is split into chunks."""
 

@@ -106,7 +106,8 @@ def _command_text(output: Any, place: str) -> str:
 def _patch_text(members: Members, _place: str) -> str:
     output = members.get("output")
     status = members.get("status") or "completed"
-    told = output if isinstance(output, str) else msgspec.json.encode(output).decode() if output else ""
+    output = output or ""
+    told = output if isinstance(output, str) else msgspec.json.encode(output).decode()
     return f"Status: {status}\n{told}".rstrip()
 
 

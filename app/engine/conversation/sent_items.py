@@ -126,7 +126,9 @@ def _error(error: object) -> str:
     """The message of an error, or the whole error."""
     fields = _fields(error)
     message = fields.get("message", fields.get("content", error))
-    return message if isinstance(message, str) else _json(message) if message is not None else ""
+    if message is None:
+        return ""
+    return message if isinstance(message, str) else _json(message)
 
 
 def _entry(one: object) -> str:

@@ -113,7 +113,8 @@ class Beginnings:
 
     def _any(self, text: str, forms: Iterable[str]) -> bool | None:
         found = [self._begins(text, form) for form in forms]
-        return True if True in found else None if None in found else False
+        unsure = None if None in found else False
+        return True if True in found else unsure
 
     def _begins(self, text: str, form: str) -> bool | None:
         before, named, after = form.partition(_NAME)

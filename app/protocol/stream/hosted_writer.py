@@ -126,8 +126,7 @@ class HostedWriter:
             shown = {stream.field: "".join(self._fragments)} if stream and not self.running else {}
             incomplete = {"status": "incomplete"} if "status" in self._item.__struct_fields__ else {}
             self.settle(msgspec.structs.replace(self._item, **shown, **incomplete))
-        ended = status(self._item)
-        event = self._spec.succeeded if ended == "completed" else self._spec.failed if ended == "failed" else None
+        event = {"completed": self._spec.succeeded, "failed": self._spec.failed}.get(status(self._item))
         if event is not None:
             self._out.emit(event, **self._at)
         self._out.emit(e.ItemDone, output_index=self._index, item=self._item)

@@ -97,7 +97,8 @@ def _limited(answer: Reply, limit: int | None, read: int) -> Iterator[Delta]:
         if cut:
             break
     yield TokenUsage(read, _tokens(written), read + _tokens(written), reasoning_tokens=_tokens(thought))
-    yield TurnFinished("length" if cut else "tool_calls" if answer.calls else "stop")
+    ended = "tool_calls" if answer.calls else "stop"
+    yield TurnFinished("length" if cut else ended)
 
 
 def _deltas(answer: Reply) -> Iterable[tuple[Delta, str]]:
