@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache, partial
 
@@ -51,6 +52,7 @@ class CreateResponse:
         self._metrics = metrics
         self._heartbeats = heartbeats
         self._policy = policy
+        self._tail = (DONE,) if policy.done_marker else ()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; the request's id is in `scope["state"]["request_id"]`."""
@@ -109,16 +111,13 @@ class CreateResponse:
             await run.open()
             await reply.whole(await run.whole(), run.warnings)
             return
-        writer = reply.stream(run)
+        writer = reply.stream(run, self._tail)
         self._heartbeats.add(writer)
         try:
             await run.open()
-            await run.stream(writer.write)
+            await run.stream(writer.write, partial(writer.write, last=True))
         finally:
             self._heartbeats.discard(writer)
-        if self._policy.done_marker:
-            await writer.write((DONE,))
-        await reply.end()
 
     async def _read(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         limit = self._policy.body_bytes
@@ -157,15 +156,12 @@ class _Reply:
     async def whole(self, body: bytes, warnings: tuple[str, ...]) -> None:
         await self._start(200, [(b"content-type", b"application/json"), *_warning_headers(warnings)], body)
 
-    def stream(self, run: Run) -> StreamWriter:
+    def stream(self, run: Run, tail: Sequence[bytes]) -> StreamWriter:
         def head() -> Message:
             self._begun = True
             return {"type": "http.response.start", "status": 200, "headers": [*HEADERS, *_warning_headers(run.warnings), self._id]}
 
-        return StreamWriter(self._send, head, run.begin)
-
-    async def end(self) -> None:
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        return StreamWriter(self._send, head, run.begin, tail)
 
     async def fail(self, error: ApiError) -> None:
         self.status, headers, body = errors.render(error)

@@ -27,13 +27,14 @@ class StreamWriter:
     """Writes one SSE response. Its head is sent with the first frames, or with the opening events if those take too long.
 
     `head` creates the message that begins the response. `opening` returns the frames that may be sent before an upstream has accepted
-    the request; empty if there are none yet.
+    the request; empty if there are none yet. `tail` follows the last frames.
     """
 
-    __slots__ = ("_begun", "_head", "_one_at_a_time", "_opening", "_send", "_unsent", "silent")
+    __slots__ = ("_begun", "_head", "_one_at_a_time", "_opening", "_send", "_tail", "_unsent", "silent")
 
-    def __init__(self, send: Send, head: Callable[[], Message], opening: Callable[[], Sequence[bytes]]) -> None:
+    def __init__(self, send: Send, head: Callable[[], Message], opening: Callable[[], Sequence[bytes]], tail: Sequence[bytes] = ()) -> None:
         self._send = send
+        self._tail = tail
         self._head = head
         self._opening = opening
         self._begun = False
@@ -44,8 +45,8 @@ class StreamWriter:
         self.silent = 0.0
         """Seconds without a frame, as counted by the timer; minus infinity while one is being written."""
 
-    async def write(self, frames: Sequence[bytes]) -> None:
-        """Send whole frames in one write; the per-token path."""
+    async def write(self, frames: Sequence[bytes], *, last: bool = False) -> None:
+        """Send whole frames in one write, the last ones with the end of the response; the per-token path."""
         self.silent = -inf
         if not self._begun:
             if self._one_at_a_time is None:  # with `silent` at this value, the timer does not interfere
@@ -53,7 +54,7 @@ class StreamWriter:
                 await self._send(self._head())
             else:
                 await self._begin(self._one_at_a_time)
-        await self._send(_body(frames))
+        await self._send(_body((*frames, *self._tail), more=False) if last else _body(frames))
         self.silent = 0.0
 
     async def beat(self) -> None:
@@ -129,5 +130,5 @@ class Heartbeats:
                     _log.exception("a stream's heartbeat failed")
 
 
-def _body(frames: Sequence[bytes]) -> Message:
-    return {"type": "http.response.body", "body": frames[0] if len(frames) == 1 else b"".join(frames), "more_body": True}
+def _body(frames: Sequence[bytes], *, more: bool = True) -> Message:
+    return {"type": "http.response.body", "body": frames[0] if len(frames) == 1 else b"".join(frames), "more_body": more}

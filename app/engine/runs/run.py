@@ -151,9 +151,10 @@ class Run:
             annotate=hosted.citations.annotate if hosted is not None else None,
         )
 
-    async def stream(self, send: Send) -> None:
+    async def stream(self, send: Send, send_last: Send | None = None) -> None:
         """Send the stream, in batches of complete frames. Every path ends with the terminal event, after the record has been stored.
 
+        `send_last` sends the batch with that event; None: as the others.
         Cancelling the task cancels the run: the upstream request is closed and the record is stored.
         """
         assembler, followable = self._built, self.admitted.store
@@ -172,7 +173,7 @@ class Run:
             frames = self._end()
             if followable:
                 await self.followers.publish_end(frames)
-        await send(frames)
+        await (send_last or send)(frames)
 
     async def whole(self) -> bytes:
         """The complete answer as JSON, not streamed; the record is stored when this returns. Raises ApiError."""

@@ -175,3 +175,20 @@ async def test_one_broken_line_does_not_silence_the_others(monkeypatch: pytest.M
 
     assert line.got == [b"head", OPENING]
     assert "the line is gone" in caplog.text
+
+
+async def test_the_last_frames_and_the_end_are_one_message() -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    writer = StreamWriter(send, lambda: HEAD, lambda: (OPENING,), tail=(b"data: [DONE]\n\n",))
+    await writer.write([OPENING])
+    await writer.write([TOKEN, TOKEN], last=True)
+
+    assert sent == [
+        HEAD,
+        {"type": "http.response.body", "body": OPENING, "more_body": True},
+        {"type": "http.response.body", "body": TOKEN + TOKEN + b"data: [DONE]\n\n", "more_body": False},
+    ]
