@@ -1,4 +1,4 @@
-"""A worker drops the privileges it does not need, with the filters that also confine sandboxed code (`sandbox/inside`).
+"""A worker drops the privileges it does not need, with the filters that also confine sandboxed code (`app/sandbox/inside`).
 
 A process that reads untrusted files then cannot open files other than the program's, write files, reach the network, or start or
 access other processes. If the machine lacks these filters, `lacking` reports it, and only the limits of time and memory apply.
@@ -48,7 +48,7 @@ def confine(memory_bytes: int) -> None:
     """Confine this process; call it once, before reading untrusted input. Raises OSError if a filter exists but cannot be used."""
     if sys.platform != "linux":
         return
-    from sandbox.inside import confine as sandbox  # noqa: PLC0415 - for Linux only
+    from app.sandbox.inside import confine as sandbox  # noqa: PLC0415 - for Linux only
 
     readable = _readable()
     own_user = {"NPROC": _THREADS} if _became_nobody(readable) else {}
@@ -81,7 +81,7 @@ def _readable() -> Sequence[str]:
     program = Path(__file__).resolve().parents[1]
     imported = [Path(entry) for entry in sys.path if entry]
     libraries = [path for path in imported if path.name in _PACKAGES or not (path / program.name).exists()]
-    return [*_SYSTEM, *map(str, (program, program.with_name("sandbox"), Path(sys.base_prefix, "lib"), *libraries))]
+    return [*_SYSTEM, *map(str, (program, Path(sys.base_prefix, "lib"), *libraries))]
 
 
 def _became_nobody(readable: Sequence[str]) -> bool:

@@ -15,6 +15,10 @@ from app.protocol.stream.hosted_writer import StringMember
 from app.protocol.wire.errors import ApiError, InvalidRequest, NotFound, Unavailable
 from app.protocol.wire.hosted import CodeInterpreterCall, HostedCall, HostedItem, Logs, PlotImage
 from app.protocol.wire.requests import parse_entry
+from app.sandbox import packages
+from app.sandbox.backends import NAMES, Name, load
+from app.sandbox.inside.packages import SMALL
+from app.sandbox.protocol import Confinement, FileInfo, RunResult
 from app.settings import Settings
 from app.tools._once import Once
 from app.tools.ports.containers import Containers, NewContainer
@@ -33,10 +37,6 @@ from app.tools.ports.tool import (
 from app.tools.sandbox.client import NotThere, Sandbox, SandboxRefused, SandboxUnavailable
 from app.tools.sandbox.containers import MEMORY_LIMITS, SandboxContainers, new_container_id
 from app.tools.sandbox.service import LocalService, RemoteService
-from sandbox import packages
-from sandbox.backends import NAMES, Name, load
-from sandbox.inside.packages import SMALL
-from sandbox.protocol import Confinement, FileInfo, RunResult
 
 _ENTRY = msgspec.Raw(b'{"type":"code_interpreter"}')
 _EXAMPLE = msgspec.Raw(b'{"type":"code_interpreter","container":{"type":"auto"}}')

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.inside.packages import FONT_PACKAGE, MODULES, PACKAGES, SMALL
+from app.sandbox.inside.packages import FONT_PACKAGE, MODULES, PACKAGES, SMALL
 from tests.sandbox.running import ROOT, Box, RunningSandbox
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -23,10 +23,10 @@ ELSEWHERE = """
 import asyncio, sys
 from pathlib import Path
 sys.prefix = sys.argv[1]
-from sandbox.backends.landlock import BACKEND
-from sandbox.limits import Limits
-from sandbox.session import Session, Workplace
-from sandbox.stage import Stage
+from app.sandbox.backends.landlock import BACKEND
+from app.sandbox.limits import Limits
+from app.sandbox.session import Session, Workplace
+from app.sandbox.stage import Stage
 
 async def main(stage):
     session = Session("cntr_" + "0" * 32, "", "", Workplace(stage, BACKEND), Limits())
@@ -53,7 +53,7 @@ async def test_every_package_of_the_list_is_there(any_service: RunningSandbox) -
     await box.close()
 
 
-@pytest.mark.parametrize("module", ["fastapi", "app", "sandbox", "sqlalchemy", "pip", "pytest", "nowhere"])
+@pytest.mark.parametrize("module", ["fastapi", "app", "sqlalchemy", "pip", "pytest", "nowhere"])
 async def test_what_is_not_listed_is_not_there_and_the_list_is_told(any_service: RunningSandbox, module: str) -> None:
     box = await Box(any_service).open()
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 import app
+from app.sandbox.backends import Name
+from app.sandbox.limits import MEBIBYTE, Limits
 from app.tools.sandbox.client import SandboxUnavailable
 from app.tools.sandbox.shared import Address, SharedDirectory, shared_directory
-from sandbox.backends import Name
-from sandbox.limits import MEBIBYTE, Limits
 
 if TYPE_CHECKING:
     import httpx
@@ -137,7 +137,7 @@ class LocalService:
             sys.executable,
             "-P",
             "-m",
-            "sandbox",
+            "app.sandbox",
             "--child",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sandbox.backends import Name
-from sandbox.backends.base import Backend
-from sandbox.protocol import Confinement
-from sandbox.stage import Stage
+from app.sandbox.backends import Name
+from app.sandbox.backends.base import Backend
+from app.sandbox.protocol import Confinement
+from app.sandbox.stage import Stage
 
 _HIDES = "its own namespaces: other files, processes and networks are not visible"
 _HIDES_NOT = "no namespaces: code that guesses a file's path can see its name, size and times, but not its content"

@@ -9,10 +9,10 @@ from collections import Counter
 
 import msgspec
 
-from sandbox.limits import Limits
-from sandbox.protocol import SESSION_ID, NewSession
-from sandbox.session import Session, Workplace
-from sandbox.turns import Busy
+from app.sandbox.limits import Limits
+from app.sandbox.protocol import SESSION_ID, NewSession
+from app.sandbox.session import Session, Workplace
+from app.sandbox.turns import Busy
 
 _SESSION_ID = re.compile(SESSION_ID)
 _SWEEP_SECONDS = 1.0

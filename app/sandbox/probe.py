@@ -11,12 +11,12 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sandbox.backends import NAMES, Name, load
-from sandbox.inside import seccomp
-from sandbox.interpreter import InterpreterFailed
-from sandbox.limits import Limits
-from sandbox.session import Session, Workplace
-from sandbox.stage import Stage
+from app.sandbox.backends import NAMES, Name, load
+from app.sandbox.inside import seccomp
+from app.sandbox.interpreter import InterpreterFailed
+from app.sandbox.limits import Limits
+from app.sandbox.session import Session, Workplace
+from app.sandbox.stage import Stage
 
 _SECONDS = 10.0
 _ATTEMPTS = """

@@ -16,12 +16,12 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sandbox import packages, protocol
-from sandbox.interpreter import InterpreterFailed
-from sandbox.protocol import Confinement, Health, NewSession, Problem, RunCode
-from sandbox.session import Closed, NoSpace, Session, UnknownFile
-from sandbox.sessions import Sessions, UnknownSession
-from sandbox.turns import Busy
+from app.sandbox import packages, protocol
+from app.sandbox.interpreter import InterpreterFailed
+from app.sandbox.protocol import Confinement, Health, NewSession, Problem, RunCode
+from app.sandbox.session import Closed, NoSpace, Session, UnknownFile
+from app.sandbox.sessions import Sessions, UnknownSession
+from app.sandbox.turns import Busy
 
 T = TypeVar("T")
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import msgspec
 
-import sandbox.inside.main  # noqa: F401  # pyright: ignore[reportUnusedImport] - compiled here: sandboxes cannot keep bytecode
-from sandbox import printed
-from sandbox.backends.base import DATA, Launch
+import app.sandbox.inside.main  # noqa: F401  # pyright: ignore[reportUnusedImport] - compiled here: sandboxes cannot keep bytecode
+from app.sandbox import printed
+from app.sandbox.backends.base import DATA, Launch
 
 _GRACE_SECONDS = 1.5
 """An interpreter stops itself at the time limit; if it has not stopped after this much longer, it is killed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Literal, get_args
 
-from sandbox.backends.base import Backend
+from app.sandbox.backends.base import Backend
 
 Name = Literal["bubblewrap", "landlock", "wasi"]
 NAMES: tuple[Name, ...] = get_args(Name)
@@ -13,5 +13,5 @@ NAMES: tuple[Name, ...] = get_args(Name)
 
 def load(name: Name) -> Backend:
     """The back end with this name."""
-    backend: Backend = importlib.import_module(f"sandbox.backends.{name}").BACKEND
+    backend: Backend = importlib.import_module(f"app.sandbox.backends.{name}").BACKEND
     return backend

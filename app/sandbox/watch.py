@@ -10,8 +10,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol
 
-from sandbox import trees
-from sandbox.stage import Volume
+from app.sandbox import trees
+from app.sandbox.stage import Volume
 
 _GLANCE_SECONDS = 0.01
 _LOOK_SECONDS = 0.1

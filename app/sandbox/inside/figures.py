@@ -7,7 +7,7 @@ import sys
 import warnings
 from typing import Any
 
-from sandbox.inside import packages
+from app.sandbox.inside import packages
 
 _PYPLOT = "matplotlib.pyplot"
 _CHINESE = ("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback")

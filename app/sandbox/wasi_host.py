@@ -8,21 +8,21 @@ import os
 import signal
 from typing import Any
 
-from sandbox.inside import confine
+from app.sandbox.inside import confine
 
 _DATA = "/mnt/data"
 _PROGRAM = "/program"
 _PROLOGUE = f"""
 import os, sys, types
-for name, path in (("sandbox", []), ("sandbox.inside", ["{_PROGRAM}"])):
+for name, path in (("app", []), ("app.sandbox", []), ("app.sandbox.inside", ["{_PROGRAM}"])):
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = path
-from sandbox.inside.notebook import Notebook
+from app.sandbox.inside.notebook import Notebook
 os.chdir("{_DATA}")
-sys.modules["sandbox"].notebook = Notebook("{_DATA}")
+sys.modules["app"].notebook = Notebook("{_DATA}")
 """
 _CUT = b"\n[The rest of the output is left out.]\n"
-_RUN = "__import__('sys').modules['sandbox'].notebook.run({!r})"
+_RUN = "__import__('sys').modules['app'].notebook.run({!r})"
 """Works in any namespace: the notebook replaces the guest's `__main__` with its own module."""
 
 

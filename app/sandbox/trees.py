@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
-from sandbox.files import Entry
+from app.sandbox.files import Entry
 
 MAX_ENTRIES = 20_000
 """Files and directories of one session."""

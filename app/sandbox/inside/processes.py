@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from sandbox.inside import commands
+from app.sandbox.inside import commands
 
 _PIPE, _STDOUT, _DEVNULL = -1, -2, -3
 _TEXT_OPTIONS = ("text", "universal_newlines", "encoding", "errors")

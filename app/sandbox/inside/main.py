@@ -15,8 +15,8 @@ import sys
 from types import FrameType
 from typing import Any
 
-from sandbox.inside import confine, errors
-from sandbox.inside.notebook import Notebook
+from app.sandbox.inside import confine, errors
+from app.sandbox.inside.notebook import Notebook
 
 _FOR_LIBRARIES = {"COLUMNS": "160", "JOBLIB_MULTIPROCESSING": "0", "USER": "sandbox"}
 """A width for a reader without a terminal; joblib would look for processes, and warn; the user has no name."""
@@ -65,7 +65,7 @@ class _Cells:
         self._cpu: int = setup["cpu_seconds"]
         self._notebook = Notebook(setup["data"])
         for name in [name for name in sys.modules if name.partition(".")[0] == _OUR_NAME]:
-            del sys.modules[name]  # the code may have its own `sandbox`
+            del sys.modules[name]  # the code may have its own `app`
         signal.signal(signal.SIGALRM, _stop)
 
     def run(self, code: str, seconds: float) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ctypes
 import sys
 
-from sandbox.backends.base import ENVIRONMENT, Launch, bootstrap, resources
-from sandbox.limits import Limits
-from sandbox.stage import Runtime, Volume
+from app.sandbox.backends.base import ENVIRONMENT, Launch, bootstrap, resources
+from app.sandbox.limits import Limits
+from app.sandbox.stage import Runtime, Volume
 
 _SYSTEM = (
     "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/fonts", "/usr/local/share/fonts", "/usr/local/lib", "/usr/share/zoneinfo",

@@ -10,7 +10,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from sandbox.inside import figures
+from app.sandbox.inside import figures
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from types import CodeType, ModuleType
 from typing import Any
 
-from sandbox.inside import commands, display, errors, figures, hooks, magics, packages, processes, source
+from app.sandbox.inside import commands, display, errors, figures, hooks, magics, packages, processes, source
 
 _FUTURES = sum({getattr(__future__, name).compiler_flag for name in __future__.all_feature_names})
 _NOBODY_TYPES = "There is no interactive input, so input() and debuggers do not work. Put the value into the code."

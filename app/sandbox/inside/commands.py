@@ -10,8 +10,8 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 
-from sandbox.inside import errors, packages
-from sandbox.inside.looking import PROGRAMS
+from app.sandbox.inside import errors, packages
+from app.sandbox.inside.looking import PROGRAMS
 
 _PYTHON = re.compile(r"(?:.*/)?python(?:3(?:\.\d+)?)?")
 _PIP = re.compile(r"(?:.*/)?(?:pip(?:3(?:\.\d+)?)?|conda|mamba|uv)")

@@ -1,4 +1,4 @@
-"""`python -m sandbox`: the sandbox service.
+"""`python -m app.sandbox`: the sandbox service.
 
 Standalone, it is configured by `SANDBOX_` variables. With `--child` it is configured by a line of JSON on standard input (which keeps
 the token out of command line and environment), reports on standard output whether it started, and ends when standard input closes.
@@ -20,16 +20,16 @@ from types import FrameType
 import msgspec
 import uvicorn
 
-from sandbox import probe, protocol
-from sandbox.config import Config, ConfigurationError, from_environment
-from sandbox.limits import MEBIBYTE, Limits
-from sandbox.service import application
-from sandbox.sessions import Sessions
-from sandbox.stage import Stage
-from sandbox.strength import strength
-from sandbox.turns import Turns
+from app.sandbox import probe, protocol
+from app.sandbox.config import Config, ConfigurationError, from_environment
+from app.sandbox.limits import MEBIBYTE, Limits
+from app.sandbox.service import application
+from app.sandbox.sessions import Sessions
+from app.sandbox.stage import Stage
+from app.sandbox.strength import strength
+from app.sandbox.turns import Turns
 
-_log = logging.getLogger("sandbox")
+_log = logging.getLogger("app.sandbox")
 _LEAST_RUNS = 4
 _FILE_THREADS = 32
 """For scanning and removing files: a session with very many files must not block those of other sessions."""

@@ -6,7 +6,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from sandbox.inside.packages import PACKAGES, SMALL
+from app.sandbox.inside.packages import PACKAGES, SMALL
 
 _OWN_DIRECTORY = "sandbox-packages"
 

@@ -7,9 +7,9 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from sandbox.backends.base import DATA, ENVIRONMENT, Launch, bootstrap, resources
-from sandbox.limits import Limits
-from sandbox.stage import Runtime, Volume
+from app.sandbox.backends.base import DATA, ENVIRONMENT, Launch, bootstrap, resources
+from app.sandbox.limits import Limits
+from app.sandbox.stage import Runtime, Volume
 
 _SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/fonts", "/usr/local/share/fonts", "/usr/share/zoneinfo")
 _SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/fonts", "/etc/localtime")
@@ -36,7 +36,7 @@ class Bubblewrap:
         shown = {
             str(runtime.home / "lib"): "/python/lib",
             str(runtime.executable): "/python/bin/python",
-            str(runtime.program / "sandbox/inside"): "/program/sandbox/inside",
+            str(runtime.program / "app/sandbox/inside"): "/program/app/sandbox/inside",
             **dict(zip(map(str, runtime.packages), packages, strict=True)),
         }
         command = [

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any, Protocol
 
-from sandbox.inside import commands
+from app.sandbox.inside import commands
 
 _IGNORED = frozenset(
     {
@@ -197,7 +197,7 @@ def _who(shell: Shell, _line: str) -> None:
 
 
 def _is_shells(value: object) -> bool:
-    return str(getattr(value, "__module__", "")).startswith("sandbox.")
+    return str(getattr(value, "__module__", "")).startswith("app.sandbox.")
 
 
 def _change_directory(_shell: Shell, line: str) -> None:

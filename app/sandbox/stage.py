@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from sandbox import mounts, packages, trees
+from app.sandbox import mounts, packages, trees
 
 _FIRST_USER = 60600
 """The users of sandboxes, if root can choose: one each, from a range that no system allocates."""
@@ -30,7 +30,7 @@ _SEARCH_ONLY = 0o711
 """Other users can enter to reach known names, but cannot list the directory."""
 _NEARLY = 1.25
 """A file system may be this much larger than a session's limit, and still counts as enforcing it."""
-_log = logging.getLogger("sandbox")
+_log = logging.getLogger("app.sandbox")
 _HERE = Path(__file__).parent
 
 
@@ -43,7 +43,7 @@ class Runtime(msgspec.Struct, frozen=True):
     packages: tuple[Path, ...]
     """Directories of installed packages outside `home`."""
     program: Path
-    """Contains `sandbox/inside`."""
+    """Contains `app/sandbox/inside`."""
 
 
 class Volume(msgspec.Struct, frozen=True):
@@ -155,7 +155,7 @@ class Stage:
         os.close(self._lock)
 
     def _shown(self, runtime: Runtime) -> Runtime:
-        places = {runtime.home: self.root / "python", runtime.program / "sandbox/inside": self.root / "program/sandbox/inside"}
+        places = {runtime.home: self.root / "python", runtime.program / "app/sandbox/inside": self.root / "program/app/sandbox/inside"}
         places |= {path: self.root / f"packages-{number}" for number, path in enumerate(runtime.packages)}
         for source, place in places.items():
             place.mkdir(parents=True)
@@ -241,4 +241,4 @@ def _installed() -> Runtime:
     executable = Path(sys.executable).resolve()
     if not executable.is_relative_to(home):
         executable = home / "bin" / executable.name
-    return Runtime(home, executable, packages.directories(), _HERE.parent)
+    return Runtime(home, executable, packages.directories(), _HERE.parents[1])

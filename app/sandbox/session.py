@@ -11,15 +11,15 @@ from typing import Literal
 
 import msgspec
 
-from sandbox import files, trees
-from sandbox.backends.base import DATA, Backend
-from sandbox.files import Entry
-from sandbox.interpreter import Interpreter, Outcome
-from sandbox.limits import Limits
-from sandbox.protocol import FileInfo, RunResult, SessionInfo, file_id
-from sandbox.stage import Stage, Volume
-from sandbox.turns import Turns
-from sandbox.watch import Watch, taken
+from app.sandbox import files, trees
+from app.sandbox.backends.base import DATA, Backend
+from app.sandbox.files import Entry
+from app.sandbox.interpreter import Interpreter, Outcome
+from app.sandbox.limits import Limits
+from app.sandbox.protocol import FileInfo, RunResult, SessionInfo, file_id
+from app.sandbox.stage import Stage, Volume
+from app.sandbox.turns import Turns
+from app.sandbox.watch import Watch, taken
 
 _MAX_REPORTED = 50
 _MOST_WAITING_SECONDS = 30.0

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, TextIO
 
-from sandbox.inside import packages
+from app.sandbox.inside import packages
 
 _OURS = os.path.dirname(__file__)  # noqa: PTH120 - pathlib takes 10 ms to import, of the 60 a sandbox takes to start
 _STANDARD = os.path.dirname(os.__file__)  # noqa: PTH120 - as above

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from sandbox.backends import Name
-from sandbox.limits import MEBIBYTE, Limits
+from app.sandbox.backends import Name
+from app.sandbox.limits import MEBIBYTE, Limits
 
 _MIN_TOKEN = 20
 _Count = Annotated[int, msgspec.Meta(ge=1)]
