@@ -72,14 +72,14 @@ class LocalService:
         self._process: asyncio.subprocess.Process | None = None
         self._client: httpx.AsyncClient | None = None
         self._refusal: str | None = None
-        self._place = shared_directory()
+        self._shared = shared_directory()
         self._joined: Address | None = None
-        """Where the service of another worker is."""
+        """The service of another worker, if that one is used."""
 
     @property
     def begun(self) -> bool:
         """Whether it has been started."""
-        return self._process is not None or (self._place is not None and self._place.address is not None)
+        return self._process is not None or (self._shared is not None and self._shared.address is not None)
 
     @property
     def pid(self) -> int | None:
@@ -93,7 +93,7 @@ class LocalService:
                 raise SandboxUnavailable(self._refusal)
             if self._client is None or not self._runs:
                 await self._end()
-                self._client = await (self._start() if self._place is None else self._meet(self._place))
+                self._client = await (self._start() if self._shared is None else self._join_or_start(self._shared))
             return self._client
 
     async def aclose(self) -> None:
@@ -105,25 +105,25 @@ class LocalService:
     def _runs(self) -> bool:
         if self._process is not None:
             return not _has_ended(self._process)
-        return self._place is not None and self._place.is_held and self._place.address == self._joined
+        return self._shared is not None and self._shared.is_held and self._shared.address == self._joined
 
-    async def _meet(self, place: SharedDirectory) -> httpx.AsyncClient:
-        """The service of another worker, or one that is started here for all."""
+    async def _join_or_start(self, shared: SharedDirectory) -> httpx.AsyncClient:
+        """Use the service of another worker, or start one for all workers."""
         for _ in range(int(_START_SECONDS / _LOOK_SECONDS)):
-            held = place.claim()
+            held = shared.claim()
             if held is not None:
                 try:
-                    return await self._start(place, held)
+                    return await self._start(shared, held)
                 finally:
                     os.close(held)
-            self._joined = place.address
+            self._joined = shared.address
             if self._joined is not None:
                 return _client(self._joined.token, _ANY_URL, socket=self._joined.socket)
             await asyncio.sleep(_LOOK_SECONDS)
         raise SandboxUnavailable("The sandbox service does not start.")
 
-    async def _start(self, place: SharedDirectory | None = None, *held: int) -> httpx.AsyncClient:
-        """Start the child, which keeps the file descriptors `held`, and say so at the place."""
+    async def _start(self, shared: SharedDirectory | None = None, *held: int) -> httpx.AsyncClient:
+        """Start the child, which keeps the file descriptors `held`, and publish its address for other workers."""
         self._directory = Path(tempfile.mkdtemp(prefix="gateway-sandbox-"))
         path, token = self._directory / "socket", secrets.token_urlsafe(32)
         config = {
@@ -151,8 +151,8 @@ class LocalService:
             _log.error("the sandbox service does not start: %s", why or "no message")
             self._refusal = _NOTHING_HOLDS if why else None  # it will refuse again; anything else is worth another attempt
             raise SandboxUnavailable(self._refusal or "The sandbox service does not start.")
-        if place is not None:
-            place.announce(Address(str(path), token))
+        if shared is not None:
+            shared.announce(Address(str(path), token))
         return _client(token, _ANY_URL, socket=str(path))
 
     async def _greet(self, process: asyncio.subprocess.Process, config: bytes) -> dict[str, Any]:
