@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.streams import MODEL
 from tests.support.gateway import Gateway, running_gateway
 from tests.support.operations import OPERATIONS
-from tests.support.script import Gate, Reply, Text
+from tests.support.script import Gate, Reply, Text, Thought
 from tests.support.upstream import ScriptedUpstream
 from tests.support.wire import connected, head
 
@@ -339,8 +339,8 @@ async def test_a_body_in_drops_is_not_waited_for(strict: Gateway) -> None:
 
 
 async def test_a_client_that_does_not_read_is_cut_off(strict: Gateway, upstream: ScriptedUpstream) -> None:
-    begun = Gate()
-    upstream.script(Reply(pieces=[begun, *[Text("long " * 50_000)] * 200]))
+    begun, more = Gate(), Gate()
+    upstream.script(Reply(pieces=[Thought("Hm."), begun, *[Text("long " * 50_000)] * 200, more]))
     body = f'{{"model":"{MODEL}","input":"Hi","stream":true}}'.encode()
     async with connected(strict) as wire:
         await wire.send(head("POST", "/v1/responses", JSON, f"Content-Length: {len(body)}", key=strict.key), body)
@@ -350,6 +350,7 @@ async def test_a_client_that_does_not_read_is_cut_off(strict: Gateway, upstream:
             while "\ngateway_responses_running 0.0\n" not in (await http.get("/metrics")).text:  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.05)
         assert b"response.completed" not in await wire.rest()
+    more.open()
 
 
 async def test_connections_are_limited(strict: Gateway) -> None:

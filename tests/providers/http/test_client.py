@@ -206,7 +206,7 @@ async def test_an_unused_connection_is_not_kept_for_ever(monkeypatch: pytest.Mon
 
 async def test_a_connection_that_is_kept_no_longer_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its time may be over in the moment of the next request, as that of lists of models, which are asked for once a minute."""
-    monkeypatch.setattr("app.providers._http_connection._KEEP_ALIVE", 0.05)
+    monkeypatch.setattr("app.providers.http.connection._KEEP_ALIVE", 0.05)
     async with serve(answering(HELLO)) as server, connect(server) as client:
         for _ in range(3):
             assert await ask_whole(client) == b"hello"
