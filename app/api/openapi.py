@@ -5,7 +5,7 @@ The request's schema is generated from the type that validates it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 import msgspec
@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.openapi_examples import examples
+from app.api.paging import ObjectList
 from app.protocol.wire.requests import CreateResponse
 
 _SCHEMAS = "#/components/schemas/"
@@ -55,14 +56,10 @@ class ResponseDeleted(BaseModel):
     deleted: Literal[True] = True
 
 
-class InputItemList(BaseModel):
+class InputItemList(ObjectList):
     """A page of items."""
 
-    object: Literal["list"] = "list"
-    data: list[dict[str, Any]]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
+    data: Sequence[dict[str, Any]]
 
 
 class Model(BaseModel):

@@ -35,6 +35,16 @@ class TwoWayPageQuery(PageQuery):
         return Page(self.limit, self.order, self.after, self.before)
 
 
+class ObjectList(BaseModel):
+    """A page of a list."""
+
+    object: Literal["list"] = "list"
+    data: Sequence[Any]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
 class Identified(Protocol):
     """An object of a list."""
 
@@ -45,5 +55,5 @@ class Identified(Protocol):
 
 
 def listed(data: Sequence[Identified], *, more: bool) -> dict[str, Any]:
-    """The fields that every list has, besides `object`."""
+    """The fields of an `ObjectList`."""
     return {"data": data, "first_id": data[0].id if data else None, "last_id": data[-1].id if data else None, "has_more": more}

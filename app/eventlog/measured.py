@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator, Awaitable
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from app.eventlog.base import Batch, EventLog, EventLogUnavailable
+from app.telemetry.timing import Note, timed
 
 _T = TypeVar("_T")
-
-
-class Note(Protocol):
-    """Takes one measurement: the method's name and seconds."""
-
-    def __call__(self, operation: str, seconds: float, *, failed: bool) -> None:
-        """Note it."""
-        ...
 
 
 class MeasuredEventLog:
@@ -47,11 +39,4 @@ class MeasuredEventLog:
         await self._log.aclose()
 
     async def _measure(self, operation: str, work: Awaitable[_T]) -> _T:
-        began, failed = time.perf_counter(), False
-        try:
-            return await work
-        except EventLogUnavailable:
-            failed = True
-            raise
-        finally:
-            self._note(operation, time.perf_counter() - began, failed=failed)
+        return await timed(operation, work, self._note, EventLogUnavailable)

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from app.stores.ports.errors import StoreUnavailable
 from app.stores.ports.responses import ResponseRecord, ResponseStore, Turn
+from app.telemetry.timing import Note, timed
 
 _T = TypeVar("_T")
-
-
-class Note(Protocol):
-    """Takes one measurement: the method's name and seconds."""
-
-    def __call__(self, operation: str, seconds: float, *, failed: bool) -> None:
-        """Note it."""
-        ...
 
 
 class MeasuredStore:
@@ -69,11 +61,4 @@ class MeasuredStore:
         return await self._measure("count_expired", self._store.count_expired(now))
 
     async def _measure(self, operation: str, work: Awaitable[_T]) -> _T:
-        began, failed = time.perf_counter(), False
-        try:
-            return await work
-        except StoreUnavailable:
-            failed = True
-            raise
-        finally:
-            self._note(operation, time.perf_counter() - began, failed=failed)
+        return await timed(operation, work, self._note, StoreUnavailable)

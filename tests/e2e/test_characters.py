@@ -1,4 +1,4 @@
-"""NUL and halves of surrogate pairs: refused by name in every parameter, on both databases, before anything is done."""
+"""NUL and unpaired surrogates: refused by name in every parameter, on both databases, before anything is done."""
 
 from __future__ import annotations
 

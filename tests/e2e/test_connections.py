@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
+import struct
+import sys
 from collections.abc import Generator
 from contextlib import AsyncExitStack
 from uuid import uuid4
@@ -20,6 +23,8 @@ from tests.support.wire import connected, head
 MIB = b"a" * 1024 * 1024
 JSON = "Content-Type: application/json"
 CHUNKED = "Transfer-Encoding: chunked"
+_DATA_SEGMENTS_IN = 152
+"""The place of `tcpi_data_segs_in` in Linux's `struct tcp_info`."""
 
 
 @pytest.fixture(scope="module")
@@ -373,3 +378,17 @@ async def test_two_keys_are_one_too_many(sqlite_gateway: Gateway, operation: str
         answer = await wire.answer()
 
     assert (answer.status, answer.error["code"]) == (400, "ambiguous_api_key")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="segments are counted by Linux")
+def test_a_plain_answer_leaves_in_one_write(sqlite_gateway: Gateway) -> None:
+    host, _, port = sqlite_gateway.base_url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port))) as wire:
+        for _ in range(20):
+            wire.sendall(b"GET /v1/nothing HTTP/1.1\r\nHost: x\r\n\r\n")
+            answer = b""
+            while not answer.endswith(b"}"):
+                answer += wire.recv(4096)
+        (segments,) = struct.unpack_from("I", wire.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 160), _DATA_SEGMENTS_IN)
+
+    assert segments == 20

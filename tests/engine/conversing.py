@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from app.engine.conversation.context import Context
-from app.engine.conversation.names import upstream_name
+from app.engine.conversation.function_names import upstream_name
 from app.engine.conversation.transcript import Transcript
 from app.protocol.messages import Call, Message
 from app.protocol.wire.errors import InvalidRequest

@@ -30,7 +30,7 @@ class Sum(msgspec.Struct):
 
 
 def event(body: object) -> bytes:
-    """A frame of the stream; halves of surrogate pairs go as escapes."""
+    """A frame of the stream; unpaired surrogates go as escapes."""
     return b"data: %b\n\n" % json.dumps(body).encode()
 
 

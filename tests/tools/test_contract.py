@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.discovery import constants
-from app.engine.conversation.names import upstream_name
+from app.engine.conversation.function_names import upstream_name
 from app.protocol.stream.phases import SPECS
 from app.protocol.wire.errors import InvalidRequest
 from app.protocol.wire.hosted import HostedCall

@@ -15,7 +15,7 @@ from starlette.responses import StreamingResponse
 from app.api.bodies import CheckedRoute, cut_off
 from app.api.dependencies import ID, Principal, ServicesDep
 from app.api.openapi import content, failures
-from app.api.paging import PageQuery, listed
+from app.api.paging import ObjectList, PageQuery, listed
 from app.api.uploads import UploadForm, attachment
 from app.protocol.wire.errors import InvalidRequest, NotFound, PayloadTooLarge
 from app.protocol.wire.paging import Page, UnknownCursor, window
@@ -99,14 +99,10 @@ class ContainerObject(BaseModel):
     network_policy: NetworkPolicy = NetworkPolicy()
 
 
-class ContainerList(BaseModel):
+class ContainerList(ObjectList):
     """A page of containers."""
 
-    object: Literal["list"] = "list"
     data: Sequence[ContainerObject]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
 
 
 class ContainerFileObject(BaseModel):
@@ -121,14 +117,10 @@ class ContainerFileObject(BaseModel):
     source: Literal["user", "assistant"]
 
 
-class ContainerFileList(BaseModel):
+class ContainerFileList(ObjectList):
     """A page of files."""
 
-    object: Literal["list"] = "list"
     data: Sequence[ContainerFileObject]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
 
 
 class ContainerDeleted(BaseModel):

@@ -15,7 +15,7 @@ from starlette.responses import StreamingResponse
 from app.api.bodies import CheckedRoute, cut_off
 from app.api.dependencies import ID, FilesDep, Principal
 from app.api.openapi import content, failures
-from app.api.paging import PageQuery, listed
+from app.api.paging import ObjectList, PageQuery, listed
 from app.api.uploads import UploadForm, attachment
 from app.engine.files.uploads import NewFile
 from app.knowledge.ports.blobs import Staged
@@ -66,14 +66,10 @@ class FileObject(BaseModel):
     status_details: None = None
 
 
-class FileList(BaseModel):
+class FileList(ObjectList):
     """A page of files."""
 
-    object: Literal["list"] = "list"
     data: Sequence[FileObject]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
 
 
 class FileDeleted(BaseModel):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from app.api.dependencies import ID
-from app.api.paging import TwoWayPageQuery
+from app.api.paging import ObjectList, TwoWayPageQuery
 from app.engine.files.store_files import Batch, Chunking, NewStoreFile
 from app.engine.files.vector_stores import Store
 from app.knowledge.ports.stores import Attachment, StoreTotals
@@ -231,24 +232,16 @@ class BatchObject(BaseModel):
     file_counts: FileCounts
 
 
-class StoreList(BaseModel):
+class StoreList(ObjectList):
     """A page of vector stores."""
 
-    object: Literal["list"] = "list"
-    data: list[StoreObject]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
+    data: Sequence[StoreObject]
 
 
-class StoreFileList(BaseModel):
+class StoreFileList(ObjectList):
     """A page of files in a vector store."""
 
-    object: Literal["list"] = "list"
-    data: list[StoreFileObject]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
+    data: Sequence[StoreFileObject]
 
 
 class StoreDeleted(BaseModel):

@@ -8,8 +8,8 @@ from typing import Any, cast
 import msgspec
 
 from app.engine.conversation.content import missing
+from app.engine.conversation.function_names import upstream_name
 from app.engine.conversation.items import MoreTools
-from app.engine.conversation.names import upstream_name
 from app.protocol.recovery.client_tools import CALLS, CLIENT_TOOLS, arguments_of
 from app.protocol.wire.client_items import Payload
 from app.protocol.wire.errors import InvalidRequest

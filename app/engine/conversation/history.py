@@ -14,9 +14,9 @@ import msgspec
 
 from app.engine.conversation import records
 from app.engine.conversation.context import Context, last_user
+from app.engine.conversation.function_names import upstream_name
 from app.engine.conversation.items import Item, MoreTools
 from app.engine.conversation.media import Media
-from app.engine.conversation.names import upstream_name
 from app.engine.conversation.transcript import Transcript
 from app.protocol.messages import Message, TextPart, User
 from app.protocol.wire import ids, stored_input

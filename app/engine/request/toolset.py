@@ -10,8 +10,8 @@ from typing import Literal
 import msgspec
 
 from app.engine.conversation.content import missing
+from app.engine.conversation.function_names import upstream_name
 from app.engine.conversation.items import MoreTools
-from app.engine.conversation.names import upstream_name
 from app.engine.hosted.catalog import Catalog, Entry
 from app.engine.request.client_entries import check_parameters, function_of
 from app.engine.request.tool_choice import choose

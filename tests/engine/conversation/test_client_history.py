@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from app.engine.conversation.exchanges import said
-from app.engine.conversation.names import upstream_name
+from app.engine.conversation.function_names import upstream_name
 from app.engine.conversation.transcript import Context, Transcript
 from app.protocol.messages import Assistant, Message, ToolResult, User
 from app.protocol.wire.errors import InvalidRequest

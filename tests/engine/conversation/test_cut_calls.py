@@ -12,7 +12,7 @@ import pytest
 from app.engine.conversation import records
 from app.engine.conversation.context import Context
 from app.engine.conversation.exchanges import Approval, Exchange
-from app.engine.conversation.names import upstream_name
+from app.engine.conversation.function_names import upstream_name
 from app.engine.conversation.open_calls import MALFORMED_NOTE, result_of
 from app.engine.conversation.transcript import Transcript
 from app.protocol.deltas import CallArguments, CallOpened, Reasoning, Text, TurnFinished

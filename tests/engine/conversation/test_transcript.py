@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from app.engine.conversation.context import Context, last_user, weight
+from app.engine.conversation.function_names import upstream_name
 from app.engine.conversation.known_calls import KnownCalls
-from app.engine.conversation.names import upstream_name
 from app.engine.conversation.transcript import Transcript
 from app.protocol.messages import Assistant, FilePart, ImagePart, TextPart, ToolResult, User
 from app.protocol.wire.requests import parse_item

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from app.discovery import constants
-from app.engine.conversation.names import upstream_name
+from app.engine.conversation.function_names import upstream_name
 from app.engine.hosted.catalog import Catalog, Price
 from app.protocol.wire.errors import InvalidRequest
 from app.settings import Settings

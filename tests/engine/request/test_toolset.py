@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from app.engine.conversation.names import upstream_name
+from app.engine.conversation.function_names import upstream_name
 from app.protocol.recovery.client_tools import CallTarget
 from app.protocol.wire.errors import InvalidRequest
 from app.providers.base import ForcedCall

@@ -21,7 +21,7 @@ ROME, OSLO = '{"city":"Rome"}', '{"city":"Oslo"}'
 
 
 def frames(*events: Json) -> bytes:
-    """Events of a stream; halves of surrogate pairs go as escapes."""
+    """Events of a stream; unpaired surrogates go as escapes."""
     return b"".join(b"event: %b\ndata: %b\n\n" % (str(event.get("type")).encode(), json.dumps(event).encode()) for event in events)
 
 
