@@ -22,6 +22,8 @@ _STORE_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 _MOST_UNLISTED = 50
 _MOST_CODES = 100
 _OTHER = "other"
+_KINDS = ("input", "cached", "output", "reasoning")
+"""Of tokens."""
 
 
 class _Bounded:
@@ -63,6 +65,8 @@ class Metrics:
             *where,
             "kind",
         )
+        self._token_places: dict[tuple[str, str], list[int]] = {}
+        """For each model and upstream, where its tokens are counted, in the order of `_KINDS`."""
         self._seconds = registry.histogram(
             "gateway_response_seconds", "From request to the end of the answer.", *where, "stream", bounds=_SECONDS
         )
@@ -162,10 +166,11 @@ class Metrics:
         self._per_token.observe(seconds, *where)
 
     def _count_tokens(self, usage: Usage, where: tuple[str, str]) -> None:
-        self._tokens.add(usage.input_tokens, *where, "input")
-        self._tokens.add(usage.input_tokens_details.cached_tokens, *where, "cached")
-        self._tokens.add(usage.output_tokens, *where, "output")
-        self._tokens.add(usage.output_tokens_details.reasoning_tokens, *where, "reasoning")
+        places = self._token_places.get(where)
+        if places is None:
+            places = self._token_places[where] = [self._tokens.place((*where, kind)) for kind in _KINDS]
+        cached, reasoning = usage.input_tokens_details.cached_tokens, usage.output_tokens_details.reasoning_tokens
+        self._tokens.add_each((usage.input_tokens, cached, usage.output_tokens, reasoning), places)
 
     def render(self) -> bytes:
         """The text for a scrape."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from operator import add
 from typing import TypeVar
@@ -75,6 +75,12 @@ class Counter(_Family):
         """Count."""
         place = self._places.get(labels)
         self._values[self.place(labels) if place is None else place] += count
+
+    def add_each(self, counts: Iterable[float], places: Iterable[int]) -> None:
+        """Count at several places, which the caller has looked up once."""
+        values = self._values
+        for place, count in zip(places, counts, strict=True):
+            values[place] += count
 
     def metric(self, merged: Merged) -> Metric:
         """The metric as exposed to Prometheus."""
