@@ -15,9 +15,10 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
-from app import connections, sockets, upstreams
+from app import sockets, upstreams
 from app.administration import create_first
 from app.api.gateway import Gateway, example_of
+from app.connections import limits
 from app.db import migrate
 from app.db.engine import Database
 from app.db.location import database_file, obstacle
@@ -77,7 +78,7 @@ def _config(settings: Settings, app: Gateway | None) -> uvicorn.Config:
         factory=app is None,
         workers=settings.workers,
         loop="uvloop" if sys.platform != "win32" else "asyncio",
-        http=connections.protocol(settings.connections),
+        http=limits.protocol(settings.connections),
         ws="none",
         lifespan="on",
         access_log=False,

@@ -1,0 +1,1 @@
+"""HTTP connections: their limits, and how a response is written."""
