@@ -103,9 +103,9 @@ class Script(msgspec.Struct, frozen=True):
     """Hosted calls that may run."""
 
 
-def new_assembler(**options: Any) -> Assembler:
+def new_assembler(*, background: bool = False, **options: Any) -> Assembler:
     """An assembler whose ids say where items are, as the engine's do."""
-    seed = Response(id=RESPONSE_ID, created_at=1_700_000_000, status="in_progress", model="qwen")
+    seed = Response(id=RESPONSE_ID, created_at=1_700_000_000, status="in_progress", background=background, model="qwen")
     options.setdefault("targets", TARGETS)
     options.setdefault("hosted", HOSTED)
     return Assembler(seed, _new_id, Options(**options))
@@ -269,5 +269,6 @@ def options() -> st.SearchStrategy[dict[str, Any]]:
             "parallel_calls": st.sampled_from([True, True, False]),
             "seal": st.sampled_from([None, str.upper]),
             "annotate": st.sampled_from([None, cite]),
+            "background": st.booleans(),
         }
     )

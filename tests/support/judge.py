@@ -212,10 +212,17 @@ def _judge_item(item: Json) -> None:
 
 
 def _check_snapshots(events: Sequence[Json]) -> None:
-    created, started, *others, last = events
-    assert created["response"] == started["response"]
+    created, *others, last = events
+    if created["response"]["background"]:
+        queued, *others = others
+        assert queued["type"] == "response.queued"
+        assert created["response"] == queued["response"] == {**others[0]["response"], "status": "queued"}
+        judge_response(created["response"])
+    else:
+        assert created["response"] == others[0]["response"]
+    started, *others = others
     assert not any("response" in event for event in others)
-    begun, ended = created["response"], last["response"]
+    begun, ended = started["response"], last["response"]
     assert (begun["status"], begun["output"], begun["usage"]) == ("in_progress", [], None)
     judge_response(begun)
     judge_response(ended)

@@ -22,7 +22,6 @@ from app.protocol.stream.options import Options
 from app.protocol.stream.phases import SPECS, kind, tells_arguments
 from app.protocol.stream.usage import UsageCounter
 from app.protocol.stream.writers import Cut, Emitter, MessageWriter, ReasoningWriter
-from app.protocol.wire.events import Created, InProgress
 from app.protocol.wire.hosted import HostedCall, HostedItem
 from app.protocol.wire.ids import item_prefix
 from app.protocol.wire.items import ItemStatus, OutputItem, ReasoningItem
@@ -87,12 +86,8 @@ class Assembler:
         return isinstance(self._writer, HostedWriter) and self._writer.running
 
     def start(self) -> None:
-        """Emit the two opening events."""
-        if self._options.quiet:
-            return
-        snapshot = msgspec.Raw(encode(self.seed))
-        self._out.emit(Created, response=snapshot)
-        self._out.emit(InProgress, response=snapshot)
+        """Emit the opening events."""
+        self._out.emit_start(self.seed)
 
     def receive(self, deltas: Sequence[d.Delta]) -> None:
         """Process one batch of deltas from the upstream. Raises InvalidArguments."""

@@ -30,7 +30,7 @@ def fold(events: Iterable[e.Event]) -> Response | None:
     output: list[OutputItem] = []
     for event in events:
         match event:
-            case e.Created() | e.InProgress() | e.Completed() | e.Failed() | e.Incomplete():
+            case e.Created() | e.Queued() | e.InProgress() | e.Completed() | e.Failed() | e.Incomplete():
                 response = decode(bytes(event.response))
             case e.ItemDone():
                 output.append(event.item)

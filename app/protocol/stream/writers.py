@@ -26,7 +26,7 @@ from app.protocol.wire.items import (
     RefusalPart,
     SummaryText,
 )
-from app.protocol.wire.response import Response
+from app.protocol.wire.response import Response, encode
 from app.protocol.wire.sse import DeltaFrames, frame
 from app.protocol.wire.tokens import TokenLogprob
 
@@ -59,6 +59,21 @@ class Emitter:
         event = kind(sequence_number=self._lifecycle.sequence_number + 1, **fields)
         self._lifecycle.advance(event)
         self.frames.append(frame(event))
+
+    def emit_start(self, response: Response) -> None:
+        """Emit the opening events of a response that is in progress.
+
+        A background response always shows that it was queued, even for no time: its replay cannot know for how long.
+        """
+        if self._quiet:
+            return
+        snapshot = first = msgspec.Raw(encode(response))
+        if response.background:
+            first = msgspec.Raw(encode(msgspec.structs.replace(response, status="queued")))
+        self.emit(e.Created, response=first)
+        if response.background:
+            self.emit(e.Queued, response=first)
+        self.emit(e.InProgress, response=snapshot)
 
     def emit_end(self, response: Response, body: bytes) -> None:
         """Emit the terminal event for the status; before a failure the error, flat and nested, since clients read either."""

@@ -23,8 +23,12 @@ class Created(_Lifecycle, frozen=True, kw_only=True, tag="response.created"):
     """The first event."""
 
 
+class Queued(_Lifecycle, frozen=True, kw_only=True, tag="response.queued"):
+    """A background response waits for its turn; the second event there, and only there."""
+
+
 class InProgress(_Lifecycle, frozen=True, kw_only=True, tag="response.in_progress"):
-    """The second event."""
+    """The last event before the items."""
 
 
 class Completed(_Lifecycle, frozen=True, kw_only=True, tag="response.completed"):
@@ -324,6 +328,7 @@ HostedPhase = (
 Terminal = Completed | Failed | Incomplete
 Event = (
     Created
+    | Queued
     | InProgress
     | Terminal
     | ItemAdded

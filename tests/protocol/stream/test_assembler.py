@@ -49,6 +49,8 @@ STREAMS: dict[str, tuple[Script, dict[str, Any]]] = {
     "failed": (Script((d.Text("Half a"),), "fail"), {}),
     "arguments that are no JSON": (Script((d.CallOpened(0, "c", "f"), d.CallArguments(0, "{oops"), STOP)), {}),
     "cancelled": (Script((d.Reasoning("Half a"),), "cancel"), {}),
+    "background": (Script((d.Text("Hel"), d.Text("lo."), STOP)), {"background": True}),
+    "cancelled in the queue": (Script((), "cancel"), {"background": True}),
     "second try": (Script((d.Reasoning("No."), STOP, d.Text("Yes."), STOP), retried=2), {}),
 }
 

@@ -131,7 +131,8 @@ HOSTED: dict[str, tuple[Sequence[str], dict[str, str]]] = {
 PATHS: dict[str, tuple[Sequence[str], dict[str, str]]] = {
     **HOSTED,
     "start": ((), {"response.created": "created"}),
-    "created": (BEGUN[:1], {"response.in_progress": "between items"}),
+    "created": (BEGUN[:1], {"response.queued": "queued", "response.in_progress": "between items"}),
+    "queued": ((*BEGUN[:1], "response.queued"), {"response.in_progress": "between items"}),
     "between items": (BEGUN, {**OPENINGS, **ENDS, "error": "error"}),
     "error": ((*BEGUN, "error"), {"response.failed": "end"}),
     "end": ((*BEGUN, "response.completed"), {}),

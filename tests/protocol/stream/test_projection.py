@@ -27,6 +27,14 @@ def test_before_the_end_the_response_holds_the_items_that_are_done() -> None:
         assert response.output == MADE.response.output[:done]
 
 
+def test_a_background_response_is_queued_until_it_is_in_progress() -> None:
+    made = assemble([d.Text("Hi"), d.TurnFinished("stop")], background=True)
+    events = [event for f in made.frames if (event := parse_frame(f))]
+    snapshots = [fold(events[:count]) for count in range(1, 5)]
+    assert [snapshot.status for snapshot in snapshots if snapshot] == ["queued", "queued", "in_progress", "in_progress"]
+    assert fold(events) == made.response
+
+
 def test_at_the_end_it_is_the_finished_response() -> None:
     assert fold(EVENTS) == MADE.response
 

@@ -12,7 +12,7 @@ from app.protocol.stream.replay import catch_up, encode_cuts, replay
 from app.protocol.wire.items import FunctionCallItem
 from app.protocol.wire.response import Response, encode
 from app.protocol.wire.tokens import TokenLogprob
-from tests.protocol.assembling import assemble
+from tests.protocol.assembling import Script, assemble
 from tests.support.judge import judge
 
 STOP = d.TurnFinished("stop")
@@ -58,6 +58,15 @@ def test_calls_of_one_id_keep_their_names() -> None:
     calls = [item for item in made.response.output if isinstance(item, FunctionCallItem)]
     assert [call.name for call in calls] == ["f", "g"]
     assert replay(made.body, encode_cuts(made.cuts)) == made.frames
+
+
+@pytest.mark.parametrize("script", [Script((d.Text("a"), STOP)), Script((d.Text("a"),), "fail"), Script((), "cancel")])
+def test_a_background_response_replays_from_the_queue(script: Script) -> None:
+    made = assemble(script, background=True)
+    judged = judge(b"".join(made.frames))
+    assert judged.types[:3] == ["response.created", "response.queued", "response.in_progress"]
+    assert [event["response"]["status"] for event in judged.events[:3]] == ["queued", "queued", "in_progress"]
+    assert replay(made.body, encode_cuts(made.cuts)) == replay(made.body, None) == made.frames
 
 
 @pytest.mark.parametrize("status", ["completed", "failed", "incomplete", "cancelled"])
