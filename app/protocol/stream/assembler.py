@@ -63,9 +63,14 @@ class Assembler:
 
     def take(self) -> list[bytes]:
         """The frames emitted since the last call."""
-        frames = self._out.frames
-        self._out.frames = []
+        frames, self._out.frames = self._out.frames, []
         return frames
+
+    def take_first(self, count: int) -> list[bytes]:
+        """At most so many of them; `take` gives the rest."""
+        frames = self.take()
+        self._out.frames = frames[count:]
+        return frames[:count]
 
     def so_far(self) -> tuple[Sequence[OutputItem], Sequence[Sequence[Cut]]]:
         """The output so far, with its cuts; the last item may still be open, and is shown as if it ended here."""

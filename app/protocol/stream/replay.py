@@ -36,7 +36,7 @@ def encode_cuts(cuts: Sequence[Sequence[Cut]]) -> bytes:
 def replay(body: bytes, cuts: bytes | None) -> list[bytes]:
     """Every frame of a stored response, from `response.created` to the terminal event."""
     response = decode(body)
-    assembler = _again(seed(response), response.output, _cuts_decoder.decode(cuts) if cuts else (), open_last=False)
+    assembler = emit_again(seed(response), response.output, _cuts_decoder.decode(cuts) if cuts else (), open_last=False)
     assembler.emit_end(response, body)
     return assembler.take()
 
@@ -44,13 +44,13 @@ def replay(body: bytes, cuts: bytes | None) -> list[bytes]:
 def catch_up(assembler: Assembler) -> list[bytes]:
     """The frames so far of a response in progress."""
     output, cuts = assembler.so_far()
-    return _again(assembler.seed, output, cuts, open_last=assembler.writing, running=assembler.running).take()
+    return emit_again(assembler.seed, output, cuts, open_last=assembler.writing, running=assembler.running).take()
 
 
-def _again(
+def emit_again(
     response: Response, output: Sequence[OutputItem], cuts: Sequence[Sequence[Cut]], *, open_last: bool, running: bool = False
 ) -> Assembler:
-    """An assembler that has emitted the items again; with `open_last` without the end of the last one."""
+    """An assembler that has emitted the items again; with `open_last` without the end of the last one. Raises InvalidArguments."""
     calls = {item.id: _target(item) for item in output if isinstance(item, ClientCall)}
     sealed = iter([item.encrypted_content for item in output if isinstance(item, ReasoningItem)])
     messages = [item for item in output if isinstance(item, MessageItem)]
@@ -105,7 +105,8 @@ def _deltas(item: MessageItem | ReasoningItem | ClientCall, position: int, cuts:
         case CustomToolCallItem():
             next(cuts, None)
             yield d.CallOpened(position, item.call_id, item.id)
-            yield d.CallArguments(position, msgspec.json.encode({"input": item.input}).decode())
+            if item.status != "in_progress":  # until its end nothing is known of the input
+                yield d.CallArguments(position, msgspec.json.encode({"input": item.input}).decode())
         case _:
             next(cuts, None)
             yield d.CallOpened(position, item.call_id, item.id)
