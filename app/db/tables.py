@@ -1,13 +1,13 @@
 """The whole schema. `migrations/` brings a database to it; a test checks that the two agree.
 
-JSON is stored as bytes: it is never queried, and `jsonb` doubles the server's CPU per row. Times are Unix seconds.
+JSON is stored as bytes: it is never queried, and `jsonb` doubles the server's CPU per row. Times are Unix seconds if nothing else is said.
 """
 
 from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table, Text
 
-REVISION = "0004"
+REVISION = "0005"
 """The migration that produces this schema; the serving process compares it with the database's without loading Alembic."""
 
 metadata = MetaData(
@@ -88,6 +88,27 @@ event_batches = Table(
     Column("final", Boolean, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Index(None, "expires_at"),
+)
+
+# Background runs from acceptance to settlement, which moves them to `responses`. `due_at` is in milliseconds of the database's own
+# clock: the end of the owner's lease, 0 if the run is waiting (`owner` null). `fence` grows with every change of owner.
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("previous_id", String(36), index=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("lane", BigInteger, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Column("owner", Text, index=True),
+    Column("fence", BigInteger, nullable=False),
+    Column("cancelled", Boolean, nullable=False),
+    Column("streamed", Boolean, nullable=False),
+    Column("lenient", Boolean, nullable=False),
+    Column("request", LargeBinary, nullable=False),
+    Column("seed", LargeBinary, nullable=False),
+    Index(None, "lane", "due_at"),
 )
 
 # `published` is false from the end of the upload until the content is in place: the row already reserves the content.

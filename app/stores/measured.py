@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import TypeVar
 
 from app.stores.ports.errors import StoreUnavailable
 from app.stores.ports.responses import ResponseRecord, ResponseStore, Turn
+from app.stores.ports.runs import Claim, Held, RunState, RunStore, StoredRun
 from app.telemetry.timing import Note, timed
 
 _T = TypeVar("_T")
@@ -59,6 +60,53 @@ class MeasuredStore:
     async def count_expired(self, now: int) -> int:
         """Count expired responses, timed."""
         return await self._measure("count_expired", self._store.count_expired(now))
+
+    async def _measure(self, operation: str, work: Awaitable[_T]) -> _T:
+        return await timed(operation, work, self._note, StoreUnavailable)
+
+
+class MeasuredRuns:
+    """Passes every call to a store of runs, and records how long it took."""
+
+    def __init__(self, store: RunStore, note: Note) -> None:
+        self._store = store
+        self._note = note
+
+    async def create(self, run: StoredRun, owner: str | None, lease_seconds: float) -> None:
+        """Add a run, timed."""
+        await self._measure("run_create", self._store.create(run, owner, lease_seconds))
+
+    async def claim(self, owner: str, lease_seconds: float, most: int, *, lanes: int = 2, takeover: bool) -> Sequence[Claim]:
+        """Claim runs, timed."""
+        return await self._measure("run_claim", self._store.claim(owner, lease_seconds, most, lanes=lanes, takeover=takeover))
+
+    async def renew(self, owner: str, ids: Sequence[str], lease_seconds: float) -> Mapping[str, Held]:
+        """Extend leases, timed."""
+        return await self._measure("run_renew", self._store.renew(owner, ids, lease_seconds))
+
+    async def request_cancel(self, project_id: str, run_id: str) -> RunState | None:
+        """Ask for a cancellation, timed."""
+        return await self._measure("run_request_cancel", self._store.request_cancel(project_id, run_id))
+
+    async def seize(self, run_id: str, fence: int, owner: str, lease_seconds: float) -> Claim | None:
+        """Claim one run, timed."""
+        return await self._measure("run_seize", self._store.seize(run_id, fence, owner, lease_seconds))
+
+    async def release(self, owner: str, run_id: str, fence: int) -> bool:
+        """Give a run back, timed."""
+        return await self._measure("run_release", self._store.release(owner, run_id, fence))
+
+    async def settle(self, record: ResponseRecord, fence: int) -> bool:
+        """End a run, timed."""
+        return await self._measure("run_settle", self._store.settle(record, fence))
+
+    async def get(self, project_id: str, run_id: str) -> RunState | None:
+        """Get a run, timed."""
+        return await self._measure("run_get", self._store.get(project_id, run_id))
+
+    async def waiting(self) -> int:
+        """Count waiting runs, timed."""
+        return await self._measure("run_waiting", self._store.waiting())
 
     async def _measure(self, operation: str, work: Awaitable[_T]) -> _T:
         return await timed(operation, work, self._note, StoreUnavailable)

@@ -11,8 +11,8 @@ from sqlalchemy import CTE, ColumnElement, Integer, RowMapping, bindparam, delet
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import Database
-from app.db.tables import event_batches, foreign_items, responses
-from app.db.writer import DatabaseUnavailable, RowRefused
+from app.db.tables import event_batches, foreign_items, responses, runs
+from app.db.writer import DatabaseUnavailable, Row, RowRefused
 from app.stores.lineage import concatenate, items_of, merged, purged_above
 from app.stores.ports.errors import StoreUnavailable
 from app.stores.ports.responses import AncestorDeleted, RecordRefused, ResponseRecord, Turn
@@ -72,12 +72,14 @@ _BURY = (
 _COUNT_EXPIRED = select(func.count().label("expired")).where(_r.expires_at <= bindparam("now"))
 
 # A tombstone stays as long as anything follows it, whatever its expiry.
+# What a run continues stays as long as the run, which may wait for hours.
 _child = responses.alias("child")
 _EXPIRED = (
     select(_r.id, _r.previous_id)
     .where(
         _r.expires_at <= bindparam("now"),
         or_(_r.deleted_at.is_(None), ~select(_child.c.id).where(_child.c.previous_id == _r.id).exists()),
+        ~select(runs.c.id).where(runs.c.previous_id == _r.id).exists(),
     )
     .order_by(_r.expires_at)
     .limit(bindparam("limit", type_=Integer))
@@ -129,24 +131,8 @@ class SqlResponseStore:
 
     async def save(self, record: ResponseRecord) -> None:
         """Store the record: one row, and one for each id that its client chose."""
-        row = (
-            record.id,
-            record.project_id,
-            record.previous_id,
-            record.created_at,
-            record.expires_at,
-            None,
-            record.status,
-            record.model,
-            record.response,
-            record.input,
-            record.cuts,
-            record.inherited,
-            record.exchanges,
-        )
-        items = dict.fromkeys(item for item in record.foreign_item_ids if len(item) <= _MAX_ITEM_ID and "\0" not in item)
         with store_errors():
-            await self._database.writer.insert((responses, row), *((foreign_items, (record.project_id, item, record.id)) for item in items))
+            await self._database.writer.insert(*rows_of(record))
 
     async def get(self, project_id: str, response_id: str, now: int) -> ResponseRecord | None:
         """The record, if this project has it."""
@@ -211,6 +197,27 @@ class SqlResponseStore:
         if self._database.dialect == "sqlite":
             return True
         return bool((await connection.execute(select(func.pg_try_advisory_xact_lock(_PURGE_LOCK)))).scalar())
+
+
+def rows_of(record: ResponseRecord) -> Sequence[Row]:
+    """What is inserted for a record, parents first."""
+    row = (
+        record.id,
+        record.project_id,
+        record.previous_id,
+        record.created_at,
+        record.expires_at,
+        None,
+        record.status,
+        record.model,
+        record.response,
+        record.input,
+        record.cuts,
+        record.inherited,
+        record.exchanges,
+    )
+    items = dict.fromkeys(item for item in record.foreign_item_ids if len(item) <= _MAX_ITEM_ID and "\0" not in item)
+    return [(responses, row), *((foreign_items, (record.project_id, item, record.id)) for item in items)]
 
 
 async def _bequeath(connection: AsyncConnection, going: Mapping[str, str | None]) -> None:

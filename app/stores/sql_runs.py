@@ -1,0 +1,172 @@
+"""Background runs in SQLite or Postgres: one row from acceptance to settlement. The locks of its rows decide who owns a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import BigInteger, Boolean, RowMapping, bindparam, case, delete, func, insert, literal, select, true, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.db.clock import now_ms
+from app.db.engine import Database
+from app.db.tables import responses, runs
+from app.stores.ports.responses import ResponseRecord
+from app.stores.ports.runs import Claim, Held, RunState, StoredRun
+from app.stores.sql import rows_of, store_errors
+
+_r = runs.c
+_RUN = (_r.id, _r.project_id, _r.previous_id, _r.created_at, _r.lane, _r.streamed, _r.lenient, _r.request, _r.seed)
+_STATE = (*_RUN, _r.owner, _r.fence, _r.cancelled, (_r.due_at - now_ms()).label("left"))
+_UNTIL = now_ms() + bindparam("lease", type_=BigInteger)
+_OWNED: dict[str, Any] = {"owner": bindparam("new_owner"), "due_at": _UNTIL}
+
+_CREATE = insert(runs).values(cancelled=False, fence=0, owner=None, due_at=0)
+_CREATE_OWNED = insert(runs).values(cancelled=False, fence=1, **_OWNED)
+
+# `due_at` of waiting runs is 0, so this is one range of the index either way.
+_queue = runs.alias("queue").c
+_DUE = (
+    _queue.lane <= bindparam("lanes"),
+    _queue.due_at <= case((bindparam("takeover", type_=Boolean), now_ms()), else_=0),
+)
+_LOOK = select(literal(1)).where(*_DUE).limit(1)
+_NEXT = (
+    select(_queue.id)
+    .where(*_DUE)
+    .order_by(_queue.lane, _queue.created_at, _queue.id)
+    .limit(bindparam("most"))
+    .with_for_update(skip_locked=True)  # SQLite has no row locks and needs none: it has one writer
+    .cte("next")  # Postgres may evaluate a plain subquery several times, locking other rows each time
+)
+_TAKE = update(runs).values(fence=_r.fence + 1, **_OWNED).returning(*_RUN, _r.fence)
+_CLAIM = _TAKE.where(_r.id.in_(select(_NEXT.c.id)))
+_SEIZE = _TAKE.where(_r.id == bindparam("wanted"), _r.fence == bindparam("known"))
+
+_HELD = _r.owner == bindparam("holder")
+_RENEW = (
+    update(runs).where(_r.id.in_(bindparam("ids", expanding=True)), _HELD).values(due_at=_UNTIL).returning(_r.id, _r.fence, _r.cancelled)
+)
+_RELEASE = update(runs).where(_r.id == bindparam("wanted"), _r.fence == bindparam("known"), _HELD).values(owner=None, due_at=0)
+
+_THIS = (_r.id == bindparam("wanted"), _r.project_id == bindparam("project"))
+_GET = select(*_STATE).where(*_THIS)
+_CANCEL = update(runs).where(*_THIS).values(cancelled=true()).returning(*_STATE)
+_WAITING = select(func.count().label("waiting")).where(_r.owner.is_(None))
+
+# A released run keeps its fence until it is claimed again: without an owner it can be settled by nobody.
+_END = delete(runs).where(*_THIS, _r.fence == bindparam("known"), _r.owner.is_not(None))
+_SETTLED = select(literal(1)).where(
+    responses.c.id == bindparam("wanted"),
+    responses.c.project_id == bindparam("project"),
+    responses.c.status == bindparam("status"),
+    responses.c.response == bindparam("response"),
+)
+
+
+class SqlRunStore:
+    """Runs stored in the database, shared by all replicas."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(self, run: StoredRun, owner: str | None, lease_seconds: float) -> None:
+        """Add a run, owned or waiting."""
+        row = {column.name: getattr(run, column.name) for column in _RUN}
+        statement = _CREATE
+        if owner is not None:
+            statement = _CREATE_OWNED
+            row |= _lease(owner, lease_seconds)
+        with store_errors():
+            async with self._database.transaction() as connection:
+                await connection.execute(statement, row)
+
+    async def claim(self, owner: str, lease_seconds: float, most: int, *, lanes: int = 2, takeover: bool) -> Sequence[Claim]:
+        """Look without a lock, since there is mostly nothing to do; then take what others do not."""
+        due = {"lanes": lanes, "takeover": takeover}
+        if most <= 0 or not await self._fetch(_LOOK, due):
+            return ()
+        rows = await self._change(_CLAIM, {**due, **_lease(owner, lease_seconds), "most": most})
+        claims = [_claim(row) for row in rows]
+        return sorted(claims, key=lambda claim: (claim.run.lane, claim.run.created_at, claim.run.id))
+
+    async def renew(self, owner: str, ids: Sequence[str], lease_seconds: float) -> Mapping[str, Held]:
+        """Extend the leases with one statement."""
+        if not ids:
+            return {}
+        rows = await self._fetch(_RENEW, {"ids": list(ids), "holder": owner, "lease": _milliseconds(lease_seconds)})
+        return {row["id"]: Held(row["fence"], row["cancelled"]) for row in rows}
+
+    async def request_cancel(self, project_id: str, run_id: str) -> RunState | None:
+        """Set the flag that the owner's next renewal returns."""
+        rows = await self._fetch(_CANCEL, {"wanted": run_id, "project": project_id})
+        return _state(rows[0]) if rows else None
+
+    async def seize(self, run_id: str, fence: int, owner: str, lease_seconds: float) -> Claim | None:
+        """Claim this one, if the fence is still that."""
+        rows = await self._change(_SEIZE, {"wanted": run_id, "known": fence, **_lease(owner, lease_seconds)})
+        return _claim(rows[0]) if rows else None
+
+    async def release(self, owner: str, run_id: str, fence: int) -> bool:
+        """Make it waiting again."""
+        with store_errors():
+            async with self._database.transaction() as connection:
+                done = await connection.execute(_RELEASE, {"wanted": run_id, "known": fence, "holder": owner})
+                return done.rowcount > 0
+
+    async def settle(self, record: ResponseRecord, fence: int) -> bool:
+        """Delete the run and insert its record, in one transaction."""
+        this = {"wanted": record.id, "project": record.project_id}
+        with store_errors():
+            async with self._database.transaction() as connection:
+                if (await connection.execute(_END, {**this, "known": fence})).rowcount == 0:
+                    return await _is_settled(connection, record)
+                for table, values in rows_of(record):
+                    await connection.execute(insert(table), dict(zip(table.columns.keys(), values, strict=True)))
+        return True
+
+    async def get(self, project_id: str, run_id: str) -> RunState | None:
+        """The run, if this project has it."""
+        rows = await self._fetch(_GET, {"wanted": run_id, "project": project_id})
+        return _state(rows[0]) if rows else None
+
+    async def waiting(self) -> int:
+        """How many runs have no owner."""
+        return (await self._fetch(_WAITING, {}))[0]["waiting"]
+
+    async def _fetch(self, statement: Any, parameters: Mapping[str, Any]) -> Sequence[RowMapping]:
+        """Rows of a read, or of a change that does no harm if it is made twice."""
+        with store_errors():
+            return await self._database.fetch(statement, parameters)
+
+    async def _change(self, statement: Any, parameters: Mapping[str, Any]) -> Sequence[RowMapping]:
+        with store_errors():
+            async with self._database.transaction() as connection:
+                return (await connection.execute(statement, parameters)).mappings().all()
+
+
+async def _is_settled(connection: AsyncConnection, record: ResponseRecord) -> bool:
+    """Whether this very record is stored: a settlement whose confirmation was lost with its connection is tried again."""
+    parameters = {"wanted": record.id, "project": record.project_id, "status": record.status, "response": record.response}
+    return (await connection.execute(_SETTLED, parameters)).first() is not None
+
+
+def _milliseconds(seconds: float) -> int:
+    return int(seconds * 1000)
+
+
+def _lease(owner: str, seconds: float) -> dict[str, Any]:
+    return {"new_owner": owner, "lease": _milliseconds(seconds)}
+
+
+def _run(row: RowMapping) -> StoredRun:
+    return StoredRun(**{column.name: row[column.name] for column in _RUN})
+
+
+def _claim(row: RowMapping) -> Claim:
+    return Claim(_run(row), row["fence"])
+
+
+def _state(row: RowMapping) -> RunState:
+    left = 0.0 if row["owner"] is None else row["left"] / 1000
+    return RunState(_run(row), row["owner"], row["fence"], row["cancelled"], left)
