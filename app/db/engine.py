@@ -18,7 +18,7 @@ from sqlalchemy.pool import QueuePool
 
 from app.db.sqlite import SqliteSink, Synchronous, pragmas
 from app.db.write_check import WriteCheck
-from app.db.writer import DatabaseUnavailable, GroupWriter, RowRefused, Sink
+from app.db.writer import REFUSALS, DatabaseUnavailable, GroupWriter, RowRefused, Sink
 
 Dialect = Literal["sqlite", "postgresql"]
 
@@ -60,6 +60,7 @@ class Database:
         self._engine = _engine(self.url, self.dialect, synchronous, pool)
         level = "SERIALIZABLE" if self.dialect == "sqlite" else "READ COMMITTED"
         self._transactions = self._engine.execution_options(isolation_level=level)
+        self._turn = asyncio.Lock()
         self.writer = GroupWriter(_sink(self.url, self._engine, synchronous, pool.wait_seconds))
         self.check_write = WriteCheck(self.writer, self.url.database if self.embedded else None)
         """Raises DatabaseUnavailable if nothing can be written."""
@@ -85,10 +86,13 @@ class Database:
     async def transaction(self) -> AsyncGenerator[AsyncConnection]:
         """A transaction, committed at the end of the block. On SQLite it holds the write lock from the beginning.
 
-        Raises DatabaseUnavailable, and RowRefused for a duplicate key.
+        Transactions of this process on SQLite take turns. Raises DatabaseUnavailable, and RowRefused for a row that is
+        never accepted.
         """
         with _failures():
             async with AsyncExitStack() as stack:
+                if self.embedded:
+                    await self._take_turn(stack)
                 connection = await self._connect(stack, self._transactions)
                 await stack.enter_async_context(connection.begin())
                 yield connection
@@ -116,6 +120,14 @@ class Database:
         """Write what is pending, then close every connection."""
         await self.writer.aclose()
         await self._engine.dispose()
+
+    async def _take_turn(self, stack: AsyncExitStack) -> None:
+        """Wait here for SQLite's only write lock: in the driver many waiters would poll for it, and so starve the group writer."""
+        try:
+            async with asyncio.timeout(self._wait):
+                await stack.enter_async_context(self._turn)
+        except TimeoutError as error:
+            raise DatabaseUnavailable("the database is busy") from error
 
     async def _connect(self, stack: AsyncExitStack, engine: AsyncEngine) -> AsyncConnection:
         """A connection that is returned with the stack; waits for a server that has no free connection."""
@@ -189,12 +201,19 @@ def _failures() -> Generator[None]:
     """Convert all database errors to one; without the statement, whose values are client data."""
     try:
         yield
-    except IntegrityError as error:
-        raise RowRefused(str(error.orig)) from error
     except DBAPIError as error:
-        raise DatabaseUnavailable(str(error.orig)) from error
+        raise (RowRefused if _is_refused(error) else DatabaseUnavailable)(str(error.orig)) from error
+    except (OverflowError, UnicodeError) as error:  # from sqlite3, for a value that fits no column
+        raise RowRefused(str(error)) from error
     except (SQLAlchemyError, OSError) as error:
         raise DatabaseUnavailable(str(error)) from error
+
+
+def _is_refused(error: DBAPIError) -> bool:
+    """Whether it would recur on every retry; asyncpg reports a value that fits no column by a ValueError, without asking the server."""
+    state = getattr(error.orig, "sqlstate", None)
+    refused = isinstance(error, IntegrityError) or isinstance(getattr(error.orig, "__cause__", None), ValueError)
+    return refused or (isinstance(state, str) and state.startswith(REFUSALS))
 
 
 def _is_full(error: DBAPIError) -> bool:

@@ -16,7 +16,7 @@ import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it ships none; `_Con
 from sqlalchemy import Table
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as postgresql
 
-from app.db.writer import DatabaseUnavailable, RowRefused, Rows
+from app.db.writer import REFUSALS, DatabaseUnavailable, RowRefused, Rows
 
 CONNECT_SECONDS = 5.0
 PAUSE_SECONDS = 0.1
@@ -25,9 +25,6 @@ COMMAND_SECONDS = 15.0
 """After this time a statement is considered lost and the connection is replaced."""
 
 _FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
-
-# SQLSTATE classes of errors that would recur on every retry: data, integrity, a server limit (index row too large).
-_REFUSALS = ("22", "23", "54")
 
 
 class _Connection(Protocol):
@@ -125,7 +122,7 @@ def _insert(table: Table, or_nothing: bool) -> str:  # noqa: FBT001 - part of th
 
 def _is_refusal(error: BaseException) -> bool:
     state = getattr(error, "sqlstate", None)
-    return isinstance(error, ValueError | OverflowError) or (isinstance(state, str) and state.startswith(_REFUSALS))
+    return isinstance(error, ValueError | OverflowError) or (isinstance(state, str) and state.startswith(REFUSALS))
 
 
 def _words(error: BaseException) -> str:

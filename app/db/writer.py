@@ -19,6 +19,10 @@ Rows = Mapping[Table, Sequence[tuple[Any, ...]]]
 """The rows of a group, parents before children."""
 
 
+REFUSALS = ("22", "23", "54")
+"""SQLSTATE classes of errors that would recur on every retry: data, integrity, a server limit (index row too large)."""
+
+
 class DatabaseUnavailable(Exception):
     """The database cannot be reached or does not work; the same call may succeed later."""
 

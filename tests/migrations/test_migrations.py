@@ -8,11 +8,15 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from app.db.engine import Database
 from app.db.migrate import MigrationFailed, upgrade_apart
 from app.db.tables import REVISION, metadata
+from app.stores.sql import SqlResponseStore
+from app.stores.sql_runs import SqlRunStore
+from tests.stores.records import LEASE, LIFE, PROJECT, run, turn
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,6 +59,20 @@ async def test_up_down_up(empty_url: str) -> None:
     upgrade_apart(empty_url)
     assert await _revision(empty_url) == REVISION
     assert "No new upgrade operations" in _alembic(empty_url, "check")
+
+
+async def test_a_database_that_is_in_use_keeps_its_responses(database_url: str) -> None:
+    _alembic(database_url, "downgrade", "0004")
+    database = Database(database_url)
+    responses = SqlResponseStore(database, retention_seconds=LIFE)
+    before = turn("before", items=("item",))
+    await responses.save(before)
+    upgrade_apart(database_url)
+    waiting = run(after=before.id)
+    await SqlRunStore(database).create(waiting, None, LEASE)
+    assert await responses.get(PROJECT, before.id, now=1) == msgspec.structs.replace(before, foreign_item_ids=())
+    assert await responses.locate_item(PROJECT, "item", now=1) == before.id
+    await database.aclose()
 
 
 async def test_replicas_that_start_together_migrate_once(empty_url: str) -> None:
