@@ -84,6 +84,14 @@ async def test_a_lease_that_is_over_is_taken_over_only_if_asked(runs: SqlRunStor
     assert (state.owner, state.fence) == ("one", 2)
 
 
+async def test_a_run_that_was_interrupted_goes_before_those_that_came_later(runs: SqlRunStore) -> None:
+    orphan, later = run(at=1), run(at=2)
+    await runs.create(later, None, LEASE)
+    await runs.create(orphan, "dead", OVER)
+    assert await runs.claim("one", LEASE, 1, takeover=True) == [Claim(orphan, 2)]
+    assert await runs.claim("one", LEASE, 1, takeover=True) == [Claim(later, 1)]
+
+
 async def test_another_projects_run_is_unknown(runs: SqlRunStore) -> None:
     theirs = run(project="project-b")
     await runs.create(theirs, "one", LEASE)
