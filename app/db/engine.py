@@ -68,7 +68,8 @@ class Database:
     async def fetch(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> Sequence[RowMapping]:
         """All rows of a read, in autocommit; retried if a pooled connection turns out to be dead.
 
-        Text that contains NUL, which Postgres cannot store, matches nothing. Raises DatabaseUnavailable.
+        Text that contains NUL, which Postgres cannot store, matches nothing. A change may be fetched, too, if it does no harm when
+        made twice. Raises DatabaseUnavailable, and RowRefused for a value that fits no column.
         """
         if parameters is not None and any(isinstance(value, str) and "\0" in value for value in parameters.values()):
             return ()

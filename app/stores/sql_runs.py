@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, RowMapping, bindparam, case, delete, func, insert, literal, select, true, update
@@ -121,8 +123,8 @@ class SqlRunStore:
             async with self._database.transaction() as connection:
                 if (await connection.execute(_END, {**this, "known": fence})).rowcount == 0:
                     return await _is_settled(connection, record)
-                for table, values in rows_of(record):
-                    await connection.execute(insert(table), dict(zip(table.columns.keys(), values, strict=True)))
+                for table, rows in groupby(rows_of(record), key=itemgetter(0)):
+                    await connection.execute(insert(table), [dict(zip(table.columns.keys(), values, strict=True)) for _, values in rows])
         return True
 
     async def get(self, project_id: str, run_id: str) -> RunState | None:
