@@ -152,7 +152,8 @@ class Responses:
             async with aclosing(log.read(principal.project_id, found, after)) as batches:
                 async for frames in batches:
                     after += len(frames)
-                    yield frames
+                    if frames:
+                        yield frames
         except EventLogUnavailable as error:
             _log.warning("response %s cannot be followed further: %s", found, error)
         record = await self._ports.store.get(principal.project_id, found, self._now())

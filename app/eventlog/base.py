@@ -1,43 +1,82 @@
 """The event-log port: the frames of runs in progress.
 
-A run appends, readers read; a reader that attaches late gets everything from the start, then follows. After its end,
+A run's owner appends, readers read; a reader that attaches late gets everything from the start, then follows. After its end,
 a run's record in the store remains, from which the same events can be replayed.
+
+The owner can be replaced, by one with a greater fence. The log refuses the one that was replaced and does not know it yet.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Protocol
 
 import msgspec
 
+QUIET_SECONDS = 1.0
+"""The longest that a reader waits for new frames before it is told that there are none."""
+
 
 class Batch(msgspec.Struct, frozen=True):
-    """Consecutive whole SSE frames: from one read of the upstream, or several joined."""
+    """Consecutive whole SSE frames, at least one: from one read of the upstream, or several joined."""
 
     first: int
     """Sequence number of the first frame."""
     frames: tuple[bytes, ...]
     final: bool = False
     """The last frame is the terminal event; nothing follows."""
+    fence: int = 1
+    """The owner's fence, from 1; no two owners of a run have the same."""
 
 
 class EventLogUnavailable(Exception):
-    """The log cannot be reached or does not work; `append` and `read` may raise it."""
+    """The log cannot be reached or does not work; any of its methods may raise it."""
+
+
+class LogLost(EventLogUnavailable):
+    """The log no longer has the run's earlier frames. Its owner may append everything again, beginning with frame 0."""
+
+
+class FencedOff(Exception):
+    """Another owner has written since: nothing was appended. `fence` is the greatest that was found.
+
+    If it is less than one's own, the older owner was faster once more: read `frames` and append after them. Else the run is lost.
+    """
+
+    def __init__(self, response_id: str, fence: int) -> None:
+        super().__init__(f"response {response_id} was written to by the owner with fence {fence}")
+        self.fence = fence
 
 
 class EventLog(Protocol):
     """Frames of live runs, by project and response id. Sequence numbers start at 0."""
 
     async def append(self, project_id: str, response_id: str, batch: Batch) -> None:
-        """Add the next batch. Batches of one run are contiguous and arrive in order."""
+        """Add the next batch; it is in the log when this returns. Batches of one run are contiguous and arrive in order.
+
+        An append that failed may be repeated, with more frames at its end if there are more by now: each is in the log once.
+        A batch whose first number is not 0 expects the earlier frames in the log. Raises FencedOff and LogLost.
+        """
+        ...
+
+    async def seal(self, project_id: str, response_id: str, fence: int) -> None:
+        """Let no owner with an older fence append any more, before the new one reads what there is. Raises FencedOff.
+
+        Only a log that can refuse by fence alone does this. In any other one an older owner may still append until the new one
+        has: the first append of the new one then raises FencedOff, and it reads again.
+        """
         ...
 
     def read(self, project_id: str, response_id: str, after: int = -1) -> AsyncGenerator[tuple[bytes, ...]]:
         """Frames with a sequence number above `after`: those logged, then new ones until the final batch. No gaps, no duplicates.
 
+        While there is nothing new it yields an empty tuple at least every `QUIET_SECONDS`: the rest may be in the store by now.
         Ends at once if the run is unknown. Ends without a final batch if the run's owner disappeared (its entries expired).
         """
+        ...
+
+    async def frames(self, project_id: str, response_id: str) -> Sequence[bytes]:
+        """The frames that are in the log now, from number 0 on; none if the run is unknown."""
         ...
 
     async def exists(self, project_id: str, response_id: str) -> bool:
@@ -51,3 +90,17 @@ class EventLog(Protocol):
     async def aclose(self) -> None:
         """Release connections; readers end."""
         ...
+
+
+def joined(batches: Iterable[tuple[int, Sequence[bytes]]], position: int) -> tuple[bytes, ...]:
+    """The frames from `position` on, of batches given by their first number and frames.
+
+    Batches may overlap: what is there twice is taken once. What comes after a missing frame is left out, as a log may have lost
+    its newest entries: the owner writes them again, or the record has them.
+    """
+    fresh: list[bytes] = []
+    for first, frames in batches:
+        wanted = position + len(fresh)
+        if first <= wanted:
+            fresh += frames[wanted - first :]
+    return tuple(fresh)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from typing import TypeVar
 
 from app.eventlog.base import Batch, EventLog, EventLogUnavailable
@@ -22,9 +22,17 @@ class MeasuredEventLog:
         """Append a batch, timed."""
         await self._measure("append", self._log.append(project_id, response_id, batch))
 
+    async def seal(self, project_id: str, response_id: str, fence: int) -> None:
+        """Seal a stream against older owners, timed."""
+        await self._measure("seal", self._log.seal(project_id, response_id, fence))
+
     def read(self, project_id: str, response_id: str, after: int = -1) -> AsyncGenerator[tuple[bytes, ...]]:
         """Read the stream. Not timed: how long a reader waits depends on the writer."""
         return self._log.read(project_id, response_id, after)
+
+    async def frames(self, project_id: str, response_id: str) -> Sequence[bytes]:
+        """Get what is there of a stream, timed."""
+        return await self._measure("frames", self._log.frames(project_id, response_id))
 
     async def exists(self, project_id: str, response_id: str) -> bool:
         """Ask whether a stream is in the log, timed."""
