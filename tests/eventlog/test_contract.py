@@ -8,6 +8,7 @@ from contextlib import aclosing
 
 from app.eventlog.base import EventLog
 from tests.eventlog.logs import PROJECT, RUN, batch, frames, read
+from tests.support.processes import PATIENCE
 
 
 async def test_an_unknown_run_ends_at_once(log: EventLog) -> None:
@@ -131,6 +132,7 @@ async def test_an_erased_run_is_gone(log: EventLog) -> None:
 
 async def _next(batches: AsyncGenerator[tuple[bytes, ...]]) -> tuple[bytes, ...]:
     """The next frames, however often there is nothing new before."""
-    while not (fresh := await anext(batches)):
-        pass
+    async with asyncio.timeout(PATIENCE):
+        while not (fresh := await anext(batches)):
+            pass
     return fresh
