@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import os
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -24,6 +24,7 @@ from app.api.files import routes as files
 from app.api.gateway import BrowserGateway, Gateway
 from app.api.openness import Openness
 from app.api.responses import routes as responses
+from app.api.responses.continuation import Continuation
 from app.api.responses.create import CreateResponse
 from app.api.responses.create import Policy as EndpointPolicy
 from app.api.responses.streaming import Heartbeats
@@ -41,17 +42,22 @@ from app.engine.model.formats import Formats
 from app.engine.model.upstream_traits import UpstreamTraits
 from app.engine.request.structured import Validator
 from app.engine.responses import Responses
+from app.engine.runs.admitting import stored_run
+from app.engine.runs.background import BackgroundRuns, Capacity
+from app.engine.runs.draining import Drain
 from app.engine.runs.ports import Policy, Ports
 from app.engine.runs.supervisor import Runs
+from app.engine.runs.wanted import LOOK_SECONDS, WantedStreams
 from app.engine.upstreams.routing import Router
 from app.eventlog.base import EventLog
 from app.eventlog.measured import MeasuredEventLog
 from app.providers.facts import call_prices
 from app.settings import Settings, load
 from app.stores.keys import SqlKeyStore
-from app.stores.measured import MeasuredStore
+from app.stores.measured import MeasuredRuns, MeasuredStore
 from app.stores.ports.responses import ResponseStore
 from app.stores.sql import SqlResponseStore
+from app.stores.sql_runs import SqlRunStore
 from app.telemetry.table import table
 from app.tools.code_interpreter import containers_of
 from app.tools.fetch.fetcher import GuardedFetcher
@@ -59,7 +65,6 @@ from app.tools.ports.containers import Containers
 from app.tools.ports.files import Files
 from app.tools.ports.tool import Missing, Tool, ToolServices, ToolSpec
 
-_log = logging.getLogger(__name__)
 _GC_YOUNG = 10_000
 """Allocations before the youngest generation is collected; the interpreter's default is 700."""
 _PURGE_SECONDS = 30.0
@@ -67,11 +72,15 @@ _PURGE_BATCH = 200
 _PURGE_PAUSE = 0.05
 _USAGE_SECONDS = 30.0
 _MODELS_SECONDS = 60.0
+_LOG_SECONDS = 7200
+"""How long the events of a response stay in the log after the last one."""
+_ENDED_SECONDS = 600
+"""How long they stay there after the end: the record has them, too."""
 _SAMPLE_SECONDS = 2.0
 """Maximum age of other workers' gauges in a scrape."""
 
 FilesAndIngestion = tuple[FileServices, Ingestion] | None
-Served = tuple[ASGIApp, Services]
+Served = tuple[ASGIApp, Services, Drain]
 
 
 def create_app(settings: Settings | None = None) -> Gateway:
@@ -82,9 +91,9 @@ def create_app(settings: Settings | None = None) -> Gateway:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         async with AsyncExitStack() as stack:
-            create, services = await _compose(settings, metrics, stack)
+            create, services, drain = await _compose(settings, metrics, stack)
             app.state.services = services
-            gateway.serve(create, [model.id for model in services.router.models()])
+            gateway.serve(create, [model.id for model in services.router.models()], drain.begin)
             _settle_garbage_collector()
             yield
 
@@ -136,9 +145,12 @@ async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
     stored = files[0].vector_stores if files else None
     tools_here = _tools(settings, stored, stack)
     router = await _router(settings, metrics, stack)
+    stored_runs = MeasuredRuns(SqlRunStore(database), metrics.stored)
     ports = Ports(
         store=store,
-        history=History(store, settings.limits.context_cache_bytes, shared=not _alone(settings)),
+        runs=stored_runs,
+        log=_event_log(settings, database, metrics, stack),
+        history=History(store, settings.limits.context_cache_bytes, shared=not _alone(settings), runs=stored_runs),
         # URLs in a request are fetched on the user's behalf, not by a crawler: robots.txt does not apply.
         media=Media(_fetcher(settings, stack, robots=False), stored, settings.limits),
         router=router,
@@ -147,7 +159,6 @@ async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
         traits=UpstreamTraits(),
         formats=Formats(),
         metrics=metrics,
-        shared=_shared_log(settings, database, metrics, stack),
         clock=time.time,
         catalog=_catalog(settings, tools_here, stack),
         policy=_policy(settings),
@@ -180,10 +191,18 @@ def _serve(
     _start_background(runs, ports, access, heartbeats, settings)
     if files is not None:
         file_services.start(runs, *files)
-    service = Responses(ports, runs)
-    policy = EndpointPolicy(settings.limits.body_bytes, settings.done_marker, settings.lenient_user_agents)
+    capacity = Capacity(settings.limits.background_responses, settings.limits.background_queue)
+    background = BackgroundRuns(ports, runs, partial(stored_run, ports), capacity, alone=_alone(settings))
+    ports.metrics.background.set_function(lambda: {(): len(background)})
+    stack.push_async_callback(background.aclose)
+    background.start()
+    if not _alone(settings):
+        runs.every(LOOK_SECONDS, WantedStreams(runs, ports.log, background.recorder).look)
+    service = Responses(ports, runs, background, alone=_alone(settings))
+    continuation = Continuation(settings.on_disconnect == "continue", settings.resumable_streams)
+    policy = EndpointPolicy(settings.limits.body_bytes, settings.done_marker, settings.lenient_user_agents, continuation)
     create = CreateResponse(service, access, runs, ports.metrics, heartbeats, policy)
-    return create, Services(
+    services = Services(
         responses=service,
         access=access,
         router=ports.router,
@@ -196,6 +215,7 @@ def _serve(
         files=files[0] if files else None,
         containers=containers,
     )
+    return create, services, Drain(runs, background, settings.drain_seconds)
 
 
 async def _router(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> Router:
@@ -261,25 +281,17 @@ def _alone(settings: Settings) -> bool:
     return settings.workers == 1 and settings.database_url.startswith("sqlite")
 
 
-def _shared_log(settings: Settings, database: Database, metrics: Metrics, stack: AsyncExitStack) -> EventLog | None:
-    kind = settings.event_log
-    if kind == "auto" and settings.redis_url:
-        kind = "redis"
-    elif kind == "auto":
-        kind = "memory" if _alone(settings) else "database"
-    if kind == "memory":
-        if not _alone(settings):
-            _log.warning("event_log is 'memory': a live stream can be followed only on the replica that generates it")
-        return None
+def _event_log(settings: Settings, database: Database, metrics: Metrics, stack: AsyncExitStack) -> EventLog:
     log: EventLog
-    if kind == "redis" and settings.redis_url is not None:
+    if settings.redis_url is not None and settings.event_log != "database":
         from app.eventlog.redis import RedisEventLog  # noqa: PLC0415 - costs memory only where it is used
 
-        log = RedisEventLog(settings.redis_url.get_secret_value(), connections=settings.redis_pool_size)
+        url, connections = settings.redis_url.get_secret_value(), settings.redis_pool_size
+        log = RedisEventLog(url, connections=connections, lease_seconds=_LOG_SECONDS, ended_seconds=_ENDED_SECONDS)
     else:
         from app.eventlog.sql import SqlEventLog  # noqa: PLC0415 - costs memory only where it is used
 
-        log = SqlEventLog(database)
+        log = SqlEventLog(database, lease_seconds=_LOG_SECONDS, lifetime_seconds=_LOG_SECONDS)
     stack.push_async_callback(log.aclose)
     return MeasuredEventLog(log, metrics.logged)
 
@@ -305,5 +317,3 @@ def _start_background(runs: Runs, ports: Ports, access: Access, heartbeats: Hear
         ports.metrics.registry.sample()
         runs.every(_SAMPLE_SECONDS, sample)
     runs.every(heartbeats.pause, heartbeats.look)
-    if ports.shared is not None:
-        runs.share_streams()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import signal
 import socket
@@ -33,7 +34,8 @@ from app.telemetry.table import DIRECTORY_VARIABLE
 from app.tools.sandbox.shared import DIRECTORY_VARIABLE as SANDBOX_DIRECTORY_VARIABLE
 
 _log = logging.getLogger(__name__)
-_DRAIN_SECONDS = 20
+_ENDING_SECONDS = 15
+"""After the drain: for terminal events to be stored and sent."""
 
 
 def serve(settings: Settings) -> int:
@@ -48,14 +50,14 @@ def serve(settings: Settings) -> int:
     app = None if settings.workers > 1 else create_app(settings)
     config = _config(settings, app)
     if app is None:
-        from uvicorn.supervisors import Multiprocess  # noqa: PLC0415 - one worker needs no supervisor
+        from app.worker_processes import Parent  # noqa: PLC0415 - one worker needs no parent
 
         secret = asyncio.run(_first_key(settings))
         _announce(listener, secret, example_of(asyncio.run(_listed(settings)) if secret else ()))
         with tempfile.TemporaryDirectory(prefix="responses-gateway-") as directory:
             os.environ[DIRECTORY_VARIABLE] = directory  # the workers' counts: a scrape shows their sum
             os.environ[SANDBOX_DIRECTORY_VARIABLE] = directory  # and their sandboxes: a container is there for all of them
-            Multiprocess(config, sockets=[listener]).run()
+            Parent(config, [listener]).run()
         return 0
     server = _Server(config, app, settings)
     server.run(sockets=[listener])
@@ -86,7 +88,7 @@ def _config(settings: Settings, app: Gateway | None) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=settings.connections.idle_seconds,
-        timeout_graceful_shutdown=_DRAIN_SECONDS,
+        timeout_graceful_shutdown=math.ceil(settings.drain_seconds) + _ENDING_SECONDS,
     )
 
 
@@ -97,6 +99,10 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._gateway = app
         self._settings = settings
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop. The signal is not raised again afterwards, as the server would: a drained process has ended well."""
+        self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then announce."""
@@ -113,13 +119,14 @@ def worker() -> ASGIApp:
     log.configure(settings.log_level, settings.log_format)
     app = create_app(settings)
     _drain_on_signal(app, settings.drain_delay_seconds)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the parent, too, which stops the workers
     return app
 
 
 def _drain_on_signal(app: Gateway, delay: float) -> None:
-    """Run before the server's own handlers: report not ready at once, and begin to stop after `delay` seconds.
+    """Run before the server's own handlers: report not ready and begin to drain at once, and begin to stop after `delay` seconds.
 
-    A second signal is not delayed.
+    A second signal is not delayed, and ends the drain. The end of a terminal does not stop a server.
     """
     loop = asyncio.get_running_loop()
 
@@ -132,8 +139,11 @@ def _drain_on_signal(app: Gateway, delay: float) -> None:
         else:
             before(number, frame)
         app.draining = True
+        loop.call_soon_threadsafe(app.drain)
 
     handlers = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -9,7 +9,6 @@ import difflib
 import os
 import re
 import tomllib
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -29,6 +28,7 @@ from app.settings_sections import (
     ToolMode,
     ToolSettings,
     Upstream,
+    is_network,
 )
 from app.settings_sources import PREFIX, Environment, mistaken_files, read_text, secret_variables, secrets_from_files
 
@@ -113,10 +113,10 @@ class Settings(BaseSettings):
     models: dict[str, ModelFacts] = Field(default_factory=dict, description="Model properties that override the built-in ones.")
 
     retention_days: float = Field(default=7, gt=0, le=3650, description="Days after which a stored response expires.")
-    event_log: Literal["auto", "memory", "database", "redis"] = Field(
+    event_log: Literal["auto", "database", "redis"] = Field(
         default="auto",
-        description="Where events of live streams are kept: in memory only this process can follow them, otherwise all replicas. "
-        "`auto`: Redis if configured, otherwise memory for SQLite with one worker, otherwise the database.",
+        description="Where the events of background streams, and of streams that are followed on other replicas, are kept while they "
+        "run. `auto`: Redis if configured, otherwise the database.",
     )
     sqlite_synchronous: Literal["NORMAL", "FULL"] = Field(
         default="NORMAL",
@@ -152,6 +152,21 @@ class Settings(BaseSettings):
         default=0.0,
         ge=0,
         description="How long requests are still accepted after the stop signal, while `/readyz` returns 503 to load balancers.",
+    )
+    drain_seconds: float = Field(
+        default=600.0,
+        ge=0,
+        description="How long running responses may take to end by themselves after the stop signal; those left then fail, with a "
+        "terminal event. A second signal ends this time.",
+    )
+    on_disconnect: Literal["cancel", "continue"] = Field(
+        default="cancel",
+        description="What happens to a stored response whose client disconnects (header `x-gateway-on-disconnect` of a request).",
+    )
+    resumable_streams: bool = Field(
+        default=False,
+        description="Stored streams go on when their client disconnects, and can be resumed at any event on any replica, even after "
+        "the death of their process (header `x-gateway-resumable` of a request).",
     )
     discover: bool = Field(
         default=True, description="If no upstream is set, look for llama.cpp, Ollama, vLLM and SGLang on their default local ports."
@@ -237,7 +252,7 @@ class Settings(BaseSettings):
     @classmethod
     def _readable_networks(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
         for entry in entries:
-            if not _HOST.fullmatch(entry) and not _is_network(entry):
+            if not _HOST.fullmatch(entry) and not is_network(entry):
                 raise ValueError(f"{entry!r} is not a host, address or network, such as `wiki.corp`, `10.1.2.3` or `10.1.0.0/16`")
         return entries
 
@@ -357,14 +372,6 @@ def _unreadable_file() -> list[str]:
     except tomllib.TOMLDecodeError as error:
         return [f"{path}: not valid TOML: {error}"]
     return []
-
-
-def _is_network(entry: str) -> bool:
-    try:
-        ip_network(entry.strip("[] "))
-    except ValueError:
-        return False
-    return True
 
 
 def _explain(where: str, kind: str, message: str) -> str:

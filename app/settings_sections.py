@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -112,6 +113,14 @@ class Limits(_Section):
     concurrent_responses: int = Field(
         default=2000, ge=1, description="Responses generated at once in one process; further requests get 503."
     )
+    background_responses: int = Field(
+        default=500,
+        ge=0,
+        description="Background responses generated at once in one process; further ones wait, in all processes together. 0: none.",
+    )
+    background_queue: int = Field(
+        default=1000, ge=0, description="Background responses that may wait, in all processes together; further requests get 503."
+    )
     tool_rounds: int = Field(default=16, ge=1, le=1000, description="Rounds of tool calls in one response; then the model must answer.")
     tool_calls_at_once: int = Field(default=8, ge=1, le=256, description="Built-in tool calls that run concurrently in one response.")
     tool_seconds: float = Field(default=60.0, gt=0, le=3600, description="Time limit of one built-in tool call.")
@@ -164,3 +173,12 @@ class Connections(_Section):
         default=60.0, gt=0, description="A client that reads nothing of its response for this long is disconnected."
     )
     idle_seconds: int = Field(default=5, ge=1, description="Keep-alive timeout: how long an idle connection stays open.")
+
+
+def is_network(entry: str) -> bool:
+    """Whether the text is an IP address or network."""
+    try:
+        ip_network(entry.strip("[] "))
+    except ValueError:
+        return False
+    return True

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from benchmarks import databases, file_search, servers, stall, table, tool_loop
-from benchmarks.cases import CASES, MODELS, LoadFailed, Measurement, Subject
+from benchmarks.cases import CASES, MODELS, NEED_STORE, LoadFailed, Measurement, Subject
 from benchmarks.processes import NotReady, Running
 from benchmarks.servers import HERE, Server
 
@@ -101,6 +101,8 @@ class Session:
             return []
         if case in LOOP:
             return [subject for subject in subjects if subject.server.tools or subject.server.name == table.RULER]
+        if case in NEED_STORE:
+            return [subject for subject in subjects if subject.server.chains]
         return subjects if case != "first" or direct in subjects else [direct, *subjects]
 
     def _measure(self, subject: Subject, case: str, number: int) -> Measurement:

@@ -45,10 +45,15 @@ CASES = {
     "s400": Case("sim-t400-w20", _STREAMED, per_token=True),
     "p100": Case("sim-t200-p20-stamp", (*_HELD, "-workers", "100", "-ramp", "500ms"), paced=True, per_token=True),
     "p400": Case("sim-t200-p20-stamp", (*_HELD, "-workers", "400", "-ramp", "2s"), paced=True, per_token=True),
+    "b100": Case("sim-t200-p20-stamp", (*_HELD, "-background", "-workers", "100", "-ramp", "500ms"), paced=True, per_token=True),
+    "resume": Case("sim-t2000", (*_STREAMED, "-resume", "1000")),
+    "queue": Case("sim-t10", ("-background", "-workers", "50")),
     "first": Case("sim-t5-f5-p5", _ALONE),
     "f400k": Case("sim-t5-f5-p5", (*_SESSION_400K, *_ALONE)),
     "f1800k": Case("sim-t5-f5-p5", (*SESSION_1800K, *_ALONE)),
 }
+NEED_STORE = ("b100", "resume", "queue")
+"""Only what is stored can be generated in the background, or resumed."""
 MODELS = sorted({case.model for case in CASES.values()})
 
 

@@ -43,6 +43,12 @@ class Figures:
         ratios = [own[number] / other[number] for number in own if other.get(number)]
         return median(ratios) if ratios else None
 
+    def over(self, server: str, case: str, other: str, key: str) -> float | None:
+        """Median of the differences between two cases, each within one round."""
+        own, less = self.values(server, case, key), self.values(server, other, key)
+        found = [own[number] - less[number] for number in own if number in less]
+        return median(found) if found else None
+
     def rounds_ratio(self, server: str, key: str) -> float | None:
         """Median of the ratios of a tool round to a whole answer through nginx, each within one round of measuring."""
         own, answers = self.values(server, "tools", key), self.values(RULER, "tools", "plain_0")
@@ -128,6 +134,10 @@ _TABLES = {
         _cost("s400: bulk, us a token", "s400", 2),
         _cost("p100: 100 paced streams, us a token", "p100", 1),
         _cost("p400: 400 paced streams, us a token", "p400", 1),
+        _plain("b100: 100 paced background streams, us a token", "b100", ["cpu"], 1),
+        Column("b100 over p100, us a token", "b100", lambda f, server: _number(f.over(server, "b100", "p100", "cpu"), 1)),
+        _plain("resume: the second half of 2,000 events, ms a request", "resume", ["cpu"], 2),
+        _plain("queue: background response until completed, ms", "queue", ["cpu"], 2),
         _plain("p400: cores", "p400", ["cores"], 2),
         Column("databases besides: n / n40k / s10, ms a request", "n", _database),
     ],
@@ -137,6 +147,9 @@ _TABLES = {
         _plain("f1800k: first token, ms", "f1800k", ["first_p50"], 1),
         _plain("stall: delay of a token, p50 / p99 / worst ms", "stall", ["delay_p50", "delay_p99", "delay_max"], 1),
         _plain("p100: delay of a token, p50 / p99 ms", "p100", ["delay_p50", "delay_p99"], 1),
+        _plain("b100: delay of a token, p50 / p99 ms", "b100", ["delay_p50", "delay_p99"], 1),
+        _plain("resume: streams a second", "resume", ["rps"], 0),
+        _plain("queue: background responses a second", "queue", ["rps"], 0),
         _plain("p400: delay of a token, p50 / p99 ms", "p400", ["delay_p50", "delay_p99"], 1),
         _plain("n: p50 / p99 ms", "n", ["total_p50", "total_p99"], 1),
         _plain("n: requests a second", "n", ["rps"], 0),

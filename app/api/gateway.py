@@ -57,13 +57,20 @@ class Gateway:
         self._openness = openness
         self.draining = False
         """The process has received a stop signal."""
+        self._drain: Callable[[], None] | None = None
         self.models: Sequence[str] = ()
         """The models known at startup."""
 
-    def serve(self, create: ASGIApp, models: Sequence[str]) -> None:
-        """The endpoint of `POST /v1/responses` is ready."""
+    def serve(self, create: ASGIApp, models: Sequence[str], drain: Callable[[], None]) -> None:
+        """The endpoint of `POST /v1/responses` is ready. `drain` is called at each stop signal."""
         self._create = create
+        self._drain = drain
         self.models = models
+
+    def drain(self) -> None:
+        """The process has received a stop signal."""
+        if self._drain is not None:
+            self._drain()
 
     @property
     def example_model(self) -> str:

@@ -29,6 +29,7 @@ _FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClie
 
 class _Connection(Protocol):
     async def execute(self, query: str, *args: Any) -> str: ...
+    async def fetchval(self, query: str, *args: Any) -> Any: ...
     def transaction(self) -> AbstractAsyncContextManager[object]: ...
     def is_closed(self) -> bool: ...
     def terminate(self) -> None: ...
@@ -49,8 +50,11 @@ class PostgresSink:
         """The connection to the server is lost; asyncpg notices as soon as the socket closes."""
         return self._connection is not None and self._connection.is_closed()
 
-    async def write(self, rows: Rows) -> None:
+    async def write(self, rows: Rows, *, again: bool = False) -> None:
         """Insert all rows in one transaction; once more on a new connection if the first was lost."""
+        if again:
+            await self._write_again(rows)
+            return
         try:
             connection = await self._connected()
         except _FAILURES as error:
@@ -74,12 +78,12 @@ class PostgresSink:
             connection.terminate()
 
     async def _write_again(self, rows: Rows) -> None:
-        """After a lost connection it is unknown whether the rows were committed: an existing key is assumed to be ours."""
+        """After a lost connection it is unknown whether the rows were committed: what is there is ours if it is the same."""
         try:
-            await _insert_all(await self._connected(), rows, or_nothing=True)
+            await _insert_missing(await self._connected(), rows)
         except _FAILURES as error:
             if _is_refusal(error):
-                raise RowRefused(str(error)) from error
+                raise RowRefused(str(error), again=True) from error
             if self._connection is not None:
                 self._connection.terminate()
             raise DatabaseUnavailable(_words(error)) from error
@@ -101,23 +105,47 @@ class PostgresSink:
             await asyncio.sleep(PAUSE_SECONDS)
 
 
-async def _insert_all(connection: _Connection, rows: Rows, *, or_nothing: bool = False) -> None:
+async def _insert_all(connection: _Connection, rows: Rows) -> None:
     if len(rows) == 1:  # a single statement is a transaction; this saves two round trips
         for table, values in rows.items():
-            await connection.execute(_insert(table, or_nothing), *zip(*values, strict=True))
+            await connection.execute(_insert(table), *zip(*values, strict=True))
         return
     async with connection.transaction():
         for table, values in rows.items():
-            await connection.execute(_insert(table, or_nothing), *zip(*values, strict=True))
+            await connection.execute(_insert(table), *zip(*values, strict=True))
+
+
+async def _insert_missing(connection: _Connection, rows: Rows) -> None:
+    """Insert the rows that are not there. Raises RowRefused if one is there and differs, and inserts none."""
+    async with connection.transaction():
+        for table, values in rows.items():
+            columns = tuple(zip(*values, strict=True))
+            await connection.execute(f"{_insert(table)} ON CONFLICT DO NOTHING", *columns)
+            if await connection.fetchval(_differs(table), *columns):
+                raise RowRefused(f"{table.name}: there is another row with the same key", again=True)
 
 
 @cache
-def _insert(table: Table, or_nothing: bool) -> str:  # noqa: FBT001 - part of the cache's key
-    kinds = [column.type.compile(postgresql()) for column in table.columns]
+def _insert(table: Table) -> str:
     names = ", ".join(column.name for column in table.columns)
+    return f"INSERT INTO {table.name} ({names}) SELECT * FROM {_sent(table)}"  # noqa: S608 - names from our own metadata
+
+
+@cache
+def _differs(table: Table) -> str:
+    """Whether one of the rows is not in the table as it was sent."""
+    names = [column.name for column in table.columns]
+    keys = " AND ".join(f"there.{column.name} = sent.{column.name}" for column in table.primary_key)
+    sent, there = (", ".join(f"{row}.{name}" for name in names) for row in ("sent", "there"))
+    same = f"SELECT FROM {table.name} AS there WHERE {keys} AND ({there}) IS NOT DISTINCT FROM ({sent})"  # noqa: S608 - as above
+    return f"SELECT EXISTS (SELECT FROM {_sent(table)} AS sent ({', '.join(names)}) WHERE NOT EXISTS ({same}))"  # noqa: S608 - as above
+
+
+def _sent(table: Table) -> str:
+    """The rows that are sent, one array per column."""
+    kinds = [column.type.compile(postgresql()) for column in table.columns]
     arrays = ", ".join(f"${number}::{kind.split('(')[0]}[]" for number, kind in enumerate(kinds, 1))
-    conflict = " ON CONFLICT DO NOTHING" if or_nothing else ""
-    return f"INSERT INTO {table.name} ({names}) SELECT * FROM unnest({arrays}){conflict}"  # noqa: S608 - names from our own metadata
+    return f"unnest({arrays})"
 
 
 def _is_refusal(error: BaseException) -> bool:

@@ -83,7 +83,7 @@ class SqliteSink:
         """Never: a file has no connection that could be lost."""
         return False
 
-    async def write(self, rows: Rows) -> None:
+    async def write(self, rows: Rows, *, again: bool = False) -> None:
         """Insert all rows in one transaction."""
         if self._thread is None:
             self._thread = Thread(target=self._work, name="sqlite-writer", daemon=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table, Text
 
-REVISION = "0005"
+REVISION = "0006"
 """The migration that produces this schema; the serving process compares it with the database's without loading Alembic."""
 
 metadata = MetaData(
@@ -88,6 +88,17 @@ event_batches = Table(
     Column("final", Boolean, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Index(None, "expires_at"),
+)
+
+# Live foreground streams that readers of other processes wait for: until when they do, and until when an owner has confirmed that it
+# generates the response, both in milliseconds of the database's own clock.
+wanted_streams = Table(
+    "wanted_streams",
+    metadata,
+    Column("response_id", String(36), primary_key=True),
+    Column("project_id", Text, primary_key=True),
+    Column("wanted_until", BigInteger, nullable=False),
+    Column("confirmed_until", BigInteger, nullable=False),
 )
 
 # Background runs from acceptance to settlement, which moves them to `responses`. `due_at` is in milliseconds of the database's own

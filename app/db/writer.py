@@ -30,12 +30,20 @@ class DatabaseUnavailable(Exception):
 class RowRefused(Exception):
     """The database will never accept this row: its key exists, or a value does not fit its column."""
 
+    def __init__(self, why: str, *, again: bool = False) -> None:
+        """`again`: it was a second try, so that other rows of the group may be there from the first one."""
+        super().__init__(why)
+        self.again = again
+
 
 class Sink(Protocol):
     """One connection that only inserts."""
 
-    async def write(self, rows: Rows) -> None:
-        """Insert all rows in one transaction, or none. Raises RowRefused and DatabaseUnavailable."""
+    async def write(self, rows: Rows, *, again: bool = False) -> None:
+        """Insert all rows in one transaction, or none. Raises RowRefused and DatabaseUnavailable.
+
+        `again`: they may be there from an earlier try. That is no refusal, unless they differ.
+        """
         ...
 
     @property
@@ -86,14 +94,11 @@ class GroupWriter:
 
         Raises RowRefused, and DatabaseUnavailable. A cancelled caller's rows may or may not be written.
         """
-        if self._closed:
-            raise DatabaseUnavailable("the database is closed")
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._gathering.append(_Waiting(rows, done))
-        if self._flusher is None:
-            # A task, since a group belongs to many callers: awaited by one of them it would be cancelled together with that one.
-            self._flusher = asyncio.create_task(self._flush())  # noqa: TID251 - the reason is above
-        await done
+        await self._gather(rows)
+
+    async def insert_each(self, rows: Sequence[Row]) -> Sequence[BaseException | None]:
+        """Insert rows that do not belong together, in one group; the outcome of each: None, or what `insert` would have raised."""
+        return await asyncio.gather(*(self._gather((row,)) for row in rows), return_exceptions=True)
 
     async def aclose(self) -> None:
         """Write what is pending, then close."""
@@ -101,6 +106,18 @@ class GroupWriter:
         if self._flusher is not None:
             await self._flusher
         await self._sink.aclose()
+
+    def _gather(self, rows: Sequence[Row]) -> asyncio.Future[None]:
+        """Add the rows to the next group."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._closed:
+            done.set_exception(DatabaseUnavailable("the database is closed"))
+            return done
+        self._gathering.append(_Waiting(rows, done))
+        if self._flusher is None:
+            # A task, since a group belongs to many callers: awaited by one of them it would be cancelled together with that one.
+            self._flusher = asyncio.create_task(self._flush())  # noqa: TID251 - the reason is above
+        return done
 
     async def _flush(self) -> None:
         group: list[_Waiting] = []
@@ -114,15 +131,15 @@ class GroupWriter:
                 one.settle(DatabaseUnavailable("the writer was stopped"))
             self._gathering = []
 
-    async def _write(self, group: Sequence[_Waiting]) -> None:
+    async def _write(self, group: Sequence[_Waiting], *, again: bool = False) -> None:
         try:
-            await self._sink.write(_by_table(group))
+            await self._sink.write(_by_table(group), again=again)
         except RowRefused as refusal:
             if len(group) == 1:
                 group[0].settle(refusal)
                 return
             for one in group:  # one row is bad: write each separately, so that the others are kept
-                await self._write([one])
+                await self._write([one], again=refusal.again)
         except DatabaseUnavailable as error:
             self._failed = True
             for one in group:

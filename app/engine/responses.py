@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
 
 import msgspec
 
 from app.engine.accounts.access import Principal
 from app.engine.conversation import records
-from app.engine.request.admission import admit
-from app.engine.runs.run import Ports, Run
+from app.engine.runs.admitting import admitted_run, stored_run
+from app.engine.runs.background import BackgroundRuns
+from app.engine.runs.cancelling import Cancellation
+from app.engine.runs.elsewhere import Elsewhere
+from app.engine.runs.ports import Ports
+from app.engine.runs.readers import BackgroundReader
+from app.engine.runs.run import Run
 from app.engine.runs.supervisor import Runs
-from app.eventlog.base import EventLog, EventLogUnavailable
-from app.protocol.stream.projection import fold, parse_frame
 from app.protocol.stream.replay import replay
 from app.protocol.wire import ids
 from app.protocol.wire.errors import Conflict, InvalidRequest, NotFound
 from app.protocol.wire.paging import Page, UnknownCursor, window
-from app.protocol.wire.response import encode
-from app.providers.base import JsonSchema
-from app.stores.ports.responses import AncestorDeleted, Turn
-
-_log = logging.getLogger(__name__)
+from app.protocol.wire.response import decode
+from app.stores.ports.responses import AncestorDeleted, ResponseRecord, Turn
 
 
 class ItemPage(msgspec.Struct, frozen=True):
@@ -36,19 +34,55 @@ class ItemPage(msgspec.Struct, frozen=True):
 class Responses:
     """Create, read, follow, list, delete."""
 
-    def __init__(self, ports: Ports, runs: Runs) -> None:
+    def __init__(self, ports: Ports, runs: Runs, background: BackgroundRuns, *, alone: bool) -> None:
+        """`alone`: no other process uses the store."""
         self._ports = ports
+        self._elsewhere = Elsewhere(ports, alone=alone)
         self._runs = runs
+        self._background = background
+        self._reader = BackgroundReader(ports, background)
+        self._cancellation = Cancellation(ports, background)
 
     async def create(self, principal: Principal, body: bytes, *, lenient: bool) -> Run:
         """Check the request and create its run, which is not open yet. Raises ApiError and StoreUnavailable."""
-        admitted = admit(body, self._ports.policy.limits, self._ports.catalog, lenient=lenient)
-        if isinstance(admitted.format, JsonSchema):
-            await self._ports.validator.check_schema(bytes(admitted.format.schema))
-        if admitted.store and self._ports.store.doubtful:
-            await self._ports.store.check()  # nobody should wait and pay for an answer that cannot be stored
-        items = await self._ports.history.resolve(principal.project_id, admitted.items, self._now())
-        return Run(self._ports, principal.project_id, admitted, tuple(items))
+        return await admitted_run(self._ports, principal.project_id, body, lenient=lenient)
+
+    async def start(self, run: Run, body: bytes, *, lenient: bool) -> bytes:
+        """Start a background run of that body; returns the queued response. Raises ApiError and StoreUnavailable."""
+        previous = run.admitted.request.previous_response_id
+        if previous is not None:
+            await self._ports.history.check(run.project_id, previous, self._now())
+        return await self._background.accept(run, body, lenient=lenient)
+
+    def events(self, run: Run) -> AsyncGenerator[Sequence[bytes], None]:
+        """The stream of a background run."""
+        return self._reader.follow(run.project_id, run.id, -1)
+
+    async def cancel(self, principal: Principal, response_id: str) -> bytes:
+        """Cancel a background response; returns it as it has ended, which may be complete. Raises NotFound and InvalidRequest."""
+        found = ids.normalize_response_id(response_id)
+        if found is None:
+            raise not_found(response_id)
+        record = await self._ports.store.get(principal.project_id, found, self._now())
+        if record is None and self._runs.find(principal.project_id, found) is not None:
+            raise _synchronous()
+        if record is None:
+            await self._cancel(principal.project_id, found)  # without effect if it has ended since the first look
+            record = await self._ports.store.get(principal.project_id, found, self._now())
+        if record is None:
+            raise not_found(response_id)
+        if not decode(record.response).background:
+            raise _synchronous()
+        return record.response
+
+    async def _cancel(self, project_id: str, found: str) -> None:
+        """Cancel a background run, if there is one. Raises InvalidRequest for a resumable one."""
+        state = await self._reader.state(project_id, found)
+        if state is None:
+            return
+        if not decode(state.run.seed).background:
+            raise _synchronous()
+        await self._cancellation.cancel(project_id, found)
 
     async def get(self, principal: Principal, response_id: str) -> bytes:
         """The response as JSON. Raises NotFound."""
@@ -59,9 +93,15 @@ class Responses:
         if run is not None and run.known:
             return run.snapshot()
         record = await self._ports.store.get(principal.project_id, found, self._now())
-        if record is not None:
-            return record.response
-        return await self._snapshot_elsewhere(principal, found, response_id)
+        if record is None and (snapshot := await self._reader.snapshot(principal.project_id, found)) is not None:
+            return snapshot
+        if record is None:  # it may have ended between the two looks
+            record = await self._ports.store.get(principal.project_id, found, self._now())
+        if record is None and await self._elsewhere.has(principal.project_id, found):
+            snapshot = await self._elsewhere.snapshot(principal.project_id, found)
+            if snapshot is not None:
+                return snapshot
+        return (record or await self._ended(principal, found, response_id)).response
 
     async def follow(self, principal: Principal, response_id: str, after: int) -> AsyncIterator[Sequence[bytes]]:
         """The response's frames after number `after`, including future ones of a live response. Raises NotFound at once."""
@@ -70,13 +110,27 @@ class Responses:
             raise not_found(response_id)
         run = self._runs.find(principal.project_id, found)
         if run is not None and run.can_be_followed:
-            return run.follow(after)
+            return run.followers.follow(run.so_far, after)
         record = await self._ports.store.get(principal.project_id, found, self._now())
-        if record is not None:
-            return _once(replay(record.response, record.cuts)[after + 1 :])
-        if self._ports.shared is not None and await self._is_elsewhere(self._ports.shared, principal, found):
-            return self._follow(self._ports.shared, principal, found, after)
-        raise not_found(response_id)
+        if record is None and (state := await self._reader.state(principal.project_id, found)) is not None:
+            if not state.run.streamed:
+                raise _not_streamed()
+            return self._reader.follow(principal.project_id, found, after)
+        if record is None:
+            record = await self._ports.store.get(principal.project_id, found, self._now())
+        if record is None and await self._elsewhere.has(principal.project_id, found):
+            return self._elsewhere.follow(principal.project_id, found, after)
+        record = record or await self._ended(principal, found, response_id)
+        if record.cuts is None and decode(record.response).background:
+            raise _not_streamed()
+        return _once(replay(record.response, record.cuts)[after + 1 :])
+
+    async def _ended(self, principal: Principal, found: str, response_id: str) -> ResponseRecord:
+        """The record of a response that has ended while others were asked for it. Raises NotFound."""
+        record = await self._ports.store.get(principal.project_id, found, self._now())
+        if record is None:
+            raise not_found(response_id)
+        return record
 
     async def input_items(self, principal: Principal, response_id: str, page: Page) -> ItemPage:
         """A page of the model's input: the chain's earlier items and this turn's. Raises NotFound and InvalidRequest."""
@@ -93,6 +147,11 @@ class Responses:
         found = ids.normalize_response_id(response_id)
         run = self._runs.find(principal.project_id, found) if found is not None else None
         if run is not None and run.known and not run.settled:
+            before = await self._chain(principal, run.previous_id) if run.previous_id is not None else ()
+            return [*before, run.turn_so_far()]
+        pending = await self._reader.state(principal.project_id, found) if found is not None else None
+        if pending is not None:
+            run = await stored_run(self._ports, pending.run)
             before = await self._chain(principal, run.previous_id) if run.previous_id is not None else ()
             return [*before, run.turn_so_far()]
         turns = await self._chain(principal, found) if found is not None else ()
@@ -116,50 +175,14 @@ class Responses:
             raise _in_progress(response_id)
         if found is None:
             raise not_found(response_id)
+        if await self._reader.state(principal.project_id, found) is not None:
+            raise _in_progress(response_id)
         if not await self._ports.store.delete(principal.project_id, found, self._now()):
-            shared = self._ports.shared
-            live = shared is not None and await self._is_elsewhere(shared, principal, found)
+            live = await self._elsewhere.has(principal.project_id, found)
             raise _in_progress(response_id) if live else not_found(response_id)
         self._ports.history.forget(found)
-        if self._ports.shared is not None:
-            try:
-                await self._ports.shared.erase(principal.project_id, found)
-            except EventLogUnavailable as error:
-                _log.warning("the frames of deleted response %s stay in the event log until they expire: %s", found, error)
+        await self._elsewhere.forget(principal.project_id, found)
         return self._ports.policy.id_prefix + found
-
-    async def _snapshot_elsewhere(self, principal: Principal, found: str, response_id: str) -> bytes:
-        """The response so far, as shared by another replica."""
-        if self._ports.shared is not None and await self._is_elsewhere(self._ports.shared, principal, found):
-            async with aclosing(self._ports.shared.read(principal.project_id, found)) as batches:
-                async for frames in batches:
-                    response = fold(event for frame in frames if (event := parse_frame(frame)))
-                    if response is not None:
-                        return encode(response)
-        raise not_found(response_id)
-
-    async def _is_elsewhere(self, shared: EventLog, principal: Principal, found: str) -> bool:
-        """Whether another replica is generating the response, as far as can be determined."""
-        try:
-            return await shared.exists(principal.project_id, found)
-        except EventLogUnavailable as error:
-            _log.warning("live responses of other replicas cannot be read: %s", error)
-            return False
-
-    async def _follow(self, log: EventLog, principal: Principal, found: str, after: int) -> AsyncGenerator[Sequence[bytes], None]:
-        """The log's frames; those it lacks, because the run ended meanwhile or the log failed, come from the record."""
-        try:
-            async with aclosing(log.read(principal.project_id, found, after)) as batches:
-                async for frames in batches:
-                    after += len(frames)
-                    if frames:
-                        yield frames
-        except EventLogUnavailable as error:
-            _log.warning("response %s cannot be followed further: %s", found, error)
-        record = await self._ports.store.get(principal.project_id, found, self._now())
-        rest = replay(record.response, record.cuts)[after + 1 :] if record is not None else []
-        if rest:
-            yield rest
 
     def _now(self) -> int:
         return int(self._ports.clock())
@@ -172,6 +195,15 @@ def not_found(response_id: str) -> NotFound:
 
 def _in_progress(response_id: str) -> Conflict:
     return Conflict(f"Response with id '{response_id}' is still being generated.", code="response_in_progress")
+
+
+def _synchronous() -> InvalidRequest:
+    return InvalidRequest("Cannot cancel a synchronous response.", code="invalid_value", param="response_id")
+
+
+def _not_streamed() -> InvalidRequest:
+    message = "This background response was not created with 'stream' true, so that it has no events; get it without 'stream'."
+    return InvalidRequest(message, code="invalid_value", param="stream")
 
 
 async def _once(frames: Sequence[bytes]) -> AsyncIterator[Sequence[bytes]]:

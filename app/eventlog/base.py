@@ -16,6 +16,10 @@ import msgspec
 QUIET_SECONDS = 1.0
 """The longest that a reader waits for new frames before it is told that there are none."""
 
+WANTED_SECONDS = 3.0
+CONFIRMED_SECONDS = 5.0
+MOST_WANTED = 1000
+
 
 class Batch(msgspec.Struct, frozen=True):
     """Consecutive whole SSE frames, at least one: from one read of the upstream, or several joined."""
@@ -27,6 +31,14 @@ class Batch(msgspec.Struct, frozen=True):
     """The last frame is the terminal event; nothing follows."""
     fence: int = 1
     """The owner's fence, from 1; no two owners of a run have the same."""
+
+
+class Append(msgspec.Struct, frozen=True):
+    """The next batch of one run."""
+
+    project_id: str
+    response_id: str
+    batch: Batch
 
 
 class EventLogUnavailable(Exception):
@@ -48,6 +60,10 @@ class FencedOff(Exception):
         self.fence = fence
 
 
+Outcome = FencedOff | EventLogUnavailable | None
+"""Of one of several appends: None if its batch is in the log."""
+
+
 class EventLog(Protocol):
     """Frames of live runs, by project and response id. Sequence numbers start at 0."""
 
@@ -59,11 +75,14 @@ class EventLog(Protocol):
         """
         ...
 
+    async def append_all(self, appends: Sequence[Append]) -> Sequence[Outcome]:
+        """As `append`, for at most one batch each of several runs, in one round trip; the outcome of each. Raises nothing of its own."""
+        ...
+
     async def seal(self, project_id: str, response_id: str, fence: int) -> None:
         """Let no owner with an older fence append any more, before the new one reads what there is. Raises FencedOff.
 
-        Only a log that can refuse by fence alone does this. In any other one an older owner may still append until the new one
-        has: the first append of the new one then raises FencedOff, and it reads again.
+        An append of an older owner that is under way is before it or is refused.
         """
         ...
 
@@ -90,6 +109,29 @@ class EventLog(Protocol):
     async def aclose(self) -> None:
         """Release connections; readers end."""
         ...
+
+    async def want(self, project_id: str, response_id: str) -> None:
+        """Ask whoever generates this response to log it; to be repeated within `WANTED_SECONDS` while it is wanted."""
+        ...
+
+    async def wanted(self) -> Sequence[tuple[str, str]]:
+        """Project and response id of what has been asked for lately, the newest first, at most `MOST_WANTED`."""
+        ...
+
+    async def confirm(self, runs: Sequence[tuple[str, str]]) -> None:
+        """Say for `CONFIRMED_SECONDS` that these responses are being generated."""
+        ...
+
+    async def confirmed(self, project_id: str, response_id: str) -> bool:
+        """Whether somebody says so of this one."""
+        ...
+
+
+async def append_one(log: EventLog, project_id: str, response_id: str, batch: Batch) -> None:
+    """`append` by means of `append_all`."""
+    (outcome,) = await log.append_all((Append(project_id, response_id, batch),))
+    if outcome is not None:
+        raise outcome
 
 
 def joined(batches: Iterable[tuple[int, Sequence[bytes]]], position: int) -> tuple[bytes, ...]:

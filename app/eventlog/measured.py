@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from typing import TypeVar
 
-from app.eventlog.base import Batch, EventLog, EventLogUnavailable
+from app.eventlog.base import Append, Batch, EventLog, EventLogUnavailable, Outcome
 from app.telemetry.timing import Note, timed
 
 _T = TypeVar("_T")
@@ -21,6 +22,14 @@ class MeasuredEventLog:
     async def append(self, project_id: str, response_id: str, batch: Batch) -> None:
         """Append a batch, timed."""
         await self._measure("append", self._log.append(project_id, response_id, batch))
+
+    async def append_all(self, appends: Sequence[Append]) -> Sequence[Outcome]:
+        """Append a batch to each of several streams, timed as one operation; it has failed if the log did not take one of them."""
+        began = time.perf_counter()
+        outcomes = await self._log.append_all(appends)
+        failed = any(isinstance(outcome, EventLogUnavailable) for outcome in outcomes)
+        self._note("append", time.perf_counter() - began, failed=failed)
+        return outcomes
 
     async def seal(self, project_id: str, response_id: str, fence: int) -> None:
         """Seal a stream against older owners, timed."""
@@ -45,6 +54,22 @@ class MeasuredEventLog:
     async def aclose(self) -> None:
         """Close the log."""
         await self._log.aclose()
+
+    async def want(self, project_id: str, response_id: str) -> None:
+        """Ask for a stream, timed."""
+        await self._measure("want", self._log.want(project_id, response_id))
+
+    async def wanted(self) -> Sequence[tuple[str, str]]:
+        """Look what is asked for. Not timed: every process looks all the time."""
+        return await self._log.wanted()
+
+    async def confirm(self, runs: Sequence[tuple[str, str]]) -> None:
+        """Confirm that responses are being generated, timed."""
+        await self._measure("confirm", self._log.confirm(runs))
+
+    async def confirmed(self, project_id: str, response_id: str) -> bool:
+        """Look whether that was confirmed. Not timed: readers ask until it is."""
+        return await self._log.confirmed(project_id, response_id)
 
     async def _measure(self, operation: str, work: Awaitable[_T]) -> _T:
         return await timed(operation, work, self._note, EventLogUnavailable)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
@@ -19,7 +20,20 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError, ResponseError
 
-from app.eventlog.base import QUIET_SECONDS, Batch, EventLogUnavailable, FencedOff, LogLost, joined
+from app.eventlog.base import (
+    CONFIRMED_SECONDS,
+    MOST_WANTED,
+    QUIET_SECONDS,
+    WANTED_SECONDS,
+    Append,
+    Batch,
+    EventLogUnavailable,
+    FencedOff,
+    LogLost,
+    Outcome,
+    append_one,
+    joined,
+)
 
 BLOCK_SECONDS = QUIET_SECONDS * 0.9
 """How long a reader blocks in Redis; then it checks whether the run still exists, within what is left of `QUIET_SECONDS`."""
@@ -29,6 +43,10 @@ TIMEOUT_SECONDS = 2.0
 
 CONNECTIONS = 16
 RETRIES = 5
+
+_RENEWAL = 0.1
+"""The share of a lease after which it is renewed."""
+_WANTED = "gw:wanted"
 
 _FRAMES = msgspec.msgpack.Decoder(tuple[bytes, ...])
 
@@ -49,22 +67,31 @@ class RedisEventLog:
         # Blocking reads need their own connections.
         self._reading = _connect(url, ConnectionPool, BLOCK_SECONDS + TIMEOUT_SECONDS)
         self._closed = False
+        self._renewed: set[str] = set()
+        """Streams whose lease need not be renewed until `_renewed_until`."""
+        self._renewed_until = 0.0
 
     async def append(self, project_id: str, response_id: str, batch: Batch) -> None:
-        """Add the batch and renew the lease, in one round trip; the final one takes two if an ended run has its own lifetime."""
-        key = _key(project_id, response_id)
-        fields: dict[str, bytes] = {"frames": msgspec.msgpack.encode(batch.frames)}
-        if batch.final:
-            fields["final"] = b"1"
-        if not await self._add(key, batch.fence, batch.first + len(batch.frames), fields, create=batch.first == 0):
-            raise LogLost(f"the log of response {response_id} is gone")
-        if batch.final and self._ended_ms != self._lease_ms:
+        """Add the batch, in one round trip unless it is refused or final."""
+        await append_one(self, project_id, response_id, batch)
+
+    async def append_all(self, appends: Sequence[Append]) -> Sequence[Outcome]:
+        """Add the batches, in one round trip; one more for those that are refused, and one if ended runs have their own lifetime."""
+        entries = [_New.of(one) for one in appends]
+        try:
             async with _limited(TIMEOUT_SECONDS):
-                await self._writing.pexpire(key, self._ended_ms)
+                outcomes = await self._add(entries)
+                await self._shorten([new.key for new, outcome in zip(entries, outcomes, strict=True) if new.final and outcome is None])
+        except EventLogUnavailable as error:
+            return [error] * len(appends)
+        return outcomes
 
     async def seal(self, project_id: str, response_id: str, fence: int) -> None:
-        """Add an entry without frames, after which Redis refuses those of older fences; nothing if there is no stream."""
-        await self._add(_key(project_id, response_id), fence, 0, {"seal": b"1"}, create=False)
+        """Add an entry without frames, after which Redis refuses those of older fences, even of owners that have not appended yet."""
+        async with _limited(TIMEOUT_SECONDS):
+            (outcome,) = await self._add([_New(_key(project_id, response_id), fence, 0, (b"seal", b"1"))])
+        if outcome is not None:
+            raise outcome
 
     async def read(self, project_id: str, response_id: str, after: int = -1) -> AsyncGenerator[tuple[bytes, ...]]:
         """Frames above `after`, as many at a time as there are."""
@@ -103,24 +130,83 @@ class RedisEventLog:
         await self._writing.aclose()
         await self._reading.aclose()
 
-    async def _add(self, key: str, fence: int, end: int, fields: dict[str, bytes], *, create: bool) -> bool:
-        """Add the entry, once, and renew the lease. False: there is no stream, and it may not be created. Raises FencedOff."""
-        entry = f"{fence}-{end}"
+    async def want(self, project_id: str, response_id: str) -> None:
+        """Add it to the one set of wanted streams, with its time by Redis' clock, and remove those that are too old or too many."""
+        async with _limited(TIMEOUT_SECONDS):
+            redis: Any = self._writing
+            now = _seconds(await redis.time())
+            pipeline = redis.pipeline(transaction=False)
+            pipeline.zadd(_WANTED, {f"{project_id}:{response_id}": now + WANTED_SECONDS})
+            pipeline.zremrangebyscore(_WANTED, 0, now)
+            pipeline.zremrangebyrank(_WANTED, 0, -MOST_WANTED - 1)
+            pipeline.pexpire(_WANTED, int(WANTED_SECONDS * 1000))
+            await pipeline.execute()
+
+    async def wanted(self) -> Sequence[tuple[str, str]]:
+        """The set, in one round trip."""
         async with _limited(TIMEOUT_SECONDS):
             pipeline: Any = self._writing.pipeline(transaction=False)
-            pipeline.xadd(key, fields, id=entry, nomkstream=not create)
-            pipeline.pexpire(key, self._lease_ms)
-            added, _ = await pipeline.execute(raise_on_error=False)
-            if not isinstance(added, Exception):
-                return added is not None
-            if not _is_refused(added):
-                raise added
-            pipeline.xrevrange(key, count=1)
-            pipeline.xrange(key, entry, entry)
-            top, same = await pipeline.execute()
-        if top and (not same or _id(top[0])[0] > fence):
-            raise FencedOff(key, _id(top[0])[0])
-        return bool(top)
+            pipeline.time()
+            pipeline.zrange(_WANTED, 0, MOST_WANTED - 1, desc=True, withscores=True)
+            now, members = await pipeline.execute()
+        names = [member.decode().rpartition(":") for member, until in members if until > _seconds(now)]
+        return [(project_id, response_id) for project_id, _, response_id in names]
+
+    async def confirm(self, runs: Sequence[tuple[str, str]]) -> None:
+        """One key each, that expires."""
+        async with _limited(TIMEOUT_SECONDS):
+            pipeline: Any = self._writing.pipeline(transaction=False)
+            for run in runs:
+                pipeline.set(_live_key(*run), b"1", px=int(CONFIRMED_SECONDS * 1000))
+            await pipeline.execute()
+
+    async def confirmed(self, project_id: str, response_id: str) -> bool:
+        """Whether there is that key."""
+        async with _limited(TIMEOUT_SECONDS):
+            return bool(await self._writing.exists(_live_key(project_id, response_id)))
+
+    async def _add(self, entries: Sequence[_New]) -> list[Outcome]:
+        """Add each entry, once, and renew the leases."""
+        pipeline: Any = self._writing.pipeline(transaction=False)
+        for new in entries:
+            pipeline.execute_command("XADD", new.key, *(() if new.creates else (b"NOMKSTREAM",)), new.id, *new.fields)
+        self._renew(pipeline, entries)
+        replies = await pipeline.execute(raise_on_error=False)
+        return [await self._outcome(new, reply) for new, reply in zip(entries, replies, strict=False)]
+
+    def _renew(self, pipeline: Any, entries: Sequence[_New]) -> None:
+        """Renew the lease of a stream that may be new, and of others a few times in its course: a command each time would cost as much
+        as the entry."""
+        now = time.monotonic()
+        if now > self._renewed_until:
+            self._renewed.clear()
+            self._renewed_until = now + self._lease_ms / 1000 * _RENEWAL
+        for new in entries:
+            if new.creates or new.key not in self._renewed:
+                self._renewed.add(new.key)
+                pipeline.execute_command("PEXPIRE", new.key, self._lease_ms)
+
+    async def _shorten(self, keys: Sequence[str]) -> None:
+        """Let ended runs expire at their time."""
+        if keys and self._ended_ms != self._lease_ms:
+            pipeline: Any = self._writing.pipeline(transaction=False)
+            for key in keys:
+                pipeline.execute_command("PEXPIRE", key, self._ended_ms)
+            await pipeline.execute()
+
+    async def _outcome(self, new: _New, reply: object) -> Outcome:
+        """What became of an entry. One that Redis refuses may be there already, or behind one of another owner."""
+        if not isinstance(reply, Exception):
+            return None if reply is not None else LogLost(f"{new.key} is gone")
+        if not _is_refused(reply):
+            return EventLogUnavailable(f"{type(reply).__name__}: {reply}")
+        pipeline: Any = self._writing.pipeline(transaction=False)
+        pipeline.xrevrange(new.key, count=1)
+        pipeline.xrange(new.key, new.id, new.id)
+        top, same = await pipeline.execute()
+        if top and (not same or _id(top[0])[0] > new.fence):
+            return FencedOff(new.key, _id(top[0])[0])
+        return None if top else LogLost(f"{new.key} is gone")
 
     async def _is_over(self, key: str, position: int) -> bool:
         """Whether nothing more can appear at `position`: the run is unknown, or ended before it."""
@@ -147,8 +233,40 @@ def _connect(url: str, pool: type[ConnectionPool], seconds: float, **limits: flo
     return Redis.from_pool(connections)
 
 
+class _New(NamedTuple):
+    """An entry to be added."""
+
+    key: str
+    fence: int
+    end: int
+    fields: tuple[bytes, ...]
+    creates: bool = True
+    """It may be the stream's first one."""
+    final: bool = False
+
+    @classmethod
+    def of(cls, append: Append) -> _New:
+        batch = append.batch
+        fields = (b"frames", msgspec.msgpack.encode(batch.frames), *((b"final", b"1") if batch.final else ()))
+        key = _key(append.project_id, append.response_id)
+        return cls(key, batch.fence, batch.first + len(batch.frames), fields, creates=batch.first == 0, final=batch.final)
+
+    @property
+    def id(self) -> str:
+        return f"{self.fence}-{self.end}"
+
+
 def _key(project_id: str, response_id: str) -> str:
     return f"gw:frames:{project_id}:{response_id}"
+
+
+def _live_key(project_id: str, response_id: str) -> str:
+    return f"gw:live:{project_id}:{response_id}"
+
+
+def _seconds(time: tuple[int, int]) -> float:
+    """Redis' time, which is in seconds and microseconds."""
+    return time[0] + time[1] / 1_000_000
 
 
 def _id(entry: _Entry) -> tuple[int, int]:

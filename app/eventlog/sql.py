@@ -1,9 +1,9 @@
 """Live runs in the database: one batch per row, written in groups with everything else; readers on any replica poll for more.
 
 A row's key is the response and the number of its first frame. As every owner appends where it knows the end to be, the key is a
-compare-and-swap: of two owners that append at the same end one is refused, and the other one's row tells it so. An owner whose
-append failed finds its own row there when it tries again. To tell the two apart rows name their fence, as owners may write the
-same bytes.
+compare-and-swap: of two owners that append at the same end one is refused, and the other one's row tells it so. A new owner takes
+the place at the end by an empty row first (the seal). An owner whose append failed finds its own row there when it tries again. To
+tell the two apart rows name their fence, as owners may write the same bytes.
 """
 
 from __future__ import annotations
@@ -15,12 +15,26 @@ from contextlib import contextmanager
 from typing import Any
 
 import msgspec
-from sqlalchemy import RowMapping, Select, bindparam, delete, func, select
+from sqlalchemy import Executable, RowMapping, Select, Table, bindparam, delete, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
+from app.db.clock import now_ms
 from app.db.engine import Database
-from app.db.tables import event_batches
-from app.db.writer import DatabaseUnavailable, RowRefused
-from app.eventlog.base import QUIET_SECONDS, Batch, EventLogUnavailable, FencedOff, joined
+from app.db.tables import event_batches, wanted_streams
+from app.db.writer import DatabaseUnavailable, Row, RowRefused
+from app.eventlog.base import (
+    CONFIRMED_SECONDS,
+    MOST_WANTED,
+    QUIET_SECONDS,
+    WANTED_SECONDS,
+    Append,
+    Batch,
+    EventLogUnavailable,
+    FencedOff,
+    Outcome,
+    append_one,
+    joined,
+)
 
 _e = event_batches.c
 _OF_RUN = (_e.response_id == bindparam("run"), _e.project_id == bindparam("owner"))
@@ -31,7 +45,23 @@ _BATCHES = (
     .where(*_OF_RUN, _e.first_sequence >= bindparam("start"))
     .order_by(_e.first_sequence)
 )
+_REPLACE = (
+    update(event_batches)
+    .where(*_OF_RUN, _e.first_sequence == bindparam("first"), _e.frames == bindparam("seal"))
+    .values(frames=bindparam("new"), final=bindparam("ends"), expires_at=bindparam("expiry"))
+)
 _ERASE = delete(event_batches).where(*_OF_RUN)
+
+_w = wanted_streams.c
+_THAT_STREAM = (_w.response_id == bindparam("run"), _w.project_id == bindparam("owner"))
+_WANT_UNTIL = now_ms() + int(WANTED_SECONDS * 1000)
+_WANTED = (
+    select(_w.project_id, _w.response_id, (now_ms() - _w.wanted_until).label("age")).order_by(_w.wanted_until.desc()).limit(MOST_WANTED)
+)
+_CONFIRM = update(wanted_streams).where(*_THAT_STREAM).values(confirmed_until=now_ms() + int(CONFIRMED_SECONDS * 1000))
+_CONFIRMED = select(_w.response_id).where(*_THAT_STREAM, _w.confirmed_until > now_ms())
+_STALE_MS = 60_000
+_FORGET = delete(wanted_streams).where(_w.wanted_until < now_ms() - _STALE_MS)
 
 
 class _Fenced(msgspec.Struct, frozen=True):
@@ -71,19 +101,28 @@ class SqlEventLog:
         self._lifetime = lifetime_seconds
         self._clock = clock
         self._closed = False
+        self._want = _want(postgresql.insert if database.dialect == "postgresql" else sqlite.insert)
 
     async def append(self, project_id: str, response_id: str, batch: Batch) -> None:
         """Add the batch; committed when this returns. One insert, and more statements only if it is refused."""
-        rest: Batch | None = batch
-        with _log_errors():
-            while rest is not None:
-                rest = await self._insert(project_id, response_id, rest)
+        await append_one(self, project_id, response_id, batch)
+
+    async def append_all(self, appends: Sequence[Append]) -> Sequence[Outcome]:
+        """One group of the writer; more statements only for those that are refused."""
+        errors = await self._database.writer.insert_each([self._row(one) for one in appends])
+        return [await self._outcome(one, error) for one, error in zip(appends, errors, strict=True)]
 
     async def seal(self, project_id: str, response_id: str, fence: int) -> None:
-        """Nothing: no row can stand for frames that are not known yet.
-
-        An older owner is refused once the new one has appended. Until then it may append once more, and the new one is refused.
-        """
+        """Take the place at the end with an empty row, which the new owner's first append replaces."""
+        with _log_errors():
+            while True:
+                rows = await self._database.fetch(_BATCHES, {"run": response_id, "owner": project_id, "start": 0})
+                newest = max((_content(row).fence for row in rows), default=0)
+                if newest > fence:
+                    raise FencedOff(response_id, newest)
+                seal = Batch(_end(rows[-1]) if rows else 0, (), fence=fence)
+                if await self._take(Append(project_id, response_id, seal), rows[-1:]):
+                    return
 
     async def read(self, project_id: str, response_id: str, after: int = -1) -> AsyncGenerator[tuple[bytes, ...]]:
         """Frames above `after`, as many at a time as there are."""
@@ -126,19 +165,77 @@ class SqlEventLog:
         """Readers end at their next poll; the database is not ours to close."""
         self._closed = True
 
-    async def _insert(self, project_id: str, response_id: str, batch: Batch) -> Batch | None:
-        """Insert the batch, if nothing is in its place. What is left of it if the place has its beginning. Raises FencedOff."""
-        content = batch.frames if batch.fence == 1 else _Fenced(batch.fence, batch.frames)
-        expires_at = int(self._clock() + self._lifetime)
-        row = (response_id, batch.first, project_id, msgspec.msgpack.encode(content), batch.final, expires_at)
+    async def want(self, project_id: str, response_id: str) -> None:
+        """One row for each wanted stream."""
+        await self._change(self._want, [{"run": response_id, "owner": project_id}])
+
+    async def wanted(self) -> Sequence[tuple[str, str]]:
+        """The rows whose time is not over; those whose time was over a while ago are removed."""
+        with _log_errors():
+            rows = await self._database.fetch(_WANTED)
+        if any(row["age"] > _STALE_MS for row in rows):
+            await self._change(_FORGET, [{}])
+        return [(row["project_id"], row["response_id"]) for row in rows if row["age"] < 0]
+
+    async def confirm(self, runs: Sequence[tuple[str, str]]) -> None:
+        """In their rows."""
+        await self._change(_CONFIRM, [{"run": response_id, "owner": project_id} for project_id, response_id in sorted(runs)])
+
+    async def confirmed(self, project_id: str, response_id: str) -> bool:
+        """By its row."""
+        with _log_errors():
+            return bool(await self._database.fetch(_CONFIRMED, {"run": response_id, "owner": project_id}))
+
+    async def _change(self, statement: Executable, parameters: Sequence[dict[str, Any]]) -> None:
+        with _log_errors():
+            async with self._database.transaction() as connection:
+                await connection.execute(statement, parameters)
+
+    def _row(self, append: Append) -> Row:
+        batch = append.batch
+        return event_batches, (append.response_id, batch.first, append.project_id, _encoded(batch), batch.final, self._expiry())
+
+    def _expiry(self) -> int:
+        return int(self._clock() + self._lifetime)
+
+    async def _outcome(self, append: Append, error: BaseException | None) -> Outcome:
+        """The outcome of an append with this error. What its owner has appended before is not refused: only the rest is inserted."""
         try:
-            await self._database.writer.insert((event_batches, row))
-        except RowRefused:
-            there = await self._database.fetch(_BATCHES, {"run": response_id, "owner": project_id, "start": batch.first})
-            if not there:
-                raise
-            return _rest(response_id, batch, [_content(row) for row in there])
+            with _log_errors():
+                while error is not None:
+                    rest = await self._rest(append, error)
+                    if rest is None:
+                        return None
+                    append = msgspec.structs.replace(append, batch=rest)
+                    (error,) = await self._database.writer.insert_each([self._row(append)])
+        except (FencedOff, EventLogUnavailable) as outcome:
+            return outcome
         return None
+
+    async def _rest(self, append: Append, error: BaseException) -> Batch | None:
+        """What is left of a batch whose place is taken. Raises FencedOff, and any other error than that."""
+        if not isinstance(error, RowRefused):
+            raise error
+        run = {"run": append.response_id, "owner": append.project_id}
+        there = await self._database.fetch(_BATCHES, {**run, "start": append.batch.first})
+        if not there:
+            raise error
+        found = [_content(row) for row in there]
+        if found[-1].frames or found[-1].fence > append.batch.fence:
+            return _rest(append.response_id, append.batch, found)
+        return None if await self._take(append, there) else append.batch
+
+    async def _take(self, append: Append, last: Sequence[RowMapping]) -> bool:
+        """Write the batch where the last row ends, or in its place if that is a seal; False if somebody else was faster."""
+        if not last or _content(last[-1]).frames:
+            (error,) = await self._database.writer.insert_each([self._row(append)])
+            if error is not None and not isinstance(error, RowRefused):
+                raise error
+            return error is None
+        place = {"run": append.response_id, "owner": append.project_id, "first": append.batch.first, "seal": last[-1]["frames"]}
+        changes = {"new": _encoded(append.batch), "ends": append.batch.final, "expiry": self._expiry()}
+        async with self._database.transaction() as connection:
+            return (await connection.execute(_REPLACE, {**place, **changes})).rowcount == 1
 
     def _is_owned(self, expires_at: int) -> bool:
         """Whether a batch with this expiry was added within the lease."""
@@ -148,6 +245,22 @@ class SqlEventLog:
         with _log_errors():
             rows = await self._database.fetch(statement, parameters)
         return rows[0]["number"] if rows else None
+
+
+def _want(insert: Callable[[Table], postgresql.Insert | sqlite.Insert]) -> Executable:
+    """Insert the row of a wanted stream, or prolong it."""
+    row: dict[str, Any] = {
+        "response_id": bindparam("run"),
+        "project_id": bindparam("owner"),
+        "wanted_until": _WANT_UNTIL,
+        "confirmed_until": 0,
+    }
+    key = ["response_id", "project_id"]
+    return insert(wanted_streams).values(row).on_conflict_do_update(index_elements=key, set_={"wanted_until": _WANT_UNTIL})
+
+
+def _encoded(batch: Batch) -> bytes:
+    return msgspec.msgpack.encode(batch.frames if batch.fence == 1 else _Fenced(batch.fence, batch.frames))
 
 
 def _content(row: RowMapping) -> _Fenced:

@@ -45,6 +45,10 @@ class MeasuredStore:
         """Check whether a response can be continued, timed."""
         return await self._measure("continuable", self._store.continuable(project_id, response_id, now))
 
+    async def has_ended(self, project_id: str, response_id: str) -> bool:
+        """Check whether a response has ended, timed."""
+        return await self._measure("has_ended", self._store.has_ended(project_id, response_id))
+
     async def locate_item(self, project_id: str, item_id: str, now: int) -> str | None:
         """Find the response that contains an item, timed."""
         return await self._measure("locate_item", self._store.locate_item(project_id, item_id, now))

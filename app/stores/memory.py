@@ -57,6 +57,11 @@ class MemoryResponseStore:
         except AncestorDeleted:
             return False
 
+    async def has_ended(self, project_id: str, response_id: str) -> bool:
+        """Whether there is a record, whatever its state."""
+        record = self._records.get(response_id)
+        return record is not None and record.project_id == project_id
+
     async def locate_item(self, project_id: str, item_id: str, now: int) -> str | None:
         """The newest response that contains the item."""
         holders = [r for r in self._records.values() if item_id in r.foreign_item_ids and await self.get(project_id, r.id, now)]

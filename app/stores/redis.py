@@ -97,6 +97,10 @@ class RedisCachedStore:
         """From the store: a cache does not know about deletions further up."""
         return await self._store.continuable(project_id, response_id, now)
 
+    async def has_ended(self, project_id: str, response_id: str) -> bool:
+        """From the store: the cache does not have what was deleted."""
+        return await self._store.has_ended(project_id, response_id)
+
     async def locate_item(self, project_id: str, item_id: str, now: int) -> str | None:
         """From the store."""
         return await self._store.locate_item(project_id, item_id, now)

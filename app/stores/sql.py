@@ -55,6 +55,8 @@ _CHAIN = select(_chain_with(_r.input, _r.response, _r.inherited, _r.exchanges))
 _links = _chain_with()
 _CONTINUABLE = select(func.count().label("turns"), func.count(_links.c.deleted_at).label("tombstones")).select_from(_links)
 
+_ENDED = select(_r.id).where(*_OWN)
+
 _LOCATE = (
     select(_r.id)
     .join_from(foreign_items, responses, foreign_items.c.response_id == _r.id)
@@ -153,6 +155,10 @@ class SqlResponseStore:
         """Whether the chain can be read, from the ids alone."""
         rows = await self._fetch(_CONTINUABLE, {"wanted": response_id, "owner": project_id, "now": now})
         return bool(rows) and rows[0]["turns"] > 0 and rows[0]["tombstones"] == 0
+
+    async def has_ended(self, project_id: str, response_id: str) -> bool:
+        """Whether there is a row, perhaps a tombstone."""
+        return bool(await self._fetch(_ENDED, {"wanted": response_id, "owner": project_id}))
 
     async def locate_item(self, project_id: str, item_id: str, now: int) -> str | None:
         """The newest response that contains the item."""

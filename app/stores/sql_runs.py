@@ -7,7 +7,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, RowMapping, bindparam, case, delete, func, insert, literal, select, true, update
+from sqlalchemy import BigInteger, Boolean, RowMapping, and_, bindparam, case, delete, func, insert, literal, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.clock import now_ms
@@ -17,6 +17,8 @@ from app.stores.ports.responses import ResponseRecord
 from app.stores.ports.runs import Claim, Held, RunState, StoredRun
 from app.stores.sql import rows_of, store_errors
 
+_LONGEST_MS = {1: 2 * 3_600_000, 2: 8 * 3_600_000}
+"""How long the runs of a lane may wait."""
 _r = runs.c
 _RUN = (_r.id, _r.project_id, _r.previous_id, _r.created_at, _r.lane, _r.streamed, _r.lenient, _r.request, _r.seed)
 _STATE = (*_RUN, _r.owner, _r.fence, _r.cancelled, (_r.due_at - now_ms()).label("left"))
@@ -26,17 +28,23 @@ _OWNED: dict[str, Any] = {"owner": bindparam("new_owner"), "due_at": _UNTIL}
 _CREATE = insert(runs).values(cancelled=False, fence=0, owner=None, due_at=0)
 _CREATE_OWNED = insert(runs).values(cancelled=False, fence=1, **_OWNED)
 
-# `due_at` of waiting runs is 0, so this is one range of the index either way.
 _queue = runs.alias("queue").c
+
+# A run that may wait two or eight hours is due as soon as possible when a quarter of that time is left.
+_WAITED = now_ms() - _queue.created_at * 1000
+_IS_URGENT = or_(*(and_(_queue.lane == lane, longest * 3 // 4 <= _WAITED) for lane, longest in _LONGEST_MS.items()))
+_LANE = case((_IS_URGENT, 0), else_=_queue.lane)
+
+# `due_at` of waiting runs is 0, so this is one range of the index either way.
 _DUE = (
-    _queue.lane <= bindparam("lanes"),
+    or_(bindparam("lanes") >= _LANE, _queue.due_at > 0),  # what has begun goes on, whatever its lane
     _queue.due_at <= case((bindparam("takeover", type_=Boolean), now_ms()), else_=0),
 )
 _LOOK = select(literal(1)).where(*_DUE).limit(1)
 _NEXT = (
     select(_queue.id)
     .where(*_DUE)
-    .order_by(_queue.lane, _queue.created_at, _queue.id)
+    .order_by(_LANE, _queue.created_at, _queue.id)
     .limit(bindparam("most"))
     .with_for_update(skip_locked=True)  # SQLite has no row locks and needs none: it has one writer
     .cte("next")  # Postgres may evaluate a plain subquery several times, locking other rows each time

@@ -41,34 +41,48 @@ func (t *target) ask(body []byte, turn int) (a answer) {
 }
 
 func (t *target) exchange(body []byte, a *answer, begin time.Time) (final, error) {
-	request, err := http.NewRequest(http.MethodPost, t.url, bytes.NewReader(body))
+	response, err := t.send(http.MethodPost, t.url, body)
 	if err != nil {
 		return final{}, err
 	}
-	request.Header.Set("Content-Type", "application/json")
-	request.Header.Set("Authorization", "Bearer "+t.key)
-	response, err := t.client.Do(request)
-	if err != nil {
-		return final{}, errors.Unwrap(err) // without the address, so that equal errors are counted together
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		said, _ := io.ReadAll(io.LimitReader(response.Body, 200))
-		return final{}, fmt.Errorf("status %d: %s", response.StatusCode, said)
-	}
+	defer response.Close()
 	if t.stream {
 		r := reader{target: t, answer: a, begin: begin}
-		return r.read(response.Body)
+		return r.read(response)
 	}
 	a.first = time.Since(begin)
-	whole, err := io.ReadAll(response.Body)
+	whole, err := io.ReadAll(response)
 	if err != nil {
 		return final{}, err
 	}
 	if t.chat {
 		return parseCompletion(whole)
 	}
-	return t.parseResponse(whole)
+	f, err := t.parseResponse(whole)
+	if t.background && err == nil {
+		return t.wait(f)
+	}
+	return f, err
+}
+
+// send returns the body of an answer with status 200.
+func (t *target) send(method, url string, body []byte) (io.ReadCloser, error) {
+	request, err := http.NewRequest(method, url, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Authorization", "Bearer "+t.key)
+	response, err := t.client.Do(request)
+	if err != nil {
+		return nil, errors.Unwrap(err) // without the address, so that equal errors are counted together
+	}
+	if response.StatusCode != http.StatusOK {
+		defer response.Body.Close()
+		said, _ := io.ReadAll(io.LimitReader(response.Body, 200))
+		return nil, fmt.Errorf("status %d: %s", response.StatusCode, said)
+	}
+	return response.Body, nil
 }
 
 // check compares the answer with its script.

@@ -3,6 +3,9 @@
 //	load -url …/v1/responses -model sim-t50 -workers 16 -seconds 3                  closed loop
 //	load -url … -model sim-t200-p20-stamp -stream -workers 400 -each 1 -ramp 2s     400 streams at once
 //	load -url … -model sim-t50 -items 600 -bytes 1800000 -workers 1 -every 1s       a large request each second
+//	load -url … -model sim-t200-p20-stamp -stream -background -workers 100 -each 1  streams that outlive their connection
+//	load -url … -model sim-t2000 -stream -resume 1000 -workers 8                    the second half of a stored stream, again and again
+//	load -url … -model sim-t10 -background -workers 50                              background responses, asked for until they have ended
 //	load -url … -model sim-t50 -chains ids.json -count 200 -to 4                    200 chains, brought to turn 4
 //
 // It is limited in count (-workers times -each), in time (-seconds), and to loopback addresses.
@@ -28,6 +31,7 @@ type plan struct {
 	seconds, ramp, every time.Duration
 	chains               string
 	count, to            int
+	resume               int
 }
 
 func main() {
@@ -35,11 +39,13 @@ func main() {
 	var answers []answer
 	var err error
 	begin := time.Now()
-	if p.chains != "" {
+	switch body := t.body(p.turn, ""); {
+	case p.chains != "":
 		answers, err = t.extendChains(p)
-	} else {
-		body := t.body(p.turn, "")
-		answers = t.closedLoop(p, body)
+	case p.resume >= 0:
+		answers, err = t.resumeStored(p, body)
+	default:
+		answers = t.closedLoop(p, func() answer { return t.ask(body, p.turn) })
 	}
 	if err != nil {
 		exit(err)
@@ -62,6 +68,8 @@ func parseFlags() (*target, plan) {
 	flag.StringVar(&t.model, "model", "sim-t20", "the script of the answer")
 	flag.BoolVar(&t.stream, "stream", false, "ask for server-sent events")
 	flag.BoolVar(&t.store, "store", true, "let the gateway store the response")
+	flag.BoolVar(&t.background, "background", false, "let the gateway generate the response in the background")
+	flag.IntVar(&p.resume, "resume", -1, "ask once, then only for the events of that response after this number")
 	flag.BoolVar(&t.strict, "strict", false, "also check event numbers and usage")
 	flag.BoolVar(&t.parts, "parts", false, "send texts as content parts")
 	flag.IntVar(&t.session.items, "items", 0, "instead of a question, a coding agent's session of so many items, with its functions")
@@ -103,13 +111,13 @@ func (t *target) prepare(connections int) error {
 }
 
 // closedLoop has each worker send the next request as soon as the last one is answered.
-func (t *target) closedLoop(p plan, body []byte) []answer {
+func (t *target) closedLoop(p plan, ask func() answer) []answer {
 	stop := time.Now().Add(p.seconds)
 	return inParallel(p.workers, func(worker int) (answers []answer) {
 		time.Sleep(p.ramp * time.Duration(worker) / time.Duration(p.workers))
 		for i := 0; i < p.each && time.Now().Before(stop); i++ {
 			next := time.Now().Add(p.every)
-			answers = append(answers, t.ask(body, p.turn))
+			answers = append(answers, ask())
 			time.Sleep(time.Until(next))
 		}
 		return answers

@@ -12,6 +12,7 @@ type target struct {
 	url, key, model       string
 	chat                  bool
 	stream, store, strict bool
+	background            bool
 	parts                 bool    // texts as content parts
 	session               session // instead of a question
 	script                script.Script
@@ -46,6 +47,9 @@ func (t *target) body(turn int, previous string) []byte {
 	}
 	if t.stream && t.chat {
 		request["stream_options"] = map[string]bool{"include_usage": true}
+	}
+	if t.background {
+		request["background"] = true
 	}
 	if !t.store {
 		request["store"] = false

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -21,6 +22,7 @@ type reader struct {
 	events    int
 	final     final
 	ended     bool
+	resumed   bool // it begins after the first deltas
 }
 
 func (r *reader) read(body io.Reader) (final, error) {
@@ -61,7 +63,7 @@ func (r *reader) join() error {
 	}
 	if r.chat {
 		r.final.text = joined
-	} else if r.final.text != joined {
+	} else if r.resumed && !strings.HasSuffix(r.final.text, joined) || !r.resumed && r.final.text != joined {
 		return fmt.Errorf("the final text has %d bytes, its deltas %d", len(r.final.text), len(joined))
 	}
 	return nil

@@ -24,6 +24,8 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 EXAMPLE = (ROOT / "deploy" / "example.env").read_text(encoding="utf-8")
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 SANDBOX_DOCKERFILE = (ROOT / "deploy" / "sandbox" / "Dockerfile").read_text(encoding="utf-8")
+NGINX = (ROOT / "deploy" / "nginx" / "nginx.conf").read_text(encoding="utf-8")
+REPLICAS = ["gateway", "gateway-2", "gateway-3"]
 LOCK = (ROOT / "requirements" / "run.lock").read_text(encoding="utf-8")
 SETTINGS = {f"GATEWAY_{name.upper()}" for name in Settings.model_fields}
 
@@ -61,18 +63,48 @@ def test_the_schema_is_current_before_the_gateway_starts() -> None:
 
 
 def test_only_the_gateway_can_be_reached_and_only_from_this_machine() -> None:
-    assert {name for name, service in SERVICES.items() if "ports" in service} == {"gateway"}
-    assert SERVICES["gateway"]["ports"] == ["${PUBLISH_ADDRESS:-127.0.0.1:8000}:8000"]
+    assert {name: service["ports"] for name, service in SERVICES.items() if "ports" in service} == {
+        "gateway": ["${PUBLISH_ADDRESS:-127.0.0.1:8000}:8000"],
+        "nginx": ["${REPLICAS_ADDRESS:-127.0.0.1:8080}:8080"],
+    }
     assert COMPOSE["networks"]["inside"] == {"internal": True}
-    assert {name for name, service in SERVICES.items() if "inside" in service.get("networks", ())} == set(SERVICES) - {"searxng", "sandbox"}
-    assert {name for name, service in SERVICES.items() if "outside" in service.get("networks", ())} == {"gateway", "searxng"}
+    assert {name for name, service in SERVICES.items() if "inside" in service.get("networks", ())} == set(SERVICES) - {
+        "nginx",
+        "searxng",
+        "sandbox",
+    }
+    assert {name for name, service in SERVICES.items() if "outside" in service.get("networks", ())} == {*REPLICAS, "nginx", "searxng"}
     assert SERVICES["sandbox"]["network_mode"] == "none"
 
 
-def test_one_profile_brings_what_tools_need() -> None:
+def test_each_profile_brings_what_it_needs() -> None:
     profiles = {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service}
+    replicas = {name: ["replicas"] for name in ("gateway-2", "gateway-3", "nginx")}
 
-    assert profiles == {"searxng": ["tools"], "sandbox": ["tools"], "llama": ["local"]}
+    assert profiles == {"searxng": ["tools"], "sandbox": ["tools"], "llama": ["local"], **replicas}
+
+
+def test_replicas_differ_from_the_gateway_in_nothing_but_their_start() -> None:
+    apart = {"build", "depends_on", "ports", "profiles"}
+    first, *others = ({key: value for key, value in SERVICES[name].items() if key not in apart} for name in REPLICAS)
+
+    assert others == [first, first]
+
+
+def test_nginx_serves_with_every_replica_and_holds_nothing_back() -> None:
+    assert re.findall(r"^ +server ([\w-]+):8000 resolve", NGINX, re.MULTILINE) == REPLICAS == SERVICES["nginx"]["depends_on"]
+    assert SERVICES["nginx"]["ports"][0].endswith(":8080") == bool(re.search(r"^ +listen 8080;", NGINX, re.MULTILINE))
+    assert "./deploy/nginx/nginx.conf:/etc/nginx/nginx.conf:ro" in SERVICES["nginx"]["volumes"]
+    assert not re.search(r"ip_hash|^ +(sticky|hash) ", NGINX)
+    for line in ("proxy_buffering off;", "proxy_request_buffering off;", "proxy_read_timeout 1h;", "client_max_body_size 0;"):
+        assert line in NGINX
+
+
+def test_an_engine_waits_until_running_responses_have_ended() -> None:
+    minutes = re.fullmatch(r"(\d+)m", SERVICES["gateway"]["stop_grace_period"])
+
+    assert minutes is not None
+    assert int(minutes[1]) * 60 >= Settings.model_fields["drain_seconds"].default + 15  # for terminal events to be stored and sent
 
 
 def test_without_the_profile_the_gateway_is_pointed_at_nothing() -> None:
@@ -99,7 +131,7 @@ def test_only_the_sandbox_and_the_gateway_share_its_socket_and_a_token() -> None
     options = COMPOSE["volumes"]["sandbox"]["driver_opts"]
 
     assert {name for name, service in SERVICES.items() if any(v.startswith("sandbox:") for v in service.get("volumes", ()))} == {
-        "gateway",
+        *REPLICAS,
         "sandbox",
     }
     assert "uid=10002,gid=10001,mode=750" in options["o"]
@@ -155,8 +187,9 @@ def test_every_image_that_is_not_built_here_is_pinned_and_can_be_replaced() -> N
     images = {service["image"] for service in SERVICES.values()} - built
     defaults = {image: re.fullmatch(r"\$\{[A-Z]+_IMAGE:-(?P<default>.+)\}", image) for image in images}
 
-    assert len(images) == 4
-    assert [image for image, found in defaults.items() if not (found and PINNED.fullmatch(found["default"]))] == []
+    assert len(images) == 5
+    loose = [image for image, found in defaults.items() if not (found and PINNED.fullmatch(found["default"]))]
+    assert loose == ["${NGINX_IMAGE:-nginx:1.29.8-alpine}"]  # by its version alone so far
 
 
 def test_what_is_built_here_is_built_on_one_pinned_python() -> None:

@@ -35,6 +35,7 @@ CURL_SHOWS = {
     "stream": "event: response.completed\n",
     "tools": "1267650600228229401496703205376",
     "multi-turn": "Your name is Ada.",
+    "background": '"status":"completed"',
     "functions": "get_weather returned: 22 degrees, sunny",
 }
 

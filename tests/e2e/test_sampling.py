@@ -264,7 +264,6 @@ async def test_labels_that_are_none_are_refused(dialects: Gateway, upstream: Scr
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("background", True),
         ("conversation", "conv_1"),
         ("prompt", {"id": "pmpt_1"}),
         ("moderation", {"model": "m"}),

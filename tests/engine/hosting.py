@@ -18,7 +18,6 @@ from app.engine.hosted.catalog import Catalog
 from app.engine.metrics import Metrics
 from app.engine.model.formats import Formats
 from app.engine.model.upstream_traits import UpstreamTraits
-from app.engine.responses import Responses
 from app.engine.runs.ports import Policy, Ports
 from app.engine.runs.run import Run
 from app.engine.runs.supervisor import Runs
@@ -32,6 +31,7 @@ from app.settings import Limits, ToolSettings
 from app.stores.memory import MemoryResponseStore
 from app.tools.ports.mcp_names import mcp_function
 from app.tools.ports.tool import Missing, Tool, ToolContext, ToolOutcome, ToolRequest, ToolSpec
+from tests.engine.foreground import NoLog, NoRuns, foreground
 from tests.engine.scripted import VALIDATOR, ScriptedProvider, Turn, no_media
 from tests.support.judge import Judged, judge
 
@@ -175,6 +175,8 @@ class Engine:
         """Forget what is kept in memory: the next turn finds only what is stored."""
         ports = Ports(
             store=self.store,
+            runs=NoRuns(),
+            log=NoLog(),
             history=History(self.store, 1 << 20, shared=False),
             media=no_media(),
             router=Router([Route(self.provider)], {}, lambda _, __: None),
@@ -183,12 +185,11 @@ class Engine:
             traits=UpstreamTraits(),
             formats=Formats(),
             metrics=self.metrics,
-            shared=None,
             clock=lambda: self.now,
             catalog=self._catalog,
             policy=Policy(limits=self._limits, retention_seconds=100),
         )
-        self.responses = Responses(ports, self.runs)
+        self.responses = foreground(ports, self.runs)
 
     @asynccontextmanager
     async def running(self, *, lenient: bool = False, **fields: Any) -> AsyncGenerator[Run]:

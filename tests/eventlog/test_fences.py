@@ -6,9 +6,10 @@ import asyncio
 import random
 
 import pytest
+from redis.asyncio import Redis
 
 from app.db.engine import Database
-from app.eventlog.base import Batch, EventLog, FencedOff
+from app.eventlog.base import Append, Batch, EventLog, FencedOff
 from app.eventlog.redis import RedisEventLog
 from app.eventlog.sql import SqlEventLog
 from tests.eventlog.logs import PROJECT, RUN, batch, frames, read
@@ -42,33 +43,31 @@ async def test_an_older_owner_is_refused_once_a_newer_one_has_appended(log: Even
     assert await read(log) == frames(0, 5)
 
 
-async def test_an_older_owner_is_refused_after_a_seal(redis_log: RedisEventLog) -> None:
-    await redis_log.append(PROJECT, RUN, batch(0, 3))
-    await redis_log.seal(PROJECT, RUN, 2)
-    await redis_log.seal(PROJECT, RUN, 2)
+async def test_an_older_owner_is_refused_after_a_seal(log: EventLog) -> None:
+    await log.append(PROJECT, RUN, batch(0, 3))
+    await log.seal(PROJECT, RUN, 2)
+    await log.seal(PROJECT, RUN, 2)
     for late in (batch(3, 1), batch(3, 1, final=True), batch(0, 3)):
         with pytest.raises(FencedOff):
-            await redis_log.append(PROJECT, RUN, late)
+            await log.append(PROJECT, RUN, late)
     with pytest.raises(FencedOff):
-        await redis_log.seal(PROJECT, RUN, 1)
-    assert [*await redis_log.frames(PROJECT, RUN)] == frames(0, 3)
-    await redis_log.append(PROJECT, RUN, batch(3, 1, fence=2, final=True))
-    assert await read(redis_log) == frames(0, 4)
+        await log.seal(PROJECT, RUN, 1)
+    assert [*await log.frames(PROJECT, RUN)] == frames(0, 3)
+    await log.append(PROJECT, RUN, batch(3, 1, fence=2, final=True))
+    assert await read(log) == frames(0, 4)
 
 
-async def test_a_new_owner_reads_again_if_the_old_one_was_faster(sql_log: SqlEventLog) -> None:
-    await sql_log.append(PROJECT, RUN, batch(0, 3))
-    await sql_log.seal(PROJECT, RUN, 2)
-    await sql_log.append(PROJECT, RUN, batch(3, 2))
-    with pytest.raises(FencedOff) as refusal:
-        await sql_log.append(PROJECT, RUN, batch(3, 1, fence=2))
-    assert refusal.value.fence == 1
-    assert [*await sql_log.frames(PROJECT, RUN)] == frames(0, 5)
-    await sql_log.append(PROJECT, RUN, batch(5, 1, fence=2, final=True))
-    with pytest.raises(FencedOff) as refusal:
-        await sql_log.append(PROJECT, RUN, batch(5, 1))
-    assert refusal.value.fence == 2
-    assert await read(sql_log) == frames(0, 6)
+async def test_the_next_owner_takes_the_place_of_one_that_never_appended(log: EventLog) -> None:
+    await log.append(PROJECT, RUN, batch(0, 3))
+    await log.seal(PROJECT, RUN, 2)
+    await log.seal(PROJECT, RUN, 3)
+    for late in (batch(3, 1), batch(3, 1, fence=2)):
+        with pytest.raises(FencedOff) as refusal:
+            await log.append(PROJECT, RUN, late)
+        assert refusal.value.fence == 3
+    await log.append(PROJECT, RUN, batch(3, 1, fence=3))
+    await log.append(PROJECT, RUN, batch(3, 2, fence=3, final=True))  # the confirmation of the first one was lost
+    assert await read(log) == frames(0, 5)
 
 
 async def test_an_owner_between_two_others_learns_of_the_newest(sql_log: SqlEventLog) -> None:
@@ -89,6 +88,24 @@ async def test_of_two_owners_that_append_at_the_same_end_one_is_refused(sql_log:
     assert [*await sql_log.frames(PROJECT, RUN)] == frames(0, 20)
 
 
+async def test_several_runs_are_appended_to_at_once_and_a_refused_one_does_not_matter_to_the_others(log: EventLog) -> None:
+    await log.append(PROJECT, "taken-over", batch(0, 3, fence=2))
+    await log.append(PROJECT, "repeated", batch(0, 3))
+    appends = [
+        Append(PROJECT, "a", batch(0, 2)),
+        Append(PROJECT, "taken-over", batch(0, 3)),
+        Append("project-b", "b", batch(0, 1, final=True)),
+        Append(PROJECT, "repeated", batch(0, 5)),
+    ]
+    outcomes = await log.append_all(appends)
+    assert [type(outcome).__name__ for outcome in outcomes] == ["NoneType", "FencedOff", "NoneType", "NoneType"]
+    assert [*await log.frames(PROJECT, "a")] == frames(0, 2)
+    assert [*await log.frames(PROJECT, "taken-over")] == frames(0, 3)
+    assert [*await log.frames("project-b", "b")] == frames(0, 1)
+    assert [*await log.frames(PROJECT, "repeated")] == frames(0, 5)
+    assert await log.append_all([]) == []
+
+
 async def test_an_append_whose_reply_was_lost_may_be_repeated(log: EventLog) -> None:
     for fence, first in ((1, 0), (2, 10)):
         await log.append(PROJECT, RUN, batch(first, 2, fence=fence))
@@ -101,12 +118,23 @@ async def test_an_append_whose_reply_was_lost_may_be_repeated(log: EventLog) -> 
         assert await read(log, after) == frames(after + 1, 21)
 
 
-async def test_sealing_an_unknown_run_does_not_make_it_known(log: EventLog) -> None:
+async def test_an_owner_that_never_appended_is_refused_after_a_seal(redis_log: RedisEventLog, redis_url: str) -> None:
+    await redis_log.seal(PROJECT, RUN, 2)
+    with pytest.raises(FencedOff) as refusal:
+        await redis_log.append(PROJECT, RUN, batch(0, 3))
+    assert refusal.value.fence == 2
+    assert await redis_log.exists(PROJECT, RUN)
+    async with Redis.from_url(redis_url) as redis:  # pyright: ignore[reportUnknownMemberType] - its options are not annotated
+        (key,) = await redis.keys()  # pyright: ignore[reportUnknownMemberType] - as above
+        assert 0 < await redis.ttl(key) <= 180
+
+
+async def test_a_run_of_which_there_is_only_a_seal_has_no_frames_yet(log: EventLog) -> None:
     await log.seal(PROJECT, RUN, 2)
-    assert not await log.exists(PROJECT, RUN)
-    assert await read(log) == []
+    assert [*await log.frames(PROJECT, RUN)] == []
+    reader = asyncio.ensure_future(_read_once_known(log, -1))  # noqa: TID251 - a test's own task
     await log.append(PROJECT, RUN, batch(0, 1, fence=2, final=True))
-    assert await read(log) == frames(0, 1)
+    assert await reader == frames(0, 1)
 
 
 async def test_frames_after_missing_ones_are_held_back_until_an_owner_writes_them_again(log: EventLog) -> None:

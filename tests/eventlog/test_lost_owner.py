@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from app.db.engine import Database
-from app.eventlog.base import Batch, EventLogUnavailable, LogLost
+from app.eventlog.base import Append, Batch, EventLogUnavailable, LogLost
 from app.eventlog.redis import RedisEventLog
 from app.eventlog.sql import SqlEventLog
 from app.stores.sql import SqlResponseStore
@@ -117,8 +117,6 @@ async def test_the_owner_of_a_run_that_redis_lost_writes_it_again() -> None:
         server.start()
         with pytest.raises(LogLost):
             await log.append(PROJECT, RUN, batch(6, 1, fence=2))
-        await log.seal(PROJECT, RUN, 2)
-        assert not await log.exists(PROJECT, RUN)
         await log.append(PROJECT, RUN, batch(0, 7, fence=2))
         await log.append(PROJECT, RUN, batch(7, 1, fence=2, final=True))
         for after in range(-1, 8):
@@ -132,6 +130,25 @@ async def test_an_expired_run_in_redis_is_lost(redis_url: str) -> None:
     await read(log)
     with pytest.raises(LogLost):
         await log.append(PROJECT, RUN, batch(1, 1))
+    await log.aclose()
+
+
+async def test_of_several_runs_only_the_one_that_redis_lost_is_reported(redis_url: str) -> None:
+    log = RedisEventLog(redis_url)
+    await log.append(PROJECT, "kept", batch(0, 1))
+    outcomes = await log.append_all([Append(PROJECT, "kept", batch(1, 1)), Append(PROJECT, "gone", batch(1, 1))])
+    assert [type(outcome) for outcome in outcomes] == [type(None), LogLost]
+    await log.aclose()
+
+
+async def test_a_lease_in_redis_is_renewed_while_the_run_goes_on(redis_url: str) -> None:
+    log = RedisEventLog(redis_url, lease_seconds=0.4)
+    loop = asyncio.get_running_loop()
+    end, number = loop.time() + 0.8, 0
+    while loop.time() < end:
+        await log.append(PROJECT, RUN, batch(number, 1))
+        number += 1
+    assert [*await log.frames(PROJECT, RUN)] == frames(0, number)
     await log.aclose()
 
 
@@ -159,6 +176,7 @@ async def test_a_redis_that_hangs_is_reported() -> None:
 async def _is_reported(log: RedisEventLog) -> None:
     calls = (
         log.append(PROJECT, RUN, batch(1, 1)),
+        _first_outcome(log),
         log.seal(PROJECT, RUN, 2),
         log.frames(PROJECT, RUN),
         log.exists(PROJECT, RUN),
@@ -167,3 +185,9 @@ async def _is_reported(log: RedisEventLog) -> None:
     errors = await asyncio.gather(*calls, return_exceptions=True)
     assert [type(error) for error in errors] == [EventLogUnavailable] * len(errors)
     await log.aclose()
+
+
+async def _first_outcome(log: RedisEventLog) -> None:
+    for outcome in await log.append_all([Append(PROJECT, "a", batch(0, 1)), Append(PROJECT, "b", batch(0, 1))]):
+        if outcome is not None:
+            raise outcome

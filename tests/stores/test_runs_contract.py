@@ -60,7 +60,8 @@ async def test_a_settled_run_is_a_response(runs: SqlRunStore, responses: SqlResp
 
 
 async def test_waiting_runs_are_claimed_by_lane_then_by_age(runs: SqlRunStore) -> None:
-    late, first, second, slow = run(lane=1, at=0), run(at=1), run(at=2), run(lane=2)
+    now = int(time.time())
+    late, first, second, slow = run(lane=1, at=now), run(at=now + 1), run(at=now + 2), run(lane=2, at=now)
     for one in (second, late, slow, first):
         await runs.create(one, None, LEASE)
     assert await runs.waiting() == 4
@@ -71,6 +72,16 @@ async def test_waiting_runs_are_claimed_by_lane_then_by_age(runs: SqlRunStore) -
     assert await runs.claim("two", LEASE, 9, takeover=True) == [Claim(slow, 1)]
     assert await runs.claim("two", LEASE, 9, takeover=True) == ()
     assert await runs.waiting() == 0
+
+
+async def test_a_run_that_has_waited_long_is_due_as_soon_as_the_others(runs: SqlRunStore) -> None:
+    """When a quarter of the two or eight hours is left."""
+    now, hour = int(time.time()), 3600
+    made = {(lane, hours): run(lane=lane, at=now - int(hours * hour)) for lane, hours in ((1, 1.4), (1, 1.6), (2, 1.6), (2, 5.9), (2, 6.1))}
+    for one in made.values():
+        await runs.create(one, None, LEASE)
+    claims = await runs.claim("one", LEASE, 9, lanes=0, takeover=False)
+    assert {claim.run.id for claim in claims} == {made[1, 1.6].id, made[2, 6.1].id}
 
 
 async def test_a_lease_that_is_over_is_taken_over_only_if_asked(runs: SqlRunStore) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Awaitable
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,9 @@ from sqlalchemy import func, select, text
 
 from app.db.engine import Database
 from app.db.migrate import upgrade_apart
-from app.db.tables import responses
+from app.db.tables import event_batches, responses
+from app.eventlog.base import Batch, FencedOff
+from app.eventlog.sql import SqlEventLog
 from app.stores.ports.errors import StoreUnavailable
 from app.stores.ports.responses import RecordRefused
 from app.stores.sql import SqlResponseStore
@@ -20,6 +23,7 @@ from tests.stores.records import LIFE, PROJECT, turn
 from tests.support.services import Postgres
 
 _COUNT = select(func.count().label("rows")).select_from(responses)
+_CUT = text("SELECT pg_terminate_backend(pid) AS cut FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
 
 _SAVE_AND_DIE = """
 import asyncio, os, sys
@@ -149,17 +153,56 @@ async def test_a_group_whose_connection_is_cut_under_way_is_written_once(postgre
     database = Database(postgres_url)
     store = SqlResponseStore(database, retention_seconds=LIFE)
     await store.save(turn("before"))
-    cut = text(
-        "SELECT pg_terminate_backend(pid) AS cut FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
     async with asyncio.TaskGroup() as saving, database.transaction() as blocking:
         await blocking.execute(text("LOCK TABLE responses IN SHARE MODE"))
         for number in range(5):
             saving.create_task(store.save(turn(str(number))))
-        while not await database.fetch(cut):
+        while not await database.fetch(_CUT):
             continue
     assert await _rows(database) == 6
     await database.aclose()
+
+
+async def test_after_a_cut_connection_a_row_of_another_owner_is_refused_and_an_equal_one_is_not(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    store = SqlResponseStore(database, retention_seconds=LIFE)
+    await store.save(turn("before"))
+    fresh, committed, taken = turn("fresh"), turn("committed"), turn("taken")
+    async with asyncio.TaskGroup() as saving, database.transaction() as blocking:
+        await blocking.execute(text("LOCK TABLE responses IN SHARE MODE"))
+        saves = [saving.create_task(_outcome(store.save(record))) for record in (fresh, committed, taken)]
+        while not await database.fetch(_CUT):
+            continue
+        for record in (committed, msgspec.structs.replace(taken, model="of another owner")):
+            await blocking.execute(responses.insert(), msgspec.structs.asdict(record))
+    assert [type(save.result()) for save in saves] == [type(None), type(None), RecordRefused]
+    assert await store.get(PROJECT, fresh.id, now=1) == fresh
+    assert await store.get(PROJECT, committed.id, now=1) == committed
+    await database.aclose()
+
+
+async def test_after_a_cut_connection_the_frames_of_another_owner_are_not_taken_for_ones_own(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    log = SqlEventLog(database)
+    await log.append(PROJECT, "run", Batch(0, (b"0",)))
+    row = {"response_id": "run", "first_sequence": 1, "project_id": PROJECT, "final": False, "expires_at": 2**40}
+    async with asyncio.TaskGroup() as appending, database.transaction() as blocking:
+        await blocking.execute(text("LOCK TABLE event_batches IN SHARE MODE"))
+        append = appending.create_task(_outcome(log.append(PROJECT, "run", Batch(1, (b"mine",), fence=2))))
+        while not await database.fetch(_CUT):
+            continue
+        await blocking.execute(event_batches.insert(), {**row, "frames": msgspec.msgpack.encode([b"of another owner"])})
+    assert isinstance(append.result(), FencedOff)
+    assert [*await log.frames(PROJECT, "run")] == [b"0", b"of another owner"]
+    await database.aclose()
+
+
+async def _outcome(work: Awaitable[None]) -> Exception | None:
+    try:
+        await work
+    except (RecordRefused, FencedOff) as refusal:
+        return refusal
+    return None
 
 
 async def test_a_missing_sqlite_file_is_reported(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ OPERATION_IDS = {
     "GET /v1/responses/{response_id}": "get_response",
     "DELETE /v1/responses/{response_id}": "delete_response",
     "GET /v1/responses/{response_id}/input_items": "list_input_items",
+    "POST /v1/responses/{response_id}/cancel": "cancel_response",
     "GET /v1/models": "list_models",
     "GET /v1/models/{model}": "get_model",
     "GET /v1/tools": "list_tools",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import aclosing
 from fnmatch import fnmatchcase
 from functools import lru_cache, partial
 
@@ -16,6 +17,7 @@ import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
 from app.api import bodies, characters, encodings, errors
+from app.api.responses.continuation import Continuation
 from app.api.responses.streaming import HEADERS, Heartbeats, StreamWriter
 from app.engine.accounts.access import Access
 from app.engine.metrics import Metrics
@@ -40,6 +42,7 @@ class Policy(msgspec.Struct, frozen=True):
     body_bytes: int
     done_marker: bool
     lenient_user_agents: tuple[str, ...]
+    continuation: Continuation = Continuation()
 
 
 class CreateResponse:
@@ -59,7 +62,13 @@ class CreateResponse:
         request_id: str = scope["state"]["request_id"]
         reply = _Reply(send, request_id)
         try:
-            await self._serve(scope, receive, reply)
+            headers: dict[bytes, bytes] = dict(scope["headers"])
+            run, body = await self._admit(scope, headers, receive)
+            continuation = self._policy.continuation.of(run.admitted, headers)
+            if continuation == "accepted":
+                await self._start(run, body, headers, receive, reply)
+            else:
+                await self._generate(run, receive, reply, continues=continuation == "continues")
         except ApiError as error:
             await reply.fail(error)
         except StoreUnavailable as error:
@@ -74,8 +83,8 @@ class CreateResponse:
             current.get().status = reply.status
             self._metrics.answered(_ROUTE, "POST", reply.status)
 
-    async def _serve(self, scope: Scope, receive: Receive, reply: _Reply) -> None:
-        headers: dict[bytes, bytes] = dict(scope["headers"])
+    async def _admit(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> tuple[Run, bytes]:
+        """The run, not begun, and its request's body."""
         summary = current.get()
         principal = scope["state"]["principal"] = await self._access.principal(headers.get(b"authorization"))
         summary.project, summary.key = principal.project_id, principal.key_id
@@ -92,19 +101,45 @@ class CreateResponse:
                 characters.check_json(body)  # an unpaired surrogate is valid JSON, and its position can be named
             raise
         summary.response, summary.model, summary.stream = run.id, run.admitted.model, run.admitted.stream
+        return run, body
+
+    async def _generate(self, run: Run, receive: Receive, reply: _Reply, *, continues: bool) -> None:
         self._runs.add(run)
-        watch = self._runs.watch(partial(_hung_up, receive))
+        watch = None if continues else self._runs.watch(partial(_hung_up, receive))
         try:
             await self._answer(run, reply)
+        except asyncio.CancelledError:
+            if watch is None or not watch.end():
+                raise
+            reply.status = _CLIENT_CLOSED
+        finally:
+            if watch is not None:
+                watch.end()
+            self._runs.discard(run)
+            await run.aclose()
+        run.remember()
+
+    async def _start(self, run: Run, body: bytes, headers: dict[bytes, bytes], receive: Receive, reply: _Reply) -> None:
+        """Start a background or resumable run. This request is one of its readers, whose disconnecting does not matter to it."""
+        queued = await self._responses.start(run, body, lenient=self._is_lenient(headers))
+        if not run.admitted.stream:
+            await reply.whole(queued, ())
+            return
+        writer = reply.stream(run, self._tail)
+        self._heartbeats.add(writer)
+        watch = self._runs.watch(partial(_hung_up, receive))
+        try:
+            async with aclosing(self._responses.events(run)) as batches:
+                async for frames in batches:
+                    await writer.write(frames)
+            await writer.write((), last=True)
         except asyncio.CancelledError:
             if not watch.end():
                 raise
             reply.status = _CLIENT_CLOSED
         finally:
             watch.end()
-            self._runs.discard(run)
-            await run.aclose()
-        run.remember()
+            self._heartbeats.discard(writer)
 
     async def _answer(self, run: Run, reply: _Reply) -> None:
         if not run.admitted.stream:

@@ -9,6 +9,7 @@ import msgspec
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 from sse_starlette import EventSourceResponse
+from sse_starlette.sse import AppStatus
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -20,6 +21,7 @@ from app.api.responses.listing import shown
 from app.protocol.wire.errors import InvalidRequest
 from app.protocol.wire.sse import DONE
 
+AppStatus.disable_automatic_graceful_drain()  # a stopping server lets streams end by themselves, or ends them with a terminal event
 router = APIRouter(tags=["Responses"], responses=failures(404, 409), route_class=CheckedRoute)
 
 ResponseId = Annotated[str, Path(pattern=ID, description="The response's id: its UUID, with or without `resp_`.")]
@@ -70,11 +72,10 @@ async def refuse(request: Request, _principal: Principal) -> Response:
     raise InvalidRequest(f"POST {request.url.path} is not served by this gateway.", code="unsupported_endpoint")
 
 
-@router.post("/v1/responses/{response_id}/cancel", include_in_schema=False)
-async def cancel(response_id: ResponseId, principal: Principal, services: ServicesDep) -> Response:
-    """Only background responses can be cancelled, and the gateway has none; the message is that of the original API."""
-    await services.responses.get(principal, response_id)
-    raise InvalidRequest("Cannot cancel a synchronous response.", param="response_id")
+@router.post("/v1/responses/{response_id}/cancel", response_model=ResponseObject, summary="Cancel a background response")
+async def cancel_response(response_id: ResponseId, principal: Principal, services: ServicesDep) -> Response:
+    """The response as it has ended: cancelled with what there was of the answer, or as it was if it had ended before."""
+    return Response(await services.responses.cancel(principal, response_id), media_type="application/json")
 
 
 @router.delete("/v1/responses/{response_id}", response_model=ResponseDeleted, summary="Delete a stored response")

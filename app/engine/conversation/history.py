@@ -24,6 +24,7 @@ from app.protocol.wire.errors import InvalidRequest
 from app.protocol.wire.requests import parse_item
 from app.providers.base import Capabilities
 from app.stores.ports.responses import AncestorDeleted, ResponseRecord, ResponseStore, Turn
+from app.stores.ports.runs import RunStore
 
 _JOIN = b","
 _DELETIONS_KEPT = 10_000
@@ -118,9 +119,10 @@ class Recent:
 class History:
     """Contexts of stored chains."""
 
-    def __init__(self, store: ResponseStore, cache_bytes: int, *, shared: bool) -> None:
-        """`shared`: other processes use the same store, so a cached context is checked against it."""
+    def __init__(self, store: ResponseStore, cache_bytes: int, *, shared: bool, runs: RunStore | None = None) -> None:
+        """`shared`: other processes use the same store, so a cached context is checked against it. `runs`: what is not stored yet."""
         self._store = store
+        self._runs = runs
         self._shared = shared
         self._capacity = cache_bytes
         self._size = 0
@@ -145,6 +147,12 @@ class History:
             records.replay(turn, transcript)
         await view.load_media(transcript)
         return view.settle(transcript, frozenset(turn.id for turn in turns), b"")
+
+    async def check(self, project_id: str, previous_id: str, now: int) -> None:
+        """Check that a response can be continued. Raises InvalidRequest."""
+        response_id = ids.normalize_response_id(previous_id)
+        if response_id is None or not await self._store.continuable(project_id, response_id, now):
+            await self._chain(project_id, response_id, previous_id, now)
 
     def remember(self, view: View, response_id: str, recent: Recent, *, after: str | None) -> None:
         """Cache a response that was just stored; its parent is seldom needed again."""
@@ -202,6 +210,12 @@ class History:
                 code="previous_response_not_found",
                 param="previous_response_id",
             ) from error
+        if turns is None and response_id and self._runs is not None and await self._runs.get(project_id, response_id) is not None:
+            raise InvalidRequest(
+                f"Previous response with id '{given}' is still being generated; continue it when it has ended.",
+                code="response_in_progress",
+                param="previous_response_id",
+            )
         if turns is None:
             raise InvalidRequest(
                 f"Previous response with id '{given}' not found.", code="previous_response_not_found", param="previous_response_id"

@@ -59,7 +59,7 @@ class OutputFilter:
         self._checks = checks
         self._validator = validator
         self._holding = checks.forced is not None or checks.format is not None
-        self._trusting = believed and prepared.call.stream and checks.forced is None
+        self._trusting = believed and prepared.streamed and checks.forced is None
         """Text is passed on as soon as it begins like JSON."""
         self._passes = not self._holding
         """Only calls have to be checked."""

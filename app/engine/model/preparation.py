@@ -70,6 +70,9 @@ class Prepared(msgspec.Struct, frozen=True):
     transcript: Transcript
     can: Capabilities
     warnings: tuple[str, ...]
+    streamed: bool
+    """The client reads the answer as it comes. A background run asks its upstream for a stream in any case: if it is cancelled, what
+    there is of the answer is kept."""
     hosted: frozenset[str] = frozenset()
     """Names of the functions that are run here."""
     resumed: Sequence[FinishedCall] = ()
@@ -105,7 +108,7 @@ class Prepared(msgspec.Struct, frozen=True):
         # Separate thinking although it is off shows that the upstream ignores the switch, not where the next thinking will be.
         separates = self.can.reasoning_field or (thoughts == "apart" and enabled is not False)
         harmless = enabled is None if thoughts is None else thoughts == "none" and not self.decision.explicit
-        flows = self.call.stream and not held
+        flows = self.streamed and not held
         if flows and (separates or harmless) and thoughts != "unopened":
             return "unlikely"
         return "likely" if enabled is True and not separates else "possible"
@@ -145,6 +148,12 @@ class Preparation:
         self.hosted = hosted
         """Built-in tools, if there are any."""
 
+    def check(self, provider: Provider, model: str) -> Decision:
+        """What can be decided without the conversation and the tools. Raises InvalidRequest."""
+        can = provider.capabilities(model)
+        _check_sampling(self._requested.sampling, can, provider.dialect)
+        return thinking.decide(self._requested.request, can, excluded=_excludes_thinking(self._requested, can))
+
     async def prepare(self, provider: Provider, model: str, now: int, host: Host | None = None) -> Prepared:
         """The request for `provider`, which knows the model as `model`. Raises InvalidRequest.
 
@@ -168,9 +177,22 @@ class Preparation:
         call, checks = self._call(transcript, _Setting(provider, model, can, decision, context, offer))
         if admitted.large:
             await _yield_to_others()
-        hosted = frozenset([function.name for function in offer.functions])
-        warnings = self._warnings(transcript)
-        return Prepared(provider, admitted.tools, call, decision, checks, view, context, items, transcript, can, warnings, hosted, resumed)
+        return Prepared(
+            provider,
+            admitted.tools,
+            call,
+            decision,
+            checks,
+            view,
+            context,
+            items,
+            transcript,
+            can,
+            self._warnings(transcript),
+            admitted.stream,
+            frozenset([function.name for function in offer.functions]),
+            resumed,
+        )
 
     def _view(self, provider: Provider, can: Capabilities) -> View:
         model = self._requested.model
@@ -222,7 +244,7 @@ class Preparation:
             format=admitted.format if enforced else None,
             sampling=admitted.sampling,
             thinking=setting.decision.thinking,
-            stream=admitted.stream,
+            stream=admitted.stream or admitted.background,
             user=request.user or request.safety_identifier,
             prompt_cache_key=request.prompt_cache_key,
         )

@@ -31,8 +31,8 @@ _LARGE = 256 * 1024
 """Body size in bytes from which each processing step takes milliseconds."""
 
 _BRING_TOOLS = frozenset({*client_history.BRING_TOOLS, "item_reference"})
+_LANES = {"soonest": 0, "2h": 1, "8h": 2}
 _NOT_SERVED: dict[str, str] = {
-    "background_options": "background mode is not served",
     "conversation": "the Conversations API is not served; use 'previous_response_id'",
     "context_management": "server-side compaction is not served",
     "prompt": "prompt templates are not served; send 'instructions' and 'input'",
@@ -75,6 +75,9 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     format: JsonSchema | JsonObject | None
     stream: bool
     store: bool
+    background: bool
+    lane: int
+    """How soon a background run is due: 0 as soon as possible, 1 within two hours, 2 within eight."""
     seals: bool
     """`include` asks for `reasoning.encrypted_content`."""
     large: bool
@@ -109,6 +112,8 @@ def admit(body: bytes, limits: Limits, catalog: Catalog, *, lenient: bool) -> Ad
         format=_format(request.text.format if request.text else None),
         stream=bool(request.stream),
         store=request.store is not False,
+        background=bool(request.background),
+        lane=_lane(request),
         seals="reasoning.encrypted_content" in include,
         large=len(body) > _LARGE,
     )
@@ -148,16 +153,29 @@ def _refuse_unserved(request: CreateResponse) -> None:
         for (name, why), value in zip(_NOT_SERVED.items(), values, strict=True):
             if given(value) is not None:
                 raise InvalidRequest(f"Unsupported parameter: '{name}': {why}.", code="unsupported_parameter", param=name)
-    if request.background:
-        raise InvalidRequest(
-            "Unsupported value: 'background' true: background mode is not served.", code="unsupported_value", param="background"
-        )
     if request.reasoning and request.reasoning.mode not in (None, "standard"):
         message = f"Unsupported value: 'reasoning.mode' '{request.reasoning.mode}'; only 'standard' is served."
         raise InvalidRequest(message, code="unsupported_value", param="reasoning.mode")
     if request.reasoning and request.reasoning.context not in (None, "auto"):
         message = f"Unsupported value: 'reasoning.context' '{request.reasoning.context}'; only 'auto' is served."
         raise InvalidRequest(message, code="unsupported_value", param="reasoning.context")
+
+
+def _lane(request: CreateResponse) -> int:
+    """Raises InvalidRequest for a background response that is not stored, and for options that do not apply."""
+    options = request.background_options
+    if request.background and request.store is False:
+        raise InvalidRequest(
+            "Background responses must be stored: 'background' true requires 'store' true.", code="invalid_value", param="store"
+        )
+    if options is None:
+        return 0
+    if not request.background:
+        raise InvalidRequest("'background_options' requires 'background' true.", code="invalid_value", param="background_options")
+    if options.continuation_id is not None:
+        message = "Unsupported parameter: 'background_options.continuation_id': background responses are not continued."
+        raise InvalidRequest(message, code="unsupported_parameter", param="background_options.continuation_id")
+    return _LANES[options.completion_window or "soonest"]
 
 
 def _check_ranges(request: CreateResponse) -> None:

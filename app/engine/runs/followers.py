@@ -1,77 +1,108 @@
-"""Readers of a stream other than the client that requested it: followers in this process, and the log that other replicas read."""
+"""Readers of a foreground stream other than the client that requested it. Nothing is kept of a stream that nobody follows."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from typing import Protocol
 
-from app.eventlog.base import Batch, EventLog, EventLogUnavailable
+from app.engine.runs.tape import Recorder, Tape
 
-_log = logging.getLogger(__name__)
+Past = Callable[[], Sequence[bytes]]
+"""The frames that the client has been sent so far, without the terminal event."""
+
+
+class Audience(Protocol):
+    """Those who read a stream besides the client that requested it."""
+
+    def publish(self, frames: list[bytes], *, final: bool = False) -> None:
+        """Pass on the next whole frames."""
+        ...
+
+    async def publish_end(self, frames: list[bytes]) -> None:
+        """Pass on the last frames, after the record has been stored."""
+        ...
+
+
+class FollowedTape(Tape):
+    """The frames of a foreground stream, seen at once: the run ends with its process, so nobody waits for the log."""
+
+    def __init__(self, project_id: str, run_id: str, frames: Sequence[bytes], *, ended: bool) -> None:
+        super().__init__(project_id, run_id, 1, _no_log)
+        self.frames = list(frames)
+        self.ended = ended
+
+    @property
+    def visible(self) -> int:
+        """All frames."""
+        return len(self.frames)
+
+    def publish(self, frames: list[bytes], *, final: bool = False) -> None:
+        """Add whole frames."""
+        super().publish(frames, final=final)
+        self._move()
+
+    def record(self, recorder: Recorder) -> None:
+        """Write everything to the log, from the first frame, and what is yet to come."""
+        self._changed = recorder.record
+        self.move(0)
+        recorder.record(self)
+
+    def show_unlogged(self) -> None:
+        """The log does not answer. After the end it is not tried again: readers in other processes have the record."""
+        if self.ended:
+            self.lose()
 
 
 class Followers:
-    """The readers of one response's stream."""
+    """The readers of one foreground stream."""
 
-    def __init__(self, project_id: str, response_id: str, shared: EventLog | None) -> None:
+    def __init__(self, project_id: str, run_id: str) -> None:
         self._project_id = project_id
-        self._id = response_id
-        self._log = shared
-        self._published = 0
-        self._followers: list[asyncio.Queue[Batch]] = []
-        self._last: Batch | None = None
-        self._unshared: list[bytes] = []
-        self._shared = False
+        self._run_id = run_id
+        self._tape: FollowedTape | None = None
+        self._readers = 0
+        self._end: list[bytes] | None = None
+        self.recorded = False
+        """The stream is written to the log."""
 
-    async def follow(self, past: Callable[[], Sequence[bytes]], after: int) -> AsyncGenerator[Sequence[bytes], None]:
-        """The frames after number `after`: those of the `past`, then each batch as it comes, up to the terminal event."""
-        news: asyncio.Queue[Batch] = asyncio.Queue()
-        self._followers.append(news)
-        if self._last is not None:  # the stream ended before this reader began
-            news.put_nowait(self._last)
-        try:
-            frames = past()
-            number = len(frames)
-            if frames[after + 1 :]:
-                yield frames[after + 1 :]
-            while True:
-                batch = await news.get()
-                fresh = batch.frames[max(number, after + 1) - batch.first :] if batch.first < max(number, after + 1) else batch.frames
-                number = batch.first + len(batch.frames)
-                if fresh:
-                    yield fresh
-                if batch.final:
-                    return
-        finally:
-            self._followers.remove(news)
-
-    def publish(self, frames: list[bytes], *, final: bool) -> None:
-        """Pass the frames to the readers. Nothing is kept: a later reader gets the earlier frames from the `past` given to `follow`."""
-        first = self._published
-        self._published += len(frames)
-        if final or self._followers:
-            batch = Batch(first, tuple(frames), final)
-            self._last = batch if final else None
-            for follower in self._followers:
-                follower.put_nowait(batch)
-        if self._log is not None:
-            self._unshared.extend(frames)
+    def publish(self, frames: list[bytes], *, final: bool = False) -> None:
+        """Pass the frames to the readers, if there are any."""
+        if self._tape is not None:
+            self._tape.publish(frames, final=final)
 
     async def publish_end(self, frames: list[bytes]) -> None:
-        """As `publish`, for the last frames. If the stream ended before anything was shared, other replicas read it from the store."""
+        """As `publish`, for the last frames, which are kept for readers that come before the run is removed."""
+        self._end = frames
         self.publish(frames, final=True)
-        if self._shared:
-            await self.share(final=True)
 
-    async def share(self, *, final: bool = False) -> None:
-        """Append new frames to the shared log."""
-        frames, self._unshared = self._unshared, []
-        if not frames or self._log is None:
-            return
-        batch = Batch(self._published - len(frames), tuple(frames), final)
-        self._shared = True
+    async def follow(self, past: Past, after: int) -> AsyncGenerator[Sequence[bytes], None]:
+        """The frames after number `after`, then each batch as it comes, up to the terminal event."""
+        tape = self._open(past)
+        self._readers += 1
         try:
-            await self._log.append(self._project_id, self._id, batch)
-        except EventLogUnavailable as error:
-            _log.warning("response %s cannot be followed on other replicas: %s", self._id, error)
+            async with aclosing(tape.read(after)) as batches:
+                async for frames in batches:
+                    yield frames
+        finally:
+            self._readers -= 1
+            if not self._readers and not self.recorded:
+                self._tape = None
+
+    def record(self, past: Past, recorder: Recorder) -> None:
+        """Write the stream to the log, for readers in other processes; once more from its beginning if it is written already."""
+        tape = self._open(past)
+        self.recorded = True
+        tape.record(recorder)
+
+    def _open(self, past: Past) -> FollowedTape:
+        """The tape, complete so far. Nothing can be published while it is made."""
+        if self._tape is None:
+            end = self._end or ()  # the past may have some of it: the end of the last item
+            frames = [*(frame for frame in past() if frame not in end), *end]
+            self._tape = FollowedTape(self._project_id, self._run_id, frames, ended=self._end is not None)
+        return self._tape
+
+
+def _no_log(_tape: Tape) -> None:
+    """Only readers in this process."""

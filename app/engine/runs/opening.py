@@ -7,7 +7,7 @@ import msgspec
 from app.engine.model.preparation import Host, Preparation, Prepared, shortened
 from app.engine.request.admission import Admitted
 from app.engine.upstreams.routing import Route, Router, Started, Target
-from app.providers.base import ModelCall, UpstreamError
+from app.providers.base import ModelCall, Provider, UpstreamError
 
 
 class UpstreamRequests:
@@ -21,6 +21,11 @@ class UpstreamRequests:
         self._target: Target | None = None
         self.prepared: Prepared | None = None
         """The request as it was last prepared; None: not yet."""
+
+    def first_choice(self) -> tuple[Provider, str]:
+        """The upstream to try first, and its name for the model. Raises NotFound."""
+        target = self._find_target()
+        return target.routes[0].provider, target.model
 
     async def first(self, host: Host) -> Started:
         """Send the request; with `truncation: auto` it is shortened until it fits the model's context window.

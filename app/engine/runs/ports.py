@@ -18,6 +18,7 @@ from app.engine.upstreams.routing import Router
 from app.eventlog.base import EventLog
 from app.settings import Limits
 from app.stores.ports.responses import ResponseStore
+from app.stores.ports.runs import RunStore
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +40,10 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     """The dependencies of runs."""
 
     store: ResponseStore
+    runs: RunStore
+    """Background runs that have not ended."""
+    log: EventLog
+    """The frames of background streams, and of those that are followed in other processes."""
     history: History
     media: Media
     router: Router
@@ -47,8 +52,6 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     traits: UpstreamTraits
     formats: Formats
     metrics: Metrics
-    shared: EventLog | None
-    """The log through which other processes can follow streams."""
     clock: Callable[[], float]
     """Unix time in seconds."""
     catalog: Catalog

@@ -5,44 +5,41 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 import msgspec
 
 from app.engine.conversation import records
-from app.engine.conversation.context import Context
-from app.engine.conversation.exchanges import Exchanges
-from app.engine.conversation.exchanges import encode as encode_exchanges
-from app.engine.conversation.history import Recent
 from app.engine.conversation.items import Item
 from app.engine.hosted.catalog import Entry
 from app.engine.hosted.sessions import Hosted
 from app.engine.metrics import ResponseMeter
 from app.engine.model import turn
-from app.engine.model.asking import Asker
 from app.engine.model.preparation import Preparation, Prepared, ProjectServices, estimated_size
 from app.engine.model.turn import TurnDependencies
 from app.engine.request.admission import Admitted
 from app.engine.request.echo import begin
-from app.engine.runs import loop
-from app.engine.runs.followers import Followers
+from app.engine.request.thinking import Decision
+from app.engine.runs import loop, storing
+from app.engine.runs.accepted import Accepted
+from app.engine.runs.assembling import options
+from app.engine.runs.followers import Audience, Followers
+from app.engine.runs.hosting import Hosting
 from app.engine.runs.loop import Bounds
 from app.engine.runs.opening import UpstreamRequests
 from app.engine.runs.ports import Ports
+from app.engine.runs.storing import Identity
 from app.engine.upstreams import failures
 from app.engine.upstreams.routing import Started
-from app.protocol.messages import ImagePart
 from app.protocol.stream.assembler import Assembler
-from app.protocol.stream.options import Options
-from app.protocol.stream.replay import catch_up, encode_cuts
+from app.protocol.stream.replay import catch_up
 from app.protocol.wire import ids
 from app.protocol.wire.response import Response, ResponseError, encode
 from app.protocol.wire.tokens import TokenUsage
 from app.providers.base import UpstreamError
 from app.stores.ports.errors import StoreUnavailable
-from app.stores.ports.responses import RecordRefused, ResponseRecord, Turn
-from app.tools.ports.tool import Cite, ToolContext
+from app.stores.ports.responses import RecordRefused, Turn
 
 _log = logging.getLogger(__name__)
 
@@ -55,14 +52,21 @@ async def _nothing() -> None:
 
 
 class Run:
-    """One response. Call `open` first, then `stream` or `whole`, and finally `remember`."""
+    """One response. Call `open` first, then `stream` or `whole`, and finally `remember`.
 
-    def __init__(self, ports: Ports, project_id: str, admitted: Admitted, items: tuple[Item, ...]) -> None:
-        now = ports.clock()
-        self.id = ids.response_id(int(now * 1000), os.urandom(10))
+    A background run is `accept`ed before it is opened, perhaps in another process.
+    """
+
+    def __init__(
+        self, ports: Ports, project_id: str, admitted: Admitted, items: tuple[Item, ...], accepted: Accepted | None = None
+    ) -> None:
+        """`accepted`: the run was accepted earlier, and goes on under its id."""
+        now = ports.clock() if accepted is None else accepted.seed.created_at
+        self.id = ids.response_id(int(now * 1000), os.urandom(10)) if accepted is None else accepted.id
         self.project_id = project_id
         self.admitted = admitted
         self.warnings: tuple[str, ...] = ()
+        self.items = items
         self._ports = ports
         self._began = now
         hosted = self._host(admitted.tools.hosted) if admitted.tools.hosted else None
@@ -71,28 +75,53 @@ class Run:
         self._started: Started | None = None
         self._refusal: Exception | None = None
         """The error if no upstream accepted a request whose stream had already begun."""
-        self._seed: Response | None = None
+        self._seed = None if accepted is None else accepted.seed
         """The response in `response.created`."""
+        self._adopted = False
+        """Warnings and tools found in preparation have been taken over."""
         self._assembler: Assembler | None = None
         self._asked_before: list[TokenUsage] = []
         """Usage of tools' questions before the model was called."""
         self._failure: Exception | None = None
         self._meter = ResponseMeter(ports.metrics, ports.clock, now, stream=admitted.stream)
-        self.followers = Followers(project_id, self.id, ports.shared)
+        self.followers = Followers(project_id, self.id)
+        self.audience: Audience = self.followers
+        """Gets the frames, besides the client that waits for them."""
+        self.save = ports.store.save
+        """Stores the record."""
+        self.settling = False
+        """Its end is decided, and is being stored: it can no longer be cancelled."""
         self.settled = False
         """The record is stored."""
+        self.interruption: ResponseError | None = None
+        """Why the run fails when its task is cancelled, with the rest of its stream; None: the run is cancelled, too."""
+
+    def accept(self) -> Response:
+        """Accept the request as far as it can be checked without its conversation and tools; returns the initial response.
+
+        Raises ApiError.
+        """
+        provider, model = self._opening.first_choice()
+        decision = self._preparation.check(provider, model)
+        self._seed = self._begin(decision, model)
+        return self._seed
 
     async def open(self) -> None:
-        """Get an upstream to accept the request. Raises ApiError if nothing has been sent to the client yet; after `begin` a failure
-        becomes part of the response."""
+        """Get an upstream to accept the request. Raises ApiError if nothing has been sent to the client yet; after `begin` or `accept`
+        a failure becomes part of the response."""
         try:
             self._started = await self._opening.first(self._host)
         except asyncio.CancelledError:
-            if self._assembler is not None:
-                await self._cancelled()
-            raise
+            if not self._is_interrupted():
+                if self._seed is not None:
+                    self._assemble()
+                    await self._cancelled()
+                raise
+            if self._seed is None:
+                raise failures.server_is_stopping() from None
+            self._refusal = failures.server_is_stopping()
         except Exception as error:
-            if self._assembler is not None:
+            if self._seed is not None:
                 self._refusal = error
             elif isinstance(error, UpstreamError):
                 raise failures.to_api(error) from error
@@ -100,56 +129,55 @@ class Run:
                 raise
         else:
             self._meter.accepted(self._ready.call.model, self._started[0].provider.name)
-        begun, self._assembler = self._assembler is not None, self._new_assembler()
-        self._assembler.start()
-        if begun:
-            self._assembler.take()  # these frames have been sent
+        self._assemble()
 
     def begin(self) -> list[bytes]:
         """The opening frames of a stream whose upstream has not answered yet; retry and failover remain possible after them.
 
         Empty if they have been sent already, or the request has not been prepared for an upstream yet.
         """
-        if self._assembler is not None or self._opening.prepared is None:
+        if self._seed is not None or self._opening.prepared is None:
             return []
         self._assembler = assembler = self._new_assembler()
         assembler.start()
         frames = assembler.take()
         if self.admitted.store:
-            self.followers.publish(frames, final=False)
+            self.audience.publish(frames)
         return frames
 
+    def _assemble(self) -> None:
+        """Create the assembler for the upstream that has accepted; the opening frames are not emitted twice."""
+        begun = self._seed is not None
+        self._assembler = self._new_assembler()
+        self._assembler.start()
+        if begun:
+            self._assembler.take()
+
     def _new_assembler(self) -> Assembler:
+        prepared = self._opening.prepared
+        if prepared is not None:
+            self._adopt(prepared)
         if self._seed is None:  # otherwise the client has seen it; another upstream must not change it
-            self._seed = self._adopt(self._ready)
-        assembler = Assembler(self._seed, partial(ids.new_id, self.id), self._options(self._ready))
+            self._seed = self._begin(self._ready.decision, self._ready.call.model)
+        how = options(self._ports, self.project_id, self.admitted, prepared, self._hosted)
+        assembler = Assembler(self._seed, partial(ids.new_id, self.id), how)
         for usage in self._asked_before:
             assembler.usage.add(usage)
         return assembler
 
-    def _adopt(self, prepared: Prepared) -> Response:
-        """The initial response; the run takes over the warnings and tools found in preparation."""
+    def _begin(self, decision: Decision, model: str) -> Response:
+        return begin(self.admitted, decision, model, self._ports.policy.id_prefix + self.id, int(self._began))
+
+    def _adopt(self, prepared: Prepared) -> None:
+        """Take over the warnings and tools found in preparation, once."""
+        if self._adopted:
+            return
+        self._adopted = True
         self.warnings = prepared.warnings
         for warning in self.warnings:
             _log.warning("response %s: %s", self.id, warning)
         if prepared.tools is not self.admitted.tools:  # the conversation has added some
             self.admitted = msgspec.structs.replace(self.admitted, tools=prepared.tools)
-        return begin(self.admitted, prepared.decision, prepared.call.model, self._ports.policy.id_prefix + self.id, int(self._began))
-
-    def _options(self, prepared: Prepared) -> Options:
-        """The assembler's options, without methods of this object: a cycle would leave the whole request to the garbage collector."""
-        seal = partial(self._ports.sealer.seal, project_id=self.project_id, model=self.admitted.model) if self.admitted.seals else None
-        hosted = self._hosted
-        return Options(
-            quiet=not self.admitted.stream,
-            raw_reasoning=self._ports.policy.raw_reasoning,
-            parallel_calls=prepared.call.parallel_tool_calls,
-            targets=prepared.tools.targets,
-            known_call_ids=prepared.transcript.call_ids,
-            seal=seal,
-            hosted=hosted.openers if hosted is not None else {},
-            annotate=hosted.citations.annotate if hosted is not None else None,
-        )
 
     async def stream(self, send: Send, send_last: Send | None = None) -> None:
         """Send the stream, in batches of complete frames. Every path ends with the terminal event, after the record has been stored.
@@ -163,7 +191,7 @@ class Run:
             frames = assembler.take()
             if frames:
                 if followable:
-                    self.followers.publish(frames, final=False)
+                    self.audience.publish(frames)
                 await send(frames)
 
         await self._generate(publish)
@@ -172,8 +200,22 @@ class Run:
         finally:  # even if the client disconnects while the record is being written: others may be following
             frames = self._end()
             if followable:
-                await self.followers.publish_end(frames)
+                await self.audience.publish_end(frames)
         await (send_last or send)(frames)
+
+    async def end(self, error: ResponseError | None, assembler: Assembler | None = None) -> None:
+        """End an accepted run that nobody generates any more: failed, or cancelled without an error.
+
+        `assembler`: with what there is of the answer.
+        """
+        self._assembler = assembler
+        if assembler is None:
+            self._assemble()
+        if error is None:
+            self._built.cancel()
+        else:
+            self._fail(failures.server_is_stopping(), error)
+        await self._finish()
 
     async def whole(self) -> bytes:
         """The complete answer as JSON, not streamed; the record is stored when this returns. Raises ApiError."""
@@ -187,32 +229,22 @@ class Run:
 
     def snapshot(self) -> bytes:
         """The current response. Its end is shown only after it is stored, since clients may then continue it."""
-        assembler = self._built
-        return assembler.body if self.settled else encode(msgspec.structs.replace(assembler.seed, output=tuple(assembler.output)))
+        assembler = self._assembler
+        if assembler is not None and self.settled:
+            return assembler.body
+        output = () if assembler is None else tuple(assembler.output)
+        return encode(msgspec.structs.replace(self._seed or self._built.seed, output=output))
 
     def turn_so_far(self) -> Turn:
         """The input as it will be stored, and the answer so far."""
-        stored, _ = records.input_array(self._ready.items)
+        stored, _ = records.input_array(self._input)
         return Turn(self.id, stored, self.snapshot(), None)
 
     def remember(self) -> None:
         """Cache the context for the next turn. Called after the client has its answer; the work is deferred until there is a next turn."""
         assembler, prepared = self._assembler, self._opening.prepared
-        if not self.admitted.store or assembler is None or prepared is None or self._response.status not in ("completed", "incomplete"):
-            return
-        if prepared.transcript.uploads:  # any process may delete a file, which the cache must not show then
-            return
-        body, turns = assembler.body, prepared.context.turns | {self.id}
-        exchanges = self._hosted.exchanges if self._hosted is not None else Exchanges()
-        expires_at = int(self._began) + self._ports.policy.retention_seconds
-        view, transcript, prefix = prepared.view, prepared.transcript, prepared.context.prefix  # all that `make` may keep in memory
-
-        def make() -> Context:
-            records.continue_with(body, exchanges, transcript)
-            return view.settle(transcript, turns, prefix, expires_at)
-
-        size = len(prefix) + transcript.weight + exchanges.weight + len(body)
-        self._ports.history.remember(view, self.id, Recent(turns, expires_at, size, make), after=self.previous_id)
+        if self.admitted.store and assembler is not None and prepared is not None:
+            storing.remember(self._ports.history, self._identity, prepared, assembler, self._hosted)
 
     async def _generate(self, publish: Callable[[], Awaitable[None]]) -> None:
         """Generate the answer; every failure becomes part of the response."""
@@ -222,15 +254,17 @@ class Run:
                 self._built.usage.estimate(read=estimated_size(self._ready.call), output=self._built.output)
             self._built.finish(int(self._ports.clock()))
         except asyncio.CancelledError:
-            await self._cancelled()
-            raise
+            if not self._is_interrupted():
+                await self._cancelled()
+                raise
+            self._fail(failures.server_is_stopping(), self.interruption or failures.STOPPED)
         except Exception as error:  # noqa: BLE001 - the stream must always end with a terminal event
             self._fail(error, failures.inside(error, self.id))
 
     async def _answer(self, publish: Callable[[], Awaitable[None]]) -> None:
         """Have the model answer, in one turn, or in several if built-in tools are offered. Raises what these and `_accepted` raise."""
-        ports, prepared, assembler, hosted = self._ports, self._ready, self._built, self._hosted
         started = self._accepted()
+        ports, prepared, assembler, hosted = self._ports, self._ready, self._built, self._hosted
         around = TurnDependencies(ports.validator, ports.traits, self._opening.again, publish, ports.formats, ports.router.note_failure)
         if hosted is None:
             await turn.run(prepared, started, assembler, around)
@@ -255,21 +289,7 @@ class Run:
             await self._hosted.aclose()
 
     def _host(self, entries: Sequence[Entry]) -> Hosted:
-        return Hosted(entries, self._ports.policy.limits, self._tool_context, self._ports.metrics.tool_called)
-
-    def _tool_context(self, note: str | None, images: Sequence[ImagePart], cite: Cite) -> ToolContext:
-        request, model = self.admitted.request, self.admitted.model
-        asker = Asker(self._ports.router, model, self._ports.policy.vision_model, self._add_usage)
-        return ToolContext(
-            project_id=self.project_id,
-            response_id=self.id,
-            model=model,
-            images=images,
-            include=frozenset(request.include or ()),
-            note=note,
-            ask=asker,
-            cite=cite,
-        )
+        return Hosting(self._ports, self.project_id, self.id, self.admitted, self._add_usage).host(entries)
 
     def _add_usage(self, usage: TokenUsage) -> None:
         if self._started is None or self._assembler is None:
@@ -279,10 +299,11 @@ class Run:
 
     async def _settle(self) -> None:
         """Store the record; if that fails the response fails, since it could not be continued."""
+        self.settling = True
         if not self.admitted.store:
             return
         try:
-            await self._ports.store.save(self._record())
+            await self.save(storing.record(self._identity, self._built, self._input, self._hosted, streamed=self.admitted.stream))
             self.settled = True
         except (StoreUnavailable, RecordRefused) as error:
             _log.error("response %s could not be stored: %s", self.id, error)
@@ -293,12 +314,24 @@ class Run:
         self._meter.failed(failures.code(cause), None if failures.may_quote(cause) else error.message)
         self._built.fail(error)
 
+    def _is_interrupted(self) -> bool:
+        """Whether a cancellation is to end only what is awaited; then the task goes on."""
+        task = asyncio.current_task()
+        if self.interruption is None or task is None:
+            return False
+        task.uncancel()
+        return True
+
     async def _cancelled(self) -> None:
         self._built.cancel()
+        await self._finish()
+
+    async def _finish(self) -> None:
+        """Store the end, for which no client waits, and tell the others."""
         await self._settle()
         frames = self._end()
         if self.admitted.store:
-            await self.followers.publish_end(frames)
+            await self.audience.publish_end(frames)
 
     def _end(self) -> list[bytes]:
         assembler = self._built
@@ -315,39 +348,32 @@ class Run:
     @property
     def known(self) -> bool:
         """Whether it has begun and others may read it."""
-        return self.admitted.store and self._assembler is not None
+        return self.admitted.store and self._seed is not None
 
     @property
     def can_be_followed(self) -> bool:
         """Whether it is known and streamed."""
         return self.admitted.stream and self.known
 
-    def follow(self, after: int) -> AsyncGenerator[Sequence[bytes], None]:
-        """The stream for another reader: the frames after number `after` so far, then each batch as it comes, up to the terminal event."""
-        return self.followers.follow(lambda: catch_up(self._built), after)
+    def so_far(self) -> Sequence[bytes]:
+        """The frames so far, without the terminal event."""
+        return catch_up(self._built)
 
-    def _record(self) -> ResponseRecord:
-        response, created = self._response, int(self._began)
-        stored, foreign = records.input_array(self._ready.items)
-        return ResponseRecord(
-            id=self.id,
-            project_id=self.project_id,
-            previous_id=self.previous_id,
-            created_at=created,
-            expires_at=created + self._ports.policy.retention_seconds,
-            status=response.status,
-            model=response.model,
-            response=self._built.body,
-            input=stored,
-            cuts=encode_cuts(self._built.cuts) if self.admitted.stream else None,
-            exchanges=encode_exchanges(self._hosted.exchanges) if self._hosted is not None else None,
-            foreign_item_ids=foreign,
-        )
+    @property
+    def _identity(self) -> Identity:
+        created = int(self._began)
+        return Identity(self.id, self.project_id, self.previous_id, created, created + self._ports.policy.retention_seconds)
 
     @property
     def _hosted(self) -> Hosted | None:
         """Built-in tools; those that the conversation adds are known once the request is prepared."""
         return self._preparation.hosted
+
+    @property
+    def _input(self) -> Sequence[Item]:
+        """The request's items, without those already in the conversation if that has been read."""
+        prepared = self._opening.prepared
+        return self.items if prepared is None else prepared.items
 
     @property
     def _built(self) -> Assembler:

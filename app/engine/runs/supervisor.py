@@ -10,12 +10,11 @@ from typing import Any
 from app.engine.runs.run import Run
 from app.knowledge.ports.errors import KnowledgeUnavailable
 from app.protocol.wire.errors import Unavailable
+from app.protocol.wire.response import ResponseError
 from app.stores.ports.errors import StoreUnavailable
 
 _log = logging.getLogger(__name__)
 _QUICK_SECONDS = 0.05
-_SHARE_SECONDS = 0.5
-"""How far followers on other replicas may lag behind."""
 
 
 class HangupWatch:
@@ -59,18 +58,23 @@ class Runs:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._live: dict[tuple[str, str], Run] = {}
+        self._live: dict[tuple[str, str], tuple[Run, asyncio.Task[Any] | None]] = {}
         self._loops: list[asyncio.Task[None]] = []
 
     def __len__(self) -> int:
         """The number of active runs."""
         return len(self._live)
 
+    @property
+    def are_streamed(self) -> bool:
+        """Whether any of them is a stream that others may follow."""
+        return any(run.can_be_followed for run, _ in self._live.values())
+
     def add(self, run: Run) -> None:
-        """Add a run; the caller must discard it. Raises Unavailable if there are too many."""
+        """Add a run of the current task, which must discard it. Raises Unavailable if there are too many."""
         if len(self._live) >= self._limit:
             raise Unavailable("The server is at its limit of concurrent responses.", code="server_is_overloaded", retry_after=1.0)
-        self._live[run.project_id, run.id] = run
+        self._live[run.project_id, run.id] = run, asyncio.current_task()
 
     def discard(self, run: Run) -> None:
         """Remove a finished run."""
@@ -78,29 +82,33 @@ class Runs:
 
     def find(self, project_id: str, response_id: str) -> Run | None:
         """The active run with that id."""
-        return self._live.get((project_id, response_id))
+        found = self._live.get((project_id, response_id))
+        return found[0] if found is not None else None
+
+    def interrupt(self, why: ResponseError) -> None:
+        """End all runs as failed; their clients get the end."""
+        for run, task in self._live.values():
+            if task is not None and not run.settling and run.interruption is None:
+                run.interruption = why
+                task.cancel()
 
     def watch(self, wait_for_hangup: Callable[[], Coroutine[Any, Any, None]]) -> HangupWatch:
         """Cancel the current task when its client disconnects."""
         return HangupWatch(asyncio.get_running_loop(), wait_for_hangup)
 
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a task that outlives its caller, who keeps it and ends it."""
+        return asyncio.get_running_loop().create_task(work)
+
     def every(self, seconds: float, work: Callable[[], Awaitable[object]]) -> None:
         """Repeat the work until `aclose`; failures are logged and do not stop it."""
         self._loops.append(asyncio.get_running_loop().create_task(_repeat(seconds, work)))
-
-    def share_streams(self) -> None:
-        """Keep the shared event log of live streams up to date."""
-        self.every(_SHARE_SECONDS, self._share)
 
     async def aclose(self) -> None:
         """Stop the background work."""
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
-
-    async def _share(self) -> None:
-        for run in list(self._live.values()):
-            await run.followers.share()
 
 
 async def _repeat(seconds: float, work: Callable[[], Awaitable[object]]) -> None:

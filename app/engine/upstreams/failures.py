@@ -14,6 +14,10 @@ _log = logging.getLogger(__name__)
 _BAD_GATEWAY = 502
 
 
+STOPPED = ResponseError("server_error", "The server was stopped before the response was complete.")
+"""Of a response whose process has ended."""
+
+
 class ModelFailure(Exception):
     """The model did not do what the request requires, even after a reminder."""
 

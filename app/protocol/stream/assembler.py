@@ -21,7 +21,7 @@ from app.protocol.stream.hosted_writer import HostedWriter
 from app.protocol.stream.options import Options
 from app.protocol.stream.phases import SPECS, kind, tells_arguments
 from app.protocol.stream.usage import UsageCounter
-from app.protocol.stream.writers import Cut, Emitter, MessageWriter, ReasoningWriter
+from app.protocol.stream.writers import Cut, Emitter, MessageWriter, ReasoningWriter, SoFar
 from app.protocol.wire.hosted import HostedCall, HostedItem
 from app.protocol.wire.ids import item_prefix
 from app.protocol.wire.items import ItemStatus, OutputItem, ReasoningItem
@@ -72,23 +72,14 @@ class Assembler:
         self._out.frames = frames[count:]
         return frames[:count]
 
-    def so_far(self) -> tuple[Sequence[OutputItem], Sequence[Sequence[Cut]]]:
-        """The output so far, with its cuts; the last item may still be open, and is shown as if it ended here."""
+    def so_far(self) -> SoFar:
+        """The output so far, with its cuts; the last item may still be open."""
         if self._writer is None:
-            return self.output, self.cuts
+            return SoFar(self.output, self.cuts, self._out.taken)
         writer = copy.deepcopy(self._writer, {id(self._out): Emitter(quiet=True)})
         item = writer.close("incomplete")
-        return [*self.output, item], [*self.cuts, *writer.cuts()]
-
-    @property
-    def writing(self) -> bool:
-        """Whether an item is open."""
-        return self._writer is not None
-
-    @property
-    def running(self) -> bool:
-        """Whether the open item is a hosted call whose arguments are complete."""
-        return isinstance(self._writer, HostedWriter) and self._writer.running
+        running = isinstance(self._writer, HostedWriter) and self._writer.running
+        return SoFar([*self.output, item], [*self.cuts, *writer.cuts()], self._out.taken, writing=True, running=running)
 
     def start(self) -> None:
         """Emit the opening events."""

@@ -42,9 +42,10 @@ def replay(body: bytes, cuts: bytes | None) -> list[bytes]:
 
 
 def catch_up(assembler: Assembler) -> list[bytes]:
-    """The frames so far of a response in progress."""
-    output, cuts = assembler.so_far()
-    return emit_again(assembler.seed, output, cuts, open_last=assembler.writing, running=assembler.running).take()
+    """The frames that have been taken so far of a response in progress."""
+    shown = assembler.so_far()
+    again = emit_again(assembler.seed, shown.output, shown.cuts, open_last=shown.writing, running=shown.running)
+    return again.take_first(shown.taken)
 
 
 def emit_again(

@@ -39,6 +39,19 @@ Cut = int | tuple[int, int]
 """Length of a delta's text, with the number of its log probabilities if there are any."""
 
 
+class SoFar(msgspec.Struct, frozen=True):
+    """A response in progress."""
+
+    output: Sequence[OutputItem]
+    cuts: Sequence[Sequence[Cut]]
+    taken: int
+    """How many frames have been taken."""
+    writing: bool = False
+    """An item is open, the last one; it is shown as if it ended here."""
+    running: bool = False
+    """It is a hosted call whose arguments are complete."""
+
+
 class Emitter:
     """Numbers events, checks them against the lifecycle table, and encodes each once.
 
@@ -59,6 +72,11 @@ class Emitter:
         event = kind(sequence_number=self._lifecycle.sequence_number + 1, **fields)
         self._lifecycle.advance(event)
         self.frames.append(frame(event))
+
+    @property
+    def taken(self) -> int:
+        """How many frames have been emitted and taken away."""
+        return self._lifecycle.sequence_number + 1 - len(self.frames)
 
     def emit_start(self, response: Response) -> None:
         """Emit the opening events of a response that is in progress.

@@ -76,6 +76,11 @@ def normalize_response_id(text: str) -> str | None:
     return "-".join(match.group(1, 3, 4, 5, 6)).lower() if match else None
 
 
+def created_at(response_id: str) -> float:
+    """When the canonical id was made, in seconds of Unix time."""
+    return int(response_id[:8] + response_id[9:13], 16) / 1000
+
+
 def item_prefix(item_type: str) -> str:
     """The prefix of ids of items of this type; types without their own prefix share `item`."""
     return _PREFIXES.get(item_type, "item")

@@ -83,6 +83,13 @@ class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reasoning_summary_delivery: str | None = None
 
 
+class BackgroundOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`background_options`."""
+
+    completion_window: Literal["soonest", "2h", "8h"] | None = None
+    continuation_id: str | None = None
+
+
 class Tool(msgspec.Struct, frozen=True):
     """A tool as the client declared it; the fields of functions, custom tools and namespaces."""
 
@@ -146,7 +153,7 @@ class CreateResponse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     min_p: float | None = None
     seed: int | None = None
     background: bool | None = None
-    background_options: Json = msgspec.UNSET
+    background_options: BackgroundOptions | None = None
     conversation: Json = msgspec.UNSET
     context_management: Json = msgspec.UNSET
     prompt: Json = msgspec.UNSET

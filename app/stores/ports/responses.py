@@ -92,6 +92,10 @@ class ResponseStore(Protocol):
         """Whether `chain` would succeed: the tip exists and no ancestor was deleted. Cheaper, since no content is read."""
         ...
 
+    async def has_ended(self, project_id: str, response_id: str) -> bool:
+        """Whether there is a record of it, even an expired or deleted one: it is not being generated."""
+        ...
+
     async def locate_item(self, project_id: str, item_id: str, now: int) -> str | None:
         """The response whose input contains this client-chosen item id; the newest one, None if unknown."""
         ...

@@ -396,7 +396,7 @@ async def test_text_that_was_held_is_there_when_the_answer_breaks_off(*, stream:
     with pytest.raises(UpstreamError, match="Cut"):
         await played.play(stream=stream, tools=TOOLS)
     assert played.assembler is not None
-    assert texts(played.assembler.so_far()[0]) == ["Half an answer <tool_call>{"]
+    assert texts(played.assembler.so_far().output) == ["Half an answer <tool_call>{"]
 
 
 async def test_what_was_learned_about_an_upstream_is_used_for_the_next_turn() -> None:

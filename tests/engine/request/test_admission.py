@@ -56,7 +56,6 @@ def test_too_few_output_tokens_are_refused_in_the_words_of_the_api() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "background_options",
         "conversation",
         "context_management",
         "prompt",
@@ -79,7 +78,6 @@ def test_parameters_that_are_not_served_are_refused_by_name(name: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"background": True}, "background"),
         ({"reasoning": {"mode": "pro"}}, "reasoning.mode"),
         ({"reasoning": {"context": "all_turns"}}, "reasoning.context"),
     ],

@@ -14,7 +14,6 @@ from app.engine.conversation.sealing import Sealer
 from app.engine.metrics import Metrics
 from app.engine.model.formats import Formats
 from app.engine.model.upstream_traits import UpstreamTraits
-from app.engine.responses import Responses
 from app.engine.runs.ports import Policy, Ports
 from app.engine.runs.run import Run
 from app.engine.runs.supervisor import Runs
@@ -24,6 +23,7 @@ from app.protocol.wire.errors import Conflict
 from app.settings import Limits
 from app.stores.memory import MemoryResponseStore
 from app.stores.ports.responses import ResponseRecord
+from tests.engine.foreground import NoLog, NoRuns, foreground
 from tests.engine.scripted import NO_TOOLS, VALIDATOR, ScriptedProvider, no_media
 
 OWNER = Principal("p", "k")
@@ -53,6 +53,8 @@ class Stage:
         provider = ScriptedProvider([[Text("Yes."), TurnFinished("stop")]])
         ports = Ports(
             store=self.store,
+            runs=NoRuns(),
+            log=NoLog(),
             history=History(self.store, 1 << 20, shared=False),
             media=no_media(),
             router=Router([Route(provider)], {}, lambda _, __: None),
@@ -61,13 +63,12 @@ class Stage:
             traits=UpstreamTraits(),
             formats=Formats(),
             metrics=Metrics(),
-            shared=None,
             clock=lambda: 1_700_000_000.0,
             catalog=NO_TOOLS,
             policy=Policy(limits=Limits(), retention_seconds=100),
         )
         self.runs = Runs(10)
-        self.responses = Responses(ports, self.runs)
+        self.responses = foreground(ports, self.runs)
         self.sent: list[bytes] = []
 
     async def send(self, frames: list[bytes]) -> None:

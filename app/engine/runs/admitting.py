@@ -1,0 +1,28 @@
+"""Makes runs of requests: new ones, and those that were accepted earlier."""
+
+from __future__ import annotations
+
+from app.engine.request.admission import admit
+from app.engine.runs.accepted import Accepted
+from app.engine.runs.ports import Ports
+from app.engine.runs.run import Run
+from app.protocol.wire.response import decode
+from app.providers.base import JsonSchema
+from app.stores.ports.runs import StoredRun
+
+
+async def admitted_run(ports: Ports, project_id: str, body: bytes, *, lenient: bool, accepted: Accepted | None = None) -> Run:
+    """The run of a request, which is not open yet. Raises ApiError and StoreUnavailable."""
+    admitted = admit(body, ports.policy.limits, ports.catalog, lenient=lenient)
+    if isinstance(admitted.format, JsonSchema):
+        await ports.validator.check_schema(bytes(admitted.format.schema))
+    if admitted.store and ports.store.doubtful:
+        await ports.store.check()  # nobody should wait and pay for an answer that cannot be stored
+    items = await ports.history.resolve(project_id, admitted.items, int(ports.clock()))
+    return Run(ports, project_id, admitted, tuple(items), accepted)
+
+
+async def stored_run(ports: Ports, stored: StoredRun) -> Run:
+    """The run of a row. Raises ApiError if its request is not accepted any more, and StoreUnavailable."""
+    accepted = Accepted(stored.id, decode(stored.seed))
+    return await admitted_run(ports, stored.project_id, stored.request, lenient=stored.lenient, accepted=accepted)

@@ -1,0 +1,333 @@
+"""Background runs: owned by one process at a time, whichever it is.
+
+A run has a row in the run store until its end, with its owner, a lease, and a fence: the number of times that it was claimed. An owner
+renews its leases every second; the runs of an owner that does not are claimed by others. Whatever an owner writes names its fence, so
+that one that was stopped and wakes up later changes nothing. See `docs/adr/0045-background-runs.md`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from uuid import uuid4
+
+import msgspec
+
+from app.engine.runs.held import Held, Settlement, summary_of
+from app.engine.runs.ports import Ports
+from app.engine.runs.run import Run
+from app.engine.runs.supervisor import Runs
+from app.engine.runs.takeover import Lost, Restored, Takeover, begin, shown, unreadable
+from app.engine.runs.tape import Recorder
+from app.engine.upstreams.failures import STOPPED
+from app.protocol.wire.errors import ApiError, Unavailable
+from app.protocol.wire.response import Response, ResponseError, encode
+from app.stores.ports.errors import StoreUnavailable
+from app.stores.ports.runs import Claim, StoredRun
+from app.telemetry.log import write_request
+from app.telemetry.request import current
+
+_log = logging.getLogger(__name__)
+LEASE_SECONDS = 8.0
+BEAT_SECONDS = 1.0
+"""How often leases are renewed, and runs of others looked for."""
+_COUNT_SECONDS = 5.0
+_STOP_SECONDS = 5.0
+_MOST_CLAIMS = 4
+"""A run that has ended so many processes is not tried again."""
+_HOPELESS = ResponseError("server_error", "The response could not be generated: the servers that tried have stopped.")
+
+Rebuild = Callable[[StoredRun], Awaitable[Run]]
+"""The run of a row, ready to be opened. Raises ApiError if the request is no longer valid here."""
+
+
+class Capacity(msgspec.Struct, frozen=True):
+    """How many background runs there may be."""
+
+    running: int
+    """In this process."""
+    waiting: int
+    """In all processes."""
+
+
+class BackgroundRuns:
+    """The background runs of this process."""
+
+    def __init__(self, ports: Ports, runs: Runs, rebuild: Rebuild, capacity: Capacity, *, alone: bool) -> None:
+        """`alone`: no other process uses the store, so that all runs of earlier processes are without an owner."""
+        self._ports = ports
+        self._runs = runs
+        self._rebuild = rebuild
+        self._capacity = capacity
+        self._alone = alone
+        self._owner = uuid4().hex
+        self._held: dict[str, Held] = {}
+        self._reserved = 0
+        self.recorder = Recorder(ports.log)
+        """Writes the streams of this process to the log."""
+        self._unbroken_since: float | None = None
+        """Loop time since which the store has answered every time; others' leases mean nothing before."""
+        self.draining = False
+
+    def __len__(self) -> int:
+        """How many run here."""
+        return len(self._held)
+
+    def start(self) -> None:
+        """Begin to renew, to claim, and to log."""
+        self._runs.every(0.0, self.recorder.run)
+        self._runs.every(BEAT_SECONDS, self.beat)
+        self._runs.every(_COUNT_SECONDS, self.count_waiting)
+
+    def find(self, project_id: str, run_id: str) -> Held | None:
+        """The run, if it is owned here."""
+        held = self._held.get(run_id)
+        return held if held is not None and held.run.project_id == project_id else None
+
+    async def accept(self, run: Run, body: bytes, *, lenient: bool) -> bytes:
+        """Store the run, and start it if there is room; returns the queued response. Raises ApiError and StoreUnavailable."""
+        seed = run.accept()
+        admitted = run.admitted
+        stored = StoredRun(
+            id=run.id,
+            project_id=run.project_id,
+            previous_id=run.previous_id,
+            created_at=seed.created_at,
+            lane=admitted.lane,
+            streamed=admitted.stream,
+            lenient=lenient,
+            request=body,
+            seed=encode(seed),
+        )
+        if self._has_room(admitted.lane):
+            await self._create_and_start(run, stored)
+        elif not admitted.background:
+            raise Unavailable("The server is at its limit of resumable responses.", code="server_is_overloaded", retry_after=1.0)
+        else:
+            await self._create_waiting(stored)
+        return queued(seed)
+
+    async def beat(self) -> None:
+        """Renew the leases, then claim what is due. Raises StoreUnavailable."""
+        try:
+            await self._renew()
+            await self._claim()
+        except StoreUnavailable:
+            self._unbroken_since = None
+            raise
+        if self._unbroken_since is None:
+            self._unbroken_since = asyncio.get_running_loop().time()
+
+    async def count_waiting(self) -> None:
+        """Update the gauge of waiting runs."""
+        waiting = await self._ports.runs.waiting()
+        self._ports.metrics.waiting.set_function(lambda: {(): waiting})
+
+    async def take(self, claim: Claim) -> Held | None:
+        """Own a claimed run, which the caller then drives; None: it cannot be generated here, and has failed."""
+        try:
+            run = await self._rebuild(claim.run)
+        except ApiError as error:
+            _log.warning("background response %s cannot be generated here: %s", claim.run.id, error)
+            await self._ports.runs.settle(unreadable(claim.run, error, self._ports.policy.retention_seconds), claim.fence)
+            return None
+        return self._hold(run, claim.run, claim.fence)
+
+    async def seize(self, run_id: str, fence: int) -> Claim | None:
+        """Claim one run, even from another owner, if its fence is still that."""
+        return await self._ports.runs.seize(run_id, fence, self._owner, LEASE_SECONDS)
+
+    async def drain(self) -> None:
+        """Claim nothing more; give back the runs that nobody has seen a word of. The others go on."""
+        self.draining = True
+        unseen = [held for held in self._held.values() if not shown(held.tape) and not held.run.settling]
+        for held in unseen:
+            held.lose()
+        for held in unseen:
+            await held.ended(_STOP_SECONDS)
+            await self._release(held)
+
+    def interrupt(self, why: ResponseError) -> None:
+        """End all runs as failed."""
+        for held in list(self._held.values()):
+            held.stop(why)
+
+    async def aclose(self) -> None:
+        """Give back what nobody has seen; the others may end by themselves in a drain, and fail without one."""
+        waits = self.draining
+        await self.drain()
+        if not waits:
+            self.interrupt(STOPPED)
+        for held in list(self._held.values()):
+            while not await held.ended(_STOP_SECONDS):
+                if held.stopped:
+                    held.lose()
+
+    def _has_room(self, lane: int) -> bool:
+        return not self.draining and len(self._held) + self._reserved < self._most(lane)
+
+    def _most(self, lane: int) -> int:
+        """Runs that may wait get at most half of the places."""
+        return self._capacity.running if lane == 0 else (self._capacity.running + 1) // 2
+
+    async def _create_and_start(self, run: Run, stored: StoredRun) -> None:
+        self._reserved += 1
+        try:
+            await self._ports.runs.create(stored, self._owner, LEASE_SECONDS)
+        finally:
+            self._reserved -= 1
+        held = self._hold(run, stored, 1)
+        self.drive(held, self._generate)
+
+    async def _create_waiting(self, stored: StoredRun) -> None:
+        if await self._ports.runs.waiting() >= self._capacity.waiting:
+            raise Unavailable("Too many background responses are waiting. Try again later.", code="server_is_overloaded", retry_after=30.0)
+        await self._ports.runs.create(stored, None, 0.0)
+
+    def _hold(self, run: Run, stored: StoredRun, fence: int) -> Held:
+        tape = self.recorder.tape(stored.project_id, stored.id, fence) if stored.streamed else None
+        held = self._held[stored.id] = Held(run, stored, fence, tape)
+        held.lease(time.monotonic() + LEASE_SECONDS - BEAT_SECONDS)
+        run.save = Settlement(self._ports, held).save
+        if tape is not None:
+            run.audience = tape
+        return held
+
+    def drive(self, held: Held, work: Callable[[Held], Awaitable[None]]) -> None:
+        """Start the task of a run."""
+        task = self._runs.start(self._drive(held, work))
+        held.begin(task)
+        task.add_done_callback(lambda _: self._forget(held))
+
+    def _forget(self, held: Held) -> None:
+        """The task has ended; meanwhile the run may have come back, with a greater fence."""
+        if self._held.get(held.stored.id) is held:
+            del self._held[held.stored.id]
+
+    async def _drive(self, held: Held, work: Callable[[Held], Awaitable[None]]) -> None:
+        held.enter()
+        began = time.perf_counter()
+        summary = summary_of(held)
+        current.set(summary)
+        try:
+            await self._work(held, work)
+            if held.tape is not None:
+                await held.tape.finished()
+        except Lost:
+            self._ports.metrics.lost()
+            _log.warning("response %s has another owner, or was given back", held.stored.id)
+        except asyncio.CancelledError:
+            if not (held.run.settled or held.lost):
+                raise
+        except Exception:  # noqa: BLE001 - the lease expires, and another process or a later beat tries again
+            _log.exception("background response %s stopped", held.stored.id)
+        finally:
+            await held.run.aclose()
+            summary.end(began)
+            write_request(summary)
+
+    async def _work(self, held: Held, work: Callable[[Held], Awaitable[None]]) -> None:
+        """Do it, and end the run if it is stopped while nothing is generated that could be stopped."""
+        if not held.stopped:
+            try:
+                await work(held)
+            except asyncio.CancelledError:
+                if not held.stopped or held.run.settling:
+                    raise
+                held.go_on()
+            else:
+                return
+        await self.end(held)
+
+    async def end(self, held: Held) -> None:
+        """End a run that is not generated, with what its earlier owner has left; cancelled unless it has another reason."""
+        restored = await Takeover(self._ports.log).restore(held.stored, held.fence, held.tape)
+        await self._end(held, held.run.interruption, restored)
+
+    async def _end(self, held: Held, why: ResponseError | None, restored: Restored) -> None:
+        if held.tape is not None and restored.shown and restored.assembler is None:
+            held.tape.lose()  # its events cannot be continued; readers get what is stored
+        elif held.tape is not None:
+            begin(held.tape, held.stored)
+        await held.run.end(why, restored.assembler)
+
+    async def _generate(self, held: Held) -> None:
+        """Generate the response, from its beginning."""
+        run, tape = held.run, held.tape
+        if tape is not None:
+            begin(tape, held.stored)
+        await run.open()
+        await run.stream(tape.make_room if tape is not None else _discard)
+        run.remember()
+
+    async def _go_on(self, held: Held) -> None:
+        """Generate a run that had another owner, or end it where that is not possible."""
+        restored = await Takeover(self._ports.log).restore(held.stored, held.fence, held.tape)
+        if restored.shown or held.fence > _MOST_CLAIMS:
+            self._ports.metrics.taken_over("ended")
+            await self._end(held, STOPPED if restored.shown else _HOPELESS, restored)
+        else:
+            self._ports.metrics.taken_over("repeated")
+            await self._generate(held)
+
+    async def _renew(self) -> None:
+        if not self._held:
+            return
+        until = time.monotonic() + LEASE_SECONDS
+        asked = dict(self._held)  # what is accepted meanwhile is not in the answer
+        renewed = await self._ports.runs.renew(self._owner, list(asked), LEASE_SECONDS)
+        for run_id, held in asked.items():
+            mine = renewed.get(run_id)
+            if mine is None or mine.fence != held.fence:
+                if not held.run.settling:
+                    held.lose()
+                continue
+            held.lease(until)
+            if mine.cancelled:
+                held.stop()
+            elif held.tape is not None and held.tape.lost:
+                await self._give_back(held)
+
+    async def _claim(self) -> None:
+        free = self._capacity.running - len(self._held) - self._reserved
+        if self.draining or free <= 0:
+            return
+        await self._claim_some(free, lanes=0)
+        spare = self._most(2) - len(self._held) - self._reserved
+        if spare > 0:
+            await self._claim_some(spare, lanes=2)
+
+    async def _claim_some(self, most: int, *, lanes: int) -> None:
+        claims = await self._ports.runs.claim(self._owner, LEASE_SECONDS, most, lanes=lanes, takeover=self._may_take_over())
+        for claim in claims:
+            held = await self.take(claim)
+            if held is not None:
+                self.drive(held, self._generate if claim.fence == 1 else self._go_on)
+
+    def _may_take_over(self) -> bool:
+        """After an outage of the store nobody has been able to renew: others get the time of a lease to do so."""
+        since = self._unbroken_since
+        return self._alone or (since is not None and asyncio.get_running_loop().time() - since >= LEASE_SECONDS)
+
+    async def _give_back(self, held: Held) -> None:
+        """The run is ours, but an earlier owner wrote its events once more before we did: begin again, with what there is now."""
+        held.lose()
+        if await held.ended(_STOP_SECONDS):
+            await self._release(held)
+
+    async def _release(self, held: Held) -> None:
+        try:
+            await self._ports.runs.release(self._owner, held.stored.id, held.fence)
+        except StoreUnavailable as error:
+            _log.warning("background response %s was not given back: %s", held.stored.id, error)
+
+
+def queued(seed: Response) -> bytes:
+    """The response while it waits, as JSON."""
+    return encode(msgspec.structs.replace(seed, status="queued") if seed.background else seed)
+
+
+async def _discard(_frames: list[bytes]) -> None:
+    """A run that is not streamed has no readers."""

@@ -1,0 +1,122 @@
+"""Reads background runs, wherever they are: here, in another process, or ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from app.engine.runs.background import BackgroundRuns, queued
+from app.engine.runs.ports import Ports
+from app.engine.runs.takeover import opening
+from app.eventlog.base import EventLogUnavailable
+from app.protocol.stream.projection import fold, parse_frame
+from app.protocol.stream.replay import replay
+from app.protocol.wire.response import decode, encode
+from app.stores.ports.errors import StoreUnavailable
+from app.stores.ports.runs import RunState
+
+_log = logging.getLogger(__name__)
+_POLL_SECONDS = 0.25
+_STORE_SECONDS = 1.0
+"""Between two looks at a store that does not answer."""
+_QUEUED = 2
+"""The events of a run that waits: `response.created`, `response.queued`."""
+_ENDS = tuple(b"event: response.%b\n" % name for name in (b"completed", b"incomplete", b"failed"))
+
+
+class BackgroundReader:
+    """The reader of background runs that are not stored yet."""
+
+    def __init__(self, ports: Ports, background: BackgroundRuns) -> None:
+        self._ports = ports
+        self._background = background
+
+    async def state(self, project_id: str, run_id: str) -> RunState | None:
+        """The run's row; None: it has ended, or never was. Raises StoreUnavailable."""
+        return await self._ports.runs.get(project_id, run_id)
+
+    async def snapshot(self, project_id: str, run_id: str) -> bytes | None:
+        """The response so far; None if there is no such run. Raises StoreUnavailable."""
+        held = self._background.find(project_id, run_id)
+        if held is not None:
+            return held.run.snapshot()
+        state = await self.state(project_id, run_id)
+        if state is None:
+            return None
+        if state.owner is None:
+            return queued(decode(state.run.seed))
+        return await self._logged(state) or state.run.seed
+
+    async def follow(self, project_id: str, run_id: str, after: int) -> AsyncGenerator[Sequence[bytes], None]:
+        """The frames after number `after`, up to the terminal event, whoever generates the run meanwhile; outages are waited for.
+
+        Ends early only if the response was deleted, or if this process stops and another one has the run.
+        """
+        position = after + 1
+        while True:
+            try:
+                async with aclosing(self._until_silent(project_id, run_id, position)) as batches:
+                    async for frames in batches:
+                        position += len(frames)
+                        yield frames
+                        if frames[-1].startswith(_ENDS) or self._must_leave(project_id, run_id):
+                            return
+                if self._must_leave(project_id, run_id):
+                    return
+                if await self.state(project_id, run_id) is None:
+                    rest = await self._stored(project_id, run_id, position)
+                    if rest:
+                        yield rest
+                    return
+            except StoreUnavailable as error:
+                _log.warning("the readers of response %s wait for the database: %s", run_id, error)
+                await asyncio.sleep(_STORE_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
+
+    def _must_leave(self, project_id: str, run_id: str) -> bool:
+        """Whether this process stops and has no part in the run: its readers resume in another one."""
+        return self._background.draining and self._background.find(project_id, run_id) is None
+
+    async def _until_silent(self, project_id: str, run_id: str, position: int) -> AsyncGenerator[Sequence[bytes], None]:
+        """Frames from `position` on, as long as their source has them."""
+        held = self._background.find(project_id, run_id)
+        if held is not None and held.tape is not None:
+            async with aclosing(held.tape.read(position - 1)) as batches:
+                async for frames in batches:
+                    yield frames
+            return
+        state = await self.state(project_id, run_id)
+        if state is not None and state.owner is None and position < _QUEUED:
+            yield opening(decode(state.run.seed))[position:_QUEUED]
+        elif state is not None and state.owner is not None:
+            async with aclosing(self._from_log(state, position)) as batches:
+                async for frames in batches:
+                    yield frames
+
+    async def _from_log(self, state: RunState, position: int) -> AsyncGenerator[Sequence[bytes], None]:
+        """Until the log ends, or is silent: the run may have ended without it."""
+        try:
+            async with aclosing(self._ports.log.read(state.run.project_id, state.run.id, position - 1)) as batches:
+                async for frames in batches:
+                    if not frames:
+                        return
+                    yield frames
+        except EventLogUnavailable as error:
+            _log.warning("the event log of background responses does not answer: %s", error)
+
+    async def _logged(self, state: RunState) -> bytes | None:
+        """The response so far of a run in another process, if it is streamed."""
+        if not state.run.streamed:
+            return None
+        try:
+            frames = await self._ports.log.frames(state.run.project_id, state.run.id)
+        except EventLogUnavailable:
+            return None
+        response = fold(event for frame in frames if (event := parse_frame(frame)))
+        return None if response is None else encode(response)
+
+    async def _stored(self, project_id: str, run_id: str, position: int) -> Sequence[bytes]:
+        record = await self._ports.store.get(project_id, run_id, int(self._ports.clock()))
+        return [] if record is None else replay(record.response, record.cuts)[position:]

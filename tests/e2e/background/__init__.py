@@ -1,0 +1,1 @@
+"""Responses that are generated in the background."""

@@ -1,0 +1,94 @@
+"""More background responses than places: they wait, in the order of their lanes, and nothing of it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.background.test_background import BACKGROUND, STREAMED, until
+from tests.e2e.streams import Frames, final, id_in, replay
+from tests.support.gateway import Gateway, running_gateway
+from tests.support.judge import judge
+from tests.support.script import Gate, Reply, Text, Thought
+from tests.support.upstream import ScriptedUpstream
+
+LATER = {**BACKGROUND, "background_options": {"completion_window": "2h"}}
+
+
+def _held(gate: Gate) -> Reply:
+    return Reply(pieces=[Thought("Hm."), Text("One "), gate, Text("two")])
+
+
+@pytest.fixture(scope="module")
+def small(upstream_server: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Generator[Gateway]:
+    """One place, and one in the queue."""
+    limits = {"limits__background_responses": "1", "limits__background_queue": "1"}
+    with running_gateway(tmp_path_factory.mktemp("small"), upstream_server.url, **limits) as running:
+        yield running
+
+
+async def test_the_second_waits_and_the_third_is_refused(small: Gateway, upstream: ScriptedUpstream) -> None:
+    gate = Gate()
+    upstream.script(_held(gate), Reply(pieces=[Thought("Hm."), Text("Next")]))
+    async with small.http() as http:
+        running = (await http.post("/v1/responses", json=BACKGROUND)).json()["id"]
+        await gate.reached(20)
+        async with http.stream("POST", "/v1/responses", json=STREAMED) as answer:
+            frames = Frames(answer)
+            seen = await frames.until("response.queued")
+            waiting = (await http.get(f"/v1/responses/{id_in(seen)}")).json()
+            refused = [await http.post("/v1/responses", json=body) for body in (BACKGROUND, STREAMED, LATER)]
+            gate.open()
+            stream = seen + await frames.rest()
+        assert (await until(http, running, "completed"))["status"] == "completed"
+        assert await replay(http, id_in(seen)) == stream
+    assert waiting["status"] == "queued"
+    assert final(stream)["status"] == "completed"
+    for answer in refused:
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "server_is_overloaded")
+        assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_a_waiting_one_is_cancelled(small: Gateway, upstream: ScriptedUpstream) -> None:
+    gate = Gate()
+    upstream.script(_held(gate))
+    async with small.http() as http:
+        running = (await http.post("/v1/responses", json=BACKGROUND)).json()["id"]
+        await gate.reached(20)
+        async with http.stream("POST", "/v1/responses", json=STREAMED) as answer:
+            frames = Frames(answer)
+            seen = await frames.until("response.queued")
+            cancelled = (await http.post(f"/v1/responses/{id_in(seen)}/cancel")).json()
+            stream = seen + await frames.rest()
+        assert await replay(http, id_in(seen)) == stream
+        gate.open()
+        await until(http, running, "completed")
+    assert cancelled == final(stream)
+    assert (cancelled["status"], cancelled["output"]) == ("cancelled", [])
+    kinds = [event["type"].removeprefix("response.") for event in judge(stream).events]
+    assert kinds == ["created", "queued", "in_progress", "incomplete"]
+
+
+@pytest.mark.parametrize("dies", [False, True])
+async def test_a_restart_loses_nothing(upstream: ScriptedUpstream, tmp_path: Path, *, dies: bool) -> None:
+    """Places for two, half of them for those that may wait: one of these runs, and another one has to wait for it."""
+    gates = [Gate(), Gate()]
+    upstream.script(*(Reply(pieces=[gate, Text("too late")]) for gate in gates))
+    with running_gateway(tmp_path, upstream.url, limits__background_responses="2") as gateway:
+        async with gateway.http() as http:
+            made = [(await http.post("/v1/responses", json=body)).json()["id"] for body in (LATER, LATER, BACKGROUND, BACKGROUND)]
+            for gate in gates:
+                await gate.reached(20)
+            states = [(await http.get(f"/v1/responses/{one}")).json()["status"] for one in made]
+        if dies:
+            gateway.process.kill()
+            gateway.process.wait(20)
+    with running_gateway(tmp_path, upstream.url, limits__background_responses="2") as gateway:
+        async with gateway.http() as http, asyncio.timeout(15):
+            ended = [await until(http, one, "completed") for one in made]
+    assert states == ["in_progress", "queued", "in_progress", "queued"]
+    assert [one["output"][0]["content"][0]["text"] for one in ended] == ["Hello there."] * 4
+    assert len(upstream.requests) == 2 + 4
