@@ -14,9 +14,8 @@ ON_DISCONNECT = "x-gateway-on-disconnect"
 RESUMABLE = "x-gateway-resumable"
 _ON_DISCONNECT, _RESUMABLE = ON_DISCONNECT.encode(), RESUMABLE.encode()
 
-
-Way = Literal["bound", "continues", "accepted"]
-"""How a response lives: as long as its connection; on in this process; on in any process, as background responses do."""
+Lifetime = Literal["connection", "process", "stored run"]
+"""What ends a response early: the end of its connection; only that of its process; neither, since another process goes on with it."""
 
 
 class Continuation(msgspec.Struct, frozen=True):
@@ -27,8 +26,8 @@ class Continuation(msgspec.Struct, frozen=True):
     resumable: bool = False
     """Streams go on, too, and can be resumed at any event even after the death of their process."""
 
-    def of(self, admitted: Admitted, headers: Mapping[bytes, bytes]) -> Way:
-        """How this response lives. Raises InvalidRequest."""
+    def lifetime(self, admitted: Admitted, headers: Mapping[bytes, bytes]) -> Lifetime:
+        """What ends this response early. Raises InvalidRequest."""
         continues, resumable = self.continues, self.resumable
         if _RESUMABLE in headers:
             resumable = _resumable(admitted, headers[_RESUMABLE])
@@ -36,8 +35,8 @@ class Continuation(msgspec.Struct, frozen=True):
             continues = _continues(admitted, headers[_ON_DISCONNECT], always=headers.get(_RESUMABLE) == b"true")
             resumable = resumable and continues
         if admitted.background or (resumable and admitted.stream and admitted.store):
-            return "accepted"
-        return "continues" if continues and admitted.store else "bound"
+            return "stored run"
+        return "process" if continues and admitted.store else "connection"
 
 
 def _continues(admitted: Admitted, wanted: bytes, *, always: bool) -> bool:

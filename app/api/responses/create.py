@@ -64,11 +64,11 @@ class CreateResponse:
         try:
             headers: dict[bytes, bytes] = dict(scope["headers"])
             run, body = await self._admit(scope, headers, receive)
-            continuation = self._policy.continuation.of(run.admitted, headers)
-            if continuation == "accepted":
+            lifetime = self._policy.continuation.lifetime(run.admitted, headers)
+            if lifetime == "stored run":
                 await self._start(run, body, headers, receive, reply)
             else:
-                await self._generate(run, receive, reply, continues=continuation == "continues")
+                await self._generate(run, receive, reply, continues=lifetime == "process")
         except ApiError as error:
             await reply.fail(error)
         except StoreUnavailable as error:
@@ -123,7 +123,7 @@ class CreateResponse:
         """Start a background or resumable run. This request is one of its readers, whose disconnecting does not matter to it."""
         queued = await self._responses.start(run, body, lenient=self._is_lenient(headers))
         if not run.admitted.stream:
-            await reply.whole(queued, ())
+            await reply.whole(queued, run.warnings)
             return
         writer = reply.stream(run, self._tail)
         self._heartbeats.add(writer)

@@ -299,8 +299,13 @@ class Preparation:
         return "\n\n".join(part for part in parts if part) or None
 
     def _warnings(self, transcript: Transcript) -> tuple[str, ...]:
-        left_out = tuple(f"tool '{kind}' is not served and was left out" for kind in self._admitted.tools.left_out)
+        left_out = left_out_of(self._admitted)
         return (*left_out, "encrypted reasoning of another server or model was left out") if transcript.dropped_thinking else left_out
+
+
+def left_out_of(admitted: Admitted) -> tuple[str, ...]:
+    """A warning for each tool of the request that is not served."""
+    return tuple(f"tool '{kind}' is not served and was left out" for kind in admitted.tools.left_out)
 
 
 async def _yield_to_others() -> None:

@@ -142,7 +142,7 @@ class BackgroundRuns:
     async def drain(self) -> None:
         """Claim nothing more; give back the runs that nobody has seen a word of. The others go on."""
         self.draining = True
-        unseen = [held for held in self._held.values() if not shown(held.tape) and not held.run.settling]
+        unseen = [held for held in self._held.values() if not shown(held.stored, held.tape) and not held.run.settling]
         for held in unseen:
             held.lose()
         for held in unseen:

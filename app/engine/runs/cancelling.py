@@ -20,19 +20,16 @@ class Cancellation:
         self._ports = ports
         self._background = background
 
-    async def cancel(self, project_id: str, run_id: str) -> bool:
-        """End the run and wait for its record; False if there is no such run. Raises StoreUnavailable."""
+    async def cancel(self, project_id: str, run_id: str) -> None:
+        """End the run, if it has not ended, and wait for its record. Raises StoreUnavailable."""
         held = self._background.find(project_id, run_id)
         if held is not None:
             held.stop()
             if await held.ended(_OWNER_SECONDS):
-                return True
+                return
         state = await self._ports.runs.request_cancel(project_id, run_id)
-        if state is None:
-            return held is not None
-        if state.owner is None or not await self._has_ended(project_id, run_id):
+        if state is not None and (state.owner is None or not await self._has_ended(project_id, run_id)):
             await self._seize(state)
-        return True
 
     async def _has_ended(self, project_id: str, run_id: str) -> bool:
         """Whether the owner has ended the run in time."""

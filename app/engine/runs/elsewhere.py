@@ -7,14 +7,13 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
+from app.engine.runs.logged import is_end, read_until_silent, snapshot
 from app.engine.runs.ports import Ports
 from app.eventlog.base import EventLogUnavailable
-from app.protocol.stream.projection import fold, parse_frame
 from app.protocol.stream.replay import replay
 from app.protocol.wire import ids
 from app.protocol.wire.errors import Unavailable
 from app.protocol.wire.events import ErrorEvent, NestedError
-from app.protocol.wire.response import encode
 from app.protocol.wire.sse import frame
 from app.stores.ports.errors import StoreUnavailable
 
@@ -30,7 +29,6 @@ _LOOKS = 4
 """After so many polls the store is asked, too: the response may have ended meanwhile."""
 _GONE_SECONDS = 5.0
 """How long nothing may be heard of an owner, beyond the time for which it has confirmed."""
-_ENDS = tuple(b"event: response.%b\n" % name for name in (b"completed", b"incomplete", b"failed"))
 
 
 class Elsewhere:
@@ -58,10 +56,9 @@ class Elsewhere:
         """The response so far; None if nothing of it is logged. Raises Unavailable if the log does not answer."""
         try:
             for _ in range(int(_WAIT_SECONDS / _POLL_SECONDS)):
-                frames = await self._ports.log.frames(project_id, response_id)
-                response = fold(event for one in frames if (event := parse_frame(one)))
-                if response is not None:
-                    return encode(response)
+                found = snapshot(await self._ports.log.frames(project_id, response_id))
+                if found is not None:
+                    return found
                 await asyncio.sleep(_POLL_SECONDS)
         except EventLogUnavailable as error:
             raise _unavailable() from error
@@ -74,11 +71,11 @@ class Elsewhere:
         """
         position, heard = after + 1, _now()
         while _now() - heard < _GONE_SECONDS:
-            async with aclosing(self._logged(project_id, response_id, position)) as batches:
+            async with aclosing(read_until_silent(self._ports.log, project_id, response_id, position)) as batches:
                 async for frames in batches:
                     position, heard = position + len(frames), _now()
                     yield frames
-                    if frames[-1].startswith(_ENDS):
+                    if is_end(frames):
                         return
             try:
                 rest = await self._stored(project_id, response_id, position)
@@ -117,17 +114,6 @@ class Elsewhere:
                 return False
             await asyncio.sleep(_POLL_SECONDS)
         return False
-
-    async def _logged(self, project_id: str, response_id: str, position: int) -> AsyncGenerator[Sequence[bytes], None]:
-        """Until the log ends or is silent: the response may have ended without it."""
-        try:
-            async with aclosing(self._ports.log.read(project_id, response_id, position - 1)) as batches:
-                async for frames in batches:
-                    if not frames:
-                        return
-                    yield frames
-        except EventLogUnavailable as error:
-            _log.warning("response %s is followed when the event log answers: %s", response_id, error)
 
     async def _stored(self, project_id: str, response_id: str, position: int) -> Sequence[bytes] | None:
         """The frames from `position` on of a response that has ended, none if it has been deleted; None if it has not ended."""

@@ -8,12 +8,12 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from app.engine.runs.background import BackgroundRuns, queued
+from app.engine.runs.logged import is_end, read_until_silent, snapshot
 from app.engine.runs.ports import Ports
 from app.engine.runs.takeover import opening
 from app.eventlog.base import EventLogUnavailable
-from app.protocol.stream.projection import fold, parse_frame
 from app.protocol.stream.replay import replay
-from app.protocol.wire.response import decode, encode
+from app.protocol.wire.response import decode
 from app.stores.ports.errors import StoreUnavailable
 from app.stores.ports.runs import RunState
 
@@ -23,7 +23,6 @@ _STORE_SECONDS = 1.0
 """Between two looks at a store that does not answer."""
 _QUEUED = 2
 """The events of a run that waits: `response.created`, `response.queued`."""
-_ENDS = tuple(b"event: response.%b\n" % name for name in (b"completed", b"incomplete", b"failed"))
 
 
 class BackgroundReader:
@@ -61,7 +60,7 @@ class BackgroundReader:
                     async for frames in batches:
                         position += len(frames)
                         yield frames
-                        if frames[-1].startswith(_ENDS) or self._must_leave(project_id, run_id):
+                        if is_end(frames) or self._must_leave(project_id, run_id):
                             return
                 if self._must_leave(project_id, run_id):
                     return
@@ -91,20 +90,9 @@ class BackgroundReader:
         if state is not None and state.owner is None and position < _QUEUED:
             yield opening(decode(state.run.seed))[position:_QUEUED]
         elif state is not None and state.owner is not None:
-            async with aclosing(self._from_log(state, position)) as batches:
+            async with aclosing(read_until_silent(self._ports.log, project_id, run_id, position)) as batches:
                 async for frames in batches:
                     yield frames
-
-    async def _from_log(self, state: RunState, position: int) -> AsyncGenerator[Sequence[bytes], None]:
-        """Until the log ends, or is silent: the run may have ended without it."""
-        try:
-            async with aclosing(self._ports.log.read(state.run.project_id, state.run.id, position - 1)) as batches:
-                async for frames in batches:
-                    if not frames:
-                        return
-                    yield frames
-        except EventLogUnavailable as error:
-            _log.warning("the event log of background responses does not answer: %s", error)
 
     async def _logged(self, state: RunState) -> bytes | None:
         """The response so far of a run in another process, if it is streamed."""
@@ -114,8 +102,7 @@ class BackgroundReader:
             frames = await self._ports.log.frames(state.run.project_id, state.run.id)
         except EventLogUnavailable:
             return None
-        response = fold(event for frame in frames if (event := parse_frame(frame)))
-        return None if response is None else encode(response)
+        return snapshot(frames)
 
     async def _stored(self, project_id: str, run_id: str, position: int) -> Sequence[bytes]:
         record = await self._ports.store.get(project_id, run_id, int(self._ports.clock()))

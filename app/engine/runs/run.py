@@ -16,7 +16,7 @@ from app.engine.hosted.catalog import Entry
 from app.engine.hosted.sessions import Hosted
 from app.engine.metrics import ResponseMeter
 from app.engine.model import turn
-from app.engine.model.preparation import Preparation, Prepared, ProjectServices, estimated_size
+from app.engine.model.preparation import Preparation, Prepared, ProjectServices, estimated_size, left_out_of
 from app.engine.model.turn import TurnDependencies
 from app.engine.request.admission import Admitted
 from app.engine.request.echo import begin
@@ -104,6 +104,7 @@ class Run:
         provider, model = self._opening.first_choice()
         decision = self._preparation.check(provider, model)
         self._seed = self._begin(decision, model)
+        self.warnings = left_out_of(self.admitted)
         return self._seed
 
     async def open(self) -> None:

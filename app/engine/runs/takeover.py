@@ -20,8 +20,6 @@ from app.stores.ports.responses import ResponseRecord
 from app.stores.ports.runs import StoredRun
 
 _log = logging.getLogger(__name__)
-_OPENING = 3
-"""`response.created`, `response.queued`, `response.in_progress`; without the second one for a resumable foreground response."""
 _RETRY_SECONDS = 1.0
 _TRIES = 10
 
@@ -53,7 +51,7 @@ class Takeover:
         if frames is None:
             return Restored(shown=True, assembler=None)
         tape.adopt(frames)
-        if len(frames) <= len(opening(decode(stored.seed))):
+        if not shown(stored, tape):
             return Restored(shown=False, assembler=None)
         try:
             return Restored(shown=True, assembler=restore(frames))
@@ -109,9 +107,9 @@ def opening(seed: Response) -> list[bytes]:
     return assembler.take()
 
 
-def shown(tape: Tape | None) -> bool:
-    """Whether somebody may have seen more than the beginning (of a foreground response: its first item's `added`)."""
-    return tape is not None and len(tape.frames) > _OPENING
+def shown(stored: StoredRun, tape: Tape | None) -> bool:
+    """Whether somebody may have seen more than the opening events."""
+    return tape is not None and len(tape.frames) > len(opening(decode(stored.seed)))
 
 
 def _no_id(_prefix: str, _position: int) -> str:

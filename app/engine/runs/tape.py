@@ -25,7 +25,7 @@ _LOG_SECONDS = 1.0
 
 
 class Tape:
-    """The frames of one run here, and how many of them are in the log. Readers pull: a slow one holds no memory."""
+    """The frames of one run here, and how many of them are in the log. Readers pull, so that a slow one needs no memory of its own."""
 
     def __init__(self, project_id: str, run_id: str, fence: int, changed: Callable[[Tape], None]) -> None:
         """`changed` is called when there is something to log."""
@@ -155,11 +155,7 @@ class Recorder:
 
     def tape(self, project_id: str, run_id: str, fence: int) -> Tape:
         """A new tape."""
-        return Tape(project_id, run_id, fence, self._note)
-
-    def record(self, tape: Tape) -> None:
-        """The tape has something to log."""
-        self._note(tape)
+        return Tape(project_id, run_id, fence, self.record)
 
     async def run(self) -> None:
         """Write whatever waits; to be called in a loop."""
@@ -173,7 +169,8 @@ class Recorder:
         else:
             await self._pause()
 
-    def _note(self, tape: Tape) -> None:
+    def record(self, tape: Tape) -> None:
+        """The tape has something to log."""
         self._waiting[tape.run_id] = tape
         self._news.set()
         if tape.ended or tape.logged == 0:
@@ -211,9 +208,9 @@ class Recorder:
             tape.lose()
         elif isinstance(outcome, LogLost):
             tape.move(0)
-            self._note(tape)
+            self.record(tape)
         else:
             if not self._silent:
                 _log.warning("the event log of background responses does not answer: %s", outcome)
             self._silent = True
-            self._note(tape)
+            self.record(tape)

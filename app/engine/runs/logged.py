@@ -1,0 +1,37 @@
+"""What readers of runs in other processes do with the event log, for background and foreground runs alike."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from app.eventlog.base import EventLog, EventLogUnavailable
+from app.protocol.stream.projection import fold, parse_frame
+from app.protocol.wire.response import encode
+
+_log = logging.getLogger(__name__)
+_ENDS = tuple(b"event: response.%b\n" % name for name in (b"completed", b"incomplete", b"failed"))
+
+
+def is_end(frames: Sequence[bytes]) -> bool:
+    """Whether the last frame is the terminal event."""
+    return frames[-1].startswith(_ENDS)
+
+
+def snapshot(frames: Sequence[bytes]) -> bytes | None:
+    """The response after these frames, as JSON; None if there are none."""
+    response = fold(event for frame in frames if (event := parse_frame(frame)))
+    return None if response is None else encode(response)
+
+
+async def read_until_silent(log: EventLog, project_id: str, run_id: str, position: int) -> AsyncGenerator[Sequence[bytes], None]:
+    """The frames from `position` on, until the log ends, is silent or does not answer: the run may have ended without it."""
+    try:
+        async with aclosing(log.read(project_id, run_id, position - 1)) as batches:
+            async for frames in batches:
+                if not frames:
+                    return
+                yield frames
+    except EventLogUnavailable as error:
+        _log.warning("response %s is followed when the event log answers: %s", run_id, error)
