@@ -1,5 +1,7 @@
 """The group writer's connection to Postgres: asyncpg without SQLAlchemy, one prepared statement per table and group.
 
+Each change is a statement of its own: its outcome decides what is inserted.
+
 A row costs 6-10 µs of our CPU this way, compared with about 200 µs for a Core insert and 580 µs for an ORM session.
 """
 
@@ -7,17 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import cache
+from itertools import compress
 from typing import Any, Protocol, cast
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it ships none; `_Connection` declares what is used
 from sqlalchemy import Table
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as postgresql
 
-from app.db.writer import REFUSALS, DatabaseUnavailable, RowRefused, Rows
+from app.db.statements import compiled
+from app.db.writer import REFUSALS, Change, DatabaseUnavailable, RowRefused, Rows, by_table
 
+_DIALECT = postgresql()
 CONNECT_SECONDS = 5.0
 PAUSE_SECONDS = 0.1
 """Between two attempts to connect to a server that has no free connection."""
@@ -37,7 +42,7 @@ class _Connection(Protocol):
 
 
 class PostgresSink:
-    """Inserts through one connection, opened when needed and replaced if lost."""
+    """Writes through one connection, opened when needed and replaced if lost."""
 
     def __init__(self, options: Mapping[str, Any], wait_seconds: float) -> None:
         """`options` are keyword arguments of `asyncpg.connect`; `wait_seconds`: how long to wait for a server without a free connection."""
@@ -50,22 +55,21 @@ class PostgresSink:
         """The connection to the server is lost; asyncpg notices as soon as the socket closes."""
         return self._connection is not None and self._connection.is_closed()
 
-    async def write(self, rows: Rows, *, again: bool = False) -> None:
-        """Insert all rows in one transaction; once more on a new connection if the first was lost."""
+    async def write(self, rows: Rows, changes: Sequence[Change] = (), *, again: bool = False) -> Sequence[bool]:
+        """Write everything in one transaction; once more on a new connection if the first was lost."""
         if again:
-            await self._write_again(rows)
-            return
+            return await self._write_again(rows, changes)
         try:
             connection = await self._connected()
         except _FAILURES as error:
             raise DatabaseUnavailable(_words(error)) from error
         try:
-            await _insert_all(connection, rows)
+            return await _write_all(connection, rows, changes)
         except _FAILURES as error:
             if _is_refusal(error):
                 raise RowRefused(str(error)) from error
             connection.terminate()
-            await self._write_again(rows)
+            return await self._write_again(rows, changes)
 
     async def aclose(self) -> None:
         """Close the connection gracefully, or at once if the server does not respond."""
@@ -77,10 +81,14 @@ class PostgresSink:
         except _FAILURES:
             connection.terminate()
 
-    async def _write_again(self, rows: Rows) -> None:
+    async def _write_again(self, rows: Rows, changes: Sequence[Change]) -> Sequence[bool]:
         """After a lost connection it is unknown whether the rows were committed: what is there is ours if it is the same."""
         try:
-            await _insert_missing(await self._connected(), rows)
+            connection = await self._connected()
+            async with connection.transaction():
+                made = await _make_all(connection, changes)
+                await _insert_missing(connection, _with_changes(rows, changes, made))
+                return made
         except _FAILURES as error:
             if _is_refusal(error):
                 raise RowRefused(str(error), again=True) from error
@@ -105,24 +113,46 @@ class PostgresSink:
             await asyncio.sleep(PAUSE_SECONDS)
 
 
-async def _insert_all(connection: _Connection, rows: Rows) -> None:
-    if len(rows) == 1:  # a single statement is a transaction; this saves two round trips
-        for table, values in rows.items():
-            await connection.execute(_insert(table), *zip(*values, strict=True))
-        return
+async def _write_all(connection: _Connection, rows: Rows, changes: Sequence[Change]) -> Sequence[bool]:
+    if _is_single(rows, changes):  # a single statement is a transaction; this saves two round trips
+        return await _write_in(connection, rows, changes)
     async with connection.transaction():
-        for table, values in rows.items():
-            await connection.execute(_insert(table), *zip(*values, strict=True))
+        return await _write_in(connection, rows, changes)
+
+
+async def _write_in(connection: _Connection, rows: Rows, changes: Sequence[Change]) -> Sequence[bool]:
+    made = await _make_all(connection, changes)
+    for table, values in _with_changes(rows, changes, made).items():
+        await connection.execute(_insert(table), *zip(*values, strict=True))
+    return made
+
+
+async def _make_all(connection: _Connection, changes: Sequence[Change]) -> Sequence[bool]:
+    """Make the changes; the server answers each with what it did and the number of rows."""
+    statements = [compiled(change, _DIALECT) for change in changes]
+    answers = [await connection.execute(text, *values) for text, values in statements]
+    return [not answer.endswith(" 0") for answer in answers]
+
+
+def _with_changes(rows: Rows, changes: Sequence[Change], made: Sequence[bool]) -> Rows:
+    """The rows, and those of the changes that were made."""
+    units = [change.rows for change in compress(changes, made) if change.rows]
+    if not units:
+        return rows
+    return by_table((*([(table, row) for row in values] for table, values in rows.items()), *units))
+
+
+def _is_single(rows: Rows, changes: Sequence[Change]) -> bool:
+    return len(rows) + sum(1 + len(change.rows) for change in changes) == 1
 
 
 async def _insert_missing(connection: _Connection, rows: Rows) -> None:
-    """Insert the rows that are not there. Raises RowRefused if one is there and differs, and inserts none."""
-    async with connection.transaction():
-        for table, values in rows.items():
-            columns = tuple(zip(*values, strict=True))
-            await connection.execute(f"{_insert(table)} ON CONFLICT DO NOTHING", *columns)
-            if await connection.fetchval(_differs(table), *columns):
-                raise RowRefused(f"{table.name}: there is another row with the same key", again=True)
+    """Insert the rows that are not there. Raises RowRefused if one is there and differs."""
+    for table, values in rows.items():
+        columns = tuple(zip(*values, strict=True))
+        await connection.execute(f"{_insert(table)} ON CONFLICT DO NOTHING", *columns)
+        if await connection.fetchval(_differs(table), *columns):
+            raise RowRefused(f"{table.name}: there is another row with the same key", again=True)
 
 
 @cache
@@ -143,7 +173,7 @@ def _differs(table: Table) -> str:
 
 def _sent(table: Table) -> str:
     """The rows that are sent, one array per column."""
-    kinds = [column.type.compile(postgresql()) for column in table.columns]
+    kinds = [column.type.compile(_DIALECT) for column in table.columns]
     arrays = ", ".join(f"${number}::{kind.split('(')[0]}[]" for number, kind in enumerate(kinds, 1))
     return f"unnest({arrays})"
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
+from itertools import compress
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from typing import Literal, NamedTuple
 
 from sqlalchemy import Table
+from sqlalchemy.dialects import sqlite
 
-from app.db.writer import DatabaseUnavailable, RowRefused, Rows
+from app.db.statements import compiled
+from app.db.writer import Change, DatabaseUnavailable, RowRefused, Rows, by_table
 
+_DIALECT = sqlite.dialect()
 Synchronous = Literal["NORMAL", "FULL"]
 
 _OWNER_ONLY = 0o600
@@ -51,22 +55,22 @@ def make_private(path: str) -> None:
 class _Job(NamedTuple):
     """Work for the thread, and the future to resolve."""
 
-    run: Callable[[], None]
+    run: Callable[[], Sequence[bool]]
     loop: asyncio.AbstractEventLoop
-    done: asyncio.Future[None]
+    done: asyncio.Future[Sequence[bool]]
 
-    def settle(self, failure: Exception | None) -> None:
+    def settle(self, outcome: Sequence[bool] | Exception) -> None:
         """Report the outcome; nobody may be waiting for it if the loop is being shut down."""
         if self.done.done():
             return
-        if failure is None:
-            self.done.set_result(None)
+        if isinstance(outcome, Exception):
+            self.done.set_exception(outcome)
         else:
-            self.done.set_exception(failure)
+            self.done.set_result(outcome)
 
 
 class SqliteSink:
-    """Inserts through one connection that lives in its own thread.
+    """Writes through one connection that lives in its own thread.
 
     The thread loops over a queue: an executor's futures and work items cost a third of a single row's CPU time.
     """
@@ -83,12 +87,12 @@ class SqliteSink:
         """Never: a file has no connection that could be lost."""
         return False
 
-    async def write(self, rows: Rows, *, again: bool = False) -> None:
-        """Insert all rows in one transaction."""
+    async def write(self, rows: Rows, changes: Sequence[Change] = (), *, again: bool = False) -> Sequence[bool]:
+        """Insert the rows and make the changes in one transaction."""
         if self._thread is None:
             self._thread = Thread(target=self._work, name="sqlite-writer", daemon=True)
             self._thread.start()
-        await self._do(lambda: self._write(rows))
+        return await self._do(lambda: self._write(rows, changes))
 
     async def aclose(self) -> None:
         """Close the connection and end the thread."""
@@ -97,36 +101,37 @@ class SqliteSink:
             self._thread.join()
             self._thread = None
 
-    async def _do(self, job: Callable[[], None]) -> None:
+    async def _do(self, job: Callable[[], Sequence[bool]]) -> Sequence[bool]:
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
+        done: asyncio.Future[Sequence[bool]] = loop.create_future()
         self._jobs.put(_Job(job, loop, done))
-        await done
+        return await done
 
     def _work(self) -> None:
         while True:
             job = self._jobs.get()
-            failure: Exception | None = None
             try:
-                job.run()
+                outcome = job.run()
             except Exception as error:  # noqa: BLE001 - whatever it is, it is raised in the caller
-                failure = error
-            job.loop.call_soon_threadsafe(job.settle, failure)
+                outcome = error
+            job.loop.call_soon_threadsafe(job.settle, outcome)
             if job.run == self._close:
                 return
 
-    def _close(self) -> None:
+    def _close(self) -> Sequence[bool]:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        return ()
 
-    def _write(self, rows: Rows) -> None:
+    def _write(self, rows: Rows, changes: Sequence[Change]) -> Sequence[bool]:
         try:
             connection = self._connection or self._connect()
             connection.execute("BEGIN IMMEDIATE")
             try:
-                for table, values in rows.items():
-                    connection.executemany(_insert(table), values)
+                made = [_make(connection, change) for change in changes]
+                _insert_all(connection, rows)
+                _insert_all(connection, by_table(change.rows for change in compress(changes, made)))
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
@@ -136,6 +141,7 @@ class SqliteSink:
             raise RowRefused(str(error)) from error
         except sqlite3.Error as error:
             raise DatabaseUnavailable(str(error)) from error
+        return made
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None)
@@ -143,6 +149,15 @@ class SqliteSink:
             connection.execute(pragma)
         self._connection = connection
         return connection
+
+
+def _make(connection: sqlite3.Connection, change: Change) -> bool:
+    return connection.execute(*compiled(change, _DIALECT)).rowcount > 0
+
+
+def _insert_all(connection: sqlite3.Connection, rows: Rows) -> None:
+    for table, values in rows.items():
+        connection.executemany(_insert(table), values)
 
 
 @cache

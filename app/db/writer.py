@@ -1,4 +1,4 @@
-"""One writer per database: the rows of all waiting callers go into one transaction, without a timer.
+"""One writer per database: the rows and changes of all waiting callers go into one transaction, without a timer.
 
 While one group is being written the next one collects, so groups grow with the load and a single row is written at once.
 See `docs/adr/0004-group-writer.md` for the figures.
@@ -7,16 +7,27 @@ See `docs/adr/0004-group-writer.md` for the figures.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
+from typing import Any, NamedTuple, Protocol
 
-from sqlalchemy import Table
+from sqlalchemy import Delete, Insert, Table
 
 Row = tuple[Table, tuple[Any, ...]]
 """A table and the values of all its columns, in the table's order."""
 
 Rows = Mapping[Table, Sequence[tuple[Any, ...]]]
 """The rows of a group, parents before children."""
+
+
+class Change(NamedTuple):
+    """A statement that changes one row, or none if its condition is not met; and rows that are inserted if it did."""
+
+    key: str
+    """Of the row. Whoever locks several rows does so in the order of their keys, so that nobody waits in a circle."""
+    statement: Insert | Delete
+    parameters: Mapping[str, Any]
+    rows: Sequence[Row] = ()
 
 
 REFUSALS = ("22", "23", "54")
@@ -37,12 +48,13 @@ class RowRefused(Exception):
 
 
 class Sink(Protocol):
-    """One connection that only inserts."""
+    """One connection that only writes."""
 
-    async def write(self, rows: Rows, *, again: bool = False) -> None:
-        """Insert all rows in one transaction, or none. Raises RowRefused and DatabaseUnavailable.
+    async def write(self, rows: Rows, changes: Sequence[Change] = (), *, again: bool = False) -> Sequence[bool]:
+        """Insert the rows and make the changes in one transaction, or nothing; whether each change was made.
 
-        `again`: they may be there from an earlier try. That is no refusal, unless they differ.
+        `again`: rows may be there from an earlier try. That is no refusal, unless they differ; a change that was made
+        then is not made again. Raises RowRefused and DatabaseUnavailable.
         """
         ...
 
@@ -61,17 +73,27 @@ class _Waiting:
 
     __slots__ = ("done", "rows")
 
-    def __init__(self, rows: Sequence[Row], done: asyncio.Future[None]) -> None:
+    def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = rows
-        self.done = done
+        self.done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
-    def settle(self, error: Exception | None = None) -> None:
+    def settle(self, outcome: Exception | bool = True) -> None:  # noqa: FBT001, FBT002 - an outcome, not a flag
         if self.done.done():  # the caller was cancelled
             return
-        if error is None:
-            self.done.set_result(None)
+        if isinstance(outcome, Exception):
+            self.done.set_exception(outcome)
         else:
-            self.done.set_exception(error)
+            self.done.set_result(outcome)
+
+
+class _Changing(_Waiting):
+    """A change and the caller waiting for it."""
+
+    __slots__ = ("change",)
+
+    def __init__(self, change: Change) -> None:
+        super().__init__(())
+        self.change = change
 
 
 class GroupWriter:
@@ -94,11 +116,20 @@ class GroupWriter:
 
         Raises RowRefused, and DatabaseUnavailable. A cancelled caller's rows may or may not be written.
         """
-        await self._gather(rows)
+        await self._gather(_Waiting(rows))
 
     async def insert_each(self, rows: Sequence[Row]) -> Sequence[BaseException | None]:
         """Insert rows that do not belong together, in one group; the outcome of each: None, or what `insert` would have raised."""
-        return await asyncio.gather(*(self._gather((row,)) for row in rows), return_exceptions=True)
+        outcomes = await asyncio.gather(*(self._gather(_Waiting((row,))) for row in rows), return_exceptions=True)
+        return [outcome if isinstance(outcome, BaseException) else None for outcome in outcomes]
+
+    async def change(self, change: Change) -> bool:
+        """Make the change, if its condition is met; committed when this returns. False: nothing was written.
+
+        After a lost connection it is tried again, so that False may also mean that it was made.
+        Raises as `insert` does.
+        """
+        return await self._gather(_Changing(change))
 
     async def aclose(self) -> None:
         """Write what is pending, then close."""
@@ -107,17 +138,16 @@ class GroupWriter:
             await self._flusher
         await self._sink.aclose()
 
-    def _gather(self, rows: Sequence[Row]) -> asyncio.Future[None]:
-        """Add the rows to the next group."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def _gather(self, waiting: _Waiting) -> asyncio.Future[bool]:
+        """Add it to the next group."""
         if self._closed:
-            done.set_exception(DatabaseUnavailable("the database is closed"))
-            return done
-        self._gathering.append(_Waiting(rows, done))
+            waiting.settle(DatabaseUnavailable("the database is closed"))
+            return waiting.done
+        self._gathering.append(waiting)
         if self._flusher is None:
             # A task, since a group belongs to many callers: awaited by one of them it would be cancelled together with that one.
             self._flusher = asyncio.create_task(self._flush())  # noqa: TID251 - the reason is above
-        return done
+        return waiting.done
 
     async def _flush(self) -> None:
         group: list[_Waiting] = []
@@ -132,8 +162,10 @@ class GroupWriter:
             self._gathering = []
 
     async def _write(self, group: Sequence[_Waiting], *, again: bool = False) -> None:
+        changing = sorted((one for one in group if isinstance(one, _Changing)), key=attrgetter("change.key"))
+        rows, changes = by_table(one.rows for one in group), [one.change for one in changing]
         try:
-            await self._sink.write(_by_table(group), again=again)
+            made = await self._sink.write(rows, changes, again=again)
         except RowRefused as refusal:
             if len(group) == 1:
                 group[0].settle(refusal)
@@ -146,14 +178,17 @@ class GroupWriter:
                 one.settle(DatabaseUnavailable(str(error)))
         else:
             self._failed = False
-            for one in group:
+            for one, outcome in zip(changing, made, strict=True):
+                one.settle(outcome)
+            for one in group:  # the others
                 one.settle()
 
 
-def _by_table(group: Sequence[_Waiting]) -> Rows:
+def by_table(units: Iterable[Sequence[Row]]) -> dict[Table, list[tuple[Any, ...]]]:
+    """The rows of all units, in the order in which they come."""
     rows: dict[Table, list[tuple[Any, ...]]] = {}
-    for one in group:
-        for table, values in one.rows:
+    for unit in units:
+        for table, values in unit:
             if table in rows:
                 rows[table].append(values)
             else:

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, RowMapping, and_, bindparam, case, delete, func, insert, literal, or_, select, true, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    RowMapping,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
 
 from app.db.clock import now_ms
 from app.db.engine import Database
 from app.db.tables import responses, runs
-from app.stores.ports.responses import ResponseRecord
+from app.db.writer import Change
+from app.stores.ports.responses import RecordRefused, ResponseRecord
 from app.stores.ports.runs import Claim, Held, RunState, StoredRun
 from app.stores.sql import rows_of, store_errors
 
@@ -25,8 +38,11 @@ _STATE = (*_RUN, _r.owner, _r.fence, _r.cancelled, (_r.due_at - now_ms()).label(
 _UNTIL = now_ms() + bindparam("lease", type_=BigInteger)
 _OWNED: dict[str, Any] = {"owner": bindparam("new_owner"), "due_at": _UNTIL}
 
-_CREATE = insert(runs).values(cancelled=False, fence=0, owner=None, due_at=0)
-_CREATE_OWNED = insert(runs).values(cancelled=False, fence=1, **_OWNED)
+_INSERTS = {"sqlite": sqlite.insert(runs), "postgresql": postgresql.insert(runs)}
+_CREATE, _CREATE_OWNED = (
+    {dialect: insert.values(cancelled=False, **values).on_conflict_do_nothing() for dialect, insert in _INSERTS.items()}
+    for values in ({"fence": 0, "owner": None, "due_at": 0}, {"fence": 1, **_OWNED})
+)
 
 _queue = runs.alias("queue").c
 
@@ -54,9 +70,15 @@ _CLAIM = _TAKE.where(_r.id.in_(select(_NEXT.c.id)))
 _SEIZE = _TAKE.where(_r.id == bindparam("wanted"), _r.fence == bindparam("known"))
 
 _HELD = _r.owner == bindparam("holder")
-_RENEW = (
-    update(runs).where(_r.id.in_(bindparam("ids", expanding=True)), _HELD).values(due_at=_UNTIL).returning(_r.id, _r.fence, _r.cancelled)
+_held = runs.alias("held").c
+_MINE = (
+    select(_held.id)
+    .where(_held.id.in_(bindparam("ids", expanding=True)), _held.owner == bindparam("holder"))
+    .order_by(_held.id)  # in this order settlements lock them, too
+    .with_for_update()
+    .cte("mine")
 )
+_RENEW = update(runs).where(_r.id.in_(select(_MINE.c.id))).values(due_at=_UNTIL).returning(_r.id, _r.fence, _r.cancelled)
 _RELEASE = update(runs).where(_r.id == bindparam("wanted"), _r.fence == bindparam("known"), _HELD).values(owner=None, due_at=0)
 
 _THIS = (_r.id == bindparam("wanted"), _r.project_id == bindparam("project"))
@@ -81,15 +103,16 @@ class SqlRunStore:
         self._database = database
 
     async def create(self, run: StoredRun, owner: str | None, lease_seconds: float) -> None:
-        """Add a run, owned or waiting."""
+        """Add a run, owned or waiting. After a lost connection it may be there already."""
         row = {column.name: getattr(run, column.name) for column in _RUN}
-        statement = _CREATE
+        statement = _CREATE[self._database.dialect]
         if owner is not None:
-            statement = _CREATE_OWNED
+            statement = _CREATE_OWNED[self._database.dialect]
             row |= _lease(owner, lease_seconds)
         with store_errors():
-            async with self._database.transaction() as connection:
-                await connection.execute(statement, row)
+            created = await self._database.writer.change(Change(run.id, statement, row))
+        if not (created or await self._has(run, owner)):
+            raise RecordRefused(f"there is another run {run.id}")
 
     async def claim(self, owner: str, lease_seconds: float, most: int, *, lanes: int = 2, takeover: bool) -> Sequence[Claim]:
         """Look without a lock, since there is mostly nothing to do; then take what others do not."""
@@ -125,15 +148,11 @@ class SqlRunStore:
                 return done.rowcount > 0
 
     async def settle(self, record: ResponseRecord, fence: int) -> bool:
-        """Delete the run and insert its record, in one transaction."""
-        this = {"wanted": record.id, "project": record.project_id}
+        """Delete the run and insert its record, in one transaction with whatever else waits to be written."""
+        this = {"wanted": record.id, "project": record.project_id, "known": fence}
         with store_errors():
-            async with self._database.transaction() as connection:
-                if (await connection.execute(_END, {**this, "known": fence})).rowcount == 0:
-                    return await _is_settled(connection, record)
-                for table, rows in groupby(rows_of(record), key=itemgetter(0)):
-                    await connection.execute(insert(table), [dict(zip(table.columns.keys(), values, strict=True)) for _, values in rows])
-        return True
+            settled = await self._database.writer.change(Change(record.id, _END, this, rows_of(record)))
+        return settled or await self._is_settled(record)
 
     async def get(self, project_id: str, run_id: str) -> RunState | None:
         """The run, if this project has it."""
@@ -144,6 +163,16 @@ class SqlRunStore:
         """How many runs have no owner."""
         return (await self._fetch(_WAITING, {}))[0]["waiting"]
 
+    async def _has(self, run: StoredRun, owner: str | None) -> bool:
+        """Whether this very run is there: a waiting one may have been claimed meanwhile."""
+        state = await self.get(run.project_id, run.id)
+        return state is not None and state.run == run and (owner is None or (state.owner, state.fence) == (owner, 1))
+
+    async def _is_settled(self, record: ResponseRecord) -> bool:
+        """Whether this very record is stored: an earlier try may have succeeded before its connection was lost."""
+        this = {"wanted": record.id, "project": record.project_id}
+        return bool(await self._fetch(_SETTLED, {**this, "status": record.status, "response": record.response}))
+
     async def _fetch(self, statement: Any, parameters: Mapping[str, Any]) -> Sequence[RowMapping]:
         """Rows of a read, or of a change that does no harm if it is made twice."""
         with store_errors():
@@ -153,12 +182,6 @@ class SqlRunStore:
         with store_errors():
             async with self._database.transaction() as connection:
                 return (await connection.execute(statement, parameters)).mappings().all()
-
-
-async def _is_settled(connection: AsyncConnection, record: ResponseRecord) -> bool:
-    """Whether this very record is stored: a settlement whose confirmation was lost with its connection is tried again."""
-    parameters = {"wanted": record.id, "project": record.project_id, "status": record.status, "response": record.response}
-    return (await connection.execute(_SETTLED, parameters)).first() is not None
 
 
 def _milliseconds(seconds: float) -> int:

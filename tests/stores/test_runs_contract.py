@@ -278,6 +278,64 @@ async def test_an_id_is_used_once(runs: SqlRunStore) -> None:
     assert (await state_of(runs, first)).run == first
 
 
+async def test_of_runs_that_are_created_at_once_only_one_with_a_taken_id_is_refused(runs: SqlRunStore) -> None:
+    taken = run()
+    await runs.create(taken, None, LEASE)
+    fresh = [run() for _ in range(10)]
+    theirs = msgspec.structs.replace(taken, project_id="project-b")
+    unfit = msgspec.structs.replace(run(), created_at=2**70)
+    other = msgspec.structs.replace(taken, seed=b"{}")
+    creating = (*fresh[:5], theirs, other, unfit, *fresh[5:])
+    outcomes = await asyncio.gather(*(runs.create(one, "one", LEASE) for one in creating), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [type(None)] * 5 + [RecordRefused] * 3 + [type(None)] * 5
+    assert set(await runs.renew("one", [one.id for one in fresh], LEASE)) == {one.id for one in fresh}
+    assert (await state_of(runs, taken)).run == taken
+    assert await runs.waiting() == 1
+
+
+async def test_a_creation_may_be_repeated_but_not_changed(runs: SqlRunStore) -> None:
+    waiting, owned = run(), run()
+    for _ in range(2):  # as after a connection that was lost before the first was confirmed
+        await runs.create(waiting, None, LEASE)
+        await runs.create(owned, "one", LEASE)
+    assert await runs.seize(waiting.id, 0, "two", LEASE) == Claim(waiting, 1)
+    await runs.create(waiting, None, LEASE)  # it was claimed meanwhile
+    with pytest.raises(RecordRefused):
+        await runs.create(waiting, "one", LEASE)
+    assert (await state_of(runs, waiting)).owner == "two"
+    assert await runs.settle(record_of(owned), fence=1)
+
+
+async def test_of_runs_that_are_settled_at_once_only_those_of_their_owner_are_written(
+    runs: SqlRunStore, responses: SqlResponseStore
+) -> None:
+    mine = [run() for _ in range(10)]
+    lost, taken, unknown = run(), run(), run()
+    await asyncio.gather(*(runs.create(one, "one", LEASE) for one in (*mine, lost, taken)))
+    assert await runs.seize(lost.id, 1, "two", LEASE) is not None
+    await responses.save(record_of(taken, "somebody else's"))
+    settling = (*mine[:5], lost, taken, unknown, *mine[5:])
+    records = [msgspec.structs.replace(record_of(one), foreign_item_ids=(f"item of {one.id}",)) for one in settling]
+    outcomes = await asyncio.gather(*(runs.settle(record, fence=1) for record in records), return_exceptions=True)
+    assert outcomes[:5] == outcomes[8:] == [True] * 5
+    assert [type(outcome) for outcome in outcomes[5:8]] == [bool, RecordRefused, bool]
+    assert [outcomes[5], outcomes[7]] == [False, False]
+    for one in mine:
+        assert await runs.get(PROJECT, one.id) is None
+        assert await responses.locate_item(PROJECT, f"item of {one.id}", now=1) == one.id
+    for one in (lost, unknown):
+        assert await responses.get(PROJECT, one.id, now=1) is None
+    assert [(await state_of(runs, one)).fence for one in (lost, taken)] == [2, 1]
+
+
+async def test_of_two_ends_that_are_stored_at_once_the_first_wins(runs: SqlRunStore, responses: SqlResponseStore) -> None:
+    running = run()
+    await runs.create(running, "one", LEASE)
+    ends = [record_of(running, said) for said in ("first", "second", "first")]
+    assert await asyncio.gather(*(runs.settle(end, fence=1) for end in ends)) == [True, False, True]
+    assert await responses.get(PROJECT, running.id, now=1) == ends[0]
+
+
 async def test_purging_keeps_what_a_run_continues(runs: SqlRunStore, responses: SqlResponseStore) -> None:
     root = turn("root")
     parent, other = turn("parent", after=root), turn("other")

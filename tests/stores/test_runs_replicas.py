@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 
+import msgspec
 import pytest
 from sqlalchemy import text
 
 from app.db.engine import Database
 from app.db.migrate import upgrade_apart
+from app.db.tables import responses
+from app.db.tables import runs as runs_table
 from app.stores.measured import MeasuredRuns
 from app.stores.ports.errors import StoreUnavailable
+from app.stores.ports.responses import RecordRefused
 from app.stores.ports.runs import Held, RunStore, StoredRun
 from app.stores.sql_runs import SqlRunStore
 from tests.stores.records import LEASE, OVER, PROJECT, record_of, run
 from tests.support.services import Postgres
+
+_CUT = text(
+    """SELECT pg_terminate_backend(pid) AS cut FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+)
 
 
 @pytest.fixture
@@ -76,6 +85,17 @@ async def test_a_run_is_either_settled_or_seized(database_url: str) -> None:
         await database.aclose()
 
 
+async def test_renewals_and_settlements_never_wait_for_each_other_in_a_circle(database_url: str) -> None:
+    database = Database(database_url)
+    runs, running = SqlRunStore(database), [run() for _ in range(300)]
+    await asyncio.gather(*(runs.create(one, "one", LEASE) for one in running))
+    renewing = [runs.renew("one", [one.id for one in running], LEASE) for _ in range(5)]
+    settling = [runs.settle(record_of(one), fence=1) for one in running]
+    await asyncio.gather(*renewing, *settling)
+    assert await runs.renew("one", [one.id for one in running], LEASE) == {}
+    await database.aclose()
+
+
 async def test_the_database_may_be_away(runs_away: tuple[Postgres, RunStore], noted: list[tuple[str, bool]]) -> None:
     server, runs = runs_away
     running = run()
@@ -101,14 +121,48 @@ async def test_the_database_may_be_away(runs_away: tuple[Postgres, RunStore], no
     assert await runs.settle(record_of(running), fence=1)
 
 
-async def test_a_settlement_whose_connection_was_cut_succeeds_when_repeated(postgres_url: str) -> None:
+async def test_a_store_whose_connection_was_cut_goes_on(postgres_url: str) -> None:
     database, other = Database(postgres_url), Database(postgres_url)
     runs, running = SqlRunStore(database), run()
     await runs.create(running, "one", LEASE)
     cut = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
     await other.fetch(cut)
-    with pytest.raises(StoreUnavailable):
-        await runs.settle(record_of(running), fence=1)
+    await runs.create(run(), None, LEASE)
+    await other.fetch(cut)
     assert await runs.settle(record_of(running), fence=1)
     await database.aclose()
     await other.aclose()
+
+
+async def test_what_a_cut_connection_had_done_is_done_once(postgres_url: str) -> None:
+    """The first try was committed or not, and others may have taken the run meanwhile: what is there decides."""
+    database, other = Database(postgres_url), Database(postgres_url)
+    runs = SqlRunStore(database)
+    undone, done, lost, made, taken, fresh = (run() for _ in range(6))
+    await asyncio.gather(*(runs.create(one, "one", LEASE) for one in (undone, done, lost)))
+    theirs = msgspec.structs.replace(taken, request=b"theirs")
+    async with asyncio.TaskGroup() as working, other.transaction() as blocking:
+        await blocking.execute(text("LOCK TABLE runs IN SHARE MODE"))
+        settling = [working.create_task(runs.settle(record_of(one), fence=1)) for one in (undone, done, lost)]
+        creating = [working.create_task(_is_refused(runs.create(one, "one", LEASE))) for one in (made, taken, fresh)]
+        while not await other.fetch(_CUT):
+            continue
+        await blocking.execute(runs_table.delete().where(runs_table.c.id == done.id))
+        await blocking.execute(responses.insert(), msgspec.structs.asdict(record_of(done)))
+        await blocking.execute(runs_table.update().where(runs_table.c.id == lost.id).values(fence=2, owner="two"))
+        for one in (made, theirs):
+            owned = {"due_at": 2**50, "owner": "one", "fence": 1, "cancelled": False}
+            await blocking.execute(runs_table.insert(), {**msgspec.structs.asdict(one), **owned})
+    assert [settle.result() for settle in settling] == [True, True, False]
+    assert [create.result() for create in creating] == [False, True, False]
+    assert set(await runs.renew("one", [one.id for one in (undone, done, made, fresh)], LEASE)) == {made.id, fresh.id}
+    await database.aclose()
+    await other.aclose()
+
+
+async def _is_refused(work: Awaitable[None]) -> bool:
+    try:
+        await work
+    except RecordRefused:
+        return True
+    return False
