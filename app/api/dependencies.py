@@ -55,13 +55,16 @@ class Services(msgspec.Struct, frozen=True):
     """None: code execution is disabled."""
 
 
-def _services(request: Request) -> Services:
+# The routes' dependencies are coroutines, also where nothing is awaited: others would be called in a thread.
+
+
+async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 
 
-def _files(request: Request) -> FileServices:
-    files = _services(request).files
+async def _files(request: Request) -> FileServices:
+    files = (await _services(request)).files
     if files is None:
         raise InvalidRequest("Files are disabled on this gateway; set GATEWAY_FILES_DIR to enable them.", code="files_off")
     return files
@@ -73,7 +76,8 @@ async def principal_of(request: Request) -> Caller:
     known: Caller | None = state.get("principal")
     if known is None:
         value = request.headers.get("authorization")
-        known = await _services(request).access.principal(value.encode("latin-1") if value is not None else None)
+        services = await _services(request)
+        known = await services.access.principal(value.encode("latin-1") if value is not None else None)
         state["principal"] = known
         summary = current.get()
         summary.project, summary.key = known.project_id, known.key_id

@@ -154,7 +154,7 @@ class _FromUploaded(BaseModel):
     file_id: str = Field(pattern=ID)
 
 
-def _containers(services: ServicesDep) -> Containers:
+async def _containers(services: ServicesDep) -> Containers:
     if services.containers is None:
         raise InvalidRequest("Code execution is disabled on this gateway; set GATEWAY_SANDBOX to enable it.", code="containers_off")
     return services.containers
