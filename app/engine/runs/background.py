@@ -33,6 +33,8 @@ _log = logging.getLogger(__name__)
 LEASE_SECONDS = 8.0
 BEAT_SECONDS = 1.0
 """How often leases are renewed, and runs of others looked for."""
+_CLAIM_SECONDS = 0.05
+"""Between two claims for places that have become free: together they cost less than one by one."""
 _COUNT_SECONDS = 5.0
 _STOP_SECONDS = 5.0
 _MOST_CLAIMS = 4
@@ -65,6 +67,11 @@ class BackgroundRuns:
         self._owner = uuid4().hex
         self._held: dict[str, Held] = {}
         self._reserved = 0
+        self._queued: set[int] = set()
+        """Of lanes 0 (as soon as possible) and 2 (later) those of which runs are believed to wait."""
+        self._free = asyncio.Event()
+        """There may be a place for one of them."""
+        self._claiming = asyncio.Lock()
         self.recorder = Recorder(ports.log)
         """Writes the streams of this process to the log."""
         self._unbroken_since: float | None = None
@@ -79,6 +86,7 @@ class BackgroundRuns:
         """Begin to renew, to claim, and to log."""
         self._runs.every(0.0, self.recorder.run)
         self._runs.every(BEAT_SECONDS, self.beat)
+        self._runs.every(_CLAIM_SECONDS, self._refill)
         self._runs.every(_COUNT_SECONDS, self.count_waiting)
 
     def find(self, project_id: str, run_id: str) -> Held | None:
@@ -101,7 +109,7 @@ class BackgroundRuns:
             request=body,
             seed=encode(seed),
         )
-        if self._has_room(admitted.lane):
+        if self._has_room(admitted.lane) and not (admitted.background and self._is_behind(admitted.lane)):
             await self._create_and_start(run, stored)
         elif not admitted.background:
             raise Unavailable("The server is at its limit of resumable responses.", code="server_is_overloaded", retry_after=1.0)
@@ -172,6 +180,10 @@ class BackgroundRuns:
         """Runs that may wait get at most half of the places."""
         return self._capacity.running if lane == 0 else (self._capacity.running + 1) // 2
 
+    def _is_behind(self, lane: int) -> bool:
+        """Whether others wait that come first: who arrives just when a place is free does not take it from them."""
+        return 0 in self._queued or (lane > 0 and bool(self._queued))
+
     async def _create_and_start(self, run: Run, stored: StoredRun) -> None:
         self._reserved += 1
         try:
@@ -185,6 +197,8 @@ class BackgroundRuns:
         if await self._ports.runs.waiting() >= self._capacity.waiting:
             raise Unavailable("Too many background responses are waiting. Try again later.", code="server_is_overloaded", retry_after=30.0)
         await self._ports.runs.create(stored, None, 0.0)
+        self._queued.add(min(stored.lane, 1) * 2)
+        self._free.set()
 
     def _hold(self, run: Run, stored: StoredRun, fence: int) -> Held:
         tape = self.recorder.tape(stored.project_id, stored.id, fence) if stored.streamed else None
@@ -205,6 +219,8 @@ class BackgroundRuns:
         """The task has ended; meanwhile the run may have come back, with a greater fence."""
         if self._held.get(held.stored.id) is held:
             del self._held[held.stored.id]
+            if self._queued:
+                self._free.set()
 
     async def _drive(self, held: Held, work: Callable[[Held], Awaitable[None]]) -> None:
         held.enter()
@@ -290,17 +306,25 @@ class BackgroundRuns:
             elif held.tape is not None and held.tape.lost:
                 await self._give_back(held)
 
+    async def _refill(self) -> None:
+        """Claim what waits as soon as there is a place for it."""
+        await self._free.wait()
+        self._free.clear()
+        await self._claim()
+
     async def _claim(self) -> None:
-        free = self._capacity.running - len(self._held) - self._reserved
-        if self.draining or free <= 0:
-            return
-        await self._claim_some(free, lanes=0)
-        spare = self._most(2) - len(self._held) - self._reserved
-        if spare > 0:
-            await self._claim_some(spare, lanes=2)
+        async with self._claiming:
+            for lanes in (0, 2):
+                most = self._most(lanes) - len(self._held) - self._reserved
+                if most > 0 and not self.draining:
+                    await self._claim_some(most, lanes=lanes)
 
     async def _claim_some(self, most: int, *, lanes: int) -> None:
         claims = await self._ports.runs.claim(self._owner, LEASE_SECONDS, most, lanes=lanes, takeover=self._may_take_over())
+        if len(claims) < most:
+            self._queued -= set(range(lanes + 1))
+        else:
+            self._queued.add(lanes)  # perhaps more
         for claim in claims:
             held = await self.take(claim)
             if held is not None:

@@ -72,6 +72,24 @@ async def test_a_waiting_one_is_cancelled(small: Gateway, upstream: ScriptedUpst
     assert kinds == ["created", "queued", "in_progress", "incomplete"]
 
 
+async def test_who_waits_is_not_overtaken(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    """A place that becomes free is not for the next request that happens to come."""
+    gate = Gate()
+    upstream.script(_held(gate))
+    with running_gateway(tmp_path, upstream.url, limits__background_responses="1") as gateway:
+        async with gateway.http() as http, asyncio.timeout(30):
+            posted = [(await http.post("/v1/responses", json=BACKGROUND)).json()["id"]]
+            await gate.reached(20)
+            posted += [(await http.post("/v1/responses", json={**BACKGROUND, "input": word})).json()["id"] for word in "bcd"]
+            gate.open()
+            await until(http, posted[0], "completed")
+            posted += [(await http.post("/v1/responses", json={**BACKGROUND, "input": word})).json()["id"] for word in "ef"]
+            ended = [await until(http, one, "completed") for one in posted]
+    assert [one["status"] for one in ended] == ["completed"] * 6
+    asked = [request.body["messages"][-1]["content"] for request in upstream.requests]
+    assert asked[1:] == [*"bcdef"]
+
+
 @pytest.mark.parametrize("dies", [False, True])
 async def test_a_restart_loses_nothing(upstream: ScriptedUpstream, tmp_path: Path, *, dies: bool) -> None:
     """Places for two, half of them for those that may wait: one of these runs, and another one has to wait for it."""
