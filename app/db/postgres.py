@@ -136,10 +136,8 @@ async def _make_all(connection: _Connection, changes: Sequence[Change]) -> Seque
 
 def _with_changes(rows: Rows, changes: Sequence[Change], made: Sequence[bool]) -> Rows:
     """The rows, and those of the changes that were made."""
-    units = [change.rows for change in compress(changes, made) if change.rows]
-    if not units:
-        return rows
-    return by_table((*([(table, row) for row in values] for table, values in rows.items()), *units))
+    more = by_table(compress(changes, made))
+    return {table: (*rows.get(table, ()), *more.get(table, ())) for table in (*rows, *more)} if more else rows
 
 
 def _is_single(rows: Rows, changes: Sequence[Change]) -> bool:

@@ -131,7 +131,7 @@ class SqliteSink:
             try:
                 made = [_make(connection, change) for change in changes]
                 _insert_all(connection, rows)
-                _insert_all(connection, by_table(change.rows for change in compress(changes, made)))
+                _insert_all(connection, by_table(compress(changes, made)))
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:

@@ -96,6 +96,9 @@ class _Changing(_Waiting):
         self.change = change
 
 
+_KEY = attrgetter("change.key")
+
+
 class GroupWriter:
     """Collects rows into groups and hands them to the sink, one group at a time."""
 
@@ -162,10 +165,10 @@ class GroupWriter:
             self._gathering = []
 
     async def _write(self, group: Sequence[_Waiting], *, again: bool = False) -> None:
-        changing = sorted((one for one in group if isinstance(one, _Changing)), key=attrgetter("change.key"))
-        rows, changes = by_table(one.rows for one in group), [one.change for one in changing]
+        changing = [one for one in group if isinstance(one, _Changing)]
+        changing.sort(key=_KEY)
         try:
-            made = await self._sink.write(rows, changes, again=again)
+            made = await self._sink.write(by_table(group), [one.change for one in changing], again=again)
         except RowRefused as refusal:
             if len(group) == 1:
                 group[0].settle(refusal)
@@ -184,11 +187,11 @@ class GroupWriter:
                 one.settle()
 
 
-def by_table(units: Iterable[Sequence[Row]]) -> dict[Table, list[tuple[Any, ...]]]:
+def by_table(units: Iterable[_Waiting | Change]) -> dict[Table, list[tuple[Any, ...]]]:
     """The rows of all units, in the order in which they come."""
     rows: dict[Table, list[tuple[Any, ...]]] = {}
     for unit in units:
-        for table, values in unit:
+        for table, values in unit.rows:
             if table in rows:
                 rows[table].append(values)
             else:
