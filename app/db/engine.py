@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Connection, Executable, RowMapping, Text, column, event, select, table
+from sqlalchemy import Connection, Engine, Executable, RowMapping, Text, column, create_engine, event, select, table
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import QueuePool
 
 from app.db.sqlite import SqliteSink, Synchronous, pragmas
+from app.db.sqlite_reader import THREADS, SqliteReader
 from app.db.write_check import WriteCheck
 from app.db.writer import REFUSALS, DatabaseUnavailable, GroupWriter, RowRefused, Sink
 
@@ -58,6 +59,7 @@ class Database:
         self.dialect: Dialect = "sqlite" if self.url.drivername.startswith("sqlite") else "postgresql"
         self._wait = pool.wait_seconds
         self._engine = _engine(self.url, self.dialect, synchronous, pool)
+        self._reader = _reader(self.url, synchronous) if self.dialect == "sqlite" else None
         level = "SERIALIZABLE" if self.dialect == "sqlite" else "READ COMMITTED"
         self._transactions = self._engine.execution_options(isolation_level=level)
         self._turn = asyncio.Lock()
@@ -120,6 +122,8 @@ class Database:
     async def aclose(self) -> None:
         """Write what is pending, then close every connection."""
         await self.writer.aclose()
+        if self._reader is not None:
+            self._reader.close()
         await self._engine.dispose()
 
     async def _take_turn(self, stack: AsyncExitStack) -> None:
@@ -142,6 +146,8 @@ class Database:
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _fetch(self, statement: Executable, parameters: Mapping[str, Any] | None) -> Sequence[RowMapping]:
+        if self._reader is not None:
+            return await self._reader.fetch(statement, parameters)
         async with self._engine.connect() as connection:
             return (await connection.execute(statement, parameters)).mappings().all()
 
@@ -174,16 +180,32 @@ def _engine(url: URL, dialect: Dialect, synchronous: Synchronous, pool: Pool) ->
         connect_args=limits,
     )
     if dialect == "sqlite":
-
-        def set_pragmas(connection: DBAPIConnection, _: object) -> None:
-            cursor = connection.cursor()
-            for pragma in pragmas(synchronous):
-                cursor.execute(pragma)
-            cursor.close()
-
-        event.listen(engine.sync_engine, "connect", set_pragmas)
+        _set_pragmas(engine.sync_engine, synchronous)
         event.listen(engine.sync_engine, "begin", _lock_at_begin)
     return engine
+
+
+def _reader(url: URL, synchronous: Synchronous) -> SqliteReader:
+    engine = create_engine(
+        url.set(drivername="sqlite"),
+        isolation_level="AUTOCOMMIT",
+        skip_autocommit_rollback=True,
+        hide_parameters=True,
+        pool_size=THREADS,
+        max_overflow=0,
+    )
+    _set_pragmas(engine, synchronous)
+    return SqliteReader(engine)
+
+
+def _set_pragmas(engine: Engine, synchronous: Synchronous) -> None:
+    def set_pragmas(connection: DBAPIConnection, _: object) -> None:
+        cursor = connection.cursor()
+        for pragma in pragmas(synchronous):
+            cursor.execute(pragma)
+        cursor.close()
+
+    event.listen(engine, "connect", set_pragmas)
 
 
 def _lock_at_begin(connection: Connection) -> None:
