@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection, Engine, Executable, RowMapping, Text, column, create_engine, event, select, table
@@ -186,8 +188,11 @@ def _engine(url: URL, dialect: Dialect, synchronous: Synchronous, pool: Pool) ->
 
 
 def _reader(url: URL, synchronous: Synchronous) -> SqliteReader:
+    file = Path(str(url.database)).absolute().as_uri()
     engine = create_engine(
         url.set(drivername="sqlite"),
+        # A file that was deleted must not come back, empty: it would hide the loss.
+        creator=lambda: sqlite3.connect(f"{file}?mode=rw", uri=True, check_same_thread=False),
         isolation_level="AUTOCOMMIT",
         skip_autocommit_rollback=True,
         hide_parameters=True,

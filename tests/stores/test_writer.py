@@ -215,6 +215,21 @@ async def test_a_missing_sqlite_file_is_reported(tmp_path: Path) -> None:
     await database.aclose()
 
 
+async def test_a_read_does_not_create_a_missing_sqlite_file(tmp_path: Path) -> None:
+    """An empty one would hide that the database is gone."""
+    file = tmp_path / "number #1, 100% ours.db"
+    upgrade_apart(f"sqlite+aiosqlite:///{file}")
+    database = Database(f"sqlite+aiosqlite:///{file}")
+    store = SqlResponseStore(database, retention_seconds=LIFE)
+    file.rename(tmp_path / "moved.db")
+    with pytest.raises(StoreUnavailable):
+        await store.get(PROJECT, "anything", now=1)
+    assert not file.exists()
+    (tmp_path / "moved.db").rename(file)
+    assert await store.get(PROJECT, "anything", now=1) is None
+    await database.aclose()
+
+
 @pytest.mark.parametrize("url", ["sqlite+aiosqlite://", "sqlite+aiosqlite:///:memory:", "mysql://host/db", "not a url"])
 def test_other_databases_are_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"SQLite needs a file|unsupported database|must have the form"):
