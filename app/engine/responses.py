@@ -104,7 +104,10 @@ class Responses:
         return (record or await self._ended(principal, found, response_id)).response
 
     async def follow(self, principal: Principal, response_id: str, after: int) -> AsyncIterator[Sequence[bytes]]:
-        """The response's frames after number `after`, including future ones of a live response. Raises NotFound at once."""
+        """The response's frames after number `after`, including future ones of a live response.
+
+        Raises at once: NotFound; InvalidRequest if it has no events, or if it has ended with an earlier number.
+        """
         found = ids.normalize_response_id(response_id)
         if found is None:
             raise not_found(response_id)
@@ -123,7 +126,10 @@ class Responses:
         record = record or await self._ended(principal, found, response_id)
         if record.cuts is None and decode(record.response).background:
             raise _not_streamed()
-        return _once(replay(record.response, record.cuts)[after + 1 :])
+        frames = replay(record.response, record.cuts)
+        if after >= len(frames):
+            raise _beyond(after, len(frames) - 1)
+        return _once(frames[after + 1 :])
 
     async def _ended(self, principal: Principal, found: str, response_id: str) -> ResponseRecord:
         """The record of a response that has ended while others were asked for it. Raises NotFound."""
@@ -194,7 +200,8 @@ def not_found(response_id: str) -> NotFound:
 
 
 def _in_progress(response_id: str) -> Conflict:
-    return Conflict(f"Response with id '{response_id}' is still being generated.", code="response_in_progress")
+    message = f"Response with id '{response_id}' is being generated. Wait for its end; a background response can be cancelled."
+    return Conflict(message, code="response_in_progress", param="response_id")
 
 
 def _synchronous() -> InvalidRequest:
@@ -204,6 +211,11 @@ def _synchronous() -> InvalidRequest:
 def _not_streamed() -> InvalidRequest:
     message = "This background response was not created with 'stream' true, so that it has no events; get it without 'stream'."
     return InvalidRequest(message, code="invalid_value", param="stream")
+
+
+def _beyond(after: int, last: int) -> InvalidRequest:
+    message = f"Invalid 'starting_after': the last event of this response has the number {last}, but got {after}."
+    return InvalidRequest(message, code="invalid_value", param="starting_after")
 
 
 async def _once(frames: Sequence[bytes]) -> AsyncIterator[Sequence[bytes]]:

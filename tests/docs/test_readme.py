@@ -36,6 +36,7 @@ CURL_SHOWS = {
     "tools": "1267650600228229401496703205376",
     "multi-turn": "Your name is Ada.",
     "background": '"status":"completed"',
+    "resume": "event: response.completed\n",
     "functions": "get_weather returned: 22 degrees, sunny",
 }
 

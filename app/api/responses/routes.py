@@ -31,7 +31,7 @@ class GetQuery(BaseModel):
     """How to read a response."""
 
     stream: bool = Field(default=False, description="Return the response's events.")
-    starting_after: int = Field(default=-1, ge=-1, le=2**31 - 1, description="Skip events up to this sequence number.")
+    starting_after: int = Field(default=-1, ge=-1, le=2**31 - 1, description="With `stream`: skip events up to this number.")
     include: list[str] = Field(default=[], alias="include[]", description="Accepted without effect: stored fields are always included.")
     include_obfuscation: bool | None = Field(default=None, description="Accepted; padding is never sent.")
 

@@ -37,6 +37,16 @@ def postgresql_pair(postgres: Postgres, upstream_server: ScriptedUpstream, tmp_p
         yield started(stack, tmp_path_factory.mktemp("pair"), upstream_server, database_url=database(postgres))
 
 
+@pytest.fixture(params=["sqlite", "redis", "postgresql"])
+def places(request: pytest.FixtureRequest) -> Replicas:
+    """Where a response is created, and where it is read: one gateway on SQLite, or two with each event log."""
+    if request.param == "sqlite":
+        alone: Gateway = request.getfixturevalue("sqlite_gateway")
+        return alone, alone
+    found: Replicas = request.getfixturevalue(f"{request.param}_pair")
+    return found
+
+
 @pytest.fixture(params=["redis", "postgresql"])
 def pair(request: pytest.FixtureRequest) -> Replicas:
     """The shared gateways, with each event log."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.background.test_background import BACKGROUND, STREAMED, until
-from tests.e2e.streams import Frames, final, id_in, replay
+from tests.e2e.streams import MODEL, Frames, final, id_in, replay
 from tests.support.gateway import Gateway, running_gateway
 from tests.support.judge import judge
 from tests.support.script import Gate, Reply, Text, Thought
@@ -88,6 +88,27 @@ async def test_who_waits_is_not_overtaken(upstream: ScriptedUpstream, tmp_path: 
     assert [one["status"] for one in ended] == ["completed"] * 6
     asked = [request.body["messages"][-1]["content"] for request in upstream.requests]
     assert asked[1:] == [*"bcdef"]
+
+
+async def test_the_official_client_waits_for_its_turn(small: Gateway, upstream: ScriptedUpstream) -> None:
+    gate = Gate()
+    upstream.script(_held(gate), Reply(pieces=[Thought("Hm."), Text("Next")]))
+    async with small.client() as client:
+        running = await client.responses.create(model=MODEL, input="Hi", background=True)
+        await gate.reached(20)
+        async with client.responses.stream(model=MODEL, input="Hi", background=True) as stream:
+            begun = [await anext(stream), await anext(stream)]
+            assert begun[0].type == "response.created"
+            waiting = await client.responses.retrieve(begun[0].response.id)
+            gate.open()
+            following = await client.responses.retrieve(waiting.id, stream=True, starting_after=1)
+            rest = [event.sequence_number async for event in following]
+            final = await stream.get_final_response()
+        assert (await client.responses.retrieve(running.id)).background is True
+    assert [event.type for event in begun] == ["response.created", "response.queued"]
+    assert (waiting.status, waiting.background, waiting.output, waiting.usage) == ("queued", True, [], None)
+    assert rest == list(range(2, 2 + len(rest)))
+    assert (final.status, final.output_text) == ("completed", "Next")
 
 
 @pytest.mark.parametrize("dies", [False, True])
