@@ -81,6 +81,11 @@ class Handler(logging.StreamHandler[Any]):
             super().emit(record)
 
 
+def _is_no_cut(record: logging.LogRecord) -> bool:
+    """A stream is cut off on purpose if it has to be resumed elsewhere: no error, and the request has its line."""
+    return not record.getMessage().startswith("ASGI callable returned without completing")
+
+
 def configure(level: str, form: Format) -> None:
     """Log to standard error from now on."""
     root = logging.getLogger()
@@ -90,7 +95,9 @@ def configure(level: str, form: Format) -> None:
     root.addHandler(_installed[0])
     root.setLevel(level.upper())
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log the URL of every call of the sandbox
-    logging.getLogger("uvicorn.error").setLevel(max(logging.INFO, logging.getLevelNamesMapping()[level.upper()]))
+    server = logging.getLogger("uvicorn.error")
+    server.setLevel(max(logging.INFO, logging.getLevelNamesMapping()[level.upper()]))
+    server.addFilter(_is_no_cut)
 
 
 def write_request(summary: RequestSummary, *, routine: bool = False) -> None:

@@ -22,6 +22,7 @@ from app.api.responses.streaming import HEADERS, Heartbeats, StreamWriter
 from app.engine.accounts.access import Access
 from app.engine.metrics import Metrics
 from app.engine.responses import Responses
+from app.engine.runs.readers import ReaderMustLeave
 from app.engine.runs.run import Run
 from app.engine.runs.supervisor import Runs
 from app.engine.upstreams import failures
@@ -74,7 +75,7 @@ class CreateResponse:
         except StoreUnavailable as error:
             _log.error("the database is unavailable: %s", error)
             await reply.fail(failures.store_unavailable())
-        except asyncio.CancelledError:  # the drain time of a stopping server is over
+        except (asyncio.CancelledError, ReaderMustLeave):  # the server stops; a response that has begun is cut off
             await reply.fail(failures.server_is_stopping())
         except Exception:  # noqa: BLE001 - the last resort: our own errors are answered, too
             _log.exception("request %s failed", request_id)

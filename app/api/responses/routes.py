@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from typing import Annotated
 
 import msgspec
@@ -12,12 +13,14 @@ from sse_starlette import EventSourceResponse
 from sse_starlette.sse import AppStatus
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from app.api.bodies import CheckedRoute
 from app.api.dependencies import ID, Principal, ServicesDep
 from app.api.openapi import EVENTS, InputItemList, ResponseDeleted, ResponseObject, failures
 from app.api.paging import TwoWayPageQuery
 from app.api.responses.listing import shown
+from app.engine.runs.readers import ReaderMustLeave
 from app.protocol.wire.errors import InvalidRequest
 from app.protocol.wire.sse import DONE
 
@@ -25,6 +28,13 @@ AppStatus.disable_automatic_graceful_drain()  # a stopping server lets streams e
 router = APIRouter(tags=["Responses"], responses=failures(404, 409), route_class=CheckedRoute)
 
 ResponseId = Annotated[str, Path(pattern=ID, description="The response's id: its UUID, with or without `resp_`.")]
+
+
+class _Events(EventSourceResponse):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # A stream that has to be resumed elsewhere is cut off: clients take one that just ends for a whole one.
+        with suppress(ReaderMustLeave):
+            await super().__call__(scope, receive, send)
 
 
 class GetQuery(BaseModel):
@@ -57,7 +67,7 @@ async def get_response(
     if not query.stream:
         return Response(await services.responses.get(principal, response_id), media_type="application/json")
     frames = await services.responses.follow(principal, response_id, query.starting_after)
-    return EventSourceResponse(
+    return _Events(
         _whole(frames, marked=services.done_marker),
         ping=services.heartbeat_seconds,
         sep="\n",

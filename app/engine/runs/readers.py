@@ -25,6 +25,10 @@ _QUEUED = 2
 """The events of a run that waits: `response.created`, `response.queued`."""
 
 
+class ReaderMustLeave(Exception):
+    """This process stops, and another one has or gets the run: its readers resume there."""
+
+
 class BackgroundReader:
     """The reader of background runs that are not stored yet."""
 
@@ -51,7 +55,7 @@ class BackgroundReader:
     async def follow(self, project_id: str, run_id: str, after: int) -> AsyncGenerator[Sequence[bytes], None]:
         """The frames after number `after`, up to the terminal event, whoever generates the run meanwhile; outages are waited for.
 
-        Ends early only if the response was deleted, or if this process stops and another one has the run.
+        Ends early only if the response was deleted. Raises ReaderMustLeave.
         """
         position = after + 1
         while True:
@@ -60,10 +64,10 @@ class BackgroundReader:
                     async for frames in batches:
                         position += len(frames)
                         yield frames
-                        if is_end(frames) or self._must_leave(project_id, run_id):
+                        if is_end(frames):
                             return
-                if self._must_leave(project_id, run_id):
-                    return
+                        self._check_stay(project_id, run_id)
+                self._check_stay(project_id, run_id)
                 if await self.state(project_id, run_id) is None:
                     rest = await self._stored(project_id, run_id, position)
                     if rest:
@@ -74,9 +78,10 @@ class BackgroundReader:
                 await asyncio.sleep(_STORE_SECONDS)
             await asyncio.sleep(_POLL_SECONDS)
 
-    def _must_leave(self, project_id: str, run_id: str) -> bool:
-        """Whether this process stops and has no part in the run: its readers resume in another one."""
-        return self._background.draining and self._background.find(project_id, run_id) is None
+    def _check_stay(self, project_id: str, run_id: str) -> None:
+        """Raises ReaderMustLeave if this process stops and has no part in the run."""
+        if self._background.draining and self._background.find(project_id, run_id) is None:
+            raise ReaderMustLeave
 
     async def _until_silent(self, project_id: str, run_id: str, position: int) -> AsyncGenerator[Sequence[bytes], None]:
         """Frames from `position` on, as long as their source has them."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+import openai
 import pytest
 
 from tests.e2e.background.test_background import STREAMED as BACKGROUND
@@ -127,7 +129,10 @@ async def _all_have_failed(opened: Open, upstream: ScriptedUpstream, directory: 
 
 
 async def test_readers_of_what_is_given_back_leave(upstream: ScriptedUpstream, tmp_path: Path) -> None:
-    """Nobody has seen a word of it: the next process generates it, and there they resume."""
+    """Nobody has seen a word of it: the next process generates it, and there they resume.
+
+    They are cut off. Clients would take a stream that just ends for a whole one, and go on with an empty answer.
+    """
     gate = Gate()
     upstream.script(Reply(pieces=[gate, Text("too late")]), Reply.say("Hello"))
     with running_gateway(tmp_path, upstream.url) as gateway:
@@ -135,11 +140,16 @@ async def test_readers_of_what_is_given_back_leave(upstream: ScriptedUpstream, t
             frames = Frames(answer)
             seen = await frames.until("response.in_progress")
             await gate.reached(20)
-            gateway.process.send_signal(signal.SIGTERM)
-            async with asyncio.timeout(10):
-                rest = await frames.rest()
-        assert rest == b""
+            async with gateway.client() as client, asyncio.timeout(10):
+                following = await client.responses.retrieve(id_in(seen), stream=True, starting_after=1)
+                assert (await anext(following)).sequence_number == 2
+                gateway.process.send_signal(signal.SIGTERM)
+                with pytest.raises(httpx.RemoteProtocolError):
+                    await frames.rest()
+                with pytest.raises(openai.APIConnectionError):
+                    await anext(following)
         assert await _exit(gateway) == 0
+        assert not re.search("Traceback| ERROR ", gateway.log())
     with running_gateway(tmp_path, upstream.url) as gateway:
         async with gateway.http() as http, asyncio.timeout(20):
             resumed = await replay(http, id_in(seen), starting_after=2)
