@@ -241,6 +241,9 @@ async def _follow(http: httpx.AsyncClient, response_id: str, after: int) -> byte
             answer = await http.get(
                 f"/v1/responses/{response_id}", params={"stream": "true", "starting_after": after} if after >= 0 else {"stream": "true"}
             )
+            if answer.status_code == 400:  # it has ended, and before that number
+                assert answer.json()["error"]["param"] == "starting_after"
+                return b""
             if answer.status_code != 503:
                 assert answer.status_code == 200, answer.text
                 return answer.content
