@@ -13,6 +13,7 @@ import httpx
 import openai
 import pytest
 
+from tests.e2e.background.pairs import Replicas
 from tests.e2e.background.test_background import STREAMED as BACKGROUND
 from tests.e2e.streams import MODEL, Frames, Json, final, id_in, replay
 from tests.support.gateway import Gateway, running_gateway
@@ -155,3 +156,28 @@ async def test_readers_of_what_is_given_back_leave(upstream: ScriptedUpstream, t
             resumed = await replay(http, id_in(seen), starting_after=2)
             assert seen + resumed == await replay(http, id_in(seen))
     assert final(seen + resumed)["output"][0]["content"][0]["text"] == "Hello"
+
+
+async def test_readers_of_what_runs_elsewhere_leave(replicas: Replicas, upstream: ScriptedUpstream) -> None:
+    """The one that stops has no part in the response: it does not keep its readers until the end of the drain."""
+    stopping, owner = replicas
+    gate = Gate()
+    upstream.script(Reply(pieces=[Thought("Hm."), Text("Hel"), gate, Text("lo")]))
+    async with owner.client() as client, stopping.client() as reader, asyncio.timeout(30):
+        made = await client.responses.create(model=MODEL, input="Hi", background=True, stream=True)
+        created = await anext(made)
+        assert created.type == "response.created"
+        await gate.reached()
+        following = await reader.responses.retrieve(created.response.id, stream=True)
+        seen = [await anext(following)]
+        while seen[-1].type != "response.output_text.delta":
+            seen.append(await anext(following))
+        stopping.process.send_signal(signal.SIGTERM)
+        with pytest.raises(openai.APIConnectionError):
+            await anext(following)
+        gate.open()
+        resumed = client.responses.stream(response_id=created.response.id, starting_after=len(seen) - 1)
+        async with resumed as stream:
+            assert (await anext(stream)).sequence_number == len(seen)
+            assert (await stream.get_final_response()).output_text == "Hello"
+        assert await asyncio.to_thread(stopping.process.wait, 10) == 0
