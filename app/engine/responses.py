@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
 
@@ -103,7 +103,7 @@ class Responses:
                 return snapshot
         return (record or await self._ended(principal, found, response_id)).response
 
-    async def follow(self, principal: Principal, response_id: str, after: int) -> AsyncIterator[Sequence[bytes]]:
+    async def follow(self, principal: Principal, response_id: str, after: int) -> AsyncGenerator[Sequence[bytes], None]:
         """The response's frames after number `after`, including future ones of a live response.
 
         Raises at once: NotFound; InvalidRequest if it has no events, or if it has ended with an earlier number.
@@ -218,7 +218,7 @@ def _beyond(after: int, last: int) -> InvalidRequest:
     return InvalidRequest(message, code="invalid_value", param="starting_after")
 
 
-async def _once(frames: Sequence[bytes]) -> AsyncIterator[Sequence[bytes]]:
+async def _once(frames: Sequence[bytes]) -> AsyncGenerator[Sequence[bytes], None]:
     if frames:
         yield frames
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
 from typing import Annotated
 
 import msgspec
@@ -111,10 +111,11 @@ async def list_input_items(
     return Response(msgspec.json.encode(body), media_type="application/json")
 
 
-async def _whole(batches: AsyncIterator[Sequence[bytes]], *, marked: bool) -> AsyncIterator[bytes]:
+async def _whole(batches: AsyncGenerator[Sequence[bytes]], *, marked: bool) -> AsyncGenerator[bytes, None]:
     """One event per write, as this kind of response requires; a replay is not a hot path."""
-    async for frames in batches:
-        for frame in frames:
-            yield frame
+    async with aclosing(batches):  # a client that leaves frees what it was reading
+        async for frames in batches:
+            for frame in frames:
+                yield frame
     if marked:
         yield DONE

@@ -152,6 +152,7 @@ class Connection(asyncio.Protocol):
             self._timer.cancel()
         if self._error is None:
             self._error = self._ending(exc)
+        self._response.let_go()
         self._wake()
         self.lost.set_result(None)
         self._on_lost(self)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import httptools
 
 from app.providers.base import UpstreamProtocolError
@@ -62,7 +64,7 @@ class Response:
                 raise UpstreamProtocolError("The upstream's answer is not valid HTTP.") from error
             self.reusable = False
         if self.complete:
-            del self._parser  # it and the response refer to each other: garbage that would wait for the collector
+            self.let_go()
         elif self.received > received:
             self._overhead = 0
         else:
@@ -77,6 +79,11 @@ class Response:
         elif not self.complete:
             where = "in the middle of its answer" if self.started else "without an answer"
             raise UpstreamProtocolError(f"The upstream closed the connection {where}.")
+
+    def let_go(self) -> None:
+        """Nothing more comes. The parser and the response refer to each other: garbage that would wait for the collector."""
+        with suppress(AttributeError):  # it is gone already
+            del self._parser
 
     def take(self) -> bytes:
         """The body bytes that have arrived since the last call; may be empty."""

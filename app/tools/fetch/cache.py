@@ -33,14 +33,18 @@ class Recent(Generic[V]):
         return value
 
     def put(self, key: str, value: V, weight: int) -> None:
-        """Keep it from now on, replacing an earlier one; a value above the total limit is not kept."""
+        """Keep it from now on, replacing an earlier one; a value above the total limit is not kept. What has expired is removed."""
         self._drop(key)
-        if weight > self._most:
-            return
-        self._kept[key] = (self._clock() + self._seconds, weight, value)
-        self._weight += weight
-        while self._weight > self._most:
+        now = self._clock()
+        if weight <= self._most:
+            self._kept[key] = (now + self._seconds, weight, value)
+            self._weight += weight
+        while self._kept and (self._weight > self._most or self._oldest_until <= now):
             self._drop(next(iter(self._kept)))
+
+    @property
+    def _oldest_until(self) -> float:
+        return next(iter(self._kept.values()))[0]
 
     def _drop(self, key: str) -> None:
         entry = self._kept.pop(key, None)
