@@ -97,11 +97,12 @@ _ADOPT = (
 )
 _REMOVE = delete(responses).where(_r.id.in_(bindparam("ids", expanding=True)))
 
+# The frames of a run stay as long as the run, whatever the clocks of those that wrote them and of the one that purges.
 _e = event_batches.c
 _REMOVE_FRAMES = delete(event_batches).where(
     tuple_(_e.response_id, _e.first_sequence).in_(
         select(_e.response_id, _e.first_sequence)
-        .where(_e.expires_at <= bindparam("now"))
+        .where(_e.expires_at <= bindparam("now"), ~select(runs.c.id).where(runs.c.id == _e.response_id).exists())
         .order_by(_e.expires_at)
         .limit(bindparam("limit", type_=Integer))
     )

@@ -17,6 +17,7 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
@@ -156,6 +157,21 @@ class Postgres(Service):
     def stop(self) -> None:
         self._end(signal.SIGINT)  # "fast shutdown": open connections are closed
         self._remove()
+
+    def pause(self) -> None:
+        """Stop answering while every connection stays open: the server and all its processes."""
+        self._signal_all(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Answer again."""
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, how: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(how)  # first: it starts no more processes then
+            for child in Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split():
+                with suppress(ProcessLookupError):  # it has just ended
+                    os.kill(int(child), how)
 
     def _is_ready(self) -> bool:
         state = self._data / "postmaster.pid"

@@ -72,8 +72,8 @@ class Tape:
         self.publish(frames, final=True)
 
     async def make_room(self, _frames: Sequence[bytes] = ()) -> None:
-        """Wait while the log is too far behind."""
-        while len(self.frames) - self.logged > _AHEAD and self.has_unlogged:
+        """Wait while the log is too far behind; not for one that does not answer, since no client should wait for it."""
+        while len(self.frames) - self.logged > _AHEAD and self.has_unlogged and not self.unreliable:
             await self._moved.wait()
 
     async def finished(self) -> None:
@@ -147,7 +147,8 @@ class Recorder:
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
-        self._waiting: dict[str, Tape] = {}
+        self._waiting: set[Tape] = set()
+        """Not by the run: a process may still have an earlier tape of a run that came back to it."""
         self._news = asyncio.Event()
         self._urgent = asyncio.Event()
         self._silent = False
@@ -162,8 +163,10 @@ class Recorder:
         await self._news.wait()
         self._news.clear()
         self._urgent.clear()
-        waiting, self._waiting = self._waiting, {}
-        await self._write([tape for tape in waiting.values() if tape.has_unlogged])
+        waiting, self._waiting = self._waiting, set()
+        tapes = [tape for tape in waiting if tape.has_unlogged]
+        if tapes:
+            await self._write(tapes)
         if self._silent:
             await asyncio.sleep(_RETRY_SECONDS)
         else:
@@ -171,7 +174,7 @@ class Recorder:
 
     def record(self, tape: Tape) -> None:
         """The tape has something to log."""
-        self._waiting[tape.run_id] = tape
+        self._waiting.add(tape)
         self._news.set()
         if tape.ended or tape.logged == 0:
             self._urgent.set()
@@ -197,7 +200,7 @@ class Recorder:
         for tape, append, outcome in zip(tapes, appends, outcomes, strict=True):
             self._settle(tape, append.batch, outcome)
         if self._silent:
-            for tape in self._waiting.values():  # they would be the next ones to wait in vain
+            for tape in self._waiting:  # they would be the next ones to wait in vain
                 tape.show_unlogged()
 
     def _settle(self, tape: Tape, batch: Batch, outcome: Outcome) -> None:

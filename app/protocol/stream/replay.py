@@ -34,9 +34,12 @@ def encode_cuts(cuts: Sequence[Sequence[Cut]]) -> bytes:
 
 
 def replay(body: bytes, cuts: bytes | None) -> list[bytes]:
-    """Every frame of a stored response, from `response.created` to the terminal event."""
+    """Every frame of a stored response, from `response.created` to the terminal event.
+
+    Cuts that cannot be read, or are not those of its texts, are ignored: then its deltas are whole fields.
+    """
     response = decode(body)
-    assembler = emit_again(seed(response), response.output, _cuts_decoder.decode(cuts) if cuts else (), open_last=False)
+    assembler = emit_again(seed(response), response.output, _decoded(cuts), open_last=False)
     assembler.emit_end(response, body)
     return assembler.take()
 
@@ -78,6 +81,13 @@ def emit_again(
     return assembler
 
 
+def _decoded(cuts: bytes | None) -> Sequence[Sequence[Cut]]:
+    try:
+        return _cuts_decoder.decode(cuts) if cuts else ()
+    except msgspec.DecodeError:
+        return ()
+
+
 def _target(item: ClientCall) -> CallTarget:
     if isinstance(item, ClientItem):
         payload, kind = payload_of(item), tool_of(item)
@@ -115,14 +125,24 @@ def _deltas(item: MessageItem | ReasoningItem | ClientCall, position: int, cuts:
 
 
 def _pieces(text: str, cuts: Sequence[Cut] | None) -> Iterator[str]:
-    if cuts is None:
+    if cuts is None or not _divide(cuts, len(text)):
         yield from (text,) if text else ()
         return
     start = 0
     for cut in cuts:
-        length = cut if isinstance(cut, int) else cut[0]
+        length = _length(cut)
         yield text[start : start + length]
         start += length
+
+
+def _divide(cuts: Sequence[Cut], size: int) -> bool:
+    """Whether these are cuts of a text of this size."""
+    lengths = [_length(cut) for cut in cuts]
+    return sum(lengths) == size and min(lengths, default=0) >= 0
+
+
+def _length(cut: Cut) -> int:
+    return cut if isinstance(cut, int) else cut[0]
 
 
 def _text(part: OutputText, cuts: Sequence[Cut] | None) -> Iterator[d.Delta]:
@@ -130,7 +150,8 @@ def _text(part: OutputText, cuts: Sequence[Cut] | None) -> Iterator[d.Delta]:
         yield from (d.Text(piece) for piece in _pieces(part.text, cuts))
         return
     start = 0
-    cuts = cuts or [(len(part.text), len(part.logprobs))]
+    if not cuts or not _divide(cuts, len(part.text)):
+        cuts = [(len(part.text), len(part.logprobs))]
     for cut, piece in zip(cuts, _pieces(part.text, cuts), strict=True):
         count = 0 if isinstance(cut, int) else cut[1]
         yield d.Text(piece, part.logprobs[start : start + count])

@@ -42,6 +42,14 @@ def test_a_plain_answer_replays_with_one_delta_a_field() -> None:
     assert [event["delta"] for event in judged.events if event["type"].endswith(".delta")] == ["ab", "ab", "no", "{}", "x"]
 
 
+@pytest.mark.parametrize("cuts", [b"", b"\xc1", b"\x93", encode_cuts([[1]]), encode_cuts([[1, 99]]), encode_cuts([[-1, 4]])])
+def test_cuts_of_something_else_are_ignored(cuts: bytes) -> None:
+    made = assemble([d.Text("a"), d.Text("bc"), STOP])
+    judged = judge(b"".join(replay(made.body, cuts)))
+    assert judged.response == made.response
+    assert [event["delta"] for event in judged.events if event["type"].endswith(".delta")] == ["abc"]
+
+
 def test_log_probabilities_of_an_empty_text_replay() -> None:
     made = assemble([d.Refusal("n"), d.Text("", (TokenLogprob("a", -1.0),)), STOP], quiet=True)
     assert judge(b"".join(replay(made.body, None))).response == made.response
