@@ -60,6 +60,7 @@ def serve(settings: Settings) -> int:
             Parent(config, [listener]).run()
         return 0
     server = _Server(config, app, settings)
+    signal.signal(signal.SIGTERM, server.handle_late_exit)
     server.run(sockets=[listener])
     return 0 if server.started else 1
 
@@ -103,6 +104,12 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop. The signal is not raised again afterwards, as the server would: a drained process has ended well."""
         self.should_exit = True
+
+    def handle_late_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Before the server has its handlers the signal ends the process; a second one after they are removed changes nothing."""
+        if not self.should_exit:
+            signal.signal(sig, signal.SIG_DFL)
+            signal.raise_signal(sig)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then announce."""
