@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table, Text
 
-REVISION = "0006"
+REVISION = "0007"
 """The migration that produces this schema; the serving process compares it with the database's without loading Alembic."""
 
 metadata = MetaData(
@@ -119,6 +119,7 @@ runs = Table(
     Column("lenient", Boolean, nullable=False),
     Column("request", LargeBinary, nullable=False),
     Column("seed", LargeBinary, nullable=False),
+    Column("progress", LargeBinary),
     Index(None, "lane", "due_at"),
 )
 

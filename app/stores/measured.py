@@ -100,6 +100,10 @@ class MeasuredRuns:
         """Give a run back, timed."""
         return await self._measure("run_release", self._store.release(owner, run_id, fence))
 
+    async def note(self, run_id: str, fence: int, progress: bytes) -> bool:
+        """Keep a run's progress, timed."""
+        return await self._measure("run_note", self._store.note(run_id, fence, progress))
+
     async def settle(self, record: ResponseRecord, fence: int) -> bool:
         """End a run, timed."""
         return await self._measure("run_settle", self._store.settle(record, fence))

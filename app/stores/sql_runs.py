@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,7 +66,7 @@ _NEXT = (
     .with_for_update(skip_locked=True)  # SQLite has no row locks and needs none: it has one writer
     .cte("next")  # Postgres may evaluate a plain subquery several times, locking other rows each time
 )
-_TAKE = update(runs).values(fence=_r.fence + 1, **_OWNED).returning(*_RUN, _r.fence)
+_TAKE = update(runs).values(fence=_r.fence + 1, **_OWNED).returning(*_RUN, _r.fence, _r.progress)
 _CLAIM = _TAKE.where(_r.id.in_(select(_NEXT.c.id)))
 _SEIZE = _TAKE.where(_r.id == bindparam("wanted"), _r.fence == bindparam("known"))
 
@@ -77,6 +78,12 @@ _MINE = (
     .order_by(_held.id)  # in this order settlements lock them, too
     .with_for_update()
     .cte("mine")
+)
+_NOTE = (
+    update(runs)
+    .where(_r.id == bindparam("wanted"), _r.fence == bindparam("known"), _r.owner.is_not(None))
+    .values(progress=bindparam("noted"))
+    .returning(_r.id)
 )
 _RENEW = update(runs).where(_r.id.in_(select(_MINE.c.id))).values(due_at=_UNTIL).returning(_r.id, _r.fence, _r.cancelled)
 _RELEASE = update(runs).where(_r.id == bindparam("wanted"), _r.fence == bindparam("known"), _HELD).values(owner=None, due_at=0)
@@ -115,10 +122,15 @@ class SqlRunStore:
             raise RecordRefused(f"there is another run {run.id}")
 
     async def claim(self, owner: str, lease_seconds: float, most: int, *, lanes: int = 2, takeover: bool) -> Sequence[Claim]:
-        """Look without a lock, since there is mostly nothing to do; then take what others do not."""
+        """Look without a lock, since there is mostly nothing to do; then take what others do not.
+
+        If the look takes as long as half a lease the database was away: nobody has been able to renew, and nothing is taken over.
+        """
         due = {"lanes": lanes, "takeover": takeover}
+        began = time.monotonic()
         if most <= 0 or not await self._fetch(_LOOK, due):
             return ()
+        due["takeover"] = takeover and time.monotonic() - began < lease_seconds / 2
         rows = await self._change(_CLAIM, {**due, **_lease(owner, lease_seconds), "most": most})
         claims = [_claim(row) for row in rows]
         return sorted(claims, key=lambda claim: (claim.run.lane, claim.run.created_at, claim.run.id))
@@ -146,6 +158,10 @@ class SqlRunStore:
             async with self._database.transaction() as connection:
                 done = await connection.execute(_RELEASE, {"wanted": run_id, "known": fence, "holder": owner})
                 return done.rowcount > 0
+
+    async def note(self, run_id: str, fence: int, progress: bytes) -> bool:
+        """Replace what was noted before."""
+        return bool(await self._fetch(_NOTE, {"wanted": run_id, "known": fence, "noted": progress}))
 
     async def settle(self, record: ResponseRecord, fence: int) -> bool:
         """Delete the run and insert its record, in one transaction with whatever else waits to be written."""
@@ -197,7 +213,7 @@ def _run(row: RowMapping) -> StoredRun:
 
 
 def _claim(row: RowMapping) -> Claim:
-    return Claim(_run(row), row["fence"])
+    return Claim(_run(row), row["fence"], row["progress"])
 
 
 def _state(row: RowMapping) -> RunState:

@@ -120,6 +120,11 @@ class _Session:
     def item(self, call: HostedCall) -> CodeInterpreterCall:
         return CodeInterpreterCall(id="", status="in_progress", container_id=self._container_id, code=_code(call.arguments))
 
+    def may_repeat(self, call: HostedCall) -> bool:
+        """The first call in a container that is new: a repetition would get another one. There is no network."""
+        del call
+        return self._wanted is not None and not self._used
+
     async def run(self, call: HostedCall) -> ToolOutcome:
         code = _code(call.arguments)
         result = await self._run(code)

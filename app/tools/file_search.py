@@ -152,6 +152,10 @@ class _Session:
     def item(self, call: HostedCall) -> HostedItem:
         return FileSearchCall(id="", status="in_progress", queries=_queries(call.arguments))
 
+    def may_repeat(self, call: HostedCall) -> bool:
+        del call
+        return True
+
     async def run(self, call: HostedCall) -> ToolOutcome:
         queries = _queries(call.arguments)
         if not queries:

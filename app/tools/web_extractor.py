@@ -181,6 +181,10 @@ class _Session:
         wanted = _wanted(call.arguments) or _Wanted()
         return WebExtractorCall(id="", status="in_progress", urls=wanted.urls, goal=wanted.goal)
 
+    def may_repeat(self, call: HostedCall) -> bool:
+        del call
+        return True
+
     async def run(self, call: HostedCall) -> ToolOutcome:
         wanted = _wanted(call.arguments)
         if wanted is None or not wanted.urls:

@@ -105,6 +105,10 @@ class _Session:
         queries = _queries(call.arguments)
         return WebSearchCall("", "in_progress", SearchAction(queries[0] if queries else "", queries))
 
+    def may_repeat(self, call: HostedCall) -> bool:
+        del call
+        return True
+
     async def run(self, call: HostedCall) -> ToolOutcome:
         return await (self._open_page(_url(call.arguments)) if call.name == _OPEN else self._search(_queries(call.arguments)))
 

@@ -71,6 +71,10 @@ class _Session:
     def item(self, call: HostedCall) -> WebSearchImageCall:
         return WebSearchImageCall(id="", status="in_progress", arguments=as_arguments(call.arguments))
 
+    def may_repeat(self, call: HostedCall) -> bool:
+        del call
+        return True
+
     async def run(self, call: HostedCall) -> ToolOutcome:
         queries, count = _read(call.arguments)
         candidates = await by_words.search(self._engines, queries, count + SPARE)

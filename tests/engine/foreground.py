@@ -43,6 +43,9 @@ class NoRuns:
     async def release(self, owner: str, run_id: str, fence: int) -> bool:
         return False
 
+    async def note(self, run_id: str, fence: int, progress: bytes) -> bool:
+        return False
+
     async def settle(self, record: ResponseRecord, fence: int) -> bool:
         return False
 

@@ -67,6 +67,7 @@ class ScriptedTool:
         self.aliases: tuple[str, ...] = ()
         self.do = do
         self.opener = opener or _tool_call
+        self.repeatable = True
         self.calls: list[HostedCall] = []
         self.contexts: list[ToolContext] = []
         self.closed = 0
@@ -94,6 +95,11 @@ class ScriptedTool:
     def item(self, call: HostedCall) -> HostedItem:
         """See `ToolSession`."""
         return self.opener(call)
+
+    def may_repeat(self, call: HostedCall) -> bool:
+        """See `ToolSession`."""
+        del call
+        return self.repeatable
 
     async def run(self, call: HostedCall) -> ToolOutcome:
         """See `ToolSession`."""

@@ -106,9 +106,15 @@ class Script(msgspec.Struct, frozen=True):
 def new_assembler(*, background: bool = False, **options: Any) -> Assembler:
     """An assembler whose ids say where items are, as the engine's do."""
     seed = Response(id=RESPONSE_ID, created_at=1_700_000_000, status="in_progress", background=background, model="qwen")
+    return Assembler(seed, new_id, new_options(**options))
+
+
+def new_options(*, background: bool = False, **options: Any) -> Options:
+    """With the tools that scripts call."""
+    del background
     options.setdefault("targets", TARGETS)
     options.setdefault("hosted", HOSTED)
-    return Assembler(seed, _new_id, Options(**options))
+    return Options(**options)
 
 
 def assemble(script: Script | Sequence[d.Delta], **options: Any) -> Assembled:
@@ -121,6 +127,11 @@ def run(script: Script, assembler: Assembler, watch: Callable[[], None] = lambda
     """The same with an assembler of the test's own; `watch` is called after every step."""
     assembler.start()
     watch()
+    return run_on(script, assembler, watch)
+
+
+def run_on(script: Script, assembler: Assembler, watch: Callable[[], None] = lambda: None) -> Assembled:
+    """The same with one that has begun."""
     try:
         if script.retried:
             assembler.receive(script.deltas[: script.retried])
@@ -165,7 +176,7 @@ def _run_calls(script: Script, assembler: Assembler, watch: Callable[[], None]) 
         watch()
 
 
-def _new_id(prefix: str, position: int) -> str:
+def new_id(prefix: str, position: int) -> str:
     if prefix == "call":
         return ids.call_id(RESPONSE_ID, position)
     return ids.item_id(prefix, RESPONSE_ID, position, output=True)

@@ -203,6 +203,22 @@ async def test_a_released_run_waits_again(runs: SqlRunStore, responses: SqlRespo
     assert await runs.claim("one", LEASE, 1, takeover=False) == [Claim(running, 2)]
 
 
+async def test_what_an_owner_notes_is_for_the_next_one(runs: SqlRunStore) -> None:
+    running, waiting = run(), run()
+    await runs.create(running, "one", OVER)
+    await runs.create(waiting, None, LEASE)
+    assert await runs.note(running.id, 1, b"first")
+    assert await runs.note(running.id, 1, b"second \0")
+    assert not await runs.note(running.id, 2, b"of another owner")
+    assert not await runs.note(waiting.id, 0, b"of none")
+    assert await runs.seize(running.id, 1, "two", LEASE) == Claim(running, 2, b"second \0")
+    assert not await runs.note(running.id, 1, b"too late")
+    assert await runs.release("two", running.id, 2)
+    assert not await runs.note(running.id, 2, b"given back")
+    claims = await runs.claim("three", LEASE, 9, takeover=False)
+    assert sorted(claims, key=lambda claim: claim.fence) == [Claim(waiting, 1), Claim(running, 3, b"second \0")]
+
+
 async def test_an_owner_that_wakes_up_too_late_changes_nothing(runs: SqlRunStore, responses: SqlResponseStore) -> None:
     running = run()
     await runs.create(running, "zombie", OVER)

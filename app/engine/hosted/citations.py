@@ -29,12 +29,24 @@ _PORT = re.compile(r":(?:80|443)\Z")
 class Citations:
     """Sources by number, from 1."""
 
-    def __init__(self) -> None:
+    def __init__(self, sources: Sequence[Source] = (), shown: Sequence[str] = ()) -> None:
         self._sources: list[Source] = []
         self._numbers: dict[object, int] = {}
         self._by_address: dict[str, Source] = {}
-        self._shown: set[str] = set()
+        self._shown = set(shown)
         """Ids of files that are already annotated."""
+        for source in sources:
+            self.cite(source)
+
+    @property
+    def sources(self) -> Sequence[Source]:
+        """In the order of their numbers."""
+        return self._sources
+
+    @property
+    def shown(self) -> Sequence[str]:
+        """Ids of files that are already annotated."""
+        return sorted(self._shown)
 
     def cite(self, source: Source) -> int:
         """The source's number, the same each time it is cited."""

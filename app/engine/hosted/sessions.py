@@ -21,7 +21,7 @@ from app.protocol.wire.errors import ApiError, InvalidRequest
 from app.protocol.wire.hosted import HostedCall, HostedItem, McpApprovalRequest, McpCall, McpProtocolError
 from app.settings import Limits
 from app.tools.ports.mcp_names import is_of_mcp_server
-from app.tools.ports.tool import Cite, ToolContext, ToolFailure, ToolOutcome, ToolSession
+from app.tools.ports.tool import Cite, Source, ToolContext, ToolFailure, ToolOutcome, ToolSession
 
 _log = logging.getLogger(__name__)
 _INTERNAL_ERROR = -32603
@@ -48,6 +48,22 @@ class FinishedCall(msgspec.Struct, frozen=True):
         return Call(self.call.call_id, self.call.name, sendable(self.call.arguments))
 
 
+class ToolsState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the tools of a response have done, for another process to go on from there."""
+
+    calls: dict[str, Exchange] = {}
+    notes: dict[str, str] = {}
+    turns: int = 0
+    sources: tuple[Source, ...] = ()
+    shown: tuple[str, ...] = ()
+    """Ids of files that are already annotated."""
+    resumed: tuple[FinishedCall, ...] = ()
+    """Calls that the client had approved."""
+
+
+_NOTHING = ToolsState()
+
+
 class OfferedTools(msgspec.Struct, frozen=True):
     """The tools offered to the model at one upstream."""
 
@@ -58,7 +74,10 @@ class OfferedTools(msgspec.Struct, frozen=True):
 class Hosted:
     """The built-in tools of one request. Call `offer` first and `aclose` at the end."""
 
-    def __init__(self, entries: Sequence[Entry], limits: Limits, make_context: MakeContext, count: Count) -> None:
+    def __init__(
+        self, entries: Sequence[Entry], limits: Limits, make_context: MakeContext, count: Count, earlier: ToolsState = _NOTHING
+    ) -> None:
+        """`earlier`: what was done for this response in another process."""
         self.entries = entries
         """The entries of `tools`; the conversation may add to them before `offer`."""
         self._count = count
@@ -68,14 +87,14 @@ class Hosted:
         self._owners: dict[str, str] = {}
         """Function -> the entry's key."""
         self._at_once = asyncio.Semaphore(limits.tool_calls_at_once)
-        self._resumed: dict[str, FinishedCall] = {}
-        self._turns = 0
-        self.citations = Citations()
-        self.exchanges = Exchanges()
+        self._resumed = {ran.call.call_id: ran for ran in earlier.resumed}
+        self._turns = earlier.turns
+        self.citations = Citations(earlier.sources, earlier.shown)
+        self.exchanges = Exchanges(dict(earlier.calls), dict(earlier.notes))
 
     async def offer(self, where: UpstreamConditions, notes: Mapping[str, str], images: Sequence[ImagePart]) -> OfferedTools:
         """Open sessions for the tools that run here, and return those and the ones that the upstream runs. Raises ApiError."""
-        native = native_entries(self.entries, where)
+        native, notes = native_entries(self.entries, where), {**notes, **self.exchanges.notes}
         for entry in self.entries:
             if entry.key in native:
                 continue
@@ -105,6 +124,17 @@ class Hosted:
         item = self._sessions[self._owners[call.name]].item(_as_meant(call))
         stream = SPECS[type(item)].arguments
         return item if stream is None or stream.key is not None else msgspec.structs.replace(item, **{stream.field: call.arguments})
+
+    def may_repeat(self, call: HostedCall) -> bool:
+        """Whether the call can be made again if its result is lost with this process."""
+        return self._sessions[self._owners[call.name]].may_repeat(_as_meant(call))
+
+    @property
+    def state(self) -> ToolsState:
+        """What has been done."""
+        done, cited = self.exchanges, self.citations
+        resumed = tuple(self._resumed.values())
+        return ToolsState(dict(done.calls), dict(done.notes), self._turns, tuple(cited.sources), tuple(cited.shown), resumed)
 
     def tool(self, call: HostedCall) -> str:
         """The type of the called tool."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from app.engine.request.admission import admit
 from app.engine.runs.accepted import Accepted
 from app.engine.runs.ports import Ports
+from app.engine.runs.progress import Progress
 from app.engine.runs.run import Run
 from app.protocol.wire.response import decode
 from app.providers.base import JsonSchema
@@ -22,7 +23,7 @@ async def admitted_run(ports: Ports, project_id: str, body: bytes, *, lenient: b
     return Run(ports, project_id, admitted, tuple(items), accepted)
 
 
-async def stored_run(ports: Ports, stored: StoredRun) -> Run:
-    """The run of a row. Raises ApiError if its request is not accepted any more, and StoreUnavailable."""
-    accepted = Accepted(stored.id, decode(stored.seed))
+async def stored_run(ports: Ports, stored: StoredRun, done: Progress | None = None) -> Run:
+    """The run of a row; `done`: by earlier owners. Raises ApiError if its request is not accepted any more, and StoreUnavailable."""
+    accepted = Accepted(stored.id, decode(stored.seed), done)
     return await admitted_run(ports, stored.project_id, stored.request, lenient=stored.lenient, accepted=accepted)

@@ -15,13 +15,15 @@ from uuid import uuid4
 
 import msgspec
 
-from app.engine.runs.held import Held, Settlement, summary_of
+from app.engine.runs.held import FencedWriter, Held, summary_of
 from app.engine.runs.ports import Ports
+from app.engine.runs.progress import Progress, decode
 from app.engine.runs.run import Run
 from app.engine.runs.supervisor import Runs
 from app.engine.runs.takeover import Lost, Restored, Takeover, begin, shown, unreadable
 from app.engine.runs.tape import Recorder
 from app.engine.upstreams.failures import STOPPED
+from app.protocol.stream.assembler import Assembler
 from app.protocol.wire.errors import ApiError, Unavailable
 from app.protocol.wire.response import Response, ResponseError, encode
 from app.stores.ports.errors import StoreUnavailable
@@ -37,12 +39,14 @@ _CLAIM_SECONDS = 0.05
 """Between two claims for places that have become free: together they cost less than one by one."""
 _COUNT_SECONDS = 5.0
 _STOP_SECONDS = 5.0
+_SLOW_SECONDS = LEASE_SECONDS / 2
+"""A store that takes longer to renew was away: others have not been able to renew either."""
 _MOST_CLAIMS = 4
 """A run that has ended so many processes is not tried again."""
 _HOPELESS = ResponseError("server_error", "The response could not be generated: the servers that tried have stopped.")
 
-Rebuild = Callable[[StoredRun], Awaitable[Run]]
-"""The run of a row, ready to be opened. Raises ApiError if the request is no longer valid here."""
+Rebuild = Callable[[StoredRun, Progress | None], Awaitable[Run]]
+"""The run of a row, with what earlier owners have done, ready to be opened. Raises ApiError if the request is no longer valid here."""
 
 
 class Capacity(msgspec.Struct, frozen=True):
@@ -119,14 +123,18 @@ class BackgroundRuns:
 
     async def beat(self) -> None:
         """Renew the leases, then claim what is due. Raises StoreUnavailable."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             await self._renew()
+            if loop.time() - began > _SLOW_SECONDS:
+                self._unbroken_since = None
             await self._claim()
         except StoreUnavailable:
             self._unbroken_since = None
             raise
         if self._unbroken_since is None:
-            self._unbroken_since = asyncio.get_running_loop().time()
+            self._unbroken_since = loop.time()
 
     async def count_waiting(self) -> None:
         """Update the gauge of waiting runs."""
@@ -135,13 +143,14 @@ class BackgroundRuns:
 
     async def take(self, claim: Claim) -> Held | None:
         """Own a claimed run, which the caller then drives; None: it cannot be generated here, and has failed."""
+        done = decode(claim.progress)
         try:
-            run = await self._rebuild(claim.run)
+            run = await self._rebuild(claim.run, done)
         except ApiError as error:
             _log.warning("background response %s cannot be generated here: %s", claim.run.id, error)
             await self._ports.runs.settle(unreadable(claim.run, error, self._ports.policy.retention_seconds), claim.fence)
             return None
-        return self._hold(run, claim.run, claim.fence)
+        return self._hold(run, claim.run, claim.fence, done)
 
     async def seize(self, run_id: str, fence: int) -> Claim | None:
         """Claim one run, even from another owner, if its fence is still that."""
@@ -150,12 +159,16 @@ class BackgroundRuns:
     async def drain(self) -> None:
         """Claim nothing more; give back the runs that nobody has seen a word of. The others go on."""
         self.draining = True
-        unseen = [held for held in self._held.values() if not shown(held.stored, held.tape) and not held.run.settling]
+        unseen = [held for held in self._held.values() if self._is_unseen(held)]
         for held in unseen:
             held.lose()
         for held in unseen:
             await held.ended(_STOP_SECONDS)
             await self._release(held)
+
+    def _is_unseen(self, held: Held) -> bool:
+        """Whether another process can generate the run, and nobody will notice."""
+        return held.repeatable and not held.run.settling and not shown(held.stored, held.tape)
 
     def interrupt(self, why: ResponseError) -> None:
         """End all runs as failed."""
@@ -200,11 +213,13 @@ class BackgroundRuns:
         self._queued.add(min(stored.lane, 1) * 2)
         self._free.set()
 
-    def _hold(self, run: Run, stored: StoredRun, fence: int) -> Held:
+    def _hold(self, run: Run, stored: StoredRun, fence: int, done: Progress | None = None) -> Held:
         tape = self.recorder.tape(stored.project_id, stored.id, fence) if stored.streamed else None
-        held = self._held[stored.id] = Held(run, stored, fence, tape)
+        held = self._held[stored.id] = Held(run, stored, fence, tape, done)
         held.lease(time.monotonic() + LEASE_SECONDS - BEAT_SECONDS)
-        run.save = Settlement(self._ports, held).save
+        writer = FencedWriter(self._ports, held)
+        run.save = writer.save
+        run.keep_progress(writer.note)
         if tape is not None:
             run.audience = tape
         return held
@@ -217,6 +232,7 @@ class BackgroundRuns:
 
     def _forget(self, held: Held) -> None:
         """The task has ended; meanwhile the run may have come back, with a greater fence."""
+        held.let_go()
         if self._held.get(held.stored.id) is held:
             del self._held[held.stored.id]
             if self._queued:
@@ -259,18 +275,20 @@ class BackgroundRuns:
 
     async def end(self, held: Held) -> None:
         """End a run that is not generated, with what its earlier owner has left; cancelled unless it has another reason."""
-        restored = await Takeover(self._ports.log).restore(held.stored, held.fence, held.tape)
-        await self._end(held, held.run.interruption, restored)
+        await self._end(held, held.run.interruption, await self._restore(held))
+
+    async def _restore(self, held: Held) -> Restored:
+        return await Takeover(self._ports.log).restore(held.stored, held.fence, held.tape, held.done)
 
     async def _end(self, held: Held, why: ResponseError | None, restored: Restored) -> None:
-        if held.tape is not None and restored.shown and restored.assembler is None:
+        if held.tape is not None and restored.begun and restored.assembler is None:
             held.tape.lose()  # its events cannot be continued; readers get what is stored
         elif held.tape is not None:
             begin(held.tape, held.stored)
         await held.run.end(why, restored.assembler)
 
     async def _generate(self, held: Held) -> None:
-        """Generate the response, from its beginning."""
+        """Generate the response, from its beginning or from where it is continued."""
         run, tape = held.run, held.tape
         if tape is not None:
             begin(tape, held.stored)
@@ -280,13 +298,25 @@ class BackgroundRuns:
 
     async def _go_on(self, held: Held) -> None:
         """Generate a run that had another owner, or end it where that is not possible."""
-        restored = await Takeover(self._ports.log).restore(held.stored, held.fence, held.tape)
-        if restored.shown or held.fence > _MOST_CLAIMS:
-            self._ports.metrics.taken_over("ended")
-            await self._end(held, STOPPED if restored.shown else _HOPELESS, restored)
+        restored, metrics = await self._restore(held), self._ports.metrics
+        if held.fence > _MOST_CLAIMS or (restored.begun and not restored.may_go_on):
+            metrics.taken_over("ended")
+            await self._end(held, STOPPED if restored.begun else _HOPELESS, restored)
+        elif restored.assembler is not None:
+            metrics.taken_over("continued")
+            await self._continue(held, restored.assembler)
         else:
-            self._ports.metrics.taken_over("repeated")
+            metrics.taken_over("repeated")
             await self._generate(held)
+
+    async def _continue(self, held: Held, shown: Assembler) -> None:
+        """Generate the rest of the response, with a new turn of the model."""
+        shown.close_item("incomplete")
+        frames = shown.take()
+        if held.tape is not None and frames:
+            held.tape.publish(frames)
+        held.run.go_on(shown)
+        await self._generate(held)
 
     async def _renew(self) -> None:
         if not self._held:
@@ -326,7 +356,13 @@ class BackgroundRuns:
         else:
             self._queued.add(lanes)  # perhaps more
         for claim in claims:
-            held = await self.take(claim)
+            try:
+                held = await self.take(claim)
+            except StoreUnavailable:
+                raise
+            except Exception:  # noqa: BLE001 - one run must not keep the others from being generated; it is claimed again later
+                _log.exception("background response %s could not be begun", claim.run.id)
+                continue
             if held is not None:
                 self.drive(held, self._generate if claim.fence == 1 else self._go_on)
 

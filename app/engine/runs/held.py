@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 from app.engine.runs.ports import Ports
+from app.engine.runs.progress import Progress, encode
 from app.engine.runs.run import Run
 from app.engine.runs.takeover import Lost
 from app.engine.runs.tape import Tape
@@ -17,19 +18,25 @@ from app.telemetry.request import RequestSummary, current
 
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.5
+_MOST_PROGRESS_BYTES = 8 << 20
+"""A run that has done more cannot be continued by another process."""
 
 
 class Held:
     """A run that this process owns."""
 
-    def __init__(self, run: Run, stored: StoredRun, fence: int, tape: Tape | None) -> None:
+    def __init__(self, run: Run, stored: StoredRun, fence: int, tape: Tape | None, done: Progress | None) -> None:
+        """`done`: by earlier owners."""
         self.run = run
+        self.done = done
         self.stored = stored
         self.fence = fence
         self.tape = tape
         self.lost = False
         """The run has another owner, or is given back: nothing more is stored."""
         self.stopped = False
+        self.repeatable = True
+        """No call is running that must not be made twice."""
         self._task: asyncio.Task[None] | None = None
         self._begun = False
 
@@ -73,13 +80,19 @@ class Held:
         if self._task is not None:
             self._task.uncancel()
 
+    def let_go(self) -> None:
+        """The task has ended. How the run is saved refers to this object: such a circle would keep all frames in memory until a full
+        garbage collection, which may be hours away."""
+        self.run.save = _ended
+        self.run.keep_progress(None)
+
     def _cancel(self) -> None:
         if self._task is not None and self._begun:
             self._task.cancel()
 
 
-class Settlement:
-    """Stores the end of a held run, under its fence."""
+class FencedWriter:
+    """Stores what a held run has done, and its end, under its fence."""
 
     def __init__(self, ports: Ports, held: Held) -> None:
         self._ports = ports
@@ -100,6 +113,28 @@ class Settlement:
         if held.tape is not None:
             held.tape.lose()
         raise Lost
+
+    async def note(self, done: Progress) -> None:
+        """Store the progress. Calls that must not be made twice wait until the store has answered. Raises Lost."""
+        held, noted = self._held, encode(done, _MOST_PROGRESS_BYTES)
+        held.repeatable = done.repeatable
+        while not held.lost:
+            try:
+                if await self._ports.runs.note(held.stored.id, held.fence, noted):
+                    return
+                break
+            except StoreUnavailable as error:
+                if done.repeatable:
+                    _log.warning("the progress of background response %s was not stored: %s", held.stored.id, error)
+                    return
+            await asyncio.sleep(_RETRY_SECONDS)
+        held.lose()
+        await asyncio.sleep(0)  # the cancellation arrives here
+        raise Lost
+
+
+async def _ended(record: ResponseRecord) -> None:
+    raise RuntimeError(f"response {record.id} has ended already")
 
 
 def summary_of(held: Held) -> RequestSummary:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from app.engine.hosted.catalog import Entry
-from app.engine.hosted.sessions import Hosted
+from app.engine.hosted.sessions import Hosted, ToolsState
 from app.engine.model.asking import Asker
 from app.engine.request.admission import Admitted
 from app.engine.runs.ports import Ports
@@ -28,9 +28,9 @@ class Hosting:
         self._include = frozenset(admitted.request.include or ())
         self._add_usage = add_usage
 
-    def host(self, entries: Sequence[Entry]) -> Hosted:
-        """The tools of these entries, not opened yet."""
-        return Hosted(entries, self._ports.policy.limits, self._context, self._ports.metrics.tool_called)
+    def host(self, entries: Sequence[Entry], earlier: ToolsState) -> Hosted:
+        """The tools of these entries, not opened yet; `earlier`: what they have done for this response in another process."""
+        return Hosted(entries, self._ports.policy.limits, self._context, self._ports.metrics.tool_called, earlier)
 
     def _context(self, note: str | None, images: Sequence[ImagePart], cite: Cite) -> ToolContext:
         return ToolContext(

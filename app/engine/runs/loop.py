@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from app.engine.conversation.exchanges import APPROVAL
 from app.engine.conversation.history import join
+from app.engine.conversation.items import Item
 from app.engine.hosted.sessions import FinishedCall, Hosted
 from app.engine.model import turn
 from app.engine.model.output_filter import RefusedCall
 from app.engine.model.preparation import Prepared, forced_in_words
 from app.engine.model.turn import TurnDependencies, functions_in_words
+from app.engine.runs import progress
+from app.engine.runs.progress import Note, Progress, Rounds
 from app.engine.upstreams.failures import ModelFailure
 from app.engine.upstreams.routing import Started
 from app.protocol.messages import Assistant, Call, FunctionTool, ImagePart, Message, TextPart, ToolResult, User
@@ -37,53 +41,132 @@ class Bounds(msgspec.Struct, frozen=True):
     tokens: int | None = None
     """`max_output_tokens`, for all turns together, as far as the upstream reports usage."""
 
+    def start(self, calls: int) -> Rounds:
+        """Before the first turn; so many approved calls have already run."""
+        left = None if self.calls is None else max(self.calls - calls, 0)
+        return Rounds(self.rounds, left, self.tokens, offered=self.rounds > 0)
 
-def begin(prepared: Prepared, assembler: Assembler, hosted: Hosted) -> None:
-    """Emit the items that precede the model's output: the tools' announcements, and approved calls, which have already run."""
-    for item in hosted.announcements:
-        assembler.show_hosted(item, (), running=True, ended=True)
-    shown: list[str] = []
-    for ran in prepared.resumed:
-        assembler.begin_hosted(hosted.item(ran.call), hosted.tool(ran.call))
-        shown.append(_settle(ran, assembler))
-    hosted.keep(prepared.resumed, shown, beside_client=False)
+    def tokens_left(self, assembler: Assembler) -> int | None:
+        """Tokens left for the next turn; None: there is no limit."""
+        counted = assembler.usage.tokens
+        if self.tokens is None or counted is None:
+            return self.tokens
+        return max(self.tokens - counted.output_tokens, 0)
 
 
-async def run(prepared: Prepared, started: Started, assembler: Assembler, hosted: Hosted, around: TurnDependencies, bounds: Bounds) -> None:
-    """Run the turns and feed them into the assembler. Raises what a turn raises."""
-    left = None if bounds.calls is None else max(bounds.calls - len(prepared.resumed), 0)
-    offered, told = bounds.rounds > 0, False
-    for turns_left in range(bounds.rounds, -1, -1):
+def continued(prepared: Prepared, rounds: Rounds) -> Prepared:
+    """The next call of a run that goes on after these rounds, which were done in another process."""
+    if not rounds.said:
+        return prepared
+    said = rounds.said
+    if not prepared.can.images:  # the upstream may be another one now
+        said = tuple(message for message in said if not isinstance(message, User))
+    return _continued(prepared, said, rounds.tokens_left, _offered(prepared, hosted=rounds.offered))
+
+
+def approves(items: Sequence[Item]) -> bool:
+    """Whether the client answers approval requests, so that calls may run before the model is called."""
+    return any(item.fields.type == APPROVAL for item in items)
+
+
+class Loop:
+    """The loop of one response. `begin` or not, then `run`."""
+
+    def __init__(self, prepared: Prepared, assembler: Assembler, hosted: Hosted, around: TurnDependencies, note: Note | None) -> None:
+        """`note` gets the progress before each further turn, and before calls that must not be made twice."""
+        self._prepared = prepared
+        self._assembler = assembler
+        self._hosted = hosted
+        self._around = around
+        self._note = note
+        self._noted = Progress()
+
+    async def begin(self, rounds: Rounds) -> None:
+        """Emit the items that precede the model's output: the tools' announcements, and approved calls, which have already run."""
+        assembler, hosted, resumed = self._assembler, self._hosted, self._prepared.resumed
+        for item in hosted.announcements:
+            assembler.show_hosted(item, (), running=True, ended=True)
+        shown: list[str] = []
+        for ran in resumed:
+            assembler.begin_hosted(hosted.item(ran.call), hosted.tool(ran.call))
+            shown.append(_settle(ran, assembler))
+        hosted.keep(resumed, shown, beside_client=False)
+        if assembler.output:
+            await self._keep(rounds)
+
+    async def run(self, started: Started, rounds: Rounds, bounds: Bounds) -> None:
+        """Run the turns and feed them into the assembler; `rounds` is what is left. Raises what a turn raises."""
+        following = await self._turn(started, rounds, bounds)
+        while following is not None:
+            await self._keep(following)
+            started = await self._around.reopen(self._prepared.call)
+            following = await self._turn(started, following, bounds)
+
+    async def _turn(self, started: Started, rounds: Rounds, bounds: Bounds) -> Rounds | None:
+        """One turn and its calls; returns what is left if the model is to be called again, whose call is then prepared."""
+        prepared, assembler = self._prepared, self._assembler
         spoken = len(assembler.output)
-        unknown = await turn.run(prepared, started, assembler, around, tells=turns_left > 0)
+        unknown = await turn.run(prepared, started, assembler, self._around, tells=rounds.turns_left > 0)
         calls = assembler.hosted
         if not (calls or unknown):
-            return
-        allowed = calls[:left] if offered else ()
-        ran = await _run_calls(allowed, assembler, hosted, around.publish, spoken)
+            return None
+        allowed = calls[: rounds.calls_left] if rounds.offered else ()
+        ran = await self._run_calls(allowed, spoken)
         output = assembler.output[spoken:]
-        if _is_clients_turn(output, unknown) or turns_left == 0 or (told and not unknown):
-            return
-        told = not offered  # if the model calls a tool that is no longer offered, it is told once
-        left = None if left is None else left - len(ran)
-        tokens = _tokens_left(bounds, assembler)
+        if _is_clients_turn(output, unknown) or rounds.turns_left == 0 or (rounds.told and not unknown):
+            return None
+        tokens = bounds.tokens_left(assembler)
         if tokens == 0:
             assembler.finish_reason = "length"
-            return
-        offered = turns_left > 1 and left != 0
+            return None
+        calls_left = None if rounds.calls_left is None else rounds.calls_left - len(ran)
+        offered = rounds.turns_left > 1 and calls_left != 0
         tools = _offered(prepared, hosted=offered)
-        not_run = [*_beyond_limit(calls[len(allowed) :]), *_corrections(unknown, tools, turns_left)]
-        prepared = _continued(prepared, _said(output, ran, not_run, images=prepared.can.images), tokens, tools)
+        not_run = [*_beyond_limit(calls[len(allowed) :]), *_corrections(unknown, tools, rounds.turns_left)]
+        said = _said(output, ran, not_run, images=prepared.can.images)
+        self._prepared = _continued(prepared, said, tokens, tools)
         assembler.begin_turn()
-        started = await around.reopen(prepared.call)
+        told = not rounds.offered  # if the model calls a tool that is no longer offered, it is told once
+        return Rounds(rounds.turns_left - 1, calls_left, tokens, offered, told, (*rounds.said, *said))
 
+    async def _run_calls(self, calls: Sequence[HostedCall], spoken: int) -> Sequence[FinishedCall]:
+        """Run the calls in parallel; their items are emitted one after the other, in call order. The turn's other calls are skipped."""
+        assembler, hosted, publish = self._assembler, self._hosted, self._around.publish
+        await self._announce(calls)
+        ran: list[FinishedCall] = []
+        shown: list[str] = []
+        failure: Exception | None = None
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(hosted.run(call)) for call in calls]
+            try:
+                for call, task in zip(calls, tasks, strict=True):
+                    item = hosted.item(call)
+                    assembler.begin_hosted(item, None if isinstance(item, McpApprovalRequest) else hosted.tool(call))
+                    await publish()
+                    ran.append(await task)
+                    shown.append(_settle(ran[-1], assembler))
+                    await publish()
+            except Exception as error:  # noqa: BLE001 - raised below, where the group cannot wrap it
+                failure = error
+                for task in tasks:
+                    task.cancel()
+        if failure is not None:
+            raise failure
+        for _ in assembler.hosted:
+            assembler.skip_hosted()
+        await publish()
+        hosted.keep(ran, shown, beside_client=any(isinstance(item, ClientCall) for item in assembler.output[spoken:]))
+        return ran
 
-def _tokens_left(bounds: Bounds, assembler: Assembler) -> int | None:
-    """Tokens left of `max_output_tokens`; None: there is no limit."""
-    if bounds.tokens is None:
-        return None
-    counted = assembler.usage.tokens
-    return bounds.tokens if counted is None else max(bounds.tokens - counted.output_tokens, 0)
+    async def _keep(self, rounds: Rounds) -> None:
+        if self._note is not None:
+            self._noted = progress.of(self._assembler, rounds, self._hosted.state)
+            await self._note(self._noted)
+
+    async def _announce(self, calls: Sequence[HostedCall]) -> None:
+        """Before calls that must not be made twice: whoever takes over then knows that they may have been made."""
+        if self._note is not None and not all(map(self._hosted.may_repeat, calls)):
+            await self._note(msgspec.structs.replace(self._noted, repeatable=False))
 
 
 def _is_clients_turn(output: Sequence[OutputItem], unknown: Sequence[RefusedCall]) -> bool:
@@ -93,36 +176,6 @@ def _is_clients_turn(output: Sequence[OutputItem], unknown: Sequence[RefusedCall
     if unknown:
         raise ModelFailure(unknown[0].complaint)
     return True
-
-
-async def _run_calls(
-    calls: Sequence[HostedCall], assembler: Assembler, hosted: Hosted, publish: Callable[[], Awaitable[None]], spoken: int
-) -> Sequence[FinishedCall]:
-    """Run the calls in parallel; their items are emitted one after the other, in call order. The turn's remaining calls are skipped."""
-    ran: list[FinishedCall] = []
-    shown: list[str] = []
-    failure: Exception | None = None
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(hosted.run(call)) for call in calls]
-        try:
-            for call, task in zip(calls, tasks, strict=True):
-                item = hosted.item(call)
-                assembler.begin_hosted(item, None if isinstance(item, McpApprovalRequest) else hosted.tool(call))
-                await publish()
-                ran.append(await task)
-                shown.append(_settle(ran[-1], assembler))
-                await publish()
-        except Exception as error:  # noqa: BLE001 - raised below, where the group cannot wrap it
-            failure = error
-            for task in tasks:
-                task.cancel()
-    if failure is not None:
-        raise failure
-    for _ in assembler.hosted:
-        assembler.skip_hosted()
-    await publish()
-    hosted.keep(ran, shown, beside_client=any(isinstance(item, ClientCall) for item in assembler.output[spoken:]))
-    return ran
 
 
 def _settle(ran: FinishedCall, assembler: Assembler) -> str:

@@ -6,6 +6,8 @@ import msgspec
 
 from app.engine.model.preparation import Host, Preparation, Prepared, shortened
 from app.engine.request.admission import Admitted
+from app.engine.runs.loop import approves, continued
+from app.engine.runs.progress import Note, Progress
 from app.engine.upstreams.routing import Route, Router, Started, Target
 from app.providers.base import ModelCall, Provider, UpstreamError
 
@@ -13,14 +15,25 @@ from app.providers.base import ModelCall, Provider, UpstreamError
 class UpstreamRequests:
     """Sends one request: `first`, then `again` for the following calls."""
 
-    def __init__(self, router: Router, preparation: Preparation, admitted: Admitted, now: int) -> None:
+    def __init__(self, router: Router, preparation: Preparation, admitted: Admitted, now: int, done: Progress | None) -> None:
+        """`done`: by earlier owners of the run."""
         self._router = router
         self._preparation = preparation
         self._admitted = admitted
         self._now = now
+        self._done = done
+        self.note: Note | None = None
+        """Stores what a background run has finished."""
         self._target: Target | None = None
         self.prepared: Prepared | None = None
         """The request as it was last prepared; None: not yet."""
+
+    @property
+    def ready(self) -> Prepared:
+        """The request as it was last prepared."""
+        if self.prepared is None:
+            raise RuntimeError("first() comes first")
+        return self.prepared
 
     def first_choice(self) -> tuple[Provider, str]:
         """The upstream to try first, and its name for the model. Raises NotFound."""
@@ -36,7 +49,7 @@ class UpstreamRequests:
         target = self._find_target()
 
         async def build(route: Route) -> ModelCall:
-            self.prepared = await self._preparation.prepare(route.provider, target.model, self._now, host)
+            self.prepared = await self._prepare(route.provider, target.model, host)
             return self.prepared.call
 
         try:
@@ -57,6 +70,17 @@ class UpstreamRequests:
                 raise
             _, started = await self._shorter(call, error)
             return started
+
+    async def _prepare(self, provider: Provider, model: str, host: Host) -> Prepared:
+        """The request as it goes on behind what earlier owners have done. Calls that the client has approved are not made twice."""
+        note = self.note if self._done is None and approves(self._admitted.items) else None
+        if note is not None:
+            await note(Progress(repeatable=False))
+        prepared = await self._preparation.prepare(provider, model, self._now, host)
+        if note is not None and self._preparation.hosted is not None:
+            await note(Progress(tools=self._preparation.hosted.state))
+        rounds = self._done.rounds if self._done is not None else None
+        return prepared if rounds is None else continued(prepared, rounds)
 
     async def _send(self, call: ModelCall) -> Started:
         target, prepared = self._find_target(), self.prepared

@@ -13,22 +13,21 @@ import msgspec
 from app.engine.conversation import records
 from app.engine.conversation.items import Item
 from app.engine.hosted.catalog import Entry
-from app.engine.hosted.sessions import Hosted
+from app.engine.hosted.sessions import Hosted, ToolsState
 from app.engine.metrics import ResponseMeter
-from app.engine.model import turn
 from app.engine.model.preparation import Preparation, Prepared, ProjectServices, estimated_size, left_out_of
-from app.engine.model.turn import TurnDependencies
 from app.engine.request.admission import Admitted
 from app.engine.request.echo import begin
 from app.engine.request.thinking import Decision
-from app.engine.runs import loop, storing
+from app.engine.runs import storing
 from app.engine.runs.accepted import Accepted
+from app.engine.runs.answering import Answering
 from app.engine.runs.assembling import options
 from app.engine.runs.followers import Audience, Followers
 from app.engine.runs.hosting import Hosting
-from app.engine.runs.loop import Bounds
 from app.engine.runs.opening import UpstreamRequests
 from app.engine.runs.ports import Ports
+from app.engine.runs.progress import Note, Progress
 from app.engine.runs.storing import Identity
 from app.engine.upstreams import failures
 from app.engine.upstreams.routing import Started
@@ -57,6 +56,23 @@ class Run:
     A background run is `accept`ed before it is opened, perhaps in another process.
     """
 
+    warnings: tuple[str, ...] = ()
+    _started: Started | None = None
+    _refusal: Exception | None = None
+    """The error if no upstream accepted a request whose stream had already begun."""
+    _adopted = False
+    """Warnings and tools found in preparation have been taken over."""
+    _assembler: Assembler | None = None
+    _restored: Assembler | None = None
+    """With what earlier owners have shown, to be continued."""
+    _failure: Exception | None = None
+    settling = False
+    """Its end is decided, and is being stored: it can no longer be cancelled."""
+    settled = False
+    """The record is stored."""
+    interruption: ResponseError | None = None
+    """Why the run fails when its task is cancelled, with the rest of its stream; None: the run is cancelled, too."""
+
     def __init__(
         self, ports: Ports, project_id: str, admitted: Admitted, items: tuple[Item, ...], accepted: Accepted | None = None
     ) -> None:
@@ -65,36 +81,25 @@ class Run:
         self.id = ids.response_id(int(now * 1000), os.urandom(10)) if accepted is None else accepted.id
         self.project_id = project_id
         self.admitted = admitted
-        self.warnings: tuple[str, ...] = ()
         self.items = items
         self._ports = ports
         self._began = now
+        self._progress = None if accepted is None else accepted.progress
+        """What earlier owners have done."""
         hosted = self._host(admitted.tools.hosted) if admitted.tools.hosted else None
         self._preparation = Preparation(admitted, items, ProjectServices(project_id, ports.history, ports.sealer, ports.media), hosted)
-        self._opening = UpstreamRequests(ports.router, self._preparation, admitted, int(now))
-        self._started: Started | None = None
-        self._refusal: Exception | None = None
-        """The error if no upstream accepted a request whose stream had already begun."""
+        self._opening = UpstreamRequests(ports.router, self._preparation, admitted, int(now), self._progress)
+        self._answering = Answering(ports, self._opening, admitted.request)
         self._seed = None if accepted is None else accepted.seed
         """The response in `response.created`."""
-        self._adopted = False
-        """Warnings and tools found in preparation have been taken over."""
-        self._assembler: Assembler | None = None
         self._asked_before: list[TokenUsage] = []
         """Usage of tools' questions before the model was called."""
-        self._failure: Exception | None = None
         self._meter = ResponseMeter(ports.metrics, ports.clock, now, stream=admitted.stream)
         self.followers = Followers(project_id, self.id)
         self.audience: Audience = self.followers
         """Gets the frames, besides the client that waits for them."""
         self.save = ports.store.save
         """Stores the record."""
-        self.settling = False
-        """Its end is decided, and is being stored: it can no longer be cancelled."""
-        self.settled = False
-        """The record is stored."""
-        self.interruption: ResponseError | None = None
-        """Why the run fails when its task is cancelled, with the rest of its stream; None: the run is cancelled, too."""
 
     def accept(self) -> Response:
         """Accept the request as far as it can be checked without its conversation and tools; returns the initial response.
@@ -106,6 +111,14 @@ class Run:
         self._seed = self._begin(decision, model)
         self.warnings = left_out_of(self.admitted)
         return self._seed
+
+    def go_on(self, restored: Assembler) -> None:
+        """Continue what earlier owners have shown."""
+        self._restored = restored
+
+    def keep_progress(self, note: Note | None) -> None:
+        """Have the run note what it has finished; None: no more."""
+        self._opening.note = self._answering.note = note
 
     async def open(self) -> None:
         """Get an upstream to accept the request. Raises ApiError if nothing has been sent to the client yet; after `begin` or `accept`
@@ -129,7 +142,7 @@ class Run:
             else:
                 raise
         else:
-            self._meter.accepted(self._ready.call.model, self._started[0].provider.name)
+            self._meter.accepted(self._opening.ready.call.model, self._started[0].provider.name)
         self._assemble()
 
     def begin(self) -> list[bytes]:
@@ -150,18 +163,22 @@ class Run:
         """Create the assembler for the upstream that has accepted; the opening frames are not emitted twice."""
         begun = self._seed is not None
         self._assembler = self._new_assembler()
-        self._assembler.start()
-        if begun:
-            self._assembler.take()
+        if self._restored is None:
+            self._assembler.start()
+            if begun:
+                self._assembler.take()
 
     def _new_assembler(self) -> Assembler:
         prepared = self._opening.prepared
         if prepared is not None:
             self._adopt(prepared)
         if self._seed is None:  # otherwise the client has seen it; another upstream must not change it
-            self._seed = self._begin(self._ready.decision, self._ready.call.model)
+            self._seed = self._begin(self._opening.ready.decision, self._opening.ready.call.model)
         how = options(self._ports, self.project_id, self.admitted, prepared, self._hosted)
-        assembler = Assembler(self._seed, partial(ids.new_id, self.id), how)
+        assembler = self._restored or Assembler(self._seed, partial(ids.new_id, self.id), how)
+        if self._restored is not None:
+            earlier = self._progress or Progress()
+            assembler.go_on(partial(ids.new_id, self.id), how, earlier.usage, earlier.hosted_calls)
         for usage in self._asked_before:
             assembler.usage.add(usage)
         return assembler
@@ -250,9 +267,9 @@ class Run:
     async def _generate(self, publish: Callable[[], Awaitable[None]]) -> None:
         """Generate the answer; every failure becomes part of the response."""
         try:
-            await self._answer(publish)
+            await self._answering.run(self._accepted(), self._built, self._hosted, publish, self._progress)
             if self._ports.policy.estimates_usage and self._built.usage.tokens is None:
-                self._built.usage.estimate(read=estimated_size(self._ready.call), output=self._built.output)
+                self._built.usage.estimate(read=estimated_size(self._opening.ready.call), output=self._built.output)
             self._built.finish(int(self._ports.clock()))
         except asyncio.CancelledError:
             if not self._is_interrupted():
@@ -261,19 +278,6 @@ class Run:
             self._fail(failures.server_is_stopping(), self.interruption or failures.STOPPED)
         except Exception as error:  # noqa: BLE001 - the stream must always end with a terminal event
             self._fail(error, failures.inside(error, self.id))
-
-    async def _answer(self, publish: Callable[[], Awaitable[None]]) -> None:
-        """Have the model answer, in one turn, or in several if built-in tools are offered. Raises what these and `_accepted` raise."""
-        started = self._accepted()
-        ports, prepared, assembler, hosted = self._ports, self._ready, self._built, self._hosted
-        around = TurnDependencies(ports.validator, ports.traits, self._opening.again, publish, ports.formats, ports.router.note_failure)
-        if hosted is None:
-            await turn.run(prepared, started, assembler, around)
-            return
-        request = self.admitted.request
-        bounds = Bounds(ports.policy.limits.tool_rounds, request.max_tool_calls, request.max_output_tokens)
-        loop.begin(prepared, assembler, hosted)
-        await loop.run(prepared, started, assembler, hosted, around, bounds)
 
     def _accepted(self) -> Started:
         """The start of the upstream's answer. Raises the error if no upstream accepted the request."""
@@ -290,7 +294,8 @@ class Run:
             await self._hosted.aclose()
 
     def _host(self, entries: Sequence[Entry]) -> Hosted:
-        return Hosting(self._ports, self.project_id, self.id, self.admitted, self._add_usage).host(entries)
+        hosting = Hosting(self._ports, self.project_id, self.id, self.admitted, self._add_usage)
+        return hosting.host(entries, self._progress.tools if self._progress is not None else ToolsState())
 
     def _add_usage(self, usage: TokenUsage) -> None:
         if self._started is None or self._assembler is None:
@@ -381,12 +386,6 @@ class Run:
         if self._assembler is None:
             raise RuntimeError("open() comes first")
         return self._assembler
-
-    @property
-    def _ready(self) -> Prepared:
-        if self._opening.prepared is None:
-            raise RuntimeError("open() comes first")
-        return self._opening.prepared
 
     @property
     def _response(self) -> Response:

@@ -50,7 +50,7 @@ class Assembler:
         self._deferred = Deferral()
         self.called = False
         """The model has called a tool in this turn."""
-        self._hosted_calls = 0
+        self.hosted_calls = 0  # that the model has made in this response
         self.usage = UsageCounter()
         self.output: list[OutputItem] = []
         self.cuts: list[Sequence[Cut]] = []
@@ -84,6 +84,15 @@ class Assembler:
     def start(self) -> None:
         """Emit the opening events."""
         self._out.emit_start(self.seed)
+
+    def go_on(self, new_id: Callable[[str, int], str], options: Options, usage: UsageCounter, hosted_calls: int) -> None:
+        """Continue what was restored (`app.protocol.stream.restore`), with a new turn of the model."""
+        self._new_id, self._options = new_id, options
+        self._call_ids = CallIds(options.known_call_ids)
+        self._turn_start = len(self.output)
+        self.usage, self.hosted_calls = usage, hosted_calls
+        if options.quiet:
+            self._out = Emitter(quiet=True)
 
     def receive(self, deltas: Sequence[d.Delta]) -> None:
         """Process one batch of deltas from the upstream. Raises InvalidArguments."""
@@ -313,9 +322,9 @@ class Assembler:
 
     def _defer_call(self, delta: d.CallOpened) -> None:
         """Queue a hosted call; the first one's item is shown at once if its arguments are streamed."""
-        self._hosted_calls += 1
+        self.hosted_calls += 1
         # Never the upstream's own id: some upstreams repeat ids in every turn, and a response has many turns.
-        call = PendingHosted(delta.index, self._new_id("call", _HOSTED_CALLS + self._hosted_calls), delta.name)
+        call = PendingHosted(delta.index, self._new_id("call", _HOSTED_CALLS + self.hosted_calls), delta.name)
         item = self._options.hosted[call.name](call.call)
         if SPECS[type(item)].arguments is not None and not (self._deferred or self._waiting or self._mid_call):
             call.writer = self._open_hosted(item)

@@ -38,11 +38,11 @@ class NotRestorable(ValueError):
     """The frames are not all frames of an unfinished response up to the end of a batch."""
 
 
-def restore(frames: Sequence[bytes]) -> Assembler:
-    """An assembler that has emitted these frames, the first of which is `response.created`; they are taken already.
+def restore(frames: Sequence[bytes]) -> tuple[Assembler, Sequence[OutputItem]]:
+    """An assembler that has emitted these frames, the first of which is `response.created`, and its items, the last of which may be open.
 
-    It can end the response with `fail` or `cancel`, not continue it: what was received but not shown yet is unknown, and so are the usage
-    and the encrypted form of thinking that is still open. Raises NotRestorable.
+    The frames are taken already. It can end the response, or go on with another turn of the model, but not with this one: what was received
+    and not shown yet is unknown, and so are the usage and the encrypted form of thinking that is still open. Raises NotRestorable.
     """
     shown = _Shown()
     try:
@@ -55,7 +55,7 @@ def restore(frames: Sequence[bytes]) -> Assembler:
         raise NotRestorable(f"The response cannot be restored: {error}") from error
     if assembler.take_first(len(frames)) != list(frames):
         raise NotRestorable("The response cannot be restored: its frames do not come out again as they are.")
-    return assembler
+    return assembler, shown.output
 
 
 def _events(frames: Sequence[bytes]) -> Iterator[e.Event]:

@@ -41,6 +41,8 @@ class Claim(msgspec.Struct, frozen=True):
 
     run: StoredRun
     fence: int
+    progress: bytes | None = None
+    """What an owner has noted last."""
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -91,6 +93,10 @@ class RunStore(Protocol):
 
     async def release(self, owner: str, run_id: str, fence: int) -> bool:
         """Give it back: it is waiting again. False if it was not the owner's any more."""
+        ...
+
+    async def note(self, run_id: str, fence: int, progress: bytes) -> bool:
+        """Keep what the run has finished, for the next owner. False if the run was not owned with this fence any more."""
         ...
 
     async def settle(self, record: ResponseRecord, fence: int) -> bool:

@@ -123,6 +123,12 @@ class _Session:
         asks = tool is not None and self._needs_consent(tool, call) and entry.server_arguments(call.arguments) is not None
         return McpApprovalRequest("", tool.name, self._server.label, call.arguments) if tool and asks else self._call(tool, call)
 
+    def may_repeat(self, call: HostedCall) -> bool:
+        """If the server declares that the tool changes nothing, or nothing more when it is called again."""
+        tool = self._behind.get(call.name)
+        hints = (tool.annotations or {}) if tool is not None else {}
+        return hints.get("readOnlyHint") is True or hints.get("idempotentHint") is True
+
     async def run(self, call: HostedCall) -> ToolOutcome:
         """Call the server. A refusal or failure is a failed item with the server's message."""
         tool = self._behind.get(call.name)

@@ -19,21 +19,21 @@ from app.tools.ports.fetcher import Fetcher
 from app.tools.ports.files import Files
 
 
-class UrlCitation(msgspec.Struct, frozen=True):
+class UrlCitation(msgspec.Struct, frozen=True, tag="url"):
     """A page the model has read."""
 
     url: str
     title: str
 
 
-class FileCitation(msgspec.Struct, frozen=True):
+class FileCitation(msgspec.Struct, frozen=True, tag="file"):
     """A file of the user that the model has read."""
 
     file_id: str
     filename: str
 
 
-class ContainerFile(msgspec.Struct, frozen=True):
+class ContainerFile(msgspec.Struct, frozen=True, tag="container_file"):
     """A file created by code; the model refers to it as `sandbox:` and its path."""
 
     container_id: str
@@ -112,6 +112,10 @@ class ToolSession(Protocol):
 
         A McpApprovalRequest instead means that the client must consent: the call is not run, and the response ends with it.
         """
+        ...
+
+    def may_repeat(self, call: HostedCall) -> bool:
+        """Whether the call can be made again if its result is lost with the process: it changes nothing that lasts."""
         ...
 
     async def run(self, call: HostedCall) -> ToolOutcome:

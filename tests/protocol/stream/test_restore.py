@@ -17,12 +17,13 @@ from app.protocol.stream.phases import SPECS
 from app.protocol.stream.projection import fold, parse_frame
 from app.protocol.stream.replay import encode_cuts, replay
 from app.protocol.stream.restore import NotRestorable, restore
+from app.protocol.stream.usage import UsageCounter
 from app.protocol.wire import hosted as h
 from app.protocol.wire.items import CustomToolCallItem, FunctionCallItem, MessageItem, OutputItem, OutputText, ReasoningItem, RefusalPart
 from app.protocol.wire.response import ResponseError
 from app.protocol.wire.sse import DONE, HEARTBEAT
 from app.protocol.wire.tokens import Logprob, TokenLogprob
-from tests.protocol.assembling import Script, assemble, cite, ended, new_assembler, options, run, scripts
+from tests.protocol.assembling import Script, assemble, cite, ended, new_assembler, new_id, new_options, options, run, run_on, scripts
 from tests.support.judge import judge
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.sse"))
@@ -56,7 +57,7 @@ def told(assembler: Assembler, how: str) -> list[bytes]:
 
 def end(frames: Sequence[bytes], how: str) -> tuple[list[bytes], Sequence[OutputItem]]:
     """Restores and ends the response; returns the new frames, and the output, all views of which agree."""
-    assembler = restore(frames)
+    assembler, _ = restore(frames)
     new = told(assembler, how)
     whole = [*frames, *new]
     judged = judge(b"".join(whole))
@@ -83,7 +84,7 @@ def batches(script: Script, how: dict[str, Any]) -> list[list[bytes]]:
 @given(scripts(), options())
 def test_at_the_end_of_every_batch_a_response_is_ended_with_what_was_shown(script: Script, how: dict[str, Any]) -> None:
     for frames in batches(script, how):
-        assert restore(frames).take() == []
+        assert restore(frames)[0].take() == []
         for outcome in ENDS:
             end(frames, outcome)
 
@@ -98,6 +99,24 @@ def test_elsewhere_it_is_refused_or_ended_as_well(script: Script, how: dict[str,
         except NotRestorable:
             continue
         end(frames[:count], "failed")
+
+
+@settings(max_examples=50)
+@given(scripts(), options(), scripts())
+def test_it_goes_on_with_another_turn(script: Script, how: dict[str, Any], again: Script) -> None:
+    """Where thinking and calls were shown, but no answer."""
+    for frames in batches(script, how):
+        assembler, items = restore(frames)
+        if not all(isinstance(item, ReasoningItem | h.HostedItem) for item in items):
+            break
+        assembler.close_item("incomplete")
+        seen = [*frames, *assembler.take()]
+        assembler.go_on(new_id, new_options(**how), UsageCounter(), len(items))
+        rest = run_on(again, assembler)
+        whole = [*seen, *rest.frames]
+        assert judge(b"".join(whole)).response == rest.response
+        assert replay(rest.body, encode_cuts(rest.cuts)) == whole
+        assert [item.id for item in rest.response.output[: len(items)]] == [item.id for item in items]
 
 
 @pytest.mark.parametrize("file", GOLDEN, ids=lambda file: file.stem)
@@ -170,7 +189,7 @@ def test_hosted_calls(item: h.HostedItem, state: str, outcome: str) -> None:
 def test_the_second_process_may_die_too(script: Script, how: dict[str, Any]) -> None:
     """With the items closed, and no end told."""
     frames = batches(script, how)[-1]
-    second = restore(frames)
+    second, _ = restore(frames)
     second.fail(ResponseError("server_error", "Gone."))
     frames += second.take()
     assert end(frames, "failed")[1] == second.output
@@ -182,7 +201,7 @@ def test_before_the_first_item(*, background: bool) -> None:
     assembler.start()
     opening = assembler.take()
     for count in range(1, len(opening) + 1):
-        assert restore(opening[:count]).take() == opening[count:]
+        assert restore(opening[:count])[0].take() == opening[count:]
         end(opening[:count], "failed")
         end(opening[:count], "cancelled")
 
@@ -260,5 +279,5 @@ def test_line_separators_in_the_request() -> None:
     )
     first.start()
     first.receive([d.Text("a")])
-    second = restore(first.take())
+    second, _ = restore(first.take())
     assert told(second, "failed") == told(first, "failed")
