@@ -58,11 +58,18 @@ def serve(settings: Settings) -> int:
             os.environ[DIRECTORY_VARIABLE] = directory  # the workers' counts: a scrape shows their sum
             os.environ[SANDBOX_DIRECTORY_VARIABLE] = directory  # and their sandboxes: a container is there for all of them
             Parent(config, [listener]).run()
+        _ignore_further_signals()
         return 0
     server = _Server(config, app, settings)
     signal.signal(signal.SIGTERM, server.handle_late_exit)
     server.run(sockets=[listener])
+    _ignore_further_signals()
     return 0 if server.started else 1
+
+
+def _ignore_further_signals() -> None:
+    """The interpreter, when it ends, would give them their default effect, and the process the exit status of one that was killed."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _warn(settings: Settings) -> None:

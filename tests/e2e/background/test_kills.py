@@ -119,11 +119,11 @@ async def _mistakes(http: httpx.AsyncClient, client: _Client, followed: bytes, r
     response_id = id_in(client.seen)
     whole = await replay(http, response_id)
     frames = split(whole)
-    rests = [await replay(http, response_id, starting_after=after) for after in range(-1, len(frames) + 1)]
+    rests = [await replay(http, response_id, starting_after=after) for after in range(-1, len(frames))]
     equal = {
         "what was followed": followed == whole,
         "what was seen and resumed": client.seen + resumed == whole,
-        "what follows each event": [split(rest) for rest in rests] == [frames[after:] for after in range(len(frames) + 2)],
+        "what follows each event": [split(rest) for rest in rests] == [frames[after:] for after in range(len(frames) + 1)],
         "the response": (await http.get(f"/v1/responses/{response_id}")).json() == final(whole),
     }
     return [what for what, same in equal.items() if not same]
