@@ -90,6 +90,8 @@ class Connection(asyncio.Protocol):
 
         Raises UpstreamError; the connection is then closed.
         """
+        if not self._response.complete:  # the one of a new connection, which is not used
+            self._response.let_go()
         self._response = response = Response()
         self._since = self._loop.time()
         self._ends = self._since + self._timeouts.total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable
 from contextlib import aclosing, closing
@@ -11,6 +12,7 @@ import pytest
 
 from app.providers.base import UpstreamProtocolError
 from app.providers.http.client import UpstreamClient
+from app.providers.http.response import Response
 from tests.providers.raw_http import (
     CHUNKED,
     HELLO,
@@ -306,3 +308,15 @@ async def test_a_body_over_the_limit_is_an_error() -> None:
     async with serve(then_silent(HELLO)) as server, connect(server) as client:
         with closing(await ask(client)) as reply, pytest.raises(UpstreamProtocolError, match="too large"):
             await reply.read(4)
+
+
+async def test_an_abandoned_answer_is_freed_without_the_collector() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        async with serve(then_silent(CHUNKED)) as server, connect(server) as client:
+            with closing(await ask(client)):
+                pass
+        assert not [one for one in gc.get_objects() if isinstance(one, Response)]
+    finally:
+        gc.enable()
