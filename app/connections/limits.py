@@ -97,14 +97,6 @@ class Connection(HttpToolsProtocol):
         if len(self.connections) > self._limits.open:
             self._refuse(Unavailable("The server is at its limit of connections.", code="server_is_overloaded", retry_after=1.0))
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of the last request: in a circle of references both would stay in memory until a full garbage collection."""
-        super().connection_lost(exc)
-        if self._latest is not None:
-            self._output.let_go()
-            self.cycle = cast("RequestResponseCycle", None)
-            del self._output
-
     def data_received(self, data: bytes) -> None:
         """Parse in pieces, and stop as soon as there is too much."""
         if self._deaf:
@@ -209,7 +201,7 @@ class Connection(HttpToolsProtocol):
 
     @property
     def _latest(self) -> RequestResponseCycle | None:
-        """The latest request; None before the first one, and after the end of the connection."""
+        """The latest request."""
         return self.cycle
 
     def _feed(self, piece: bytes | memoryview) -> None:

@@ -57,12 +57,6 @@ class ResponseOutput:
         else:
             self._transport.close()
 
-    def let_go(self) -> None:
-        """The connection has ended: neither the request nor the server needs this object any more."""
-        cycle = self._cycle
-        cycle.transport = self._transport
-        vars(cycle).pop("send", None)
-
     def _start(self, status: int, fields: Iterable[tuple[bytes, bytes]]) -> None:
         cycle = self._cycle
         cycle.response_started = True
