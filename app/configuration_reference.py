@@ -22,12 +22,13 @@ _INTRODUCTION = """\
 Settings come from environment variables or from a TOML file; the environment takes precedence. The file is
 `gateway.toml` in the working directory, or the one that `GATEWAY_CONFIG` names. An unknown name is an error.
 
-In environment variables, lists are comma-separated (`GATEWAY_FETCH_ALLOW=wiki.corp, 10.1.0.0/16`) or JSON (`["wiki.corp"]`), tables of
-strings are pairs (`GATEWAY_ALIASES=fast=qwen3.5-flash, good=qwen3.7-plus`) or JSON, and all other tables are JSON.
+In environment variables, lists are comma-separated (`GATEWAY_FETCH_ALLOW=wiki.corp, 10.1.0.0/16`) or JSON
+(`["wiki.corp"]`), tables of strings are pairs (`GATEWAY_ALIASES=fast=qwen3.5-flash, good=qwen3.7-plus`) or JSON, and
+all other tables are JSON.
 
-A secret can be read from a file, as orchestrators mount them: `GATEWAY_ADMIN_KEY_FILE=/run/secrets/admin_key` instead of
-`GATEWAY_ADMIN_KEY`. This works for every variable of type *secret*, for `GATEWAY_DATABASE_URL` and for `DASHSCOPE_API_KEY`. The file holds
-one line; the line break at its end is removed. Setting both is an error.
+A secret can be read from a file, as orchestrators mount them: `GATEWAY_ADMIN_KEY_FILE=/run/secrets/admin_key` instead
+of `GATEWAY_ADMIN_KEY`. This works for every variable of type *secret*, for `GATEWAY_DATABASE_URL` and for
+`DASHSCOPE_API_KEY`. The file holds one line; the line break at its end is removed. Setting both is an error.
 """
 
 _TYPE_NAMES: Mapping[object, str] = {

@@ -42,7 +42,8 @@ def reserve():
     import ctypes
     with open("/mnt/data/probe", "wb") as file:
         size = ctypes.c_longlong(facts["disk"] + 1)
-        if ctypes.CDLL(None).fallocate(file.fileno(), 1, ctypes.c_longlong(0), size) < 0:  # 1: the file's own size stays
+        keep_size = 1
+        if ctypes.CDLL(None).fallocate(file.fileno(), keep_size, ctypes.c_longlong(0), size) < 0:
             raise OSError
 
 def disk():
@@ -63,7 +64,8 @@ def device(command, argument):
 def call(number):
     import ctypes
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.syscall(ctypes.c_long(number), *[ctypes.c_long(-1)] * 6) < 0 and ctypes.get_errno() in (errno.EPERM, errno.ENOSYS):
+    failed = libc.syscall(ctypes.c_long(number), *[ctypes.c_long(-1)] * 6) < 0
+    if failed and ctypes.get_errno() in (errno.EPERM, errno.ENOSYS):
         raise OSError
 
 me = facts["pid"]
@@ -97,11 +99,13 @@ attempts = {
     "has a larger disk than it may fill": disk,
     **{f"calls {name}": lambda number=number: call(number) for name, number in facts["calls"].items()},
 }
+# WASI lacks the means for some
+refusals = (OSError, ValueError, MemoryError, OverflowError, AttributeError, ImportError)
 escapes = []
 for name, attempt in attempts.items():
     try:
         attempt()
-    except (OSError, ValueError, MemoryError, OverflowError, AttributeError, ImportError):  # WASI lacks the means for some
+    except refusals:
         continue
     escapes.append(name)
 json.dumps({"token": facts["token"], "escapes": escapes})

@@ -1,10 +1,11 @@
 """The session protocol, version 1: HTTP with JSON bodies, between the gateway and the sandbox service.
 
-Every request has `Authorization: Bearer TOKEN` and `X-Sandbox-Owner`, the tenant; another owner's session is an unknown session.
+Every request has `Authorization: Bearer TOKEN` and `X-Sandbox-Owner`, the tenant; another owner's session is an unknown
+session.
 
     GET    /v1/health                                 -> Health (no owner)
     GET    /v1/sessions                               -> [SessionInfo]
-    PUT    /v1/sessions/{id}            NewSession    -> SessionInfo; the caller chooses the id; an existing session is unchanged
+    PUT    /v1/sessions/{id}            NewSession    -> SessionInfo; an existing session is unchanged
     GET    /v1/sessions/{id}                          -> SessionInfo
     DELETE /v1/sessions/{id}                          -> 204
     POST   /v1/sessions/{id}/run        RunCode       -> RunResult; disconnecting ends the run
@@ -14,8 +15,8 @@ Every request has `Authorization: Bearer TOKEN` and `X-Sandbox-Owner`, the tenan
     GET    /v1/sessions/{id}/files/{file_id}/content  -> bytes
     DELETE /v1/sessions/{id}/files/{file_id}          -> 204
 
-Errors have a status of 400 or above and a `Problem`. A session is a Python interpreter that keeps its variables between runs, and a
-directory, /mnt/data. The interpreter starts with the first run.
+The caller chooses a session's id. Errors have a status of 400 or above and a `Problem`. A session is a Python
+interpreter that keeps its variables between runs, and a directory, /mnt/data. The interpreter starts with the first run.
 """
 
 from __future__ import annotations

@@ -12,8 +12,9 @@ from tests.architecture.sources import MODULES, parse
 
 CORE = [module for module in MODULES if module.startswith("app/protocol/")]
 OUTSIDE_WORLD = {
-    "asyncio", "concurrent", "contextvars", "http", "io", "logging", "multiprocessing", "os", "pathlib", "queue", "random", "secrets",
-    "select", "selectors", "shutil", "signal", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "threading", "time", "urllib", "uuid",
+    "asyncio", "concurrent", "contextvars", "http", "io", "logging", "multiprocessing", "os", "pathlib", "queue",
+    "random", "secrets", "select", "selectors", "shutil", "signal", "socket", "sqlite3", "ssl", "subprocess",
+    "tempfile", "threading", "time", "urllib", "uuid",
 }  # fmt: skip
 ALLOWED = (sys.stdlib_module_names - OUTSIDE_WORLD) | {"msgspec", "app.protocol"}
 CLOCKS = {"now", "utcnow", "today"}

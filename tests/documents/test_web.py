@@ -11,7 +11,8 @@ from tests.documents.making import pdf
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 _URL = "https://news.example/2026/opening.html"
-_PAGE = """<!DOCTYPE html><html><head><meta charset="{charset}"><title>新馆开放</title><style>p {{}}</style></head><body>
+_PAGE = """<!DOCTYPE html><html>
+<head><meta charset="{charset}"><title>新馆开放</title><style>p {{}}</style></head><body>
 <nav><a href="/">首页</a><a href="/about">关于我们</a></nav>
 <article><h1>新馆开放</h1><p>市图书馆新馆今天正式向公众开放，首日接待读者超过一万人次，现场秩序井然。</p>
 <h2>开放时间</h2><table><tr><th>日期</th><th>时间</th></tr><tr><td>周一</td><td>9:00</td></tr></table>
@@ -72,14 +73,16 @@ async def test_a_pdf_called_a_page_is_still_a_pdf() -> None:
 
 
 async def test_what_is_entered_in_a_page_is_read() -> None:
-    page = """<html><body><p>Name: <input value="张三"></p><p>Pay: <input type=radio checked> now <input type=radio> later</p>
+    page = """<html><body><p>Name: <input value="张三"></p>
+    <p>Pay: <input type=radio checked> now <input type=radio> later</p>
     <p><textarea>a note</textarea></p><input type="hidden" value="token"></body></html>"""
     said = await reading.text(page.encode(), filename="form.html")
     assert said == "Name: 张三\n\nPay: ☒ now ☐ later\n\na note"
 
 
 async def test_an_uploaded_page_keeps_its_tables_and_names_its_pictures() -> None:
-    page = f"""<html><body><header>Top</header><table><tr><th>日期</th><th>时间</th></tr><tr><td>周一</td><td>9:00</td></tr></table>
+    page = f"""<html><body><header>Top</header>
+    <table><tr><th>日期</th><th>时间</th></tr><tr><td>周一</td><td>9:00</td></tr></table>
     <img alt="map" src="data:image/png;base64,{"A" * 400}"></body></html>"""
     said = await reading.text(page.encode(), filename="table.html")
     assert said == "Top\n\n| 日期 | 时间 |\n| --- | --- |\n| 周一 | 9:00 |\n\n[Picture: map]\n\n[Not in this text: 1 picture]"

@@ -36,7 +36,8 @@ def test_a_conversation(gateway: Gateway, upstream: ScriptedUpstream) -> None:
           .catch((error) => [error.status, error.code, error.param]);
         const models = [];
         for await (const model of client.models.list()) models.push(model.id);
-        console.log(JSON.stringify({ text: read.output_text, same: read.id === second.id, items, gone, broken, models }));
+        const same = read.id === second.id;
+        console.log(JSON.stringify({ text: read.output_text, same, items, gone, broken, models }));
         """,
     )
 
@@ -60,13 +61,15 @@ def test_streams(gateway: Gateway, upstream: ScriptedUpstream) -> None:
         gateway,
         """
         const raw = [];
-        for await (const event of await client.responses.create({ model: "qwen3-8b", input: "Hi", stream: true })) raw.push(event);
+        const stream = await client.responses.create({ model: "qwen3-8b", input: "Hi", stream: true });
+        for await (const event of stream) raw.push(event);
         const helper = client.responses.stream({ model: "qwen3-8b", input: "Hi" });
         let deltas = "";
         helper.on("response.output_text.delta", (event) => { deltas += event.delta; });
         const final = await helper.finalResponse();
         const replayed = [];
-        for await (const event of client.responses.stream({ response_id: final.id, starting_after: 4 })) replayed.push(event);
+        const replay = client.responses.stream({ response_id: final.id, starting_after: 4 });
+        for await (const event of replay) replayed.push(event);
         const stored = [];
         for await (const event of await client.responses.retrieve(final.id, { stream: true })) stored.push(event);
         console.log(JSON.stringify({
@@ -96,18 +99,22 @@ def test_functions(gateway: Gateway, upstream: ScriptedUpstream) -> None:
         """
         const tools = [{
           type: "function", name: "weather", strict: true,
-          parameters: { type: "object", properties: { city: { type: "string" } }, required: ["city"], additionalProperties: false },
+          parameters: {
+            type: "object", properties: { city: { type: "string" } }, required: ["city"], additionalProperties: false,
+          },
         }];
         const first = await client.responses.create({ model: "qwen3-8b", input: "Weather?", tools });
         const calls = first.output.filter((item) => item.type === "function_call");
         const second = await client.responses.create({
           model: "qwen3-8b", tools, previous_response_id: first.id,
           input: calls.map((call) => ({
-            type: "function_call_output", call_id: call.call_id, output: `weather of ${JSON.parse(call.arguments).city}`,
+            type: "function_call_output", call_id: call.call_id,
+            output: `weather of ${JSON.parse(call.arguments).city}`,
           })),
         });
         const helper = client.responses.stream({ model: "qwen3-8b", input: "Weather?", tools });
-        const streamed = (await helper.finalResponse()).output.map((item) => [item.call_id, item.arguments, item.status]);
+        const final = await helper.finalResponse();
+        const streamed = final.output.map((item) => [item.call_id, item.arguments, item.status]);
         console.log(JSON.stringify({ text: second.output_text, streamed }));
         """,
     )

@@ -151,6 +151,8 @@ async def test_what_cannot_be_used_is_named(client: openai.AsyncOpenAI, upstream
     huge = await client.files.create(file=("huge.txt", b"x" * 70_000), purpose="user_data")
     broken = await client.files.create(file=("broken.docx", b"PK\x03\x04 broken"), purpose="user_data")
     file: Json = {"type": "input_file"}
+    program = data_uri(b"MZ\x90\0\3\0\0\0" * 50, "application/x-dosexec")
+    damaged = data_uri(b"%PDF-1.7 broken", "application/pdf")
     cases: list[tuple[str, Json, str, str]] = [
         (BLIND, picture(data_uri(RED)), "image_url", "does not take images"),
         (INLINE, picture(site.url("/page.png")), "image_url", "text/html"),
@@ -159,8 +161,8 @@ async def test_what_cannot_be_used_is_named(client: openai.AsyncOpenAI, upstream
         (LINKS, {**file, "file_url": site.url("/huge.txt")}, "file_url", "larger than"),
         (LINKS, {**file, "file_url": site.url("/endless.txt")}, "file_url", "larger than"),
         (LINKS, {**file, "file_id": huge.id}, "file_id", "too large"),
-        (LINKS, {**file, "filename": "run.exe", "file_data": data_uri(b"MZ\x90\0\3\0\0\0" * 50, "application/x-dosexec")}, "file_data", ""),
-        (LINKS, {**file, "filename": "a.pdf", "file_data": data_uri(b"%PDF-1.7 broken", "application/pdf")}, "file_data", "(file 'a.pdf')"),
+        (LINKS, {**file, "filename": "run.exe", "file_data": program}, "file_data", ""),
+        (LINKS, {**file, "filename": "a.pdf", "file_data": damaged}, "file_data", "(file 'a.pdf')"),
         (LINKS, {**file, "file_id": broken.id}, "file_id", "(file 'broken.docx')"),
         (LINKS, {**file, "filename": "a.txt", "file_data": "data:text/plain;base64,%%%"}, "file_data", "base64"),
         (LINKS, {"type": "input_image", "file_id": huge.id, "detail": "auto"}, "file_id", ""),

@@ -24,7 +24,8 @@ def connect(family, kind, address):
         s.send(b"x")
 
 def number(x86_64, aarch64, *arguments):
-    if libc.syscall(ctypes.c_long(x86_64 if os.uname().machine == "x86_64" else aarch64), *map(ctypes.c_long, arguments)) < 0:
+    here = x86_64 if os.uname().machine == "x86_64" else aarch64
+    if libc.syscall(*map(ctypes.c_long, (here, *arguments))) < 0:
         raise OSError(ctypes.get_errno(), "syscall")
 
 def control(command, argument):

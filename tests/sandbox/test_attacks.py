@@ -171,7 +171,7 @@ async def test_other_sessions_files_are_out_of_reach(service_of_anyone: RunningS
     search = f"""
 import os
 seen = []
-for place in ('/mnt', '/mnt/data', '/tmp', os.getcwd() + '/..', os.getcwd() + '/../..', os.getcwd() + '/../../{victim.id}/data'):
+for place in ('/mnt', '/mnt/data', '/tmp', *(os.getcwd() + up for up in ('/..', '/../..', '/../../{victim.id}/data'))):
     try:
         seen += os.listdir(place)
     except OSError:

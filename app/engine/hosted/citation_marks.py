@@ -19,9 +19,9 @@ LINK = rf"\((?P<link>{URL}|sandbox:[^()\n]{{1,500}})(?:\s+\"[^\"\n]{{0,200}}\")?
 """What follows the text of a Markdown link."""
 
 _SPACES = r"[ \t\u3000]{0,3}"
-_WORDS = (
-    r"(?:ref(?:erence)?s?|sources?|src|cit(?:e|ations?)|doc(?:ument)?s?|web(?:page)?|来源|引用|参考|资料|网页|文献|文档)[ _:：.#-]{0,2}"  # noqa: RUF001 - Chinese text
-)
+_ENGLISH = r"ref(?:erence)?s?|sources?|src|cit(?:e|ations?)|doc(?:ument)?s?|web(?:page)?"
+_CHINESE = r"来源|引用|参考|资料|网页|文献|文档"
+_WORDS = rf"(?:{_ENGLISH}|{_CHINESE})[ _:：.#-]{{0,2}}"  # noqa: RUF001 - Chinese text
 _NUMBER = rf"(?:{_WORDS})?\d{{1,4}}"
 _ITEM = rf"{_NUMBER}(?:{_SPACES}[-–—~～至]{_SPACES}{_NUMBER})?"  # noqa: RUF001 - other dashes
 _ITEMS = rf"{_ITEM}(?:{_SPACES}[,，、;；]{_SPACES}{_ITEM}){{0,30}}"  # noqa: RUF001 - Chinese text

@@ -18,7 +18,8 @@ from app.tools.ports.tool import ContainerFile, FileCitation, Source, UrlCitatio
 
 _MARKDOWN = re.compile(rf"(?:!\[|\[)[^\[\]\n]{{0,500}}\]{LINK}")
 _LABEL = re.compile(r"\[\^?([^\s\[\]^]{1,40})\]")
-_ADDRESS = re.compile(r"(?:https?://|sandbox:/)(?:[^\s<>()\[\]\"'`，。；、！？：（）【】《》「」]|\([^\s<>()]{0,200}\))+")  # noqa: RUF001 - Chinese text
+_CHINESE_MARKS = "，。；、！？：（）【】《》「」"  # noqa: RUF001 - Chinese text
+_ADDRESS = re.compile(rf"(?:https?://|sandbox:/)(?:[^\s<>()\[\]\"'`{_CHINESE_MARKS}]|\([^\s<>()]{{0,200}}\))+")
 _AFTER_ADDRESS = " \t.,;:!?*)>]"
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _TRAILING = ".,;:!?*"

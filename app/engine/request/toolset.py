@@ -148,12 +148,10 @@ class _Collector:
             case other if self._lenient and _NAME.match(other):  # it goes into a header and the log
                 self.left_out.append(other)
             case other:
-                raise InvalidRequest(
-                    f"The tool type '{other}' is not served by this gateway. Supported types: "
-                    f"{', '.join(('function', 'custom', 'namespace', *CLIENT_TOOLS, *(tool.type for tool in self._catalog.list())))}.",
-                    code="unsupported_tool",
-                    param=f"{place}.type",
-                )
+                hosted = (known.type for known in self._catalog.list())
+                supported = ", ".join(("function", "custom", "namespace", *CLIENT_TOOLS, *hosted))
+                message = f"The tool type '{other}' is not served by this gateway. Supported types: {supported}."
+                raise InvalidRequest(message, code="unsupported_tool", param=f"{place}.type")
 
     def _show(self, raw: msgspec.Raw) -> None:
         if self._more is None:

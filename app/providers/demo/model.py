@@ -23,8 +23,9 @@ _WORD = re.compile(r"[A-Z]?[a-z]{2,}|[A-Z]{3,}|[\u4e00-\u9fff]+")
 _COMMON = frozenset(
     re.findall(
         r"\w+",
-        """all an and any are as at be by call can could do for from function get given how if in into is it me my name of on or please
-        return returns set that the this to tool use was what when where which who with would you your 什么 怎么 一个 你好 可以 请问""",
+        """all an and any are as at be by call can could do for from function get given how if in into is it me my name
+        of on or please return returns set that the this to tool use was what when where which who with would you your
+        什么 怎么 一个 你好 可以 请问""",
     )
 )
 _NAME = re.compile(r"(?:my name is|i am called|call me|我叫|我的名字是)\s*([\w'-]+)", re.IGNORECASE)

@@ -40,7 +40,8 @@ class Bubblewrap:
             **dict(zip(map(str, runtime.packages), packages, strict=True)),
         }
         command = [
-            _program(runtime), *_ISOLATION, "--die-with-parent", "--clearenv", "--setenv", "LD_LIBRARY_PATH", "/python/lib",
+            _program(runtime), *_ISOLATION, "--die-with-parent",
+            "--clearenv", "--setenv", "LD_LIBRARY_PATH", "/python/lib",
             *(part for path in _SYSTEM for part in _system(Path(path))),
             *(part for path in _SYSTEM_FILES for part in ("--ro-bind-try", path, path)),
             *(part for path in _DEVICES for part in ("--dev-bind-try", path, path)),

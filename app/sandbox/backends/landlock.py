@@ -10,8 +10,9 @@ from app.sandbox.limits import Limits
 from app.sandbox.stage import Runtime, Volume
 
 _SYSTEM = (
-    "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/fonts", "/usr/local/share/fonts", "/usr/local/lib", "/usr/share/zoneinfo",
-    "/etc/ld.so.cache", "/etc/fonts", "/etc/localtime", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom",
+    "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/fonts", "/usr/local/share/fonts",
+    "/usr/share/zoneinfo", "/etc/ld.so.cache", "/etc/fonts", "/etc/localtime",
+    "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom",
 )  # fmt: skip
 _CREATE_RULESET = 444
 _VERSION_FLAG = 1

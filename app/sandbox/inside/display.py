@@ -32,8 +32,8 @@ class Rich:
 
 
 _KINDS = (
-    "HTML", "Markdown", "Image", "SVG", "JSON", "Latex", "Math", "Code", "Pretty", "Audio", "Video", "IFrame", "FileLink", "FileLinks",
-    "Javascript", "YouTubeVideo", "GeoJSON", "DisplayObject", "TextDisplayObject",
+    "HTML", "Markdown", "Image", "SVG", "JSON", "Latex", "Math", "Code", "Pretty", "Audio", "Video", "IFrame",
+    "FileLink", "FileLinks", "Javascript", "YouTubeVideo", "GeoJSON", "DisplayObject", "TextDisplayObject",
 )  # fmt: skip
 _NOTHING = ("clear_output", "set_matplotlib_formats", "set_matplotlib_close", "publish_display_data", "update_display")
 

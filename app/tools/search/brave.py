@@ -14,10 +14,9 @@ _QUERY_CHARACTERS = 400
 _QUERY_WORDS = 50
 _FRESHNESS = {"day": "pd", "week": "pw", "month": "pm", "year": "py"}
 _LANGUAGES = {"zh": "zh-hans", "ja": "jp", "ko": "ko"}
-# It rejects countries that are not on its list.
-_COUNTRIES = frozenset(
-    "AR AU AT BE BR CA CL DK FI FR DE HK IN ID IT JP KR MY MX NL NZ NO CN PL PT PH RU SA ZA ES SE CH TW TR GB US".split()  # noqa: SIM905 - a table
-)
+_LISTED = "AR AU AT BE BR CA CL DK FI FR DE HK IN ID IT JP KR MY MX NL NZ NO CN PL PT PH RU SA ZA ES SE CH TW TR GB US"
+_COUNTRIES = frozenset(_LISTED.split())
+"""It rejects countries that are not on its list."""
 
 
 class _Result(msgspec.Struct, frozen=True):

@@ -54,13 +54,21 @@ def _kind(visit: Visit) -> str:
     return "text/html" if visit.path.startswith("/page") else "application/json"
 
 
+def _endless(visit: Visit) -> Answer:
+    return Answer(b"[" * 65_536, content_type=_kind(visit), repeat=0.0)
+
+
+def _garbage(visit: Visit) -> Answer:
+    kind = "application/pdf" if "/page" in visit.path else "application/json"
+    return Answer(b"%PDF-1.7 \xff\x00", content_type=kind)
+
+
 FAULTS: dict[str, tuple[Fault, tuple[str, Json]]] = {
     "silent": (lambda _: Answer.never(), ("slow", {})),
-    "endless": (lambda visit: Answer(b"[" * 65_536, content_type=_kind(visit), repeat=0.0), ("huge", {"characters": 3_000_000})),
-    "garbage": (lambda visit: Answer(b"%PDF-1.7 \xff\x00", content_type="application/pdf" if "/page" in visit.path else "application/json"),
-                ("refuse", {})),
+    "endless": (_endless, ("huge", {"characters": 3_000_000})),
+    "garbage": (_garbage, ("refuse", {})),
     "angry": (lambda _: Answer.text(TRACE, status=500), ("fail", {})),
-}  # fmt: skip
+}
 """How every back end answers, and the MCP tool that is like it."""
 
 

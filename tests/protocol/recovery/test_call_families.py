@@ -320,8 +320,9 @@ def test_a_call_that_was_whole_before_the_cut_counts(said: str) -> None:
 
 
 PIECES = [
-    ROME, PARIS, TAGS, "<tool_call>", "</tool_call>", "<tools>", "</tools>", "<function=weather>", "</function>", "<parameter=city>",
-    "</parameter>", "weather(", "city='Rome')", "[", "]", "{", "}", '"', "'", "`", "```", "```json\n", "\n", " ", ",", "<", "a", "答",
+    ROME, PARIS, TAGS, "<tool_call>", "</tool_call>", "<tools>", "</tools>",
+    "<function=weather>", "</function>", "<parameter=city>", "</parameter>", "weather(", "city='Rome')",
+    "[", "]", "{", "}", '"', "'", "`", "```", "```json\n", "\n", " ", ",", "<", "a", "答",
 ]  # fmt: skip
 
 

@@ -82,8 +82,8 @@ def test_programs(written: Json, command: list[str]) -> None:
 
 
 def test_a_program_has_its_surroundings() -> None:
-    action = read_program({"command": ["a"], "env": {"N": 1, "UNSET": None}, "cwd": "/tmp", "user": "me", "timeout_ms": 5})  # noqa: S108 - a word
-    assert action == LocalShellAction(("a",), {"N": "1"}, timeout_ms=5, user="me", working_directory="/tmp")  # noqa: S108 - a word
+    action = read_program({"command": ["a"], "env": {"N": 1, "UNSET": None}, "cwd": "/srv", "user": "me", "timeout_ms": 5})
+    assert action == LocalShellAction(("a",), {"N": "1"}, timeout_ms=5, user="me", working_directory="/srv")
     assert read_program({"command": ["a"], "env": "none", "user": ""}) == LocalShellAction(("a",))
 
 
