@@ -16,10 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db import searching
 from app.db.engine import Database
+from app.db.searching import POSITION_BITS
 from app.db.tables import passage_files, passages
 from app.knowledge._database import fetch
-from app.knowledge.passages import FLOAT, POSITION_BITS, Scope, SqlPassages, Version, belongs
+from app.knowledge.passages import FLOAT, SqlPassages
 from app.knowledge.ports.passages import Search, Vectors
+from app.knowledge.scope import Scope, Version, belongs
+from app.knowledge.word_search import WordSearch
 from app.knowledge.words import is_beginning
 from app.protocol.wire.errors import Unavailable
 
@@ -36,11 +39,28 @@ _NEAREST = text(
 )
 
 
+class _PostgresWords(WordSearch):
+    """Words in text search vectors."""
+
+    def containing(self, name: str) -> str:
+        return f"SELECT number, file FROM passage_index_words WHERE words @@ CAST(:{name} AS tsquery)"  # noqa: S608 - a name of our own
+
+    def of_files(self) -> str:
+        return "file = ANY(CAST(:files AS bigint[]))"
+
+    def query(self, stores: Sequence[str], word: str) -> str:
+        marks = " | ".join(f"'{store}'" for store in stores)
+        return f"({marks}) & '{word}'{':*' if is_beginning(word) else ''}"
+
+    def files(self, files: Sequence[int]) -> object:
+        return list(files)
+
+
 class PostgresIndex(SqlPassages):
     """Passages in Postgres: full-text search and vectors."""
 
     def __init__(self, database: Database) -> None:
-        super().__init__(database)
+        super().__init__(database, _PostgresWords())
         self._is_there = False
 
     async def _require(self) -> None:
@@ -72,19 +92,6 @@ class PostgresIndex(SqlPassages):
         parameters = {"vector": _texts(search.vector)[0], "files": list(scope.wanted), "count": count}
         rows = await fetch(self._database, _NEAREST, parameters)
         return [(row["number"], row["likeness"]) for row in rows]
-
-    def _containing(self, name: str) -> str:
-        return f"SELECT number, file FROM passage_index_words WHERE words @@ CAST(:{name} AS tsquery)"  # noqa: S608 - a name of our own
-
-    def _of_files(self) -> str:
-        return "file = ANY(CAST(:files AS bigint[]))"
-
-    def _query(self, stores: Sequence[str], word: str) -> str:
-        marks = " | ".join(f"'{store}'" for store in stores)
-        return f"({marks}) & '{word}'{':*' if is_beginning(word) else ''}"
-
-    def _files(self, files: Sequence[int]) -> object:
-        return list(files)
 
 
 def _texts(vectors: Vectors) -> list[str]:

@@ -15,8 +15,10 @@ from app.db.searching import POSITION_BITS, SEGMENT
 from app.db.tables import passage_files, passages
 from app.knowledge import matrix
 from app.knowledge._database import fetch
-from app.knowledge.passages import Scope, SqlPassages, Version, belongs, marked, words_apart
+from app.knowledge.passages import SqlPassages, words_apart
 from app.knowledge.ports.passages import Search, Vectors
+from app.knowledge.scope import Scope, Version, belongs, marked
+from app.knowledge.word_search import WordSearch
 from app.knowledge.words import is_beginning
 
 _HALF = 2
@@ -41,12 +43,29 @@ _ADD_VECTORS = text("INSERT INTO passage_index_vectors (number, data) VALUES (:n
 _DROP_VECTORS = text("DELETE FROM passage_index_vectors WHERE number >= :first AND number < :last")
 
 
+class _SqliteWords(WordSearch):
+    """Words in FTS5."""
+
+    def containing(self, name: str) -> str:
+        return f"SELECT rowid AS number FROM passage_index_words WHERE passage_index_words MATCH :{name}"  # noqa: S608 - a name of our own
+
+    def of_files(self) -> str:
+        return f"number >> {POSITION_BITS} IN (SELECT value FROM json_each(:files))"  # noqa: S608 - a number of our own
+
+    def query(self, stores: Sequence[str], word: str) -> str:
+        marks = " OR ".join(f'"{store}"' for store in stores)
+        return f'({marks}) AND "{word}"{"*" if is_beginning(word) else ""}'
+
+    def files(self, files: Sequence[int]) -> object:
+        return json.dumps(list(files))
+
+
 class SqliteIndex(SqlPassages):
     """Passages in SQLite: full text by FTS5, vectors in memory."""
 
     def __init__(self, database: Database, *, memory: int) -> None:
         """`memory`: bytes for the cached vectors of searched stores."""
-        super().__init__(database)
+        super().__init__(database, _SqliteWords())
         self._shelf = matrix.Shelf(memory)
         self._loading: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -103,16 +122,3 @@ class SqliteIndex(SqlPassages):
             segments = [(row["number"], row["data"]) for row in rows]
             added += await asyncio.to_thread(matrix.rounded, segments, dimensions)
         return await asyncio.to_thread(known.changed, versions, added)
-
-    def _containing(self, name: str) -> str:
-        return f"SELECT rowid AS number FROM passage_index_words WHERE passage_index_words MATCH :{name}"  # noqa: S608 - a name of our own
-
-    def _of_files(self) -> str:
-        return f"number >> {POSITION_BITS} IN (SELECT value FROM json_each(:files))"  # noqa: S608 - a number of our own
-
-    def _query(self, stores: Sequence[str], word: str) -> str:
-        marks = " OR ".join(f'"{store}"' for store in stores)
-        return f'({marks}) AND "{word}"{"*" if is_beginning(word) else ""}'
-
-    def _files(self, files: Sequence[int]) -> object:
-        return json.dumps(list(files))

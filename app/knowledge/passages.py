@@ -1,18 +1,13 @@
-"""The part of the passage index shared by both databases: whose passages they are, their texts, and the search by words.
-
-A word is weighted by its rarity among the passages searched (the logarithm in BM25), once per passage. Words that are too common to
-be informative are not looked up, so that a query costs no more than its rare words.
-"""
+"""The part of the passage index shared by both databases: whose passages they are, their texts, and how they are searched."""
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import msgspec
-from sqlalchemy import ColumnElement, Insert, RowMapping, Update, and_, delete, insert, literal, select, text, update
+from sqlalchemy import Insert, RowMapping, Update, delete, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import Database
@@ -23,7 +18,9 @@ from app.knowledge.ports.errors import KnowledgeUnavailable
 from app.knowledge.ports.passages import Attributes, Hit, Passage, Search, Vectors
 from app.knowledge.ranking import choose, fuse
 from app.knowledge.relevance import FITTING, SCALES, Relevance
-from app.knowledge.words import asked, words_of_all
+from app.knowledge.scope import Scope, Version, belongs, marked
+from app.knowledge.word_search import WordSearch
+from app.knowledge.words import words_of_all
 from app.offload.protocol import Limits
 from app.offload.workers import OffloadFailed, Workers
 from app.protocol.wire.errors import InvalidRequest
@@ -34,14 +31,6 @@ FLOAT = 4
 """Bytes per number in `Vectors`."""
 
 _WORKERS = Workers(Limits(seconds=120.0))
-_MOST_WORDS = 32
-"""Of a query."""
-_LONGEST_QUERY = 2000
-"""Characters of a query whose words are looked up."""
-_UNKNOWN = 2
-"""A word that no passage has is more informative than one that a single passage has."""
-_COMMON = 10_000
-"""A word in more passages than this is common."""
 _FEWEST_CANDIDATES = 60
 _CANDIDATES = 4
 """This multiple of the requested passages is taken from each of the two searches."""
@@ -52,33 +41,12 @@ _SPARE = 2
 _decode_attributes = msgspec.json.Decoder(Attributes).decode
 
 
-class Version(msgspec.Struct, frozen=True):
-    """One version of a file's passages."""
-
-    id: int
-    store: int
-
-    def number(self, position: int) -> int:
-        """The number of the passage at that position."""
-        return self.id << POSITION_BITS | position
-
-
-class Scope(msgspec.Struct, frozen=True):
-    """What is searched."""
-
-    stores: Mapping[int, Sequence[int]]
-    """The ids of all file versions in each store."""
-    wanted: Sequence[int]
-    """The ids of those that match the filters."""
-    size: int
-    """The number of passages in those."""
-
-
 class SqlPassages(ABC):
     """A passage index in SQL; subclasses add what differs between SQLite and Postgres."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, words: WordSearch) -> None:
         self._database = database
+        self._words = words
 
     async def replace(
         self,
@@ -149,7 +117,7 @@ class SqlPassages(ABC):
             return ()
         count = max(_FEWEST_CANDIDATES, _CANDIDATES * search.limit)
         near = await self._nearest(scope, search, count) if search.embedding_weight > 0 else ()
-        worded = await self._worded(scope, search.text, count) if search.text_weight > 0 else ()
+        worded = await self._words.search(self._database, scope, search.text, count) if search.text_weight > 0 else ()
         scores = fuse([(near, search.embedding_weight), (worded, search.text_weight)])
         hits = await self._hits(search, dict(list(scores.items())[: max(_FEWEST_READ, _SPARE * search.limit)]))
         ranked = _rated(search, hits, dict(near), dict(worded))
@@ -170,47 +138,6 @@ class SqlPassages(ABC):
     @abstractmethod
     async def _nearest(self, scope: Scope, search: Search, count: int) -> Sequence[tuple[int, float]]:
         """The passages with the nearest vectors, best first, each with its similarity."""
-
-    @abstractmethod
-    def _containing(self, name: str) -> str:
-        """SQL: the numbers of the passages that match the query bound to that name."""
-
-    @abstractmethod
-    def _of_files(self) -> str:
-        """SQL: a condition on `number`, that it belongs to a file bound to `files`."""
-
-    @abstractmethod
-    def _query(self, stores: Sequence[str], word: str) -> str:
-        """The value bound for `_containing`: one of the stores' marks, and the word."""
-
-    @abstractmethod
-    def _files(self, files: Sequence[int]) -> object:
-        """The value bound for `_of_files`."""
-
-    async def _worded(self, scope: Scope, query: str, count: int) -> Sequence[tuple[int, float]]:
-        """The passages with the rarest words of the query, best first, each with its share of the query's total rarity."""
-        stores = [marked(store) for store in scope.stores]
-        queries = {f"w{number}": self._query(stores, word) for number, word in enumerate(asked(query[:_LONGEST_QUERY], _MOST_WORDS))}
-        if not queries:
-            return ()
-        counting = " UNION ALL ".join(
-            f"SELECT '{name}' AS name, count(*) AS found FROM (SELECT 1 FROM ({self._containing(name)}) AS q LIMIT {_COMMON + 1}) AS c"  # noqa: S608 - names of our own
-            for name in queries
-        )
-        found = {row["name"]: row["found"] for row in await fetch(self._database, text(counting), queries)}
-        chosen = _telling(found)
-        if not chosen:
-            return ()
-        rarity = {f"r{name}": math.log1p(scope.size / found[name]) for name in chosen}
-        told = sum(rarity.values()) + sum(math.log1p(_UNKNOWN * scope.size) for count in found.values() if not count)
-        matching = " UNION ALL ".join(self._matching(name) for name in chosen)
-        ranking = f"SELECT number, sum(rarity) AS score FROM ({matching}) AS m GROUP BY number ORDER BY score DESC, number LIMIT :count"  # noqa: S608 - as above
-        parameters = {**{name: queries[name] for name in chosen}, **rarity, "files": self._files(scope.wanted), "count": count}
-        return [(row["number"], row["score"] / told) for row in await fetch(self._database, text(ranking), parameters)]
-
-    def _matching(self, name: str) -> str:
-        passages = f"SELECT number FROM ({self._containing(name)}) AS q WHERE {self._of_files()} LIMIT {_COMMON}"  # noqa: S608 - as above
-        return f"SELECT number, CAST(:r{name} AS float) AS rarity FROM ({passages}) AS c"  # noqa: S608 - as above
 
     async def _scope(self, search: Search) -> Scope:
         wanted = [passage_stores.c.id.label("store"), passage_stores.c.model, passage_files.c.id, passage_files.c.size]
@@ -296,16 +223,6 @@ class SqlPassages(ABC):
                 yield connection
 
 
-def belongs(version: Version) -> ColumnElement[bool]:
-    """The condition that a passage is part of the version."""
-    return and_(passages.c.number >= version.number(0), passages.c.number < Version(version.id + 1, version.store).number(0))
-
-
-def marked(store: int) -> str:
-    """A word that every passage of a store has, and that occurs in no text: it begins with a private-use character."""
-    return f"\ue000{store}"
-
-
 async def words_apart(texts: Sequence[str]) -> list[str]:
     """The words of each text, joined by spaces; in a worker process."""
     try:
@@ -362,18 +279,6 @@ def _rated(search: Search, hits: Mapping[int, Hit], near: Mapping[int, float], s
     rated = ((hit, relevance.of(hit.text, near.get(number), shares.get(number, 0.0))) for number, hit in hits.items())
     found = [msgspec.structs.replace(hit, score=score, fits=score >= FITTING) for hit, score in rated]
     return sorted(found, key=lambda hit: -hit.score)
-
-
-def _telling(found: Mapping[str, int]) -> list[str]:
-    """The rarest words, as many as are not common when taken together; at least one."""
-    chosen: list[str] = []
-    total = 0
-    for name in sorted((name for name, count in found.items() if count), key=found.__getitem__):
-        total += found[name]
-        if chosen and total > _COMMON:
-            break
-        chosen.append(name)
-    return chosen
 
 
 def _hit(row: RowMapping, score: float) -> Hit:
