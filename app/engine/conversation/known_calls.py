@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from app.engine.conversation.open_calls import MALFORMED_NOTE
 from app.protocol.messages import Assistant, Call, Message, ToolResult
@@ -96,35 +96,6 @@ class Repeats:
         """A call that was sent again with a result that the chain does not contain: it was made again."""
         repeated = self._repeated.get(call_id)
         return repeated.pop(0) if repeated else None
-
-
-class KnownThoughts:
-    """Reasoning items read so far: some clients send the same one before each call of a turn."""
-
-    __slots__ = ("_by_id", "_sealed", "last")
-
-    def __init__(self) -> None:
-        self._by_id: dict[str, str] = {}
-        self._sealed: tuple[str | None, str | None] = (None, None)
-        """The one that was opened last, and what was in it."""
-        self.last: str | None = None
-        """The last one of the turn being read."""
-
-    def has(self, item_id: str | None, thought: str) -> bool:
-        """Whether it is known: equal to the last one, or to the one with that id."""
-        return thought == self.last or bool(item_id and self._by_id.get(item_id) == thought)
-
-    def opened(self, sealed: str, unseal: Callable[[str], str | None]) -> str | None:
-        """What was sealed; the same one is opened once."""
-        if self._sealed[0] != sealed:
-            self._sealed = sealed, unseal(sealed)
-        return self._sealed[1]
-
-    def add(self, item_id: str | None, thought: str) -> None:
-        """Add one that was read."""
-        self.last = thought
-        if item_id:
-            self._by_id[item_id] = thought
 
 
 class CallIds:

@@ -20,8 +20,9 @@ from app.engine.conversation.content import at
 from app.engine.conversation.context import Context, last_user, part_weight, unanswered, weight
 from app.engine.conversation.exchanges import APPROVAL, HOSTED_TYPES, Approval, Exchange, Said
 from app.engine.conversation.items import MoreTools
-from app.engine.conversation.known_calls import CallIds, KnownThoughts, Repeats
+from app.engine.conversation.known_calls import CallIds, KnownCalls, Repeats
 from app.engine.conversation.open_calls import OpenCall, OpenCalls
+from app.engine.conversation.thoughts import Thoughts
 from app.protocol.messages import Assistant, Call, ImagePart, Message, TextPart, ToolResult, User
 from app.protocol.recovery.arguments import is_object, sendable
 from app.protocol.recovery.names import sendable_name
@@ -35,40 +36,37 @@ UpstreamName = Callable[[str, str | None], str]
 _THINK = re.compile(r"^\s*<think>\n?(?P<thought>.*?)\n?</think>\s*", re.DOTALL)
 """pydantic-ai replays thinking as text in this form."""
 _TAG_WITHIN = 64
-_MOST_SEALED = 8 * 1024 * 1024
-"""Characters of sealed thinking, more than any model reads: an item of some kilobytes may hold a megabyte."""
 _MESSAGE = ("message", None)
 _SPEAKERS = ("user", "assistant")
 _UNFINISHED = ("incomplete", "in_progress")
 
 
 class Transcript:
-    """Collects items into messages, continuing a context."""
+    """Collects items into messages, continuing a context, whose fields have the same names here."""
+
+    known: KnownCalls
+    """The calls and results of the chain, up to the end of its last response."""
+    cut: bool
+    """The chain's last response was cut off: its open calls need not get a result."""
+    approved: list[HostedCall]
+    """Calls the client has approved; each is to be run and `answer`ed."""
 
     def __init__(self, context: Context, upstream_name: UpstreamName, unseal: Callable[[str], str | None]) -> None:
         self._upstream_name = upstream_name
-        self._unseal = unseal
-        # The conversation, as in `Context`.
         self.system = list(context.system)
         self.messages: list[Message] = list(context.tail)
         self.known = context.known
-        """The calls and results of the chain, up to the end of its last response."""
         self.cut = context.cut
-        """The chain's last response was cut off: its open calls need not get a result."""
         self.awaited = dict(context.awaited)
         self.images = list(context.images)
         self.notes = dict(context.notes)
         self.tools = list(context.tools)
         self.uploads = context.uploads
         # What was found while reading the items.
-        self.approved: list[HostedCall] = []
-        """Calls the client has approved; each is to be run and `answer`ed."""
-        self.dropped_thinking = False
-        """A sealed reasoning item could not be opened (another server, tenant or model)."""
-        self._thoughts = KnownThoughts()
-        self._room = _MOST_SEALED
+        self.approved = []
+        self._thoughts = Thoughts(unseal)
         self._exchanged: dict[str, Call] = {}
-        self._settled = len(self.messages)
+        self._settled = 0
         """Number of messages whose calls are `known`."""
         self._not_sent: list[Call | ToolResult] = []
         """Parts of this turn that clients have seen and upstreams have not: calls left out, and renamed ones as they were."""
@@ -164,6 +162,11 @@ class Transcript:
         self._repeats = Repeats(self.known, waiting) if self.known or waiting else None
 
     @property
+    def dropped_thinking(self) -> bool:
+        """Whether a sealed reasoning item could not be opened (another server, tenant or model)."""
+        return self._thoughts.dropped
+
+    @property
     def open_calls(self) -> bool:
         """Whether the model's last output was calls, and results are missing."""
         return bool(unanswered(self.messages))
@@ -216,14 +219,9 @@ class Transcript:
 
     def _add_reasoning(self, item: InputItem, place: str) -> None:
         self._begin_assistant()
-        thought = self._thinking(item)
-        if self._thoughts.has(item.id, thought):
+        thought = self._thoughts.read(item, place)
+        if thought is None:
             return
-        if item.encrypted_content:
-            self._room -= len(thought)
-            if self._room < 0 and place:
-                message = f"Invalid '{at(place, 'encrypted_content')}': all encrypted reasoning together is larger than 8 MiB."
-                raise InvalidRequest(message, code="too_large", param=at(place, "encrypted_content"))
         if self._text and not self._calls:
             self._flush()
         self._think(thought)
@@ -232,16 +230,6 @@ class Transcript:
     def _think(self, thought: str) -> None:
         if thought:
             self._reasoning.append(thought)
-
-    def _thinking(self, item: InputItem) -> str:
-        if item.encrypted_content:
-            opened = self._thoughts.opened(item.encrypted_content, self._unseal) if self._room > 0 else None
-            if opened is not None:
-                return opened
-        shown = [part.text or "" for part in (*(item.summary or ()), *(item.content if isinstance(item.content, tuple) else ()))]
-        if item.encrypted_content and not any(shown):
-            self.dropped_thinking = True
-        return "\n".join(shown)
 
     def _add_call(self, item: InputItem, place: str) -> None:
         row = client_calls.CALLS[item.type]
