@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from app.settings_checks import WEB_ADDRESSES, AdminKey, Aliases, Networks, Origins, RootPath, WebAddress
 from app.settings_sections import (
     BuiltInEmbedding,
     Connections,
@@ -28,7 +27,6 @@ from app.settings_sections import (
     ToolMode,
     ToolSettings,
     Upstream,
-    is_network,
 )
 from app.settings_sources import PREFIX, Environment, mistaken_files, read_text, secret_variables, secrets_from_files
 
@@ -50,12 +48,6 @@ __all__ = [
     "load",
 ]
 
-_MIN_ADMIN_KEY = 20
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:]+\]|[a-z0-9._-]+)(:\d{1,5})?")
-"""As browsers send it: lower case, nothing after the port. Programs in a web view have their own schemes."""
-_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?")
-_ROOT_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)*")
-
 
 class Settings(BaseSettings):
     """The gateway's configuration. Construct with `load()`, which turns mistakes into one readable error."""
@@ -66,7 +58,7 @@ class Settings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
-    root_path: str = Field(
+    root_path: RootPath = Field(
         default="",
         description="Path prefix under which a reverse proxy serves the gateway, for example `/llm`. Requests may arrive with or without "
         "it; the OpenAPI schema and the interactive docs include it.",
@@ -87,9 +79,7 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         default=None, description="`redis://…`. Redis caches responses and shares the event log among replicas."
     )
-    admin_key: SecretStr | None = Field(
-        default=None, description="A key that is always valid, for project `admin`; at least 20 characters."
-    )
+    admin_key: AdminKey = Field(default=None, description="A key that is always valid, for project `admin`; at least 20 characters.")
     authentication: bool = Field(
         default=True, description="If false, every request is accepted as project `default`. Use only on a trusted network."
     )
@@ -109,7 +99,7 @@ class Settings(BaseSettings):
     )
     upstream_fetches_urls: bool | None = Field(default=None, description="Whether that upstream fetches image URLs itself.")
     upstreams: tuple[Upstream, ...] = Field(default=(), description="Upstreams, in the file: `[[upstreams]]`.")
-    aliases: dict[str, str] = Field(default_factory=dict, description='Aliases of model names: `alias = "real"`.')
+    aliases: Aliases = Field(default_factory=dict, description='Aliases of model names: `alias = "real"`.')
     models: dict[str, ModelFacts] = Field(default_factory=dict, description="Model properties that override the built-in ones.")
 
     retention_days: float = Field(default=7, gt=0, le=3650, description="Days after which a stored response expires.")
@@ -138,7 +128,7 @@ class Settings(BaseSettings):
         description="Maximum silence of a stream. Then a comment is sent; a stream whose upstream has not answered yet is started. "
         "Counted from when the upstream request is ready, after listing MCP tools and running approved calls.",
     )
-    cors_origins: tuple[str, ...] = Field(
+    cors_origins: Origins = Field(
         default=(),
         description="Web pages that may call this server from a browser, by origin (`https://app.example.com`), "
         "or `*` for every page. Empty: none.",
@@ -179,7 +169,7 @@ class Settings(BaseSettings):
     tools: dict[str, ToolSettings] = Field(
         default_factory=dict, description="Built-in tools by type, in the file: `[tools.web_search]`; tools not listed are `auto`."
     )
-    searxng_url: str | None = Field(
+    searxng_url: WebAddress = Field(
         default=None, description="URL of a SearXNG server with the JSON format enabled: web and image search without a key."
     )
     search_providers: tuple[SearchProvider, ...] = Field(
@@ -194,11 +184,11 @@ class Settings(BaseSettings):
     google_vision_api_key: SecretStr | None = Field(
         default=None, description="Key of Google Cloud Vision: `image_search` sends it the images of the conversation."
     )
-    search_base_urls: dict[SearchProvider, str] = Field(
+    search_base_urls: Annotated[dict[SearchProvider, str], WEB_ADDRESSES] = Field(
         default_factory=dict[SearchProvider, str],
         description="Base URLs of search providers, by name, to use a proxy or a compatible server.",
     )
-    fetch_allow: tuple[str, ...] = Field(
+    fetch_allow: Networks = Field(
         default=(),
         description="Hosts, addresses or networks (`wiki.corp`, `10.1.0.0/16`) that may be fetched even though they are private.",
     )
@@ -239,59 +229,6 @@ class Settings(BaseSettings):
     def _read_text(cls, given: object, info: ValidationInfo) -> object:
         """Lists and tables may be written as text, both in the environment and in the file."""
         return read_text(cls.model_fields[info.field_name or ""].annotation, given)
-
-    @field_validator("cors_origins")
-    @classmethod
-    def _whole_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in origins:
-            if origin != "*" and not _ORIGIN.fullmatch(origin):
-                raise ValueError(f"{origin!r} is not an origin: expected `*`, or scheme, host and port as in `https://app.example.com`")
-        return origins
-
-    @field_validator("fetch_allow")
-    @classmethod
-    def _readable_networks(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
-        for entry in entries:
-            if not _HOST.fullmatch(entry) and not is_network(entry):
-                raise ValueError(f"{entry!r} is not a host, address or network, such as `wiki.corp`, `10.1.2.3` or `10.1.0.0/16`")
-        return entries
-
-    @field_validator("root_path")
-    @classmethod
-    def _plain_path(cls, path: str) -> str:
-        path = path.rstrip("/")
-        if not _ROOT_PATH.fullmatch(path):
-            raise ValueError("expected a path like `/llm`: a leading slash, then only letters, digits and `-._~`")
-        return path
-
-    @field_validator("aliases")
-    @classmethod
-    def _real_models(cls, aliases: dict[str, str]) -> dict[str, str]:
-        for alias, model in aliases.items():
-            if not alias.strip() or not model.strip():
-                raise ValueError("expected `alias=model`: neither may be empty")
-            if model in aliases:
-                raise ValueError(f"`{alias}` refers to `{model}`, which is itself an alias: use the model's name")
-        return aliases
-
-    @field_validator("admin_key")
-    @classmethod
-    def _strong_admin_key(cls, key: SecretStr | None) -> SecretStr | None:
-        if key is not None:
-            value = key.get_secret_value()
-            if len(value) < _MIN_ADMIN_KEY or len(set(value)) < _MIN_ADMIN_KEY // 2:
-                raise ValueError(f"is too weak: use at least {_MIN_ADMIN_KEY} varied characters, for example from `openssl rand -hex 24`")
-        return key
-
-    @field_validator("searxng_url", "search_base_urls")
-    @classmethod
-    def _web_addresses(cls, given: str | dict[str, str] | None) -> str | dict[str, str] | None:
-        addresses = given or {}
-        for address in addresses.values() if isinstance(addresses, dict) else [addresses]:
-            parts = urlsplit(address)
-            if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:  # `port` raises ValueError, too
-                raise ValueError("expected an http or https URL")
-        return given
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -173,12 +172,3 @@ class Connections(_Section):
         default=60.0, gt=0, description="A client that reads nothing of its response for this long is disconnected."
     )
     idle_seconds: int = Field(default=5, ge=1, description="Keep-alive timeout: how long an idle connection stays open.")
-
-
-def is_network(entry: str) -> bool:
-    """Whether the text is an IP address or network."""
-    try:
-        ip_network(entry.strip("[] "))
-    except ValueError:
-        return False
-    return True
