@@ -191,13 +191,7 @@ def _serve(
     _start_background(runs, ports, access, heartbeats, settings)
     if files is not None:
         file_services.start(runs, *files)
-    capacity = Capacity(settings.limits.background_responses, settings.limits.background_queue)
-    background = BackgroundRuns(ports, runs, partial(stored_run, ports), capacity, alone=_alone(settings))
-    ports.metrics.background.set_function(lambda: {(): len(background)})
-    stack.push_async_callback(background.aclose)
-    background.start()
-    if not _alone(settings):
-        runs.every(LOOK_SECONDS, WantedStreams(runs, ports.log, background.recorder).look)
+    background = _background_runs(runs, ports, settings, stack)
     service = Responses(ports, runs, background, alone=_alone(settings))
     continuation = Continuation(settings.on_disconnect == "continue", settings.resumable_streams)
     policy = EndpointPolicy(settings.limits.body_bytes, settings.done_marker, settings.lenient_user_agents, continuation)
@@ -216,6 +210,17 @@ def _serve(
         containers=containers,
     )
     return create, services, Drain(runs, background, settings.drain_seconds)
+
+
+def _background_runs(runs: Runs, ports: Ports, settings: Settings, stack: AsyncExitStack) -> BackgroundRuns:
+    capacity = Capacity(settings.limits.background_responses, settings.limits.background_queue)
+    background = BackgroundRuns(ports, runs, partial(stored_run, ports), capacity, alone=_alone(settings))
+    ports.metrics.background.set_function(lambda: {(): len(background)})
+    stack.push_async_callback(background.aclose)
+    background.start()
+    if not _alone(settings):
+        runs.every(LOOK_SECONDS, WantedStreams(runs, ports.log, background.recorder).look)
+    return background
 
 
 async def _router(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> Router:

@@ -53,7 +53,8 @@ class Metrics:
         self._unlisted = _Bounded(_MOST_UNLISTED)
         self._code = _Bounded(_MOST_CODES)
         self._count_responses(registry)
-        self._count_surroundings(registry)
+        self._count_service(registry)
+        self._count_storage(registry)
         self._read_process(registry)
 
     def _count_responses(self, registry: Registry) -> None:
@@ -79,28 +80,30 @@ class Metrics:
         self._tools = registry.counter("gateway_tool_calls", "Calls of built-in tools that ran here, by status.", "tool", "status")
         self._tool_seconds = registry.histogram("gateway_tool_seconds", "How long calls of built-in tools took.", "tool", bounds=_SECONDS)
 
-    def _count_surroundings(self, registry: Registry) -> None:
+    def _count_service(self, registry: Registry) -> None:
         self._requests = registry.counter("gateway_http_requests", "HTTP requests by status.", "route", "method", "status", "code")
         self._failures = registry.counter(
             "gateway_upstream_failures", "Failed attempts and interrupted answers, by upstream.", "upstream", "code"
         )
-        self._store = registry.histogram("gateway_store_seconds", "Duration of database operations.", "operation", bounds=_STORE_SECONDS)
-        self._store_failures = registry.counter("gateway_store_failures", "Failed database operations.", "operation")
-        self._log = registry.histogram(
-            "gateway_event_log_seconds", "Duration of operations of the log of live streams.", "operation", bounds=_STORE_SECONDS
-        )
-        self._log_failures = registry.counter("gateway_event_log_failures", "Failed operations of the log of live streams.", "operation")
         self._taken_over = registry.counter(
             "gateway_background_takeovers", "Background responses taken over from another process, by what was done.", "how"
         )
         self._lost = registry.counter("gateway_background_losses", "Background responses that another process has taken over.")
-        self._purged = registry.counter("gateway_purged_responses", "Expired stored responses that were deleted.")
         self.running = registry.gauge("gateway_responses_running", "Responses being generated.")
         self.background = registry.gauge("gateway_background_responses_running", "Background responses being generated.")
         self.waiting = registry.gauge(
             "gateway_background_responses_waiting", "Background responses that wait, of all processes.", merge=max
         )
         self.streams = registry.gauge("gateway_streams_open", "Open streams of new responses.")
+
+    def _count_storage(self, registry: Registry) -> None:
+        self._store = registry.histogram("gateway_store_seconds", "Duration of database operations.", "operation", bounds=_STORE_SECONDS)
+        self._store_failures = registry.counter("gateway_store_failures", "Failed database operations.", "operation")
+        self._log = registry.histogram(
+            "gateway_event_log_seconds", "Duration of operations of the log of live streams.", "operation", bounds=_STORE_SECONDS
+        )
+        self._log_failures = registry.counter("gateway_event_log_failures", "Failed operations of the log of live streams.", "operation")
+        self._purged = registry.counter("gateway_purged_responses", "Expired stored responses that were deleted.")
         self.connections = registry.gauge("gateway_database_connections", "Connections of the database's pool.", "state")
         self.pool_size = registry.gauge("gateway_database_pool_size", "Maximum number of connections in the pool.")
         self.expired = registry.gauge("gateway_expired_responses", "Expired stored responses not deleted yet.", merge=max)

@@ -16,7 +16,8 @@ from app.engine.hosted.catalog import Catalog
 from app.engine.request import toolset
 from app.engine.request.toolset import Toolset
 from app.protocol.wire.errors import InvalidRequest
-from app.protocol.wire.requests import CreateResponse, InputItem, TextFormat, given, parse, parse_item, parse_items, unknown_parameter
+from app.protocol.wire.mistakes import unknown_parameter
+from app.protocol.wire.requests import CreateResponse, InputItem, TextFormat, given, parse, parse_item, parse_items
 from app.providers.base import JsonObject, JsonSchema, Sampling
 from app.settings import Limits
 

@@ -12,7 +12,8 @@ from app.engine.hosted.catalog import Entry
 from app.protocol.messages import FunctionTool
 from app.protocol.recovery.client_tools import CLIENT_TOOLS, CallTarget
 from app.protocol.wire.errors import InvalidRequest
-from app.protocol.wire.requests import Json, given, parse_entry, unknown_parameter
+from app.protocol.wire.mistakes import unknown_parameter
+from app.protocol.wire.requests import Json, given, parse_entry
 from app.providers.base import ForcedCall
 from app.tools.ports.mcp_names import mcp_function
 

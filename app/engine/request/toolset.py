@@ -19,7 +19,8 @@ from app.protocol.messages import FunctionTool
 from app.protocol.recovery.arguments import FREE_TEXT
 from app.protocol.recovery.client_tools import CLIENT_TOOLS, CallTarget
 from app.protocol.wire.errors import InvalidRequest
-from app.protocol.wire.requests import Tool, given, parse_entry, parse_tool, unknown_parameter
+from app.protocol.wire.mistakes import unknown_parameter
+from app.protocol.wire.requests import Tool, given, parse_entry, parse_tool
 from app.providers.base import ForcedCall
 
 _log = logging.getLogger(__name__)

@@ -21,7 +21,16 @@ from app.protocol.stream.phases import SPECS
 from app.protocol.stream.writers import Cut
 from app.protocol.wire.client_items import ClientItem, Payload
 from app.protocol.wire.hosted import HostedItem
-from app.protocol.wire.items import ClientCall, CustomToolCallItem, FunctionCallItem, MessageItem, OutputItem, OutputText, ReasoningItem
+from app.protocol.wire.items import (
+    ClientCall,
+    CustomToolCallItem,
+    FunctionCallItem,
+    MessageItem,
+    OutputItem,
+    OutputText,
+    ReasoningItem,
+    RefusalPart,
+)
 from app.protocol.wire.response import Response, decode, seed
 
 _cuts_encoder = msgspec.msgpack.Encoder()
@@ -55,25 +64,13 @@ def emit_again(
     response: Response, output: Sequence[OutputItem], cuts: Sequence[Sequence[Cut]], *, open_last: bool, running: bool = False
 ) -> Assembler:
     """An assembler that has emitted the items again; with `open_last` without the end of the last one. Raises InvalidArguments."""
-    calls = {item.id: _target(item) for item in output if isinstance(item, ClientCall)}
-    sealed = iter([item.encrypted_content for item in output if isinstance(item, ReasoningItem)])
-    messages = [item for item in output if isinstance(item, MessageItem)]
-    sources = iter([part.annotations for message in messages for part in message.content if isinstance(part, OutputText)])
-    options = Options(
-        raw_reasoning=any(isinstance(item, ReasoningItem) and item.content is not msgspec.UNSET for item in output),
-        targets=calls,
-        known_call_ids=None,
-        seal=lambda _text: next(sealed),  # type: ignore[arg-type,return-value]  # UNSET where there was none
-        annotate=lambda _text: next(sources),
-    )
-    assembler = Assembler(response, lambda _prefix, position: output[position].id, options)
+    assembler = Assembler(response, lambda _prefix, position: output[position].id, _options(output))
     assembler.start()
     remaining = iter(cuts)
     for position, item in enumerate(output):
         ended = not open_last or position < len(output) - 1
         if isinstance(item, HostedItem):
-            pieces = list(_pieces(getattr(item, stream.field), next(remaining, None))) if (stream := SPECS[type(item)].arguments) else []
-            assembler.show_hosted(item, pieces, running=running, ended=ended)
+            assembler.show_hosted(item, _argument_pieces(item, remaining), running=running, ended=ended)
             continue
         assembler.receive(list(_deltas(item, position, remaining)))
         if ended:
@@ -86,6 +83,28 @@ def _decoded(cuts: bytes | None) -> Sequence[Sequence[Cut]]:
         return _cuts_decoder.decode(cuts) if cuts else ()
     except msgspec.DecodeError:
         return ()
+
+
+def _options(output: Sequence[OutputItem]) -> Options:
+    """What the assembler would otherwise ask for is taken from the items."""
+    reasoning = [item for item in output if isinstance(item, ReasoningItem)]
+    messages = [item for item in output if isinstance(item, MessageItem)]
+    sealed = iter([item.encrypted_content for item in reasoning])
+    sources = iter([part.annotations for item in messages for part in item.content if isinstance(part, OutputText)])
+    return Options(
+        raw_reasoning=any(item.content is not msgspec.UNSET for item in reasoning),
+        targets={item.id: _target(item) for item in output if isinstance(item, ClientCall)},
+        known_call_ids=None,
+        seal=lambda _text: next(sealed),  # type: ignore[arg-type,return-value]  # UNSET where there was none
+        annotate=lambda _text: next(sources),
+    )
+
+
+def _argument_pieces(item: HostedItem, cuts: Iterator[Sequence[Cut]]) -> Sequence[str]:
+    stream = SPECS[type(item)].arguments
+    if stream is None:
+        return ()
+    return list(_pieces(getattr(item, stream.field), next(cuts, None)))
 
 
 def _target(item: ClientCall) -> CallTarget:
@@ -103,25 +122,32 @@ def _deltas(item: MessageItem | ReasoningItem | ClientCall, position: int, cuts:
     match item:
         case MessageItem():
             for part in item.content:
-                if isinstance(part, OutputText):
-                    yield from _text(part, next(cuts, None))
-                else:
-                    yield from (d.Refusal(piece) for piece in _pieces(part.refusal, next(cuts, None)))
+                yield from _part(part, next(cuts, None))
         case ReasoningItem():
             text = item.content[0].text if item.content else "".join(part.text for part in item.summary)
             yield from (d.Reasoning(piece) for piece in _pieces(text, next(cuts, None)))
-        case FunctionCallItem():
-            yield d.CallOpened(position, item.call_id, item.id)
-            yield from (d.CallArguments(position, piece) for piece in _pieces(item.arguments, next(cuts, None)))
-        case CustomToolCallItem():
-            next(cuts, None)
-            yield d.CallOpened(position, item.call_id, item.id)
-            if item.status != "in_progress":  # until its end nothing is known of the input
-                yield d.CallArguments(position, msgspec.json.encode({"input": item.input}).decode())
         case _:
-            next(cuts, None)
             yield d.CallOpened(position, item.call_id, item.id)
-            yield d.CallArguments(position, "{}")
+            yield from (d.CallArguments(position, piece) for piece in _arguments(item, next(cuts, None)))
+
+
+def _arguments(item: ClientCall, cuts: Sequence[Cut] | None) -> Iterator[str]:
+    match item:
+        case FunctionCallItem():
+            yield from _pieces(item.arguments, cuts)
+        case CustomToolCallItem(status="in_progress"):
+            return  # until its end nothing is known of the input
+        case CustomToolCallItem():
+            yield msgspec.json.encode({"input": item.input}).decode()
+        case _:
+            yield "{}"
+
+
+def _part(part: OutputText | RefusalPart, cuts: Sequence[Cut] | None) -> Iterator[d.Delta]:
+    if isinstance(part, OutputText):
+        yield from _text(part, cuts)
+    else:
+        yield from (d.Refusal(piece) for piece in _pieces(part.refusal, cuts))
 
 
 def _pieces(text: str, cuts: Sequence[Cut] | None) -> Iterator[str]:

@@ -6,13 +6,12 @@ fields that the gateway does not read are still stored and listed.
 
 from __future__ import annotations
 
-import re
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
-from app.protocol.wire.allowed import allowed_values
 from app.protocol.wire.errors import InvalidRequest
+from app.protocol.wire.mistakes import explain, unknown_parameter
 
 T = TypeVar("T")
 
@@ -223,26 +222,6 @@ _FOREIGN: dict[str, tuple[str, ...]] = {
     "namespace": ("parameters", "strict", "format", "function", "allowed_callers", "output_schema", "cache_control"),
 }
 """Tool types with all fields known, and the fields that belong to the other types. Built-in tools check their own fields."""
-_HINTS: dict[str, str] = {
-    "response_format": "the format of the answer is 'text.format'",
-    "max_tokens": "the Responses API has 'max_output_tokens'",
-    "max_completion_tokens": "the Responses API has 'max_output_tokens'",
-    "reasoning_effort": "the Responses API has 'reasoning.effort'",
-    "reasoning.enabled": "thinking is controlled by 'enable_thinking'",
-    **dict.fromkeys(
-        ("text.type", "text.schema", "text.json_schema", "text.name", "text.strict"),
-        "the format of the answer is a separate object, 'text.format'",
-    ),
-    "text.format.schema": "it belongs to the type 'json_schema'",
-    "text.format.json_schema": "in the Responses API 'name', 'schema' and 'strict' belong beside 'type'",
-    **dict.fromkeys(("tools[].input_schema", "tools[].inputSchema"), "the schema of the arguments is 'parameters'"),
-    "tool_choice.function": "in the Responses API 'name' belongs beside 'type'",
-    "tool_choice.allowed_tools": "in the Responses API 'mode' and 'tools' belong beside 'type'",
-}
-"""Hints for parameters of other APIs and common mistakes, by the place without indices."""
-_INDEX = re.compile(r"\[\d+\]")
-_AT = re.compile(r" - at `\$\.?(?P<path>.*)`$")
-_UNKNOWN = re.compile(r"unknown field `(?P<name>.*)`")
 
 
 def parse(body: bytes) -> CreateResponse:
@@ -253,7 +232,7 @@ def parse(body: bytes) -> CreateResponse:
         nested = len(body) > _SMALL or body.count(b"[") + body.count(b"{") > _MARGIN
         return _decode_below(body, _MARGIN) if nested else _request_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _explain(error, "", CreateResponse) from error
+        raise explain(error, "", CreateResponse) from error
 
 
 def _check_characters(body: bytes) -> None:
@@ -299,7 +278,7 @@ def parse_item(raw: msgspec.Raw, place: str) -> InputItem:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         if isinstance(error, msgspec.ValidationError) and (head := _head(raw)) is not None:
             return head
-        raise _explain(error, place, InputItem) from error
+        raise explain(error, place, InputItem) from error
 
 
 def _head(raw: msgspec.Raw) -> InputItem | None:
@@ -320,7 +299,7 @@ def parse_tool(raw: msgspec.Raw, place: str) -> Tool:
     try:
         tool = _decode_tool(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _explain(error, place, _StrictTool) from error
+        raise explain(error, place, _StrictTool) from error
     for name in _FOREIGN.get(tool.type, ()):
         if getattr(tool, name) not in (None, msgspec.UNSET, _NULL):
             raise unknown_parameter(f"{place}.{name}")
@@ -345,38 +324,4 @@ def parse_entry(raw: msgspec.Raw, kind: type[T], place: str) -> T:
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _explain(error, place, kind) from error
-
-
-def _explain(error: Exception, place: str, kind: object) -> InvalidRequest:
-    message = str(error)
-    if isinstance(error, RecursionError):
-        return InvalidRequest("The request body is nested too deeply.", code="json_parse_error", param=place or None)
-    if not isinstance(error, msgspec.ValidationError):
-        return InvalidRequest(f"We could not parse the JSON body of your request: {message}.", code="json_parse_error", param=place or None)
-    at = _AT.search(message)
-    path = at["path"] if at else ""
-    message = _AT.sub("", message)
-    unknown = _UNKNOWN.search(message)
-    if unknown:
-        return unknown_parameter(_join(place, path, unknown["name"]))
-    param = _join(place, path)
-    if "Invalid enum value" not in message:
-        return InvalidRequest(f"Invalid '{param or 'body'}': {message}.", code="invalid_type", param=param or None)
-    values = ", ".join(f"'{value}'" for value in allowed_values(kind, path))
-    known = f"; it must be one of {values}" if values else ""
-    return InvalidRequest(f"Invalid '{param or 'body'}': {message}{known}.", code="invalid_value", param=param or None)
-
-
-def unknown_parameter(param: str) -> InvalidRequest:
-    """The error for an unknown field, with a hint where it belongs, if known."""
-    hint = _HINTS.get(_INDEX.sub("[]", param))
-    message = f"Unknown parameter: '{param}'{f'; {hint}' if hint else ''}."
-    return InvalidRequest(message, code="unknown_parameter", param=param or None)
-
-
-def _join(*parts: str) -> str:
-    joined = ""
-    for part in parts:
-        joined += part if not joined or not part or part.startswith("[") else f".{part}"
-    return joined
+        raise explain(error, place, kind) from error

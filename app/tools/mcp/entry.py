@@ -135,29 +135,10 @@ def read(raw: msgspec.Raw, place: str) -> tuple[Server, msgspec.Raw]:
         entry = msgspec.json.decode(raw, type=_Entry)
     except (msgspec.DecodeError, RecursionError) as error:
         raise _explain(str(error), place) from None
-    for name in _NOT_SERVED:
-        if getattr(entry, name) not in (None, False, ("direct",)):
-            raise _invalid(
-                place, name, f"'{name}' is not served by this gateway; name the MCP server by 'server_url'", "unsupported_parameter"
-            )
-    label = _required(entry.server_label, place, "server_label")
-    if not _LABEL.match(label):
-        raise _invalid(place, "server_label", "expected at most 64 letters, digits, '_', '-', '.' and spaces, the first a letter or digit")
-    url = _url(_required(entry.server_url, place, "server_url"), place)
-    protocol: Protocol = entry.server_protocol or ("sse" if url.path.rstrip("/").endswith("/sse") else "streamable_http")
-    allowed = entry.allowed_tools if isinstance(entry.allowed_tools, Filter) else Filter(tool_names=entry.allowed_tools)
-    server = Server(
-        label=label,
-        url=url.geturl(),
-        protocol=protocol,
-        description=(entry.server_description or "")[:_LONGEST_DESCRIPTION],
-        credentials=Credentials(_headers(entry, place)),
-        allowed=allowed,
-        approval=_approval(entry.require_approval, place),
-    )
+    server, url = _server(entry, place)
     shown = _Echo(
         "mcp",
-        label,
+        server.label,
         url._replace(path="", query="").geturl(),
         entry.server_description,
         entry.server_protocol or msgspec.UNSET,
@@ -165,6 +146,34 @@ def read(raw: msgspec.Raw, place: str) -> tuple[Server, msgspec.Raw]:
         entry.require_approval or "always",
     )
     return server, msgspec.Raw(msgspec.json.encode(shown))
+
+
+def _server(entry: _Entry, place: str) -> tuple[Server, SplitResult]:
+    """The server, and the parts of its URL."""
+    for name in _NOT_SERVED:
+        if getattr(entry, name) not in (None, False, ("direct",)):
+            message = f"'{name}' is not served by this gateway; name the MCP server by 'server_url'"
+            raise _invalid(place, name, message, "unsupported_parameter")
+    label = _required(entry.server_label, place, "server_label")
+    if not _LABEL.match(label):
+        expected = "expected at most 64 letters, digits, '_', '-', '.' and spaces, the first a letter or digit"
+        raise _invalid(place, "server_label", expected)
+    url = _url(_required(entry.server_url, place, "server_url"), place)
+    allowed = entry.allowed_tools
+    server = Server(
+        label=label,
+        url=url.geturl(),
+        protocol=entry.server_protocol or _usual_protocol(url),
+        description=(entry.server_description or "")[:_LONGEST_DESCRIPTION],
+        credentials=Credentials(_headers(entry, place)),
+        allowed=allowed if isinstance(allowed, Filter) else Filter(tool_names=allowed),
+        approval=_approval(entry.require_approval, place),
+    )
+    return server, url
+
+
+def _usual_protocol(url: SplitResult) -> Protocol:
+    return "sse" if url.path.rstrip("/").endswith("/sse") else "streamable_http"
 
 
 def _url(text: str, place: str) -> SplitResult:
