@@ -6,7 +6,7 @@ import asyncio
 import gc
 import os
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence, Sized
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
@@ -52,12 +52,13 @@ from app.engine.upstreams.routing import Router
 from app.eventlog.base import EventLog
 from app.eventlog.measured import MeasuredEventLog
 from app.providers.facts import call_prices
-from app.settings import Settings, load
+from app.settings import Limits, Settings, load
 from app.stores.keys import SqlKeyStore
 from app.stores.measured import MeasuredRuns, MeasuredStore
 from app.stores.ports.responses import ResponseStore
 from app.stores.sql import SqlResponseStore
 from app.stores.sql_runs import SqlRunStore
+from app.telemetry.metrics import Gauge
 from app.telemetry.table import table
 from app.tools.code_interpreter import containers_of
 from app.tools.fetch.fetcher import GuardedFetcher
@@ -133,14 +134,10 @@ def _settle_garbage_collector() -> None:
 
 
 async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> Served:
-    pool = Pool(settings.database_pool_size, settings.database_pool_wait_seconds)
-    database = Database(settings.database_url, synchronous=settings.sqlite_synchronous, pool=pool)
-    stack.push_async_callback(database.aclose)
-    _watch_database(database, metrics, settings)
+    database = _database(settings, metrics, stack)
+    _limit_reading(settings.limits)
     keys = SqlKeyStore(database)
     store = MeasuredStore(_store(settings, database, metrics, stack), metrics.stored)
-    limits = settings.limits
-    reading.configure(at_once=limits.documents_at_once, cpu_seconds=limits.document_cpu_seconds, seconds=limits.document_seconds)
     files = file_services.build(settings, database, stack)
     stored = files[0].vector_stores if files else None
     tools_here = _tools(settings, stored, stack)
@@ -163,9 +160,33 @@ async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
         catalog=_catalog(settings, tools_here, stack),
         policy=_policy(settings),
     )
+    return _serve(settings, ports, _access(settings, keys, stack), files, containers_of(tools_here["code_interpreter"]), stack)
+
+
+def _database(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> Database:
+    pool = Pool(settings.database_pool_size, settings.database_pool_wait_seconds)
+    database = Database(settings.database_url, synchronous=settings.sqlite_synchronous, pool=pool)
+    stack.push_async_callback(database.aclose)
+    _watch_database(database, metrics, settings)
+    return database
+
+
+def _limit_reading(limits: Limits) -> None:
+    reading.configure(
+        at_once=limits.documents_at_once,
+        cpu_seconds=limits.document_cpu_seconds,
+        seconds=limits.document_seconds,
+    )
+
+
+def _access(settings: Settings, keys: SqlKeyStore, stack: AsyncExitStack) -> Access:
     access = Access(keys, admin_key=_secret(settings.admin_key), required=settings.authentication)
     stack.push_async_callback(access.flush)
-    return _serve(settings, ports, access, files, containers_of(tools_here["code_interpreter"]), stack)
+    return access
+
+
+def _show_size(gauge: Gauge, counted: Sized) -> None:
+    gauge.set_function(lambda: {(): len(counted)})
 
 
 def _policy(settings: Settings) -> Policy:
@@ -183,11 +204,12 @@ def _serve(
     settings: Settings, ports: Ports, access: Access, files: FilesAndIngestion, containers: Containers | None, stack: AsyncExitStack
 ) -> Served:
     """The use cases and background work."""
+    metrics = ports.metrics
     runs = Runs(settings.limits.concurrent_responses)
-    ports.metrics.running.set_function(lambda: {(): len(runs)})
+    _show_size(metrics.running, runs)
     stack.push_async_callback(runs.aclose)
     heartbeats = Heartbeats(settings.heartbeat_seconds)
-    ports.metrics.streams.set_function(lambda: {(): len(heartbeats)})
+    _show_size(metrics.streams, heartbeats)
     _start_background(runs, ports, access, heartbeats, settings)
     if files is not None:
         file_services.start(runs, *files)
@@ -195,12 +217,12 @@ def _serve(
     service = Responses(ports, runs, background, alone=_alone(settings))
     continuation = Continuation(settings.on_disconnect == "continue", settings.resumable_streams)
     policy = EndpointPolicy(settings.limits.body_bytes, settings.done_marker, settings.lenient_user_agents, continuation)
-    create = CreateResponse(service, access, runs, ports.metrics, heartbeats, policy)
+    create = CreateResponse(service, access, runs, metrics, heartbeats, policy)
     services = Services(
         responses=service,
         access=access,
         router=ports.router,
-        metrics=ports.metrics,
+        metrics=metrics,
         catalog=ports.catalog,
         store=ports.store,
         heartbeat_seconds=heartbeats.longest,
@@ -215,7 +237,7 @@ def _serve(
 def _background_runs(runs: Runs, ports: Ports, settings: Settings, stack: AsyncExitStack) -> BackgroundRuns:
     capacity = Capacity(settings.limits.background_responses, settings.limits.background_queue)
     background = BackgroundRuns(ports, runs, partial(stored_run, ports), capacity, alone=_alone(settings))
-    ports.metrics.background.set_function(lambda: {(): len(background)})
+    _show_size(ports.metrics.background, background)
     stack.push_async_callback(background.aclose)
     background.start()
     if not _alone(settings):

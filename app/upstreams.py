@@ -117,11 +117,21 @@ def _at(upstream: Upstream, base_url: str) -> Upstream:
     return upstream if base_url == upstream.base_url else upstream.model_copy(update={"base_url": base_url})
 
 
-async def _route(upstream: Upstream, settings: Settings) -> Route:
+async def _route(given: Upstream, settings: Settings) -> Route:
+    upstream, listed, failure = await _located(given, settings)
+    dialect = dialect_of(upstream.base_url, listed) if upstream.dialect == "auto" else upstream.dialect
+    _log.info("upstream %s: %s (%s), %d models listed", upstream.name, upstream.base_url, dialect, len(listed))
+    models = tuple(UpstreamModel(name, owned_by=upstream.name) for name in upstream.models) or tuple(listed)
+    exclusive = bool(upstream.models) or (dialect in _EXCLUSIVE and bool(listed))
+    provider, fixed = _build(upstream, dialect, settings), bool(upstream.models)
+    return Route(provider, upstream.weight, upstream.attempts, models, exclusive, fixed=fixed, failure=failure)
+
+
+async def _located(given: Upstream, settings: Settings) -> tuple[Upstream, Sequence[UpstreamModel], str | None]:
+    """The upstream with the address of its API, its models, and why they are unknown if that is the operator's to mend."""
+    upstream = _at(given, addresses(given.base_url)[0])
     listed: Sequence[UpstreamModel] = ()
     failure = None
-    given = upstream
-    upstream = _at(given, addresses(given.base_url)[0])
     try:
         async with asyncio.timeout(_LIST_SECONDS):
             upstream, listed = await locate(given, settings)
@@ -130,14 +140,12 @@ async def _route(upstream: Upstream, settings: Settings) -> Route:
         failure = error.code if isinstance(error, UpstreamError) and is_own(error) else None
     if upstream.base_url.rstrip("/") != given.base_url.rstrip("/"):
         _log.warning(
-            "upstream %s: there is no API at base_url %s; using %s, set base_url to that", given.name, given.base_url, upstream.base_url
+            "upstream %s: there is no API at base_url %s; using %s, set base_url to that",
+            given.name,
+            given.base_url,
+            upstream.base_url,
         )
-    dialect = dialect_of(upstream.base_url, listed) if upstream.dialect == "auto" else upstream.dialect
-    _log.info("upstream %s: %s (%s), %d models listed", upstream.name, upstream.base_url, dialect, len(listed))
-    models = tuple(UpstreamModel(name, owned_by=upstream.name) for name in upstream.models) or tuple(listed)
-    exclusive = bool(upstream.models) or (dialect in _EXCLUSIVE and bool(listed))
-    provider, fixed = _build(upstream, dialect, settings), bool(upstream.models)
-    return Route(provider, upstream.weight, upstream.attempts, models, exclusive, fixed=fixed, failure=failure)
+    return upstream, listed, failure
 
 
 def _build(upstream: Upstream, dialect: str, settings: Settings) -> Provider:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
 from functools import cache
+from itertools import takewhile
 
 import msgspec
 
@@ -74,28 +75,36 @@ def _sections(code: str) -> Sequence[_Section] | None:
 
 
 def _section(code: str) -> _Section | None:
-    tokens: list[tuple[str, str]] = []
-    for found in _TOKEN.finditer(code):
-        kind, text = str(found.lastgroup), found[str(found.lastgroup)]
-        if (kind == "bracket" and not _COLOURS.match(text)) or (kind == "other" and text in _NOT_NUMBERS):
-            return None
-        if kind not in ("bracket", "space", "fill"):
-            tokens.append((kind if kind in ("digit", "point", "comma", "percent") else "text", text))
+    tokens = _tokens(code)
+    if tokens is None:
+        return None
     kinds = [kind for kind, _ in tokens]
     point = kinds.index("point") if "point" in kinds else len(tokens)
     places = [place for place, kind in enumerate(kinds) if kind == "digit"]
     if not places:
         return _Section(tokens, 0, "", grouped=False, scale=0)
-    scale = 2 * kinds.count("percent")
-    for place in range(places[-1] + 1, len(tokens)):
-        if kinds[place] != "comma":
-            break
-        scale -= 3
-    grouped = any(kinds[place] == "comma" for place in range(places[0], min(point, places[-1])))
-    whole = sum(place < point for place in places)
+    first, last = places[0], places[-1]
+    commas_after = len(list(takewhile("comma".__eq__, kinds[last + 1 :])))
     return _Section(
-        tokens, whole, "".join(text for place, (kind, text) in enumerate(tokens) if kind == "digit" and place > point), grouped, scale
+        tokens,
+        whole=sum(place < point for place in places),
+        decimals="".join(tokens[place][1] for place in places if place > point),
+        grouped="comma" in kinds[first : min(point, last)],
+        scale=2 * kinds.count("percent") - 3 * commas_after,
     )
+
+
+def _tokens(code: str) -> list[tuple[str, str]] | None:
+    """Kinds and texts of what is displayed; None: the format does more than show a number."""
+    tokens: list[tuple[str, str]] = []
+    for found in _TOKEN.finditer(code):
+        kind = str(found.lastgroup)
+        text = found[kind]
+        if (kind == "bracket" and not _COLOURS.match(text)) or (kind == "other" and text in _NOT_NUMBERS):
+            return None
+        if kind not in ("bracket", "space", "fill"):
+            tokens.append((kind if kind in ("digit", "point", "comma", "percent") else "text", text))
+    return tokens
 
 
 def _written(number: Decimal, section: _Section) -> str:

@@ -45,13 +45,19 @@ def read(content: bytes, kind: str, beside: Reading = _NOTHING) -> Reading:
     whole = "\n\n".join(part for part in [*around, text, beside.text] if part.strip())
     if not whole.strip():
         raise UnreadableDocument("The document has no text.")
+    unread = _unread(document, kind, text, pictures)
+    return Reading(whole, (*unread, *beside.unread, *(warning.message for warning in document.processing_warnings)))
+
+
+def _unread(document: Any, kind: str, text: str, pictures: int) -> list[str]:
+    """What is not in the text."""
     unread = [counted(pictures, "picture")] if pictures else []
     if kind in _MAIL and _ATTACHMENTS in text:
         attached = sum(bool(line.strip()) for line in text.rpartition(_ATTACHMENTS)[2].split("\n"))
         unread.append(counted(attached, "attached file"))
     if deleted := sum(str(revision.kind) == "deletion" for revision in document.revisions or ()):
         unread.append(counted(deleted, "tracked deletion"))
-    return Reading(whole, (*unread, *beside.unread, *(warning.message for warning in document.processing_warnings)))
+    return unread
 
 
 def _extracted(content: bytes, kind: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -55,6 +55,13 @@ def _formats(styles: Any | None) -> dict[str, str]:
 
 def _complete(sheet: Any, formats: Mapping[str, str]) -> bool:
     space = str(sheet.tag).partition("}")[0] + "}"
+    formulas = _show_formulas(sheet, space)
+    numbers = _show_numbers(sheet, space, formats)
+    return _close_up(sheet, space) or formulas or numbers
+
+
+def _show_formulas(sheet: Any, space: str) -> bool:
+    """A formula without a value is shown itself."""
     shared: dict[str, tuple[str, str]] = {}
     changed = False
     for formula in list(sheet.iter(f"{space}f")):
@@ -64,6 +71,11 @@ def _complete(sheet: Any, formats: Mapping[str, str]) -> bool:
             cell.remove(formula)
             _write(cell, value if value is not None else cell.makeelement(f"{space}v"), text)
             changed = True
+    return changed
+
+
+def _show_numbers(sheet: Any, space: str, formats: Mapping[str, str]) -> bool:
+    changed = False
     for cell in sheet.iter(f"{space}c"):
         kind, code = cell.get("t", "n"), formats.get(cell.get("s"))
         if kind != "b" and (kind != "n" or code is None):
@@ -75,7 +87,7 @@ def _complete(sheet: Any, formats: Mapping[str, str]) -> bool:
         if text is not None:
             _write(cell, value, text)
             changed = True
-    return _close_up(sheet, space) or changed
+    return changed
 
 
 _shown = lru_cache(maxsize=65_536)(_number_format.shown)
@@ -84,10 +96,23 @@ _shown = lru_cache(maxsize=65_536)(_number_format.shown)
 def _close_up(sheet: Any, space: str) -> bool:
     """Rows and columns without cells are removed if they far outnumber the others: the whole sheet would not fit in memory."""
     rows = [row for row in sheet.findall(f"{space}sheetData/{space}row") if len(row)]
-    ends = [found for row in rows if (found := _CELL.match(row[-1].get("r") or ""))]
-    size = max((int(found[2].lstrip("0").rjust(_MOST_DIGITS, "0")[:_MOST_DIGITS]) for found in ends), default=0)
-    if size * max((_place(found[1]) for found in ends), default=0) <= max(_MOST_EMPTY, _SPARSE * sum(map(len, rows))):
+    if _extent(rows) <= max(_MOST_EMPTY, _SPARSE * sum(map(len, rows))):
         return False
+    _renumber(rows)
+    for name in ("dimension", "mergeCells"):
+        for other in sheet.findall(f"{space}{name}"):
+            sheet.remove(other)
+    return True
+
+
+def _extent(rows: Sequence[Any]) -> int:
+    """Cells of the smallest rectangle with all the rows, empty ones included."""
+    ends = [found for row in rows if (found := _CELL.match(row[-1].get("r") or ""))]
+    height = max((int(found[2].lstrip("0").rjust(_MOST_DIGITS, "0")[:_MOST_DIGITS]) for found in ends), default=0)
+    return height * max((_place(found[1]) for found in ends), default=0)
+
+
+def _renumber(rows: Sequence[Any]) -> None:
     placed = [(cell, found) for row in rows for cell in row if (found := _CELL.match(cell.get("r") or ""))]
     columns = sorted({found[1] for _, found in placed}, key=lambda letters: (len(letters), letters))
     letters = {old: _letters(place) for place, old in enumerate(columns)}
@@ -96,10 +121,6 @@ def _close_up(sheet: Any, space: str) -> bool:
         row.set("r", number)
     for cell, found in placed:
         cell.set("r", letters[found[1]] + numbers[cell.getparent()])
-    for name in ("dimension", "mergeCells"):
-        for other in sheet.findall(f"{space}{name}"):
-            sheet.remove(other)
-    return True
 
 
 def _place(letters: str) -> int:

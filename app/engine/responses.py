@@ -111,18 +111,19 @@ class Responses:
         found = ids.normalize_response_id(response_id)
         if found is None:
             raise not_found(response_id)
-        run = self._runs.find(principal.project_id, found)
+        project = principal.project_id
+        run = self._runs.find(project, found)
         if run is not None and run.can_be_followed:
             return run.followers.follow(run.so_far, after)
-        record = await self._ports.store.get(principal.project_id, found, self._now())
-        if record is None and (state := await self._reader.state(principal.project_id, found)) is not None:
+        record = await self._ports.store.get(project, found, self._now())
+        if record is None and (state := await self._reader.state(project, found)) is not None:
             if not state.run.streamed:
                 raise _not_streamed()
-            return self._reader.follow(principal.project_id, found, after)
+            return self._reader.follow(project, found, after)
         if record is None:
-            record = await self._ports.store.get(principal.project_id, found, self._now())
-        if record is None and await self._elsewhere.has(principal.project_id, found):
-            return self._elsewhere.follow(principal.project_id, found, after)
+            record = await self._ports.store.get(project, found, self._now())
+        if record is None and await self._elsewhere.has(project, found):
+            return self._elsewhere.follow(project, found, after)
         record = record or await self._ended(principal, found, response_id)
         if record.cuts is None and decode(record.response).background:
             raise _not_streamed()

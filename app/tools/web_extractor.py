@@ -210,8 +210,7 @@ class _Session:
     async def _report(self, url: str, goal: str, begun: float, size: int) -> _Report:
         """One page, in about `size` bytes."""
         try:
-            async with asyncio.timeout_at(begun + self._seconds * _READING_SHARE):
-                page = await self._pages.read(url, self._seconds * _FETCHING_SHARE, self._context.project_id)
+            page = await self._read(url, begun)
         except (FetchRefused, UnreadableDocument, Busy) as error:
             return _Report(f"{url} could not be read: {error}")
         except TimeoutError:
@@ -223,14 +222,24 @@ class _Session:
             return _Report(_output(url, goal, beginning, f"No goal was given, so this is the text of the page{rest}."), page, number)
         if len(page.text.encode()) <= _SHORT_BYTES and not rest:
             return _Report(_output(url, goal, beginning, "The page is short, and this is all of its text."), page, number)
-        try:
-            async with asyncio.timeout_at(begun + self._seconds * _ASKING_SHARE):
-                answer = await self._context.ask(_question(page, goal, self._size), max_tokens=_ANSWER_TOKENS)
-        except (ToolFailure, TimeoutError):
+        answer = await self._ask(page, goal, begun)
+        if answer is None:
             reason = f"The model could not be asked for an extract, so this is the text of the page{rest}."
             return _Report(_output(url, goal, beginning, reason), page, number)
         output = _output(url, goal, *_sections(answer))
         return _Report(output, page, number, raw=_cut(page.text, size - len(output.encode())))
+
+    async def _read(self, url: str, begun: float) -> _Text:
+        async with asyncio.timeout_at(begun + self._seconds * _READING_SHARE):
+            return await self._pages.read(url, self._seconds * _FETCHING_SHARE, self._context.project_id)
+
+    async def _ask(self, page: _Text, goal: str, begun: float) -> str | None:
+        """What the model finds on the page; None: it could not be asked."""
+        try:
+            async with asyncio.timeout_at(begun + self._seconds * _ASKING_SHARE):
+                return await self._context.ask(_question(page, goal, self._size), max_tokens=_ANSWER_TOKENS)
+        except (ToolFailure, TimeoutError):
+            return None
 
 
 class _WebExtractor:

@@ -97,12 +97,13 @@ async def test_a_book_is_read_in_its_order() -> None:
     container = "urn:oasis:names:tc:opendocument:xmlns:container"
     page = '<html xmlns="http://www.w3.org/1999/xhtml"><body><h1>{}</h1><p>{}</p></body></html>'
     root = '<rootfile full-path="c.opf" media-type="application/oebps-package+xml"/>'
+    roots = f'<container xmlns="{container}" version="1.0"><rootfiles>{root}</rootfiles></container>'
     package = '<package xmlns="http://www.idpf.org/2007/opf" version="3.0">'
     manifest = "".join(f'<item id="{name}" href="{name}.xhtml" media-type="application/xhtml+xml"/>' for name in "ab")
     spine = '<spine><itemref idref="b"/><itemref idref="a"/></spine>'
     content = archive({
         "mimetype": "application/epub+zip",
-        "META-INF/container.xml": f'<container xmlns="{container}" version="1.0"><rootfiles>{root}</rootfiles></container>',
+        "META-INF/container.xml": roots,
         "c.opf": f"{package}<metadata/><manifest>{manifest}</manifest>{spine}</package>",
         "a.xhtml": page.format("第二回", "冷子兴"),
         "b.xhtml": page.format("第一回", "甄士隐"),

@@ -128,27 +128,33 @@ class Media:
         beyond, work = work[:-_PARTS], work[-_PARTS:]
         if beyond and (place := _place(items, beyond[-1])) is not None:
             raise _refused(place, _TOO_MANY)
-        asked, room, at_once = _Asked(project_id, can, model, items), _Room(self._limits.body_bytes), asyncio.Semaphore(_AT_ONCE)
-        settlements = [asyncio.Event() for _ in work]
-
-        async def settle(number: int, part: Part) -> Part | ApiError:
-            async with at_once:
-                try:
-                    return await self._settled(asked, part, _Claim(room, settlements[:number]))
-                finally:
-                    settlements[number].set()
-
-        async with asyncio.TaskGroup() as tasks:  # newest first: if there is not enough room, the oldest are left out
-            results = [tasks.create_task(settle(number, part)) for number, part in enumerate(reversed(work))]
-        settled = iter([*(_left_out(part, _TOO_MANY) for part in beyond), *(result.result() for result in reversed(results))])
+        settled: list[Part | ApiError] = [_left_out(part, _TOO_MANY) for part in beyond]
+        settled += await self._settle(_Asked(project_id, can, model, items), work)
+        remaining = iter(settled)
 
         def replaced(part: Part) -> Part:
-            result = next(settled) if _is_open(part, can) else part
+            result = next(remaining) if _is_open(part, can) else part
             if isinstance(result, ApiError):
                 raise result
             return result
 
         return [User(tuple(map(replaced, parts))) if (parts := _parts(message)) else message for message in messages]
+
+    async def _settle(self, asked: _Asked, work: Sequence[Part]) -> list[Part | ApiError]:
+        """Each part as the upstream takes it, or its error. The newest take room first: the oldest are left out."""
+        room, at_once = _Room(self._limits.body_bytes), asyncio.Semaphore(_AT_ONCE)
+        done = [asyncio.Event() for _ in work]
+
+        async def settle(number: int, part: Part) -> Part | ApiError:
+            async with at_once:
+                try:
+                    return await self._settled(asked, part, _Claim(room, done[:number]))
+                finally:
+                    done[number].set()
+
+        async with asyncio.TaskGroup() as tasks:
+            results = [tasks.create_task(settle(number, part)) for number, part in enumerate(reversed(work))]
+        return [result.result() for result in reversed(results)]
 
     async def images(self, project_id: str, images: Sequence[ImagePart]) -> list[ImagePart]:
         """With uploads loaded, for tools, which load links themselves. Missing ones stay as they are: images are referred to by number."""

@@ -97,6 +97,32 @@ _OWNERSHIP = {
     "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
 }  # fmt: skip
 
+_PID = -1
+"""Stands for the process's own id in the tables below."""
+# calls, the error, which argument, and its allowed values
+_ONLY_WITH = (
+    ((_CLONE,), errno.EPERM, (0, _CLONE_THREAD), (_CLONE_THREAD,)),
+    ((_KILL_CALL, _TGKILL), errno.EPERM, (0, _WHOLE), (_PID,)),
+    ((_PRLIMIT,), errno.EPERM, (0, _WHOLE), (0,)),
+    ((_SOCKETPAIR,), errno.EPERM, (0, _WHOLE), (_AF_UNIX,)),
+    ((_SOCKETPAIR,), errno.EPERM, (1, _SOCK_TYPE), (_SOCK_STREAM,)),
+    ((_FCNTL,), errno.EPERM, (1, _WHOLE), _FCNTL_COMMANDS),
+    ((_IOCTL,), errno.ENOTTY, (1, _WHOLE), _IOCTL_COMMANDS),
+)
+# a call, which argument, and its forbidden value
+_NEVER_WITH = (
+    (_PRCTL, (0, _WHOLE), _PR_SET_PDEATHSIG),
+    (_PRCTL, (0, _WHOLE), _PR_SET_DUMPABLE),
+    (_PRCTL, (0, _WHOLE), _PR_SCHED_CORE),
+    (_PIPE2, (1, _NOTIFICATION_PIPE), _NOTIFICATION_PIPE),
+    # Old kernels check nothing when a read-only file is truncated at opening, or when it is opened with the third
+    # access mode.
+    (_OPEN, (1, _ACCESS | _TRUNCATE_AT_OPEN), _TRUNCATE_AT_OPEN),
+    (_OPEN, (1, _ACCESS), _NO_ACCESS),
+    (_OPENAT, (2, _ACCESS | _TRUNCATE_AT_OPEN), _TRUNCATE_AT_OPEN),
+    (_OPENAT, (2, _ACCESS), _NO_ACCESS),
+)
+
 _Numbers = tuple[int, int]
 _Argument = tuple[int, int]
 """Its index, and a mask for its lower half."""
@@ -133,21 +159,11 @@ def forbidden() -> dict[str, int]:
 
 
 def _by_argument(column: int, pid: int) -> list[bytes]:
-    rules = [_only_with(_CLONE[column], errno.EPERM, (0, _CLONE_THREAD), (_CLONE_THREAD,))]
-    rules += [_only_with(call[column], errno.EPERM, (0, _WHOLE), (pid,)) for call in (_KILL_CALL, _TGKILL)]
-    rules += [_only_with(_PRLIMIT[column], errno.EPERM, (0, _WHOLE), (0,))]
-    rules += [_only_with(_SOCKETPAIR[column], errno.EPERM, (0, _WHOLE), (_AF_UNIX,))]
-    rules += [_only_with(_SOCKETPAIR[column], errno.EPERM, (1, _SOCK_TYPE), (_SOCK_STREAM,))]
-    for option in (_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SCHED_CORE):
-        rules += [_never_with(_PRCTL[column], errno.EPERM, (0, _WHOLE), option)]
-    rules += [_never_with(_PIPE2[column], errno.EPERM, (1, _NOTIFICATION_PIPE), _NOTIFICATION_PIPE)]
-    rules += [_only_with(_FCNTL[column], errno.EPERM, (1, _WHOLE), _FCNTL_COMMANDS)]
-    rules += [_no_signals(_FCNTL[column])]
-    rules += [_only_with(_IOCTL[column], errno.ENOTTY, (1, _WHOLE), _IOCTL_COMMANDS)]
-    for call, flags in ((_OPEN, 1), (_OPENAT, 2)):
-        # Old kernels check nothing when a read-only file is truncated at opening, or when it is opened with the third access mode.
-        rules += [_never_with(call[column], errno.EPERM, (flags, _ACCESS | _TRUNCATE_AT_OPEN), _TRUNCATE_AT_OPEN)]
-        rules += [_never_with(call[column], errno.EPERM, (flags, _ACCESS), _NO_ACCESS)]
+    rules = [_no_signals(_FCNTL[column])]
+    for calls, error, argument, values in _ONLY_WITH:
+        allowed = [pid if value == _PID else value for value in values]
+        rules += [_only_with(call[column], error, argument, allowed) for call in calls]
+    rules += [_never_with(call[column], errno.EPERM, argument, value) for call, argument, value in _NEVER_WITH]
     return rules
 
 
