@@ -20,7 +20,6 @@ class Parent(Multiprocess):
         self._stops = 0
 
     def handle_int(self) -> None:
-        """As `handle_term`."""
         self.handle_term()
 
     def handle_term(self) -> None:

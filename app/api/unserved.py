@@ -8,6 +8,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
 from app.protocol.wire.errors import ApiError, MethodNotAllowed, NotFound
+from app.shortening import printable
 
 _LONGEST = 200
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
@@ -66,5 +67,5 @@ def _methods(routes: Sequence[BaseRoute], scope: Scope) -> list[str]:
 
 
 def _cleaned(path: str) -> str:
-    shown = "".join(char if char.isprintable() else "?" for char in path[:_LONGEST])
+    shown = printable(path[:_LONGEST])
     return f"{shown}…" if len(path) > _LONGEST else shown

@@ -26,9 +26,9 @@ _NOTHING = Reading("")
 _MAIL = ("eml", "msg", "mhtml")
 _ATTACHMENTS = "\n\nAttachments:\n"
 _SHEETS = ("xlsx", "xlsb", "xls", "ods")
-_WITH_FURNITURE = ("docx", "doc", "odt", "rtf", "odp")
+_WITH_HEADERS = ("docx", "doc", "odt", "rtf", "odp")
 """Formats whose headers and footers are only in the document tree, which is expensive."""
-_FURNITURE = ("header", "footer")
+_HEADERS_AND_FOOTERS = ("header", "footer")
 _NO_PICTURE_NAME = re.compile(r"(?:image|picture|图片|图像)?[ _-]?\d*(?:\.\w{3,4})?$", re.IGNORECASE)
 _MASTER_PAGE = "odp-master-page"
 
@@ -36,12 +36,12 @@ _MASTER_PAGE = "odp-master-page"
 def read(content: bytes, kind: str, beside: Reading = _NOTHING) -> Reading:
     """The text of the document, and `beside`; `kind` is its usual file name extension. Raises UnreadableDocument."""
     document = _extracted(content, kind)
-    furniture = list(_furniture(document))
+    outside = list(_headers_and_footers(document))
     if kind in _SHEETS:
         text, pictures = "\n\n".join(_sheets(document)), 0
     else:
         text, pictures = _tidy("\n\n".join(_slides(document)) if kind == "pptx" else _content(document))
-    around = [f"{layer.capitalize()}: {line}" for layer, line in furniture if line not in text]
+    around = [f"{layer.capitalize()}: {line}" for layer, line in outside if line not in text]
     whole = "\n\n".join(part for part in [*around, text, beside.text] if part.strip())
     if not whole.strip():
         raise UnreadableDocument("The document has no text.")
@@ -87,7 +87,7 @@ def _config(xberg: Any, kind: str) -> Any:
         disable_ocr=True,
         enable_quality_processing=False,
         extraction_timeout_secs=None,  # the worker process has its own limits
-        include_document_structure=kind in _WITH_FURNITURE,
+        include_document_structure=kind in _WITH_HEADERS,
         pages=xberg.PageConfig(extract_pages=True),
         concurrency=xberg.ConcurrencyConfig(max_threads=1),
         max_archive_depth=0,
@@ -126,12 +126,12 @@ def _refusal(said: str) -> UnreadableDocument:
     return UnreadableDocument("The document is damaged.")
 
 
-def _furniture(document: Any) -> Iterator[tuple[str, str]]:
+def _headers_and_footers(document: Any) -> Iterator[tuple[str, str]]:
     """The headers and footers of its pages, each once."""
     said = set[tuple[str, str]]()
     for node in document.document.nodes if document.document else ():
         layer = str(node.content_layer)
-        if layer not in _FURNITURE:
+        if layer not in _HEADERS_AND_FOOTERS:
             continue
         fields: dict[str, Any] = json.loads(str(node.content))
         cells = fields.get("grid", {}).get("cells", ())

@@ -107,8 +107,6 @@ class _UseModel(Protocol):
 
 
 class _E5Model(Protocol):
-    """As above."""
-
     def query(self, texts: list[str]) -> NDArray[np.float32]: ...
 
     def passage(self, texts: list[str]) -> NDArray[np.float32]: ...

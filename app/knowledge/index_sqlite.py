@@ -66,7 +66,7 @@ class SqliteIndex(SqlPassages):
     def __init__(self, database: Database, *, memory: int) -> None:
         """`memory`: bytes for the cached vectors of searched stores."""
         super().__init__(database, _SqliteWords())
-        self._shelf = matrix.Shelf(memory)
+        self._matrices = matrix.MatrixCache(memory)
         self._loading: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def _require(self) -> None:
@@ -106,11 +106,11 @@ class SqliteIndex(SqlPassages):
     async def _matrix(self, store: int, versions: frozenset[int], dimensions: int) -> matrix.Matrix:
         """The store's vectors: those in memory, and those added since."""
         async with self._loading[store]:
-            known = self._shelf.get(store) or await asyncio.to_thread(matrix.empty, dimensions)
+            known = self._matrices.get(store) or await asyncio.to_thread(matrix.empty, dimensions)
             if known.files == versions:
                 return known
             current = await self._grown(known, versions, dimensions)
-            self._shelf.put(store, current)
+            self._matrices.put(store, current)
             return current
 
     async def _grown(self, known: matrix.Matrix, versions: frozenset[int], dimensions: int) -> matrix.Matrix:

@@ -107,7 +107,7 @@ def stored(vectors: bytes) -> bytes:
     return np.frombuffer(vectors, np.float32).astype(np.float16).tobytes()
 
 
-class Shelf:
+class MatrixCache:
     """The matrices of the most recently searched stores, as many as fit."""
 
     def __init__(self, limit: int) -> None:

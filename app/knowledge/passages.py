@@ -102,7 +102,7 @@ class SqlPassages(ABC):
         return found
 
     async def models(self, vector_store_ids: Sequence[str]) -> Mapping[str, str]:
-        """See the port."""
+        """The embedding model of each store that has passages."""
         await self._require()
         statement = select(passage_stores.c.vector_store_id, passage_stores.c.model).where(
             passage_stores.c.vector_store_id.in_(vector_store_ids)

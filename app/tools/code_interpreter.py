@@ -20,6 +20,7 @@ from app.sandbox.backends import NAMES, Name, load
 from app.sandbox.inside.packages import SMALL
 from app.sandbox.protocol import Confinement, FileInfo, RunResult
 from app.settings import Settings
+from app.shortening import without_middle
 from app.tools._once import Once
 from app.tools.ports.containers import Containers, NewContainer
 from app.tools.ports.tool import (
@@ -180,7 +181,7 @@ class _Session:
 
     def _text(self, result: RunResult) -> str:
         """What the model reads."""
-        logs = _middle_cut(result.logs, self._tool.text_bytes - _LIST_BYTES) or "(The code printed nothing.)\n"
+        logs = without_middle(result.logs, self._tool.text_bytes - _LIST_BYTES) or "(The code printed nothing.)\n"
         lines = [self._mention(file) for file in result.files]
         files = "\n".join(["", "Files made or changed:", *lines]) if lines else ""
         return f"{logs.rstrip()}\n{files}"[: self._tool.text_bytes]
@@ -331,15 +332,6 @@ def _code(arguments: str) -> str:
     text = given if isinstance(given, str) else arguments
     fenced = _FENCE.fullmatch(text)
     return fenced.group(1) if fenced is not None else text
-
-
-def _middle_cut(text: str, size: int) -> str:
-    """The beginning and the end of the text, about `size` bytes at most."""
-    encoded = text.encode()
-    if len(encoded) <= size:
-        return text
-    head, tail = encoded[: size // 2].decode(errors="ignore"), encoded[-(size // 2) :].decode(errors="ignore")
-    return f"{head}\n[… {len(encoded) - size} bytes left out …]\n{tail}"
 
 
 TOOL = ToolSpec(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Literal
 
 import msgspec
 
@@ -19,6 +19,7 @@ from app.protocol.wire.hosted import FileResult, FileSearchCall, HostedCall, Hos
 from app.protocol.wire.requests import Json, given, parse_entry
 from app.tools.ports.files import FileHit, FileQuery, Files
 from app.tools.ports.tool import FileCitation, Missing, ToolContext, ToolFailure, ToolOutcome, ToolRequest, ToolServices, ToolSpec
+from app.tools.search.queries import MOST_QUERIES, queries_of
 
 _FUNCTION = "knowledge_search"
 """Not `file_search`: DashScope mistakes a function with that name for its own tool."""
@@ -26,9 +27,6 @@ _RESULTS = "file_search_call.results"
 _MOST_STORES = 20
 _MOST_RESULTS = 50
 _USUAL_RESULTS = 10
-_MOST_QUERIES = 5
-_LONGEST_QUERY = 1000
-"""Characters."""
 _MOST_WEIGHT = 1000
 _MARGIN = 512
 """Bytes of the output reserved for what is not a passage."""
@@ -40,7 +38,7 @@ _PARAMETERS = {
             "type": "array",
             "items": {"type": "string"},
             "minItems": 1,
-            "maxItems": _MOST_QUERIES,
+            "maxItems": MOST_QUERIES,
             "description": "What to look for, each as a whole question or phrase; names, numbers and codes exactly as they are written.",
         }
     },
@@ -150,14 +148,14 @@ class _Session:
         self._size = size
 
     def item(self, call: HostedCall) -> HostedItem:
-        return FileSearchCall(id="", status="in_progress", queries=_queries(call.arguments))
+        return FileSearchCall(id="", status="in_progress", queries=queries_of(call.arguments))
 
     def may_repeat(self, call: HostedCall) -> bool:
         del call
         return True
 
     async def run(self, call: HostedCall) -> ToolOutcome:
-        queries = _queries(call.arguments)
+        queries = queries_of(call.arguments)
         if not queries:
             raise ToolFailure('There is nothing to search for. Call it with {"queries": ["…"]}.')
         try:
@@ -220,20 +218,6 @@ def _check_ranking(ranking: _Ranking, place: str) -> None:
         param = f"{place}.hybrid_search"
         reason = f"weights go from 0 to {_MOST_WEIGHT}, and at least one must be above 0"
         raise InvalidRequest(f"Invalid '{param}': {reason}.", code="invalid_value", param=param)
-
-
-def _queries(arguments: str) -> tuple[str, ...]:
-    """The queries of a call, in any form that models use: `{"queries": [...]}`, `{"query": "…"}`, a bare list, a bare text."""
-    try:
-        value: Any = msgspec.json.decode(arguments)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return ()
-    if isinstance(value, dict):
-        fields = cast("dict[str, Any]", value)
-        value = fields.get("queries") or fields.get("query")
-    written = cast("list[Any]", value) if isinstance(value, list) else [value]
-    texts = (" ".join(text.split())[:_LONGEST_QUERY] for text in written if isinstance(text, str))
-    return tuple(dict.fromkeys(filter(None, texts)))[:_MOST_QUERIES]
 
 
 def _build(services: ToolServices) -> _FileSearch | Missing:

@@ -17,6 +17,7 @@ from app.documents.base import UnreadableDocument
 from app.fairness import Busy
 from app.protocol.messages import FunctionTool
 from app.protocol.wire.hosted import HostedCall, HostedItem, WebExtractorCall
+from app.shortening import beginning
 from app.tools.fetch import page_text
 from app.tools.fetch.cache import Recent
 from app.tools.ports.fetcher import Fetcher, FetchRefused
@@ -161,7 +162,7 @@ class _Pages:
             return known
         page = await self._fetcher.on_behalf(project).get(url, limit=self._limit, seconds=seconds, accept=_ACCEPT)
         article = await page_text.article(page, project)
-        text = _Text(page.url, " ".join(article.title.split())[:300] or page.url, _cut(article.text.strip(), _KEPT_BYTES))
+        text = _Text(page.url, " ".join(article.title.split())[:300] or page.url, beginning(article.text.strip(), _KEPT_BYTES))
         self._recent.put(url, text, len(text.text.encode()))
         return text
 
@@ -216,18 +217,18 @@ class _Session:
         except TimeoutError:
             return _Report(f"{url} could not be read: it takes too long.")
         number = self._context.cite(UrlCitation(page.url, page.title))
-        beginning = _cut(page.text, size)
-        rest = "" if len(beginning) == len(page.text) else " (its beginning; there is more)"
+        start = beginning(page.text, size)
+        rest = "" if len(start) == len(page.text) else " (its beginning; there is more)"
         if not goal:
-            return _Report(_output(url, goal, beginning, f"No goal was given, so this is the text of the page{rest}."), page, number)
+            return _Report(_output(url, goal, start, f"No goal was given, so this is the text of the page{rest}."), page, number)
         if len(page.text.encode()) <= _SHORT_BYTES and not rest:
-            return _Report(_output(url, goal, beginning, "The page is short, and this is all of its text."), page, number)
+            return _Report(_output(url, goal, start, "The page is short, and this is all of its text."), page, number)
         answer = await self._ask(page, goal, begun)
         if answer is None:
             reason = f"The model could not be asked for an extract, so this is the text of the page{rest}."
-            return _Report(_output(url, goal, beginning, reason), page, number)
+            return _Report(_output(url, goal, start, reason), page, number)
         output = _output(url, goal, *_sections(answer))
-        return _Report(output, page, number, raw=_cut(page.text, size - len(output.encode())))
+        return _Report(output, page, number, raw=beginning(page.text, size - len(output.encode())))
 
     async def _read(self, url: str, begun: float) -> _Text:
         async with asyncio.timeout_at(begun + self._seconds * _READING_SHARE):
@@ -289,14 +290,14 @@ def _passages(text: str, goal: str, size: int) -> str:
     """The whole text if it is short enough, otherwise half of `size` bytes from its beginning and half with the most words of the goal."""
     if len(text.encode()) <= size:
         return text
-    beginning = _cut(text, size // 2)
-    rest = text[len(beginning) :]
+    start = beginning(text, size // 2)
+    rest = text[len(start) :]
     pieces = [rest[at : at + _PIECE] for at in range(0, len(rest), _PIECE)]
     terms = {term for word in _WORD.findall(goal.lower()) for term in _terms(word)}
     fitting = sorted(range(len(pieces)), key=lambda place: sum(term in pieces[place].lower() for term in terms), reverse=True)
     ends = itertools.accumulate(len(pieces[place].encode()) for place in fitting)
     chosen = sorted(place for place, end in zip(fitting, ends, strict=True) if end <= size // 2)
-    return "\n[…]\n".join([beginning, *(pieces[place] for place in chosen)])
+    return "\n[…]\n".join([start, *(pieces[place] for place in chosen)])
 
 
 def _terms(word: str) -> list[str]:
@@ -320,11 +321,6 @@ def _shown(report: _Report) -> str:
         return report.output
     raw = f"\n\nThe page's text begins:\n{report.raw}" if report.raw else ""
     return f"[{report.number}] {report.page.title}\n{report.output}{raw}"
-
-
-def _cut(text: str, size: int) -> str:
-    """The first `size` bytes, in whole characters."""
-    return text.encode()[: max(size, 0)].decode(errors="ignore")
 
 
 TOOL = ToolSpec(

@@ -16,6 +16,7 @@ from app.documents.base import UnreadableDocument
 from app.fairness import Busy
 from app.protocol.messages import FunctionTool
 from app.protocol.wire.hosted import HostedCall, HostedItem, OpenPageAction, SearchAction, UrlSource, WebSearchCall
+from app.shortening import beginning
 from app.tools.fetch import page_text
 from app.tools.fetch.cache import Recent
 from app.tools.ports.fetcher import FetchRefused
@@ -33,19 +34,18 @@ from app.tools.ports.tool import (
 )
 from app.tools.search.base import Providers, Query, Result, SearchFailed, WebProvider
 from app.tools.search.options import Options, parse_options
-from app.tools.search.results import is_allowed, merged, shortened, tidied
+from app.tools.search.queries import MOST_QUERIES, decoded, queries_of
+from app.tools.search.results import is_allowed, merged, tidied
 
 _SEARCH = "web_search"
 _OPEN = "web_search_open"
-_MOST_QUERIES = 5
-_LONGEST_QUERY = 1000
 _RECENT_BYTES = 8 * 1024 * 1024
 _RECENT_SECONDS = 300.0
 """Search results are public, so tenants share the cache."""
 _PAGE_SECONDS = 20.0
 _PAGE_TYPES = ("text/*", "application/xhtml+xml", "application/pdf", "application/json", "application/xml")
 _NATIVE = msgspec.Raw(b'{"type":"web_search"}')
-_QUERIES = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": _MOST_QUERIES}
+_QUERIES = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MOST_QUERIES}
 _SEARCH_PARAMETERS = {"type": "object", "properties": {"queries": _QUERIES}, "required": ["queries"], "additionalProperties": False}
 _OPEN_PARAMETERS = {"type": "object", "properties": {"url": {"type": "string"}}, "required": ["url"], "additionalProperties": False}
 # Scripts that identify a language; others are shared by many.
@@ -102,7 +102,7 @@ class _Session:
     def item(self, call: HostedCall) -> HostedItem:
         if call.name == _OPEN:
             return WebSearchCall("", "in_progress", OpenPageAction(_url(call.arguments) or None))
-        queries = _queries(call.arguments)
+        queries = queries_of(call.arguments)
         return WebSearchCall("", "in_progress", SearchAction(queries[0] if queries else "", queries))
 
     def may_repeat(self, call: HostedCall) -> bool:
@@ -110,7 +110,7 @@ class _Session:
         return True
 
     async def run(self, call: HostedCall) -> ToolOutcome:
-        return await (self._open_page(_url(call.arguments)) if call.name == _OPEN else self._search(_queries(call.arguments)))
+        return await (self._open_page(_url(call.arguments)) if call.name == _OPEN else self._search(queries_of(call.arguments)))
 
     async def aclose(self) -> None:
         """Nothing to release."""
@@ -169,7 +169,8 @@ class _Session:
             raise ToolFailure(str(error)) from error
         title = " ".join(read.title.split()) or page.url
         number = self._context.cite(UrlCitation(page.url, title))
-        text = f"Cite it as [{number}].\n\n[{number}] {title}\n{page.url}\n\n{shortened(read.text, self._options.size.page)}"
+        shown = beginning(read.text, self._options.size.page, "…")
+        text = f"Cite it as [{number}].\n\n[{number}] {title}\n{page.url}\n\n{shown}"
         return ToolOutcome(text=text, item=WebSearchCall("", "completed", OpenPageAction(url)))
 
     def _check_domain(self, url: str) -> None:
@@ -194,31 +195,12 @@ def _functions(options: Options) -> tuple[FunctionTool, ...]:
     return search, FunctionTool(_OPEN, reading, msgspec.Raw(msgspec.json.encode(_OPEN_PARAMETERS)))
 
 
-def _queries(arguments: str) -> tuple[str, ...]:
-    """The queries of a call, in any form that models use: `{"queries": [...]}`, `{"query": "…"}`, a bare list, a bare text."""
-    value = _decoded(arguments)
-    if isinstance(value, dict):
-        fields = cast("dict[str, Any]", value)
-        value = fields.get("queries") or fields.get("query")
-    written = cast("list[Any]", value) if isinstance(value, list) else [value]
-    texts = (" ".join(text.split())[:_LONGEST_QUERY] for text in written if isinstance(text, str))
-    return tuple(dict.fromkeys(filter(None, texts)))[:_MOST_QUERIES]
-
-
 def _url(arguments: str) -> str:
     """The address of a call; "" if there is none."""
-    value = _decoded(arguments)
+    value = decoded(arguments)
     if isinstance(value, dict):
         value = cast("dict[str, Any]", value).get("url")
     return value.strip() if isinstance(value, str) else ""
-
-
-def _decoded(arguments: str) -> object:
-    """Parsed JSON; other text, unless it is truncated JSON, as it is."""
-    try:
-        return msgspec.json.decode(arguments)
-    except (msgspec.DecodeError, RecursionError):
-        return None if arguments.lstrip().startswith(("{", "[", '"')) else arguments
 
 
 def _build(services: ToolServices) -> Tool | Missing:

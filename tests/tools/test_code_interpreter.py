@@ -34,7 +34,7 @@ BARE = {"type": "code_interpreter"}
 EXPIRED = "[The sandbox used before has expired: its variables and files are gone. This is a new one.]\n"
 
 
-class Shelf:
+class StoredFiles:
     """The project's uploaded files."""
 
     async def read(self, project_id: str, file_id: str) -> FileContent:
@@ -122,7 +122,7 @@ class Turn:
 
 
 def built(**settings: object) -> CodeInterpreter | Missing:
-    tool = TOOL.build(ToolServices(settings=Settings.model_validate(settings), fetcher=GuardedFetcher(), files=Shelf()))
+    tool = TOOL.build(ToolServices(settings=Settings.model_validate(settings), fetcher=GuardedFetcher(), files=StoredFiles()))
     assert isinstance(tool, CodeInterpreter | Missing)
     return tool
 

@@ -25,7 +25,7 @@ HITS = (
 )
 
 
-class Shelf:
+class StoredFiles:
     """Files of project `p`, with one vector store; what was asked is kept."""
 
     def __init__(self, *hits: FileHit) -> None:
@@ -80,23 +80,23 @@ class Response:
         )
 
 
-def built(shelf: Shelf | None, **limits: int) -> Tool | Missing:
+def built(files: StoredFiles | None, **limits: int) -> Tool | Missing:
     """The tool, as the gateway builds it."""
     settings = Settings(limits=Limits(**limits))
-    return TOOL.build(ToolServices(settings=settings, fetcher=GuardedFetcher(), files=shelf))
+    return TOOL.build(ToolServices(settings=settings, fetcher=GuardedFetcher(), files=files))
 
 
-def configured(shelf: Shelf, **limits: int) -> Tool:
+def configured(files: StoredFiles, **limits: int) -> Tool:
     """The tool, which is not missing."""
-    tool = built(shelf, **limits)
+    tool = built(files, **limits)
     assert not isinstance(tool, Missing)
     return tool
 
 
-def entry(shelf: Shelf, **fields: object) -> ToolRequest:
+def entry(files: StoredFiles, **fields: object) -> ToolRequest:
     """A checked entry of a request."""
     raw = msgspec.json.encode({"type": "file_search", "vector_store_ids": ["vs_1"], **fields})
-    return configured(shelf).configure(msgspec.Raw(raw), "tools[0]")
+    return configured(files).configure(msgspec.Raw(raw), "tools[0]")
 
 
 def call(**arguments: object) -> HostedCall:
@@ -104,37 +104,37 @@ def call(**arguments: object) -> HostedCall:
     return HostedCall("call_1", "knowledge_search", json.dumps(arguments))
 
 
-async def opened(shelf: Shelf, response: Response, *include: str, **fields: object) -> ToolSession:
+async def opened(files: StoredFiles, response: Response, *include: str, **fields: object) -> ToolSession:
     """A session of project `p`."""
-    return await entry(shelf, **fields).open(response.context(*include))
+    return await entry(files, **fields).open(response.context(*include))
 
 
 async def test_the_model_reads_which_passages_hardly_fit() -> None:
     weak = msgspec.structs.replace(HITS[2], fits=False)
-    outcome = await (await opened(Shelf(HITS[0], weak), Response())).run(call(queries=["valve"]))
+    outcome = await (await opened(StoredFiles(HITS[0], weak), Response())).run(call(queries=["valve"]))
     assert outcome.text.split("\n\n")[1:] == ["[1] pump.md\nOpen the valve.", "[1] pump.md (hardly fits)\nThen wait."]
 
 
 async def test_the_model_reads_that_nothing_fits() -> None:
     weak = msgspec.structs.replace(HITS[2], fits=False)
-    outcome = await (await opened(Shelf(weak), Response())).run(call(queries=["valve"]))
+    outcome = await (await opened(StoredFiles(weak), Response())).run(call(queries=["valve"]))
     assert "None of the passages fits the query well" in outcome.text
     assert "Then wait." in outcome.text
 
 
 async def test_the_model_reads_numbered_passages_and_each_file_has_one_number() -> None:
-    shelf, response = Shelf(*HITS), Response()
-    session = await opened(shelf, response)
+    files, response = StoredFiles(*HITS), Response()
+    session = await opened(files, response)
     outcome = await session.run(call(queries=["valve", " 闸门 "]))
     assert outcome.text.split("\n\n")[1:] == ["[1] pump.md\nOpen the valve.", "[2] 泵 手册.pdf\n请打开闸门。", "[1] pump.md\nThen wait."]
     assert response.sources == [FileCitation("file-1", "pump.md"), FileCitation("file-2", "泵 手册.pdf")]
     assert outcome.item == FileSearchCall(id="", status="completed", queries=("valve", "闸门"))
-    assert shelf.asked[0][0] == "p"
-    assert shelf.asked[0][1].queries == ("valve", "闸门")
+    assert files.asked[0][0] == "p"
+    assert files.asked[0][1].queries == ("valve", "闸门")
 
 
 async def test_results_are_shown_only_when_asked_for() -> None:
-    session = await opened(Shelf(*HITS), Response(), "file_search_call.results")
+    session = await opened(StoredFiles(*HITS), Response(), "file_search_call.results")
     item = (await session.run(call(queries=["valve"]))).item
     assert isinstance(item, FileSearchCall)
     assert item.results is not None
@@ -146,15 +146,15 @@ async def test_results_are_shown_only_when_asked_for() -> None:
 
 
 async def test_nothing_found_is_said() -> None:
-    outcome = await (await opened(Shelf(), Response())).run(call(queries=["valve"]))
+    outcome = await (await opened(StoredFiles(), Response())).run(call(queries=["valve"]))
     assert "Nothing was found" in outcome.text
 
 
 async def test_passages_beyond_the_limit_of_the_output_are_left_out_whole() -> None:
     hits = [FileHit("file-1", "a.txt", 0.5, f"{number} " + "x" * 700, {}) for number in range(10)]
-    shelf = Shelf(*hits)
+    files = StoredFiles(*hits)
     raw = msgspec.Raw(b'{"type":"file_search","vector_store_ids":["vs_1"]}')
-    session = await configured(shelf, tool_output_bytes=4096).configure(raw, "tools[0]").open(Response().context())
+    session = await configured(files, tool_output_bytes=4096).configure(raw, "tools[0]").open(Response().context())
     text = (await session.run(call(queries=["x"]))).text
     assert len(text.encode()) <= 4096
     assert text.count("x" * 700) == 5
@@ -174,7 +174,7 @@ async def test_passages_beyond_the_limit_of_the_output_are_left_out_whole() -> N
     ],
 )
 async def test_queries_however_they_are_written(arguments: str, queries: tuple[str, ...]) -> None:
-    session = await opened(Shelf(*HITS), Response())
+    session = await opened(StoredFiles(*HITS), Response())
     written = HostedCall("call_1", "knowledge_search", arguments)
     assert session.item(written) == FileSearchCall(id="", status="in_progress", queries=queries)
     if not queries:
@@ -183,13 +183,13 @@ async def test_queries_however_they_are_written(arguments: str, queries: tuple[s
 
 
 async def test_options_reach_the_search_and_are_echoed() -> None:
-    shelf = Shelf(*HITS)
+    files = StoredFiles(*HITS)
     filters = {"type": "eq", "key": "year", "value": 2024}
     ranking = {"ranker": "auto", "score_threshold": 0.3, "hybrid_search": {"embedding_weight": 2, "text_weight": 0}}
     fields = {"vector_store_ids": ["vs_1", "vs_2", "vs_1"], "max_num_results": 2, "filters": filters, "ranking_options": ranking}
-    request = entry(shelf, **fields)
+    request = entry(files, **fields)
     await (await request.open(Response().context())).run(call(queries=["x"]))
-    query = shelf.asked[0][1]
+    query = files.asked[0][1]
     assert (query.vector_store_ids, query.limit, query.score_threshold) == (("vs_1", "vs_2"), 2, 0.3)
     assert (query.embedding_weight, query.text_weight) == (2, 0)
     assert query.filters is not None
@@ -223,20 +223,20 @@ async def test_options_reach_the_search_and_are_echoed() -> None:
 )
 def test_a_wrong_entry_is_refused_by_name(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        entry(Shelf(), **fields)
+        entry(StoredFiles(), **fields)
     assert refused.value.param is not None
     assert refused.value.param.startswith(param)
 
 
 async def test_an_unknown_store_or_another_projects_is_refused_before_the_answer() -> None:
     with pytest.raises(NotFound, match="vs_9"):
-        await entry(Shelf(), vector_store_ids=["vs_1", "vs_9"]).open(Response().context())
+        await entry(StoredFiles(), vector_store_ids=["vs_1", "vs_9"]).open(Response().context())
     with pytest.raises(NotFound):
-        await entry(Shelf()).open(Response().context(project="q"))
+        await entry(StoredFiles()).open(Response().context(project="q"))
 
 
 async def test_a_store_that_went_away_meanwhile_is_a_failure_the_model_hears_of() -> None:
-    session = await opened(Shelf(), Response())
+    session = await opened(StoredFiles(), Response())
     with pytest.raises(ToolFailure, match="not found"):
         await session.run(call(queries=["gone"]))
 
@@ -248,6 +248,6 @@ def test_without_files_it_names_the_setting() -> None:
 
 
 def test_it_is_never_forwarded_and_its_function_has_a_name_that_dashscope_takes() -> None:
-    request = entry(Shelf())
+    request = entry(StoredFiles())
     assert request.native is None
     assert request.names == ("knowledge_search",)

@@ -15,6 +15,7 @@ from app.knowledge.ports.files import FileRecord, FileRecords
 from app.protocol.wire.errors import InvalidRequest, NotFound, PayloadTooLarge
 from app.protocol.wire.ids import response_id
 from app.protocol.wire.paging import Page
+from app.shortening import beginning
 from app.tools.ports.files import FileContent
 
 T = TypeVar("T")
@@ -165,8 +166,7 @@ def safe_name(name: str) -> str:
         return name
     stem, dot, ending = name.rpartition(".")
     tail = (dot + ending).encode() if stem and len(ending) <= _NAME_BYTES // 8 else b""
-    kept = (stem if tail else name).encode()[: _NAME_BYTES - len(tail)]
-    return kept.decode(errors="ignore") + tail.decode()
+    return beginning(stem if tail else name, _NAME_BYTES - len(tail)) + tail.decode()
 
 
 def _purpose(text: str) -> Purpose:

@@ -13,6 +13,7 @@ from app.protocol.recovery.names import resolve
 from app.protocol.stream.assembler import Assembler
 from app.protocol.wire.tokens import TokenUsage
 from app.providers.base import JsonSchema
+from app.shortening import printable
 
 _CUT_OFF = ("length", "content_filter")
 _JSON_BEGINS = frozenset('{["-0123456789')
@@ -39,7 +40,7 @@ class RefusedCall(msgspec.Struct):
     @property
     def complaint(self) -> str:
         """The reason, for the client and the model."""
-        shown = "".join(char if char.isprintable() else "?" for char in self.name[:_LONGEST_NAME])
+        shown = printable(self.name[:_LONGEST_NAME])
         if self.withheld:
             return f"The model called the function '{shown}', although 'tool_choice' does not allow it."
         return f"The model called the function '{shown}', which was not offered to it."

@@ -33,7 +33,7 @@ _ROBOTS_SECONDS = 3600.0
 _ROBOTS_WEIGHT = 1024 * 1024
 
 
-class _Wish(msgspec.Struct, frozen=True):
+class _Requested(msgspec.Struct, frozen=True):
     """What is requested of a page."""
 
     limit: int
@@ -56,10 +56,10 @@ class Web:
     async def page(self, address: str, *, limit: int, accept: Sequence[str], headers: Sequence[tuple[str, str]]) -> Page:
         """The page, after redirects, including those in the page itself. Those from https to http are followed: nothing secret is sent."""
         url = checked_url(address)
-        wish = _Wish(limit, accept, headers, _origin(url))
+        requested = _Requested(limit, accept, headers, _origin(url))
         for _ in range(_REFRESHES + 1):
-            async with self._landed(url, wish, robots=self._keeps_to_robots) as (landed, response):
-                page = await _page(landed, response, wish)
+            async with self._landed(url, requested, robots=self._keeps_to_robots) as (landed, response):
+                page = await _page(landed, response, requested)
             further = _fetch_content.refresh(response.headers.get("refresh", ""), page.content_type, page.body)
             url = landed if further is None else _joined(landed, further)
             if url == landed:
@@ -76,11 +76,11 @@ class Web:
         await self._transport.aclose()
 
     @asynccontextmanager
-    async def _landed(self, url: httpx2.URL, wish: _Wish, *, robots: bool) -> AsyncGenerator[tuple[httpx2.URL, httpx2.Response]]:
+    async def _landed(self, url: httpx2.URL, requested: _Requested, *, robots: bool) -> AsyncGenerator[tuple[httpx2.URL, httpx2.Response]]:
         for _ in range(_HOPS + 1):
             if robots and not await self._may(url):
                 raise FetchRefused(f"{url.host} disallows programs to fetch this page (robots.txt).")
-            response = await self._send(url, wish.accept, wish.headers if _origin(url) == wish.origin else ())
+            response = await self._send(url, requested.accept, requested.headers if _origin(url) == requested.origin else ())
             try:
                 if response.status_code not in _REDIRECTS:
                     yield url, response
@@ -112,7 +112,7 @@ class Web:
         return rules.allows(url.raw_path.decode("ascii"))
 
     async def _read_robots(self, url: httpx2.URL) -> _fetch_robots.Robots:
-        async with self._landed(url, _Wish(_fetch_robots.MOST_BYTES, ("text/plain",)), robots=False) as (_, response):
+        async with self._landed(url, _Requested(_fetch_robots.MOST_BYTES, ("text/plain",)), robots=False) as (_, response):
             if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise FetchRefused(f"{url.host} fails to deliver its robots.txt, which says whether programs may fetch its pages.")
             if not response.is_success:
@@ -121,30 +121,30 @@ class Web:
             return await asyncio.to_thread(_fetch_robots.parse, content, PRODUCT)
 
 
-async def _page(url: httpx2.URL, response: httpx2.Response, wish: _Wish) -> Page:
+async def _page(url: httpx2.URL, response: httpx2.Response, requested: _Requested) -> Page:
     if not response.is_success:
         raise FetchRefused(f"{url.host} answers with status {response.status_code}{_phrase(response.status_code)}.")
     content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     vague = _fetch_content.is_vague(content_type)
     if not vague:
-        _check_type(url, content_type, wish)
+        _check_type(url, content_type, requested)
     length = response.headers.get("content-length", "")
-    too_large = FetchRefused(f"The page is larger than {wish.limit} bytes.")
-    if length.isdecimal() and int(length) > wish.limit:
+    too_large = FetchRefused(f"The page is larger than {requested.limit} bytes.")
+    if length.isdecimal() and int(length) > requested.limit:
         raise too_large
-    content, complete = await _read(response, wish.limit, url.host)
+    content, complete = await _read(response, requested.limit, url.host)
     if not complete:
         raise too_large
     if vague:
         content_type = _fetch_content.told(content) or content_type
-        _check_type(url, content_type, wish)
+        _check_type(url, content_type, requested)
     charset = _fetch_content.charset(response.charset_encoding, content_type, content)
     return Page(url=str(url), content_type=content_type, charset=charset, body=content)
 
 
-def _check_type(url: httpx2.URL, content_type: str, wish: _Wish) -> None:
-    if wish.accept and not any(fnmatchcase(content_type, pattern) for pattern in wish.accept):
-        raise FetchRefused(f"{url.host} sends {content_type[:100] or 'no content type'}; accepted are {', '.join(wish.accept)}.")
+def _check_type(url: httpx2.URL, content_type: str, requested: _Requested) -> None:
+    if requested.accept and not any(fnmatchcase(content_type, pattern) for pattern in requested.accept):
+        raise FetchRefused(f"{url.host} sends {content_type[:100] or 'no content type'}; accepted are {', '.join(requested.accept)}.")
 
 
 async def _read(response: httpx2.Response, limit: int, host: str) -> tuple[bytes, bool]:

@@ -17,6 +17,7 @@ import msgspec
 from app.protocol.messages import FunctionTool
 from app.protocol.wire.hosted import HostedCall, HostedItem, McpApprovalRequest, McpCall, McpExecutionError, McpListTools, McpTool
 from app.settings import Settings
+from app.shortening import beginning
 from app.tools.fetch.fetcher import guarded_transport
 from app.tools.mcp import entry, listing
 from app.tools.mcp.answer import Answer, McpFailure
@@ -156,7 +157,7 @@ class _Session:
         return await self._connection.call(tool.name, arguments)
 
     def _outcome(self, item: McpCall, answer: Answer) -> ToolOutcome:
-        text = _cut(self._server.credentials.hide(answer.text), self._output_bytes)
+        text = beginning(self._server.credentials.hide(answer.text), self._output_bytes, "\n[cut]")
         if answer.failed:
             content: list[dict[str, Any]] = [{"type": "text", "text": text}]
             failed = msgspec.structs.replace(item, status="failed", error=McpExecutionError(content))
@@ -182,11 +183,6 @@ def _own_name(function: str, label: str) -> str:
     """The called tool's name on the server; the whole function name if that is unknown."""
     own = function[len(f"mcp__{label}__") :]
     return own if own and is_of_mcp_server(function, label) else function
-
-
-def _cut(text: str, limit: int) -> str:
-    encoded = text.encode(errors="replace")
-    return text if len(encoded) <= limit else f"{encoded[:limit].decode(errors='ignore')}\n[cut]"
 
 
 def _build(services: ToolServices) -> RemoteServers:

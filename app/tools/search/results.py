@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import msgspec
 
+from app.shortening import beginning
 from app.tools.search.base import Query, Result
 
 _LONGEST_URL = 2000
@@ -41,20 +42,14 @@ def tidied(results: Iterable[Result], query: Query) -> tuple[Result, ...]:
     return tuple(
         msgspec.structs.replace(
             found,
-            title=shortened(" ".join(found.title.split()), _LONGEST_TITLE),
-            snippet=shortened(found.snippet.strip(), query.chars),
-            content=shortened(found.content.strip(), query.chars) if found.content else None,
-            published=shortened(found.published, _LONGEST_TITLE) if found.published else None,
+            title=beginning(" ".join(found.title.split()), _LONGEST_TITLE, "…"),
+            snippet=beginning(found.snippet.strip(), query.chars, "…"),
+            content=beginning(found.content.strip(), query.chars, "…") if found.content else None,
+            published=beginning(found.published, _LONGEST_TITLE, "…") if found.published else None,
         )
         for found in results
         if is_allowed(found.url, query.allowed_domains)
     )
-
-
-def shortened(text: str, size: int) -> str:
-    """At most `size` bytes of it, which is about the same number of tokens in every language."""
-    encoded = text.encode()
-    return text if len(encoded) <= size else encoded[:size].decode(errors="ignore") + "…"
 
 
 def merged(lists: Iterable[Sequence[Result]], limit: int) -> list[Result]:

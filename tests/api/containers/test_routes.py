@@ -32,7 +32,7 @@ FILE_BYTES = 1024 * 1024
 ADMIN, OTHER = "admin", "other"
 
 
-class Shelf:
+class StoredFiles:
     """One uploaded file, of project `admin`."""
 
     async def read(self, project_id: str, file_id: str) -> FileContent:
@@ -57,7 +57,7 @@ class Keys:
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def tool() -> AsyncGenerator[CodeInterpreter]:
     settings = Settings.model_validate({"limits": {"container_file_bytes": FILE_BYTES}})
-    made = TOOL.build(ToolServices(settings=settings, fetcher=GuardedFetcher(), files=Shelf()))
+    made = TOOL.build(ToolServices(settings=settings, fetcher=GuardedFetcher(), files=StoredFiles()))
     assert isinstance(made, CodeInterpreter)
     yield made
     await made.aclose()

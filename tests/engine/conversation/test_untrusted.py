@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.engine.conversation.untrusted import defused, shorten, wrap
+from app.engine.conversation.untrusted import defused, wrap
 from app.protocol.wire.hosted import HostedCall
 from app.tools.ports.tool import ToolContext
 from tests.engine.hosting import Engine, ScriptedTool, calls, results, say
@@ -46,18 +46,6 @@ def test_no_mark_comes_about_by_defusing(text: str) -> None:
 def test_everything_else_stays(text: str) -> None:
     assert defused(text) == (text if "|>" not in text else defused(text))
     assert defused("a < b <b>") == "a < b <b>"
-
-
-@given(st.text(), st.integers(10, 50))
-def test_a_cut_leaves_beginning_and_end(text: str, limit: int) -> None:
-    cut = shorten(text, limit)
-    if len(text.encode()) <= limit:
-        assert cut == text
-    else:
-        head, _, rest = cut.partition("\n[… ")
-        assert text.startswith(head)
-        assert text.endswith(rest.partition("]\n")[2])
-        assert len(cut.encode()) <= limit + 60
 
 
 def test_a_mark_cannot_be_made_by_the_cut() -> None:
