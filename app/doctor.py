@@ -98,7 +98,9 @@ async def _documents() -> Finding:
     except UnreadableDocument as error:
         return Finding(subject, ok=False, message=f"{error} No document can be read on this machine; report this with the log")
     if missing:
-        cure = "; use a kernel that supports it, and a container whose seccomp profile allows it" if sys.platform == "linux" else ""
+        cure = ""
+        if sys.platform == "linux":
+            cure = "; use a kernel that supports it, and a container whose seccomp profile allows it"
         return Finding(subject, ok=not cure, message=f"are read with limits of time and memory only: no {', no '.join(missing)}{cure}")
     return Finding(subject, ok=True, message="are read in processes without network, files and other processes (seccomp, Landlock)")
 

@@ -290,12 +290,14 @@ def _unknown_variables() -> list[str]:
     plain = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | {"GATEWAY_CONFIG"}
     known = plain | {f"{variable}_FILE" for variable in secret_variables(Settings)}
     unknown = [name for name in os.environ if name.startswith(PREFIX) and name.split("__")[0] not in known]
-    return [
-        f"{name}: only secrets can be read from files; use {name.removesuffix('_FILE')}"
-        if name.removesuffix("_FILE") in plain
-        else f"{name}: no such setting{_nearest(name, known)}"
-        for name in sorted(unknown)
-    ]
+    return [_unknown_variable(name, plain, known) for name in sorted(unknown)]
+
+
+def _unknown_variable(name: str, plain: set[str], known: set[str]) -> str:
+    setting = name.removesuffix("_FILE")
+    if setting in plain:
+        return f"{name}: only secrets can be read from files; use {setting}"
+    return f"{name}: no such setting{_nearest(name, known)}"
 
 
 def _unreadable_file() -> list[str]:

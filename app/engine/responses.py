@@ -172,7 +172,9 @@ class Responses:
             return await self._ports.store.chain(principal.project_id, found, self._now()) or ()
         except AncestorDeleted:
             record = await self._ports.store.get(principal.project_id, found, self._now())
-            return [] if record is None else [Turn(record.id, record.input, record.response, record.inherited, record.exchanges)]
+            if record is None:
+                return ()
+            return (Turn(record.id, record.input, record.response, record.inherited, record.exchanges),)
 
     async def delete(self, principal: Principal, response_id: str) -> str:
         """Delete the response and return its id as stored. Raises NotFound, and Conflict while it is being generated."""

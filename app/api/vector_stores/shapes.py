@@ -305,7 +305,9 @@ def chunking(strategy: ChunkingStrategy | None) -> Chunking:
 
 def shown_store(store: Store) -> StoreObject:
     """The store as the API returns it."""
-    record = store.record
+    record, expiry = store.record, None
+    if record.expires_days is not None:
+        expiry = StoreExpiry(anchor="last_active_at", days=record.expires_days)
     return StoreObject(
         id=record.id,
         created_at=record.created_at,
@@ -315,7 +317,7 @@ def shown_store(store: Store) -> StoreObject:
         usage_bytes=store.totals.usage_bytes,
         file_counts=_counts(store.totals),
         last_active_at=record.last_active_at,
-        expires_after=None if record.expires_days is None else StoreExpiry(anchor="last_active_at", days=record.expires_days),
+        expires_after=expiry,
         expires_at=record.expires_at,
         metadata=msgspec.json.decode(record.metadata),
     )
@@ -323,13 +325,16 @@ def shown_store(store: Store) -> StoreObject:
 
 def shown_file(file: Attachment) -> StoreFileObject:
     """The file of a store as the API returns it."""
+    error = None
+    if file.error_code is not None:
+        error = LastError(code=file.error_code, message=file.error_message or "")
     return StoreFileObject(
         id=file.file_id,
         created_at=file.created_at,
         vector_store_id=file.vector_store_id,
         status=file.status,
         usage_bytes=file.usage_bytes,
-        last_error=None if file.error_code is None else LastError(code=file.error_code, message=file.error_message or ""),
+        last_error=error,
         x_not_in_text=file.error_message if file.status == "completed" else None,
         attributes=msgspec.json.decode(file.attributes),
         chunking_strategy=StaticStrategy(static=Static(max_chunk_size_tokens=file.chunk_size, chunk_overlap_tokens=file.chunk_overlap)),

@@ -99,8 +99,14 @@ def _command_text(output: Any, place: str) -> str:
     members = cast("Members", output)
     outcome = cast("Members", members["outcome"] if isinstance(members.get("outcome"), dict) else {})
     stdout, stderr = str(members.get("stdout") or ""), str(members.get("stderr") or "")
-    ended = "The command ran out of time." if outcome.get("type") == "timeout" else f"Exit code: {outcome.get('exit_code', 'unknown')}"
-    return "\n".join(part for part in (stdout.rstrip("\n"), f"stderr:\n{stderr.rstrip()}" if stderr.strip() else "", ended) if part)
+    parts = [stdout.rstrip("\n")]
+    if stderr.strip():
+        parts.append(f"stderr:\n{stderr.rstrip()}")
+    if outcome.get("type") == "timeout":
+        parts.append("The command ran out of time.")
+    else:
+        parts.append(f"Exit code: {outcome.get('exit_code', 'unknown')}")
+    return "\n".join(filter(None, parts))
 
 
 def _patch_text(members: Members, _place: str) -> str:

@@ -161,7 +161,9 @@ class Catalog:
 def unavailable(entry: Entry) -> InvalidRequest:
     """The error for an entry that can run neither here nor at the upstream; names the setting."""
     missing = entry.missing
-    why = f"the setting is {missing.setting}. {missing.reason}" if missing else "it runs only at the vendor's own service."
+    why = "it runs only at the vendor's own service."
+    if missing:
+        why = f"the setting is {missing.setting}. {missing.reason}"
     message = f"The tool '{entry.alias}' is not available here: {why}"
     return InvalidRequest(message, code="unsupported_tool", param=f"{entry.place}.type")
 

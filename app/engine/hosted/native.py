@@ -36,11 +36,9 @@ def native_entries(entries: Sequence[Entry], where: UpstreamConditions) -> Mappi
     kinds = {entry.type for entry in entries if entry.key in able}
     chosen: dict[str, msgspec.Raw] = {}
     for entry in entries:
-        why = (
-            _obstacle(entry, where, kinds)
-            if entry.key in able
-            else "the upstream does not have it for this model, or not with these options"
-        )
+        why: str | None = "the upstream does not have it for this model, or not with these options"
+        if entry.key in able:
+            why = _obstacle(entry, where, kinds)
         if why is None:
             chosen[entry.key] = able[entry.key]
         elif entry.mode == "native":

@@ -123,7 +123,9 @@ class Hosted:
         """The call's initial item. If it shows the arguments' text, that stays as the model wrote it."""
         item = self._sessions[self._owners[call.name]].item(_as_meant(call))
         stream = SPECS[type(item)].arguments
-        return item if stream is None or stream.key is not None else msgspec.structs.replace(item, **{stream.field: call.arguments})
+        if stream is None or stream.key is not None:
+            return item
+        return msgspec.structs.replace(item, **{stream.field: call.arguments})
 
     def may_repeat(self, call: HostedCall) -> bool:
         """Whether the call can be made again if its result is lost with this process."""

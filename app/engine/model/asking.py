@@ -79,4 +79,6 @@ class Asker(msgspec.Struct, frozen=True):
 
 def _without_thinking(can: Capabilities) -> Thinking:
     """Turns thinking off for a fast answer, unless the model cannot."""
-    return Thinking(enabled=False) if can.can_think is not False and can.can_stop_thinking and can.thinks is not False else Thinking()
+    if can.can_think is False or not can.can_stop_thinking or can.thinks is False:
+        return Thinking()
+    return Thinking(enabled=False)

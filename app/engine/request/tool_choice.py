@@ -159,8 +159,9 @@ def _check(choice: _ChoiceTool, place: str) -> None:
         raise InvalidRequest(message, code="invalid_value", param=f"{place}.type")
     needed = _REQUIRED.get(kind)
     if needed is not None and getattr(choice, needed) is None:
-        chat = given(choice.function) is not None
-        where = f"; in the Responses API it belongs beside 'type', not in '{place}.function'" if chat else f" of the type '{kind}'"
+        where = f" of the type '{kind}'"
+        if given(choice.function) is not None:  # as in Chat Completions
+            where = f"; in the Responses API it belongs beside 'type', not in '{place}.function'"
         raise missing(f"{place}.{needed}", where)
     for name in choice.__struct_fields__:
         if name not in ("type", *_KEYS.get(kind, ())) and getattr(choice, name) not in (None, msgspec.UNSET):

@@ -71,8 +71,10 @@ def read_operation(members: Members) -> PatchOperation | None:
     diff = told if isinstance(told, str) else "\n".join(_texts(told, empty=True))
     headers = list(_HEADERS.finditer(diff))
     if headers:
-        one = headers[0] if len(headers) == 1 and not _MOVE.search(diff) else None  # one file per call, and no renames
-        return _operation(_TYPES[one[1].lower()], one[2].strip(), _FRAME.sub("", diff[one.end() :]).strip("\n")) if one else None
+        if len(headers) > 1 or _MOVE.search(diff):
+            return None  # one file per call, and no renames
+        one = headers[0]
+        return _operation(_TYPES[one[1].lower()], one[2].strip(), _FRAME.sub("", diff[one.end() :]).strip("\n"))
     named = _FILE_NAMES.search(diff)
     path = _word(members, "path", "file_path", "filename", "file") or (_path_in(named) if named else None)
     kind = _TYPES.get((_word(members, "type", "operation", "action", "kind") or "").lower()) or (_kind_in(named) if named else None)

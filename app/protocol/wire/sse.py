@@ -20,7 +20,9 @@ _encode = _encoder.encode
 def frame(event: Event) -> bytes:
     """The event's complete frame."""
     data = _encode(event)
-    return b"event: %b\ndata: %b\n\n" % (event.__struct_config__.tag.encode(), data if data.isascii() else one_line(data))  # type: ignore[union-attr]
+    if not data.isascii():
+        data = one_line(data)
+    return b"event: %b\ndata: %b\n\n" % (event.__struct_config__.tag.encode(), data)  # type: ignore[union-attr]
 
 
 def one_line(data: bytes) -> bytes:

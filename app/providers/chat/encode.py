@@ -98,8 +98,11 @@ def _listed(pieces: list[bytes]) -> list[bytes]:
 
 def _assistant(message: Assistant, reasoning_field: str | None) -> Sequence[bytes]:
     text, calls = message.text, message.calls
-    thinking = b',"%b":%b' % (reasoning_field.encode(), _encode(message.reasoning)) if reasoning_field and message.reasoning else b""
-    called = b',"tool_calls":[%b]' % b",".join(map(_call, calls)) if calls else b""
+    thinking = called = b""
+    if reasoning_field and message.reasoning:
+        thinking = b',"%b":%b' % (reasoning_field.encode(), _encode(message.reasoning))
+    if calls:
+        called = b',"tool_calls":[%b]' % b",".join(map(_call, calls))
     if not (text or thinking or called):  # a turn with only thinking leaves nothing if thinking is omitted
         return ()
     # Empty rather than null beside calls: every server accepts that, and templates that concatenate do, too.

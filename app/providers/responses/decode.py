@@ -285,8 +285,11 @@ class ResponsesDecoder:
         call = self._by_item.get(self._current)
         if call is not None and call.is_of(item, begins=begins):
             return call
-        earlier = () if begins else (one for one in self._calls if one.opened and not one.closed and one.is_of(item, begins=False))
-        return next(iter(earlier), None) or self._begun(self._current)
+        if not begins:
+            for earlier in self._calls:
+                if earlier.opened and not earlier.closed and earlier.is_of(item, begins=False):
+                    return earlier
+        return self._begun(self._current)
 
     def _opened(self, call: _OpenCall, item: Item) -> Sequence[Delta]:
         """Open the call, once."""

@@ -59,12 +59,10 @@ class LenientReader(OddReader):
         kind, item_id = type_of(event), as_label(event.get("item_id"))
         place = (kind, item_id)
         lost = [Event(of, at, HALF_LOST) for of, at in self._halves.given_up(lambda waiting: _is_over(waiting, event))]
-        delta = event.get("delta")
-        words = _text(as_arguments(delta)) if kind.endswith("arguments.delta") else "".join(text for _, text in parts_of(delta))
         read = Event(
             kind,
             item_id,
-            self._halves.join(place, words),
+            self._halves.join(place, _delta_text(kind, event.get("delta"))),
             unbroken(_text(as_arguments(event.get("arguments")))),
             plain_item(event.get("item")),
             _raw(_response(as_object(event.get("response")))),
@@ -126,6 +124,12 @@ def _billed(entry: Json) -> Json:
 
 def _counters(value: Json, names: Sequence[str]) -> Json:
     return {name: as_count(value.get(name)) or 0 for name in names}
+
+
+def _delta_text(kind: str, delta: object) -> str:
+    if kind.endswith("arguments.delta"):
+        return _text(as_arguments(delta))
+    return "".join(text for _, text in parts_of(delta))
 
 
 def _text(arguments: str | Json | None) -> str:

@@ -156,8 +156,11 @@ class HostedItems:
         known = raw.get("id")
         if isinstance(known, str) and known:
             return known
-        same = () if begins else (i for i, hosted in self._open.items() if hosted.begun.__struct_config__.tag == raw["type"])
-        return next(iter(same), f"item_{len(self._seen)}")
+        if not begins:
+            for item_id, hosted in self._open.items():
+                if hosted.begun.__struct_config__.tag == raw["type"]:
+                    return item_id
+        return f"item_{len(self._seen)}"
 
 
 def _says_what_it_does(item: HostedItem) -> bool:

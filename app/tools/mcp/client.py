@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, TypeVar, cast
 from uuid import uuid4
 
 import httpx2
+from mcp.client._transport import TransportStreams
 from mcp.client.session import ClientSession
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
@@ -124,24 +125,23 @@ class Connection:
     @asynccontextmanager
     async def _session(self) -> AsyncGenerator[ClientSession]:
         """A session before negotiation; entered and left in one task."""
-        streams = (
-            sse_client(
-                self._server.url,
-                headers=self._server.credentials.headers,
+        async with (
+            self._streams() as (reading, writing),
+            ClientSession(dispatcher=_Dispatcher(reading, writing), client_info=_ABOUT) as session,
+        ):
+            yield session
+
+    def _streams(self) -> AbstractAsyncContextManager[TransportStreams]:
+        server = self._server
+        if server.protocol == "sse":
+            return sse_client(
+                server.url,
+                headers=server.credentials.headers,
                 timeout=_CONNECT_SECONDS,
                 sse_read_timeout=self._seconds,
                 httpx_client_factory=self._client,
             )
-            if self._server.protocol == "sse"
-            else streamable_http_client(
-                self._server.url, http_client=self._http, terminate_on_close=False, max_sse_event_size=LARGEST_ANSWER
-            )
-        )
-        async with (
-            streams as (reading, writing),
-            ClientSession(dispatcher=_Dispatcher(reading, writing), client_info=_ABOUT) as session,
-        ):
-            yield session
+        return streamable_http_client(server.url, http_client=self._http, terminate_on_close=False, max_sse_event_size=LARGEST_ANSWER)
 
     def _client(
         self,

@@ -10,6 +10,7 @@ import msgspec
 
 from app.protocol.messages import FunctionTool
 from app.protocol.wire.hosted import McpTool
+from app.shortening import printable
 from app.tools.mcp.answer import Listing
 from app.tools.mcp.entry import Credentials, Server
 from app.tools.mcp.schema import as_object
@@ -112,18 +113,17 @@ def _shown(name: object, place: int, credentials: Credentials) -> str:
     """The name in a form suitable for a sentence."""
     if not isinstance(name, str) or not name:
         return f"number {place + 1}"
-    plain = "".join(letter if letter.isprintable() else "?" for letter in name)
-    return _orderless(credentials.hide(plain))[:_LONGEST_SHOWN]
+    return _orderless(credentials.hide(printable(name)))[:_LONGEST_SHOWN]
 
 
 def functions(server: Server, tools: Sequence[McpTool]) -> Mapping[str, tuple[FunctionTool, McpTool]]:
     """Function name -> what the model may call, and the tool behind it."""
     offered: dict[str, tuple[FunctionTool, McpTool]] = {}
+    about = f"(Of the MCP server {server.label}.)"
+    if server.description:
+        about = f"(Of the MCP server {server.label}: {server.description})"
     for tool in tools:
         name = mcp_function(server.label, tool.name)
-        about = (
-            f"(Of the MCP server {server.label}: {server.description})" if server.description else f"(Of the MCP server {server.label}.)"
-        )
         description = f"{tool.description}\n{about}" if tool.description else about
         offered[name] = (FunctionTool(name, description, msgspec.Raw(msgspec.json.encode(tool.input_schema))), tool)
     return offered

@@ -122,7 +122,9 @@ class _Session:
         """The call, or the approval request for it."""
         tool = self._behind.get(call.name)
         asks = tool is not None and self._needs_consent(tool, call) and entry.server_arguments(call.arguments) is not None
-        return McpApprovalRequest("", tool.name, self._server.label, call.arguments) if tool and asks else self._call(tool, call)
+        if tool and asks:
+            return McpApprovalRequest("", tool.name, self._server.label, call.arguments)
+        return self._call(tool, call)
 
     def may_repeat(self, call: HostedCall) -> bool:
         """If the server declares that the tool changes nothing, or nothing more when it is called again."""
