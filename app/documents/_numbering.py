@@ -100,14 +100,11 @@ def _lists(numbering: Any) -> dict[str, _List]:
         kind = kinds.get(identity)
         linked = (_value(kind, "numStyleLink") if kind is not None else None) or ""
         levels = _levels(by_style.get(linked, kind)) if kind is not None else {}
-        overrides = number.findall(f"{{{space}}}lvlOverride")
-        starts = {
-            _depth(change.get(f"{{{space}}}ilvl")): _number(_value(change, "startOverride"), 1)
-            for change in overrides
-            if _value(change, "startOverride")
-        }
-        for change in overrides:
+        starts: dict[int, int] = {}
+        for change in number.findall(f"{{{space}}}lvlOverride"):
             levels |= _levels(change)
+            if _value(change, "startOverride"):
+                starts[_depth(change.get(f"{{{space}}}ilvl"))] = _number(_value(change, "startOverride"), 1)
         lists[number.get(f"{{{space}}}numId")] = _List(identity, levels, starts)
     return lists
 

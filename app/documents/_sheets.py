@@ -66,10 +66,11 @@ def _show_formulas(sheet: Any, space: str) -> bool:
     changed = False
     for formula in list(sheet.iter(f"{space}f")):
         cell = formula.getparent()
-        text, value = _formula(cell, formula, shared), cell.find(f"{space}v")
-        if text is not None and (value is None or not value.text):
+        text = _formula(cell, formula, shared)
+        if text is not None and not cell.findtext(f"{space}v"):
             cell.remove(formula)
-            _write(cell, value if value is not None else cell.makeelement(f"{space}v"), text)
+            value = cell.find(f"{space}v")
+            _write(cell, cell.makeelement(f"{space}v") if value is None else value, text)
             changed = True
     return changed
 

@@ -81,16 +81,22 @@ class SqliteIndex(SqlPassages):
         """A few at a time, since the write lock blocks all other writers. FTS5 must be given the words to delete."""
         some = select(passages).where(belongs(version)).order_by(passages.c.number).limit(SEGMENT)
         while rows := await fetch(self._database, some):
-            words = await words_apart([row["text"] for row in rows])
-            gone = [{"number": row["number"], "words": f"{marked(version.store)} {found}"} for row, found in zip(rows, words, strict=True)]
-            async with self._transaction() as connection:
-                there = select(passages.c.number).where(passages.c.number == rows[0]["number"])
-                if (await connection.execute(there)).first():  # or another worker was faster
-                    await connection.execute(_DROP_WORDS, gone)
-                    await connection.execute(delete(passages).where(passages.c.number.in_([row["number"] for row in rows])))
-                    await connection.execute(_DROP_VECTORS, {"first": rows[0]["number"], "last": rows[0]["number"] + SEGMENT})
+            numbers = [row["number"] for row in rows]
+            words = [f"{marked(version.store)} {found}" for found in await words_apart([row["text"] for row in rows])]
+            await self._erase_some(numbers, words)
         async with self._transaction() as connection:
             await connection.execute(delete(passage_files).where(passage_files.c.id == version.id))
+
+    async def _erase_some(self, numbers: Sequence[int], words: Sequence[str]) -> None:
+        """The passages of one segment, unless another worker was faster."""
+        first = numbers[0]
+        gone = [{"number": number, "words": found} for number, found in zip(numbers, words, strict=True)]
+        async with self._transaction() as connection:
+            there = await connection.execute(select(passages.c.number).where(passages.c.number == first))
+            if there.first():
+                await connection.execute(_DROP_WORDS, gone)
+                await connection.execute(delete(passages).where(passages.c.number.in_(numbers)))
+                await connection.execute(_DROP_VECTORS, {"first": first, "last": first + SEGMENT})
 
     async def _nearest(self, scope: Scope, search: Search, count: int) -> Sequence[tuple[int, float]]:
         wanted = frozenset(scope.wanted)

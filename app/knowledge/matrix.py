@@ -60,14 +60,8 @@ class Matrix:
             numbers, rows, scales = numbers[wanted], rows[wanted], scales[wanted]
         if len(numbers) <= count:
             return numbers.tolist()
-        vector = np.frombuffer(query, np.float32)
-        likeness = np.empty(len(rows), np.float32)
-        wide = np.empty((_BLOCK, len(vector)), np.float32)
-        for start in range(0, len(rows), _BLOCK):
-            block = rows[start : start + _BLOCK]
-            np.copyto(wide[: len(block)], block)
-            np.matmul(wide[: len(block)], vector, out=likeness[start : start + len(block)])
-        return numbers[np.argpartition(likeness * scales, -count)[-count:]].tolist()
+        likeness = _products(rows, np.frombuffer(query, np.float32)) * scales
+        return numbers[np.argpartition(likeness, -count)[-count:]].tolist()
 
 
 def empty(dimensions: int) -> Matrix:
@@ -75,6 +69,19 @@ def empty(dimensions: int) -> Matrix:
     import numpy as np  # noqa: PLC0415 - see the module's docstring
 
     return Matrix(frozenset(), np.empty(0, np.int64), np.empty((0, dimensions), np.int8), np.empty(0, np.float32))
+
+
+def _products(rows: NDArray[np.int8], vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of each row with the vector."""
+    import numpy as np  # noqa: PLC0415 - see the module's docstring
+
+    products = np.empty(len(rows), np.float32)
+    wide = np.empty((_BLOCK, len(vector)), np.float32)
+    for start in range(0, len(rows), _BLOCK):
+        block = rows[start : start + _BLOCK]
+        np.copyto(wide[: len(block)], block)
+        np.matmul(wide[: len(block)], vector, out=products[start : start + len(block)])
+    return products
 
 
 def rounded(segments: Sequence[tuple[int, bytes]], dimensions: int) -> list[Rows]:
@@ -96,8 +103,9 @@ def in_order(query: bytes, candidates: Sequence[tuple[int, bytes]]) -> list[tupl
     if not candidates:
         return []
     vectors = np.frombuffer(b"".join(data for _, data in candidates), np.float16).reshape(len(candidates), -1)
-    likeness = (vectors.astype(np.float32) @ np.frombuffer(query, np.float32)).tolist()
-    return sorted(zip((number for number, _ in candidates), likeness, strict=True), key=lambda found: (-found[1], found[0]))
+    likeness = vectors.astype(np.float32) @ np.frombuffer(query, np.float32)
+    found = [(number, value) for (number, _), value in zip(candidates, likeness.tolist(), strict=True)]
+    return sorted(found, key=lambda one: (-one[1], one[0]))
 
 
 def stored(vectors: bytes) -> bytes:

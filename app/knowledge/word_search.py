@@ -39,16 +39,12 @@ class WordSearch(ABC):
         chosen = _telling(found)
         if not chosen:
             return ()
-        rarity = {name: math.log1p(scope.size / found[name]) for name in chosen}
-        unknown = math.log1p(_UNKNOWN * scope.size) * sum(1 for count in found.values() if not count)
-        parameters = {
-            **{name: queries[name] for name in chosen},
-            **{f"r{name}": value for name, value in rarity.items()},
-            "files": self.files(scope.wanted),
-            "count": count,
-        }
+        rarity = {f"r{name}": math.log1p(scope.size / found[name]) for name in chosen}
+        chosen_queries = {name: queries[name] for name in chosen}
+        parameters = {**chosen_queries, **rarity, "files": self.files(scope.wanted), "count": count}
         rows = await fetch(database, text(self._ranking(chosen)), parameters)
-        total = sum(rarity.values()) + unknown
+        unknown = list(found.values()).count(0)
+        total = sum(rarity.values()) + unknown * math.log1p(_UNKNOWN * scope.size)
         return [(row["number"], row["score"] / total) for row in rows]
 
     async def _count(self, database: Database, queries: Mapping[str, str]) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -90,6 +90,14 @@ class MemoryResponseStore:
         parents = {r.previous_id for r in self._records.values()}
         expired = [r for r in self._expired(now - self._grace) if r.id not in self._deleted or r.id not in parents]
         batch = {r.id: r for r in sorted(expired, key=lambda r: r.expires_at)[:limit]}
+        self._bequeath(batch)
+        for gone in batch:
+            del self._records[gone]
+            self._deleted.discard(gone)
+        return len(batch)
+
+    def _bequeath(self, batch: Mapping[str, ResponseRecord]) -> None:
+        """Move what these records hold to their children."""
         going = {r.id: r.previous_id for r in batch.values()}
         for child in list(self._records.values()):
             path, above = purged_above(child.previous_id, going)
@@ -97,10 +105,6 @@ class MemoryResponseStore:
                 inherited = concatenate(*(items_of(_turn(batch[one])) for one in path), child.inherited)
                 read = merged(*(batch[one].exchanges for one in path), child.exchanges)
                 self._records[child.id] = replace(child, previous_id=above, inherited=inherited, exchanges=read)
-        for gone in batch:
-            del self._records[gone]
-            self._deleted.discard(gone)
-        return len(batch)
 
     async def count_expired(self, now: int) -> int:
         """How many records have expired."""

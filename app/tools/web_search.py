@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, cast
@@ -46,8 +46,16 @@ _PAGE_SECONDS = 20.0
 _PAGE_TYPES = ("text/*", "application/xhtml+xml", "application/pdf", "application/json", "application/xml")
 _NATIVE = msgspec.Raw(b'{"type":"web_search"}')
 _QUERIES = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MOST_QUERIES}
-_SEARCH_PARAMETERS = {"type": "object", "properties": {"queries": _QUERIES}, "required": ["queries"], "additionalProperties": False}
-_OPEN_PARAMETERS = {"type": "object", "properties": {"url": {"type": "string"}}, "required": ["url"], "additionalProperties": False}
+
+
+def _schema(name: str, value: Mapping[str, object]) -> msgspec.Raw:
+    return msgspec.Raw(
+        msgspec.json.encode({"type": "object", "properties": {name: value}, "required": [name], "additionalProperties": False})
+    )
+
+
+_SEARCH_SCHEMA = _schema("queries", _QUERIES)
+_OPEN_SCHEMA = _schema("url", {"type": "string"})
 # Scripts that identify a language; others are shared by many.
 _SCRIPTS = (("ja", re.compile("[\u3040-\u30ff]")), ("ko", re.compile("[\uac00-\ud7af]")), ("zh", re.compile("[\u4e00-\u9fff]")))
 
@@ -188,11 +196,11 @@ def _functions(options: Options) -> tuple[FunctionTool, ...]:
     description = (
         f"Search the web for what is recent or not known for certain. Several queries at once only for several aspects. {' '.join(hints)}"
     )
-    search = FunctionTool(_SEARCH, description, msgspec.Raw(msgspec.json.encode(_SEARCH_PARAMETERS)))
+    search = FunctionTool(_SEARCH, description, _SEARCH_SCHEMA)
     if not options.opens_pages:
         return (search,)
     reading = "Read one page whole, for example one that a search has found and whose excerpt does not say enough."
-    return search, FunctionTool(_OPEN, reading, msgspec.Raw(msgspec.json.encode(_OPEN_PARAMETERS)))
+    return search, FunctionTool(_OPEN, reading, _OPEN_SCHEMA)
 
 
 def _url(arguments: str) -> str:

@@ -71,7 +71,9 @@ def of_result(item: InputItem, place: str) -> tuple[str, Sequence[Part]]:
     parts = [_part(part, f"{place}[{i}]") for i, part in enumerate(output)]
     text = "\n".join(part.text for part in parts if isinstance(part, TextPart))
     others = [part for part in parts if not isinstance(part, TextPart)]
-    return text or ("(see the attached content)" if others else ""), others
+    if others and not text:
+        text = "(see the attached content)"
+    return text, others
 
 
 def _part(part: ItemPart, place: str) -> Part:

@@ -207,22 +207,20 @@ class Media:
             self._texts.move_to_end(key)
             return self._texts[key]
         try:
-            if loaded.url is None:
-                text = await reading.text(loaded.content, filename=loaded.filename, content_type=loaded.content_type, project=project)
-            else:
-                page = await reading.article(
-                    loaded.content, url=loaded.url, content_type=loaded.content_type or "", charset=loaded.charset, project=project
-                )
-                text = page.text
+            text = await _read(project, loaded)
         except UnreadableDocument as error:
             name = " ".join(loaded.filename.split())[:_LONGEST_NAME]
             raise _Unusable(f"{_clause(str(error))} (file '{name}')") from error
-        if key not in self._texts and len(text) <= _CACHE_CHARACTERS:
-            self._texts[key] = text
-            self._characters += len(text)
-            while self._characters > _CACHE_CHARACTERS:
-                self._characters -= len(self._texts.popitem(last=False)[1])
+        self._keep(key, text)
         return text
+
+    def _keep(self, key: bytes, text: str) -> None:
+        if key in self._texts or len(text) > _CACHE_CHARACTERS:
+            return
+        self._texts[key] = text
+        self._characters += len(text)
+        while self._characters > _CACHE_CHARACTERS:
+            self._characters -= len(self._texts.popitem(last=False)[1])
 
     async def _load(self, project_id: str, part: ImagePart | FilePart) -> _Loaded:
         match part:
@@ -252,6 +250,15 @@ class Media:
             raise _Unusable(_clause(str(error))) from error
         name = filename or unquote(basename(urlsplit(page.url).path)) or page.url
         return _Loaded(page.body, name, page.content_type, page.charset, page.url)
+
+
+async def _read(project: str, loaded: _Loaded) -> str:
+    """Raises UnreadableDocument and Busy."""
+    content, kind = loaded.content, loaded.content_type
+    if loaded.url is None:
+        return await reading.text(content, filename=loaded.filename, content_type=kind, project=project)
+    page = await reading.article(content, url=loaded.url, content_type=kind or "", charset=loaded.charset, project=project)
+    return page.text
 
 
 def _left_out(part: Part, error: _Unusable) -> TextPart:

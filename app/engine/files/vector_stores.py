@@ -133,12 +133,9 @@ class VectorStores:
 
     async def search(self, project_id: str, query: FileQuery) -> Sequence[FileHit]:
         """The best passages for any of the queries. Raises NotFound, InvalidRequest, RateLimited, Unavailable."""
-        now = self._now()
         filters = None if query.filters is None else parse_filter(query.filters, "filters")
         living = await self._living(project_id, query.vector_store_ids)
-        used = [record.id for record in living if record.last_active_at < now - _TOUCH_SECONDS]
-        if used:
-            await self._ports.stores.touch(used, now)
+        await self._touch(living)
         best: dict[tuple[str, str, int], Hit] = {}
         for text, (model, stores) in product(query.queries, await self._by_model(query.vector_store_ids)):
             search = Search(
@@ -151,10 +148,7 @@ class VectorStores:
                 embedding_weight=query.embedding_weight,
                 text_weight=query.text_weight,
             )
-            for hit in await self._ports.index.search(search):
-                place = (hit.vector_store_id, hit.file_id, hit.position)
-                if place not in best or best[place].score < hit.score:
-                    best[place] = hit
+            _add_better(best, await self._ports.index.search(search))
         return await self._found(project_id, best.values(), query.limit)
 
     async def purge(self, now: int, limit: int) -> int:
@@ -172,6 +166,13 @@ class VectorStores:
 
     async def _living(self, project_id: str, store_ids: Sequence[str]) -> Sequence[StoreRecord]:
         return [_alive(await self._record(project_id, store_id), self._now()) for store_id in store_ids]
+
+    async def _touch(self, living: Sequence[StoreRecord]) -> None:
+        """Note the use of the stores, from time to time."""
+        now = self._now()
+        used = [record.id for record in living if record.last_active_at < now - _TOUCH_SECONDS]
+        if used:
+            await self._ports.stores.touch(used, now)
 
     async def _shown(self, records: Sequence[StoreRecord]) -> Sequence[Store]:
         if not records:
@@ -206,6 +207,14 @@ class VectorStores:
 
     def _now(self) -> int:
         return int(self._clock())
+
+
+def _add_better(best: dict[tuple[str, str, int], Hit], hits: Sequence[Hit]) -> None:
+    """Keep the best hit of each passage."""
+    for hit in hits:
+        place = (hit.vector_store_id, hit.file_id, hit.position)
+        if place not in best or best[place].score < hit.score:
+            best[place] = hit
 
 
 def _alive(record: StoreRecord, now: int) -> StoreRecord:

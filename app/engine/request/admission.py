@@ -154,12 +154,15 @@ def _refuse_unserved(request: CreateResponse) -> None:
         for (name, why), value in zip(_NOT_SERVED.items(), values, strict=True):
             if given(value) is not None:
                 raise InvalidRequest(f"Unsupported parameter: '{name}': {why}.", code="unsupported_parameter", param=name)
-    if request.reasoning and request.reasoning.mode not in (None, "standard"):
-        message = f"Unsupported value: 'reasoning.mode' '{request.reasoning.mode}'; only 'standard' is served."
-        raise InvalidRequest(message, code="unsupported_value", param="reasoning.mode")
-    if request.reasoning and request.reasoning.context not in (None, "auto"):
-        message = f"Unsupported value: 'reasoning.context' '{request.reasoning.context}'; only 'auto' is served."
-        raise InvalidRequest(message, code="unsupported_value", param="reasoning.context")
+    if request.reasoning:
+        _require("reasoning.mode", request.reasoning.mode, "standard")
+        _require("reasoning.context", request.reasoning.context, "auto")
+
+
+def _require(param: str, value: str | None, served: str) -> None:
+    if value not in (None, served):
+        message = f"Unsupported value: '{param}' '{value}'; only '{served}' is served."
+        raise InvalidRequest(message, code="unsupported_value", param=param)
 
 
 def _lane(request: CreateResponse) -> int:

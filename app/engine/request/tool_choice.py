@@ -169,19 +169,15 @@ def _check(choice: _ChoiceTool, place: str) -> None:
 
 
 def _named(choice: _ChoiceTool | _ChoiceObject, tools: Choices) -> str:
-    if choice.type in CLIENT_TOOLS:
-        own = [upstream for upstream, target in tools.targets.items() if target.tool is not None and target.tool.type == choice.type]
-        if not own:
-            raise _not_there(choice.type)
-        return own[0]
-    candidates = [
-        upstream
-        for upstream, target in tools.targets.items()
-        if target.name == choice.name and (choice.namespace is None or target.namespace == choice.namespace)
-    ]
-    if not candidates:
-        raise _not_there(choice.name)
-    return candidates[0]
+    """The upstream's name of the chosen function or client tool."""
+    for upstream, target in tools.targets.items():
+        if choice.type in CLIENT_TOOLS:
+            meant = target.tool is not None and target.tool.type == choice.type
+        else:
+            meant = target.name == choice.name and choice.namespace in (None, target.namespace)
+        if meant:
+            return upstream
+    raise _not_there(choice.type if choice.type in CLIENT_TOOLS else choice.name)
 
 
 def _not_there(name: str | None) -> InvalidRequest:

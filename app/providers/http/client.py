@@ -10,7 +10,7 @@ import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from app.providers.base import UpstreamError, UpstreamProtocolError
 from app.providers.http.connection import ClientTimeouts, Connection, abandoned, overdue
@@ -88,14 +88,8 @@ class UpstreamClient:
         tls: ssl.SSLContext | None = None,
         max_idle: int = 200,
     ) -> None:
-        url = urlsplit(base_url)
-        if url.scheme not in _DEFAULT_PORTS or not url.hostname:
-            raise ValueError("base_url: must be http://host… or https://host…")
-        if url.username is not None or url.query or url.fragment:
-            raise ValueError("base_url: must not have a user, a query or a fragment")
-        if not _TARGET.fullmatch(url.path or "/"):
-            raise ValueError("base_url: its path has characters that cannot be sent")
-        self._host = url.hostname.encode("idna").decode("ascii")
+        url, hostname = _checked(base_url)
+        self._host = hostname.encode("idna").decode("ascii")
         self._port = url.port or _DEFAULT_PORTS[url.scheme]
         self._tls = (tls or ssl.create_default_context()) if url.scheme == "https" else None
         self._prefix = url.path.rstrip("/")
@@ -187,6 +181,18 @@ def _authority(host: str, port: int | None, scheme: str) -> str:
     """The Host field: an IPv6 address in brackets, without the scheme's default port."""
     name = f"[{host}]" if ":" in host else host
     return name if port in (None, _DEFAULT_PORTS[scheme]) else f"{name}:{port}"
+
+
+def _checked(base_url: str) -> tuple[SplitResult, str]:
+    """The URL and its host. Raises ValueError."""
+    url = urlsplit(base_url)
+    if url.scheme not in _DEFAULT_PORTS or not url.hostname:
+        raise ValueError("base_url: must be http://host… or https://host…")
+    if url.username is not None or url.query or url.fragment:
+        raise ValueError("base_url: must not have a user, a query or a fragment")
+    if not _TARGET.fullmatch(url.path or "/"):
+        raise ValueError("base_url: its path has characters that cannot be sent")
+    return url, url.hostname
 
 
 def _fields(authority: str, configured: Mapping[str, str]) -> str:

@@ -228,11 +228,7 @@ class ResponsesDecoder:
         raw = event.item
         match decode_typed(raw).type:
             case "function_call":
-                item = decode_item(raw)
-                call = self._named(item, begins=False)
-                told = self._pass(call, (*self._opened(call, item), *self._argued_whole(call, item.arguments or call.announced)))
-                call.closed = True
-                return (*told, *self._tell())
+                return self._call_done(decode_item(raw))
             case kind if kind in HOSTED_TYPES:
                 self._hosted.end(_decode_hosted(raw))
                 return self._tell()
@@ -315,6 +311,13 @@ class ResponsesDecoder:
     def _called_whole(self, event: Event) -> Sequence[Delta]:
         call = self._call(event.item_id or self._current)
         return self._pass(call, self._argued_whole(call, event.arguments))
+
+    def _call_done(self, item: Item) -> Sequence[Delta]:
+        call = self._named(item, begins=False)
+        rest = self._argued_whole(call, item.arguments or call.announced)
+        told = self._pass(call, (*self._opened(call, item), *rest))
+        call.closed = True
+        return (*told, *self._tell())
 
     def _ended(self, event: Event) -> Sequence[Delta]:
         response = decode_response(event.response)

@@ -92,14 +92,7 @@ def _without_calls(prefix: bytes, messages: Sequence[Message], names: frozenset[
     left_out: set[str] = set()
     # In JSON text a quotation mark inside a string is escaped, so this can only occur in a call.
     if any(b'"name":"%b"' % outward(name).encode() in prefix for name in names):
-        kept: list[bytes] = []
-        for item in _decode_items(b"[%b]" % prefix):
-            call = _decode_call(item)
-            if call.type == "function_call" and homeward(call.name) in names:
-                left_out.add(call.call_id)
-            elif call.call_id not in left_out:
-                kept.append(bytes(item))
-        prefix = b",".join(kept)
+        prefix = _encoded_without_calls(prefix, names, left_out)
     remaining: list[Message] = []
     for message in messages:
         match message:
@@ -112,6 +105,18 @@ def _without_calls(prefix: bytes, messages: Sequence[Message], names: frozenset[
             case _:
                 remaining.append(message)
     return prefix, remaining
+
+
+def _encoded_without_calls(prefix: bytes, names: frozenset[str], left_out: set[str]) -> bytes:
+    """The same for encoded items; the ids of the calls are added to `left_out`."""
+    kept: list[bytes] = []
+    for item in _decode_items(b"[%b]" % prefix):
+        call = _decode_call(item)
+        if call.type == "function_call" and homeward(call.name) in names:
+            left_out.add(call.call_id)
+        elif call.call_id not in left_out:
+            kept.append(bytes(item))
+    return b",".join(kept)
 
 
 def _input(prefix: bytes, messages: Sequence[Message]) -> bytes:
