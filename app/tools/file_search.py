@@ -154,14 +154,17 @@ class _Session:
         del call
         return True
 
+    async def _search(self, queries: tuple[str, ...]) -> Sequence[FileHit]:
+        try:
+            return await self._files.search(self._context.project_id, msgspec.structs.replace(self._query, queries=queries))
+        except ApiError as error:
+            raise ToolFailure(error.message) from error
+
     async def run(self, call: HostedCall) -> ToolOutcome:
         queries = queries_of(call.arguments)
         if not queries:
             raise ToolFailure('There is nothing to search for. Call it with {"queries": ["…"]}.')
-        try:
-            hits = await self._files.search(self._context.project_id, msgspec.structs.replace(self._query, queries=queries))
-        except ApiError as error:
-            raise ToolFailure(error.message) from error
+        hits = await self._search(queries)
         results = tuple(FileResult(hit.file_id, hit.filename, hit.score, hit.text, hit.attributes) for hit in hits)
         shown = results if _RESULTS in self._context.include else None
         return ToolOutcome(text=self._told(hits), item=FileSearchCall(id="", status="completed", queries=queries, results=shown))

@@ -149,10 +149,13 @@ class _Collector:
             case other if self._lenient and _NAME.match(other):  # it goes into a header and the log
                 self.left_out.append(other)
             case other:
-                hosted = (known.type for known in self._catalog.list())
-                supported = ", ".join(("function", "custom", "namespace", *CLIENT_TOOLS, *hosted))
-                message = f"The tool type '{other}' is not served by this gateway. Supported types: {supported}."
-                raise InvalidRequest(message, code="unsupported_tool", param=f"{place}.type")
+                raise self._unsupported(other, place)
+
+    def _unsupported(self, kind: str, place: str) -> InvalidRequest:
+        hosted = (known.type for known in self._catalog.list())
+        supported = ", ".join(("function", "custom", "namespace", *CLIENT_TOOLS, *hosted))
+        message = f"The tool type '{kind}' is not served by this gateway. Supported types: {supported}."
+        return InvalidRequest(message, code="unsupported_tool", param=f"{place}.type")
 
     def _show(self, raw: msgspec.Raw) -> None:
         if self._more is None:

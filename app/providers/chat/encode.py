@@ -16,6 +16,7 @@ Force = Literal["named", "required"]
 Format = Literal["json_object", "json_schema"]
 
 _encode = msgspec.json.encode
+_JSON_MODE = {"response_format": {"type": "json_object"}}
 
 COMMON_SAMPLING: Mapping[str, str] = MappingProxyType(
     {
@@ -227,10 +228,12 @@ def _formatted(call: ModelCall, dialect: Dialect, facts: ModelFacts) -> tuple[st
             return call.system, {"response_format": {"type": "json_schema", "json_schema": _schema(wanted)}}
         case JsonSchema(schema=schema):
             told = f"Answer with one JSON object that follows this JSON schema: {bytes(schema).decode()}"
+        case JsonObject() if "json" in (call.system or "").lower():
+            told = ""
         case JsonObject():
-            told = "" if "json" in (call.system or "").lower() else "Answer with one JSON object."
+            told = "Answer with one JSON object."
     system = "\n\n".join(filter(None, (call.system, told)))
-    return system, {"response_format": {"type": "json_object"}}
+    return system, _JSON_MODE
 
 
 def _schema(wanted: JsonSchema) -> dict[str, Any]:

@@ -161,15 +161,20 @@ def _plain(given: object, name: object, credentials: Credentials, taken: Mapping
     """Raises _LeftOut. `taken`: names that no further tool may have, with the reasons."""
     if not isinstance(given, dict):
         raise _LeftOut("it is not an object")
+    known = _checked_name(name, taken)
+    fields = cast("dict[str, Any]", given)
+    schema = _schema(fields.get("inputSchema"), credentials)
+    return McpTool(known, schema, _description(fields, credentials), _annotations(fields.get("annotations")))
+
+
+def _checked_name(name: object, taken: Mapping[str, str]) -> str:
     if not isinstance(name, str) or not name:
         raise _LeftOut("it has no name")
     if len(name) > _LONGEST_NAME or not name.isprintable():
         raise _LeftOut("its name is too long or cannot be shown")
     if name in taken:
         raise _LeftOut(taken[name])
-    fields = cast("dict[str, Any]", given)
-    schema = _schema(fields.get("inputSchema"), credentials)
-    return McpTool(name, schema, _description(fields, credentials), _annotations(fields.get("annotations")))
+    return name
 
 
 def _schema(given: object, credentials: Credentials) -> dict[str, Any]:

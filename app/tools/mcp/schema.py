@@ -146,6 +146,17 @@ _KEYWORDS: dict[frozenset[str], Callable[[Any], Any]] = {
 
 def _modernise(mended: Schema, schema: Schema) -> None:
     """Convert from drafts 3 and 4, in place."""
+    _modernise_bounds(mended)
+    _modernise_items(mended)
+    given: Any = schema.get("properties")
+    properties = cast("Schema", given) if isinstance(given, dict) else {}
+    demanded = [name for name, one in properties.items() if isinstance(one, dict) and cast("Schema", one).get("required") is True]
+    if demanded:
+        mended["required"] = list(dict.fromkeys([*mended.get("required", []), *demanded]))
+
+
+def _modernise_bounds(mended: Schema) -> None:
+    """`exclusiveMinimum` was a flag beside `minimum`."""
     for bound, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
         if isinstance(mended.get(bound), bool):
             del mended[bound]
@@ -153,17 +164,16 @@ def _modernise(mended: Schema, schema: Schema) -> None:
             strict = mended.pop(exclusive)
             if strict and bound in mended:
                 mended[exclusive] = mended.pop(bound)
+
+
+def _modernise_items(mended: Schema) -> None:
+    """`items` was a list for arrays with a schema for each place."""
     if isinstance(mended.get("items"), list):
         mended["prefixItems"] = mended.pop("items")
         if not mended["prefixItems"]:
             del mended["prefixItems"]
         if "additionalItems" in mended:
             mended["items"] = mended.pop("additionalItems")
-    given: Any = schema.get("properties")
-    properties = cast("Schema", given) if isinstance(given, dict) else {}
-    demanded = [name for name, one in properties.items() if isinstance(one, dict) and cast("Schema", one).get("required") is True]
-    if demanded:
-        mended["required"] = list(dict.fromkeys([*mended.get("required", []), *demanded]))
 
 
 def _cut_references(node: Any, root: Schema) -> None:
