@@ -12,7 +12,7 @@ from app.protocol.wire.errors import InvalidRequest
 
 _NUL_ESCAPE = re.compile(rb"\\u0000")
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-"""The same, unless its backslash is itself escaped."""
+"""An escaped NUL, unless its backslash is itself escaped."""
 _SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|\xed[\xa0-\xbf]")
 _IN_TEXT = re.compile("[\x00\ud800-\udfff]")
 _IN_BYTES = re.compile(rb"\x00|\xed[\xa0-\xbf]")
@@ -30,7 +30,7 @@ def check_json(body: bytes) -> None:
 
 
 def check_nul(body: bytes) -> None:
-    """The same, faster, for a body whose parser refuses all other invalid text."""
+    """Raises InvalidRequest with the position of a NUL, for a body whose parser refuses all other invalid text."""
     if _NUL_ESCAPE.search(body):
         if len(body) <= _NAMED_BYTES:
             _check_values(body)

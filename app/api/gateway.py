@@ -173,7 +173,7 @@ class Gateway:
 
 
 class BrowserGateway(Gateway):
-    """The same, with CORS for pages of other origins."""
+    """A gateway that pages of other origins may call (CORS)."""
 
     def __init__(
         self,

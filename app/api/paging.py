@@ -25,7 +25,7 @@ class PageQuery(BaseModel):
 
 
 class TwoWayPageQuery(PageQuery):
-    """The same for lists that can also be paged backwards."""
+    """Which page of a list that can also be paged backwards."""
 
     before: str | None = Field(default=None, pattern=ID, description="The object before which the page ends.")
 

@@ -32,5 +32,5 @@ class Report(msgspec.Struct, gc=False):
 
 
 def report_of(value: Mapping[str, Any]) -> Report:
-    """The same from an object that was read leniently."""
+    """The error fields of an object that was read leniently."""
     return Report(**{name: value.get(name) for name in Report.__struct_fields__})

@@ -86,7 +86,7 @@ class Table:
 
 
 class SharedTable(Table):
-    """The same, in a directory shared by the workers of one server."""
+    """A table in a directory that the workers of one server share."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__()

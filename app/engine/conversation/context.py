@@ -50,7 +50,7 @@ def weight(message: Message) -> int:
 
 
 def part_weight(part: Part) -> int:
-    """As `weight`, for a part of a user message."""
+    """Approximate memory of a part of a user message, in bytes."""
     return 50 + sum(map(getsizeof, msgspec.structs.astuple(part)))
 
 

@@ -122,7 +122,7 @@ class Catalog:
         return [self._listed(spec) for spec in self._specs.values()]
 
     async def described(self) -> Sequence[Listed]:
-        """The same, with the details that each tool reports."""
+        """Every tool, with a working example and the details that it reports."""
         return [msgspec.structs.replace(listed, details=await self._details(listed)) for listed in self.list()]
 
     def price(self, tool_type: str) -> Price | None:

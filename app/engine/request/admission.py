@@ -71,7 +71,7 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     items: tuple[Item, ...]
     tools: Toolset
     tools_with: Callable[[Sequence[MoreTools]], Toolset]
-    """The same, with tools that items of the conversation add."""
+    """The toolset with the tools that items of the conversation add."""
     sampling: Sampling
     format: JsonSchema | JsonObject | None
     stream: bool

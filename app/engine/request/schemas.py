@@ -33,7 +33,7 @@ _BYTES_PER_WEIGHT = 100
 _LARGEST_PATTERN = 1024 * 1024
 """Maximum bytes of a compiled pattern."""
 _LARGEST_PATTERNS = 8 * 1024 * 1024
-"""The same for all patterns of a schema together; a MiB takes about 20 ms to compile."""
+"""Maximum bytes of all compiled patterns of a schema; a MiB takes about 20 ms to compile."""
 _SMALLEST_PATTERN = 512
 _LARGEST_STATES = 256 * 1024
 """Additional bytes that one pattern may take during matching."""

@@ -17,7 +17,7 @@ from app.engine.request.schemas import CompiledSchema, Json, SchemaCache, compil
 _MOST_WORK = 10_000_000
 """Weight of the schema times size of the answer; about 0.2 s."""
 _MOST_WORK_EXPLAINED = 20_000
-"""The same if the violation is described, which builds an object for every failed alternative."""
+"""Such a product if the violation is described, which builds an object for every failed alternative."""
 _CHARACTERS_PER_VALUE = 64
 _CACHE_BYTES = 32 * 1024 * 1024
 _AT_ONCE = 2

@@ -234,7 +234,7 @@ class ArgumentsReader:
         return "".join(self._shown)
 
     def pieces(self) -> list[str]:
-        """The same, in the pieces in which it was shown."""
+        """The text shown so far, in the pieces in which it was shown."""
         return self._shown
 
     def _begin(self, fragment: str) -> str:

@@ -312,7 +312,7 @@ class CallRecovery:
             self._take(gathered, out)
 
     def _end_marked(self, body: str, out: list[Delta], *, cut: bool) -> None:
-        """The same for calls between marks, if there is nothing else."""
+        """Pass on the calls of a body that has nothing else; any other body remains text."""
         self._phase = "text"
         if not body.startswith(_OPENS):
             return

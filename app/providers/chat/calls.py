@@ -205,7 +205,7 @@ class CallReader:
         return self._begins_again(here, piece, said)
 
     def _begins_unnamed(self, here: _OpenCall, arguments: Arguments, *, other: bool) -> bool:
-        """The same for a piece without a name, with another id or not."""
+        """Whether a piece without a name, with another id or not, begins another call."""
         if here.again and arguments:
             return not _same(here.text(), arguments)
         if not other:
@@ -214,7 +214,7 @@ class CallReader:
         return here.is_whole() and not _goes_on(arguments) if here.begun else not arguments
 
     def _begins_again(self, here: _OpenCall, piece: Call, said: Function) -> bool:
-        """The same for a repeated name without another id."""
+        """Whether a repeated name without another id begins another call."""
         if not said.arguments or not here.is_whole() or _same(here.text(), said.arguments):
             return False
         if not piece.id or here.values is None or isinstance(said.arguments, str):

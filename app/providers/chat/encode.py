@@ -77,7 +77,7 @@ def encode_messages(messages: Sequence[Message], dialect: Dialect, *, reasoning:
 
 
 def _pieces(messages: Sequence[Message], dialect: Dialect, reasoning_field: str | None) -> list[bytes]:
-    """The same in pieces, each encoded once, at half the cost of dictionaries; every message is preceded by a comma."""
+    """The messages in pieces, each encoded once, at half the cost of dictionaries; a comma precedes every message."""
     pieces: list[bytes] = []
     for message in messages:
         if type(message) is User:

@@ -43,7 +43,7 @@ class DemoProvider:
         self._pause = pause
 
     def capabilities(self, model: str) -> Capabilities:
-        """The same for every name: it does everything that the port offers."""
+        """Everything that the port offers, whatever the model's name."""
         del model
         return Capabilities(formats_while_thinking=True, files=True, thinks=True, can_think=True)
 

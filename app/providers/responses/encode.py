@@ -108,7 +108,7 @@ def _without_calls(prefix: bytes, messages: Sequence[Message], names: frozenset[
 
 
 def _encoded_without_calls(prefix: bytes, names: frozenset[str], left_out: set[str]) -> bytes:
-    """The same for encoded items; the ids of the calls are added to `left_out`."""
+    """Encoded items without the calls of these functions and their results; the calls' ids are added to `left_out`."""
     kept: list[bytes] = []
     for item in _decode_items(b"[%b]" % prefix):
         call = _decode_call(item)

@@ -96,7 +96,7 @@ class Api:
         return await self._ask(answer, "GET", path, params=params, headers=headers)
 
     async def post(self, path: str, body: Mapping[str, object], answer: type[T], *, headers: Mapping[str, str] | None = None) -> T:
-        """The same for a request with a JSON body."""
+        """The JSON answer, as `answer`, to a request with a JSON body. Raises SearchFailed."""
         content = msgspec.json.encode(body)
         return await self._ask(answer, "POST", path, content=content, headers={"content-type": "application/json", **(headers or {})})
 
