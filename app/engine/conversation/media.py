@@ -8,31 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from posixpath import basename
-from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 import msgspec
 
 from app.documents import reading
 from app.documents.base import UnreadableDocument
 from app.engine.conversation.items import Item
+from app.engine.conversation.loading import IMAGE_BYTES, Loaded, Loader, Unusable, clause
 from app.engine.conversation.untrusted import defused
 from app.fairness import Busy
 from app.protocol.messages import FilePart, ImagePart, Message, Part, TextPart, User
-from app.protocol.wire.errors import ApiError, InvalidRequest, NotFound, RateLimited
+from app.protocol.wire.errors import ApiError, InvalidRequest, RateLimited
 from app.protocol.wire.requests import Part as ItemPart
 from app.providers.base import Capabilities
 from app.settings import Limits
-from app.tools.ports.fetcher import Fetcher, FetchRefused
+from app.tools.ports.fetcher import Fetcher
 from app.tools.ports.files import Files
 
-_FETCH_SECONDS = 30.0
-_IMAGE_BYTES = 15 * 1024 * 1024
-"""20 MiB in base64, the most that DashScope accepts."""
 _PARTS = 100
 _LONGEST_NAME = 120
 """Characters of a file's name that an error shows."""
@@ -42,30 +37,13 @@ _IMAGE_KINDS = "PNG, JPEG, WebP, GIF and BMP"
 _PDF = b"%PDF-"
 
 
-class _Unusable(Exception):
-    """A part cannot be passed to the model; the message, a clause, gives the reason."""
-
-    code = "invalid_value"
+_TOO_MANY = Unusable(f"the conversation has more than {_PARTS} files and images")
 
 
-_TOO_MANY = _Unusable(f"the conversation has more than {_PARTS} files and images")
-
-
-class _NotTaken(_Unusable):
+class _NotTaken(Unusable):
     """This model does not accept such a part here; others may."""
 
     code = "unsupported_value"
-
-
-class _Loaded(msgspec.Struct, frozen=True):
-    """A file's bytes and metadata."""
-
-    content: bytes
-    filename: str
-    content_type: str | None = None
-    charset: str | None = None
-    url: str | None = None
-    """The URL it was fetched from."""
 
 
 class _Asked(msgspec.Struct, frozen=True):
@@ -84,9 +62,9 @@ class _Room:
         self._most = self._characters = characters
 
     def take(self, characters: int) -> None:
-        """Take room. Raises _Unusable if there is not enough."""
+        """Take room. Raises Unusable if there is not enough."""
         if characters > self._characters:
-            raise _Unusable(f"the files of the conversation are too large for one request: at most {self._most // 2**20} MiB in total")
+            raise Unusable(f"the files of the conversation are too large for one request: at most {self._most // 2**20} MiB in total")
         self._characters -= characters
 
 
@@ -108,9 +86,8 @@ class Media:
 
     def __init__(self, fetcher: Fetcher, files: Files | None, limits: Limits) -> None:
         """`files` None: uploads are disabled."""
-        self._fetcher = fetcher
-        self._files = files
-        self._limits = limits
+        self._loader = Loader(fetcher, files, limits.fetch_bytes)
+        self._most = limits.body_bytes
         self._texts: OrderedDict[bytes, str] = OrderedDict()
         self._characters = 0
 
@@ -142,7 +119,7 @@ class Media:
 
     async def _settle(self, asked: _Asked, work: Sequence[Part]) -> list[Part | ApiError]:
         """Each part as the upstream takes it, or its error. The newest take room first: the oldest are left out."""
-        room, at_once = _Room(self._limits.body_bytes), asyncio.Semaphore(_AT_ONCE)
+        room, at_once = _Room(self._most), asyncio.Semaphore(_AT_ONCE)
         done = [asyncio.Event() for _ in work]
 
         async def settle(number: int, part: Part) -> Part | ApiError:
@@ -166,7 +143,7 @@ class Media:
         """The part as the upstream accepts it, or the error for the client, as a value: the first error in order is reported."""
         try:
             return await self._resolved(asked, part, claim)
-        except _Unusable as error:
+        except Unusable as error:
             place = _place(asked.items, part)
             return _left_out(part, error) if place is None else _refused(place, error)
         except Busy as busy:
@@ -179,19 +156,19 @@ class Media:
             case ImagePart():
                 if not asked.can.images:
                     raise _NotTaken(f"the model '{asked.model}' does not take images here")
-                return await _image(await self._load(asked.project_id, part), part.detail, claim)
+                return await _image(await self._loader.load(asked.project_id, part), part.detail, claim)
             case FilePart():
-                loaded = await self._load(asked.project_id, part)
+                loaded = await self._loader.load(asked.project_id, part)
                 return await self._document(asked, loaded, claim)
             case TextPart():
                 return part
 
-    async def _document(self, asked: _Asked, loaded: _Loaded, claim: _Claim) -> Part:
+    async def _document(self, asked: _Asked, loaded: Loaded, claim: _Claim) -> Part:
         if _image_type(loaded.content) is not None:
             if not asked.can.images:
                 raise _NotTaken(f"it is an image, and the model '{asked.model}' does not take images here")
             return await _image(loaded, "auto", claim)
-        if asked.can.files and loaded.content.startswith(_PDF) and len(loaded.content) <= _IMAGE_BYTES:
+        if asked.can.files and loaded.content.startswith(_PDF) and len(loaded.content) <= IMAGE_BYTES:
             data = await asyncio.to_thread(_data_uri, "application/pdf", loaded.content)
             await claim.take(len(data))
             return FilePart(loaded.filename, file_data=data)
@@ -199,7 +176,7 @@ class Media:
         await claim.take(len(text))
         return TextPart(text)
 
-    async def _text(self, project: str, loaded: _Loaded) -> str:
+    async def _text(self, project: str, loaded: Loaded) -> str:
         """The document's text; recent texts are cached, since every turn of a conversation needs them."""
         told = f"\0{loaded.filename}\0{loaded.content_type}\0{loaded.charset}\0{loaded.url}"
         key = await asyncio.to_thread(lambda: hashlib.sha256(loaded.content + told.encode()).digest())
@@ -210,7 +187,7 @@ class Media:
             text = await _read(project, loaded)
         except UnreadableDocument as error:
             name = " ".join(loaded.filename.split())[:_LONGEST_NAME]
-            raise _Unusable(f"{_clause(str(error))} (file '{name}')") from error
+            raise Unusable(f"{clause(str(error))} (file '{name}')") from error
         self._keep(key, text)
         return text
 
@@ -222,37 +199,8 @@ class Media:
         while self._characters > _CACHE_CHARACTERS:
             self._characters -= len(self._texts.popitem(last=False)[1])
 
-    async def _load(self, project_id: str, part: ImagePart | FilePart) -> _Loaded:
-        match part:
-            case ImagePart(file_id=str(file_id)) | FilePart(file_id=str(file_id), file_data=None):
-                return await self._uploaded(project_id, file_id)
-            case ImagePart(url=url):
-                return await self._fetched(project_id, url, None, min(_IMAGE_BYTES, self._limits.fetch_bytes), ("image/*",))
-            case FilePart(file_data=str(data), filename=filename):
-                content, content_type = await asyncio.to_thread(_decoded, data)
-                return _Loaded(content, filename or "document", content_type)
-            case FilePart(file_url=url, filename=filename):
-                return await self._fetched(project_id, url or "", filename, self._limits.fetch_bytes, ())
 
-    async def _uploaded(self, project_id: str, file_id: str) -> _Loaded:
-        if self._files is None:
-            raise _Unusable("files are disabled on this gateway; send the content or a URL")
-        try:
-            found = await self._files.read(project_id, file_id)
-        except (NotFound, InvalidRequest) as error:  # it does not exist or is too large
-            raise _Unusable(_clause(error.message)) from error
-        return _Loaded(found.content, found.filename)
-
-    async def _fetched(self, project_id: str, url: str, filename: str | None, limit: int, accept: Sequence[str]) -> _Loaded:
-        try:
-            page = await self._fetcher.on_behalf(project_id).get(url, limit=limit, seconds=_FETCH_SECONDS, accept=accept)
-        except FetchRefused as error:
-            raise _Unusable(_clause(str(error))) from error
-        name = filename or unquote(basename(urlsplit(page.url).path)) or page.url
-        return _Loaded(page.body, name, page.content_type, page.charset, page.url)
-
-
-async def _read(project: str, loaded: _Loaded) -> str:
+async def _read(project: str, loaded: Loaded) -> str:
     """Raises UnreadableDocument and Busy."""
     content, kind = loaded.content, loaded.content_type
     if loaded.url is None:
@@ -261,11 +209,11 @@ async def _read(project: str, loaded: _Loaded) -> str:
     return page.text
 
 
-def _left_out(part: Part, error: _Unusable) -> TextPart:
+def _left_out(part: Part, error: Unusable) -> TextPart:
     return TextPart(f"[{_described(part)} was here, which cannot be shown any more: {error}.]")
 
 
-def _refused(place: str, error: _Unusable) -> InvalidRequest:
+def _refused(place: str, error: Unusable) -> InvalidRequest:
     return InvalidRequest(f"Invalid '{place}': {error}.", code=error.code, param=place)
 
 
@@ -284,12 +232,12 @@ def _is_open(part: Part, can: Capabilities) -> bool:
             return not (can.files and data is not None and data.startswith("data:application/pdf") and part.filename)
 
 
-async def _image(loaded: _Loaded, detail: str, claim: _Claim) -> ImagePart:
+async def _image(loaded: Loaded, detail: str, claim: _Claim) -> ImagePart:
     kind = _image_type(loaded.content)
     if kind is None:
-        raise _Unusable(f"it is not an image of a supported type: {_IMAGE_KINDS}")
-    if len(loaded.content) > _IMAGE_BYTES:
-        raise _Unusable(f"the image is larger than {_IMAGE_BYTES // 2**20} MiB")
+        raise Unusable(f"it is not an image of a supported type: {_IMAGE_KINDS}")
+    if len(loaded.content) > IMAGE_BYTES:
+        raise Unusable(f"the image is larger than {IMAGE_BYTES // 2**20} MiB")
     url = await asyncio.to_thread(_data_uri, kind, loaded.content)
     await claim.take(len(url))
     return ImagePart(url, detail)
@@ -315,21 +263,6 @@ def _image_type(content: bytes) -> str | None:
 
 def _data_uri(content_type: str, content: bytes) -> str:
     return f"data:{content_type};base64,{base64.b64encode(content).decode()}"
-
-
-def _decoded(data: str) -> tuple[bytes, str | None]:
-    """The content of a `data:` URI or of bare base64, and its type."""
-    head, comma, body = data.partition(",") if data.startswith("data:") else ("data:;base64", ",", data)
-    content_type, *parameters = head.removeprefix("data:").lower().split(";")
-    told = ";".join([content_type, *(parameter for parameter in parameters if parameter.strip().startswith("charset="))])
-    if not comma:
-        raise _Unusable("it is not a data URI; expected 'data:<type>;base64,<content>'")
-    if "base64" not in parameters:
-        return unquote_to_bytes(body), told or None
-    try:
-        return base64.b64decode("".join(body.split()), validate=True), told or None
-    except (binascii.Error, ValueError) as error:
-        raise _Unusable("it is not in base64; expected 'data:<type>;base64,<content>'") from error
 
 
 def _place(items: Sequence[Item], part: Part) -> str | None:
@@ -372,7 +305,3 @@ def _described(part: Part) -> str:
         return "An image"
     filename = part.filename if isinstance(part, FilePart) else None
     return f"The file '{defused(filename)}'" if filename else "A file"
-
-
-def _clause(sentence: str) -> str:
-    return sentence.removesuffix(".")
