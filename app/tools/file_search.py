@@ -154,12 +154,6 @@ class _Session:
         del call
         return True
 
-    async def _search(self, queries: tuple[str, ...]) -> Sequence[FileHit]:
-        try:
-            return await self._files.search(self._context.project_id, msgspec.structs.replace(self._query, queries=queries))
-        except ApiError as error:
-            raise ToolFailure(error.message) from error
-
     async def run(self, call: HostedCall) -> ToolOutcome:
         queries = queries_of(call.arguments)
         if not queries:
@@ -171,6 +165,12 @@ class _Session:
 
     async def aclose(self) -> None:
         """Holds nothing."""
+
+    async def _search(self, queries: tuple[str, ...]) -> Sequence[FileHit]:
+        try:
+            return await self._files.search(self._context.project_id, msgspec.structs.replace(self._query, queries=queries))
+        except ApiError as error:
+            raise ToolFailure(error.message) from error
 
     def _told(self, hits: Sequence[FileHit]) -> str:
         """The passages that fit in, best first, each with its file's number."""
