@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -28,7 +28,11 @@ from app.protocol.wire.items import ItemStatus, OutputItem, ReasoningItem
 from app.protocol.wire.response import IncompleteDetails, Response, ResponseError, encode, tool_usage_of, usage_of
 
 _HOSTED_CALLS = 0x8000
-"""First number for the ids of hosted calls, which have no position in the output yet; other calls use their positions."""
+"""First number for the ids of hosted calls, which have no position in the output yet; others use their positions."""
+_CUT_OFF: Mapping[d.FinishReason | None, IncompleteDetails] = {
+    "length": IncompleteDetails("max_output_tokens"),
+    "content_filter": IncompleteDetails("content_filter"),
+}
 
 
 class Assembler:
@@ -107,7 +111,7 @@ class Assembler:
 
     def end_turn(self) -> None:
         """Close what the turn left open, except hosted calls, which run next. Raises InvalidArguments."""
-        truncated = self.finish_reason in ("length", "content_filter")
+        truncated = self.finish_reason in _CUT_OFF
         if truncated:  # its hosted calls are not run, and what followed them is dropped
             if isinstance(self._writer, HostedWriter):
                 self.close_item("incomplete")
@@ -196,13 +200,10 @@ class Assembler:
 
     def finish(self, now: int) -> None:
         """The model has finished: complete the response."""
-        match self.finish_reason:
-            case "length":
-                self._end(status="incomplete", incomplete_details=IncompleteDetails("max_output_tokens"))
-            case "content_filter":
-                self._end(status="incomplete", incomplete_details=IncompleteDetails("content_filter"))
-            case _:
-                self._end(status="completed", completed_at=now)
+        if self.finish_reason in _CUT_OFF:
+            self._end(status="incomplete", incomplete_details=_CUT_OFF[self.finish_reason])
+        else:
+            self._end(status="completed", completed_at=now)
 
     def fail(self, error: ResponseError) -> None:
         """Fail the response: close what is open; the stream will end with an `error` event and `response.failed`."""
@@ -255,7 +256,8 @@ class Assembler:
             if not delta.text.strip():
                 return
             lead, self._lead = self._lead, []
-            delta = d.Text("".join(piece.text for piece in lead), tuple(entry for piece in lead for entry in piece.logprobs))
+            scores = tuple(entry for piece in lead for entry in piece.logprobs)
+            delta = d.Text("".join(piece.text for piece in lead), scores)
         if delta.logprobs:
             self._open_message().write_scored(delta.text, delta.logprobs)
         elif delta.text:
@@ -272,8 +274,9 @@ class Assembler:
         writer = self._writer
         if not isinstance(writer, ReasoningWriter):
             self.close_item("completed")
-            item_id, index, options = self._next_id("reasoning"), len(self.output), self._options
-            self._writer = writer = ReasoningWriter(self._out, item_id, index, raw=options.raw_reasoning, seal=options.seal)
+            raw, seal = self._options.raw_reasoning, self._options.seal
+            writer = ReasoningWriter(self._out, self._next_id("reasoning"), len(self.output), raw=raw, seal=seal)
+            self._writer = writer
         writer.write(text)
 
     def _open_call(self, delta: d.CallOpened) -> None:
@@ -396,5 +399,6 @@ class Assembler:
     def _end(self, **outcome: Any) -> None:
         usage = usage_of(self.usage.tokens, self.usage.tools, estimated=self.usage.estimated)
         tools = tool_usage_of(self.output) if self.usage.tools else msgspec.UNSET
-        self.response = msgspec.structs.replace(self.seed, output=tuple(self.output), usage=usage, tool_usage=tools, **outcome)
+        ended = {"output": tuple(self.output), "usage": usage, "tool_usage": tools, **outcome}
+        self.response = msgspec.structs.replace(self.seed, **ended)
         self.body = encode(self.response)
