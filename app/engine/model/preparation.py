@@ -20,6 +20,7 @@ from app.engine.hosted.catalog import Entry
 from app.engine.hosted.native import UpstreamConditions
 from app.engine.hosted.sessions import FinishedCall, Hosted, OfferedTools, missing_server
 from app.engine.model.reading import Reader, ReadingOptions
+from app.engine.model.sampling import check_sampling
 from app.engine.model.upstream_traits import Thoughts
 from app.engine.request import thinking
 from app.engine.request.admission import Admitted
@@ -30,9 +31,8 @@ from app.protocol.recovery.names import resolve
 from app.protocol.recovery.thinking import Unopened
 from app.protocol.wire import ids
 from app.protocol.wire.errors import InvalidRequest
-from app.providers.base import DEFAULT_SAMPLING, Capabilities, ForcedCall, JsonObject, JsonSchema, ModelCall, Provider, Sampling
+from app.providers.base import Capabilities, ForcedCall, JsonObject, JsonSchema, ModelCall, Provider
 
-_WITHOUT_EFFECT: dict[str, float] = {"presence_penalty": 0, "frequency_penalty": 0, "repetition_penalty": 1, "min_p": 0}
 _VERBOSITY = {"low": "Keep the answer short.", "medium": "", "high": "Answer in detail."}
 """`text.verbosity` as an instruction, since Qwen has no parameter for it."""
 _NO_TOOLS = OfferedTools()
@@ -151,7 +151,7 @@ class Preparation:
     def check(self, provider: Provider, model: str) -> Decision:
         """What can be decided without the conversation and the tools. Raises InvalidRequest."""
         can = provider.capabilities(model)
-        _check_sampling(self._requested.sampling, can, provider.dialect)
+        check_sampling(self._requested.sampling, can, provider.dialect)
         return thinking.decide(self._requested.request, can, excluded=_excludes_thinking(self._requested, can))
 
     async def prepare(self, provider: Provider, model: str, now: int, host: Host | None = None) -> Prepared:
@@ -159,23 +159,21 @@ class Preparation:
 
         `host` provides built-in tools that the conversation adds.
         """
-        can = provider.capabilities(model)
-        _check_sampling(self._requested.sampling, can, provider.dialect)
+        can, requested = provider.capabilities(model), self._requested
+        check_sampling(requested.sampling, can, provider.dialect)
         view = self._view(provider, can)
-        context = await self._history.context(view, self._requested.request.previous_response_id, now)
-        if self._requested.large:
-            await _yield_to_others()
-        items, transcript = self._read(view, context)
+        context, items, transcript = await self._conversation(view, now)
         admitted = self._admitted = self._with_tools(transcript, host)
         decision = thinking.decide(admitted.request, can, excluded=_excludes_thinking(admitted, can))
-        offer = _NO_TOOLS if self.hosted is None else await self._offer(self.hosted, transcript, can, thinks=decision.enabled is True)
-        resumed = await self._resume(transcript) if transcript.approved else ()
+        offer, resumed = _NO_TOOLS, ()
+        if self.hosted is not None or transcript.approved:
+            offer, resumed = await self._open_tools(transcript, can, thinks=decision.enabled is True)
         transcript.close()
         await view.load_media(transcript, items)
-        if admitted.large:
+        if requested.large:
             await _yield_to_others()
         call, checks = self._call(transcript, _Setting(provider, model, can, decision, context, offer))
-        if admitted.large:
+        if requested.large:
             await _yield_to_others()
         return Prepared(
             provider,
@@ -189,7 +187,7 @@ class Preparation:
             transcript,
             can,
             self._warnings(transcript),
-            admitted.stream,
+            requested.stream,
             frozenset([function.name for function in offer.functions]),
             resumed,
         )
@@ -199,6 +197,13 @@ class Preparation:
         # The view outlives the request, so it must not refer to this object.
         unseal = partial(self._sealer.open, project_id=self._project_id, model=model)
         return View(self._project_id, provider, can, model, unseal, self._media)
+
+    async def _conversation(self, view: View, now: int) -> tuple[Context, Sequence[Item], Transcript]:
+        """The context, the request's items without those already in it, and the whole conversation."""
+        context = await self._history.context(view, self._requested.request.previous_response_id, now)
+        if self._requested.large:
+            await _yield_to_others()
+        return context, *self._read(view, context)
 
     def _read(self, view: View, context: Context) -> tuple[Sequence[Item], Transcript]:
         """The request's items, without those already in the context, and the conversation with them."""
@@ -250,6 +255,13 @@ class Preparation:
         )
         return call, checks
 
+    async def _open_tools(self, transcript: Transcript, can: Capabilities, *, thinks: bool) -> tuple[OfferedTools, Sequence[FinishedCall]]:
+        """What the built-in tools offer, and the results of the calls that the client has approved."""
+        offer = _NO_TOOLS
+        if self.hosted is not None:
+            offer = await self._offer(self.hosted, transcript, can, thinks=thinks)
+        return offer, await self._resume(transcript) if transcript.approved else ()
+
     async def _offer(self, hosted: Hosted, transcript: Transcript, can: Capabilities, *, thinks: bool) -> OfferedTools:
         limited = self._admitted.request.max_tool_calls is not None
         where = UpstreamConditions(can, thinks, self._admitted.tools.forced is not None, limited)
@@ -299,8 +311,10 @@ class Preparation:
         return "\n\n".join(part for part in parts if part) or None
 
     def _warnings(self, transcript: Transcript) -> tuple[str, ...]:
-        left_out = left_out_of(self._admitted)
-        return (*left_out, "encrypted reasoning of another server or model was left out") if transcript.dropped_thinking else left_out
+        warnings = left_out_of(self._admitted)
+        if transcript.dropped_thinking:
+            warnings += ("encrypted reasoning of another server or model was left out",)
+        return warnings
 
 
 def left_out_of(admitted: Admitted) -> tuple[str, ...]:
@@ -330,7 +344,9 @@ def _demanded(forced: ForcedCall | None, tools: Sequence[FunctionTool]) -> Force
 
 def forced_in_words(forced: ForcedCall) -> str:
     """The instruction to make the call, for the model."""
-    return f"You must call the function '{forced.name}'." if forced.name else "You must call at least one of the functions."
+    if forced.name:
+        return f"You must call the function '{forced.name}'."
+    return "You must call at least one of the functions."
 
 
 def _format_in_words(wanted: JsonSchema | JsonObject | None) -> str:
@@ -346,53 +362,6 @@ def _repeated(item: Item, context: Context) -> bool:
     return location is not None and location.response_id in context.turns
 
 
-def _check_sampling(sampling: Sampling, can: Capabilities, dialect: str) -> None:
-    """Refuse parameters that the upstream does not support, unless they have no effect."""
-    if sampling == DEFAULT_SAMPLING:
-        return
-    for name in sampling.__struct_fields__:
-        value = getattr(sampling, name)
-        if value is not None and name not in can.sampling and value != _WITHOUT_EFFECT.get(name):
-            message = f"Unsupported parameter: '{name}' is not supported by the upstream that serves this model (dialect '{dialect}')."
-            raise InvalidRequest(message, code="unsupported_parameter", param=name)
-
-
 def estimated_size(call: ModelCall) -> int:
     """Approximate size of the model's input, in bytes of JSON."""
     return len(call.prefix) + len(msgspec.json.encode((call.system, call.messages)))
-
-
-class _Shape(msgspec.Struct, frozen=True):
-    """The members that the messages of all dialects have in common."""
-
-    role: str | None = None
-    type: str | None = None
-    content: msgspec.Raw = msgspec.Raw()
-
-    @property
-    def is_result(self) -> bool:
-        return self.role == "tool" or self.type == "function_call_output"
-
-    @property
-    def has_parts(self) -> bool:
-        return bytes(self.content).startswith(b"[")
-
-
-def shortened(call: ModelCall, provider: Provider) -> ModelCall | None:
-    """The call without the older half of its conversation (`truncation: auto`); None if only the last question is left.
-
-    It is cut before a user message, so that no call loses its result.
-    """
-    encoded = join(call.prefix, provider.encode_messages(call.messages, reasoning=True))
-    messages = msgspec.json.decode(b"[%b]" % encoded, type=list[msgspec.Raw])
-    shapes = [msgspec.json.decode(raw, type=_Shape) for raw in messages]
-    questions = [i for i in range(1, len(shapes)) if _is_question(shapes[i], shapes[i - 1])]
-    if not questions:
-        return None
-    cut = next((i for i in questions if i >= len(messages) // 2), questions[-1])
-    return msgspec.structs.replace(call, prefix=join(*map(bytes, messages[cut:])), messages=())
-
-
-def _is_question(shape: _Shape, before: _Shape) -> bool:
-    """Whether it is a user message. Images of a result are also sent as the user's, directly after it, and must not be all that is left."""
-    return shape.role == "user" and not (before.is_result and shape.has_parts)

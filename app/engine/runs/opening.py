@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from app.engine.model.preparation import Host, Preparation, Prepared, shortened
+from app.engine.model.preparation import Host, Preparation, Prepared
+from app.engine.model.truncation import shortened
 from app.engine.request.admission import Admitted
 from app.engine.runs.loop import approves, continued
 from app.engine.runs.progress import Note, Progress
