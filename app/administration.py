@@ -44,8 +44,8 @@ def _opened(settings: Settings) -> Database:
         raise ConfigurationError(f"database_url: {error}") from error
     if file is not None and not file.exists():
         raise ConfigurationError(
-            f"database_url: there is no database at {file}. Run this where the gateway runs, or set GATEWAY_DATABASE_URL; "
-            "`responses-gateway serve` creates a new one with a first key"
+            f"database_url: there is no database at {file}. Run this where the gateway runs, or set "
+            f"GATEWAY_DATABASE_URL; `responses-gateway serve` creates a new one with a first key"
         )
     return database
 
@@ -55,7 +55,9 @@ async def _bring_up_to_date(database: Database, settings: Settings) -> None:
     if revision == REVISION:
         return
     if revision is None or not database.embedded:
-        raise ConfigurationError("database_url: the database schema is not that of this version; run `responses-gateway migrate`")
+        raise ConfigurationError(
+            "database_url: the database schema is not that of this version; run `responses-gateway migrate`"
+        )
     migrate.upgrade_apart(settings.database_url)
 
 
@@ -85,7 +87,10 @@ async def show(settings: Settings) -> None:
     now = time.time()
     for key in known:
         state = _state(key, now)
-        print(f"{key.id:28} {key.prefix:13} {key.project:20} {key.name:20} {_when(key.created_at):16} {_when(key.last_used_at):16} {state}")
+        print(
+            f"{key.id:28} {key.prefix:13} {key.project:20} {key.name:20} {_when(key.created_at):16} "
+            f"{_when(key.last_used_at):16} {state}"
+        )
 
 
 async def revoke(settings: Settings, key: str) -> bool:

@@ -50,9 +50,13 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "migrate", _migrate, "bring the database to the current schema")
     _command(commands, "validate", _validate, "check the configuration")
     _command(commands, "doctor", _doctor, "check database, Redis, upstreams and clock, and say how to fix what fails")
-    keys = commands.add_parser("keys", help="create, list and revoke API keys").add_subparsers(required=True, metavar="ACTION")
+    keys = commands.add_parser("keys", help="create, list and revoke API keys").add_subparsers(
+        required=True, metavar="ACTION"
+    )
     create = _command(keys, "create", _create_key, "create a key and print it once")
-    create.add_argument("--project", required=True, type=_name, help="the project it belongs to; created if it does not exist")
+    create.add_argument(
+        "--project", required=True, type=_name, help="the project it belongs to; created if it does not exist"
+    )
     create.add_argument("--name", type=_name, help="what it is for")
     create.add_argument("--days", type=_days, help="days after which it expires; default: never")
     _command(keys, "list", _list_keys, "list keys, without their secrets")
@@ -90,7 +94,8 @@ def _command(
 
 
 def _serve(_options: argparse.Namespace) -> int:
-    gc.disable()  # until the application has started: what is loaded is permanent, and collections would take a tenth of the time
+    # until the application has started: what is loaded is permanent, and collections would take a tenth of the time
+    gc.disable()
     from app import serving  # noqa: PLC0415 - the other commands start faster without the server
 
     return serving.serve(load())
@@ -111,7 +116,9 @@ def _migrate(_options: argparse.Namespace) -> int:
     try:
         file = database_file(url)
         if file and (obstructed := obstacle(file)):
-            raise ConfigurationError(f"database_url: {obstructed}; change that, or set GATEWAY_DATABASE_URL to a file elsewhere")
+            raise ConfigurationError(
+                f"database_url: {obstructed}; change that, or set GATEWAY_DATABASE_URL to a file elsewhere"
+            )
         upgrade(url)
     except ValueError as error:
         raise ConfigurationError(f"database_url: {error}") from error

@@ -49,14 +49,23 @@ def reference() -> str:
     return "\n".join(blocks) + "\n"
 
 
-def _sections(model: type[BaseModel], parent: str, variables: str | None) -> Iterator[tuple[str, type[BaseModel], str | None]]:
-    """The sections below `model`, depth first: TOML heading, model, and the prefix of their variables (None: they have none)."""
+def _sections(
+    model: type[BaseModel], parent: str, variables: str | None
+) -> Iterator[tuple[str, type[BaseModel], str | None]]:
+    """The sections below `model`, depth first:
+
+    TOML heading, model, and the prefix of their variables (None: they have none).
+    """
     for name, field in model.model_fields.items():
         section = _section_in(field.annotation)
         if section is None:
             continue
         container: object = get_origin(field.annotation)
-        headings: dict[object, str] = {None: f"[{parent}{name}]", tuple: f"[[{parent}{name}]]", dict: f"[{parent}{name}.NAME]"}
+        headings: dict[object, str] = {
+            None: f"[{parent}{name}]",
+            tuple: f"[[{parent}{name}]]",
+            dict: f"[{parent}{name}.NAME]",
+        }
         heading = headings[container]
         inner = f"{variables}{name.upper()}__" if variables and container is None else None
         yield heading, section, inner

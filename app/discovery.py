@@ -1,4 +1,7 @@
-"""Discovers adapters: constants that the public modules of a package define. A new adapter is one new file, registered nowhere."""
+"""Discovers adapters: constants that the public modules of a package define.
+
+A new adapter is one new file, registered nowhere.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ T = TypeVar("T")
 
 
 def constants(package: str, name: str, kind: type[T]) -> dict[str, T]:
-    """Module name -> its constant `name`, for every module directly in `package` that has one; modules with a leading `_` are skipped.
+    """Module name -> its constant `name`, for every module directly in `package` that has one; modules with a leading
+    `_` are skipped.
 
     Raises TypeError if a constant of that name is not a `kind`.
     """

@@ -66,7 +66,9 @@ async def _database(settings: Settings) -> Finding:
     file = database_file(settings.database_url)
     obstructed = file and obstacle(file)
     if obstructed:
-        return Finding("database", ok=False, message=f"{obstructed}: change that, or set GATEWAY_DATABASE_URL to a file elsewhere")
+        return Finding(
+            "database", ok=False, message=f"{obstructed}: change that, or set GATEWAY_DATABASE_URL to a file elsewhere"
+        )
     try:
         revision = await database.revision()
     except DatabaseUnavailable as error:
@@ -96,13 +98,21 @@ async def _documents() -> Finding:
     try:
         await reading.text(b"a document", filename="document.txt")
     except UnreadableDocument as error:
-        return Finding(subject, ok=False, message=f"{error} No document can be read on this machine; report this with the log")
+        return Finding(
+            subject, ok=False, message=f"{error} No document can be read on this machine; report this with the log"
+        )
     if missing:
         cure = ""
         if sys.platform == "linux":
             cure = "; use a kernel that supports it, and a container whose seccomp profile allows it"
-        return Finding(subject, ok=not cure, message=f"are read with limits of time and memory only: no {', no '.join(missing)}{cure}")
-    return Finding(subject, ok=True, message="are read in processes without network, files and other processes (seccomp, Landlock)")
+        return Finding(
+            subject,
+            ok=not cure,
+            message=f"are read with limits of time and memory only: no {', no '.join(missing)}{cure}",
+        )
+    return Finding(
+        subject, ok=True, message="are read in processes without network, files and other processes (seccomp, Landlock)"
+    )
 
 
 def _files(settings: Settings) -> Finding:
@@ -111,7 +121,9 @@ def _files(settings: Settings) -> Finding:
         return Finding("files", ok=True, message=where)
     obstructed = obstacle(Path(where) / "upload")
     if obstructed:
-        return Finding("files", ok=False, message=f"{obstructed}: change that, or set GATEWAY_FILES_DIR (`off` disables files)")
+        return Finding(
+            "files", ok=False, message=f"{obstructed}: change that, or set GATEWAY_FILES_DIR (`off` disables files)"
+        )
     return Finding("files", ok=True, message=f"in {Path(where).absolute()}")
 
 
@@ -119,14 +131,16 @@ async def _redis(url: str) -> Finding:
     from redis.asyncio import Redis  # noqa: PLC0415 - only where it is configured
     from redis.exceptions import RedisError  # noqa: PLC0415 - as above
 
-    client: Any = cast("Any", Redis).from_url(url, socket_connect_timeout=2, socket_timeout=2)  # redis-py leaves these untyped
+    # redis-py leaves these untyped
+    client: Any = cast("Any", Redis).from_url(url, socket_connect_timeout=2, socket_timeout=2)
     try:
         info: dict[str, Any] = await client.info("server")
     except (RedisError, OSError) as error:
         return Finding(
             "redis",
             ok=False,
-            message=f"cannot be reached ({error}): responses are served from the database meanwhile; check GATEWAY_REDIS_URL",
+            message=f"cannot be reached ({error}): responses are served from the database meanwhile; check "
+            f"GATEWAY_REDIS_URL",
         )
     finally:
         await client.aclose()
@@ -136,7 +150,11 @@ async def _redis(url: str) -> Finding:
 async def _upstreams(settings: Settings) -> AsyncGenerator[Finding]:
     chosen = upstreams.configured(settings)
     if not chosen:
-        yield Finding("upstream", ok=True, message="none configured: a local server is used if one is found, otherwise the demo model")
+        yield Finding(
+            "upstream",
+            ok=True,
+            message="none configured: a local server is used if one is found, otherwise the demo model",
+        )
     for upstream in chosen:
         yield await _upstream(upstream, settings)
         if upstream.base_url.startswith("http"):
@@ -176,7 +194,9 @@ async def _clock(upstream: Upstream) -> Finding:
         async with httpx.AsyncClient(timeout=5, verify=upstream.verify_tls) as client:
             answer = await client.get(upstream.base_url)
         date = answer.headers.get("date")
-        skew = time.time() - time.mktime(time.strptime(date, "%a, %d %b %Y %H:%M:%S GMT")) + time.timezone if date else 0.0
+        skew = (
+            time.time() - time.mktime(time.strptime(date, "%a, %d %b %Y %H:%M:%S GMT")) + time.timezone if date else 0.0
+        )
     except (httpx.HTTPError, ValueError) as error:
         return Finding(subject, ok=True, message=f"cannot be compared ({error})")
     if abs(skew) > _MOST_SKEW:

@@ -14,7 +14,9 @@ _FEW = 2
 
 
 class Busy(Exception):
-    """Too much of the project is waiting, or it has waited too long; the message is a sentence, `retry_after` in seconds."""
+    """Too much of the project is waiting, or it has waited too long; the message is a sentence, `retry_after` in
+    seconds.
+    """
 
     retry_after = 5.0
 
@@ -22,9 +24,10 @@ class Busy(Exception):
 class Turns:
     """Decides which project is next.
 
-    A project holds at most half of the slots, so that others find one free. Of the waiting projects, the one that has recently held slots
-    for the fewest seconds goes first; if equal, the one served longest ago. If there are more than two slots, the last one is reserved
-    for projects with less than a second of recent use: several busy projects together do not delay a newcomer either.
+    A project holds at most half of the slots, so that others find one free. Of the waiting projects, the one that has
+    recently held slots for the fewest seconds goes first; if equal, the one served longest ago. If there are more than
+    two slots, the last one is reserved for projects with less than a second of recent use: several busy projects
+    together do not delay a newcomer either.
     """
 
     def __init__(self, places: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -72,7 +75,9 @@ class Turns:
 
     def _recent(self, project: str, now: float) -> float:
         """Seconds for which it has held slots; older ones count less."""
-        return _faded(self._used.get(project, (0.0, now)), now) + sum(now - begun for begun in self._held.get(project, ()))
+        return _faded(self._used.get(project, (0.0, now)), now) + sum(
+            now - begun for begun in self._held.get(project, ())
+        )
 
 
 def _faded(use: tuple[float, float], now: float) -> float:
@@ -112,7 +117,9 @@ class FairQueue:
                 await turn
         except TimeoutError as error:
             self._leave(project, turn)
-            raise Busy(f"No slot became free for this project within {self._seconds:g} s. Try again in a moment.") from error
+            raise Busy(
+                f"No slot became free for this project within {self._seconds:g} s. Try again in a moment."
+            ) from error
         except BaseException:
             self._leave(project, turn)
             raise

@@ -42,10 +42,18 @@ def build(settings: Settings, database: Database, stack: AsyncExitStack) -> tupl
     stack.push_async_callback(embedder.aclose)
     limits = settings.limits
     pipeline = Pipeline(
-        jobs=SqlJobs(database), files=records, blobs=blobs, read=reading.text, split=chunking.split, embedder=embedder, index=index
+        jobs=SqlJobs(database),
+        files=records,
+        blobs=blobs,
+        read=reading.text,
+        split=chunking.split,
+        embedder=embedder,
+        index=index,
     )
     ingestion = Ingestion(pipeline, read_bytes=limits.container_file_bytes, clock=time.time, at_once=_INGESTIONS)
-    uploaded = UploadedFiles(records, blobs, upload_bytes=limits.file_bytes, read_bytes=limits.container_file_bytes, clock=time.time)
+    uploaded = UploadedFiles(
+        records, blobs, upload_bytes=limits.file_bytes, read_bytes=limits.container_file_bytes, clock=time.time
+    )
     store_files = StoreFiles(attachments, index, time.time, ingestion.wake)
     ports = StorePorts(stores=SqlStoreRecords(database), attachments=attachments, index=index, embedder=embedder)
     return FileServices(uploaded, store_files, VectorStores(ports, uploaded, store_files, time.time)), ingestion
@@ -79,7 +87,9 @@ def start(runs: Runs, services: FileServices, ingestion: Ingestion) -> None:
         removed = 1
         while removed:
             now = int(time.time())
-            removed = await services.files.purge(now, _PURGE_BATCH) + await services.vector_stores.purge(now, _PURGE_BATCH)
+            removed = await services.files.purge(now, _PURGE_BATCH) + await services.vector_stores.purge(
+                now, _PURGE_BATCH
+            )
             await asyncio.sleep(_PURGE_PAUSE)
 
     runs.every(_PURGE_SECONDS, purge)

@@ -116,7 +116,9 @@ def create_app(settings: Settings | None = None) -> Gateway:
 
 
 def _gateway(app: FastAPI, routes: Sequence[BaseRoute], metrics: Metrics, settings: Settings) -> Gateway:
-    openness = None if settings.authentication else Openness((*settings.allowed_hosts, settings.host), settings.cors_origins)
+    openness = (
+        None if settings.authentication else Openness((*settings.allowed_hosts, settings.host), settings.cors_origins)
+    )
     if settings.cors_origins:
         return BrowserGateway(app, routes, metrics, openness, settings.root_path, settings.cors_origins)
     return Gateway(app, routes, metrics, openness, settings.root_path)
@@ -160,7 +162,9 @@ async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
         catalog=_catalog(settings, tools_here, stack),
         policy=_policy(settings),
     )
-    return _serve(settings, ports, _access(settings, keys, stack), files, containers_of(tools_here["code_interpreter"]), stack)
+    return _serve(
+        settings, ports, _access(settings, keys, stack), files, containers_of(tools_here["code_interpreter"]), stack
+    )
 
 
 def _database(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> Database:
@@ -201,7 +205,12 @@ def _policy(settings: Settings) -> Policy:
 
 
 def _serve(
-    settings: Settings, ports: Ports, access: Access, files: FilesAndIngestion, containers: Containers | None, stack: AsyncExitStack
+    settings: Settings,
+    ports: Ports,
+    access: Access,
+    files: FilesAndIngestion,
+    containers: Containers | None,
+    stack: AsyncExitStack,
 ) -> Served:
     """The use cases and background work."""
     metrics = ports.metrics
@@ -216,7 +225,9 @@ def _serve(
     background = _background_runs(runs, ports, settings, stack)
     service = Responses(ports, runs, background, alone=_alone(settings))
     continuation = Continuation(settings.on_disconnect == "continue", settings.resumable_streams)
-    policy = EndpointPolicy(settings.limits.body_bytes, settings.done_marker, settings.lenient_user_agents, continuation)
+    policy = EndpointPolicy(
+        settings.limits.body_bytes, settings.done_marker, settings.lenient_user_agents, continuation
+    )
     create = CreateResponse(service, access, runs, metrics, heartbeats, policy)
     services = Services(
         responses=service,
@@ -265,7 +276,9 @@ def _secret(value: SecretStr | None) -> str | None:
 
 
 def _tools(settings: Settings, files: Files | None, stack: AsyncExitStack) -> Mapping[str, Tool | Missing]:
-    services = ToolServices(settings=settings, fetcher=_fetcher(settings, stack, robots=settings.fetch_robots), files=files)
+    services = ToolServices(
+        settings=settings, fetcher=_fetcher(settings, stack, robots=settings.fetch_robots), files=files
+    )
     return {spec.type: spec.build(services) for spec in _tool_specs()}
 
 
@@ -275,7 +288,10 @@ def _tool_specs() -> Sequence[ToolSpec]:
 
 def _catalog(settings: Settings, built: Mapping[str, Tool | Missing], stack: AsyncExitStack) -> Catalog:
     prices = call_prices()
-    native = {tool: Price(amount, prices.currency, f"the vendor's list, {prices.as_of}") for tool, amount in prices.per_call.items()}
+    native = {
+        tool: Price(amount, prices.currency, f"the vendor's list, {prices.as_of}")
+        for tool, amount in prices.per_call.items()
+    }
     catalog = Catalog(_tool_specs(), built, settings.tools, native)
     stack.push_async_callback(catalog.aclose)
     return catalog

@@ -56,7 +56,8 @@ def serve(settings: Settings) -> int:
         _announce(listener, secret, example_of(asyncio.run(_listed(settings)) if secret else ()))
         with tempfile.TemporaryDirectory(prefix="responses-gateway-") as directory:
             os.environ[DIRECTORY_VARIABLE] = directory  # the workers' counts: a scrape shows their sum
-            os.environ[SANDBOX_DIRECTORY_VARIABLE] = directory  # and their sandboxes: a container is there for all of them
+            # and their sandboxes: a container is there for all of them
+            os.environ[SANDBOX_DIRECTORY_VARIABLE] = directory
             Parent(config, [listener]).run()
         _ignore_further_signals()
         return 0
@@ -68,14 +69,18 @@ def serve(settings: Settings) -> int:
 
 
 def _ignore_further_signals() -> None:
-    """The interpreter, when it ends, would give them their default effect, and the process the exit status of one that was killed."""
+    """The interpreter, when it ends, would give them their default effect, and the process the exit status of one that
+    was killed.
+    """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _warn(settings: Settings) -> None:
     if not settings.authentication:
         _log.warning(
-            "authentication is off: everyone who can reach %s:%s may use every model, file and container", settings.host, settings.port
+            "authentication is off: everyone who can reach %s:%s may use every model, file and container",
+            settings.host,
+            settings.port,
         )
     for missing in confinement.lacking():
         _log.warning("documents are read with limits of time and memory only: this machine has no %s", missing)
@@ -113,7 +118,9 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
     def handle_late_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Before the server has its handlers the signal ends the process; a second one after they are removed changes nothing."""
+        """Before the server has its handlers the signal ends the process; a second one after they are removed changes
+        nothing.
+        """
         if not self.should_exit:
             signal.signal(sig, signal.SIG_DFL)
             signal.raise_signal(sig)
@@ -128,7 +135,9 @@ class _Server(uvicorn.Server):
 
 
 def worker() -> ASGIApp:
-    """The application in one of several worker processes; called with the loop running and the server's signal handlers installed."""
+    """The application in one of several worker processes; called with the loop running and the server's signal handlers
+    installed.
+    """
     settings = load()
     log.configure(settings.log_level, settings.log_format)
     app = create_app(settings)
@@ -138,7 +147,8 @@ def worker() -> ASGIApp:
 
 
 def _drain_on_signal(app: Gateway, delay: float) -> None:
-    """Run before the server's own handlers: report not ready and begin to drain at once, and begin to stop after `delay` seconds.
+    """Run before the server's own handlers: report not ready and begin to drain at once, and begin to stop after
+    `delay` seconds.
 
     A second signal is not delayed, and ends the drain. The end of a terminal does not stop a server.
     """
@@ -182,7 +192,9 @@ def _prepare(settings: Settings) -> None:
         file = database_file(settings.database_url)
         obstructed = file and obstacle(file)
         if obstructed:
-            raise ConfigurationError(f"database_url: {obstructed}; change that, or set GATEWAY_DATABASE_URL to a file elsewhere")
+            raise ConfigurationError(
+                f"database_url: {obstructed}; change that, or set GATEWAY_DATABASE_URL to a file elsewhere"
+            )
         if asyncio.run(_revision(settings)) != REVISION:
             if file is None:
                 raise ConfigurationError("database_url: the schema is not current; run `responses-gateway migrate`")

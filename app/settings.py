@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from app.settings_checks import WEB_ADDRESSES, AdminKey, Aliases, Networks, Origins, RootPath, WebAddress
 from app.settings_sections import (
@@ -53,22 +59,31 @@ class Settings(BaseSettings):
     """The gateway's configuration. Construct with `load()`, which turns mistakes into one readable error."""
 
     model_config = SettingsConfigDict(
-        env_prefix="GATEWAY_", env_nested_delimiter="__", env_ignore_empty=True, frozen=True, extra="forbid", populate_by_name=True
+        env_prefix="GATEWAY_",
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        populate_by_name=True,
     )
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     root_path: RootPath = Field(
         default="",
-        description="Path prefix under which a reverse proxy serves the gateway, for example `/llm`. Requests may arrive with or without "
-        "it; the OpenAPI schema and the interactive docs include it.",
+        description="Path prefix under which a reverse proxy serves the gateway, for example `/llm`. Requests may "
+        "arrive with or without it; the OpenAPI schema and the interactive docs include it.",
     )
     workers: int = Field(default=1, ge=1, le=256, description="Number of worker processes.")
     database_url: str = Field(
-        default="sqlite+aiosqlite:///data/gateway.db", description="`sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`."
+        default="sqlite+aiosqlite:///data/gateway.db",
+        description="`sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`.",
     )
     database_pool_size: int = Field(
-        default=20, ge=1, le=1000, description="Database connections of each worker; one more is reserved for writing responses."
+        default=20,
+        ge=1,
+        le=1000,
+        description="Database connections of each worker; one more is reserved for writing responses.",
     )
     database_pool_wait_seconds: float = Field(
         default=30.0, gt=0, description="How long a request waits for a free database connection before it gets a 503."
@@ -79,13 +94,17 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         default=None, description="`redis://…`. Redis caches responses and shares the event log among replicas."
     )
-    admin_key: AdminKey = Field(default=None, description="A key that is always valid, for project `admin`; at least 20 characters.")
+    admin_key: AdminKey = Field(
+        default=None, description="A key that is always valid, for project `admin`; at least 20 characters."
+    )
     authentication: bool = Field(
-        default=True, description="If false, every request is accepted as project `default`. Use only on a trusted network."
+        default=True,
+        description="If false, every request is accepted as project `default`. Use only on a trusted network.",
     )
     allowed_hosts: tuple[str, ...] = Field(
         default=(),
-        description="Without authentication: accepted host names besides `localhost` and IP addresses, comma-separated.",
+        description="Without authentication: accepted host names besides `localhost` and IP addresses, "
+        "comma-separated.",
     )
 
     upstream_base_url: str | None = Field(
@@ -95,22 +114,28 @@ class Settings(BaseSettings):
     upstream_dialect: Dialect = Field(default="auto", description="Dialect of that upstream.")
     upstream_timeouts: Timeouts = Field(
         default_factory=Timeouts,
-        description="Timeouts of that upstream in seconds; they also apply to the upstream that `DASHSCOPE_API_KEY` configures.",
+        description="Timeouts of that upstream in seconds; they also apply to the upstream that `DASHSCOPE_API_KEY` "
+        "configures.",
     )
-    upstream_fetches_urls: bool | None = Field(default=None, description="Whether that upstream fetches image URLs itself.")
+    upstream_fetches_urls: bool | None = Field(
+        default=None, description="Whether that upstream fetches image URLs itself."
+    )
     upstreams: tuple[Upstream, ...] = Field(default=(), description="Upstreams, in the file: `[[upstreams]]`.")
     aliases: Aliases = Field(default_factory=dict, description='Aliases of model names: `alias = "real"`.')
-    models: dict[str, ModelFacts] = Field(default_factory=dict, description="Model properties that override the built-in ones.")
+    models: dict[str, ModelFacts] = Field(
+        default_factory=dict, description="Model properties that override the built-in ones."
+    )
 
     retention_days: float = Field(default=7, gt=0, le=3650, description="Days after which a stored response expires.")
     event_log: Literal["auto", "database", "redis"] = Field(
         default="auto",
-        description="Where the events of background streams, and of streams that are followed on other replicas, are kept while they "
-        "run. `auto`: Redis if configured, otherwise the database.",
+        description="Where the events of background streams, and of streams that are followed on other replicas, are "
+        "kept while they run. `auto`: Redis if configured, otherwise the database.",
     )
     sqlite_synchronous: Literal["NORMAL", "FULL"] = Field(
         default="NORMAL",
-        description="NORMAL survives a crash of the gateway; FULL also survives a power failure, at one fsync per group of writes.",
+        description="NORMAL survives a crash of the gateway; FULL also survives a power failure, at one fsync per "
+        "group of writes.",
     )
     response_id_prefix: Literal["", "resp_"] = Field(
         default="", description="Prefix of response ids; lookups accept ids with and without it."
@@ -125,8 +150,9 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = Field(
         default=15.0,
         gt=0,
-        description="Maximum silence of a stream. Then a comment is sent; a stream whose upstream has not answered yet is started. "
-        "Counted from when the upstream request is ready, after listing MCP tools and running approved calls.",
+        description="Maximum silence of a stream. Then a comment is sent; a stream whose upstream has not answered yet "
+        "is started. Counted from when the upstream request is ready, after listing MCP tools and running approved "
+        "calls.",
     )
     cors_origins: Origins = Field(
         default=(),
@@ -141,39 +167,50 @@ class Settings(BaseSettings):
     drain_delay_seconds: float = Field(
         default=0.0,
         ge=0,
-        description="How long requests are still accepted after the stop signal, while `/readyz` returns 503 to load balancers.",
+        description="How long requests are still accepted after the stop signal, while `/readyz` returns 503 to load "
+        "balancers.",
     )
     drain_seconds: float = Field(
         default=600.0,
         ge=0,
-        description="How long running responses may take to end by themselves after the stop signal; those left then fail, with a "
-        "terminal event. A second signal ends this time.",
+        description="How long running responses may take to end by themselves after the stop signal; those left then "
+        "fail, with a terminal event. A second signal ends this time.",
     )
     on_disconnect: Literal["cancel", "continue"] = Field(
         default="cancel",
-        description="What happens to a stored response whose client disconnects (header `x-gateway-on-disconnect` of a request).",
+        description="What happens to a stored response whose client disconnects (header `x-gateway-on-disconnect` of a "
+        "request).",
     )
     resumable_streams: bool = Field(
         default=False,
-        description="Stored streams go on when their client disconnects, and can be resumed at any event on any replica, even after "
-        "the death of their process (header `x-gateway-resumable` of a request).",
+        description="Stored streams go on when their client disconnects, and can be resumed at any event on any "
+        "replica, even after the death of their process (header `x-gateway-resumable` of a request).",
     )
     discover: bool = Field(
-        default=True, description="If no upstream is set, look for llama.cpp, Ollama, vLLM and SGLang on their default local ports."
+        default=True,
+        description="If no upstream is set, look for llama.cpp, Ollama, vLLM and SGLang on their default local ports.",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Verbosity of the log on standard error.")
-    log_format: Literal["text", "json"] = Field(default="text", description="Log format; `json` writes one object per line.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Verbosity of the log on standard error."
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="Log format; `json` writes one object per line."
+    )
     limits: Limits = Field(default_factory=Limits, description="Limits on sizes, counts and times.")
     connections: Connections = Field(default_factory=Connections, description="Limits on HTTP connections.")
 
     tools: dict[str, ToolSettings] = Field(
-        default_factory=dict, description="Built-in tools by type, in the file: `[tools.web_search]`; tools not listed are `auto`."
+        default_factory=dict,
+        description="Built-in tools by type, in the file: `[tools.web_search]`; tools not listed are `auto`.",
     )
     searxng_url: WebAddress = Field(
-        default=None, description="URL of a SearXNG server with the JSON format enabled: web and image search without a key."
+        default=None,
+        description="URL of a SearXNG server with the JSON format enabled: web and image search without a key.",
     )
     search_providers: tuple[SearchProvider, ...] = Field(
-        default=(), description="Search providers in the order they are tried; empty: SearXNG first, then every provider that has a key."
+        default=(),
+        description="Search providers in the order they are tried; empty: SearXNG first, then every provider that has "
+        "a key.",
     )
     tavily_api_key: SecretStr | None = Field(default=None, description="Key of Tavily.")
     brave_api_key: SecretStr | None = Field(default=None, description="Key of Brave Search.")
@@ -190,20 +227,26 @@ class Settings(BaseSettings):
     )
     fetch_allow: Networks = Field(
         default=(),
-        description="Hosts, addresses or networks (`wiki.corp`, `10.1.0.0/16`) that may be fetched even though they are private.",
+        description="Hosts, addresses or networks (`wiki.corp`, `10.1.0.0/16`) that may be fetched even though they "
+        "are private.",
     )
     fetch_robots: bool = Field(default=True, description="Respect robots.txt when fetching pages.")
     vision_model: str | None = Field(
-        default=None, description="Model that describes images for `image_search`; default: the request's own model if it accepts images."
+        default=None,
+        description="Model that describes images for `image_search`; default: the request's own model if it accepts "
+        "images.",
     )
     sandbox: str = Field(
         default="auto",
-        description="Where `code_interpreter` runs code: `auto` (the strongest that works here), `bubblewrap`, `landlock`, `wasi`, "
-        "a sandbox service's URL, `unix:` followed by the path of its socket, or `off`.",
+        description="Where `code_interpreter` runs code: `auto` (the strongest that works here), `bubblewrap`, "
+        "`landlock`, `wasi`, a sandbox service's URL, `unix:` followed by the path of its socket, or `off`.",
     )
-    sandbox_token: SecretStr | None = Field(default=None, description="The sandbox service's token, if `sandbox` is a service.")
+    sandbox_token: SecretStr | None = Field(
+        default=None, description="The sandbox service's token, if `sandbox` is a service."
+    )
     files_dir: str = Field(
-        default="data/files", description="Where uploaded files are stored: a directory, or `s3://bucket/prefix`; `off` disables files."
+        default="data/files",
+        description="Where uploaded files are stored: a directory, or `s3://bucket/prefix`; `off` disables files.",
     )
     files_s3_endpoint: str | None = Field(
         default=None, description="URL of an S3-compatible server; credentials come from the AWS_ variables."
@@ -216,12 +259,14 @@ class Settings(BaseSettings):
     embeddings_api_key: SecretStr | None = Field(default=None, description="API key of the embeddings server.")
     embeddings_built_in: BuiltInEmbedding = Field(
         default="universal-sentence-encoder-multilingual-3",
-        description="The built-in model for new vector stores if no server is set; a filled store keeps its model. The second one knows "
-        "more languages and takes about 40 times the CPU.",
+        description="The built-in model for new vector stores if no server is set; a filled store keeps its model. The "
+        "second one knows more languages and takes about 40 times the CPU.",
     )
 
     dashscope_api_key: SecretStr | None = Field(
-        default=None, validation_alias="DASHSCOPE_API_KEY", description="`DASHSCOPE_API_KEY`: used when no upstream is set."
+        default=None,
+        validation_alias="DASHSCOPE_API_KEY",
+        description="`DASHSCOPE_API_KEY`: used when no upstream is set.",
     )
 
     @field_validator("*", mode="before")

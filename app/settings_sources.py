@@ -18,7 +18,10 @@ _SECRET_BYTES = 64 * 1024
 
 
 class Environment(EnvSettingsSource):
-    """`GATEWAY_…`. What is not JSON stays text, which `read_text` parses, or reports together with all other mistakes."""
+    """`GATEWAY_…`.
+
+    What is not JSON stays text, which `read_text` parses, or reports together with all other mistakes.
+    """
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
         """The decoded JSON, or the text itself."""
@@ -36,8 +39,14 @@ def secrets_from_files(settings: type[BaseSettings]) -> dict[str, Any]:
 
 def secret_variables(settings: type[BaseSettings]) -> Mapping[str, str]:
     """Variables that contain secrets, each with the key of its setting."""
-    secrets = {name: field for name, field in settings.model_fields.items() if _is_secret(field.annotation) or name in _WITH_PASSWORD}
-    aliases = {name: field.validation_alias for name, field in secrets.items() if isinstance(field.validation_alias, str)}
+    secrets = {
+        name: field
+        for name, field in settings.model_fields.items()
+        if _is_secret(field.annotation) or name in _WITH_PASSWORD
+    }
+    aliases = {
+        name: field.validation_alias for name, field in secrets.items() if isinstance(field.validation_alias, str)
+    }
     return {aliases.get(name, PREFIX + name.upper()): aliases.get(name, name) for name in secrets}
 
 
@@ -73,7 +82,10 @@ def read_secret(path: Path) -> str:
 
 
 def read_text(annotation: Any, given: object) -> object:
-    """Parses a list or table from text; returns anything else unchanged. Raises ValueError, with the allowed form, for other text."""
+    """Parses a list or table from text; returns anything else unchanged.
+
+    Raises ValueError, with the allowed form, for other text.
+    """
     origin, members = get_origin(annotation), get_args(annotation)
     if origin is tuple and _is_text(members[0]):
         return _words(given)
@@ -98,7 +110,9 @@ def _pairs(given: object) -> object:
         return given
     pairs = [pair.partition("=") for pair in given.split(",") if pair.strip()]
     if not all(equals and name.strip() and value.strip() for name, equals, value in pairs):
-        raise ValueError('expected comma-separated pairs (`name=value, other=value`) or a JSON object (`{"name": "value"}`)')
+        raise ValueError(
+            'expected comma-separated pairs (`name=value, other=value`) or a JSON object (`{"name": "value"}`)'
+        )
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 

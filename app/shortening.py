@@ -4,8 +4,9 @@ from __future__ import annotations
 
 
 def beginning(text: str, size: int, mark: str = "") -> str:
-    """At most `size` bytes of it, which is about the same number of tokens in every language, and `mark` if something is
-    missing."""
+    """At most `size` bytes of it, which is about the same number of tokens in every language, and `mark` if something
+    is missing.
+    """
     encoded, size = text.encode(errors="replace"), max(size, 0)
     if len(encoded) <= size:
         return text

@@ -15,7 +15,9 @@ _SPARE_FILES = 256
 
 
 def bound(listener: int) -> None:
-    """Limit, by the segment size, what the system buffers for each connection of this listening socket, a file descriptor."""
+    """Limit, by the segment size, what the system buffers for each connection of this listening socket, a file
+    descriptor.
+    """
     option = getattr(socket, "TCP_MAXSEG", None)
     with socket.socket(fileno=os.dup(listener)) as same:
         if option is not None and same.family in (socket.AF_INET, socket.AF_INET6):
@@ -23,7 +25,9 @@ def bound(listener: int) -> None:
 
 
 def make_room(connections: int) -> None:
-    """Raise this process's limit of open files as far as allowed: a stream needs one for its client and one for its upstream."""
+    """Raise this process's limit of open files as far as allowed: a stream needs one for its client and one for its
+    upstream.
+    """
     if sys.platform == "win32":
         return
     import resource  # noqa: PLC0415 - Unix only
@@ -34,4 +38,9 @@ def make_room(connections: int) -> None:
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
         if most < wanted:
-            _log.warning("%d open files are allowed, %d connections may need %d: raise the limit (`ulimit -n`)", most, connections, wanted)
+            _log.warning(
+                "%d open files are allowed, %d connections may need %d: raise the limit (`ulimit -n`)",
+                most,
+                connections,
+                wanted,
+            )

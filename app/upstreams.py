@@ -1,4 +1,6 @@
-"""Selects the upstreams: those in the settings, or DashScope if its key is set, or a local Qwen server, or the demo model."""
+"""Selects the upstreams: those in the settings, or DashScope if its key is set, or a local Qwen server, or the demo
+model.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,8 @@ async def connect(settings: Settings) -> Sequence[Route]:
         chosen = await _discover(settings)
     if not chosen:
         _log.warning(
-            "no upstream is configured: serving the built-in demo model, a simulation; set GATEWAY_UPSTREAM_BASE_URL or DASHSCOPE_API_KEY"
+            "no upstream is configured: serving the built-in demo model, a simulation; set GATEWAY_UPSTREAM_BASE_URL "
+            "or DASHSCOPE_API_KEY"
         )
         chosen = [Upstream(name="demo", base_url="demo:", dialect="demo")]
     return await asyncio.gather(*(_route(upstream, settings) for upstream in chosen))
@@ -61,7 +64,9 @@ def configured(settings: Settings) -> Sequence[Upstream]:
         chosen.append(Upstream(name="demo", base_url="demo:", dialect="demo"))
     if not chosen and settings.dashscope_api_key:
         key, limits = settings.dashscope_api_key, settings.upstream_timeouts
-        chosen.append(Upstream(name="dashscope", base_url=_DASHSCOPE, api_key=key, dialect="dashscope", timeouts=limits))
+        chosen.append(
+            Upstream(name="dashscope", base_url=_DASHSCOPE, api_key=key, dialect="dashscope", timeouts=limits)
+        )
     return chosen
 
 
@@ -83,7 +88,8 @@ async def ask(upstream: Upstream, settings: Settings) -> Sequence[UpstreamModel]
 async def locate(upstream: Upstream, settings: Settings) -> tuple[Upstream, Sequence[UpstreamModel]]:
     """The upstream with the address at which it lists models, and the list.
 
-    If `base_url` lacks `/v1`, or is that of an endpoint, other addresses are tried. Raises UpstreamError and ConfigurationError.
+    If `base_url` lacks `/v1`, or is that of an endpoint, other addresses are tried. Raises UpstreamError and
+    ConfigurationError.
     """
     candidates = [_at(upstream, address) for address in addresses(upstream.base_url)]
     failures: list[UpstreamError] = []
@@ -128,7 +134,9 @@ async def _route(given: Upstream, settings: Settings) -> Route:
 
 
 async def _located(given: Upstream, settings: Settings) -> tuple[Upstream, Sequence[UpstreamModel], str | None]:
-    """The upstream with the address of its API, its models, and why they are unknown if that is the operator's to mend."""
+    """The upstream with the address of its API, its models, and why they are unknown if that is the operator's
+    to mend.
+    """
     upstream = _at(given, addresses(given.base_url)[0])
     listed: Sequence[UpstreamModel] = ()
     failure = None
@@ -151,7 +159,9 @@ async def _located(given: Upstream, settings: Settings) -> tuple[Upstream, Seque
 def _build(upstream: Upstream, dialect: str, settings: Settings) -> Provider:
     specs = {spec.dialect: spec for spec in discovery.constants("app.providers", "PROVIDER", ProviderSpec).values()}
     if dialect not in specs:
-        raise ConfigurationError(f"upstream {upstream.name}: unknown dialect '{dialect}'; supported: {', '.join(sorted(specs))}")
+        raise ConfigurationError(
+            f"upstream {upstream.name}: unknown dialect '{dialect}'; supported: {', '.join(sorted(specs))}"
+        )
     return specs[dialect].build(upstream, facts_with(settings.models))
 
 

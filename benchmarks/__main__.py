@@ -1,7 +1,7 @@
 """Measure this gateway beside nginx and others; prints Markdown, and keeps every figure and log in benchmarks/results.
 
-Runs are interleaved (round by round, case by case, server by server), so that other load affects all alike, and every answer
-is checked in full. See docs/benchmarks.md.
+Runs are interleaved (round by round, case by case, server by server), so that other load affects all alike, and every
+answer is checked in full. See docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ class Session:
             for server in chosen:
                 with ExitStack() as stack:
                     if subject := self._start(stack, server):
-                        self._keep(lambda s=subject, n=number: s.measure_alone(n, streams="memory" in self.options.cases))
+                        self._keep(
+                            lambda s=subject, n=number: s.measure_alone(n, streams="memory" in self.options.cases)
+                        )
 
     def _together(self, stack: ExitStack, direct: Subject, chosen: Sequence[Server]) -> None:
         subjects = [subject for server in chosen if (subject := self._start(stack, server))]
@@ -96,7 +98,9 @@ class Session:
                     self._keep(lambda s=subject, c=case, n=number: self._measure(s, c, n))
 
     def _for_case(self, case: str, direct: Subject, subjects: list[Subject]) -> list[Subject]:
-        """The added time to the first token requires the time of the simulator itself; the tool loop is measured beside nginx."""
+        """The added time to the first token requires the time of the simulator itself; the tool loop is measured beside
+        nginx.
+        """
         if case in (*ALONE, APART):
             return []
         if case in LOOP:
@@ -119,7 +123,10 @@ class Session:
         if found is None:
             return
         self.found.append(found)
-        _say(f"{found.case:10} {found.server:14} round {found.round + 1}  " + "  ".join(f"{k} {v:.3g}" for k, v in found.values.items()))
+        _say(
+            f"{found.case:10} {found.server:14} round {found.round + 1}  "
+            + "  ".join(f"{k} {v:.3g}" for k, v in found.values.items())
+        )
         for reason, count in found.errors.items():
             self._trouble(f"{found.case} {found.server}: {count} answers failed: {reason}")
 
@@ -169,13 +176,19 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gateways", default=",".join(GATEWAYS), help="from: direct, %(default)s (litellm needs the variable LITELLM)")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--gateways", default=",".join(GATEWAYS), help="from: direct, %(default)s (litellm needs the variable LITELLM)"
+    )
     parser.add_argument("--cases", default=",".join(ALL_CASES), help="from: %(default)s")
     parser.add_argument("--rounds", type=int, default=3, help="medians are over this many (%(default)s)")
     parser.add_argument("--seconds", type=float, default=3, help="length of a closed-loop run (%(default)s)")
     parser.add_argument("--chains", type=int, default=200, help="conversations of the case chain (%(default)s)")
-    parser.add_argument("--beside", type=Path, help="another checkout of this repository, whose gateways are measured beside these")
+    parser.add_argument(
+        "--beside", type=Path, help="another checkout of this repository, whose gateways are measured beside these"
+    )
     parser.add_argument("--quick", action="store_true", help="one short round: does it work, and roughly how fast")
     options = parser.parse_args()
     options.gateways = _names(parser, options.gateways, ("direct", *GATEWAYS))
@@ -209,11 +222,16 @@ def _names(parser: argparse.ArgumentParser, given: str, known: Sequence[str]) ->
 def _facts(options: argparse.Namespace) -> str:
     """The conditions of the measurements."""
     cpu = next(
-        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "unknown CPU"
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        "unknown CPU",
     )
     return (
-        f"{datetime.now(UTC):%Y-%m-%d}, commit {' beside '.join(map(_commit, options.checkouts))}, "
-        f"{os.cpu_count()} cores ({cpu}), Python {platform.python_version()}, {_answer('nginx', '-v').removeprefix('nginx version: ')}, "
+        f"{datetime.now(UTC):%Y-%m-%d}, commit {' beside '.join(map(_commit, options.checkouts))}, {os.cpu_count()} "
+        f"cores ({cpu}), Python {platform.python_version()}, {_answer('nginx', '-v').removeprefix('nginx version: ')}, "
         f"{options.rounds} round(s) of {options.seconds:g} s, load {os.getloadavg()[0]:.1f}."
     )
 

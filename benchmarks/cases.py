@@ -21,7 +21,10 @@ _HUNG_AFTER = 180
 
 @dataclass(frozen=True)
 class Case:
-    """One kind of load. A paced case is a fixed number of streams; the others send the next request as soon as they are answered."""
+    """One kind of load.
+
+    A paced case is a fixed number of streams; the others send the next request as soon as they are answered.
+    """
 
     model: str
     flags: tuple[str, ...] = ()
@@ -45,7 +48,9 @@ CASES = {
     "s400": Case("sim-t400-w20", _STREAMED, per_token=True),
     "p100": Case("sim-t200-p20-stamp", (*_HELD, "-workers", "100", "-ramp", "500ms"), paced=True, per_token=True),
     "p400": Case("sim-t200-p20-stamp", (*_HELD, "-workers", "400", "-ramp", "2s"), paced=True, per_token=True),
-    "b100": Case("sim-t200-p20-stamp", (*_HELD, "-background", "-workers", "100", "-ramp", "500ms"), paced=True, per_token=True),
+    "b100": Case(
+        "sim-t200-p20-stamp", (*_HELD, "-background", "-workers", "100", "-ramp", "500ms"), paced=True, per_token=True
+    ),
     "resume": Case("sim-t2000", (*_STREAMED, "-resume", "1000")),
     "queue": Case("sim-t10", ("-background", "-workers", "50")),
     "first": Case("sim-t5-f5-p5", _ALONE),
@@ -59,7 +64,10 @@ MODELS = sorted({case.model for case in CASES.values()})
 
 @dataclass(frozen=True)
 class Measurement:
-    """The result of one run of one case. `values` are named as in the table; `errors` counts failed answers by reason."""
+    """The result of one run of one case.
+
+    `values` are named as in the table; `errors` counts failed answers by reason.
+    """
 
     server: str
     case: str
@@ -92,7 +100,9 @@ class Subject:
         return Measurement(self.server.name, name, number, values, report["errors"])
 
     def measure_alone(self, number: int, *, streams: bool) -> Measurement:
-        """A fresh process: time until ready, memory before its first request, and the maximum while it serves 400 streams."""
+        """A fresh process: time until ready, memory before its first request, and the maximum while it serves 400
+        streams.
+        """
         values = {"ready": self.running.ready_after, "idle": self.memory()}
         errors: dict[str, int] = {}
         if streams:
@@ -125,7 +135,10 @@ class Subject:
             self.measure(name, -1, seconds)
 
     def load(self, arguments: Sequence[str], *, memory: bool = False) -> tuple[dict[str, Any], Spent]:
-        """Run the load generator; its report, and what the server used. With `memory`, memory is watched, too. Raises LoadFailed."""
+        """Run the load generator; its report, and what the server used.
+
+        With `memory`, memory is watched, too. Raises LoadFailed.
+        """
         before, begin, most = self._cpu(), time.monotonic(), 0.0
         command = [str(LOAD), "-url", self.server.url, *self.server.load, *arguments]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as load:  # noqa: S603 - our own program
@@ -152,7 +165,10 @@ class Subject:
 
 @dataclass(frozen=True)
 class Spent:
-    """The cost of a run: CPU seconds of the server and of its databases, wall-clock seconds, and the maximum of MiB, if watched."""
+    """The cost of a run:
+
+    CPU seconds of the server and of its databases, wall-clock seconds, and the maximum of MiB, if watched.
+    """
 
     own: float
     database: float

@@ -1,4 +1,6 @@
-"""The cost of a built-in embedding model, for `retrieval.py`; a separate module, since a worker process must find the function."""
+"""The cost of a built-in embedding model, for `retrieval.py`; a separate module, since a worker process must find the
+function.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,10 @@ from app.knowledge.embed_local import vectors
 
 
 def cost(model: str, texts: list[str]) -> tuple[float, float]:
-    """In a worker, whose libraries have one thread: CPU seconds for the texts, and the peak memory in MB, with the model preloaded."""
+    """In a worker, whose libraries have one thread:
+
+    CPU seconds for the texts, and the peak memory in MB, with the model preloaded.
+    """
     vectors(model, "passage", ["Once."])
     started = time.process_time()
     vectors(model, "passage", texts)

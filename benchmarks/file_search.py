@@ -1,7 +1,9 @@
-"""Searching 100,000 passages on both databases: `python -m benchmarks.file_search`, or the case `files` of `python -m benchmarks`.
+"""Searching 100,000 passages on both databases: `python -m benchmarks.file_search`, or the case `files` of `python -m
+benchmarks`.
 
-The passages are synthetic: 60 words each, distributed like real words (Zipf), and vectors of 384 numbers in clusters, like those of
-real texts. Embedding the queries is not measured. The searching process is fresh, and measured separately from the loading one.
+The passages are synthetic: 60 words each, distributed like real words (Zipf), and vectors of 384 numbers in clusters,
+like those of real texts. Embedding the queries is not measured. The searching process is fresh, and measured separately
+from the loading one.
 """
 
 from __future__ import annotations
@@ -60,8 +62,9 @@ def report(passages: int = PASSAGES) -> str:
             found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)  # noqa: S603 - this program itself
         for way, values in found["ways"].items():
             lines.append(
-                f"| {name} | {loading:.0f} s | {found['first']:.0f} ms | {found['before']:.0f} + {found['added']:.0f} MB | {way} "
-                f"| {values['p50']:.1f} ms | {values['p99']:.1f} ms | {values['cpu']:.1f} ms | {values['recall']} |"
+                f"| {name} | {loading:.0f} s | {found['first']:.0f} ms | {found['before']:.0f} + {found['added']:.0f} "
+                f"MB | {way} | {values['p50']:.1f} ms | {values['p99']:.1f} ms | {values['cpu']:.1f} ms | "
+                f"{values['recall']} |"
             )
     return "\n".join(lines) + "\n"
 
@@ -130,7 +133,12 @@ async def _search(url: str, passages: int) -> dict[str, Any]:
             right += len({int(hit.filename.removesuffix(".txt")) + hit.position for hit in hits} & expected)
         recall = f"{right / (_SEARCHES * _LIMIT):.1%}" if way == "meaning" else ""
         p50, p99 = np.percentile(seconds, [50, 99])
-        found["ways"][way] = {"p50": p50, "p99": p99, "cpu": (time.process_time() - cpu) * 1000 / _SEARCHES, "recall": recall}
+        found["ways"][way] = {
+            "p50": p50,
+            "p99": p99,
+            "cpu": (time.process_time() - cpu) * 1000 / _SEARCHES,
+            "recall": recall,
+        }
     found["added"] = _resident() - before
     await database.aclose()
     return found

@@ -55,7 +55,9 @@ def start(command: Sequence[str], env: Mapping[str, str], *, log: Path, ready_ur
     while not _answers(ready_url):
         if process.poll() is not None or time.monotonic() - begin > _READY_WITHIN:
             Running(process, 0).stop()
-            raise NotReady(f"{command[0]} is not ready:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-15:]))
+            raise NotReady(
+                f"{command[0]} is not ready:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+            )
         time.sleep(0.01)
     return Running(process, time.monotonic() - begin)
 
@@ -63,7 +65,9 @@ def start(command: Sequence[str], env: Mapping[str, str], *, log: Path, ready_ur
 def environment(env: Mapping[str, str]) -> dict[str, str]:
     """`env` added to this process's without proxies, and without settings that would change a gateway."""
     unwanted = ("GATEWAY_", "DASHSCOPE_", "LITELLM")
-    return {k: v for k, v in os.environ.items() if not k.startswith(unwanted) and not k.lower().endswith("_proxy")} | dict(env)
+    return {
+        k: v for k, v in os.environ.items() if not k.startswith(unwanted) and not k.lower().endswith("_proxy")
+    } | dict(env)
 
 
 def free_port() -> int:
@@ -124,7 +128,8 @@ def _stat(pid: int) -> list[str]:
 def _cpu_of(pid: int) -> float:
     """CPU time of one process and of its children that have ended.
 
-    /proc counts in ticks of 10 ms; the process's own CPU clock (see clock_getcpuclockid(3)) is the same figure in nanoseconds.
+    /proc counts in ticks of 10 ms; the process's own CPU clock (see clock_getcpuclockid(3)) is the same figure in
+    nanoseconds.
     """
     fields = _stat(pid)
     if not fields:

@@ -1,6 +1,8 @@
-"""The cost of the line that ends a request: `python -m benchmarks.request_log`. Microseconds per line, written to a file as a service does.
+"""The cost of the line that ends a request: `python -m benchmarks.request_log`. Microseconds per line, written to a
+file as a service does.
 
-One request collects its figures, and the line is written; the best of several rounds, since anything else only adds to it.
+One request collects its figures, and the line is written; the best of several rounds, since anything else only adds to
+it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""The quality of `file_search` with each built-in model, in two languages: `python -m benchmarks.retrieval`; prints Markdown.
+"""The quality of `file_search` with each built-in model, in two languages: `python -m benchmarks.retrieval`; prints
+Markdown.
 
-The set (`retrieval.toml`) asks in other words than the passages, in the passage's language and in the other, and contains questions
-that no passage answers. The whole pipeline runs: model, words, the index on SQLite and the ranking. Then the time for about
-36 KB of this documentation, split as files are by default.
+The set (`retrieval.toml`) asks in other words than the passages, in the passage's language and in the other, and
+contains questions that no passage answers. The whole pipeline runs: model, words, the index on SQLite and the ranking.
+Then the time for about 36 KB of this documentation, split as files are by default.
 """
 
 from __future__ import annotations
@@ -113,7 +114,12 @@ class Bench:
             self._vectors[text] = await self._embedder.query(text)
         meaning, words = _WAYS[way]
         search = Search(
-            vector_store_ids=(store,), text=text, vector=self._vectors[text], limit=20, embedding_weight=meaning, text_weight=words
+            vector_store_ids=(store,),
+            text=text,
+            vector=self._vectors[text],
+            limit=20,
+            embedding_weight=meaning,
+            text_weight=words,
         )
         return await self._index.search(search)
 
@@ -129,13 +135,20 @@ async def report() -> str:
     asked, missing = len(known.topics), len(known.unanswered)
     ways = " | ".join(f"{way}: first, MRR" for way in _WAYS)
     lines = [
-        f"| model | passages in | questions in | {ways} | said to hardly fit, of {asked} answered | of {missing} that nothing answers |",
+        (
+            f"| model | passages in | questions in | {ways} | said to hardly fit, of {asked} answered | of {missing} "
+            f"that nothing answers |"
+        ),
         "|---|---|---|" + "---|" * (len(_WAYS) + 2),
     ]
     for model in MODELS:
         lines += await _quality(model, known)
     cut = passages("".join(page.read_text() for page in sorted(_PAGES.glob("*.md")))[:_CHARACTERS], *_CHUNKS)
-    lines += ["", f"| model | CPU seconds for {_CHARACTERS} characters in {len(cut)} passages | MB in memory |", "|---|---|---|"]
+    lines += [
+        "",
+        f"| model | CPU seconds for {_CHARACTERS} characters in {len(cut)} passages | MB in memory |",
+        "|---|---|---|",
+    ]
     for model in MODELS:
         seconds, megabytes = await Workers(Limits(seconds=600)).run(cost, model, [passage.text for passage in cut])
         lines.append(f"| {model} | {seconds:.1f} | {megabytes:.0f} |")

@@ -65,7 +65,9 @@ def nginx(upstream: Server, folder: Path) -> Server:
     return Server("nginx", port, ["nginx", "-p", str(folder), "-c", str(conf)], CHAT, load=("-strict",))
 
 
-def gateway(kind: str, upstream: Server, folder: Path, database: Databases | None = None, checkout: Path | None = None) -> Server:
+def gateway(
+    kind: str, upstream: Server, folder: Path, database: Databases | None = None, checkout: Path | None = None
+) -> Server:
     """This gateway, or that of another checkout: on SQLite, or on the given database; `nostore` gets store:false."""
     port, key = processes.free_port(), secrets.token_hex(24)
     name = kind + OTHER if checkout else kind
@@ -97,9 +99,15 @@ def gateway(kind: str, upstream: Server, folder: Path, database: Databases | Non
 
 
 def litellm(program: str, upstream: Server, folder: Path, models: Sequence[str]) -> Server:
-    """LiteLLM's Responses bridge over Chat Completions: no database, no callbacks, every model named (its fastest configuration)."""
+    """LiteLLM's Responses bridge over Chat Completions: no database, no callbacks, every model named (its fastest
+    configuration).
+    """
     port, key = processes.free_port(), "sk-" + secrets.token_hex(24)
-    bridge = {"api_base": f"http://127.0.0.1:{upstream.port}/v1", "api_key": "sk-none", "use_chat_completions_api": True}
+    bridge = {
+        "api_base": f"http://127.0.0.1:{upstream.port}/v1",
+        "api_key": "sk-none",
+        "use_chat_completions_api": True,
+    }
     served = [{"model_name": model, "litellm_params": {"model": f"hosted_vllm/{model}", **bridge}} for model in models]
     conf = folder / "litellm.yaml"  # JSON is YAML
     conf.write_text(
@@ -111,6 +119,11 @@ def litellm(program: str, upstream: Server, folder: Path, models: Sequence[str])
             }
         )
     )
-    env = {"LITELLM_MODE": "PRODUCTION", "LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MASTER_KEY": key}
+    env = {
+        "LITELLM_MODE": "PRODUCTION",
+        "LITELLM_LOG": "ERROR",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "LITELLM_MASTER_KEY": key,
+    }
     command = [program, "--config", str(conf), "--host", "127.0.0.1", "--port", str(port)]
     return Server("litellm", port, command, RESPONSES, ready="/health/liveliness", env=env, load=("-key", key))

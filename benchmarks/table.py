@@ -105,7 +105,9 @@ def _round(way: str) -> Column:
 
 
 def _parts(f: Figures, server: str) -> str:
-    """The parts of a round: the model's turn, the results (read from the cache, cited, stored, sent on), the search itself."""
+    """The parts of a round: the model's turn, the results (read from the cache, cited, stored, sent on), the search
+    itself.
+    """
     whole, cached, turn = (f.values(server, "tools", key) for key in ("plain", "cached", "turn"))
     if not whole:
         return ""
@@ -135,14 +137,18 @@ _TABLES = {
         _cost("p100: 100 paced streams, us a token", "p100", 1),
         _cost("p400: 400 paced streams, us a token", "p400", 1),
         _plain("b100: 100 paced background streams, us a token", "b100", ["cpu"], 1),
-        Column("b100 over p100, us a token", "b100", lambda f, server: _number(f.over(server, "b100", "p100", "cpu"), 1)),
+        Column(
+            "b100 over p100, us a token", "b100", lambda f, server: _number(f.over(server, "b100", "p100", "cpu"), 1)
+        ),
         _plain("resume: the second half of 2,000 events, ms a request", "resume", ["cpu"], 2),
         _plain("queue: background response until completed, ms", "queue", ["cpu"], 2),
         _plain("p400: cores", "p400", ["cores"], 2),
         Column("databases besides: n / n40k / s10, ms a request", "n", _database),
     ],
     "Time": [
-        Column("first token alone, added ms", "first", lambda f, server: _number(f.added(server, "first", "first_p50"), 2)),
+        Column(
+            "first token alone, added ms", "first", lambda f, server: _number(f.added(server, "first", "first_p50"), 2)
+        ),
         _plain("f400k: first token, ms", "f400k", ["first_p50"], 1),
         _plain("f1800k: first token, ms", "f1800k", ["first_p50"], 1),
         _plain("stall: delay of a token, p50 / p99 / worst ms", "stall", ["delay_p50", "delay_p99", "delay_max"], 1),
@@ -188,7 +194,11 @@ def _render(title: str, columns: Sequence[Column], servers: Sequence[str], figur
     cells = {heading: column for heading, column in cells.items() if any(column)}
     if not cells:
         return ""
-    rows = [f"| {server} | " + " | ".join(row) + " |" for server, *row in zip(servers, *cells.values(), strict=True) if any(row)]
+    rows = [
+        f"| {server} | " + " | ".join(row) + " |"
+        for server, *row in zip(servers, *cells.values(), strict=True)
+        if any(row)
+    ]
     head = ["| " + title + " | " + " | ".join(cells) + " |", "|---" * (len(cells) + 1) + "|"]
     return "\n".join([*head, *rows, ""])
 

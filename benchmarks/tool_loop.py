@@ -1,6 +1,7 @@
 """The cost of the tool loop: CPU per round, by its parts, and a hundred concurrent responses with rounds.
 
-A round is a turn in which the model calls `web_search`, and the call. Its cost is the slope over responses with increasing rounds.
+A round is a turn in which the model calls `web_search`, and the call. Its cost is the slope over responses with
+increasing rounds.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ _CROWD_FLAGS = ("-stream", "-workers", "100", "-ramp", "1s")
 
 
 def measure_rounds(subject: Subject, number: int, seconds: float) -> Measurement:
-    """The case `tools`. CPU in ms: of an answer without rounds (`plain_0`, `stream_0`), of a round (`plain`, `stream`), of a plain round
-    whose call fails at once (`turn`), and of one with results from the gateway's cache (`cached`). A server without tools only answers.
+    """The case `tools`.
+
+    CPU in ms: of an answer without rounds (`plain_0`, `stream_0`), of a round (`plain`, `stream`), of a plain round
+    whose call fails at once (`turn`), and of one with results from the gateway's cache (`cached`). A server without
+    tools only answers.
     """
     values: dict[str, float] = {}
     errors: dict[str, int] = {}
@@ -48,7 +52,9 @@ def measure_rounds(subject: Subject, number: int, seconds: float) -> Measurement
 
 
 def measure_crowd(subject: Subject, number: int, seconds: float) -> Measurement:
-    """The case `crowd`: a hundred concurrent streams, each with two rounds whose search takes 100 ms; then 50 tokens, one every 20 ms."""
+    """The case `crowd`: a hundred concurrent streams, each with two rounds whose search takes 100 ms; then 50 tokens,
+    one every 20 ms.
+    """
     model = _CROWD + (_CROWD_CALLS if subject.server.tools else "")
     before = subject.memory()
     report, spent = subject.load(["-model", model, *_CROWD_FLAGS, "-seconds", f"{seconds}s"], memory=True)

@@ -1,4 +1,7 @@
-"""Install a lock file into this Python's environment and report progress: `python requirements/install.py requirements/run.lock`."""
+"""Install a lock file into this Python's environment and report progress:
+
+`python requirements/install.py requirements/run.lock`.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,18 @@ _WHEEL = re.compile(
     r"([\w.]+)-([\w.!+]+)(?:-\S+\.whl|\.tar\.gz)(?: \(([\d.]+ \w?B)\))?(?: \(from .*)?$"
 )
 _UNPACKING = "Installing collected packages"
-# Every dependency is in the lock, so none is resolved; bytecode is compiled when a module is first imported, and only then.
-_PIP = ("-m", "pip", "install", "--disable-pip-version-check", "--no-deps", "--no-compile", "--progress-bar=off", "--require-hashes")
+# Every dependency is in the lock, so none is resolved; bytecode is compiled when a module is first imported, and only
+# then.
+_PIP = (
+    "-m",
+    "pip",
+    "install",
+    "--disable-pip-version-check",
+    "--no-deps",
+    "--no-compile",
+    "--progress-bar=off",
+    "--require-hashes",
+)
 
 
 def main(lock: str) -> int:
@@ -30,7 +43,9 @@ def main(lock: str) -> int:
                 print(f"  {said}", flush=True)
     if pip.returncode != 0:
         return pip.returncode
-    print(f"  done in {time.monotonic() - started:.0f} s: {_megabytes(Path(sys.prefix))} MB in {sys.prefix}", flush=True)
+    print(
+        f"  done in {time.monotonic() - started:.0f} s: {_megabytes(Path(sys.prefix))} MB in {sys.prefix}", flush=True
+    )
     return 0
 
 

@@ -1,7 +1,7 @@
 """Build a release of the current commit: wheel, sdist, SBOM and provenance (`python requirements/release.py dist`).
 
-The commit is built, not the work tree: the provenance is true, and the same commit yields the same bytes. No network is used; the
-build's requirements are in `requirements/dev.lock`.
+The commit is built, not the work tree: the provenance is true, and the same commit yields the same bytes. No network is
+used; the build's requirements are in `requirements/dev.lock`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ BUILDER = os.environ.get("RELEASE_BUILDER", "urn:responses-gateway:local-build")
 
 
 def main(destination: str) -> int:
-    """Write the four files into the folder `destination` and print their names. Raises CalledProcessError if a step fails."""
+    """Write the four files into the folder `destination` and print their names.
+
+    Raises CalledProcessError if a step fails.
+    """
     root = Path(__file__).parents[1]
     commit = _run(["git", "rev-parse", "HEAD"], root).decode().strip()
     time = _run(["git", "show", "--no-patch", "--format=%ct", commit], root).decode().strip()
@@ -55,7 +58,15 @@ def _export(root: Path, commit: str, source: Path) -> None:
 def _build(source: Path, built: Path, time: str) -> None:
     built.mkdir()
     _run([sys.executable, "-m", "hatchling", "build", "-d", str(built)], source, SOURCE_DATE_EPOCH=time)
-    sbom = ["--pyproject", "pyproject.toml", "--output-reproducible", "--of", "JSON", "--output-file", str(built / SBOM)]
+    sbom = [
+        "--pyproject",
+        "pyproject.toml",
+        "--output-reproducible",
+        "--of",
+        "JSON",
+        "--output-file",
+        str(built / SBOM),
+    ]
     _run([sys.executable, "-m", "cyclonedx_py", "requirements", "requirements/run.lock", *sbom], source)
 
 

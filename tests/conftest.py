@@ -1,4 +1,6 @@
-"""Fixtures for every test: the scripted upstream, the real gateway in front of it, the official client; databases are a plugin."""
+"""Fixtures for every test: the scripted upstream, the real gateway in front of it, the official client; databases are a
+plugin.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from tests.support.upstream import ScriptedUpstream, serving
 
 pytest_plugins = ["tests.support.backends", "tests.support.e2e_dialects"]
 
-# No deadline: how fast an example runs says more about the machine than about the code. Derandomised: the same commit, the same verdict.
+# No deadline: how fast an example runs says more about the machine than about the code. Derandomised: the same commit,
+# the same verdict.
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
 
@@ -35,7 +38,9 @@ def upstream(upstream_server: ScriptedUpstream) -> Generator[ScriptedUpstream]:
 
 @pytest.fixture(scope="session")
 def gateway(upstream_server: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Generator[Gateway]:
-    """A gateway with default settings on SQLite, shared by all tests; those with other wishes call `running_gateway`."""
+    """A gateway with default settings on SQLite, shared by all tests; those with other wishes call
+    `running_gateway`.
+    """
     with running_gateway(tmp_path_factory.mktemp("gateway"), upstream_server.url) as running:
         yield running
 

@@ -50,10 +50,19 @@ def test_keys_do_not_make_a_database(tmp_path: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize("command", [LIST, CREATE, REVOKE])
 @pytest.mark.parametrize(
     ("url", "reason"),
-    [("sqlite:///other.db", "migrate"), ("sqlite:///garbage.db", "not a database"), ("mysql://x", "unsupported database")],
+    [
+        ("sqlite:///other.db", "migrate"),
+        ("sqlite:///garbage.db", "not a database"),
+        ("mysql://x", "unsupported database"),
+    ],
 )
 def test_keys_want_a_database_of_the_gateway(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str], url: str, reason: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: list[str],
+    url: str,
+    reason: str,
 ) -> None:
     (tmp_path / "other.db").touch()
     (tmp_path / "garbage.db").write_text("garbage" * 1000)
@@ -87,7 +96,9 @@ def test_names_and_days_are_checked(capsys: pytest.CaptureFixture[str], argument
     assert reason in capsys.readouterr().err
 
 
-def test_a_key_has_its_name_and_no_end(sqlite_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_key_has_its_name_and_no_end(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("GATEWAY_DATABASE_URL", sqlite_url)
     assert main([*CREATE, "--name", " notebook "]) == 0
     assert main(CREATE) == 0
@@ -111,7 +122,12 @@ def test_a_key_has_its_name_and_no_end(sqlite_url: str, monkeypatch: pytest.Monk
     ],
 )
 def test_a_database_that_cannot_be_used_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str], url: str, reason: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: list[str],
+    url: str,
+    reason: str,
 ) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "garbage.db").write_text("garbage" * 1000)
@@ -136,7 +152,11 @@ def test_a_taken_port_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_the_first_key_is_made_once(
-    upstream_server: ScriptedUpstream, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, workers: str
+    upstream_server: ScriptedUpstream,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    workers: str,
 ) -> None:
     def start() -> str:
         with running_gateway(tmp_path, upstream_server.url, admin_key="", workers=workers) as gateway:
@@ -165,7 +185,12 @@ def test_the_first_key_is_made_once(
     ],
 )
 def test_doctor_names_the_obstacle(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], settings: dict[str, str], subject: str, reason: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    settings: dict[str, str],
+    subject: str,
+    reason: str,
 ) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
@@ -180,7 +205,9 @@ def test_doctor_names_the_obstacle(
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder that nobody can write to, the superuser included")
-def test_an_unwritable_folder_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     monkeypatch.setenv("GATEWAY_DATABASE_URL", "sqlite:////proc/gateway.db")
     assert main(["doctor"]) == 1
 
@@ -191,5 +218,8 @@ def test_an_unwritable_folder_is_said(monkeypatch: pytest.MonkeyPatch, capsys: p
 def test_doctor_finds_nothing_wrong_with_a_fresh_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
 
-    assert f"ok   database: not created yet: `responses-gateway serve` creates {tmp_path}/data/gateway.db" in capsys.readouterr().out
+    assert (
+        f"ok   database: not created yet: `responses-gateway serve` creates {tmp_path}/data/gateway.db"
+        in capsys.readouterr().out
+    )
     assert not list(tmp_path.iterdir())

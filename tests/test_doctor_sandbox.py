@@ -26,7 +26,11 @@ async def test_the_strength_of_the_back_end_is_named() -> None:
     ("settings", "ok", "said"),
     [
         ({"sandbox": "off"}, True, "Code execution is disabled"),
-        ({"sandbox": "http://127.0.0.1:9", "sandbox_token": "t" * 20}, False, "does not answer. Change GATEWAY_SANDBOX"),
+        (
+            {"sandbox": "http://127.0.0.1:9", "sandbox_token": "t" * 20},
+            False,
+            "does not answer. Change GATEWAY_SANDBOX",
+        ),
         ({"sandbox": "http://127.0.0.1:9"}, False, "the token of the sandbox service"),
     ],
 )

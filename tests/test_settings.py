@@ -38,14 +38,21 @@ def test_a_list_has_commas_or_is_json(monkeypatch: pytest.MonkeyPatch, written: 
         ("GATEWAY_SEARCH_PROVIDERS", "tavily", "search_providers", ("tavily",)),
         ("GATEWAY_LENIENT_USER_AGENTS", "codex*", "lenient_user_agents", ("codex*",)),
         ("GATEWAY_CORS_ORIGINS", "*", "cors_origins", ("*",)),
-        ("GATEWAY_ALIASES", "fast=qwen3.5-flash, good = qwen3.7-plus", "aliases", {"fast": "qwen3.5-flash", "good": "qwen3.7-plus"}),
+        (
+            "GATEWAY_ALIASES",
+            "fast=qwen3.5-flash, good = qwen3.7-plus",
+            "aliases",
+            {"fast": "qwen3.5-flash", "good": "qwen3.7-plus"},
+        ),
         ("GATEWAY_ALIASES", '{"a,b": "c=d"}', "aliases", {"a,b": "c=d"}),
         ("GATEWAY_SEARCH_BASE_URLS", "tavily=http://proxy/?a=b", "search_base_urls", {"tavily": "http://proxy/?a=b"}),
         ("GATEWAY_ROOT_PATH", "/a/llm/", "root_path", "/a/llm"),
         ("GATEWAY_ROOT_PATH", "/", "root_path", ""),
     ],
 )
-def test_what_is_written_as_text_is_read(monkeypatch: pytest.MonkeyPatch, variable: str, written: str, name: str, read: object) -> None:
+def test_what_is_written_as_text_is_read(
+    monkeypatch: pytest.MonkeyPatch, variable: str, written: str, name: str, read: object
+) -> None:
     monkeypatch.setenv("GATEWAY_TAVILY_API_KEY", SECRET)
     monkeypatch.setenv(variable, written)
 
@@ -86,7 +93,9 @@ def test_the_file_has_lists_as_text_too(tmp_path: Path) -> None:
         ("GATEWAY_ROOT_PATH", "https://example.com/llm", "`/llm`"),
     ],
 )
-def test_a_mistake_is_told_the_allowed_form(monkeypatch: pytest.MonkeyPatch, variable: str, written: str, form: str) -> None:
+def test_a_mistake_is_told_the_allowed_form(
+    monkeypatch: pytest.MonkeyPatch, variable: str, written: str, form: str
+) -> None:
     monkeypatch.setenv(variable, written)
     mistakes = _mistakes()
 
@@ -154,7 +163,9 @@ def test_a_secrets_file_wins_over_the_configuration_file(monkeypatch: pytest.Mon
         (b"a\0b", "one line"),
     ],
 )
-def test_an_unusable_secrets_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, reason: str) -> None:
+def test_an_unusable_secrets_file_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, reason: str
+) -> None:
     path = tmp_path / "secret"
     if content is not None:
         path.write_bytes(content)

@@ -19,7 +19,12 @@ SERVER = "http://127.0.0.1:8001"
 def test_limits_for_real_use() -> None:
     (upstream,) = configured(Settings(upstream_base_url=f"{SERVER}/v1"))
 
-    assert (upstream.timeouts.connect, upstream.timeouts.first_token, upstream.timeouts.idle, upstream.timeouts.total) == (
+    assert (
+        upstream.timeouts.connect,
+        upstream.timeouts.first_token,
+        upstream.timeouts.idle,
+        upstream.timeouts.total,
+    ) == (
         5,
         600,
         300,
@@ -29,7 +34,9 @@ def test_limits_for_real_use() -> None:
 
 def test_the_one_upstream_has_limits_of_its_own() -> None:
     (upstream,) = configured(Settings(upstream_base_url=f"{SERVER}/v1", upstream_timeouts=LIMITS))
-    (vendor,) = configured(Settings.model_validate({"dashscope_api_key": "sk-1", "upstream_timeouts": {"first_token": 7}}))
+    (vendor,) = configured(
+        Settings.model_validate({"dashscope_api_key": "sk-1", "upstream_timeouts": {"first_token": 7}})
+    )
 
     assert upstream.timeouts == vendor.timeouts == LIMITS
 

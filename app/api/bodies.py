@@ -1,4 +1,6 @@
-"""Requests of cold routes: the key is checked before anything is read, the body is limited in size, and its characters are checked."""
+"""Requests of cold routes: the key is checked before anything is read, the body is limited in size, and its characters
+are checked.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,11 @@ _Handle = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class CheckedRoute(APIRoute):
-    """A route that requires a key and accepts encoded bodies of at most `limits.body_bytes`: for `APIRouter(route_class=CheckedRoute)`.
+    """A route that requires a key and accepts encoded bodies of at most `limits.body_bytes`: for
+    `APIRouter(route_class=CheckedRoute)`.
 
-    The framework would read the whole body before checking the key, and its own limit does not answer in the error envelope.
-    Forms with files have their own limits and are streamed.
+    The framework would read the whole body before checking the key, and its own limit does not answer in the error
+    envelope. Forms with files have their own limits and are streamed.
     """
 
     def get_route_handler(self) -> _Handle:
@@ -73,7 +76,9 @@ async def _read(request: Request, limit: int) -> bytes:
 
 
 def cut_off(scope: Scope) -> ApiError:
-    """Why a body ended too soon: what the connection has refused it for and told the client, or that the client is gone."""
+    """Why a body ended too soon: what the connection has refused it for and told the client, or that the client is
+    gone.
+    """
     refusal: ApiError | None = scope["state"].get("refusal")
     return refusal or InvalidRequest("The request body was cut off.", code="incomplete_body")
 

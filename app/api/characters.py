@@ -1,4 +1,7 @@
-"""Characters that no parameter may contain: NUL, which Postgres cannot store, and unpaired surrogates, which UTF-8 cannot encode."""
+"""Characters that no parameter may contain:
+
+NUL, which Postgres cannot store, and unpaired surrogates, which UTF-8 cannot encode.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,14 @@ _NAMED_BYTES = 1024 * 1024
 
 
 def check_json(body: bytes) -> None:
-    """Raises InvalidRequest with the position of such a character in keys or values. Its parser reports other mistakes in the JSON."""
+    """Raises InvalidRequest with the position of such a character in keys or values.
+
+    Its parser reports other mistakes in the JSON.
+    """
     if b"\0" in body:  # UTF-16, or not JSON
-        raise InvalidRequest("We could not parse the JSON body of your request: it must be UTF-8.", code="json_parse_error")
+        raise InvalidRequest(
+            "We could not parse the JSON body of your request: it must be UTF-8.", code="json_parse_error"
+        )
     if _SUSPECT.search(body):
         _check_values(body)
 
@@ -88,5 +96,8 @@ def _found(value: Any, place: str) -> Iterator[str]:
 def _refusal(place: str | None) -> InvalidRequest:
     shown = _IN_TEXT.sub("\ufffd", place or "")[:_LONGEST_NAME]
     characters = "NUL (U+0000) or unpaired surrogates (U+D800 to U+DFFF)"
-    message = f"Invalid '{shown or 'body'}': text must not contain {characters}; remove or replace them, also in tool outputs."
+    message = (
+        f"Invalid '{shown or 'body'}': text must not contain {characters}; remove or replace them, also in tool "
+        f"outputs."
+    )
     return InvalidRequest(message, code="invalid_value", param=shown or None)

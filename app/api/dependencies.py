@@ -66,7 +66,9 @@ async def _services(request: Request) -> Services:
 async def _files(request: Request) -> FileServices:
     files = (await _services(request)).files
     if files is None:
-        raise InvalidRequest("Files are disabled on this gateway; set GATEWAY_FILES_DIR to enable them.", code="files_off")
+        raise InvalidRequest(
+            "Files are disabled on this gateway; set GATEWAY_FILES_DIR to enable them.", code="files_off"
+        )
     return files
 
 

@@ -1,5 +1,6 @@
-"""`Content-Encoding` of request bodies (RFC 9110, section 8.4): decoded in steps, so that no body blocks the event loop or exceeds
-the limit on bodies."""
+"""`Content-Encoding` of request bodies (RFC 9110, section 8.4): decoded in steps, so that no body blocks the event loop
+or exceeds the limit on bodies.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +28,10 @@ _MOST_CODINGS = 4
 _MOST_FRAMES = 4096
 """gzip and zstd bodies may have many frames; each costs time, even an empty one."""
 _ZSTD_WINDOW = 23
-"""RFC 9659: the window that a receiver must support, as a power of two. A larger body in a single segment is its own window."""
+"""RFC 9659: the window that a receiver must support, as a power of two.
+
+A larger body in a single segment is its own window.
+"""
 _ZSTD_LARGEST_WINDOW = 31
 
 
@@ -84,7 +88,8 @@ def _zlib_pieces(source: _Source, _limit: int, *, gzip: bool) -> Iterator[bytes]
 
 def _zstd_pieces(source: _Source, limit: int) -> Iterator[bytes]:
     given = source.take()
-    if (zstd.get_frame_info(given).decompressed_size or 0) > limit:  # if declared, it may also be the size of the window
+    if (zstd.get_frame_info(given).decompressed_size or 0) > limit:
+        # if declared, it may also be the size of the window
         raise _too_large(limit)
     window = min(max(_ZSTD_WINDOW, limit.bit_length()), _ZSTD_LARGEST_WINDOW)
     frame = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: window})
@@ -132,7 +137,10 @@ def named(scope: Scope) -> str:
 
 
 def codings(value: str) -> tuple[str, ...]:
-    """The codings that a `Content-Encoding` names, in the order in which they were applied. Raises UnsupportedEncoding."""
+    """The codings that a `Content-Encoding` names, in the order in which they were applied.
+
+    Raises UnsupportedEncoding.
+    """
     named = tuple(name for part in value.lower().split(",") if (name := part.strip()) not in ("", "identity"))
     unknown = [name for name in named if name not in _CODINGS]
     if unknown or len(named) > _MOST_CODINGS:
@@ -144,7 +152,8 @@ def codings(value: str) -> tuple[str, ...]:
 async def decoded(body: bytes, value: str, limit: int) -> bytes:
     """The body decoded from its `Content-Encoding`, which is `value`; yields to other requests meanwhile.
 
-    Raises UnsupportedEncoding, InvalidRequest for invalid data, and PayloadTooLarge as soon as the result exceeds `limit` bytes.
+    Raises UnsupportedEncoding, InvalidRequest for invalid data, and PayloadTooLarge as soon as the result exceeds
+    `limit` bytes.
     """
     for coding in reversed(codings(value)):
         body = await _without(coding, body, limit)
@@ -163,7 +172,10 @@ async def _without(coding: str, body: bytes, limit: int) -> bytes:
                 await asyncio.sleep(0)
             pieces.append(piece)
     except (_Broken, zlib.error, zstd.ZstdError, _BrotliError) as error:
-        message = f"The request body is not valid {coding}, which 'Content-Encoding' declares. Compress it again, or send it uncompressed."
+        message = (
+            f"The request body is not valid {coding}, which 'Content-Encoding' declares. Compress it again, or send it "
+            f"uncompressed."
+        )
         raise InvalidRequest(message, code="invalid_content_encoding") from error
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
@@ -177,7 +189,9 @@ def _content(pieces: _Pieces, source: _Source, limit: int) -> Iterator[bytes]:
 
 
 def _too_large(limit: int) -> PayloadTooLarge:
-    return PayloadTooLarge(f"The request body is larger than {limit} bytes when decompressed.", code="request_too_large")
+    return PayloadTooLarge(
+        f"The request body is larger than {limit} bytes when decompressed.", code="request_too_large"
+    )
 
 
 def _shown(name: str) -> str:

@@ -17,7 +17,14 @@ from starlette.responses import Response
 from app.api import unserved
 from app.engine.upstreams import failures
 from app.knowledge.ports.errors import KnowledgeUnavailable
-from app.protocol.wire.errors import ApiError, InvalidRequest, MethodNotAllowed, PayloadTooLarge, Unavailable, UnsupportedEncoding
+from app.protocol.wire.errors import (
+    ApiError,
+    InvalidRequest,
+    MethodNotAllowed,
+    PayloadTooLarge,
+    Unavailable,
+    UnsupportedEncoding,
+)
 from app.stores.ports.errors import StoreUnavailable
 from app.telemetry.request import current
 
@@ -46,7 +53,9 @@ def render(error: ApiError) -> tuple[int, RawHeaders, bytes]:
 
 def internal(request_id: str) -> ApiError:
     """Our own errors, as shown to clients: only the request id, to find the error in the log."""
-    return ApiError(f"The server had an error while processing your request (request id {request_id}).", code="internal_error")
+    return ApiError(
+        f"The server had an error while processing your request (request id {request_id}).", code="internal_error"
+    )
 
 
 def install(app: FastAPI) -> None:
@@ -74,7 +83,9 @@ async def _on_validation(_request: Request, error: Exception) -> Response:
     if problem.get("type") == "json_invalid":
         return _answer(InvalidRequest("We could not parse the JSON body of your request.", code="json_parse_error"))
     name = _name(problem.get("loc", ()))
-    return _answer(InvalidRequest(f"Invalid '{name}': {problem.get('msg', 'invalid')}.", code="invalid_value", param=name))
+    return _answer(
+        InvalidRequest(f"Invalid '{name}': {problem.get('msg', 'invalid')}.", code="invalid_value", param=name)
+    )
 
 
 async def _on_http(request: Request, error: Exception) -> Response:

@@ -30,7 +30,15 @@ USUAL_MODEL = "qwen3.7-plus"
 _ROUTINE = frozenset({"/healthz", "/readyz", "/metrics"})
 """Requested by monitoring all the time."""
 _METHODS = ("GET", "POST", "DELETE")
-_EXPOSED = ("x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "warning", "openai-poll-after-ms", "content-disposition")
+_EXPOSED = (
+    "x-request-id",
+    "retry-after",
+    "retry-after-ms",
+    "x-should-retry",
+    "warning",
+    "openai-poll-after-ms",
+    "content-disposition",
+)
 """Response headers that web pages may read, besides the default ones."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 _PARAMETER = re.compile(r"\{.*?\}")
@@ -45,7 +53,14 @@ def example_of(models: Sequence[str]) -> str:
 class Gateway:
     """Serves `/v1/…`, and the same under `/…` and `/openai/v1/…`; each with and without `root_path` before it."""
 
-    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute], metrics: Metrics, openness: Openness | None, root_path: str = "") -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        routes: Sequence[BaseRoute],
+        metrics: Metrics,
+        openness: Openness | None,
+        root_path: str = "",
+    ) -> None:
         """`app` serves `routes`. `openness` decides which requests are accepted without a key; None: none."""
         self._app = app
         self._routes = routes
@@ -116,7 +131,9 @@ class Gateway:
 
     def _refusal(self, scope: Scope, keys: int) -> ApiError | None:
         if keys > 1:
-            return InvalidRequest("The request has more than one Authorization header; send one.", code="ambiguous_api_key")
+            return InvalidRequest(
+                "The request has more than one Authorization header; send one.", code="ambiguous_api_key"
+            )
         if self._openness is not None:
             try:
                 self._openness.check(scope)
@@ -146,7 +163,10 @@ class Gateway:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), request_id]
                 route = scope.get("route")  # which the framework has found
-                summary.route, summary.status = _label(route.path_format) if isinstance(route, Route) else _OTHER, message["status"]
+                summary.route, summary.status = (
+                    _label(route.path_format) if isinstance(route, Route) else _OTHER,
+                    message["status"],
+                )
                 self._metrics.answered(summary.route, scope["method"], summary.status)
             await send(message)
 
@@ -156,7 +176,9 @@ class Gateway:
             await self._app(scope, receive, send_with_id)
 
     def _canonical(self, path: str) -> str:
-        """Below the root, which some proxies leave on the path and some take off, and with `/v1` in place of an alias."""
+        """Below the root, which some proxies leave on the path and some take off, and with `/v1` in place of
+        an alias.
+        """
         below = path.removeprefix(self._root_path)
         path = (below if below.startswith("/") else path).removeprefix("/openai")
         return f"/v1{path}" if path.startswith(self._areas) else path
@@ -167,7 +189,9 @@ class Gateway:
         if path == _CREATE:
             return _CREATE
         wanted = {**scope, "path": path, "root_path": ""}
-        matches = [(route.matches(wanted)[0].value, route.path_format) for route in self._routes if isinstance(route, Route)]
+        matches = [
+            (route.matches(wanted)[0].value, route.path_format) for route in self._routes if isinstance(route, Route)
+        ]
         match, found = max(matches, key=itemgetter(0), default=(Match.NONE.value, ""))
         return _label(found) if match != Match.NONE.value else _OTHER
 
@@ -262,6 +286,10 @@ async def _refuse_websocket(send: Send) -> None:
     """426 is the only status after which Codex falls back to SSE immediately and silently."""
     error = ApiError("WebSocket mode is not served; use HTTP with 'stream': true.", code="websocket_not_served")
     _, headers, body = render(error)
-    start: dict[str, Any] = {"type": "http.response.start", "status": 426, "headers": [*headers, (b"upgrade", b"HTTP/1.1")]}
+    start: dict[str, Any] = {
+        "type": "http.response.start",
+        "status": 426,
+        "headers": [*headers, (b"upgrade", b"HTTP/1.1")],
+    }
     await send(start)
     await send({"type": "http.response.body", "body": body})

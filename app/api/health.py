@@ -29,7 +29,8 @@ async def healthz() -> dict[str, str]:
 async def readyz(request: Request, services: ServicesDep) -> Response:
     """503 while the database accepts no writes, and as soon as the process has received a stop signal.
 
-    A failing upstream is reported but does not make the gateway unready: otherwise every replica would be taken out at once.
+    A failing upstream is reported but does not make the gateway unready: otherwise every replica would be taken out at
+    once.
     """
     problem = await _problem(services, draining=request.scope["state"]["draining"])
     detail = {"status": "unavailable" if problem else "ready", "upstreams": services.router.health()}

@@ -1,4 +1,5 @@
-"""The OpenAPI schema: models of the cold routes, and the entry of the hot endpoint, which is not a route of the framework.
+"""The OpenAPI schema: models of the cold routes, and the entry of the hot endpoint, which is not a route of the
+framework.
 
 The request's schema is generated from the type that validates it.
 """
@@ -184,7 +185,10 @@ def _add_create(schema: dict[str, Any]) -> None:
     schema["paths"].setdefault("/v1/responses", {})["post"] = {
         "tags": ["Responses"],
         "summary": "Create a response",
-        "description": "Generates a response to `input`; with `stream: true` as Server-Sent Events that end with `response.completed`.",
+        "description": (
+            "Generates a response to `input`; with `stream: true` as Server-Sent Events that end with "
+            "`response.completed`."
+        ),
         "operationId": "create_response",
         "security": [{"HTTPBearer": []}],
         "requestBody": {"required": True, "content": {"application/json": {"schema": reference}}},
@@ -196,7 +200,9 @@ def _add_create(schema: dict[str, Any]) -> None:
 
 
 def _one_spelling(component: dict[str, Any]) -> dict[str, Any]:
-    """Without the second of two values that differ only in `-` and `_`: both are accepted, but generated clients can name only one."""
+    """Without the second of two values that differ only in `-` and `_`: both are accepted, but generated clients can
+    name only one.
+    """
 
     def cleaned(value: Any) -> Any:
         if isinstance(value, list):

@@ -22,6 +22,10 @@ def examples(model: str) -> Mapping[str, Mapping[str, Any]]:
         "add_vector_store_file": {"file_id": FILE_ID, "attributes": {"language": "en", "year": 2026}},
         "update_vector_store_file": {"attributes": {"language": "de"}},
         "create_file_batch": {"file_ids": [FILE_ID]},
-        "create_container": {"name": "Analysis", "memory_limit": "1g", "expires_after": {"anchor": "last_active_at", "minutes": 20}},
+        "create_container": {
+            "name": "Analysis",
+            "memory_limit": "1g",
+            "expires_after": {"anchor": "last_active_at", "minutes": 20},
+        },
         "add_container_file": {"file_id": FILE_ID},
     }

@@ -1,7 +1,9 @@
-"""Which requests a gateway without authentication accepts: those of programs, and of pages of its own or configured origins.
+"""Which requests a gateway without authentication accepts: those of programs, and of pages of its own or configured
+origins.
 
 Any page that a user of this machine opens can send requests to it. Browsers state where each one comes from (`Origin`,
-`Sec-Fetch-Site`) and the name it was sent to (`Host`), which a page cannot choose. Bodies that an HTML form could send are refused.
+`Sec-Fetch-Site`) and the name it was sent to (`Host`), which a page cannot choose. Bodies that an HTML form could send
+are refused.
 """
 
 from __future__ import annotations
@@ -23,7 +25,10 @@ class Openness:
     """Decides which requests are accepted without a key."""
 
     def __init__(self, hosts: Sequence[str], origins: Sequence[str]) -> None:
-        """`hosts`: names allowed besides loopback names and IP addresses. `origins`: allowed origins of pages, or `*`."""
+        """`hosts`: names allowed besides loopback names and IP addresses.
+
+        `origins`: allowed origins of pages, or `*`.
+        """
         self._hosts = frozenset(host.lower().rstrip(".") for host in hosts)
         self._origins = frozenset(origins)
 
@@ -33,7 +38,10 @@ class Openness:
         if len(hosts) > 1:
             raise InvalidRequest("The request has more than one Host header.", code="invalid_http")
         if hosts and not self._is_ours(hosts[0]):
-            message = "This host name is not allowed while authentication is off; GATEWAY_ALLOWED_HOSTS lists the allowed names."
+            message = (
+                "This host name is not allowed while authentication is off; GATEWAY_ALLOWED_HOSTS lists the allowed "
+                "names."
+            )
             raise Forbidden(message, code="host_not_allowed")
         self._check_page(scope, hosts[0] if hosts else "")
         _check_type(scope)
@@ -47,10 +55,17 @@ class Openness:
 
     def _check_page(self, scope: Scope, host: str) -> None:
         origins = _values(scope, b"origin")
-        if any(origin not in self._origins and "*" not in self._origins and origin.partition("://")[2] != host for origin in origins):
-            raise Forbidden("This origin is not allowed; GATEWAY_CORS_ORIGINS lists those that are.", code="origin_not_allowed")
+        if any(
+            origin not in self._origins and "*" not in self._origins and origin.partition("://")[2] != host
+            for origin in origins
+        ):
+            raise Forbidden(
+                "This origin is not allowed; GATEWAY_CORS_ORIGINS lists those that are.", code="origin_not_allowed"
+            )
         foreign = {"cross-site", "same-site"} & set(_values(scope, b"sec-fetch-site"))
-        followed = scope["method"] == "GET" and "navigate" in _values(scope, b"sec-fetch-mode") and not _is_framed(scope)
+        followed = (
+            scope["method"] == "GET" and "navigate" in _values(scope, b"sec-fetch-mode") and not _is_framed(scope)
+        )
         if foreign and not origins and not followed:
             raise Forbidden("Cross-site requests are not allowed.", code="origin_not_allowed")
 
@@ -68,7 +83,9 @@ def _check_type(scope: Scope) -> None:
         return
     kind = given[0].encode("latin-1") if len(given) == 1 else b""
     if not (_JSON.fullmatch(kind) or _FORM.fullmatch(kind)):
-        raise InvalidRequest("Unsupported content type: send 'Content-Type: application/json'.", code="unsupported_content_type")
+        raise InvalidRequest(
+            "Unsupported content type: send 'Content-Type: application/json'.", code="unsupported_content_type"
+        )
 
 
 def _values(scope: Scope, wanted: bytes) -> list[str]:

@@ -56,4 +56,9 @@ class Identified(Protocol):
 
 def listed(data: Sequence[Identified], *, more: bool) -> dict[str, Any]:
     """The fields of an `ObjectList`."""
-    return {"data": data, "first_id": data[0].id if data else None, "last_id": data[-1].id if data else None, "has_more": more}
+    return {
+        "data": data,
+        "first_id": data[0].id if data else None,
+        "last_id": data[-1].id if data else None,
+        "has_more": more,
+    }

@@ -15,7 +15,9 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _SERVED: Mapping[str, str] = {"/v1/responses": "POST"}
 """Endpoints that are not routes of the framework."""
 _RESPONSES = "This server implements the Responses API: POST {root}/v1/responses."
-_TURNS = "Send instructions and tools with POST {root}/v1/responses, and continue a response with 'previous_response_id'."
+_TURNS = (
+    "Send instructions and tools with POST {root}/v1/responses, and continue a response with 'previous_response_id'."
+)
 _UPSTREAM = "Send this request to the model server directly."
 _INSTEAD: Mapping[str, str] = {
     "api/chat": _RESPONSES,
@@ -25,7 +27,8 @@ _INSTEAD: Mapping[str, str] = {
     "audio": _UPSTREAM,
     "batches": "Send each request to POST {root}/v1/responses.",
     "chat": "This server implements the Responses API: POST {root}/v1/responses, with 'input' in place of 'messages'.",
-    "completions": "This server implements the Responses API: POST {root}/v1/responses, with 'input' in place of 'prompt'.",
+    "completions": "This server implements the Responses API: POST {root}/v1/responses, with 'input' in place of "
+    "'prompt'.",
     "conversations": "Continue a response with 'previous_response_id'.",
     "deployments": "The URL must not contain a deployment: POST {root}/v1/responses, with the model's name in 'model'.",
     "embeddings": f"{_UPSTREAM} To search files, POST {{root}}/v1/vector_stores.",
@@ -52,7 +55,9 @@ def error(routes: Sequence[BaseRoute], scope: Scope) -> ApiError:
     allowed = _SERVED.get(path) or ", ".join(_methods(routes, scope))
     if allowed:
         return MethodNotAllowed(f"{asked} is not served: this URL supports {allowed}.", allowed)
-    return NotFound(f"Unknown request URL: {asked} is not served. {_instead(path).format(root=root)}", code="unknown_url")
+    return NotFound(
+        f"Unknown request URL: {asked} is not served. {_instead(path).format(root=root)}", code="unknown_url"
+    )
 
 
 def _instead(path: str) -> str:
@@ -63,7 +68,11 @@ def _instead(path: str) -> str:
 
 def _methods(routes: Sequence[BaseRoute], scope: Scope) -> list[str]:
     """The methods of all routes with this path; the framework would name only those of the first one."""
-    return [method for method in _METHODS if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)]
+    return [
+        method
+        for method in _METHODS
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
 
 
 def _cleaned(path: str) -> str:

@@ -23,7 +23,9 @@ class UploadForm:
         kind, options = parse_options_header(content_type)
         boundary = options.get(b"boundary")
         if kind != b"multipart/form-data" or not boundary:
-            raise InvalidRequest("Unsupported content type: send the file as 'multipart/form-data'.", code="unsupported_content_type")
+            raise InvalidRequest(
+                "Unsupported content type: send the file as 'multipart/form-data'.", code="unsupported_content_type"
+            )
         self.fields: dict[str, str] = {}
         self.filename: str | None = None
         """None until the file begins."""
@@ -50,7 +52,9 @@ class UploadForm:
         """The file's content. Raises InvalidRequest if it is missing, or if the form is malformed or incomplete."""
         while not self._file_ended:
             if not await self._advance():
-                raise InvalidRequest("Missing required parameter: 'file'.", code="missing_required_parameter", param="file")
+                raise InvalidRequest(
+                    "Missing required parameter: 'file'.", code="missing_required_parameter", param="file"
+                )
             pieces, self._pieces = self._pieces, []
             for piece in pieces:
                 yield piece
@@ -93,13 +97,17 @@ class UploadForm:
         part.name = characters.form_text(options.get(b"name", b""), "form")
         if b"filename" not in options:
             if part.name in self.fields:
-                raise InvalidRequest(f"Duplicate parameter: '{part.name[:64]}'.", code="malformed_form", param=part.name[:64])
+                raise InvalidRequest(
+                    f"Duplicate parameter: '{part.name[:64]}'.", code="malformed_form", param=part.name[:64]
+                )
             if len(self.fields) >= _FIELDS:
                 raise InvalidRequest(f"The form has more than {_FIELDS} fields.", code="malformed_form")
             return
         if self.filename is not None or part.name != "file":
             raise InvalidRequest(
-                f"Unknown parameter: '{part.name[:64]}'; send one file, named 'file'.", code="unknown_parameter", param="file"
+                f"Unknown parameter: '{part.name[:64]}'; send one file, named 'file'.",
+                code="unknown_parameter",
+                param="file",
             )
         part.is_file = True
         self.filename = characters.form_text(options[b"filename"], "file")

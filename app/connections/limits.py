@@ -1,7 +1,7 @@
 """HTTP connections with limits that the server's own protocol lacks, for all clients.
 
-Bytes are counted as they are read, before they are parsed. One timer checks the times of all connections, so that requests need no
-timers.
+Bytes are counted as they are read, before they are parsed. One timer checks the times of all connections, so that
+requests need no timers.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ _FRAMING_BYTES = 64 * 1024
 """Framing of a chunked body (sizes, extensions, trailers) allowed beyond one byte per byte of content."""
 _UNREAD_BYTES, _UNREAD_SECONDS = 8 * 1024 * 1024, 5.0
 _KNOWN_BYTES, _KNOWN_SECONDS = 1024 * 1024 * 1024, 60.0
-"""How much is discarded, unparsed, after a response: many clients send everything before they read it. More for those with a key."""
+"""How much is discarded, unparsed, after a response: many clients send everything before they read it.
+
+More for those with a key.
+"""
 
 
 class Watch:
@@ -95,7 +98,9 @@ class Connection(HttpToolsProtocol):
         self._head_since = self.loop.time()
         self._watch.begin(self.loop, self.connections)
         if len(self.connections) > self._limits.open:
-            self._refuse(Unavailable("The server is at its limit of connections.", code="server_is_overloaded", retry_after=1.0))
+            self._refuse(
+                Unavailable("The server is at its limit of connections.", code="server_is_overloaded", retry_after=1.0)
+            )
 
     def data_received(self, data: bytes) -> None:
         """Parse in pieces, and stop as soon as there is too much."""
@@ -190,7 +195,9 @@ class Connection(HttpToolsProtocol):
             self._look_at_body(now)
 
     def unread(self) -> None:
-        """After a response to an unread request: send no more, and discard only as much input as the client needs to notice."""
+        """After a response to an unread request: send no more, and discard only as much input as the client needs to
+        notice.
+        """
         self._deaf = True
         if self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()
@@ -225,7 +232,8 @@ class Connection(HttpToolsProtocol):
                 self._check_framing(len(piece), self._body_bytes - before)
 
     def _parse(self, piece: bytes | memoryview) -> None:
-        """Upgrades, which Java's client proposes in every first request, are ignored: the request is served as HTTP/1.1.
+        """Upgrades, which Java's client proposes in every first request, are ignored: the request is served as
+        HTTP/1.1.
 
         The parser stops after the header of such a request; a new one continues from there.
         """
@@ -259,14 +267,18 @@ class Connection(HttpToolsProtocol):
                 message = f"The request's header is larger than {most} bytes."
                 self._give_up(MessageRefused(message, status=431, code="headers_too_large"))
         if len(self.pipeline) >= _PIPELINED:
-            self._give_up(InvalidRequest(f"More than {_PIPELINED} requests wait on one connection.", code="too_many_pipelined"))
+            self._give_up(
+                InvalidRequest(f"More than {_PIPELINED} requests wait on one connection.", code="too_many_pipelined")
+            )
 
     def _check_framing(self, size: int, content: int) -> None:
         """Raises _TooMuch if a chunked body consists mostly of framing."""
         self._framing_bytes += size - content
         self._bare_bytes = 0 if content else self._bare_bytes + size
         if self._framing_bytes > _FRAMING_BYTES + self._body_bytes or self._bare_bytes > _FRAMING_BYTES:
-            self._give_up(InvalidRequest("The chunks of the request's body are too small; send larger ones.", code="invalid_http"))
+            self._give_up(
+                InvalidRequest("The chunks of the request's body are too small; send larger ones.", code="invalid_http")
+            )
 
     def _give_up(self, error: ApiError) -> None:
         self._refusal = error
@@ -299,25 +311,39 @@ class Connection(HttpToolsProtocol):
             self._refuse(MessageRefused(message, status=408, code="request_timeout"))
 
     def _refuse(self, error: ApiError) -> None:
-        """Send the error if the client waits for this response, and close the connection, once earlier valid requests are answered."""
+        """Send the error if the client waits for this response, and close the connection, once earlier valid requests
+        are answered.
+        """
         cycle = self._latest
         pending = cycle is not None and not cycle.response_complete
         if cycle is not None and pending and self._in_head:
             self._deaf = True
             cycle.keep_alive = self._keeps_alive = False
             return
-        if not (cycle is not None and pending and cycle.response_started) and not self.pipeline and not self.transport.is_closing():
+        if (
+            not (cycle is not None and pending and cycle.response_started)
+            and not self.pipeline
+            and not self.transport.is_closing()
+        ):
             self.transport.write(self._answer(error, cycle if pending else None))
         self._silence()
         self.transport.close()
 
     def _answer(self, error: ApiError, cycle: RequestResponseCycle | None) -> bytes:
-        """What is sent. `cycle`: the application has begun to read the request, and hears of it as of a client that is gone."""
+        """What is sent.
+
+        `cycle`: the application has begun to read the request, and hears of it as of a client that is gone.
+        """
         state = None if cycle is None else cycle.scope.setdefault("state", {})
         if state is not None:
             state["refusal"] = error
         status, headers, body = self._gateway.refused(error, state)
-        fields = (*self.server_state.default_headers, *headers, (b"connection", b"close"), (b"content-length", b"%d" % len(body)))
+        fields = (
+            *self.server_state.default_headers,
+            *headers,
+            (b"connection", b"close"),
+            (b"content-length", b"%d" % len(body)),
+        )
         return b"%b%b\r\n%b" % (STATUS_LINE[status], b"".join(b"%b: %b\r\n" % field for field in fields), body)
 
     def _silence(self) -> None:

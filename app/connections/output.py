@@ -10,11 +10,16 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 
 
 class ResponseOutput:
-    """The transport of one response. Its header is sent together with what follows immediately: one system call, and one packet."""
+    """The transport of one response.
+
+    Its header is sent together with what follows immediately: one system call, and one packet.
+    """
 
     __slots__ = ("_close_unread", "_cycle", "_head", "_loop", "_transport", "is_closing", "unread")
 
-    def __init__(self, cycle: RequestResponseCycle, loop: asyncio.AbstractEventLoop, close_unread: Callable[[], None]) -> None:
+    def __init__(
+        self, cycle: RequestResponseCycle, loop: asyncio.AbstractEventLoop, close_unread: Callable[[], None]
+    ) -> None:
         """`close_unread` closes a connection whose request has not been read."""
         self._cycle = cycle
         self._loop = loop
@@ -26,7 +31,9 @@ class ResponseOutput:
         """The request has not arrived completely."""
 
     async def send(self, message: Message) -> None:
-        """Responses to POST, which all have a body: as the server's own `send`, at half the cost of a response and of a token."""
+        """Responses to POST, which all have a body: as the server's own `send`, at half the cost of a response and of a
+        token.
+        """
         cycle = self._cycle
         if cycle.flow.write_paused and not cycle.disconnected:
             await cycle.flow.drain()

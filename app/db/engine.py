@@ -72,8 +72,8 @@ class Database:
     async def fetch(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> Sequence[RowMapping]:
         """All rows of a read, in autocommit; retried if a pooled connection turns out to be dead.
 
-        Text that contains NUL, which Postgres cannot store, matches nothing. A change may be fetched, too, if it does no harm when
-        made twice. Raises DatabaseUnavailable, and RowRefused for a value that fits no column.
+        Text that contains NUL, which Postgres cannot store, matches nothing. A change may be fetched, too, if it does
+        no harm when made twice. Raises DatabaseUnavailable, and RowRefused for a value that fits no column.
         """
         if parameters is not None and any(isinstance(value, str) and "\0" in value for value in parameters.values()):
             return ()
@@ -129,7 +129,9 @@ class Database:
         await self._engine.dispose()
 
     async def _take_turn(self, stack: AsyncExitStack) -> None:
-        """Wait here for SQLite's only write lock: in the driver many waiters would poll for it, and so starve the group writer."""
+        """Wait here for SQLite's only write lock: in the driver many waiters would poll for it, and so starve the group
+        writer.
+        """
         try:
             async with asyncio.timeout(self._wait):
                 await stack.enter_async_context(self._turn)
@@ -159,10 +161,14 @@ def parse_url(url: str) -> URL:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        raise ValueError("the database URL must have the form `sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`") from error
+        raise ValueError(
+            "the database URL must have the form `sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`"
+        ) from error
     driver = _DRIVERS.get(parsed.drivername)
     if driver is None:
-        raise ValueError(f"unsupported database: {parsed.drivername}; use `sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`")
+        raise ValueError(
+            f"unsupported database: {parsed.drivername}; use `sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`"
+        )
     if driver.startswith("sqlite") and parsed.database in {None, "", ":memory:"}:
         raise ValueError("SQLite needs a file: its connections share no data otherwise")
     return parsed.set(drivername=driver)
@@ -214,7 +220,10 @@ def _set_pragmas(engine: Engine, synchronous: Synchronous) -> None:
 
 
 def _lock_at_begin(connection: Connection) -> None:
-    """Take SQLite's write lock first: a read that is upgraded to a write later would fail instead of waiting. Autocommit reads pass."""
+    """Take SQLite's write lock first: a read that is upgraded to a write later would fail instead of waiting.
+
+    Autocommit reads pass.
+    """
     if "isolation_level" in connection.get_execution_options():
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
@@ -238,7 +247,9 @@ def _failures() -> Generator[None]:
 
 
 def _is_refused(error: DBAPIError) -> bool:
-    """Whether it would recur on every retry; asyncpg reports a value that fits no column by a ValueError, without asking the server."""
+    """Whether it would recur on every retry; asyncpg reports a value that fits no column by a ValueError, without
+    asking the server.
+    """
     state = getattr(error.orig, "sqlstate", None)
     refused = isinstance(error, IntegrityError) or isinstance(getattr(error.orig, "__cause__", None), ValueError)
     return refused or (isinstance(state, str) and state.startswith(REFUSALS))

@@ -45,11 +45,13 @@ def configuration(url: str) -> Config:
 
 
 def refuse_newer(revision: str | None) -> None:
-    """Raises SchemaTooNew for a schema that this version does not know: it could neither read nor downgrade it safely."""
+    """Raises SchemaTooNew for a schema that this version does not know: it could neither read nor downgrade it
+    safely.
+    """
     if revision is not None and revision > REVISION:
         raise SchemaTooNew(
-            f"database_url: the schema is at revision {revision}, but this version of the gateway supports only up to {REVISION}. "
-            "A newer version has migrated the database: run that version, or restore an earlier backup."
+            f"database_url: the schema is at revision {revision}, but this version of the gateway supports only up to "
+            f"{REVISION}. A newer version has migrated the database: run that version, or restore an earlier backup."
         )
 
 
@@ -80,7 +82,9 @@ def upgrade_apart(url: str) -> None:
     """`upgrade` in a separate process, blocking until it ends. Raises MigrationFailed."""
     environment = {**os.environ, "GATEWAY_DATABASE_URL": url}
     environment.pop("GATEWAY_DATABASE_URL_FILE", None)  # setting both is an error
-    done = subprocess.run([sys.executable, "-m", "app.db.migrate"], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "app.db.migrate"], env=environment, capture_output=True, text=True, check=False
+    )
     if done.returncode != 0:
         raise MigrationFailed(done.stderr.strip().rpartition("\n")[2] or f"exit status {done.returncode}")
 

@@ -45,7 +45,9 @@ class PostgresSink:
     """Writes through one connection, opened when needed and replaced if lost."""
 
     def __init__(self, options: Mapping[str, Any], wait_seconds: float) -> None:
-        """`options` are keyword arguments of `asyncpg.connect`; `wait_seconds`: how long to wait for a server without a free connection."""
+        """`options` are keyword arguments of `asyncpg.connect`; `wait_seconds`: how long to wait for a server without a
+        free connection.
+        """
         self._options = options
         self._wait = wait_seconds
         self._connection: _Connection | None = None
@@ -82,7 +84,9 @@ class PostgresSink:
             connection.terminate()
 
     async def _write_again(self, rows: Rows, changes: Sequence[Change]) -> Sequence[bool]:
-        """After a lost connection it is unknown whether the rows were committed: what is there is ours if it is the same."""
+        """After a lost connection it is unknown whether the rows were committed: what is there is ours if it is the
+        same.
+        """
         try:
             connection = await self._connected()
             async with connection.transaction():

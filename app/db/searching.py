@@ -1,4 +1,5 @@
-"""The search tables of each engine. SQLAlchemy cannot express them, so they are SQL here, and Alembic does not compare them.
+"""The search tables of each engine. SQLAlchemy cannot express them, so they are SQL here, and Alembic does not compare
+them.
 
 SQLite: an FTS5 index of the words only, and the vectors (float16) of up to 128 passages per row. Postgres: text search
 vectors, and pgvector's half-precision vectors of any length.
@@ -23,7 +24,8 @@ _SQLITE = (
     f"CREATE TABLE {_PREFIX}_vectors (number INTEGER PRIMARY KEY, data BLOB NOT NULL)",
 )
 
-# Vectors are stored inline in their rows for sequential scans; there is no index on them: see `app/knowledge/index_postgres.py`.
+# Vectors are stored inline in their rows for sequential scans; there is no index on them: see
+# `app/knowledge/index_postgres.py`.
 _POSTGRES = (
     f"CREATE TABLE {_PREFIX}_words (number bigint PRIMARY KEY, file bigint NOT NULL, words tsvector NOT NULL)",
     f"CREATE INDEX {_PREFIX}_words_file ON {_PREFIX}_words (file)",
@@ -43,7 +45,9 @@ def is_own(table: str) -> bool:
 
 
 def create(connection: Connection) -> str | None:
-    """Create the tables if they are missing, in the connection's transaction; if that is impossible, returns a sentence that says why."""
+    """Create the tables if they are missing, in the connection's transaction; if that is impossible, returns a sentence
+    that says why.
+    """
     if connection.dialect.name == "sqlite":
         for statement in _SQLITE:
             connection.execute(text(statement))

@@ -29,7 +29,14 @@ BUSY_SECONDS = 5.0
 """How long a statement waits for another process's write lock."""
 
 # Errors of sqlite3 for a value that fits no column: wrong type, integer beyond 64 bits, lone surrogate, duplicate key.
-_REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError, OverflowError, UnicodeError)
+_REFUSALS = (
+    sqlite3.IntegrityError,
+    sqlite3.DataError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+    OverflowError,
+    UnicodeError,
+)
 
 
 def pragmas(synchronous: Synchronous) -> tuple[str, ...]:
@@ -44,8 +51,12 @@ def pragmas(synchronous: Synchronous) -> tuple[str, ...]:
 
 
 def make_private(path: str) -> None:
-    """Create the file if missing, and make it accessible to its owner only. SQLite gives its WAL and shm files the same mode."""
-    with suppress(FileExistsError):  # an existing one is not opened: closing it would release this process's locks on it
+    """Create the file if missing, and make it accessible to its owner only.
+
+    SQLite gives its WAL and shm files the same mode.
+    """
+    with suppress(FileExistsError):
+        # an existing one is not opened: closing it would release this process's locks on it
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, _OWNER_ONLY))
     for name in (path, f"{path}-wal", f"{path}-shm"):
         with suppress(FileNotFoundError, PermissionError):

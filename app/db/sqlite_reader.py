@@ -1,7 +1,7 @@
 """Reads from SQLite: each is one call in a thread.
 
-Through the async driver each step of a statement (cursor, execution, rows, closing) is a call in a thread of its own, which takes
-four times as much CPU as the statement.
+Through the async driver each step of a statement (cursor, execution, rows, closing) is a call in a thread of its own,
+which takes four times as much CPU as the statement.
 """
 
 from __future__ import annotations

@@ -21,7 +21,10 @@ class _Compiled(NamedTuple):
 
 
 def compiled(change: Change, dialect: Dialect) -> tuple[str, list[Any]]:
-    """A change's statement in the dialect, and its values by place. Statements are compiled once: they must be constants."""
+    """A change's statement in the dialect, and its values by place.
+
+    Statements are compiled once: they must be constants.
+    """
     text, places, constants = _compile(change.statement, dialect, tuple(change.parameters))
     values = {**constants, **change.parameters}
     return text, [values[place] for place in places]

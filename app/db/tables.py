@@ -1,14 +1,29 @@
 """The whole schema. `migrations/` brings a database to it; a test checks that the two agree.
 
-JSON is stored as bytes: it is never queried, and `jsonb` doubles the server's CPU per row. Times are Unix seconds if nothing else is said.
+JSON is stored as bytes: it is never queried, and `jsonb` doubles the server's CPU per row. Times are Unix seconds if
+nothing else is said.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
 
 REVISION = "0007"
-"""The migration that produces this schema; the serving process compares it with the database's without loading Alembic."""
+"""The migration that produces this schema; the serving process compares it with the database's without loading
+Alembic.
+"""
 
 metadata = MetaData(
     naming_convention={
@@ -48,8 +63,8 @@ secrets = Table(
     Column("value", LargeBinary, nullable=False),
 )
 
-# One row per turn, with only that turn's own items. A deleted response remains as a tombstone: `deleted_at` set, bytes removed.
-# `previous_id` is not a foreign key: an expired ancestor is removed before its descendants.
+# One row per turn, with only that turn's own items. A deleted response remains as a tombstone: `deleted_at` set, bytes
+# removed. `previous_id` is not a foreign key: an expired ancestor is removed before its descendants.
 responses = Table(
     "responses",
     metadata,
@@ -77,7 +92,8 @@ foreign_items = Table(
     Column("response_id", String(36), ForeignKey(responses.c.id, ondelete="CASCADE"), primary_key=True, index=True),
 )
 
-# Frames of live runs, one batch per row; `frames` is a msgpack array of byte strings. No foreign key: the response's row comes last.
+# Frames of live runs, one batch per row; `frames` is a msgpack array of byte strings. No foreign key: the response's
+# row comes last.
 event_batches = Table(
     "event_batches",
     metadata,
@@ -90,8 +106,8 @@ event_batches = Table(
     Index(None, "expires_at"),
 )
 
-# Live foreground streams that readers of other processes wait for: until when they do, and until when an owner has confirmed that it
-# generates the response, both in milliseconds of the database's own clock.
+# Live foreground streams that readers of other processes wait for: until when they do, and until when an owner has
+# confirmed that it generates the response, both in milliseconds of the database's own clock.
 wanted_streams = Table(
     "wanted_streams",
     metadata,
@@ -101,8 +117,9 @@ wanted_streams = Table(
     Column("confirmed_until", BigInteger, nullable=False),
 )
 
-# Background runs from acceptance to settlement, which moves them to `responses`. `due_at` is in milliseconds of the database's own
-# clock: the end of the owner's lease, 0 if the run is waiting (`owner` null). `fence` grows with every change of owner.
+# Background runs from acceptance to settlement, which moves them to `responses`. `due_at` is in milliseconds of the
+# database's own clock: the end of the owner's lease, 0 if the run is waiting (`owner` null). `fence` grows with every
+# change of owner.
 runs = Table(
     "runs",
     metadata,
@@ -166,7 +183,8 @@ file_batches = Table(
 )
 
 # A file in a vector store and its job, which `status` names: in_progress is to be ingested, cancelled is to lose its
-# passages, removed is to be deleted. `due_at` is the time from which any worker may take it (null: nothing to do); the worker moves it.
+# passages, removed is to be deleted. `due_at` is the time from which any worker may take it (null: nothing to do); the
+# worker moves it.
 vector_store_files = Table(
     "vector_store_files",
     metadata,
@@ -201,8 +219,8 @@ passage_stores = Table(
     sqlite_autoincrement=True,
 )
 
-# One version of a file's passages, which never changes and whose id is never reused: caches rely on this. `state` is draft while
-# they are being written, then ready, then gone while they are being deleted.
+# One version of a file's passages, which never changes and whose id is never reused: caches rely on this. `state` is
+# draft while they are being written, then ready, then gone while they are being deleted.
 passage_files = Table(
     "passage_files",
     metadata,
@@ -217,7 +235,8 @@ passage_files = Table(
     sqlite_autoincrement=True,
 )
 
-# `number` is the file's id times 2^24 plus the position. The search tables depend on the engine: see `app/db/searching.py`.
+# `number` is the file's id times 2^24 plus the position. The search tables depend on the engine: see
+# `app/db/searching.py`.
 passages = Table(
     "passages",
     metadata,

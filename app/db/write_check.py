@@ -1,4 +1,6 @@
-"""Whether a database accepts a row: only this distinguishes a full disk, a lock and a read-only server from a working database."""
+"""Whether a database accepts a row: only this distinguishes a full disk, a lock and a read-only server from a working
+database.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,8 @@ class WriteCheck:
         problem = _problem_of(self._file) if self._file is not None else None
         if problem is not None:
             return problem
-        # A batch of frames that nobody reads and that is already expired: `SqlResponseStore.purge` removes it with the others.
+        # A batch of frames that nobody reads and that is already expired: `SqlResponseStore.purge` removes it with the
+        # others.
         row = (str(uuid.uuid4()), 0, "", bytes(_ROW_BYTES), True, 0)
         try:
             async with asyncio.timeout(_PATIENCE):
@@ -58,7 +61,10 @@ class WriteCheck:
 
 
 def _problem_of(file: str) -> str | None:
-    """What a write may not reveal: SQLite keeps writing to a deleted file, and a last small row may still fit on a full disk."""
+    """What a write may not reveal:
+
+    SQLite keeps writing to a deleted file, and a last small row may still fit on a full disk.
+    """
     if not Path(file).exists():
         return "the database's file was deleted"
     if hasattr(os, "statvfs"):

@@ -1,7 +1,7 @@
 """One writer per database: the rows and changes of all waiting callers go into one transaction, without a timer.
 
-While one group is being written the next one collects, so groups grow with the load and a single row is written at once.
-See `docs/adr/0004-group-writer.md` for the figures.
+While one group is being written the next one collects, so groups grow with the load and a single row is written at
+once. See `docs/adr/0004-group-writer.md` for the figures.
 """
 
 from __future__ import annotations
@@ -122,7 +122,10 @@ class GroupWriter:
         await self._gather(_Waiting(rows))
 
     async def insert_each(self, rows: Sequence[Row]) -> Sequence[BaseException | None]:
-        """Insert rows that do not belong together, in one group; the outcome of each: None, or what `insert` would have raised."""
+        """Insert rows that do not belong together, in one group; the outcome of each:
+
+        None, or what `insert` would have raised.
+        """
         outcomes = await asyncio.gather(*(self._gather(_Waiting((row,))) for row in rows), return_exceptions=True)
         return [outcome if isinstance(outcome, BaseException) else None for outcome in outcomes]
 
@@ -148,7 +151,8 @@ class GroupWriter:
             return waiting.done
         self._gathering.append(waiting)
         if self._flusher is None:
-            # A task, since a group belongs to many callers: awaited by one of them it would be cancelled together with that one.
+            # A task, since a group belongs to many callers: awaited by one of them it would be cancelled together with
+            # that one.
             self._flusher = asyncio.create_task(self._flush())  # noqa: TID251 - the reason is above
         return waiting.done
 

@@ -48,9 +48,15 @@ def _chart(root: Any) -> Iterator[str]:
     """Its title, and a table with one column per series."""
     title = _line(root.find(".//{*}title"))
     series = list(root.iter("{*}ser"))
-    names, columns = _scattered(series) if any(one.find("{*}xVal") is not None for one in series) else _categorised(series)
-    rows = [[column[place] if place < len(column) else "" for column in columns] for place in range(max(map(len, columns)))]
-    yield "\n\n".join(filter(None, [f"[Chart{': ' if title else ''}{title}]", _markdown.table([names, *rows]) if rows else ""]))
+    names, columns = (
+        _scattered(series) if any(one.find("{*}xVal") is not None for one in series) else _categorised(series)
+    )
+    rows = [
+        [column[place] if place < len(column) else "" for column in columns] for place in range(max(map(len, columns)))
+    ]
+    yield "\n\n".join(
+        filter(None, [f"[Chart{': ' if title else ''}{title}]", _markdown.table([names, *rows]) if rows else ""])
+    )
 
 
 _Columns = tuple[list[str], list[list[str]]]
@@ -59,12 +65,17 @@ _Columns = tuple[list[str], list[list[str]]]
 
 def _categorised(series: list[Any]) -> _Columns:
     names = ["", *(_line(one.find("{*}tx")) for one in series)]
-    return names, [_points(series[0].find("{*}cat") if series else None), *(_points(one.find("{*}val")) for one in series)]
+    return names, [
+        _points(series[0].find("{*}cat") if series else None),
+        *(_points(one.find("{*}val")) for one in series),
+    ]
 
 
 def _scattered(series: list[Any]) -> _Columns:
     """Each series has its own x values, and bubbles have a size."""
-    axes = [(one, axis) for one in series for axis in ("xVal", "yVal", "bubbleSize") if one.find(f"{{*}}{axis}") is not None]
+    axes = [
+        (one, axis) for one in series for axis in ("xVal", "yVal", "bubbleSize") if one.find(f"{{*}}{axis}") is not None
+    ]
     names = [f"{_line(one.find('{*}tx'))} {axis.removesuffix('Val')}".strip() for one, axis in axes]
     return names, [_points(one.find(f"{{*}}{axis}")) for one, axis in axes]
 
@@ -76,7 +87,8 @@ def _points(values: Any | None) -> list[str]:
     for point in points[:_MOST_POINTS]:
         place = str(point.get("idx") or "")
         if place.isdecimal() and len(place) <= len(str(_MOST_POINTS)) and int(place) < _MOST_POINTS:
-            found.setdefault(int(place), str(point.findtext("{*}v") or ""))  # the innermost level of categories comes first
+            # the innermost level of categories comes first
+            found.setdefault(int(place), str(point.findtext("{*}v") or ""))
     return [found.get(place, "") for place in range(max(found, default=-1) + 1)]
 
 

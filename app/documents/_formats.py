@@ -25,7 +25,10 @@ _PAGE_NAMES = (".html", ".htm", ".xhtml", ".shtml")
 _PAGE_TYPES = ("text/html", "application/xhtml+xml")
 _MAIL_NAMES = (".eml", ".mht", ".mhtml")
 _MAIL_TYPES = ("message/rfc822", "multipart/related", "application/x-mimearchive")
-_MAIL = re.compile(rb"(?:From|To|Cc|Date|Subject|Received|Return-Path|Message-ID|MIME-Version|X-[\w-]+|Delivered-To):[ \t]", re.IGNORECASE)
+_MAIL = re.compile(
+    rb"(?:From|To|Cc|Date|Subject|Received|Return-Path|Message-ID|MIME-Version|X-[\w-]+|Delivered-To):[ \t]",
+    re.IGNORECASE,
+)
 _BEFORE_MARKUP = ((b"<!--", b"-->"), (b"<?xml", b"?>"))
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 _CHARSET = re.compile(rb"charset=\"?([\w-]+)", re.IGNORECASE)
@@ -133,7 +136,9 @@ def _begins_as_page(content: bytes) -> bool:
 
 
 def _is_mail(content: bytes, name: str, content_type: str) -> bool:
-    return (name.endswith(_MAIL_NAMES) or content_type in _MAIL_TYPES) and _MAIL.search(content[:_PDF_WITHIN]) is not None
+    return (name.endswith(_MAIL_NAMES) or content_type in _MAIL_TYPES) and _MAIL.search(
+        content[:_PDF_WITHIN]
+    ) is not None
 
 
 def _with_readable_head(mail: bytes) -> bytes:

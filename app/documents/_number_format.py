@@ -108,7 +108,9 @@ def _tokens(code: str) -> list[tuple[str, str]] | None:
 
 
 def _written(number: Decimal, section: _Section) -> str:
-    rounded = abs(number).scaleb(section.scale).quantize(Decimal(1).scaleb(-len(section.decimals)), ROUND_HALF_UP, _EXACT)
+    rounded = (
+        abs(number).scaleb(section.scale).quantize(Decimal(1).scaleb(-len(section.decimals)), ROUND_HALF_UP, _EXACT)
+    )
     whole, _, fraction = f"{rounded:f}".partition(".")
     while fraction and section.decimals[len(fraction) - 1] != "0" and fraction.endswith("0"):
         fraction = fraction[:-1]

@@ -160,7 +160,9 @@ def _place(paragraph: Any, styles: Mapping[str | None, _Style], lists: Mapping[s
     return (number, depth) if depth in known.levels else None
 
 
-def _count(known: _List, number: str, level: int, state: tuple[dict[str, dict[int, int]], set[tuple[str, int]]]) -> Mapping[int, int]:
+def _count(
+    known: _List, number: str, level: int, state: tuple[dict[str, dict[int, int]], set[tuple[str, int]]]
+) -> Mapping[int, int]:
     """The counters of all levels, including this paragraph."""
     counters, begun = state
     at = counters.setdefault(known.counted_as, {})

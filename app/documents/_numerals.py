@@ -80,7 +80,9 @@ FORMATS: Mapping[str, Callable[[int], str]] = {
     "ordinal": _ordinal,
     "none": lambda _: "",
     "numberInDash": lambda number: f"- {number} -",
-    "decimalFullWidth": lambda number: "".join(chr(ord(digit) + 0xFEE0) if digit.isdigit() else digit for digit in str(number)),
+    "decimalFullWidth": lambda number: "".join(
+        chr(ord(digit) + 0xFEE0) if digit.isdigit() else digit for digit in str(number)
+    ),
     "decimalEnclosedCircle": _of(_CIRCLED),
     "decimalEnclosedCircleChinese": _of(_CIRCLED),
     "chineseCounting": _simple,
@@ -98,7 +100,9 @@ FORMATS: Mapping[str, Callable[[int], str]] = {
     "ideographZodiac": _of("子丑寅卯辰巳午未申酉戌亥"),
     "ideographEnclosedCircle": _of("㊀㊁㊂㊃㊄㊅㊆㊇㊈㊉"),
     "ganada": _of("가나다라마바사아자차카타파하"),
-    "aiueoFullWidth": _of("アイウエオカキクケコサシスセソタチツテトナニヌネノハヒフヘホマミムメモヤユヨラリルレロワヲン"),
+    "aiueoFullWidth": _of(
+        "アイウエオカキクケコサシスセソタチツテトナニヌネノハヒフヘホマミムメモヤユヨラリルレロワヲン"
+    ),
     "iroha": _of("イロハニホヘトチリヌルヲワカヨタレソツネナラムウヰノオクヤマケフコエテアサキユメミシヱヒモセス"),
 }
 """By their names in Office Open XML; others are displayed as 1, 2, 3."""

@@ -122,7 +122,9 @@ def _refusal(said: str) -> UnreadableDocument:
     if "table" in told and "cell" in told:
         return UnreadableDocument(f"The document's tables are too large: at most {_MOST_CELLS:,} cells are read.")
     if any(word in told for word in ("too large", "exceed", "limit", "zip bomb")):
-        return UnreadableDocument(f"The document is too large when unpacked: at most {_MOST_BYTES // 2**20} MiB of text are read.")
+        return UnreadableDocument(
+            f"The document is too large when unpacked: at most {_MOST_BYTES // 2**20} MiB of text are read."
+        )
     return UnreadableDocument("The document is damaged.")
 
 
@@ -163,7 +165,9 @@ def _sheets(document: Any) -> Iterator[str]:
     for table in document.tables:
         tables.setdefault(table.page_number, []).extend(table.cells)
     for page in document.pages or ():
-        yield "\n\n".join(filter(None, [f"## {page.sheet_name}", _markdown.table(_filled(tables.get(page.page_number, [])))]))
+        yield "\n\n".join(
+            filter(None, [f"## {page.sheet_name}", _markdown.table(_filled(tables.get(page.page_number, [])))])
+        )
 
 
 def _filled(rows: list[list[str]]) -> list[list[str]]:

@@ -1,4 +1,6 @@
-"""OpenDocument files, completed with displayed content that the engine omits: formatted numbers, and the columns of merged cells."""
+"""OpenDocument files, completed with displayed content that the engine omits: formatted numbers, and the columns of
+merged cells.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,11 @@ def _show(content: Any) -> bool:
     """A cell displays its text; a formula that was never calculated is displayed itself."""
     changed = _close_up(content)
     for cell in content.iter(f"{_TABLE}table-cell"):
-        kind, formula, paragraph = cell.get(f"{_OFFICE}value-type"), cell.get(f"{_TABLE}formula"), cell.find(f"{_TEXT}p")
+        kind, formula, paragraph = (
+            cell.get(f"{_OFFICE}value-type"),
+            cell.get(f"{_TABLE}formula"),
+            cell.find(f"{_TEXT}p"),
+        )
         if kind is None and formula and paragraph is None:
             paragraph = cell.makeelement(f"{_TEXT}p")
             paragraph.text = "=" + formula.partition("=")[2]
@@ -46,7 +52,9 @@ def _show(content: Any) -> bool:
 
 
 def _close_up(content: Any) -> bool:
-    """Drop the repetition of rows without text, and of such cells at the end of a row; a sheet's last row repeats a million times."""
+    """Drop the repetition of rows without text, and of such cells at the end of a row; a sheet's last row repeats a
+    million times.
+    """
     changed = False
     for row in content.iter(f"{_TABLE}table-row"):
         if len(row) and not _says(row[-1]) and row[-1].attrib.pop(f"{_TABLE}number-columns-repeated", None):

@@ -38,9 +38,13 @@ class Package:
         parts = self._archive.infolist()
         # The module reads no more of a part than the archive's directory declares.
         if len(parts) > _MOST_PARTS:
-            raise UnreadableDocument(f"The document has more than {_MOST_PARTS:,} parts, such as slides, sheets and pictures.")
+            raise UnreadableDocument(
+                f"The document has more than {_MOST_PARTS:,} parts, such as slides, sheets and pictures."
+            )
         if sum(part.file_size for part in parts) > _MOST_UNPACKED:
-            raise UnreadableDocument(f"The document is too large when unpacked: at most {_MOST_UNPACKED // 2**20} MiB are read.")
+            raise UnreadableDocument(
+                f"The document is too large when unpacked: at most {_MOST_UNPACKED // 2**20} MiB are read."
+            )
         self.names = {part.filename: part for part in parts}
         self.kind = self._kind()
 
@@ -60,7 +64,10 @@ class Package:
         return kind
 
     def part(self, name: str) -> bytes:
-        """Its content; empty if it is missing or too large to be inspected. Raises UnreadableDocument if it is damaged."""
+        """Its content; empty if it is missing or too large to be inspected.
+
+        Raises UnreadableDocument if it is damaged.
+        """
         found = self.names.get(name)
         if found is None or found.file_size > _LARGEST_PART:
             return b""
@@ -75,7 +82,9 @@ class Package:
         if not content:
             return None
         try:
-            root = lxml.fromstring(content, lxml.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False))
+            root = lxml.fromstring(
+                content, lxml.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False)
+            )
         except (lxml.XMLSyntaxError, ValueError):
             return None
         return None if root.getroottree().docinfo.internalDTD is not None else root

@@ -45,19 +45,28 @@ class _Reader:
         """All pages."""
         pages = [self._page(number) for number in range(1, len(self._document) + 1)]
         if not any(text for text, _ in pages):
-            raise UnreadableDocument("The PDF has no text: its pages seem to be scanned. Send them as images, or recognise the text first.")
+            raise UnreadableDocument(
+                "The PDF has no text: its pages seem to be scanned. Send them as images, or recognise the text first."
+            )
         unread = (*self._pages_without(), *self._elsewhere())
         if len(pages) == 1:
             return Reading(pages[0][0], unread)
         return Reading(
-            "\n\n".join(f"[Page {n}]\n{text}" if text else f"[Page {n}] ({lack})" for n, (text, lack) in enumerate(pages, 1)), unread
+            "\n\n".join(
+                f"[Page {n}]\n{text}" if text else f"[Page {n}] ({lack})" for n, (text, lack) in enumerate(pages, 1)
+            ),
+            unread,
         )
 
     def _page(self, number: int) -> tuple[str, str]:
         """Its text, and if there is none, what it has instead."""
         page = self._document[number - 1]
         try:
-            printed, pictures, objects = self._printed(page), self._count_pictures(page), self._raw.FPDFPage_CountObjects(page.raw)
+            printed, pictures, objects = (
+                self._printed(page),
+                self._count_pictures(page),
+                self._raw.FPDFPage_CountObjects(page.raw),
+            )
             added = list(self._annotations(page))
         finally:
             page.close()
@@ -117,7 +126,9 @@ class _Reader:
         if form is None:
             return ""
         kind = raw.FPDFAnnot_GetFormFieldType(form.raw, note)
-        name = _string(raw.FPDFAnnot_GetFormFieldAlternateName, form.raw, note) or _string(raw.FPDFAnnot_GetFormFieldName, form.raw, note)
+        name = _string(raw.FPDFAnnot_GetFormFieldAlternateName, form.raw, note) or _string(
+            raw.FPDFAnnot_GetFormFieldName, form.raw, note
+        )
         if kind in (raw.FPDF_FORMFIELD_CHECKBOX, raw.FPDF_FORMFIELD_RADIOBUTTON):
             if not raw.FPDFAnnot_IsChecked(form.raw, note):
                 return ""

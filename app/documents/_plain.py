@@ -14,7 +14,14 @@ _BOMS: tuple[tuple[bytes, str], ...] = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "iso8859-1": "cp1252", "ascii": "cp1252"}
+_SUPERSETS = {
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "shift_jis": "cp932",
+    "euc_kr": "cp949",
+    "iso8859-1": "cp1252",
+    "ascii": "cp1252",
+}
 """What these names mean in practice (as in the WHATWG's Encoding Standard)."""
 _ESCAPED = ("iso2022", "hz")
 """Encodings that use only ASCII bytes."""
@@ -31,7 +38,10 @@ _WIDE_NAMES = ("utf-16", "utf-32")
 
 
 def decode(content: bytes, declared: str | None = None) -> str:
-    """The text, with `\\n` line ends; `declared` is the declared encoding, if any. Raises UnreadableDocument for what is not text."""
+    """The text, with `\\n` line ends; `declared` is the declared encoding, if any.
+
+    Raises UnreadableDocument for what is not text.
+    """
     return _decode(content, declared).replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -59,7 +69,10 @@ def _decode(content: bytes, declared: str | None) -> str:
 
 
 def _wide(start: bytes) -> str:
-    """The encoding of text with two or four bytes per character and no byte order mark. Raises UnreadableDocument: then it is not text."""
+    """The encoding of text with two or four bytes per character and no byte order mark.
+
+    Raises UnreadableDocument: then it is not text.
+    """
     import chardet  # noqa: PLC0415 - only legacy encodings need it
 
     encoding = str(chardet.detect(start)["encoding"]).lower()
@@ -100,6 +113,8 @@ def _detect(content: bytes, first: int) -> str | None:
 
 
 def _is_western(runs: list[bytes]) -> bool:
-    """Accented letters occur singly or in pairs between ASCII letters; other scripts write whole words in non-ASCII bytes."""
+    """Accented letters occur singly or in pairs between ASCII letters; other scripts write whole words in non-ASCII
+    bytes.
+    """
     letters = b"".join(runs).decode("cp1252", errors="replace")
     return max(map(len, runs)) <= _TOGETHER and len(runs) > _APART * len(letters) and _WESTERN.issuperset(letters)

@@ -1,4 +1,6 @@
-"""Workbooks, completed with displayed content that the engine omits: formatted numbers, and formulas without a cached value."""
+"""Workbooks, completed with displayed content that the engine omits: formatted numbers, and formulas without a cached
+value.
+"""
 
 from __future__ import annotations
 
@@ -48,9 +50,17 @@ def _formats(styles: Any | None) -> dict[str, str]:
     if styles is None:
         return {}
     codes = {str(number): code for number, code in _number_format.BUILT_IN.items()}
-    codes |= {one.get("numFmtId"): one.get("formatCode") for one in styles.iterfind("{*}numFmts/{*}numFmt") if one.get("formatCode")}
+    codes |= {
+        one.get("numFmtId"): one.get("formatCode")
+        for one in styles.iterfind("{*}numFmts/{*}numFmt")
+        if one.get("formatCode")
+    }
     cells = [form.get("numFmtId") for form in styles.iterfind("{*}cellXfs/{*}xf")]
-    return {str(place): codes[number] for place, number in enumerate(cells) if number in codes and _number_format.shown("1", codes[number])}
+    return {
+        str(place): codes[number]
+        for place, number in enumerate(cells)
+        if number in codes and _number_format.shown("1", codes[number])
+    }
 
 
 def _complete(sheet: Any, formats: Mapping[str, str]) -> bool:
@@ -95,7 +105,9 @@ _shown = lru_cache(maxsize=65_536)(_number_format.shown)
 
 
 def _close_up(sheet: Any, space: str) -> bool:
-    """Rows and columns without cells are removed if they far outnumber the others: the whole sheet would not fit in memory."""
+    """Rows and columns without cells are removed if they far outnumber the others: the whole sheet would not fit in
+    memory.
+    """
     rows = [row for row in sheet.findall(f"{space}sheetData/{space}row") if len(row)]
     if _extent(rows) <= max(_MOST_EMPTY, _SPARSE * sum(map(len, rows))):
         return False

@@ -1,4 +1,6 @@
-"""Word documents, completed with content that Word displays and the engine omits: list numbers, and values of form fields."""
+"""Word documents, completed with content that Word displays and the engine omits: list numbers, and values of form
+fields.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,19 @@ _SYMBOLS = {
         0xF2: "∫",
         0xB0: "°",
     },
-    "wingdings": {0x6C: "●", 0x6E: "■", 0x6F: "□", 0xA7: "▪", 0xA8: "☐", 0xD8: "➢", 0xE0: "→", 0xFB: "✗", 0xFC: "✓", 0xFD: "☒", 0xFE: "☑"},
+    "wingdings": {
+        0x6C: "●",
+        0x6E: "■",
+        0x6F: "□",
+        0xA7: "▪",
+        0xA8: "☐",
+        0xD8: "➢",
+        0xE0: "→",
+        0xFB: "✗",
+        0xFC: "✓",
+        0xFD: "☒",
+        0xFE: "☑",
+    },
     "wingdings 2": {0x4F: "✗", 0x50: "✓", 0x51: "☒", 0x52: "☑", 0xA3: "☐"},
 }
 """Characters of fonts that have symbols in place of letters."""
@@ -94,12 +108,16 @@ def _headings(styles: Any | None) -> frozenset[str]:
     """The ids of the heading styles."""
     found = () if styles is None else styles.findall("{*}style")
     return frozenset(
-        str(_named(style, "styleId")) for style in found if _value(style.find("{*}name"), "").lower().startswith(("heading", "title"))
+        str(_named(style, "styleId"))
+        for style in found
+        if _value(style.find("{*}name"), "").lower().startswith(("heading", "title"))
     )
 
 
 def _mark_equations(body: Any, headings: frozenset[str]) -> None:
-    """The engine puts the equations of a paragraph before it, and drops those of headings; a mark keeps the position of each."""
+    """The engine puts the equations of a paragraph before it, and drops those of headings; a mark keeps the position of
+    each.
+    """
     for equation in list(body.iter(f"{_MATH}oMath", f"{_STRICT_MATH}oMath")):
         paragraph = equation.getparent()
         if not str(paragraph.tag).endswith("}p"):

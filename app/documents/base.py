@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 SUPPORTED = (
-    "PDF, Word (docx, doc), PowerPoint (pptx, ppt), Excel (xlsx, xlsb, xls), OpenDocument (odt, ods, odp), RTF, EPUB, mail (eml, msg), "
-    "HTML, Markdown, CSV, JSON, XML, notebooks, source code and other text"
+    "PDF, Word (docx, doc), PowerPoint (pptx, ppt), Excel (xlsx, xlsb, xls), OpenDocument (odt, ods, odp), RTF, EPUB, "
+    "mail (eml, msg), HTML, Markdown, CSV, JSON, XML, notebooks, source code and other text"
 )
 """The supported formats, for users."""
 

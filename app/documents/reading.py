@@ -33,7 +33,9 @@ _readers = _workers(at_once=4, cpu_seconds=20.0, seconds=60.0)
 
 
 def configure(*, at_once: int, cpu_seconds: float, seconds: float) -> None:
-    """Before anything is read: the number of concurrent documents, of which one project gets at most half, and the limits for each."""
+    """Before anything is read: the number of concurrent documents, of which one project gets at most half, and the
+    limits for each.
+    """
     global _readers  # noqa: PLW0603 - one set of workers per process, for all its applications
     _readers = _workers(at_once=at_once, cpu_seconds=cpu_seconds, seconds=seconds)
 
@@ -41,9 +43,9 @@ def configure(*, at_once: int, cpu_seconds: float, seconds: float) -> None:
 async def text(content: bytes, *, filename: str, content_type: str | None = None, project: str = "") -> str:
     """The text of a document: Markdown if the format has structure (headings, lists, tables), otherwise plain text.
 
-    The format is determined by the content, then the name, then `content_type` (as declared by the client or the server). Line ends are
-    `\\n`. `project`: for fair scheduling. Raises UnreadableDocument, also if there is more than can be read: a document is never
-    truncated silently. Raises Busy if the project has too many documents waiting.
+    The format is determined by the content, then the name, then `content_type` (as declared by the client or the
+    server). Line ends are `\\n`. `project`: for fair scheduling. Raises UnreadableDocument, also if there is more than
+    can be read: a document is never truncated silently. Raises Busy if the project has too many documents waiting.
     """
     return await _offloaded(_text, content, filename, content_type, project=project)
 

@@ -1,6 +1,8 @@
-"""The metrics: requests, tokens, times, state. Served at `/metrics` in the Prometheus format and listed in `docs/operations.md`.
+"""The metrics: requests, tokens, times, state. Served at `/metrics` in the Prometheus format and listed in
+`docs/operations.md`.
 
-Counting happens on one thread, so it is a plain addition; `app.telemetry.table` merges the numbers of several processes.
+Counting happens on one thread, so it is a plain addition; `app.telemetry.table` merges the numbers of several
+processes.
 """
 
 from __future__ import annotations
@@ -59,7 +61,9 @@ class Metrics:
 
     def _count_responses(self, registry: Registry) -> None:
         where = ("model", "upstream")
-        self._responses = registry.counter("gateway_responses", "Finished responses, by status.", *where, "status", "code", "stream")
+        self._responses = registry.counter(
+            "gateway_responses", "Finished responses, by status.", *where, "status", "code", "stream"
+        )
         self._tokens = registry.counter(
             "gateway_tokens",
             "Tokens as upstreams reported them; cached ones are also input, reasoning ones also output.",
@@ -75,38 +79,64 @@ class Metrics:
             "gateway_first_token_seconds", "From request to the upstream's first answer.", *where, bounds=_SECONDS
         )
         self._per_token = registry.histogram(
-            "gateway_time_per_token_seconds", "Mean time between the tokens of a streamed response.", *where, bounds=_TOKEN_SECONDS
+            "gateway_time_per_token_seconds",
+            "Mean time between the tokens of a streamed response.",
+            *where,
+            bounds=_TOKEN_SECONDS,
         )
-        self._tools = registry.counter("gateway_tool_calls", "Calls of built-in tools that ran here, by status.", "tool", "status")
-        self._tool_seconds = registry.histogram("gateway_tool_seconds", "How long calls of built-in tools took.", "tool", bounds=_SECONDS)
+        self._tools = registry.counter(
+            "gateway_tool_calls", "Calls of built-in tools that ran here, by status.", "tool", "status"
+        )
+        self._tool_seconds = registry.histogram(
+            "gateway_tool_seconds", "How long calls of built-in tools took.", "tool", bounds=_SECONDS
+        )
 
     def _count_service(self, registry: Registry) -> None:
-        self._requests = registry.counter("gateway_http_requests", "HTTP requests by status.", "route", "method", "status", "code")
+        self._requests = registry.counter(
+            "gateway_http_requests", "HTTP requests by status.", "route", "method", "status", "code"
+        )
         self._failures = registry.counter(
             "gateway_upstream_failures", "Failed attempts and interrupted answers, by upstream.", "upstream", "code"
         )
         self._taken_over = registry.counter(
-            "gateway_background_takeovers", "Background responses taken over from another process, by what was done.", "how"
+            "gateway_background_takeovers",
+            "Background responses taken over from another process, by what was done.",
+            "how",
         )
-        self._lost = registry.counter("gateway_background_losses", "Background responses that another process has taken over.")
+        self._lost = registry.counter(
+            "gateway_background_losses", "Background responses that another process has taken over."
+        )
         self.running = registry.gauge("gateway_responses_running", "Responses being generated.")
-        self.background = registry.gauge("gateway_background_responses_running", "Background responses being generated.")
+        self.background = registry.gauge(
+            "gateway_background_responses_running", "Background responses being generated."
+        )
         self.waiting = registry.gauge(
             "gateway_background_responses_waiting", "Background responses that wait, of all processes.", merge=max
         )
         self.streams = registry.gauge("gateway_streams_open", "Open streams of new responses.")
 
     def _count_storage(self, registry: Registry) -> None:
-        self._store = registry.histogram("gateway_store_seconds", "Duration of database operations.", "operation", bounds=_STORE_SECONDS)
+        self._store = registry.histogram(
+            "gateway_store_seconds", "Duration of database operations.", "operation", bounds=_STORE_SECONDS
+        )
         self._store_failures = registry.counter("gateway_store_failures", "Failed database operations.", "operation")
         self._log = registry.histogram(
-            "gateway_event_log_seconds", "Duration of operations of the log of live streams.", "operation", bounds=_STORE_SECONDS
+            "gateway_event_log_seconds",
+            "Duration of operations of the log of live streams.",
+            "operation",
+            bounds=_STORE_SECONDS,
         )
-        self._log_failures = registry.counter("gateway_event_log_failures", "Failed operations of the log of live streams.", "operation")
+        self._log_failures = registry.counter(
+            "gateway_event_log_failures", "Failed operations of the log of live streams.", "operation"
+        )
         self._purged = registry.counter("gateway_purged_responses", "Expired stored responses that were deleted.")
-        self.connections = registry.gauge("gateway_database_connections", "Connections of the database's pool.", "state")
+        self.connections = registry.gauge(
+            "gateway_database_connections", "Connections of the database's pool.", "state"
+        )
         self.pool_size = registry.gauge("gateway_database_pool_size", "Maximum number of connections in the pool.")
-        self.expired = registry.gauge("gateway_expired_responses", "Expired stored responses not deleted yet.", merge=max)
+        self.expired = registry.gauge(
+            "gateway_expired_responses", "Expired stored responses not deleted yet.", merge=max
+        )
         self.cache_failures = registry.gauge("gateway_cache_failures", "Failed Redis operations since the start.")
 
     def _read_process(self, registry: Registry) -> None:
@@ -121,9 +151,9 @@ class Metrics:
         most = registry.gauge("gateway_process_max_fds", "Maximum number of open files and sockets.")
         most.set_function(only(process.most_descriptors))
         registry.gauge("gateway_workers", "Running worker processes.").set_function(only(lambda: 1.0))
-        registry.gauge("gateway_build_info", "The version, as a label; the value is 1.", "version", merge=max).set_function(
-            lambda: {(__version__,): 1.0}
-        )
+        registry.gauge(
+            "gateway_build_info", "The version, as a label; the value is 1.", "version", merge=max
+        ).set_function(lambda: {(__version__,): 1.0})
 
     def model(self, name: str) -> str:
         """The label of a model that an upstream has answered for."""
@@ -235,7 +265,10 @@ class ResponseMeter:
         if usage is None:
             return
         summary.input_tokens, summary.cached_tokens = usage.input_tokens, usage.input_tokens_details.cached_tokens
-        summary.output_tokens, summary.reasoning_tokens = usage.output_tokens, usage.output_tokens_details.reasoning_tokens
+        summary.output_tokens, summary.reasoning_tokens = (
+            usage.output_tokens,
+            usage.output_tokens_details.reasoning_tokens,
+        )
         if self._stream and self._first is not None and usage.output_tokens > 1 and not summary.tool_calls:
             self._metrics.per_token((seconds - self._first) / (usage.output_tokens - 1), *self._where)
 

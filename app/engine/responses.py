@@ -59,7 +59,10 @@ class Responses:
         return self._reader.follow(run.project_id, run.id, -1)
 
     async def cancel(self, principal: Principal, response_id: str) -> bytes:
-        """Cancel a background response; returns it as it has ended, which may be complete. Raises NotFound and InvalidRequest."""
+        """Cancel a background response; returns it as it has ended, which may be complete.
+
+        Raises NotFound and InvalidRequest.
+        """
         found = ids.normalize_response_id(response_id)
         if found is None:
             raise not_found(response_id)
@@ -140,7 +143,10 @@ class Responses:
         return record
 
     async def input_items(self, principal: Principal, response_id: str, page: Page) -> ItemPage:
-        """A page of the model's input: the chain's earlier items and this turn's. Raises NotFound and InvalidRequest."""
+        """A page of the model's input: the chain's earlier items and this turn's.
+
+        Raises NotFound and InvalidRequest.
+        """
         turns = await self._turns(principal, response_id)
         items: list[msgspec.Raw] = []
         for turn in turns:
@@ -177,7 +183,10 @@ class Responses:
             return (Turn(record.id, record.input, record.response, record.inherited, record.exchanges),)
 
     async def delete(self, principal: Principal, response_id: str) -> str:
-        """Delete the response and return its id as stored. Raises NotFound, and Conflict while it is being generated."""
+        """Delete the response and return its id as stored.
+
+        Raises NotFound, and Conflict while it is being generated.
+        """
         found = ids.normalize_response_id(response_id)
         run = self._runs.find(principal.project_id, found) if found is not None else None
         if run is not None and not run.settled:
@@ -203,7 +212,10 @@ def not_found(response_id: str) -> NotFound:
 
 
 def _in_progress(response_id: str) -> Conflict:
-    message = f"Response with id '{response_id}' is being generated. Wait for its end; a background response can be cancelled."
+    message = (
+        f"Response with id '{response_id}' is being generated. Wait for its end; a background response can be "
+        f"cancelled."
+    )
     return Conflict(message, code="response_in_progress", param="response_id")
 
 
@@ -212,7 +224,10 @@ def _synchronous() -> InvalidRequest:
 
 
 def _not_streamed() -> InvalidRequest:
-    message = "This background response was not created with 'stream' true, so that it has no events; get it without 'stream'."
+    message = (
+        "This background response was not created with 'stream' true, so that it has no events; get it without "
+        "'stream'."
+    )
     return InvalidRequest(message, code="invalid_value", param="stream")
 
 

@@ -1,9 +1,10 @@
 """The event-log port: the frames of runs in progress.
 
-A run's owner appends, readers read; a reader that attaches late gets everything from the start, then follows. After its end,
-a run's record in the store remains, from which the same events can be replayed.
+A run's owner appends, readers read; a reader that attaches late gets everything from the start, then follows. After its
+end, a run's record in the store remains, from which the same events can be replayed.
 
-The owner can be replaced, by one with a greater fence. The log refuses the one that was replaced and does not know it yet.
+The owner can be replaced, by one with a greater fence. The log refuses the one that was replaced and does not know it
+yet.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class LogLost(EventLogUnavailable):
 class FencedOff(Exception):
     """Another owner has written since: nothing was appended. `fence` is the greatest that was found.
 
-    If it is less than one's own, the older owner was faster once more: read `frames` and append after them. Else the run is lost.
+    If it is less than one's own, the older owner was faster once more: read `frames` and append after them. Else the
+    run is lost.
     """
 
     def __init__(self, response_id: str, fence: int) -> None:
@@ -68,15 +70,19 @@ class EventLog(Protocol):
     """Frames of live runs, by project and response id. Sequence numbers start at 0."""
 
     async def append(self, project_id: str, response_id: str, batch: Batch) -> None:
-        """Add the next batch; it is in the log when this returns. Batches of one run are contiguous and arrive in order.
+        """Add the next batch; it is in the log when this returns. Batches of one run are contiguous and arrive in
+        order.
 
-        An append that failed may be repeated, with more frames at its end if there are more by now: each is in the log once.
-        A batch whose first number is not 0 expects the earlier frames in the log. Raises FencedOff and LogLost.
+        An append that failed may be repeated, with more frames at its end if there are more by now: each is in the log
+        once. A batch whose first number is not 0 expects the earlier frames in the log. Raises FencedOff and LogLost.
         """
         ...
 
     async def append_all(self, appends: Sequence[Append]) -> Sequence[Outcome]:
-        """As `append`, for at most one batch each of several runs, in one round trip; the outcome of each. Raises nothing of its own."""
+        """As `append`, for at most one batch each of several runs, in one round trip; the outcome of each.
+
+        Raises nothing of its own.
+        """
         ...
 
     async def seal(self, project_id: str, response_id: str, fence: int) -> None:
@@ -87,10 +93,12 @@ class EventLog(Protocol):
         ...
 
     def read(self, project_id: str, response_id: str, after: int = -1) -> AsyncGenerator[tuple[bytes, ...]]:
-        """Frames with a sequence number above `after`: those logged, then new ones until the final batch. No gaps, no duplicates.
+        """Frames with a sequence number above `after`: those logged, then new ones until the final batch. No gaps, no
+        duplicates.
 
-        While there is nothing new it yields an empty tuple at least every `QUIET_SECONDS`: the rest may be in the store by now.
-        Ends at once if the run is unknown. Ends without a final batch if the run's owner disappeared (its entries expired).
+        While there is nothing new it yields an empty tuple at least every `QUIET_SECONDS`: the rest may be in the store
+        by now. Ends at once if the run is unknown. Ends without a final batch if the run's owner disappeared (its
+        entries expired).
         """
         ...
 
@@ -137,8 +145,8 @@ async def append_one(log: EventLog, project_id: str, response_id: str, batch: Ba
 def joined(batches: Iterable[tuple[int, Sequence[bytes]]], position: int) -> tuple[bytes, ...]:
     """The frames from `position` on, of batches given by their first number and frames.
 
-    Batches may overlap: what is there twice is taken once. What comes after a missing frame is left out, as a log may have lost
-    its newest entries: the owner writes them again, or the record has them.
+    Batches may overlap: what is there twice is taken once. What comes after a missing frame is left out, as a log may
+    have lost its newest entries: the owner writes them again, or the record has them.
     """
     fresh: list[bytes] = []
     for first, frames in batches:

@@ -1,8 +1,8 @@
 """Live runs in Redis Streams: one entry per batch; readers on any replica block until there is more.
 
-An entry's id is `FENCE-END`: the owner's fence, and the number after the batch's last frame. Redis orders ids as pairs and
-refuses one that is not greater than the newest. So it refuses every append of an older fence, and one that is repeated
-because its reply was lost. A seal is the entry `FENCE-0`, without frames.
+An entry's id is `FENCE-END`: the owner's fence, and the number after the batch's last frame. Redis orders ids as pairs
+and refuses one that is not greater than the newest. So it refuses every append of an older fence, and one that is
+repeated because its reply was lost. A seal is the entry `FENCE-0`, without frames.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ from app.eventlog.base import (
 )
 
 BLOCK_SECONDS = QUIET_SECONDS * 0.9
-"""How long a reader blocks in Redis; then it checks whether the run still exists, within what is left of `QUIET_SECONDS`."""
+"""How long a reader blocks in Redis; then it checks whether the run still exists, within what is left of
+`QUIET_SECONDS`.
+"""
 
 TIMEOUT_SECONDS = 2.0
 """How long a call may take altogether, or take longer than it blocks."""
@@ -56,14 +58,24 @@ _Entry = tuple[bytes, dict[bytes, bytes]]
 class RedisEventLog:
     """The log of replicas that share a Redis. Entries expire if a run is silent for the lease, finished or not."""
 
-    def __init__(self, url: str, *, connections: int = CONNECTIONS, lease_seconds: float = 180, ended_seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        connections: int = CONNECTIONS,
+        lease_seconds: float = 180,
+        ended_seconds: float | None = None,
+    ) -> None:
         """`connections`: at most, for writing. `lease_seconds`: a run that is silent for this long has lost its owner.
 
-        `ended_seconds`: how long a run is kept after its final batch, when the record replays it; None: as long as the lease.
+        `ended_seconds`: how long a run is kept after its final batch, when the record replays it; None: as long as the
+        lease.
         """
         self._lease_ms = math.ceil(lease_seconds * 1000)
         self._ended_ms = self._lease_ms if ended_seconds is None else math.ceil(ended_seconds * 1000)
-        self._writing = _connect(url, BlockingConnectionPool, TIMEOUT_SECONDS, max_connections=connections, timeout=TIMEOUT_SECONDS)
+        self._writing = _connect(
+            url, BlockingConnectionPool, TIMEOUT_SECONDS, max_connections=connections, timeout=TIMEOUT_SECONDS
+        )
         # Blocking reads need their own connections.
         self._reading = _connect(url, ConnectionPool, BLOCK_SECONDS + TIMEOUT_SECONDS)
         self._closed = False
@@ -76,18 +88,24 @@ class RedisEventLog:
         await append_one(self, project_id, response_id, batch)
 
     async def append_all(self, appends: Sequence[Append]) -> Sequence[Outcome]:
-        """Add the batches, in one round trip; one more for those that are refused, and one if ended runs have their own lifetime."""
+        """Add the batches, in one round trip; one more for those that are refused, and one if ended runs have their own
+        lifetime.
+        """
         entries = [_New.of(one) for one in appends]
         try:
             async with _limited(TIMEOUT_SECONDS):
                 outcomes = await self._add(entries)
-                await self._shorten([new.key for new, outcome in zip(entries, outcomes, strict=True) if new.final and outcome is None])
+                await self._shorten(
+                    [new.key for new, outcome in zip(entries, outcomes, strict=True) if new.final and outcome is None]
+                )
         except EventLogUnavailable as error:
             return [error] * len(appends)
         return outcomes
 
     async def seal(self, project_id: str, response_id: str, fence: int) -> None:
-        """Add an entry without frames, after which Redis refuses those of older fences, even of owners that have not appended yet."""
+        """Add an entry without frames, after which Redis refuses those of older fences, even of owners that have not
+        appended yet.
+        """
         async with _limited(TIMEOUT_SECONDS):
             (outcome,) = await self._add([_New(_key(project_id, response_id), fence, 0, (b"seal", b"1"))])
         if outcome is not None:
@@ -97,7 +115,8 @@ class RedisEventLog:
         """Frames above `after`, as many at a time as there are."""
         key = _key(project_id, response_id)
         position = after + 1
-        newest = f"1-{position}".encode()  # what the first owner wrote before `position` is not read; of later ones, all is
+        # what the first owner wrote before `position` is not read; of later ones, all is
+        newest = f"1-{position}".encode()
         while not await self._is_over(key, position):
             while entries := await self._next(key, newest):
                 newest = entries[-1][0]
@@ -131,7 +150,9 @@ class RedisEventLog:
         await self._reading.aclose()
 
     async def want(self, project_id: str, response_id: str) -> None:
-        """Add it to the one set of wanted streams, with its time by Redis' clock, and remove those that are too old or too many."""
+        """Add it to the one set of wanted streams, with its time by Redis' clock, and remove those that are too old or
+        too many.
+        """
         async with _limited(TIMEOUT_SECONDS):
             redis: Any = self._writing
             now = _seconds(await redis.time())
@@ -175,8 +196,9 @@ class RedisEventLog:
         return [await self._outcome(new, reply) for new, reply in zip(entries, replies, strict=False)]
 
     def _renew(self, pipeline: Any, entries: Sequence[_New]) -> None:
-        """Renew the lease of a stream that may be new, and of others a few times in its course: a command each time would cost as much
-        as the entry."""
+        """Renew the lease of a stream that may be new, and of others a few times in its course: a command each time
+        would cost as much as the entry.
+        """
         now = time.monotonic()
         if now > self._renewed_until:
             self._renewed.clear()
@@ -249,7 +271,9 @@ class _New(NamedTuple):
         batch = append.batch
         fields = (b"frames", msgspec.msgpack.encode(batch.frames), *((b"final", b"1") if batch.final else ()))
         key = _key(append.project_id, append.response_id)
-        return cls(key, batch.fence, batch.first + len(batch.frames), fields, creates=batch.first == 0, final=batch.final)
+        return cls(
+            key, batch.fence, batch.first + len(batch.frames), fields, creates=batch.first == 0, final=batch.final
+        )
 
     @property
     def id(self) -> str:

@@ -1,9 +1,10 @@
-"""Live runs in the database: one batch per row, written in groups with everything else; readers on any replica poll for more.
+"""Live runs in the database: one batch per row, written in groups with everything else; readers on any replica poll for
+more.
 
-A row's key is the response and the number of its first frame. As every owner appends where it knows the end to be, the key is a
-compare-and-swap: of two owners that append at the same end one is refused, and the other one's row tells it so. A new owner takes
-the place at the end by an empty row first (the seal). An owner whose append failed finds its own row there when it tries again. To
-tell the two apart rows name their fence, as owners may write the same bytes.
+A row's key is the response and the number of its first frame. As every owner appends where it knows the end to be, the
+key is a compare-and-swap: of two owners that append at the same end one is refused, and the other one's row tells it
+so. A new owner takes the place at the end by an empty row first (the seal). An owner whose append failed finds its own
+row there when it tries again. To tell the two apart rows name their fence, as owners may write the same bytes.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ _w = wanted_streams.c
 _THAT_STREAM = (_w.response_id == bindparam("run"), _w.project_id == bindparam("owner"))
 _WANT_UNTIL = now_ms() + int(WANTED_SECONDS * 1000)
 _WANTED = (
-    select(_w.project_id, _w.response_id, (now_ms() - _w.wanted_until).label("age")).order_by(_w.wanted_until.desc()).limit(MOST_WANTED)
+    select(_w.project_id, _w.response_id, (now_ms() - _w.wanted_until).label("age"))
+    .order_by(_w.wanted_until.desc())
+    .limit(MOST_WANTED)
 )
 _CONFIRM = update(wanted_streams).where(*_THAT_STREAM).values(confirmed_until=now_ms() + int(CONFIRMED_SECONDS * 1000))
 _CONFIRMED = select(_w.response_id).where(*_THAT_STREAM, _w.confirmed_until > now_ms())
@@ -89,9 +92,11 @@ class SqlEventLog:
         lifetime_seconds: float = 7200,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`poll_seconds`: how often a reader polls. `lease_seconds`: a run that is silent for this long has lost its owner.
+        """`poll_seconds`: how often a reader polls. `lease_seconds`: a run that is silent for this long has lost its
+        owner.
 
-        `lifetime_seconds`: how long a batch is kept; at least the longest run plus the lease. Raises ValueError if less than the lease.
+        `lifetime_seconds`: how long a batch is kept; at least the longest run plus the lease. Raises ValueError if less
+        than the lease.
         """
         if lifetime_seconds < lease_seconds:
             raise ValueError("a batch must be kept for at least the lease")
@@ -179,7 +184,9 @@ class SqlEventLog:
 
     async def confirm(self, runs: Sequence[tuple[str, str]]) -> None:
         """In their rows."""
-        await self._change(_CONFIRM, [{"run": response_id, "owner": project_id} for project_id, response_id in sorted(runs)])
+        await self._change(
+            _CONFIRM, [{"run": response_id, "owner": project_id} for project_id, response_id in sorted(runs)]
+        )
 
     async def confirmed(self, project_id: str, response_id: str) -> bool:
         """By its row."""
@@ -193,13 +200,23 @@ class SqlEventLog:
 
     def _row(self, append: Append) -> Row:
         batch = append.batch
-        return event_batches, (append.response_id, batch.first, append.project_id, _encoded(batch), batch.final, self._expiry())
+        return event_batches, (
+            append.response_id,
+            batch.first,
+            append.project_id,
+            _encoded(batch),
+            batch.final,
+            self._expiry(),
+        )
 
     def _expiry(self) -> int:
         return int(self._clock() + self._lifetime)
 
     async def _outcome(self, append: Append, error: BaseException | None) -> Outcome:
-        """The outcome of an append with this error. What its owner has appended before is not refused: only the rest is inserted."""
+        """The outcome of an append with this error.
+
+        What its owner has appended before is not refused: only the rest is inserted.
+        """
         try:
             with _log_errors():
                 while error is not None:
@@ -226,13 +243,20 @@ class SqlEventLog:
         return None if await self._take(append, there) else append.batch
 
     async def _take(self, append: Append, last: Sequence[RowMapping]) -> bool:
-        """Write the batch where the last row ends, or in its place if that is a seal; False if somebody else was faster."""
+        """Write the batch where the last row ends, or in its place if that is a seal; False if somebody else was
+        faster.
+        """
         if not last or _content(last[-1]).frames:
             (error,) = await self._database.writer.insert_each([self._row(append)])
             if error is not None and not isinstance(error, RowRefused):
                 raise error
             return error is None
-        place = {"run": append.response_id, "owner": append.project_id, "first": append.batch.first, "seal": last[-1]["frames"]}
+        place = {
+            "run": append.response_id,
+            "owner": append.project_id,
+            "first": append.batch.first,
+            "seal": last[-1]["frames"],
+        }
         changes = {"new": _encoded(append.batch), "ends": append.batch.final, "expiry": self._expiry()}
         async with self._database.transaction() as connection:
             return (await connection.execute(_REPLACE, {**place, **changes})).rowcount == 1
@@ -256,7 +280,9 @@ def _want(insert: Callable[[Table], postgresql.Insert | sqlite.Insert]) -> Execu
         "confirmed_until": 0,
     }
     key = ["response_id", "project_id"]
-    return insert(wanted_streams).values(row).on_conflict_do_update(index_elements=key, set_={"wanted_until": _WANT_UNTIL})
+    return (
+        insert(wanted_streams).values(row).on_conflict_do_update(index_elements=key, set_={"wanted_until": _WANT_UNTIL})
+    )
 
 
 def _encoded(batch: Batch) -> bytes:
@@ -279,7 +305,10 @@ def _end(row: RowMapping) -> int:
 
 
 def _rest(response_id: str, batch: Batch, there: Sequence[_Fenced]) -> Batch | None:
-    """What of the batch is not in the row that its owner wrote in its place. Raises FencedOff if this or a later row is another's."""
+    """What of the batch is not in the row that its owner wrote in its place.
+
+    Raises FencedOff if this or a later row is another's.
+    """
     fence = max(content.fence for content in there)
     known = len(there[0].frames)
     if fence > batch.fence or there[0].fence != batch.fence or there[0].frames != batch.frames[:known] or not known:

@@ -25,7 +25,9 @@ def database_errors() -> Generator[None]:
         raise KnowledgeUnavailable(str(error)) from error
 
 
-async def fetch(database: Database, statement: Any, parameters: Mapping[str, Any] | None = None) -> Sequence[RowMapping]:
+async def fetch(
+    database: Database, statement: Any, parameters: Mapping[str, Any] | None = None
+) -> Sequence[RowMapping]:
     """All rows of a read. Raises KnowledgeUnavailable."""
     with database_errors():
         return await database.fetch(statement, parameters)
@@ -34,7 +36,8 @@ async def fetch(database: Database, statement: Any, parameters: Mapping[str, Any
 def cut(
     statement: Select[*tuple[Any, ...]], page: Page, columns: Sequence[Column[Any]], after: Cursor, before: Cursor
 ) -> Select[*tuple[Any, ...]]:
-    """The page of a list in the order of these columns; a cursor is their values, also those of something that was deleted.
+    """The page of a list in the order of these columns; a cursor is their values, also those of something that was
+    deleted.
 
     A page before a cursor is the entries next to it, so it is read in the opposite direction (see `in_order`).
     """

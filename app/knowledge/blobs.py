@@ -1,7 +1,7 @@
 """Content-addressed storage on disk or in S3-compatible storage, by SHA-256.
 
-New content is written under a temporary name while its digest is being computed, and moved atomically to `content/<digest>` once
-it is known to be wanted; so a reader finds all of it or nothing, however the process ends.
+New content is written under a temporary name while its digest is being computed, and moved atomically to
+`content/<digest>` once it is known to be wanted; so a reader finds all of it or nothing, however the process ends.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class StoredBlobs:
     """Content in a directory or a bucket. Nothing is opened or created before the first use."""
 
     def __init__(self, place: str, endpoint: str | None = None) -> None:
-        """`place` is a directory or `s3://bucket/prefix`; `endpoint` an S3-compatible server, whose keys are in the AWS_ variables."""
+        """`place` is a directory or `s3://bucket/prefix`; `endpoint` an S3-compatible server, whose keys are in the
+        AWS_ variables.
+        """
         self._place = place
         self._endpoint = endpoint
         self._directory = None if place.startswith(_S3) else Path(place)
@@ -129,7 +131,10 @@ class StoredBlobs:
         if self._endpoint is None:
             return S3Store(bucket, prefix=prefix or None)
         return S3Store(
-            bucket, prefix=prefix or None, endpoint=self._endpoint, client_options={"allow_http": self._endpoint.startswith("http://")}
+            bucket,
+            prefix=prefix or None,
+            endpoint=self._endpoint,
+            client_options={"allow_http": self._endpoint.startswith("http://")},
         )
 
 
@@ -166,7 +171,9 @@ def _is_old(file: Path, before: int) -> bool:
 
 @contextmanager
 def _failures() -> Generator[None]:
-    """Convert the storage's errors to the port's; the library's messages contain addresses and paths, which only go to the log."""
+    """Convert the storage's errors to the port's; the library's messages contain addresses and paths, which only go to
+    the log.
+    """
     from obstore.exceptions import BaseError  # noqa: PLC0415 - see above
 
     try:

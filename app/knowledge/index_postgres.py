@@ -1,8 +1,9 @@
 """The passage index on Postgres: vectors in pgvector, words in text search vectors.
 
-Vectors are compared one by one, by two or three of the server's processes. That is exact, works with every filter and length, costs
-nothing when files are added, and depends only on the stores searched: 0.06 to 0.12 s for 100,000 vectors of 384 dimensions. An HNSW
-index would answer in 2 ms, but shares its candidates among all stores and filters, and makes adding a passage cost milliseconds.
+Vectors are compared one by one, by two or three of the server's processes. That is exact, works with every filter and
+length, costs nothing when files are added, and depends only on the stores searched: 0.06 to 0.12 s for 100,000 vectors
+of 384 dimensions. An HNSW index would answer in 2 ms, but shares its candidates among all stores and filters, and makes
+adding a passage cost milliseconds.
 """
 
 from __future__ import annotations
@@ -27,10 +28,16 @@ from app.knowledge.words import is_beginning
 from app.protocol.wire.errors import Unavailable
 
 _ADD_WORDS = text(
-    "INSERT INTO passage_index_words (number, file, words) VALUES (:number, :file, array_to_tsvector(string_to_array(:words, ' ')))"
+    "INSERT INTO passage_index_words (number, file, words) VALUES (:number, :file, "
+    "array_to_tsvector(string_to_array(:words, ' ')))"
 )
-_ADD_VECTORS = text("INSERT INTO passage_index_vectors (number, file, embedding) VALUES (:number, :file, CAST(:embedding AS halfvec))")
-_DROP = (text("DELETE FROM passage_index_words WHERE file = :file"), text("DELETE FROM passage_index_vectors WHERE file = :file"))
+_ADD_VECTORS = text(
+    "INSERT INTO passage_index_vectors (number, file, embedding) VALUES (:number, :file, CAST(:embedding AS halfvec))"
+)
+_DROP = (
+    text("DELETE FROM passage_index_words WHERE file = :file"),
+    text("DELETE FROM passage_index_vectors WHERE file = :file"),
+)
 
 # Vectors have length 1: the inner product is the cosine, and is faster to compute.
 _NEAREST = text(
@@ -64,7 +71,9 @@ class PostgresIndex(SqlPassages):
         self._is_there = False
 
     async def _require(self) -> None:
-        """Create the search tables that the migration could not create without pgvector, if it has been installed since."""
+        """Create the search tables that the migration could not create without pgvector, if it has been installed
+        since.
+        """
         if self._is_there:
             return
         found = await fetch(self._database, text("SELECT to_regclass('passage_index_vectors') IS NOT NULL AS found"))
@@ -77,9 +86,13 @@ class PostgresIndex(SqlPassages):
 
     async def _index(self, connection: AsyncConnection, first: int, words: Sequence[str], vectors: Vectors) -> None:
         numbers = [{"number": first + n, "file": first >> POSITION_BITS} for n in range(len(words))]
-        await connection.execute(_ADD_WORDS, [{**one, "words": found} for one, found in zip(numbers, words, strict=True)])
+        await connection.execute(
+            _ADD_WORDS, [{**one, "words": found} for one, found in zip(numbers, words, strict=True)]
+        )
         texts = _texts(vectors)
-        await connection.execute(_ADD_VECTORS, [{**one, "embedding": vector} for one, vector in zip(numbers, texts, strict=True)])
+        await connection.execute(
+            _ADD_VECTORS, [{**one, "embedding": vector} for one, vector in zip(numbers, texts, strict=True)]
+        )
 
     async def _erase(self, version: Version) -> None:
         async with self._transaction() as connection:

@@ -34,11 +34,13 @@ _SEGMENTS = text(
     "ON v.number >= f.value << :bits AND v.number < (f.value + 1) << :bits"
 )
 _FULL = text(
-    "SELECT w.value AS number, substr(v.data, 1 + (w.value - v.number) * :width, :width) AS data FROM json_each(:numbers) AS w "
-    "CROSS JOIN passage_index_vectors AS v ON v.number = w.value - w.value % :segment"
+    "SELECT w.value AS number, substr(v.data, 1 + (w.value - v.number) * :width, :width) AS data FROM "
+    "json_each(:numbers) AS w CROSS JOIN passage_index_vectors AS v ON v.number = w.value - w.value % :segment"
 )
 _ADD_WORDS = text("INSERT INTO passage_index_words (rowid, words) VALUES (:number, :words)")
-_DROP_WORDS = text("INSERT INTO passage_index_words (passage_index_words, rowid, words) VALUES ('delete', :number, :words)")
+_DROP_WORDS = text(
+    "INSERT INTO passage_index_words (passage_index_words, rowid, words) VALUES ('delete', :number, :words)"
+)
 _ADD_VECTORS = text("INSERT INTO passage_index_vectors (number, data) VALUES (:number, :data)")
 _DROP_VECTORS = text("DELETE FROM passage_index_vectors WHERE number >= :first AND number < :last")
 
@@ -106,7 +108,9 @@ class SqliteIndex(SqlPassages):
             coarse += await asyncio.to_thread(vectors.nearest, search.vector.data, _COARSE * count, wanted)
         parameters = {"numbers": json.dumps(coarse), "width": search.vector.dimensions * _HALF, "segment": SEGMENT}
         rows = await fetch(self._database, _FULL, parameters)
-        found = await asyncio.to_thread(matrix.in_order, search.vector.data, [(row["number"], row["data"]) for row in rows])
+        found = await asyncio.to_thread(
+            matrix.in_order, search.vector.data, [(row["number"], row["data"]) for row in rows]
+        )
         return found[:count]
 
     async def _matrix(self, store: int, versions: frozenset[int], dimensions: int) -> matrix.Matrix:

@@ -40,7 +40,10 @@ class Jobs(Protocol):
         ...
 
     async def complete(self, job: Job, usage_bytes: int, note: str | None) -> bool:
-        """The file can be searched; `note` says which content is missing from its text. False if the job is no longer ours."""
+        """The file can be searched; `note` says which content is missing from its text.
+
+        False if the job is no longer ours.
+        """
         ...
 
     async def fail(self, job: Job, code: LastError, message: str) -> None:

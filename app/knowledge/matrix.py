@@ -1,8 +1,9 @@
 """A store's vectors in memory, one byte per number, for the exact search on SQLite.
 
-100,000 vectors of 384 dimensions take 38 MB and are compared with a query in about 10 ms. Rounding to bytes changes a similarity by at
-most 0.002, so the best few hundred are compared again in full precision (see `index_sqlite.py`): the order is that of an exact search.
-numpy is imported where it is used: a gateway that searches no files never loads it. Call everything here in a thread.
+100,000 vectors of 384 dimensions take 38 MB and are compared with a query in about 10 ms. Rounding to bytes changes a
+similarity by at most 0.002, so the best few hundred are compared again in full precision (see `index_sqlite.py`): the
+order is that of an exact search. numpy is imported where it is used: a gateway that searches no files never loads it.
+Call everything here in a thread.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ _LARGEST = 127
 class Matrix:
     """The vectors of some files. Immutable: adding or removing files makes a new one."""
 
-    def __init__(self, files: frozenset[int], numbers: NDArray[np.int64], rows: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
+    def __init__(
+        self, files: frozenset[int], numbers: NDArray[np.int64], rows: NDArray[np.int8], scales: NDArray[np.float32]
+    ) -> None:
         self.files = files
         self._numbers = numbers
         """Of the passages; without the lowest 24 bits, of their files."""
@@ -91,7 +94,9 @@ def rounded(segments: Sequence[tuple[int, bytes]], dimensions: int) -> list[Rows
     found: list[Rows] = []
     for first, data in segments:
         segment = np.frombuffer(data, np.float16).reshape(-1, dimensions).astype(np.float32)
-        scale = np.divide(np.maximum(np.abs(segment).max(axis=1), np.finfo(np.float32).tiny), _LARGEST, dtype=np.float32)
+        scale = np.divide(
+            np.maximum(np.abs(segment).max(axis=1), np.finfo(np.float32).tiny), _LARGEST, dtype=np.float32
+        )
         found.append((np.arange(first, first + len(segment)), np.rint(segment / scale[:, None]).astype(np.int8), scale))
     return found
 

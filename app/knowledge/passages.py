@@ -1,4 +1,6 @@
-"""The part of the passage index shared by both databases: whose passages they are, their texts, and how they are searched."""
+"""The part of the passage index shared by both databases: whose passages they are, their texts, and how they are
+searched.
+"""
 
 from __future__ import annotations
 
@@ -56,10 +58,18 @@ class SqlPassages(ABC):
         attributes: Attributes,
         batches: AsyncIterator[tuple[Sequence[Passage], Vectors]],
     ) -> None:
-        """Store a file's passages and vectors as a draft, then publish them, replacing the earlier ones in one transaction."""
+        """Store a file's passages and vectors as a draft, then publish them, replacing the earlier ones in one
+        transaction.
+        """
         await self._require()
         await self._erase_all(await self._versions(vector_store_id, file_id, ("draft", "gone")))
-        row = {"file_id": file_id, "filename": filename, "attributes": msgspec.json.encode(attributes), "state": "draft", "size": 0}
+        row = {
+            "file_id": file_id,
+            "filename": filename,
+            "attributes": msgspec.json.encode(attributes),
+            "state": "draft",
+            "size": 0,
+        }
         draft: Version | None = None
         size = 0
         async for texts, vectors in _segments(batches):
@@ -91,7 +101,9 @@ class SqlPassages(ABC):
         await self._erase_all(versions)
         if file_id is None:
             async with self._transaction() as connection:
-                await connection.execute(delete(passage_stores).where(passage_stores.c.vector_store_id == vector_store_id))
+                await connection.execute(
+                    delete(passage_stores).where(passage_stores.c.vector_store_id == vector_store_id)
+                )
 
     async def passages(self, vector_store_id: str, file_id: str) -> Sequence[Passage]:
         """The passages of a file, in order."""
@@ -161,10 +173,17 @@ class SqlPassages(ABC):
 
     async def _hits(self, search: Search, scores: Mapping[int, float]) -> dict[int, Hit]:
         """The found passages, best first, by number; without those removed meanwhile or in none of the stores."""
-        told = (passage_files.c.file_id, passage_files.c.filename, passage_files.c.attributes, passage_stores.c.vector_store_id)
+        told = (
+            passage_files.c.file_id,
+            passage_files.c.filename,
+            passage_files.c.attributes,
+            passage_stores.c.vector_store_id,
+        )
         statement = (
             select(passages, *told)
-            .join_from(passages, passage_files, passage_files.c.id == passages.c.number.op(">>")(literal(POSITION_BITS)))
+            .join_from(
+                passages, passage_files, passage_files.c.id == passages.c.number.op(">>")(literal(POSITION_BITS))
+            )
             .join(passage_stores, passage_stores.c.id == passage_files.c.store_id)
             .where(
                 passages.c.number.in_(list(scores)),
@@ -198,10 +217,14 @@ class SqlPassages(ABC):
         first = draft.number(position)
         async with self._transaction() as connection:
             await _change_draft(connection, draft, size=position + len(texts))
-            await connection.execute(insert(passages), [{"number": first + n, "text": one} for n, one in enumerate(texts)])
+            await connection.execute(
+                insert(passages), [{"number": first + n, "text": one} for n, one in enumerate(texts)]
+            )
             await self._index(connection, first, words, vectors)
 
-    async def _versions(self, vector_store_id: str, file_id: str | None, states: Sequence[str] = STATES) -> list[Version]:
+    async def _versions(
+        self, vector_store_id: str, file_id: str | None, states: Sequence[str] = STATES
+    ) -> list[Version]:
         statement = (
             select(passage_files.c.id, passage_files.c.store_id)
             .join_from(passage_files, passage_stores, passage_stores.c.id == passage_files.c.store_id)
@@ -231,7 +254,9 @@ async def words_apart(texts: Sequence[str]) -> list[str]:
         raise KnowledgeUnavailable(f"indexing the words of a text failed: {error}") from error
 
 
-async def _segments(batches: AsyncIterator[tuple[Sequence[Passage], Vectors]]) -> AsyncIterator[tuple[list[str], Vectors]]:
+async def _segments(
+    batches: AsyncIterator[tuple[Sequence[Passage], Vectors]],
+) -> AsyncIterator[tuple[list[str], Vectors]]:
     """The texts and their vectors, in groups of the size that is written at once."""
     texts: list[str] = []
     data = bytearray()
@@ -263,14 +288,17 @@ async def _change_draft(connection: AsyncConnection, draft: Version, **values: o
 def _same_model(model: str, vectors: Vectors) -> None:
     if model != vectors.model:
         raise InvalidRequest(
-            f"The vector store was created with the embedding model '{model}', but the gateway now uses '{vectors.model}'. "
-            "Set GATEWAY_EMBEDDINGS_BASE_URL and GATEWAY_EMBEDDINGS_MODEL back, or create the vector store again.",
+            f"The vector store was created with the embedding model '{model}', but the gateway now uses "
+            f"'{vectors.model}'. Set GATEWAY_EMBEDDINGS_BASE_URL and GATEWAY_EMBEDDINGS_MODEL back, or create the "
+            "vector store again.",
             code="embedding_model_changed",
             param="vector_store_ids",
         )
 
 
-def _rated(search: Search, hits: Mapping[int, Hit], near: Mapping[int, float], shares: Mapping[int, float]) -> Sequence[Hit]:
+def _rated(
+    search: Search, hits: Mapping[int, Hit], near: Mapping[int, float], shares: Mapping[int, float]
+) -> Sequence[Hit]:
     """The hits with calibrated scores if the model's scale is known; otherwise scored by rank."""
     scale = SCALES.get(search.vector.model)
     if scale is None:

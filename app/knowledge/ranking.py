@@ -16,10 +16,11 @@ _LEAST_SHARED = 20
 
 
 def fuse(rankings: Sequence[tuple[Sequence[tuple[int, float]], float]]) -> dict[int, float]:
-    """Score of everything ranked, best first, from rankings (best first, each entry with its own score) and their weights.
+    """Score of everything ranked, best first, from rankings (best first, each entry with its own score) and their
+    weights.
 
-    The score is the sum of weight / (60 + rank), relative to that of an entry ranked first everywhere, which is 1. Ties in a ranking share
-    their rank.
+    The score is the sum of weight / (60 + rank), relative to that of an entry ranked first everywhere, which is 1. Ties
+    in a ranking share their rank.
     """
     total = sum(weight for _, weight in rankings)
     scores: dict[int, float] = {}

@@ -44,17 +44,29 @@ _COMPLETED = select(_a.vector_store_id, _a.file_id).where(
     _a.file_id.in_(bindparam("files", expanding=True)),
 )
 # A worker that is ingesting the file has read the old attributes: it loses the job, which is done again.
-_DESCRIBE = update(vector_store_files).where(*_FILE).values(attributes=bindparam("new_attributes"), owner=None, attempts=0)
+_DESCRIBE = (
+    update(vector_store_files).where(*_FILE).values(attributes=bindparam("new_attributes"), owner=None, attempts=0)
+)
 
 # A job is not taken from its worker: `due_at` stays while it works; it then finds that the job is no longer its own.
 _LET_GO = {"owner": None, "due_at": func.coalesce(_a.due_at, 0)}
 _DETACH = update(vector_store_files).where(*_FILE).values(status="removed", **_LET_GO)
 _IN_BATCH = (*_THERE, _a.batch_id == bindparam("batch"))
-_CANCEL_FILES = update(vector_store_files).where(*_IN_BATCH, _a.status == "in_progress").values(status="cancelled", **_LET_GO)
-_OWN_BATCH = (_b.id == bindparam("batch"), _b.vector_store_id == bindparam("store"), _b.project_id == bindparam("project"))
+_CANCEL_FILES = (
+    update(vector_store_files).where(*_IN_BATCH, _a.status == "in_progress").values(status="cancelled", **_LET_GO)
+)
+_OWN_BATCH = (
+    _b.id == bindparam("batch"),
+    _b.vector_store_id == bindparam("store"),
+    _b.project_id == bindparam("project"),
+)
 _CANCEL = update(file_batches).where(*_OWN_BATCH).values(cancelled=True)
 _BATCH = select(_b.id, _b.vector_store_id, _b.project_id, _b.created_at, _b.cancelled).where(*_OWN_BATCH)
-_TOTALS = select(_a.status, func.count().label("number"), func.sum(_a.usage_bytes).label("bytes")).where(*_IN_BATCH).group_by(_a.status)
+_TOTALS = (
+    select(_a.status, func.count().label("number"), func.sum(_a.usage_bytes).label("bytes"))
+    .where(*_IN_BATCH)
+    .group_by(_a.status)
+)
 
 _s = vector_stores.c
 _STORE = (
@@ -81,7 +93,9 @@ class SqlAttachments:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._attach = _upsert(sqlite.insert(vector_store_files) if database.dialect == "sqlite" else postgresql.insert(vector_store_files))
+        self._attach = _upsert(
+            sqlite.insert(vector_store_files) if database.dialect == "sqlite" else postgresql.insert(vector_store_files)
+        )
 
     async def attach(self, attachments: Sequence[Attachment], batch: BatchRecord | None, now: int) -> None:
         """Insert the batch and its files, all or none."""
@@ -93,7 +107,9 @@ class SqlAttachments:
                     raise KeyError(first.vector_store_id)
                 await _check_files(connection, attachments, now)
                 if batch is not None:
-                    await connection.execute(insert(file_batches), {name: getattr(batch, name) for name in batch.__struct_fields__})
+                    await connection.execute(
+                        insert(file_batches), {name: getattr(batch, name) for name in batch.__struct_fields__}
+                    )
                 await connection.execute(self._attach, [_row(one) for one in attachments])
 
     async def get(self, project_id: str, store_id: str, file_id: str) -> Attachment | None:
@@ -102,7 +118,13 @@ class SqlAttachments:
         return _record(rows[0]) if rows else None
 
     async def list(
-        self, project_id: str, store_id: str, page: Page, *, status: IngestionStatus | None = None, batch_id: str | None = None
+        self,
+        project_id: str,
+        store_id: str,
+        page: Page,
+        *,
+        status: IngestionStatus | None = None,
+        batch_id: str | None = None,
     ) -> Sequence[Attachment]:
         """A page of the store or of the batch."""
         own = {"project": project_id, "store": store_id}
@@ -119,7 +141,9 @@ class SqlAttachments:
         if not pairs:
             return set()
         stores, found = {store for store, _ in pairs}, {file for _, file in pairs}
-        rows = await fetch(self._database, _COMPLETED, {"project": project_id, "stores": list(stores), "files": list(found)})
+        rows = await fetch(
+            self._database, _COMPLETED, {"project": project_id, "stores": list(stores), "files": list(found)}
+        )
         return {(row["vector_store_id"], row["file_id"]) for row in rows}
 
     async def describe(self, project_id: str, store_id: str, file_id: str, attributes: bytes) -> bool:
@@ -164,14 +188,21 @@ class SqlAttachments:
 
 async def _check_files(connection: AsyncConnection, attachments: Sequence[Attachment], now: int) -> None:
     wanted = [one.file_id for one in attachments]
-    there = set((await connection.execute(_FILES, {"wanted": wanted, "project": attachments[0].project_id, "now": now})).scalars())
+    there = set(
+        (
+            await connection.execute(_FILES, {"wanted": wanted, "project": attachments[0].project_id, "now": now})
+        ).scalars()
+    )
     for file_id in wanted:
         if file_id not in there:
             raise KeyError(file_id)
 
 
 def _upsert(new: sqlite.Insert | postgresql.Insert) -> Insert:
-    """Ingest an existing file again. A worker still ingesting it loses the job, but its lease keeps others off until it ends."""
+    """Ingest an existing file again.
+
+    A worker still ingesting it loses the job, but its lease keeps others off until it ends.
+    """
     fresh = ("batch_id", "created_at", "status", "attributes", "chunk_size", "chunk_overlap", "attempts", "owner")
     changed: dict[str, Any] = {name: new.excluded[name] for name in fresh}
     changed["due_at"] = func.coalesce(_a.due_at, 0)

@@ -17,7 +17,11 @@ from app.knowledge.jobs import Job
 from app.knowledge.ports.stores import LastError
 
 _a = vector_store_files.c
-_KINDS: Mapping[str, Literal["ingest", "empty", "remove"]] = {"in_progress": "ingest", "cancelled": "empty", "removed": "remove"}
+_KINDS: Mapping[str, Literal["ingest", "empty", "remove"]] = {
+    "in_progress": "ingest",
+    "cancelled": "empty",
+    "removed": "remove",
+}
 _KEY = tuple_(_a.vector_store_id, _a.file_id)
 _queue = vector_store_files.alias("queue").c
 _DUE = (
@@ -28,7 +32,12 @@ _DUE = (
     .with_for_update(skip_locked=True)  # SQLite has no row locks and needs none: it has one writer
     .cte("due")  # Postgres may evaluate a plain subquery several times, locking another row each time
 )
-_WAITING = select(_queue.project_id).where(_queue.due_at <= bindparam("now")).group_by(_queue.project_id).order_by(func.min(_queue.due_at))
+_WAITING = (
+    select(_queue.project_id)
+    .where(_queue.due_at <= bindparam("now"))
+    .group_by(_queue.project_id)
+    .order_by(func.min(_queue.due_at))
+)
 _CLAIM = (
     update(vector_store_files)
     .where(_KEY.in_(select(_DUE.c.vector_store_id, _DUE.c.file_id)))
@@ -50,7 +59,9 @@ _DONE: dict[str, Any] = {"owner": None, "due_at": None}
 _COMPLETE = (
     update(vector_store_files)
     .where(*_HELD)
-    .values(status="completed", usage_bytes=bindparam("used"), error_code=None, error_message=bindparam("note"), **_DONE)
+    .values(
+        status="completed", usage_bytes=bindparam("used"), error_code=None, error_message=bindparam("note"), **_DONE
+    )
 )
 _FAIL = (
     update(vector_store_files)
@@ -58,7 +69,9 @@ _FAIL = (
     .values(status="failed", usage_bytes=0, error_code=bindparam("code"), error_message=bindparam("message"), **_DONE)
 )
 _POSTPONE = update(vector_store_files).where(*_HELD).values(owner=None, due_at=bindparam("until"))
-_RELEASE = update(vector_store_files).where(*_HELD).values(owner=None, due_at=bindparam("until"), attempts=_a.attempts - 1)
+_RELEASE = (
+    update(vector_store_files).where(*_HELD).values(owner=None, due_at=bindparam("until"), attempts=_a.attempts - 1)
+)
 _EMPTIED = update(vector_store_files).where(*_HELD).values(usage_bytes=0, **_DONE)
 _REMOVED = delete(vector_store_files).where(*_HELD)
 
@@ -70,7 +83,10 @@ class SqlJobs:
         self._database = database
 
     async def waiting(self, now: int) -> Sequence[str]:
-        """Projects that have jobs due, longest due first. Read without a lock: idle processes must not compete for SQLite's."""
+        """Projects that have jobs due, longest due first.
+
+        Read without a lock: idle processes must not compete for SQLite's.
+        """
         return [row["project_id"] for row in await fetch(self._database, _WAITING, {"now": now})]
 
     async def claim(self, owner: str, now: int, until: int, project_id: str) -> Job | None:

@@ -86,7 +86,9 @@ class SqlStoreRecords:
         """Insert the record."""
         with database_errors():
             async with self._database.transaction() as connection:
-                await connection.execute(insert(vector_stores), {name: getattr(record, name) for name in record.__struct_fields__})
+                await connection.execute(
+                    insert(vector_stores), {name: getattr(record, name) for name in record.__struct_fields__}
+                )
 
     async def get(self, project_id: str, store_id: str) -> StoreRecord | None:
         """The store."""
@@ -101,7 +103,9 @@ class SqlStoreRecords:
     async def update(self, record: StoreRecord) -> None:
         """Write what a client may change."""
         changed = ("name", "metadata", "expires_days", "expires_at", "last_active_at")
-        parameters = {"wanted": record.id, "project": record.project_id} | {f"new_{name}": getattr(record, name) for name in changed}
+        parameters = {"wanted": record.id, "project": record.project_id} | {
+            f"new_{name}": getattr(record, name) for name in changed
+        }
         with database_errors():
             async with self._database.transaction() as connection:
                 await connection.execute(_UPDATE, parameters)
@@ -142,7 +146,9 @@ class SqlStoreRecords:
 
 def totals(rows: Sequence[RowMapping]) -> StoreTotals:
     """From rows of status, count and bytes."""
-    return StoreTotals(**{row["status"]: row["number"] for row in rows}, usage_bytes=int(sum(row["bytes"] for row in rows)))
+    return StoreTotals(
+        **{row["status"]: row["number"] for row in rows}, usage_bytes=int(sum(row["bytes"] for row in rows))
+    )
 
 
 def _record(row: RowMapping) -> StoreRecord:

@@ -1,8 +1,9 @@
 """How well a passage fits a query, as a number that is comparable across queries.
 
-Ranks only say which passage fits best, even if none does. The similarity of two vectors says more, but every model has its own scale,
-and within a model every pair of scripts: with e5, completely unrelated English texts have a similarity of 0.78, Chinese ones 0.83. So
-it is measured from the similarity of unrelated texts, with figures for the built-in models (`benchmarks/retrieval.py`).
+Ranks only say which passage fits best, even if none does. The similarity of two vectors says more, but every model has
+its own scale, and within a model every pair of scripts: with e5, completely unrelated English texts have a similarity
+of 0.78, Chinese ones 0.83. So it is measured from the similarity of unrelated texts, with figures for the built-in
+models (`benchmarks/retrieval.py`).
 """
 
 from __future__ import annotations
@@ -56,7 +57,10 @@ class Relevance:
         self._words = words / heavier
 
     def of(self, text: str, likeness: float | None, share: float) -> float:
-        """0 to 1. `likeness`: of the vectors, None if not among the nearest; `share`: of the query's words, weighted by rarity."""
+        """0 to 1.
+
+        `likeness`: of the vectors, None if not among the nearest; `share`: of the query's words, weighted by rarity.
+        """
         scale = self._scale
         dense = _is_dense(text)
         alike = scale.dense if dense else scale.latin

@@ -31,7 +31,9 @@ class WordSearch(ABC):
     """Finds passages by their words; subclasses write the conditions of their database."""
 
     async def search(self, database: Database, scope: Scope, query: str, count: int) -> Sequence[tuple[int, float]]:
-        """The passages with the rarest words of the query, best first, each with its share of the query's total rarity."""
+        """The passages with the rarest words of the query, best first, each with its share of the query's
+        total rarity.
+        """
         stores = [marked(store) for store in scope.stores]
         words = asked(query[:_LONGEST_QUERY], _MOST_WORDS)
         queries = {f"w{number}": self.query(stores, word) for number, word in enumerate(words)}

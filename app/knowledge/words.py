@@ -1,9 +1,9 @@
 """The words of a text, as both databases index and look them up.
 
-No database here segments Chinese: Postgres takes a whole run of it for one word, SQLite's `trigram` finds nothing of two characters.
-So a run of Chinese, Japanese, Korean or Thai becomes its pairs of characters and its last character, which makes every character the
-beginning of a word; other scripts are split at spaces and punctuation. Text joined by punctuation (`XJ-9000/B`) is also indexed as
-one word without it.
+No database here segments Chinese: Postgres takes a whole run of it for one word, SQLite's `trigram` finds nothing of
+two characters. So a run of Chinese, Japanese, Korean or Thai becomes its pairs of characters and its last character,
+which makes every character the beginning of a word; other scripts are split at spaces and punctuation. Text joined by
+punctuation (`XJ-9000/B`) is also indexed as one word without it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def is_beginning(word: str) -> bool:
 
 
 def asked(text: str, limit: int) -> list[str]:
-    """The words to look up, at most `limit`: those of the text, without the last characters of runs unless it is a run's only one."""
+    """The words to look up, at most `limit`: those of the text, without the last characters of runs unless it is a
+    run's only one.
+    """
     found = list(dict.fromkeys(_words(text, ends=False)))
     return found[:limit]
 

@@ -1,7 +1,9 @@
-"""A worker drops the privileges it does not need, with the filters that also confine sandboxed code (`app/sandbox/inside`).
+"""A worker drops the privileges it does not need, with the filters that also confine sandboxed code
+(`app/sandbox/inside`).
 
-A process that reads untrusted files then cannot open files other than the program's, write files, reach the network, or start or
-access other processes. If the machine lacks these filters, `lacking` reports it, and only the limits of time and memory apply.
+A process that reads untrusted files then cannot open files other than the program's, write files, reach the network, or
+start or access other processes. If the machine lacks these filters, `lacking` reports it, and only the limits of time
+and memory apply.
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ _SYSTEM = (
 )  # fmt: skip
 _PACKAGES = ("site-packages", "dist-packages")
 _MAPPED_BYTES = 6 * 1024**3
-"""Address space beyond writable memory: libraries and models. It also limits shared memory, which is not counted elsewhere."""
+"""Address space beyond writable memory: libraries and models.
+
+It also limits shared memory, which is not counted elsewhere.
+"""
 _THREADS = 1024
 """Maximum for all workers together, if they have their own user id."""
 _USER = 61_917
@@ -45,7 +50,10 @@ def lacking() -> Sequence[str]:
 
 
 def confine(memory_bytes: int) -> None:
-    """Confine this process; call it once, before reading untrusted input. Raises OSError if a filter exists but cannot be used."""
+    """Confine this process; call it once, before reading untrusted input.
+
+    Raises OSError if a filter exists but cannot be used.
+    """
     if sys.platform != "linux":
         return
     from app.sandbox.inside import confine as sandbox  # noqa: PLC0415 - for Linux only
@@ -64,7 +72,10 @@ def confine(memory_bytes: int) -> None:
 def _has_filter() -> bool:
     number = _SECCOMP.get(platform.machine())
     action = ctypes.c_uint32(_RETURN_ERRNO)
-    return number is not None and _call(number, ctypes.c_uint(_GET_ACTION_AVAIL), ctypes.c_uint(0), ctypes.byref(action)) == 0
+    return (
+        number is not None
+        and _call(number, ctypes.c_uint(_GET_ACTION_AVAIL), ctypes.c_uint(0), ctypes.byref(action)) == 0
+    )
 
 
 def _has_landlock() -> bool:
@@ -85,7 +96,9 @@ def _readable() -> Sequence[str]:
 
 
 def _became_nobody(readable: Sequence[str]) -> bool:
-    """Switch from root to another user if that user can read what is needed; otherwise only drop root's capabilities."""
+    """Switch from root to another user if that user can read what is needed; otherwise only drop root's
+    capabilities.
+    """
     if os.geteuid() != 0:
         return False
     existing = [path for path in readable if os.path.lexists(path)]
@@ -106,6 +119,9 @@ def _became_nobody(readable: Sequence[str]) -> bool:
 
 
 def _drop_capabilities() -> None:
-    header, none = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION, 0)), ctypes.create_string_buffer(24)
+    header, none = (
+        ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION, 0)),
+        ctypes.create_string_buffer(24),
+    )
     if ctypes.CDLL(None, use_errno=True).capset(header, none) != 0:
         raise OSError(ctypes.get_errno(), "capset")

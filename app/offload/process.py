@@ -11,7 +11,20 @@ from typing import IO, NamedTuple, cast
 
 from app.offload import protocol
 
-_KEPT = ("COVERAGE_", "DYLD_", "HOME", "LANG", "LC_", "LD_LIBRARY_PATH", "PATH", "PYTHON", "SYSTEMROOT", "TEMP", "TMP", "TZ")
+_KEPT = (
+    "COVERAGE_",
+    "DYLD_",
+    "HOME",
+    "LANG",
+    "LC_",
+    "LD_LIBRARY_PATH",
+    "PATH",
+    "PYTHON",
+    "SYSTEMROOT",
+    "TEMP",
+    "TMP",
+    "TZ",
+)
 """Prefixes of the environment variables that a worker inherits; none of them holds keys."""
 _FEW_THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 """Numerical libraries would start one thread per processor, each with its own memory, in every worker."""

@@ -1,7 +1,8 @@
 """The protocol between the gateway and a worker.
 
-The gateway sends pickles, since it is trusted. A worker reads untrusted input, so it is not: its answers are MessagePack of the types
-below, limited in length, and the result inside is decoded as the function's annotated return type.
+The gateway sends pickles, since it is trusted. A worker reads untrusted input, so it is not: its answers are
+MessagePack of the types below, limited in length, and the result inside is decoded as the function's annotated return
+type.
 """
 
 from __future__ import annotations

@@ -27,7 +27,8 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the gateway, which stops its workers
     with suppress(EOFError):
         setup: Setup = _received(requests)
-        request = _received(requests)  # this imports the work's module, which may be where a confined process cannot read
+        # this imports the work's module, which may be where a confined process cannot read
+        request = _received(requests)
         try:
             _prepare(setup)
         except OSError:
@@ -42,7 +43,9 @@ def _received(requests: IO[bytes]) -> Any:
     return pickle.loads(protocol.read(requests, _ANY_SIZE))  # noqa: S301 - from the gateway
 
 
-def _answer(setup: Setup, seconds: float, cpu_seconds: float | None, work: Any, arguments: tuple[Any, ...]) -> protocol.Answer:
+def _answer(
+    setup: Setup, seconds: float, cpu_seconds: float | None, work: Any, arguments: tuple[Any, ...]
+) -> protocol.Answer:
     _end_in(seconds + 1)  # in case the gateway is gone and cannot kill it
     _allow_cpu(cpu_seconds)
     try:
@@ -100,7 +103,10 @@ else:
         signal.alarm(math.ceil(seconds))  # ends the process even inside a library's loop; 0 cancels it
 
     def _allow_cpu(seconds: float | None) -> None:
-        """From now on; the process is killed at the limit. The hard limit stays, since it could not be raised for the next call."""
+        """From now on; the process is killed at the limit.
+
+        The hard limit stays, since it could not be raised for the next call.
+        """
         if seconds is None:
             return
         used = resource.getrusage(resource.RUSAGE_SELF)

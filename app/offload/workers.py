@@ -1,8 +1,9 @@
 """Worker processes: call functions in them, with limits and fair scheduling of projects.
 
-Workers start on demand and end after five idle minutes, so that a gateway that never needs them pays nothing, and their memory is
-freed. They are plain subprocesses, used from threads: unlike those of the pools of anyio and the standard library
-they can be killed at any moment, belong to no event loop, do not run the main program again, and have no keys in their environment.
+Workers start on demand and end after five idle minutes, so that a gateway that never needs them pays nothing, and their
+memory is freed. They are plain subprocesses, used from threads: unlike those of the pools of anyio and the standard
+library they can be killed at any moment, belong to no event loop, do not run the main program again, and have no keys
+in their environment.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ _LONGEST_REFUSAL = 1000
 
 
 class OffloadFailed(Exception):
-    """The work took too long or too much memory, or crashed its process; the message is a clause that begins with "it" or "the"."""
+    """The work took too long or too much memory, or crashed its process; the message is a clause that begins with "it"
+    or "the".
+    """
 
 
 class Workers:
@@ -50,8 +53,9 @@ class Workers:
     ) -> None:
         """`places`: concurrent calls; one project gets at most half of them.
 
-        `waiting`: maximum waiting calls per project. `refusal`: the exception that the work raises for input it refuses; it is
-        raised again with its message. `confined`: only the program's files, no network, no processes, if the machine supports this.
+        `waiting`: maximum waiting calls per project. `refusal`: the exception that the work raises for input it
+        refuses; it is raised again with its message. `confined`: only the program's files, no network, no processes, if
+        the machine supports this.
         """
         self._limits = limits
         self._refusal = refusal
@@ -62,10 +66,12 @@ class Workers:
         _kinds.append(self)
 
     async def run(self, work: Callable[..., T], *arguments: object, project: str = "", share: float = 1.0) -> T:
-        """Call `work`, a module-level function whose arguments can be pickled and whose annotated result type msgspec supports.
+        """Call `work`, a module-level function whose arguments can be pickled and whose annotated result type msgspec
+        supports.
 
-        `share`: fraction of the CPU time limit for this call. Raises `refusal`, OffloadFailed, and Busy if too many of the project's calls
-        wait. A call that exceeds its limits, or whose caller is cancelled, is killed; waiting does not count.
+        `share`: fraction of the CPU time limit for this call. Raises `refusal`, OffloadFailed, and Busy if too many of
+        the project's calls wait. A call that exceeds its limits, or whose caller is cancelled, is killed; waiting does
+        not count.
         """
         cpu = self._limits.cpu_seconds
         limits = msgspec.structs.replace(self._limits, cpu_seconds=None if cpu is None else ceil(cpu * share))
@@ -82,7 +88,9 @@ class Workers:
                 _log.error("%s failed in a worker process: %s", work.__qualname__, reason[-4000:])
                 raise OffloadFailed("it cannot be processed here; the log says why")
 
-    async def _asked(self, project: str, limits: Limits, work: Callable[..., T], arguments: tuple[object, ...]) -> tuple[Answer, object]:
+    async def _asked(
+        self, project: str, limits: Limits, work: Callable[..., T], arguments: tuple[object, ...]
+    ) -> tuple[Answer, object]:
         """Call a worker. Raises OffloadFailed, after which the worker no longer exists."""
         try:
             process = self._take(project)

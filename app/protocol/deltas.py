@@ -54,7 +54,9 @@ class TurnFinished(msgspec.Struct, frozen=True, gc=False):
 
 
 class NativeItem(msgspec.Struct, frozen=True, gc=False):
-    """A built-in tool that the upstream runs itself: the initial item, or (`done`) the final one, with the upstream's id."""
+    """A built-in tool that the upstream runs itself: the initial item, or (`done`) the final one, with the upstream's
+    id.
+    """
 
     item: HostedItem
     done: bool

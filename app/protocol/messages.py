@@ -1,6 +1,7 @@
 """The model's context in neutral form, which providers encode in their wire formats.
 
-Items are what clients see; messages are what a chat model reads. `engine/conversation/transcript.py` converts the former to the latter.
+Items are what clients see; messages are what a chat model reads. `engine/conversation/transcript.py` converts the
+former to the latter.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ class TextPart(msgspec.Struct, frozen=True, tag="text", gc=False):
 
 
 class ImagePart(msgspec.Struct, frozen=True, tag="image", gc=False):
-    """An image by http(s) URL or `data:` URI; or by `file_id` with an empty URL, until the engine has loaded the image."""
+    """An image by http(s)
+
+    URL or `data:` URI; or by `file_id` with an empty URL, until the engine has loaded the image.
+    """
 
     url: str
     detail: str = "auto"
@@ -25,7 +29,9 @@ class ImagePart(msgspec.Struct, frozen=True, tag="image", gc=False):
 
 
 class FilePart(msgspec.Struct, frozen=True, tag="file", gc=False):
-    """A document by URL, by content as a `data:` URI or base64, or by id; providers see only `data:` URIs with a name."""
+    """A document by URL, by content as a `data:` URI or base64, or by id; providers see only `data:` URIs with a
+    name.
+    """
 
     filename: str | None = None
     file_url: str | None = None

@@ -1,4 +1,5 @@
-"""JSON whose fields deviate from the protocol, read one by one: what can be understood is used, everything else counts as absent.
+"""JSON whose fields deviate from the protocol, read one by one: what can be understood is used, everything else counts
+as absent.
 
 Both dialects use this if the typed decoder rejects a payload.
 """
@@ -100,7 +101,9 @@ def as_arguments(value: Any) -> str | Json | None:
     try:
         return cast("Json", without_halves(value)) if isinstance(value, dict) else encoded(without_halves(value))
     except RecursionError as error:
-        raise UpstreamProtocolError("The upstream sent a chunk that cannot be read: its values are nested too deeply.") from error
+        raise UpstreamProtocolError(
+            "The upstream sent a chunk that cannot be read: its values are nested too deeply."
+        ) from error
 
 
 def encoded(value: Any) -> str:
@@ -123,7 +126,9 @@ def parts_of(value: Any) -> Iterable[tuple[Kind, str]]:
     elif isinstance(value, list):
         for part in cast("list[Any]", value):
             if not isinstance(part, str | dict):
-                raise UpstreamProtocolError("The upstream sent a chunk that cannot be read: its content is neither text nor parts.")
+                raise UpstreamProtocolError(
+                    "The upstream sent a chunk that cannot be read: its content is neither text nor parts."
+                )
             yield from parts_of(part)
     elif isinstance(value, dict):
         yield from _part(cast("Json", value))

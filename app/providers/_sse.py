@@ -38,7 +38,8 @@ _Data = bytes | bytearray | None
 
 
 class SSEDecoder:
-    """Splits one stream. Event names and ids are not kept: the payloads have types, except for errors that are plain text.
+    """Splits one stream. Event names and ids are not kept: the payloads have types, except for errors that are plain
+    text.
 
     A line of JSON without a field name is a payload, too: some servers answer like this in case of errors.
     """
@@ -81,11 +82,16 @@ class SSEDecoder:
         return payloads
 
     def end(self) -> list[bytes]:
-        """The event without its closing blank line, if any; the standard drops it, but servers that forget the line mean it."""
+        """The event without its closing blank line, if any; the standard drops it, but servers that forget the line
+        mean it.
+        """
         return self.feed(b"\n\n")
 
     def _with_newlines(self, piece: bytes) -> bytes:
-        """Every line end as LF. A CR counts at once, so that nothing is delayed; an LF that follows it in the next piece does not."""
+        """Every line end as LF.
+
+        A CR counts at once, so that nothing is delayed; an LF that follows it in the next piece does not.
+        """
         if self._after_cr and piece.startswith(b"\n"):
             piece = piece[1:]
             self._after_cr = False
@@ -124,7 +130,9 @@ class SSEDecoder:
         return _ERROR if name == b"event" else b"%b\n%b" % (_ERROR, told.strip())
 
     def whole(self, body: bytes) -> list[bytes]:
-        """The payloads of a body that was not declared as an event stream; some are one, all others are their only payload."""
+        """The payloads of a body that was not declared as an event stream; some are one, all others are their only
+        payload.
+        """
         return [*self.feed(body), *self.end()] if _is_events(body) else [body]
 
 
@@ -134,7 +142,10 @@ def _is_events(body: bytes) -> bool:
 
 
 def _bare(line: bytes, data: _Data, payloads: list[bytes]) -> _Data:
-    """The event's data after a line that may be JSON without a field name. JSON over several lines begins with a line end."""
+    """The event's data after a line that may be JSON without a field name.
+
+    JSON over several lines begins with a line end.
+    """
     if data is None and line.startswith(b"{") and line.rstrip().endswith(b"}"):
         payloads.append(line)
     elif data is None and line.startswith(_JSON):

@@ -158,8 +158,8 @@ class Provider(Protocol):
 class UpstreamError(Exception):
     """The upstream refused or failed the request, or could not be reached.
 
-    `status` is the HTTP status for the client, already mapped: 400 and 404 keep their meaning; an upstream's 401/403 becomes 502,
-    since the client's key is not at fault; time-outs are 504, unreachable upstreams 503.
+    `status` is the HTTP status for the client, already mapped: 400 and 404 keep their meaning; an upstream's 401/403
+    becomes 502, since the client's key is not at fault; time-outs are 504, unreachable upstreams 503.
     """
 
     def __init__(

@@ -1,6 +1,7 @@
 """Alibaba Cloud Model Studio (DashScope, Bailian), the vendor's own service, through its OpenAI-compatible mode.
 
-Always streamed: open-weight models refuse to think without streaming, and unstreamed calls are cut off after 300 seconds.
+Always streamed: open-weight models refuse to think without streaming, and unstreamed calls are cut off after 300
+seconds.
 """
 
 from __future__ import annotations

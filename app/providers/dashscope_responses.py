@@ -1,7 +1,8 @@
 """Alibaba Cloud Model Studio (DashScope, Bailian) through its Responses API, `/compatible-mode/v1/responses`.
 
-For models and accounts that are served better by it; `dashscope` uses Chat Completions. Nothing is stored at the vendor: `store` is
-off and the whole context is sent with every call. This API enforces no output format and accepts no thinking budget.
+For models and accounts that are served better by it; `dashscope` uses Chat Completions. Nothing is stored at the
+vendor: `store` is off and the whole context is sent with every call. This API enforces no output format and accepts no
+thinking budget.
 """
 
 from __future__ import annotations
@@ -15,7 +16,16 @@ from app.protocol.messages import Message
 from app.providers.base import Capabilities, ModelCall, Thinking, UpstreamModel
 from app.providers.errors import error_from_reply
 from app.providers.facts import FactsLookup, effort_of
-from app.providers.http.upstream import ANSWER_LIMIT, ERROR_LIMIT, EVENTS, OK, client_for, drain, is_announced_as_events, list_models
+from app.providers.http.upstream import (
+    ANSWER_LIMIT,
+    ERROR_LIMIT,
+    EVENTS,
+    OK,
+    client_for,
+    drain,
+    is_announced_as_events,
+    list_models,
+)
 from app.providers.responses.decode import ResponsesDecoder
 from app.providers.responses.encode import encode_call, encode_messages
 from app.providers.spec import ProviderSpec
@@ -39,7 +49,8 @@ class ResponsesProvider:
         """The combination of what this API and the model can do."""
         facts = self._facts(model)
         return Capabilities(
-            # `required` is only accepted with one function: a named one is forced by offering it alone, "any of several" cannot be forced.
+            # `required` is only accepted with one function: a named one is forced by offering it alone, "any of
+            # several" cannot be forced.
             forced_calls=frozenset({"named"}),
             forced_calls_while_thinking=False,
             formats=frozenset(),

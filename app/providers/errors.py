@@ -1,7 +1,7 @@
 """What an upstream's error means for the client: one table of the vendors' codes, types and messages.
 
-Sources: the error table of DashScope (nested and flat envelopes, throttling under four names, `insufficient_quota` for a limit that
-resets within a minute), and the bodies sent by vLLM, SGLang, Ollama and llama.cpp.
+Sources: the error table of DashScope (nested and flat envelopes, throttling under four names, `insufficient_quota` for
+a limit that resets within a minute), and the bodies sent by vLLM, SGLang, Ollama and llama.cpp.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ _LONGEST = 2000
 
 
 class _Report(msgspec.Struct, frozen=True):
-    """The contents of a body, in whichever envelope. `code` contains the names (code and type), in lower case, for the table."""
+    """The contents of a body, in whichever envelope.
+
+    `code` contains the names (code and type), in lower case, for the table.
+    """
 
     status: int
     code: str
@@ -43,7 +46,9 @@ class _Rule(msgspec.Struct, frozen=True):
     retryable: bool = False
 
     def matches(self, report: _Report) -> bool:
-        return bool((self.names and self.names.search(report.names)) or (self.sentence and self.sentence.search(report.message)))
+        return bool(
+            (self.names and self.names.search(report.names)) or (self.sentence and self.sentence.search(report.message))
+        )
 
 
 def _any(pattern: str) -> re.Pattern[str]:
@@ -62,15 +67,24 @@ _RULES = (
         502,
         "upstream_billing",
         _any("arrearage|unpurchased|notpurchased|overdue|freetieronly"),
-        _any("free allocated quota exceeded|account is in good standing|insufficient (account )?(balance|credits)|balance is insufficient"),
+        _any(
+            "free allocated quota exceeded|account is in good standing|insufficient (account "
+            ")?(balance|credits)|balance is insufficient"
+        ),
     ),
     _Rule(
-        503, "server_is_overloaded", _any("serviceunavailable|modelunavailable|overloaded"), _any("system capacity limits"), retryable=True
+        503,
+        "server_is_overloaded",
+        _any("serviceunavailable|modelunavailable|overloaded"),
+        _any("system capacity limits"),
+        retryable=True,
     ),
     _Rule(
         429,
         "rate_limit_exceeded",
-        _any("throttling|limit_requests|limitrequests|limit_burst_rate|insufficient_quota|resourceexhausted|rate_?limit"),
+        _any(
+            "throttling|limit_requests|limitrequests|limit_burst_rate|insufficient_quota|resourceexhausted|rate_?limit"
+        ),
         retryable=True,
     ),
     _Rule(
@@ -147,7 +161,8 @@ _NAMED_STATUS = (
 
 _LAYER = re.compile(r"^<(\d{3})> *InternalError[\w.]*: *")
 _LINK = re.compile(
-    r"\s*(?:(?:for (?:more )?(?:details|information)|please (?:see|visit|refer to)|see)[^.\n]{0,60}?)?https?://\S+", re.IGNORECASE
+    r"\s*(?:(?:for (?:more )?(?:details|information)|please (?:see|visit|refer to)|see)[^.\n]{0,60}?)?https?://\S+",
+    re.IGNORECASE,
 )
 _KEY = re.compile(r"\b(?:sk|Bearer)[-_ ][\w*.-]{6,}")
 _REQUEST_ID = re.compile(r"\s*[(\[]?\brequest[ _-]?id\b\W{0,4}[\w-]{8,}[)\]]?", re.IGNORECASE)
@@ -162,7 +177,9 @@ def error_from_reply(status: int, headers: Headers, body: bytes, *, quota_passes
 
 
 def error_in_stream(body: bytes, status: int | None = None, *, quota_passes: bool = True) -> UpstreamError:
-    """The error for a body inside a 200 stream; `status` if the vendor sent one with it; a success status is ignored."""
+    """The error for a body inside a 200 stream; `status` if the vendor sent one with it; a success status is
+    ignored.
+    """
     return _judge(_read(body, status if status and status >= _CLIENT_ERROR else None), None, quota_passes=quota_passes)
 
 
@@ -222,7 +239,10 @@ def _object(body: bytes) -> Json:
 
 
 def _fields(outer: Json) -> Json:
-    """The object that describes the error. It may be in envelopes, and these beside or inside an answer that it ended."""
+    """The object that describes the error.
+
+    It may be in envelopes, and these beside or inside an answer that it ended.
+    """
     for _ in range(_DEEPEST):
         held = next((fields for holder in (*_answers(outer), outer) if (fields := _held(holder))), None)
         if held is None:
@@ -270,7 +290,10 @@ def _sentence(value: Any, depth: int = 0) -> str:
 
 
 def _complaints(value: Any) -> list[Mapping[str, Any]]:
-    """The entries of a list as FastAPI writes it: `{"loc": ["body", "messages"], "msg": "Field required", "type": "missing"}`."""
+    """The entries of a list as FastAPI writes it:
+
+    `{"loc": ["body", "messages"], "msg": "Field required", "type": "missing"}`.
+    """
     entries = map(as_object, as_list(value))
     return [entry for entry in entries if isinstance(entry.get("loc"), list) and isinstance(entry.get("msg"), str)]
 

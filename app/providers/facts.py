@@ -25,7 +25,9 @@ _SNAPSHOT = re.compile(r"(-(\d{4}-\d{2}-\d{2}|latest|preview|us))+$")
 
 
 class PriceTier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
-    """Prices per million tokens for requests with at most `up_to` input tokens; None: no upper bound, or no separate price."""
+    """Prices per million tokens for requests with at most `up_to` input tokens; None: no upper bound, or no separate
+    price.
+    """
 
     up_to: int | None = None
     input: float
@@ -72,7 +74,9 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return msgspec.structs.replace(self, **overrides.model_dump(exclude_none=True))
 
     def nearest_effort(self, effort: Effort) -> Effort:
-        """The weakest effort of the family that is no weaker than `effort`, or its strongest; `effort` itself if none are listed."""
+        """The weakest effort of the family that is no weaker than `effort`, or its strongest; `effort` itself if none
+        are listed.
+        """
         if not self.efforts:
             return effort
         wanted = _EFFORTS.index(effort)
@@ -128,7 +132,8 @@ def call_prices() -> CallPrices:
 
 @lru_cache(maxsize=1024)
 def facts(model: str) -> ModelFacts:
-    """The facts by exact name, otherwise of the model of a snapshot, otherwise of the family; all None for a model without an entry.
+    """The facts by exact name, otherwise of the model of a snapshot, otherwise of the family; all None for a model
+    without an entry.
 
     Accepts names as servers use them: `qwen-plus-2025-07-28`, `Qwen/Qwen3-8B-AWQ`, `qwen3:8b`, `/models/Qwen3-8B.gguf`.
     """
@@ -142,7 +147,10 @@ def facts(model: str) -> ModelFacts:
 
 
 def fits(pattern: str, name: str) -> bool:
-    """Whether a family's pattern matches the model's name, up to a hyphen or its end: `qwen-vl` does not match `qwen-vllm`."""
+    """Whether a family's pattern matches the model's name, up to a hyphen or its end:
+
+    `qwen-vl` does not match `qwen-vllm`.
+    """
     return re.fullmatch(re.escape(pattern).replace(r"\*", _WORDS) + "(?:-.*)?", name) is not None
 
 
@@ -164,7 +172,9 @@ def effort_of(thinking: Thinking, model: ModelFacts) -> Effort | None:
     """The requested effort, by name or as a budget, as an effort of the family; None if neither was given."""
     if thinking.effort is None and thinking.budget is None:
         return None
-    enough: list[Effort] = [effort for effort, tokens in _catalogue().budgets.items() if tokens >= (thinking.budget or 0)]
+    enough: list[Effort] = [
+        effort for effort, tokens in _catalogue().budgets.items() if tokens >= (thinking.budget or 0)
+    ]
     return model.nearest_effort(thinking.effort or (enough[0] if enough else "max"))
 
 

@@ -1,4 +1,7 @@
-"""Ollama's OpenAI-compatible endpoint. It silently truncates the beginning of long contexts; `OLLAMA_CONTEXT_LENGTH` sets the limit."""
+"""Ollama's OpenAI-compatible endpoint.
+
+It silently truncates the beginning of long contexts; `OLLAMA_CONTEXT_LENGTH` sets the limit.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Any other server with OpenAI's Chat Completions, and OpenAI itself: only parameters in OpenAI's own reference are sent."""
+"""Any other server with OpenAI's Chat Completions, and OpenAI itself: only parameters in OpenAI's own reference are
+sent.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from app.providers.facts import ModelFacts, effort_of
 
 
 def _think(thinking: Thinking, facts: ModelFacts) -> dict[str, Any]:
-    """There is no switch, only an effort: thinking without an effort is sent as the middle one, otherwise it would depend on the model."""
+    """There is no switch, only an effort: thinking without an effort is sent as the middle one, otherwise it would
+    depend on the model.
+    """
     match thinking.enabled:
         case None:
             return {}

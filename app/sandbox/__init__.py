@@ -1,1 +1,3 @@
-"""The service that runs untrusted code: a separate program (`python -m app.sandbox`), which the gateway calls over HTTP."""
+"""The service that runs untrusted code: a separate program (`python -m app.sandbox`), which the gateway calls over
+HTTP.
+"""

@@ -1,7 +1,8 @@
 """`python -m app.sandbox`: the sandbox service.
 
-Standalone, it is configured by `SANDBOX_` variables. With `--child` it is configured by a line of JSON on standard input (which keeps
-the token out of command line and environment), reports on standard output whether it started, and ends when standard input closes.
+Standalone, it is configured by `SANDBOX_` variables. With `--child` it is configured by a line of JSON on standard
+input (which keeps the token out of command line and environment), reports on standard output whether it started, and
+ends when standard input closes.
 """
 
 from __future__ import annotations
@@ -53,7 +54,10 @@ def main() -> int:
     try:
         stage = Stage(Path(config.volumes) if config.volumes else None)
     except (OSError, ValueError) as error:
-        return _refuse(f"SANDBOX_VOLUMES: {error}" if config.volumes else f"cannot set up a directory for files: {error}", child=child)
+        return _refuse(
+            f"SANDBOX_VOLUMES: {error}" if config.volumes else f"cannot set up a directory for files: {error}",
+            child=child,
+        )
     try:
         asyncio.run(_serve(config, stage, child=child))
     except probe.NoBackend as error:
@@ -77,7 +81,12 @@ async def _serve(config: Config, stage: Stage, *, child: bool) -> None:
     sessions = Sessions(msgspec.structs.replace(workplace, turns=turns), limits, places)
     listener = _listen(config.listen)
     server = uvicorn.Server(
-        uvicorn.Config(application(sessions, confinement, config.token), log_level="warning", access_log=False, timeout_graceful_shutdown=5)
+        uvicorn.Config(
+            application(sessions, confinement, config.token),
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=5,
+        )
     )
     _log.info("code is confined by %s (%s); listening on %s", name, confinement.summary, config.listen)
     if child:
@@ -89,7 +98,9 @@ async def _serve(config: Config, stage: Stage, *, child: bool) -> None:
 def _with_disk(limits: Limits, share: int) -> Limits:
     if share >= limits.disk_bytes:
         return limits
-    _log.warning("there is room for only %d MiB of files per session, not %d", share // MEBIBYTE, limits.disk_bytes // MEBIBYTE)
+    _log.warning(
+        "there is room for only %d MiB of files per session, not %d", share // MEBIBYTE, limits.disk_bytes // MEBIBYTE
+    )
     return msgspec.structs.replace(limits, disk_bytes=share)
 
 
@@ -112,7 +123,9 @@ def _listen(address: str) -> socket.socket:
         path.chmod(0o666)  # its directory controls who can connect, and the token who can do anything
     else:
         host, _, port = address.rpartition(":")
-        listener = socket.create_server((host.strip("[]"), int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        listener = socket.create_server(
+            (host.strip("[]"), int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        )
     listener.listen(128)
     return listener
 

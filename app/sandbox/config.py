@@ -55,16 +55,24 @@ _LIMITS = {
 
 def from_environment(environment: Mapping[str, str]) -> Config:
     """Raises ConfigurationError."""
-    unknown = sorted(name for name in environment if name.startswith("SANDBOX_") and name not in {*_VARIABLES, *_LIMITS})
+    unknown = sorted(
+        name for name in environment if name.startswith("SANDBOX_") and name not in {*_VARIABLES, *_LIMITS}
+    )
     if unknown:
-        raise ConfigurationError(f"{unknown[0]}: no such setting; the settings are {', '.join((*_VARIABLES, *_LIMITS))}")
+        raise ConfigurationError(
+            f"{unknown[0]}: no such setting; the settings are {', '.join((*_VARIABLES, *_LIMITS))}"
+        )
     values: dict[str, Any] = {field: environment[name] for name, field in _VARIABLES.items() if environment.get(name)}
     if len(values.get("token", "")) < _MIN_TOKEN:
-        raise ConfigurationError(f"SANDBOX_TOKEN: set the gateway's GATEWAY_SANDBOX_TOKEN, a secret of at least {_MIN_TOKEN} characters")
+        raise ConfigurationError(
+            f"SANDBOX_TOKEN: set the gateway's GATEWAY_SANDBOX_TOKEN, a secret of at least {_MIN_TOKEN} characters"
+        )
     if values.get("backend") == "auto":
         del values["backend"]
     try:
-        limits = {field: int(environment[name]) * unit for name, (field, unit) in _LIMITS.items() if environment.get(name)}
+        limits = {
+            field: int(environment[name]) * unit for name, (field, unit) in _LIMITS.items() if environment.get(name)
+        }
         return msgspec.convert({"listen": "127.0.0.1:8070", **values, "limits": limits}, Config, strict=False)
     except (ValueError, msgspec.ValidationError) as error:
         raise ConfigurationError(f"SANDBOX_ settings: {error}") from error

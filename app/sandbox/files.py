@@ -1,6 +1,7 @@
 """Files written by untrusted code: accessed without ever following a link or leaving the directory.
 
-Every function takes the session's directory; paths are relative to it, with `/` between the parts. Only regular files exist here.
+Every function takes the session's directory; paths are relative to it, with `/` between the parts. Only regular files
+exist here.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ def _scan(directory: int, prefix: str, found: dict[str, Entry], entries_left: in
                 status = entry.stat(follow_symlinks=False)
                 found[path] = Entry(status.st_size, status.st_mtime_ns, status.st_ino)
             elif entry.is_dir(follow_symlinks=False) and path.count("/") < _MAX_DEPTH:
-                with suppress(OSError), _opened(entry.name, _DIRECTORY, directory) as inner:  # it may be unreadable, even for its owner
+                with suppress(OSError), _opened(entry.name, _DIRECTORY, directory) as inner:
+                    # it may be unreadable, even for its owner
                     entries_left = _scan(inner, f"{path}/", found, entries_left)
     return entries_left
 
@@ -71,7 +73,10 @@ def open_file(root: Path, path: str) -> tuple[int, int]:
 
 
 def create_file(root: Path, name: str, user: int | None) -> int:
-    """A file descriptor for writing a new file, for the caller to close; an existing file is replaced. Raises OSError."""
+    """A file descriptor for writing a new file, for the caller to close; an existing file is replaced.
+
+    Raises OSError.
+    """
     with _opened(root, _DIRECTORY) as directory:
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=directory)

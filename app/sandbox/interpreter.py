@@ -1,7 +1,7 @@
 """One confined interpreter as a process: it is sent code, and is stopped between two runs.
 
-Nothing it says is trusted and nothing it does can make this process grow: output is read as it comes and only its beginning and end are
-kept, and a reply is a short line or is ignored.
+Nothing it says is trusted and nothing it does can make this process grow: output is read as it comes and only its
+beginning and end are kept, and a reply is a short line or is ignored.
 """
 
 from __future__ import annotations
@@ -67,13 +67,19 @@ class Tape:
         if not self._left_out:
             return printed.as_seen(bytes(self._head + self._tail))
         gap = f"\n[… {self._left_out} bytes left out …]\n"
-        return printed.as_seen(printed.whole(bytes(self._head))) + gap + printed.as_seen(bytes(self._tail).lstrip(printed.CONTINUATION))
+        return (
+            printed.as_seen(printed.whole(bytes(self._head)))
+            + gap
+            + printed.as_seen(bytes(self._tail).lstrip(printed.CONTINUATION))
+        )
 
 
 class Interpreter:
     """Created by `start`."""
 
-    def __init__(self, process: subprocess.Popen[bytes], output: int, control: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], output: int, control: tuple[asyncio.StreamReader, asyncio.StreamWriter]
+    ) -> None:
         self._process = process
         self._output = output
         self._reader, self._writer = control
@@ -81,7 +87,10 @@ class Interpreter:
 
     @classmethod
     async def start(cls, launch: Callable[[int], Launch], user: int | None) -> Interpreter:
-        """Start and confine one; `launch` takes the file descriptor of its end of the control socket. Raises InterpreterFailed."""
+        """Start and confine one; `launch` takes the file descriptor of its end of the control socket.
+
+        Raises InterpreterFailed.
+        """
         ours, theirs = socket.socketpair()
         with theirs:
             plan = launch(theirs.fileno())

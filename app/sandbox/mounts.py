@@ -18,9 +18,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def enter(trial: Path) -> bool:
-    """Move this process into its own mount namespace; False if the machine does not allow it. Call before any thread starts.
+    """Move this process into its own mount namespace; False if the machine does not allow it. Call before any thread
+    starts.
 
-    `trial`: a directory to mount on. A child tries first, since a namespace that turns out to be useless cannot be left again.
+    `trial`: a directory to mount on. A child tries first, since a namespace that turns out to be useless cannot be left
+    again.
     """
 
     def attempt() -> None:

@@ -19,7 +19,11 @@ def directories() -> tuple[Path, ...]:
     own = Path(sys.prefix) / _OWN_DIRECTORY
     if own.is_dir():
         return (own,)
-    found = {Path(spec.origin).parents[1] for name in SMALL.values() if (spec := find_spec(name)) is not None and spec.origin is not None}
+    found = {
+        Path(spec.origin).parents[1]
+        for name in SMALL.values()
+        if (spec := find_spec(name)) is not None and spec.origin is not None
+    }
     return tuple(sorted(found))
 
 

@@ -1,4 +1,6 @@
-"""Whether a back end really works on this machine: code that tries to escape is run in it, and every attempt must fail."""
+"""Whether a back end really works on this machine: code that tries to escape is run in it, and every attempt must
+fail.
+"""
 
 from __future__ import annotations
 
@@ -127,8 +129,8 @@ async def choose(wanted: Name | None, stage: Stage, limits: Limits) -> tuple[Nam
             return name, workplace
         reasons.append(f"{name}: {reason}")
     raise NoBackend(
-        f"No sandbox works on this machine, so no code is run ({'; '.join(reasons)}). Allow user namespaces for bubblewrap, or use a "
-        "kernel with Landlock, or install the extra `wasi`."
+        f"No sandbox works on this machine, so no code is run ({'; '.join(reasons)}). Allow user namespaces for "
+        f"bubblewrap, or use a kernel with Landlock, or install the extra `wasi`."
     )
 
 

@@ -16,7 +16,8 @@ session.
     DELETE /v1/sessions/{id}/files/{file_id}          -> 204
 
 The caller chooses a session's id. Errors have a status of 400 or above and a `Problem`. A session is a Python
-interpreter that keeps its variables between runs, and a directory, /mnt/data. The interpreter starts with the first run.
+interpreter that keeps its variables between runs, and a directory, /mnt/data. The interpreter starts with the first
+run.
 """
 
 from __future__ import annotations
@@ -103,10 +104,15 @@ class FileInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run ended. An exception in the code is a traceback in `logs`; notes of the service are there, too, in brackets."""
+    """How a run ended.
+
+    An exception in the code is a traceback in `logs`; notes of the service are there, too, in brackets.
+    """
 
     logs: str
-    """Standard output and standard error in order, with the value of a last expression; the middle of long output is omitted."""
+    """Standard output and standard error in order, with the value of a last expression; the middle of long output is
+    omitted.
+    """
     files: tuple[FileInfo, ...] = ()
     """Created or changed by this run."""
     timed_out: bool = False
@@ -117,7 +123,9 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
 class Problem(msgspec.Struct, frozen=True):
     """The body of every error."""
 
-    code: Literal["unauthorized", "unknown_session", "unknown_file", "bad_request", "too_large", "no_space", "busy", "failed"]
+    code: Literal[
+        "unauthorized", "unknown_session", "unknown_file", "bad_request", "too_large", "no_space", "busy", "failed"
+    ]
     message: str
 
 

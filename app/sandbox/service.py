@@ -94,7 +94,11 @@ class _Endpoints:
         self._confinement = confinement
 
     async def health(self, _request: Request) -> Response:
-        return _json(Health(protocol.VERSION, self._confinement.backend, len(self._sessions), packages.names(), self._confinement))
+        return _json(
+            Health(
+                protocol.VERSION, self._confinement.backend, len(self._sessions), packages.names(), self._confinement
+            )
+        )
 
     async def list_sessions(self, request: Request) -> Response:
         return _json([session.info for session in self._sessions.owned(_owner(request))])
@@ -149,14 +153,18 @@ class _Endpoints:
 
     async def content(self, request: Request) -> Response:
         opened, size = await self._session(request).open(request.path_params["name"])
-        return StreamingResponse(_read(opened, size), media_type="application/octet-stream", headers={"content-length": str(size)})
+        return StreamingResponse(
+            _read(opened, size), media_type="application/octet-stream", headers={"content-length": str(size)}
+        )
 
     def _session(self, request: Request) -> Session:
         return self._sessions.get(_owner(request), request.path_params["session_id"])
 
 
 async def _read(opened: int, size: int) -> AsyncIterator[bytes]:
-    """Exactly `size` bytes: a file that was truncated meanwhile is padded with zeros, as its length has already been sent."""
+    """Exactly `size` bytes: a file that was truncated meanwhile is padded with zeros, as its length has already been
+    sent.
+    """
     try:
         while size > 0:
             chunk = await asyncio.to_thread(os.read, opened, min(_CHUNK, size)) or bytes(min(_CHUNK, size))

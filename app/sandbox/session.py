@@ -97,7 +97,10 @@ class Session:
         self._active = int(time.time())
 
     async def run(self, code: str, seconds: float) -> RunResult:
-        """Run code. `seconds` start now: time spent waiting reduces the time to run. Raises InterpreterFailed, Busy, Closed."""
+        """Run code.
+
+        `seconds` start now: time spent waiting reduces the time to run. Raises InterpreterFailed, Busy, Closed.
+        """
         self.running += 1
         try:
             async with self._lock:
@@ -169,7 +172,9 @@ class Session:
 
     async def _run_in_turn(self, code: str, seconds: float) -> RunResult:
         begun, turns = time.monotonic(), self._workplace.turns
-        async with nullcontext() if turns is None else turns.turn(self.owner, self.id, min(_MOST_WAITING_SECONDS, seconds / 2)):
+        async with (
+            nullcontext() if turns is None else turns.turn(self.owner, self.id, min(_MOST_WAITING_SECONDS, seconds / 2))
+        ):
             self.executing = True
             try:
                 return await self._run(code, seconds - _noticeable(time.monotonic() - begun))
@@ -185,7 +190,10 @@ class Session:
             await asyncio.to_thread(self._remove_others, kept)
         after = await self._scan()
         changed = [(path, entry) for path, entry in after.items() if before.get(path) != entry]
-        shown = [self._shown(path, entry) for path, entry in sorted(changed, key=lambda item: item[1].modified_ns)[:_MAX_REPORTED]]
+        shown = [
+            self._shown(path, entry)
+            for path, entry in sorted(changed, key=lambda item: item[1].modified_ns)[:_MAX_REPORTED]
+        ]
         return RunResult(
             logs=_annotated(outcome, seconds, restarted=restarted, overfull=overfull),
             files=tuple(shown),
@@ -224,7 +232,9 @@ class Session:
         trees.clear(self._volume.scratch)
 
     async def _write(self, name: str, chunks: AsyncIterator[bytes]) -> None:
-        room = self.limits.disk_bytes - (0 if self._volume.hard else await asyncio.to_thread(trees.taken, self._volume.root))
+        room = self.limits.disk_bytes - (
+            0 if self._volume.hard else await asyncio.to_thread(trees.taken, self._volume.root)
+        )
         opened = files.create_file(self._volume.data, name, self._volume.user)
         try:
             async for chunk in chunks:
@@ -243,7 +253,9 @@ class Session:
         source: Literal["user", "assistant"] = "user" if self._uploaded.get(path) == entry.modified_ns else "assistant"
         absolute = f"{DATA}/{path}"
         created = entry.modified_ns // 1_000_000_000
-        return FileInfo(id=file_id(self.id, absolute), path=absolute, bytes=entry.bytes, created_at=created, source=source)
+        return FileInfo(
+            id=file_id(self.id, absolute), path=absolute, bytes=entry.bytes, created_at=created, source=source
+        )
 
 
 def _noticeable(seconds: float) -> float:
@@ -266,7 +278,10 @@ def _annotated(outcome: Outcome, seconds: float, *, restarted: bool, overfull: b
         notes.append("It wrote more files than there is room for; what it wrote was removed.")
     if outcome.died is not None:
         why = "" if overfull else f" {outcome.died}"
-        notes.append(f"The Python process was lost.{why} Variables are gone, files in {DATA} are kept; the next run starts afresh.")
+        notes.append(
+            f"The Python process was lost.{why} Variables are gone, files in {DATA} are kept; the next run starts "
+            f"afresh."
+        )
     before = "[The Python process was restarted: variables of earlier code are gone.]\n" if restarted else ""
     gap = "\n" if outcome.logs and not outcome.logs.endswith("\n") and notes else ""
     return before + outcome.logs + gap + (f"[{' '.join(notes)}]\n" if notes else "")

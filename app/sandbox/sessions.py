@@ -48,7 +48,10 @@ class Sessions:
         return session
 
     async def open(self, owner: str, session_id: str, wanted: NewSession) -> Session:
-        """The session with this id, created if there is none. Raises UnknownSession, Busy, and ValueError for invalid options."""
+        """The session with this id, created if there is none.
+
+        Raises UnknownSession, Busy, and ValueError for invalid options.
+        """
         if session_id in self._sessions:
             return self.get(owner, session_id)
         if not _SESSION_ID.fullmatch(session_id):
@@ -70,7 +73,9 @@ class Sessions:
         """Remove idle sessions, in an endless loop."""
         while True:
             now = time.monotonic()
-            for session in [s for s in self._sessions.values() if not s.running and now - s.used > s.limits.idle_seconds]:
+            for session in [
+                s for s in self._sessions.values() if not s.running and now - s.used > s.limits.idle_seconds
+            ]:
                 await self._drop(session)
             await asyncio.sleep(_SWEEP_SECONDS)
 
@@ -99,13 +104,19 @@ class Sessions:
                 self._closed.notify_all()
 
     def _expendable(self, owner: str) -> Session:
-        """Of the owner with the most sessions, so that nobody can evict all the others: the least recently used session; if all of them
-        are running or waiting, one that is still waiting, of an owner who has more than this one."""
+        """Of the owner with the most sessions, so that nobody can evict all the others: the least recently used
+        session; if all of them are running or waiting, one that is still waiting, of an owner who has more than this
+        one.
+        """
         owners = Counter(session.owner for session in self._sessions.values())
         idle = [session for session in self._sessions.values() if not session.running]
         if idle:
             return min(idle, key=lambda session: (-owners[session.owner], session.used))
-        waiting = [session for session in self._sessions.values() if not session.executing and owners[session.owner] > owners[owner]]
+        waiting = [
+            session
+            for session in self._sessions.values()
+            if not session.executing and owners[session.owner] > owners[owner]
+        ]
         if not waiting:
             raise Busy(f"code is running or waiting in all {self._at_most} sandboxes (SANDBOX_SESSIONS)")
         return max(waiting, key=lambda session: (owners[session.owner], session.used))
@@ -117,5 +128,7 @@ class Sessions:
         if idle is not None and not 0 < idle <= self._limits.idle_seconds:
             raise ValueError(f"idle time is limited to {self._limits.idle_seconds:g} seconds")
         return msgspec.structs.replace(
-            self._limits, memory_bytes=memory or self._limits.memory_bytes, idle_seconds=idle or self._limits.idle_seconds
+            self._limits,
+            memory_bytes=memory or self._limits.memory_bytes,
+            idle_seconds=idle or self._limits.idle_seconds,
         )

@@ -1,8 +1,9 @@
 """The environment of sandboxes: the interpreter they start, and a volume for each session's files.
 
-The kernel limits a volume's size where the machine allows private mounts (a tmpfs for each), or where file
-systems were mounted for the service beforehand (`places`, one for each session). Elsewhere it is a directory that is monitored. With
-private mounts the interpreter is mounted where every user can reach it: root's own Python is often in a directory only root can enter.
+The kernel limits a volume's size where the machine allows private mounts (a tmpfs for each), or where file systems were
+mounted for the service beforehand (`places`, one for each session). Elsewhere it is a directory that is monitored. With
+private mounts the interpreter is mounted where every user can reach it: root's own Python is often in a directory only
+root can enter.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from app.sandbox import mounts, packages, trees
 _FIRST_USER = 60600
 """The users of sandboxes, if root can choose: one each, from a range that no system allocates."""
 _USER_CAPABILITIES = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 7
-"""CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_KILL, CAP_SETGID and CAP_SETUID: to become other users, and to clean up after them."""
+"""CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_KILL, CAP_SETGID and CAP_SETUID: to become other users, and to clean up
+after them.
+"""
 _NAME = "sandbox-stage-"
 _LOCK = ".in-use"
 _SEARCH_ONLY = 0o711
@@ -78,7 +81,8 @@ class Stage:
         self.root = Path(tempfile.mkdtemp(prefix=_NAME))
         self._lock = _locked(self.root)
         self._privileged = can_choose_users()
-        in_vain = self._places is not None or (self._privileged and os.geteuid() != 0)  # others do not exist in a user namespace
+        # others do not exist in a user namespace
+        in_vain = self._places is not None or (self._privileged and os.geteuid() != 0)
         self.private = not in_vain and mounts.enter(self.root)
         if self.private:
             mounts.mount_memory(self.root, f"size=1m,mode={_SEARCH_ONLY:o}")
@@ -99,10 +103,14 @@ class Stage:
 
     def bounds(self, size: int) -> bool:
         """Whether the kernel limits a volume to this size."""
-        return self.private or (self._places is not None and all(_size(place) <= size * _NEARLY for place in self._places))
+        return self.private or (
+            self._places is not None and all(_size(place) <= size * _NEARLY for place in self._places)
+        )
 
     def share(self, sessions: int) -> int:
-        """The bytes that each of so many sessions can use, so that all of them together use at most half of the available space."""
+        """The bytes that each of so many sessions can use, so that all of them together use at most half of the
+        available space.
+        """
         if self._places is not None:
             return min(_size(place) for place in self._places)
         return (_memory() if self.private else _free(self.root)) // 2 // sessions
@@ -155,7 +163,10 @@ class Stage:
         os.close(self._lock)
 
     def _shown(self, runtime: Runtime) -> Runtime:
-        places = {runtime.home: self.root / "python", runtime.program / "app/sandbox/inside": self.root / "program/app/sandbox/inside"}
+        places = {
+            runtime.home: self.root / "python",
+            runtime.program / "app/sandbox/inside": self.root / "program/app/sandbox/inside",
+        }
         places |= {path: self.root / f"packages-{number}" for number, path in enumerate(runtime.packages)}
         for source, place in places.items():
             place.mkdir(parents=True)
@@ -169,7 +180,9 @@ class Stage:
 
 
 def can_choose_users() -> bool:
-    """Whether this process may run others as any user, and give files to them; root may not if its capabilities were removed."""
+    """Whether this process may run others as any user, and give files to them; root may not if its capabilities were
+    removed.
+    """
     status = Path("/proc/self/status").read_text(encoding="ascii")
     capabilities = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))
     return capabilities & _USER_CAPABILITIES == _USER_CAPABILITIES

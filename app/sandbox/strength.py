@@ -19,7 +19,9 @@ def strength(name: Name, backend: Backend, stage: Stage, disk_bytes: int) -> Con
         _HIDES if backend.hides else _HIDES_NOT,
         "a user id for each session" if own_user else "one user id for the service and all sessions",
         f"signals to others are blocked by {'the kernel' if backend.scopes_signals else 'the system call filter only'}",
-        "disk use is limited by the kernel" if bounded else "disk use is monitored, and a burst can exceed the limit briefly",
+        "disk use is limited by the kernel"
+        if bounded
+        else "disk use is monitored, and a burst can exceed the limit briefly",
     )
     return Confinement(
         backend=name,

@@ -1,7 +1,7 @@
 """Directories filled by untrusted code, as a whole: their size, and their removal whatever their modes and depth.
 
-Links are never followed. What the service cannot read it makes readable; that is safe while the code runs, since it acts on open
-descriptors and not on names.
+Links are never followed. What the service cannot read it makes readable; that is safe while the code runs, since it
+acts on open descriptors and not on names.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ class Unbounded(Exception):
 
 
 def taken(root: Path, now_and_then: Callable[[], None] | None = None) -> int:
-    """Bytes on disk, including hidden files and directories, hard links once. Raises Unbounded, OSError, and what `now_and_then` raises."""
+    """Bytes on disk, including hidden files and directories, hard links once.
+
+    Raises Unbounded, OSError, and what `now_and_then` raises.
+    """
     seen: set[int] = set()
     total = 0
     for number, (_, status) in enumerate(_walk(root)):
@@ -132,7 +135,9 @@ def _entered(name: str, directory: int) -> Generator[int]:
 
 
 def _clear(top: int) -> None:
-    """Down to a directory without subdirectories and up again, with one descriptor at a time, so that depth does not matter."""
+    """Down to a directory without subdirectories and up again, with one descriptor at a time, so that depth does not
+    matter.
+    """
     inside_of: list[str] = []
     here = os.dup(top)
     try:

@@ -23,7 +23,10 @@ class _Waiting:
 
 
 class Turns:
-    """`slots` runs at a time. The last free slot is for owners with none running; the owner with the fewest running goes first."""
+    """`slots` runs at a time.
+
+    The last free slot is for owners with none running; the owner with the fewest running goes first.
+    """
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
@@ -84,7 +87,9 @@ class Turns:
 
     def _next(self) -> _Waiting | None:
         free = self.slots - self._running.total()
-        waiting = [waiting for waiting in self._waiting if not waiting.turn.done() and self._may_run(waiting.owner, free)]
+        waiting = [
+            waiting for waiting in self._waiting if not waiting.turn.done() and self._may_run(waiting.owner, free)
+        ]
         return min(waiting, key=lambda waiting: self._running[waiting.owner], default=None)
 
     def _may_run(self, owner: str, free: int) -> bool:

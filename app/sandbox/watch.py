@@ -41,9 +41,9 @@ class Watched(Protocol):
 class Watch:
     """While entered, code is killed as soon as its files take more than `limit` bytes.
 
-    Counting files takes time, asking a file system for its free space does not: that is done every hundredth of a second. If it has
-    shrunk by what the session may still use, the code is paused while its files are counted; ten times a second they are counted
-    anyway. It is done in a thread, so that a busy service checks no less often.
+    Counting files takes time, asking a file system for its free space does not: that is done every hundredth of a
+    second. If it has shrunk by what the session may still use, the code is paused while its files are counted; ten
+    times a second they are counted anyway. It is done in a thread, so that a busy service checks no less often.
     """
 
     def __init__(self, volume: Volume, limit: int, watched: Watched) -> None:
@@ -58,7 +58,9 @@ class Watch:
         self._thread.start()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._over.set()
         await asyncio.to_thread(self._thread.join)
         self._watched.pause()  # whatever the thread did last: nothing runs between two runs
@@ -103,7 +105,9 @@ class _Shrunk(Exception):
 
 
 class _Shrinking:
-    """Calling it raises _Shrunk if the file system has shrunk by more than `left` bytes, or by more files than a session may have."""
+    """Calling it raises _Shrunk if the file system has shrunk by more than `left` bytes, or by more files than a
+    session may have.
+    """
 
     def __init__(self, volume: Volume, left: int) -> None:
         self._root = volume.root

@@ -80,9 +80,13 @@ class MeasuredRuns:
         """Add a run, timed."""
         await self._measure("run_create", self._store.create(run, owner, lease_seconds))
 
-    async def claim(self, owner: str, lease_seconds: float, most: int, *, lanes: int = 2, takeover: bool) -> Sequence[Claim]:
+    async def claim(
+        self, owner: str, lease_seconds: float, most: int, *, lanes: int = 2, takeover: bool
+    ) -> Sequence[Claim]:
         """Claim runs, timed."""
-        return await self._measure("run_claim", self._store.claim(owner, lease_seconds, most, lanes=lanes, takeover=takeover))
+        return await self._measure(
+            "run_claim", self._store.claim(owner, lease_seconds, most, lanes=lanes, takeover=takeover)
+        )
 
     async def renew(self, owner: str, ids: Sequence[str], lease_seconds: float) -> Mapping[str, Held]:
         """Extend leases, timed."""

@@ -64,7 +64,9 @@ class MemoryResponseStore:
 
     async def locate_item(self, project_id: str, item_id: str, now: int) -> str | None:
         """The newest response that contains the item."""
-        holders = [r for r in self._records.values() if item_id in r.foreign_item_ids and await self.get(project_id, r.id, now)]
+        holders = [
+            r for r in self._records.values() if item_id in r.foreign_item_ids and await self.get(project_id, r.id, now)
+        ]
         return max(holders, key=lambda r: (r.created_at, r.id)).id if holders else None
 
     async def delete(self, project_id: str, response_id: str, now: int) -> bool:

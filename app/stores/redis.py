@@ -30,7 +30,9 @@ REST_SECONDS = 5.0
 """After a failure Redis is not used for this long, then one caller tries it."""
 
 CACHE_SECONDS = 3600
-"""The longest a record is cached: bounds how long a replica may see a record whose deletion could not be sent to Redis."""
+"""The longest a record is cached: bounds how long a replica may see a record whose deletion could not be sent to
+Redis.
+"""
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -41,7 +43,12 @@ class RedisCachedStore:
     """Any store with a cache of its newest records in front."""
 
     def __init__(
-        self, store: ResponseStore, url: str, *, connections: int = CONNECTIONS, clock: Callable[[], float] = time.monotonic
+        self,
+        store: ResponseStore,
+        url: str,
+        *,
+        connections: int = CONNECTIONS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`connections`: at most. `clock` (seconds) times the pause after a failure."""
         self.failures = 0
@@ -135,7 +142,8 @@ class RedisCachedStore:
         if now < self._rests_until:
             return None
         if self._is_out:
-            self._rests_until = now + REST_SECONDS  # one caller finds out whether it is back; the others continue without it
+            # one caller finds out whether it is back; the others continue without it
+            self._rests_until = now + REST_SECONDS
         try:
             if self._unforgotten:
                 await self._redis.delete(*self._unforgotten)

@@ -1,4 +1,6 @@
-"""Responses in SQLite or Postgres: one row per turn, written in groups, read with Core statements that are built once."""
+"""Responses in SQLite or Postgres: one row per turn, written in groups, read with Core statements that are built
+once.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,20 @@ from contextlib import contextmanager
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import CTE, ColumnElement, Integer, RowMapping, bindparam, delete, func, literal, or_, select, tuple_, update
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Integer,
+    RowMapping,
+    bindparam,
+    delete,
+    func,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import Database
@@ -53,7 +68,9 @@ def _chain_with(*columns: ColumnElement[Any]) -> CTE:
 
 _CHAIN = select(_chain_with(_r.input, _r.response, _r.inherited, _r.exchanges))
 _links = _chain_with()
-_CONTINUABLE = select(func.count().label("turns"), func.count(_links.c.deleted_at).label("tombstones")).select_from(_links)
+_CONTINUABLE = select(func.count().label("turns"), func.count(_links.c.deleted_at).label("tombstones")).select_from(
+    _links
+)
 
 _ENDED = select(_r.id).where(*_OWN)
 
@@ -68,7 +85,15 @@ _LOCATE = (
 _BURY = (
     update(responses)
     .where(*_OWN, *_ALIVE)
-    .values(deleted_at=bindparam("now"), expires_at=bindparam("until"), response=b"", input=b"", cuts=None, inherited=None, exchanges=None)
+    .values(
+        deleted_at=bindparam("now"),
+        expires_at=bindparam("until"),
+        response=b"",
+        input=b"",
+        cuts=None,
+        inherited=None,
+        exchanges=None,
+    )
 )
 
 _COUNT_EXPIRED = select(func.count().label("expired")).where(_r.expires_at <= bindparam("now"))
@@ -89,7 +114,9 @@ _EXPIRED = (
 _CHILDREN = select(_r.id, _r.previous_id, _r.inherited, _r.exchanges).where(
     _r.previous_id.in_(bindparam("parents", expanding=True)), _r.deleted_at.is_(None)
 )
-_TURNS = select(_r.id, _r.input, _r.response, _r.inherited, _r.exchanges).where(_r.id.in_(bindparam("ids", expanding=True)))
+_TURNS = select(_r.id, _r.input, _r.response, _r.inherited, _r.exchanges).where(
+    _r.id.in_(bindparam("ids", expanding=True))
+)
 _ADOPT = (
     update(responses)
     .where(_r.id == bindparam("wanted"), _r.deleted_at.is_(None))

@@ -1,4 +1,7 @@
-"""Background runs in SQLite or Postgres: one row from acceptance to settlement. The locks of its rows decide who owns a run."""
+"""Background runs in SQLite or Postgres: one row from acceptance to settlement.
+
+The locks of its rows decide who owns a run.
+"""
 
 from __future__ import annotations
 
@@ -85,8 +88,12 @@ _NOTE = (
     .values(progress=bindparam("noted"))
     .returning(_r.id)
 )
-_RENEW = update(runs).where(_r.id.in_(select(_MINE.c.id))).values(due_at=_UNTIL).returning(_r.id, _r.fence, _r.cancelled)
-_RELEASE = update(runs).where(_r.id == bindparam("wanted"), _r.fence == bindparam("known"), _HELD).values(owner=None, due_at=0)
+_RENEW = (
+    update(runs).where(_r.id.in_(select(_MINE.c.id))).values(due_at=_UNTIL).returning(_r.id, _r.fence, _r.cancelled)
+)
+_RELEASE = (
+    update(runs).where(_r.id == bindparam("wanted"), _r.fence == bindparam("known"), _HELD).values(owner=None, due_at=0)
+)
 
 _THIS = (_r.id == bindparam("wanted"), _r.project_id == bindparam("project"))
 _GET = select(*_STATE).where(*_THIS)
@@ -121,10 +128,13 @@ class SqlRunStore:
         if not (created or await self._has(run, owner)):
             raise RecordRefused(f"there is another run {run.id}")
 
-    async def claim(self, owner: str, lease_seconds: float, most: int, *, lanes: int = 2, takeover: bool) -> Sequence[Claim]:
+    async def claim(
+        self, owner: str, lease_seconds: float, most: int, *, lanes: int = 2, takeover: bool
+    ) -> Sequence[Claim]:
         """Look without a lock, since there is mostly nothing to do; then take what others do not.
 
-        If the look takes as long as half a lease the database was away: nobody has been able to renew, and nothing is taken over.
+        If the look takes as long as half a lease the database was away: nobody has been able to renew, and nothing is
+        taken over.
         """
         due = {"lanes": lanes, "takeover": takeover}
         began = time.monotonic()

@@ -33,7 +33,10 @@ _is_plain = re.compile(r"[A-Za-z0-9._:/@+-]+").fullmatch
 
 
 class Handler(logging.StreamHandler[Any]):
-    """Writes to standard error. If a warning or error repeats within a minute, only the first one and a count are written."""
+    """Writes to standard error.
+
+    If a warning or error repeats within a minute, only the first one and a count are written.
+    """
 
     def __init__(self, form: Format, clock: Callable[[], float] = time.monotonic) -> None:
         """`clock` (seconds) times the repeats."""
@@ -61,12 +64,15 @@ class Handler(logging.StreamHandler[Any]):
         """Write the buffered lines."""
         lines, self._waiting = self._waiting, []
         if lines:
-            with suppress(OSError, ValueError):  # a full disk or a closed pipe must not break a request, and cannot be reported
+            with suppress(OSError, ValueError):
+                # a full disk or a closed pipe must not break a request, and cannot be reported
                 self.stream.write("".join(lines))
         super().flush()
 
     def write_request(self, summary: RequestSummary) -> None:
-        """Buffer a request's line, since writing costs more than formatting; without a log record, which would double the cost."""
+        """Buffer a request's line, since writing costs more than formatting; without a log record, which would double
+        the cost.
+        """
         if self._repeats.due:
             self._tell_repeats()
         self._waiting.append(self._line(summary))
@@ -143,10 +149,12 @@ def _text(summary: RequestSummary) -> str:
     if one.upstream is not None:
         text += f" upstream={_quoted(one.upstream)} first_token_ms={one.first_token_ms}"
     if one.upstream_request is not None:
-        text += f" upstream_request={one.upstream_request if _is_plain(one.upstream_request) else json.dumps(one.upstream_request)}"
+        text += f" upstream_request={_quoted(one.upstream_request)}"
     if one.outcome is not None:
         text += f" outcome={one.outcome} input_tokens={one.input_tokens} cached_tokens={one.cached_tokens}"
-        text += f" output_tokens={one.output_tokens} reasoning_tokens={one.reasoning_tokens} tool_calls={one.tool_calls}"
+        text += (
+            f" output_tokens={one.output_tokens} reasoning_tokens={one.reasoning_tokens} tool_calls={one.tool_calls}"
+        )
     return text if one.code is None else f"{text}{_failure(one)}"
 
 

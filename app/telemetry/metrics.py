@@ -1,6 +1,7 @@
 """Counters, gauges and histograms in a `Table`, exposed by the Prometheus client.
 
-The client's own metrics take a lock for each addition, and in multiprocess mode also write to a file, which costs ten times as much.
+The client's own metrics take a lock for each addition, and in multiprocess mode also write to a file, which costs ten
+times as much.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Suppresses repeated log lines: an outage is one line at its start and one per minute, not one per affected request."""
+"""Suppresses repeated log lines: an outage is one line at its start and one per minute, not one per affected
+request.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ class Repeats:
             if not kind.count:
                 self._kinds.pop(key, None)
                 continue
-            told.append(_without_traceback(kind.record, f"{kind.record.msg} ({kind.count} more like this in {SECONDS:.0f} s)"))
+            told.append(
+                _without_traceback(kind.record, f"{kind.record.msg} ({kind.count} more like this in {SECONDS:.0f} s)")
+            )
             kind.count, kind.until = 0, now + SECONDS
         self._next = min((kind.until for kind in self._kinds.values()), default=inf)
         self.due = bool(self._kinds)

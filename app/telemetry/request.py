@@ -1,7 +1,7 @@
 """The summary of the current request: collected while it is served, and logged in one line at its end.
 
-A context variable holds it, so that it need not be passed through every layer, and every line logged on behalf of a request has its
-id.
+A context variable holds it, so that it need not be passed through every layer, and every line logged on behalf of a
+request has its id.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ _LONGEST_REASON = 300
 
 
 class RequestSummary(msgspec.Struct, omit_defaults=True, gc=False):
-    """One request; the names are the log's field names. None and 0 are left out. It never contains content or secrets."""
+    """One request; the names are the log's field names.
+
+    None and 0 are left out. It never contains content or secrets.
+    """
 
     request_id: str = ""
     method: str = ""

@@ -1,7 +1,8 @@
 """The numbers behind the metrics: in a list for one process, in files readable by all for several workers.
 
-Counting is an addition in memory either way: a worker's file is mapped, so whichever worker is scraped reads current values. A new
-worker takes over the file of one that has ended, so that counters never decrease and there are no more files than workers.
+Counting is an addition in memory either way: a worker's file is mapped, so whichever worker is scraped reads current
+values. A new worker takes over the file of one that has ended, so that counters never decrease and there are no more
+files than workers.
 """
 
 from __future__ import annotations
@@ -155,7 +156,8 @@ def _names_of(numbers: Path) -> Path:
 
 def _read_keys(names: Path) -> list[Key]:
     text = names.read_bytes() if names.exists() else b""
-    return [msgspec.json.decode(line, type=Key) for line in text.split(b"\n")[:-1]]  # an unfinished line is after the last line break
+    # an unfinished line is after the last line break
+    return [msgspec.json.decode(line, type=Key) for line in text.split(b"\n")[:-1]]
 
 
 def _read_rows(numbers: Path) -> Iterator[Row]:

@@ -17,7 +17,10 @@ class _Attempt:
 
 
 class Once(Generic[T]):
-    """The first caller computes the value; concurrent callers wait and share a failure. After a failure, the next call tries again."""
+    """The first caller computes the value; concurrent callers wait and share a failure.
+
+    After a failure, the next call tries again.
+    """
 
     def __init__(self, value: T | None = None) -> None:
         """`value`: if it is already known."""
@@ -26,7 +29,8 @@ class Once(Generic[T]):
 
     @asynccontextmanager
     async def turn(self) -> AsyncGenerator[T | None]:
-        """The value; None: the caller must compute it and call `settle`; if it fails before that, those who wait fail with the same error.
+        """The value; None: the caller must compute it and call `settle`; if it fails before that, those who wait fail
+        with the same error.
 
         Cancellation is not failure: one of those who wait then computes the value.
         """

@@ -1,4 +1,7 @@
-"""`code_interpreter`: Python code, run in a sandbox that keeps variables and files across the turns of a conversation."""
+"""`code_interpreter`:
+
+Python code, run in a sandbox that keeps variables and files across the turns of a conversation.
+"""
 
 from __future__ import annotations
 
@@ -55,15 +58,17 @@ _FUNCTION = FunctionTool(
     name="code_interpreter",
     description="Runs Python code in a sandbox.",
     parameters=msgspec.Raw(
-        b'{"type":"object","properties":{"code":{"type":"string","description":"The Python code to run."}},"required":["code"]}'
+        b'{"type":"object","properties":{"code":{"type":"string","description":"The Python code to '
+        b'run."}},"required":["code"]}'
     ),
 )
 _DESCRIPTION = (
-    "Runs Python code in a sandbox, as a notebook runs a cell: variables, imports and files stay for the next call, and the value of a "
-    "last expression is shown. Installed are {packages}. There is no network, no package can be installed, and no program but Python "
-    "started. The working directory is /mnt/data: files of the user are there, and files for the user have to be saved there; mention such "
-    "a file in the answer as a link, [name](sandbox:/mnt/data/name). Print what you need to see. plt.show() saves the figure as a PNG "
-    "file; Chinese needs no font settings."
+    "Runs Python code in a sandbox, as a notebook runs a cell: variables, imports and files stay for the next call, "
+    "and the value of a last expression is shown. Installed are {packages}. There is no network, no package can be "
+    "installed, and no program but Python started. The working directory is /mnt/data: files of the user are there, "
+    "and files for the user have to be saved there; mention such a file in the answer as a link, "
+    "[name](sandbox:/mnt/data/name). Print what you need to see. plt.show() saves the figure as a PNG file; Chinese "
+    "needs no font settings."
 )
 
 
@@ -104,7 +109,9 @@ class _Container(msgspec.Struct, frozen=True, kw_only=True):
 class _Session:
     announcements: Sequence[HostedItem] = ()
 
-    def __init__(self, tool: CodeInterpreter, context: ToolContext, container: _Container, packages: Sequence[str]) -> None:
+    def __init__(
+        self, tool: CodeInterpreter, context: ToolContext, container: _Container, packages: Sequence[str]
+    ) -> None:
         self.functions: Sequence[FunctionTool] = (_function(packages),)
         self.note: str | None = None
         self._tool = tool
@@ -119,7 +126,9 @@ class _Session:
         """Code runs in the order of the calls; an interpreter runs one piece of code at a time anyway."""
 
     def item(self, call: HostedCall) -> CodeInterpreterCall:
-        return CodeInterpreterCall(id="", status="in_progress", container_id=self._container_id, code=_code(call.arguments))
+        return CodeInterpreterCall(
+            id="", status="in_progress", container_id=self._container_id, code=_code(call.arguments)
+        )
 
     def may_repeat(self, call: HostedCall) -> bool:
         """The first call in a container that is new: a repetition would get another one. There is no network."""
@@ -132,7 +141,9 @@ class _Session:
         files = [file for file in result.files if file.path.lower().endswith(_IMAGES)]
         outputs = [Logs(result.logs)] if result.logs else []
         images = [PlotImage(f"/v1/containers/{self._container_id}/files/{file.id}/content") for file in files]
-        item = CodeInterpreterCall(id="", status="completed", container_id=self._container_id, code=code, outputs=(*outputs, *images))
+        item = CodeInterpreterCall(
+            id="", status="completed", container_id=self._container_id, code=code, outputs=(*outputs, *images)
+        )
         return ToolOutcome(text=self._text(result), item=item, note=self._container_id)
 
     async def aclose(self) -> None:
@@ -168,7 +179,9 @@ class _Session:
             if container is not None or self._wanted is None:
                 return container
             self._lost = self._lost or self._used
-            await self._tool.containers.open(self._context.project_id, self._container_id, self._wanted, "tools.container.")
+            await self._tool.containers.open(
+                self._context.project_id, self._container_id, self._wanted, "tools.container."
+            )
             self._used = True
             return self._there.settle(object())
 
@@ -235,7 +248,9 @@ class CodeInterpreter:
         container_id = note if there and note is not None else new_container_id()
         if container.file_ids:  # a missing file is the client's error, to be reported before the model answers
             await self.containers.open(context.project_id, container_id, wanted, f"{place}.")
-        begun = _Container(id=container_id, wanted=wanted, there=there or bool(container.file_ids), lost=note is not None and not there)
+        begun = _Container(
+            id=container_id, wanted=wanted, there=there or bool(container.file_ids), lost=note is not None and not there
+        )
         return _Session(self, context, begun, installed)
 
     async def _lives(self, project_id: str, container_id: str) -> bool:
@@ -259,13 +274,15 @@ def sandbox_of(settings: Settings) -> Sandbox | Missing:
     if where not in names:
         reason = "Code execution is disabled" if where == "off" else f"`{where}` is not a sandbox"
         return Missing(
-            "GATEWAY_SANDBOX", f"{reason}: set GATEWAY_SANDBOX to `auto`, {', '.join(f'`{name}`' for name in NAMES)} or a service's URL."
+            "GATEWAY_SANDBOX",
+            f"{reason}: set GATEWAY_SANDBOX to `auto`, {', '.join(f'`{name}`' for name in NAMES)} or a service's URL.",
         )
     missing = [f"{name}: {reason}" for name in names[where] if (reason := load(name).missing()) is not None]
     if len(missing) == len(names[where]):
         return Missing(
             "GATEWAY_SANDBOX",
-            f"No sandbox can work on this machine ({'; '.join(missing)}); set GATEWAY_SANDBOX to a sandbox service's URL.",
+            f"No sandbox can work on this machine ({'; '.join(missing)}); set GATEWAY_SANDBOX to a sandbox service's "
+            f"URL.",
         )
     backend: Name | None = None if where == "auto" else names[where][0]
     return Sandbox(LocalService(backend, settings.limits.tool_seconds), packages.names())
@@ -324,7 +341,8 @@ def _code(arguments: str) -> str:
     """The code, even if the model sent it without JSON, in a fence, or under another key."""
     try:
         given: Any = msgspec.json.decode(arguments)
-    except (msgspec.DecodeError, RecursionError):  # nearly JSON, perhaps with raw line breaks: shown as it is; or not JSON at all
+    except (msgspec.DecodeError, RecursionError):
+        # nearly JSON, perhaps with raw line breaks: shown as it is; or not JSON at all
         given = StringMember("code").feed(arguments) or arguments
     if isinstance(given, dict):
         values = cast("dict[str, Any]", given)
@@ -339,5 +357,6 @@ TOOL = ToolSpec(
     build=_build,
     example=_EXAMPLE,
     details=_details,
-    description="Runs Python, with packages for data and charts, in a sandbox without network; files and plots it makes can be downloaded.",
+    description="Runs Python, with packages for data and charts, in a sandbox without network; files and plots it "
+    "makes can be downloaded.",
 )

@@ -1,7 +1,7 @@
 """`file_search`: searches the user's vector stores, by meaning and by words.
 
-Formats: the openai SDK's `FileSearchTool` and `ResponseFileSearchToolCall`. The vendor of Qwen accepts a single vector store, its own;
-here any number of this gateway's can be searched together, so nothing is ever forwarded.
+Formats: the openai SDK's `FileSearchTool` and `ResponseFileSearchToolCall`. The vendor of Qwen accepts a single vector
+store, its own; here any number of this gateway's can be searched together, so nothing is ever forwarded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,16 @@ from app.protocol.wire.filters import parse_filter
 from app.protocol.wire.hosted import FileResult, FileSearchCall, HostedCall, HostedItem
 from app.protocol.wire.requests import Json, given, parse_entry
 from app.tools.ports.files import FileHit, FileQuery, Files
-from app.tools.ports.tool import FileCitation, Missing, ToolContext, ToolFailure, ToolOutcome, ToolRequest, ToolServices, ToolSpec
+from app.tools.ports.tool import (
+    FileCitation,
+    Missing,
+    ToolContext,
+    ToolFailure,
+    ToolOutcome,
+    ToolRequest,
+    ToolServices,
+    ToolSpec,
+)
 from app.tools.search.queries import MOST_QUERIES, queries_of
 
 _FUNCTION = "knowledge_search"
@@ -39,7 +48,10 @@ _PARAMETERS = {
             "items": {"type": "string"},
             "minItems": 1,
             "maxItems": MOST_QUERIES,
-            "description": "What to look for, each as a whole question or phrase; names, numbers and codes exactly as they are written.",
+            "description": (
+                "What to look for, each as a whole question or phrase; names, numbers and codes exactly as they are "
+                "written."
+            ),
         }
     },
     "required": ["queries"],
@@ -124,7 +136,9 @@ class _FileSearch:
         )
         ranked = _RankingEcho(query.ranker, query.score_threshold, ranking.hybrid_search or msgspec.UNSET)
         echo = _Echo("file_search", stores, filters, limit, ranked)
-        return ToolRequest(open=partial(self._open, query), echo=msgspec.Raw(msgspec.json.encode(echo)), names=(_FUNCTION,))
+        return ToolRequest(
+            open=partial(self._open, query), echo=msgspec.Raw(msgspec.json.encode(echo)), names=(_FUNCTION,)
+        )
 
     async def aclose(self) -> None:
         """Holds nothing."""
@@ -161,14 +175,18 @@ class _Session:
         hits = await self._search(queries)
         results = tuple(FileResult(hit.file_id, hit.filename, hit.score, hit.text, hit.attributes) for hit in hits)
         shown = results if _RESULTS in self._context.include else None
-        return ToolOutcome(text=self._told(hits), item=FileSearchCall(id="", status="completed", queries=queries, results=shown))
+        return ToolOutcome(
+            text=self._told(hits), item=FileSearchCall(id="", status="completed", queries=queries, results=shown)
+        )
 
     async def aclose(self) -> None:
         """Holds nothing."""
 
     async def _search(self, queries: tuple[str, ...]) -> Sequence[FileHit]:
         try:
-            return await self._files.search(self._context.project_id, msgspec.structs.replace(self._query, queries=queries))
+            return await self._files.search(
+                self._context.project_id, msgspec.structs.replace(self._query, queries=queries)
+            )
         except ApiError as error:
             raise ToolFailure(error.message) from error
 
@@ -197,7 +215,9 @@ def _stores(entry: _Entry, place: str) -> tuple[str, ...]:
         raise InvalidRequest(f"Missing required parameter: '{param}'.", code="missing_required_parameter", param=param)
     stores = tuple(dict.fromkeys(entry.vector_store_ids))
     if not 1 <= len(stores) <= _MOST_STORES:
-        raise InvalidRequest(f"Invalid '{param}': 1 to {_MOST_STORES} ids are needed.", code="invalid_value", param=param)
+        raise InvalidRequest(
+            f"Invalid '{param}': 1 to {_MOST_STORES} ids are needed.", code="invalid_value", param=param
+        )
     return stores
 
 
@@ -205,7 +225,9 @@ def _limit(entry: _Entry, place: str) -> int:
     limit = _USUAL_RESULTS if entry.max_num_results is None else entry.max_num_results
     if not 1 <= limit <= _MOST_RESULTS:
         param = f"{place}.max_num_results"
-        raise InvalidRequest(f"Invalid '{param}': expected a number from 1 to {_MOST_RESULTS}.", code="invalid_value", param=param)
+        raise InvalidRequest(
+            f"Invalid '{param}': expected a number from 1 to {_MOST_RESULTS}.", code="invalid_value", param=param
+        )
     return limit
 
 
@@ -225,7 +247,9 @@ def _check_ranking(ranking: _Ranking, place: str) -> None:
 
 def _build(services: ToolServices) -> _FileSearch | Missing:
     if services.files is None:
-        return Missing("GATEWAY_FILES_DIR", "Files are disabled; set GATEWAY_FILES_DIR to a directory or to s3://bucket/prefix.")
+        return Missing(
+            "GATEWAY_FILES_DIR", "Files are disabled; set GATEWAY_FILES_DIR to a directory or to s3://bucket/prefix."
+        )
     return _FileSearch(services.files, size=services.settings.limits.tool_output_bytes)
 
 

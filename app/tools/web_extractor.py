@@ -1,6 +1,8 @@
-"""`web_extractor`: reads pages for a goal. Each page is turned into evidence and a summary, written by the model of the request.
+"""`web_extractor`: reads pages for a goal. Each page is turned into evidence and a summary, written by the model of the
+request.
 
-The item's format and the wording of its `output` are the vendor's; its requirement that `web_search` be present, too, is dropped.
+The item's format and the wording of its `output` are the vendor's; its requirement that `web_search` be present, too,
+is dropped.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ _CACHE_SECONDS = 300.0
 _FETCHING_SHARE = 0.5
 _READING_SHARE = 0.65
 _ASKING_SHARE = 0.9
-"""Fraction of the call's time for fetching, reading and asking the model, so that what is there can still be returned."""
+"""Fraction of the call's time for fetching, reading and asking the model, so that what is there can still be
+returned.
+"""
 _ANSWER_TOKENS = 1200
 _HEADER_BYTES = 1024
 """Number, title and the words around an extract."""
@@ -77,7 +81,8 @@ _WORD = re.compile(r"\w+")
 
 _FUNCTION = FunctionTool(
     name="web_extractor",
-    description="Reads web pages (also PDF and office documents) and tells what in them serves a goal. Use it for addresses you know.",
+    description="Reads web pages (also PDF and office documents) and tells what in them serves a goal. Use it for "
+    "addresses you know.",
     parameters=msgspec.Raw(
         msgspec.json.encode(
             {
@@ -162,7 +167,9 @@ class _Pages:
             return known
         page = await self._fetcher.on_behalf(project).get(url, limit=self._limit, seconds=seconds, accept=_ACCEPT)
         article = await page_text.article(page, project)
-        text = _Text(page.url, " ".join(article.title.split())[:300] or page.url, beginning(article.text.strip(), _KEPT_BYTES))
+        text = _Text(
+            page.url, " ".join(article.title.split())[:300] or page.url, beginning(article.text.strip(), _KEPT_BYTES)
+        )
         self._recent.put(url, text, len(text.text.encode()))
         return text
 
@@ -189,11 +196,17 @@ class _Session:
     async def run(self, call: HostedCall) -> ToolOutcome:
         wanted = _wanted(call.arguments)
         if wanted is None or not wanted.urls:
-            raise ToolFailure('The arguments have to be JSON like {"urls": ["https://example.com/"], "goal": "what is to be found out"}.')
+            raise ToolFailure(
+                'The arguments have to be JSON like {"urls": ["https://example.com/"], "goal": "what is to be found '
+                'out"}.'
+            )
         urls, others = wanted.urls[:_MOST_URLS], wanted.urls[_MOST_URLS:]
         begun = asyncio.get_running_loop().time()
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._report(url, wanted.goal, begun, self._size // len(urls) - _HEADER_BYTES)) for url in urls]
+            tasks = [
+                group.create_task(self._report(url, wanted.goal, begun, self._size // len(urls) - _HEADER_BYTES))
+                for url in urls
+            ]
         reports = [task.result() for task in tasks]
         unread = [f"At most {_MOST_URLS} pages are read in one call. Not read: {', '.join(others)}"] if others else []
         item = WebExtractorCall(
@@ -220,7 +233,9 @@ class _Session:
         start = beginning(page.text, size)
         rest = "" if len(start) == len(page.text) else " (its beginning; there is more)"
         if not goal:
-            return _Report(_output(url, goal, start, f"No goal was given, so this is the text of the page{rest}."), page, number)
+            return _Report(
+                _output(url, goal, start, f"No goal was given, so this is the text of the page{rest}."), page, number
+            )
         if len(page.text.encode()) <= _SHORT_BYTES and not rest:
             return _Report(_output(url, goal, start, "The page is short, and this is all of its text."), page, number)
         answer = await self._ask(page, goal, begun)
@@ -287,14 +302,18 @@ def _question(page: _Text, goal: str, size: int) -> str:
 
 
 def _passages(text: str, goal: str, size: int) -> str:
-    """The whole text if it is short enough, otherwise half of `size` bytes from its beginning and half with the most words of the goal."""
+    """The whole text if it is short enough, otherwise half of `size` bytes from its beginning and half with the most
+    words of the goal.
+    """
     if len(text.encode()) <= size:
         return text
     start = beginning(text, size // 2)
     rest = text[len(start) :]
     pieces = [rest[at : at + _PIECE] for at in range(0, len(rest), _PIECE)]
     terms = {term for word in _WORD.findall(goal.lower()) for term in _terms(word)}
-    fitting = sorted(range(len(pieces)), key=lambda place: sum(term in pieces[place].lower() for term in terms), reverse=True)
+    fitting = sorted(
+        range(len(pieces)), key=lambda place: sum(term in pieces[place].lower() for term in terms), reverse=True
+    )
     ends = itertools.accumulate(len(pieces[place].encode()) for place in fitting)
     chosen = sorted(place for place, end in zip(fitting, ends, strict=True) if end <= size // 2)
     return "\n[…]\n".join([start, *(pieces[place] for place in chosen)])
@@ -313,7 +332,10 @@ def _sections(answer: str) -> tuple[str, str]:
 
 def _output(url: str, goal: str, evidence: str, summary: str) -> str:
     """In the vendor's wording."""
-    return f"The useful information in {url} for user goal {goal} as follows: \n\nEvidence in page: \n{evidence}\n\nSummary: \n{summary}"
+    return (
+        f"The useful information in {url} for user goal {goal} as follows: \n\nEvidence in page: "
+        f"\n{evidence}\n\nSummary: \n{summary}"
+    )
 
 
 def _shown(report: _Report) -> str:

@@ -1,4 +1,7 @@
-"""`web_search`: searches the web by words, and reads single pages. `app/tools/search/options.py` describes the options of a request."""
+"""`web_search`: searches the web by words, and reads single pages.
+
+`app/tools/search/options.py` describes the options of a request.
+"""
 
 from __future__ import annotations
 
@@ -50,14 +53,20 @@ _QUERIES = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxIte
 
 def _schema(name: str, value: Mapping[str, object]) -> msgspec.Raw:
     return msgspec.Raw(
-        msgspec.json.encode({"type": "object", "properties": {name: value}, "required": [name], "additionalProperties": False})
+        msgspec.json.encode(
+            {"type": "object", "properties": {name: value}, "required": [name], "additionalProperties": False}
+        )
     )
 
 
 _SEARCH_SCHEMA = _schema("queries", _QUERIES)
 _OPEN_SCHEMA = _schema("url", {"type": "string"})
 # Scripts that identify a language; others are shared by many.
-_SCRIPTS = (("ja", re.compile("[\u3040-\u30ff]")), ("ko", re.compile("[\uac00-\ud7af]")), ("zh", re.compile("[\u4e00-\u9fff]")))
+_SCRIPTS = (
+    ("ja", re.compile("[\u3040-\u30ff]")),
+    ("ko", re.compile("[\uac00-\ud7af]")),
+    ("zh", re.compile("[\u4e00-\u9fff]")),
+)
 
 
 class _WebSearch:
@@ -118,7 +127,9 @@ class _Session:
         return True
 
     async def run(self, call: HostedCall) -> ToolOutcome:
-        return await (self._open_page(_url(call.arguments)) if call.name == _OPEN else self._search(queries_of(call.arguments)))
+        return await (
+            self._open_page(_url(call.arguments)) if call.name == _OPEN else self._search(queries_of(call.arguments))
+        )
 
     async def aclose(self) -> None:
         """Nothing to release."""
@@ -194,7 +205,8 @@ def _functions(options: Options) -> tuple[FunctionTool, ...]:
     if options.domains:
         hints.append(f"Only these sites are searched: {', '.join(options.domains)}.")
     description = (
-        f"Search the web for what is recent or not known for certain. Several queries at once only for several aspects. {' '.join(hints)}"
+        f"Search the web for what is recent or not known for certain. Several queries at once only for several "
+        f"aspects. {' '.join(hints)}"
     )
     search = FunctionTool(_SEARCH, description, _SEARCH_SCHEMA)
     if not options.opens_pages:
@@ -216,8 +228,9 @@ def _build(services: ToolServices) -> Tool | Missing:
     if not providers.names:
         return Missing(
             "GATEWAY_SEARXNG_URL",
-            "Set it to the address of a SearXNG server, or set the key of a search service: GATEWAY_TAVILY_API_KEY, GATEWAY_BRAVE_API_KEY, "
-            "GATEWAY_SERPER_API_KEY, GATEWAY_BOCHA_API_KEY, GATEWAY_EXA_API_KEY or GATEWAY_JINA_API_KEY.",
+            "Set it to the address of a SearXNG server, or set the key of a search service: GATEWAY_TAVILY_API_KEY, "
+            "GATEWAY_BRAVE_API_KEY, GATEWAY_SERPER_API_KEY, GATEWAY_BOCHA_API_KEY, GATEWAY_EXA_API_KEY or "
+            "GATEWAY_JINA_API_KEY.",
         )
     return _WebSearch(services, providers)
 

@@ -1,4 +1,5 @@
-"""`web_search_image`: images on the web by words (the vendor's tool), from the first configured image engine that answers.
+"""`web_search_image`: images on the web by words (the vendor's tool), from the first configured image engine that
+answers.
 
 Results are shown only after the image itself was checked: dead links, and links to something else, are dropped.
 """
@@ -16,7 +17,16 @@ from app.tools.images.base import MOST, FoundImage, ImageQuery, image_providers
 from app.tools.images.links import SPARE, working
 from app.tools.images.showing import HOW_TO_SHOW, as_arguments, as_list, as_output, shown
 from app.tools.ports.fetcher import Fetcher
-from app.tools.ports.tool import Missing, ToolContext, ToolFailure, ToolOutcome, ToolRequest, ToolServices, ToolSpec, check_entry
+from app.tools.ports.tool import (
+    Missing,
+    ToolContext,
+    ToolFailure,
+    ToolOutcome,
+    ToolRequest,
+    ToolServices,
+    ToolSpec,
+    check_entry,
+)
 from app.tools.search.base import Providers
 
 _TYPE = "web_search_image"
@@ -26,7 +36,8 @@ _MOST_QUERIES = 5
 _QUERY_CHARS = 400
 _FUNCTION = FunctionTool(
     name=_TYPE,
-    description=f"Search the web for images by words. Returns titles, image URLs and the pages they are from. {HOW_TO_SHOW}.",
+    description=f"Search the web for images by words. Returns titles, image URLs and the pages they are from. "
+    f"{HOW_TO_SHOW}.",
     parameters=msgspec.Raw(
         msgspec.json.encode(
             {
@@ -37,7 +48,9 @@ _FUNCTION = FunctionTool(
                         "items": {"type": "string"},
                         "minItems": 1,
                         "maxItems": _MOST_QUERIES,
-                        "description": "What the images shall show, in a few words; several wordings or languages find more.",
+                        "description": (
+                            "What the images shall show, in a few words; several wordings or languages find more."
+                        ),
                     },
                     "count": {
                         "type": "integer",
@@ -80,7 +93,9 @@ class _Session:
         candidates = await by_words.search(self._engines, queries, count + SPARE)
         results = shown([(image, None) for image in await working(self._fetcher, candidates, count)])
         text = as_list(results, self._context.cite) if results else "No images were found. Try other or fewer words."
-        return ToolOutcome(text=text, item=msgspec.structs.replace(self.item(call), status="completed", output=as_output(results)))
+        return ToolOutcome(
+            text=text, item=msgspec.structs.replace(self.item(call), status="completed", output=as_output(results))
+        )
 
     async def aclose(self) -> None:
         pass
@@ -125,12 +140,16 @@ def _build(services: ToolServices) -> WebSearchImage | Missing:
     if not engines.names:
         return Missing(
             "GATEWAY_SEARXNG_URL",
-            "Set it to the address of a SearXNG server, or set the key of a search service that knows images: GATEWAY_SERPER_API_KEY, "
-            "GATEWAY_BRAVE_API_KEY or GATEWAY_BOCHA_API_KEY. If GATEWAY_SEARCH_PROVIDERS is set, it must include it.",
+            "Set it to the address of a SearXNG server, or set the key of a search service that knows images: "
+            "GATEWAY_SERPER_API_KEY, GATEWAY_BRAVE_API_KEY or GATEWAY_BOCHA_API_KEY. If GATEWAY_SEARCH_PROVIDERS is "
+            "set, it must include it.",
         )
     return WebSearchImage(engines, services.fetcher)
 
 
 TOOL = ToolSpec(
-    type=_TYPE, build=_build, example=_ENTRY, description="Finds images on the web by words, and drops those that cannot be loaded."
+    type=_TYPE,
+    build=_build,
+    example=_ENTRY,
+    description="Finds images on the web by words, and drops those that cannot be loaded.",
 )

@@ -65,7 +65,9 @@ def upgrade() -> None:
         sa.Column("project_id", sa.Text(), nullable=False),
         sa.Column("item_id", sa.Text(), nullable=False),
         sa.Column("response_id", sa.String(36), nullable=False),
-        sa.ForeignKeyConstraint(["response_id"], ["responses.id"], name="fk_foreign_items_response_id", ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(
+            ["response_id"], ["responses.id"], name="fk_foreign_items_response_id", ondelete="CASCADE"
+        ),
         sa.PrimaryKeyConstraint("project_id", "item_id", "response_id", name="pk_foreign_items"),
     )
     op.create_index("ix_foreign_items_response_id", "foreign_items", ["response_id"])

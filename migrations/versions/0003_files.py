@@ -71,7 +71,9 @@ def _vector_store_files() -> None:
         sa.Column("project_id", sa.Text(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("cancelled", sa.Boolean(), nullable=False),
-        sa.ForeignKeyConstraint(["vector_store_id"], ["vector_stores.id"], name="fk_file_batches_vector_store_id", ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(
+            ["vector_store_id"], ["vector_stores.id"], name="fk_file_batches_vector_store_id", ondelete="CASCADE"
+        ),
         sa.PrimaryKeyConstraint("id", name="pk_file_batches"),
     )
     op.create_index("ix_file_batches_vector_store_id", "file_batches", ["vector_store_id"])
@@ -92,7 +94,9 @@ def _vector_store_files() -> None:
         sa.Column("attempts", sa.BigInteger(), nullable=False),
         sa.Column("owner", sa.Text(), nullable=True),
         sa.Column("due_at", sa.BigInteger(), nullable=True),
-        sa.ForeignKeyConstraint(["vector_store_id"], ["vector_stores.id"], name="fk_vector_store_files_vector_store_id"),
+        sa.ForeignKeyConstraint(
+            ["vector_store_id"], ["vector_stores.id"], name="fk_vector_store_files_vector_store_id"
+        ),
         sa.PrimaryKeyConstraint("vector_store_id", "file_id", name="pk_vector_store_files"),
     )
     op.create_index("ix_vector_store_files_file_id", "vector_store_files", ["file_id"])

@@ -16,7 +16,10 @@ _NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """Add the tables. Where Postgres lacks pgvector the gateway says so when files are searched, and makes the rest itself later."""
+    """Add the tables.
+
+    Where Postgres lacks pgvector the gateway says so when files are searched, and makes the rest itself later.
+    """
     op.create_table(
         "passage_stores",
         sa.Column("id", _NUMBER, nullable=False),

@@ -48,7 +48,9 @@ BOTH = pytest.mark.parametrize(("coding", "pack"), PACKERS.values(), ids=PACKERS
 
 
 @BOTH
-@pytest.mark.parametrize("data", [b"{}", b'{"model":"m"}' * 10_000, NOISE, b"x" * LIMIT], ids=["short", "long", "noise", "at the limit"])
+@pytest.mark.parametrize(
+    "data", [b"{}", b'{"model":"m"}' * 10_000, NOISE, b"x" * LIMIT], ids=["short", "long", "noise", "at the limit"]
+)
 async def test_what_was_encoded_comes_out(coding: str, pack: Callable[[bytes], bytes], data: bytes) -> None:
     assert await decoded(pack(data), coding, LIMIT) == data
 

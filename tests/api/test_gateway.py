@@ -43,9 +43,18 @@ async def _counted(path: str, method: str = "GET", *, keys: int = 1) -> str:
         return
 
     headers = [(b"authorization", b"Bearer sk-none")] * keys
-    scope: Scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b"", "headers": headers}
+    scope: Scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": headers,
+    }
     with suppress(AttributeError):  # the routes have no services here
-        await Gateway(app, [route for router in routers for route in router.routes], metrics, None)(scope, receive, send)
+        await Gateway(app, [route for router in routers for route in router.routes], metrics, None)(
+            scope, receive, send
+        )
     (route,) = re.findall(r'gateway_http_requests_total\{[^}]*?route="(.*?)"[,}]', metrics.render().decode())
     return route
 

@@ -34,14 +34,24 @@ def test_functions_are_small(module: str) -> None:
 def _complaints(module: str, function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
     where = f"{module}:{function.lineno} {function.name}"
     lines = (function.end_lineno or function.lineno) - function.lineno + 1
-    named = [a.arg for a in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs) if a.arg not in {"self", "cls"}]
-    sizes = ((lines, "lines", FUNCTION_LINES), (len(named), "parameters", PARAMETERS), (_weight(function), "nodes", FUNCTION_NODES))
+    named = [
+        a.arg
+        for a in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)
+        if a.arg not in {"self", "cls"}
+    ]
+    sizes = (
+        (lines, "lines", FUNCTION_LINES),
+        (len(named), "parameters", PARAMETERS),
+        (_weight(function), "nodes", FUNCTION_NODES),
+    )
     return [f"{where}: {size} {what}, at most {limit}" for size, what, limit in sizes if size > limit]
 
 
 def test_most_functions_are_light() -> None:
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
-    weights = sorted(_weight(node) for module in MODULES for node in ast.walk(parse(module)) if isinstance(node, functions))
+    weights = sorted(
+        _weight(node) for module in MODULES for node in ast.walk(parse(module)) if isinstance(node, functions)
+    )
 
     assert weights[len(weights) * 9 // 10] <= USUAL_NODES
 
@@ -54,4 +64,8 @@ def _weight(function: ast.AST) -> int:
 def test_conditional_expressions_are_not_nested(module: str) -> None:
     conditions = [node for node in ast.walk(parse(module)) if isinstance(node, ast.IfExp)]
 
-    assert not [f"line {one.lineno}" for one in conditions if any(isinstance(part, ast.IfExp) for part in ast.walk(one) if part is not one)]
+    assert not [
+        f"line {one.lineno}"
+        for one in conditions
+        if any(isinstance(part, ast.IfExp) for part in ast.walk(one) if part is not one)
+    ]

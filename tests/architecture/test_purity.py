@@ -34,7 +34,9 @@ def test_core_neither_waits_nor_reads_clocks_or_files(module: str) -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_sse_is_never_split_by_httpx_lines(module: str) -> None:
-    """httpx splits lines on U+2028 too, which JSON may hold unescaped; app/protocol/wire/sse.py splits as the SSE standard says."""
+    """httpx splits lines on U+2028 too, which JSON may hold unescaped; app/protocol/wire/sse.py splits as the SSE
+    standard says.
+    """
     names = {node.attr for node in ast.walk(parse(module)) if isinstance(node, ast.Attribute)}
 
     assert not names & {"aiter_lines", "iter_lines"}

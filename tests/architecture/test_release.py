@@ -1,4 +1,6 @@
-"""`make release` builds what is committed, says what is in it and where it came from, and does so the same way every time."""
+"""`make release` builds what is committed, says what is in it and where it came from, and does so the same way every
+time.
+"""
 
 from __future__ import annotations
 

@@ -25,7 +25,9 @@ PUT_OFF = ("TO" + "DO", "FIX" + "ME", "XX" + "X", "NotImplemented" + "Error")
     ],
 )
 def test_no_file_holds(what: str, pattern: str) -> None:
-    found = [f"{name}:{number}: {line.strip()[:100]}" for name in _files() for number, line in _matches(ROOT / name, pattern)]
+    found = [
+        f"{name}:{number}: {line.strip()[:100]}" for name in _files() for number, line in _matches(ROOT / name, pattern)
+    ]
 
     assert not found, f"{what}:\n" + "\n".join(found)
 

@@ -1,4 +1,6 @@
-"""What can be said of compose file and image without an engine: containers are locked down and watched, and no secret is written."""
+"""What can be said of compose file and image without an engine: containers are locked down and watched, and no secret
+is written.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,11 @@ def test_only_the_gateway_can_be_reached_and_only_from_this_machine() -> None:
         "searxng",
         "sandbox",
     }
-    assert {name for name, service in SERVICES.items() if "outside" in service.get("networks", ())} == {*REPLICAS, "nginx", "searxng"}
+    assert {name for name, service in SERVICES.items() if "outside" in service.get("networks", ())} == {
+        *REPLICAS,
+        "nginx",
+        "searxng",
+    }
     assert SERVICES["sandbox"]["network_mode"] == "none"
 
 
@@ -92,11 +98,20 @@ def test_replicas_differ_from_the_gateway_in_nothing_but_their_start() -> None:
 
 
 def test_nginx_serves_with_every_replica_and_holds_nothing_back() -> None:
-    assert re.findall(r"^ +server ([\w-]+):8000 resolve", NGINX, re.MULTILINE) == REPLICAS == SERVICES["nginx"]["depends_on"]
+    assert (
+        re.findall(r"^ +server ([\w-]+):8000 resolve", NGINX, re.MULTILINE)
+        == REPLICAS
+        == SERVICES["nginx"]["depends_on"]
+    )
     assert SERVICES["nginx"]["ports"][0].endswith(":8080") == bool(re.search(r"^ +listen 8080;", NGINX, re.MULTILINE))
     assert "./deploy/nginx/nginx.conf:/etc/nginx/nginx.conf:ro" in SERVICES["nginx"]["volumes"]
     assert not re.search(r"ip_hash|^ +(sticky|hash) ", NGINX)
-    for line in ("proxy_buffering off;", "proxy_request_buffering off;", "proxy_read_timeout 1h;", "client_max_body_size 0;"):
+    for line in (
+        "proxy_buffering off;",
+        "proxy_request_buffering off;",
+        "proxy_read_timeout 1h;",
+        "client_max_body_size 0;",
+    ):
         assert line in NGINX
 
 
@@ -104,19 +119,23 @@ def test_an_engine_waits_until_running_responses_have_ended() -> None:
     minutes = re.fullmatch(r"(\d+)m", SERVICES["gateway"]["stop_grace_period"])
 
     assert minutes is not None
-    assert int(minutes[1]) * 60 >= Settings.model_fields["drain_seconds"].default + 15  # for terminal events to be stored and sent
+    # for terminal events to be stored and sent
+    assert int(minutes[1]) * 60 >= Settings.model_fields["drain_seconds"].default + 15
 
 
 def test_without_the_profile_the_gateway_is_pointed_at_nothing() -> None:
     environment = SERVICES["gateway"]["environment"]
 
     assert environment["GATEWAY_SEARXNG_URL"] is None
-    assert environment["GATEWAY_SANDBOX"] == "${GATEWAY_SANDBOX:-off}"  # not None: that would also unset what the image says
+    # not None: that would also unset what the image says
+    assert environment["GATEWAY_SANDBOX"] == "${GATEWAY_SANDBOX:-off}"
     assert "GATEWAY_SANDBOX=off" in DOCKERFILE
 
 
 def test_the_lines_to_uncomment_lead_to_the_services_of_the_profile() -> None:
-    lines = dict(re.findall(r"^#(\w+)=(.+)$", EXAMPLE.partition("profile `tools`)")[2].partition("# ---")[0], re.MULTILINE))
+    lines = dict(
+        re.findall(r"^#(\w+)=(.+)$", EXAMPLE.partition("profile `tools`)")[2].partition("# ---")[0], re.MULTILINE)
+    )
 
     assert lines["COMPOSE_PROFILES"] == "tools"
     assert lines["GATEWAY_SEARXNG_URL"] == "http://searxng:8080"
@@ -130,7 +149,9 @@ def test_the_lines_to_uncomment_lead_to_the_services_of_the_profile() -> None:
 def test_only_the_sandbox_and_the_gateway_share_its_socket_and_a_token() -> None:
     options = COMPOSE["volumes"]["sandbox"]["driver_opts"]
 
-    assert {name for name, service in SERVICES.items() if any(v.startswith("sandbox:") for v in service.get("volumes", ()))} == {
+    assert {
+        name for name, service in SERVICES.items() if any(v.startswith("sandbox:") for v in service.get("volumes", ()))
+    } == {
         *REPLICAS,
         "sandbox",
     }
@@ -150,7 +171,9 @@ def test_what_code_of_others_may_take_is_limited() -> None:
 def test_each_session_of_the_sandbox_has_a_file_system_of_its_own() -> None:
     mounts = dict(mount.split(":") for mount in SERVICES["sandbox"]["tmpfs"])
     places = {
-        path: options for path, options in mounts.items() if path.startswith(f"{SERVICES['sandbox']['environment']['SANDBOX_VOLUMES']}/")
+        path: options
+        for path, options in mounts.items()
+        if path.startswith(f"{SERVICES['sandbox']['environment']['SANDBOX_VOLUMES']}/")
     }
 
     assert SERVICES["sandbox"]["environment"]["SANDBOX_SESSIONS"] == f"${{SANDBOX_SESSIONS:-{len(places)}}}"
@@ -159,15 +182,24 @@ def test_each_session_of_the_sandbox_has_a_file_system_of_its_own() -> None:
 
 
 def test_the_sandbox_can_give_sessions_users_of_their_own_and_do_nothing_else() -> None:
-    """What it runs is never root; the kernel counts the threads of a user over all containers, so nobody else has those users."""
+    """What it runs is never root; the kernel counts the threads of a user over all containers, so nobody else has those
+    users.
+    """
     assert SERVICES["sandbox"]["user"] == "0:0"
     assert SERVICES["sandbox"]["cap_add"] == ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID"]
-    assert [name for name, service in SERVICES.items() if str(service.get("user", "")).startswith(("10002", "606"))] == []
+    assert [
+        name for name, service in SERVICES.items() if str(service.get("user", "")).startswith(("10002", "606"))
+    ] == []
 
 
 def test_variables_of_the_sandbox_exist() -> None:
     """An unknown one would keep the service from starting."""
-    environment = {"SANDBOX_TOKEN": "t" * 20, "SANDBOX_SESSIONS": "8", "SANDBOX_BACKEND": "landlock", "SANDBOX_LISTEN": "unix:/s"}
+    environment = {
+        "SANDBOX_TOKEN": "t" * 20,
+        "SANDBOX_SESSIONS": "8",
+        "SANDBOX_BACKEND": "landlock",
+        "SANDBOX_LISTEN": "unix:/s",
+    }
     environment |= {"SANDBOX_RUNS": "4", "SANDBOX_VOLUMES": "/volumes"}
 
     assert SERVICES["sandbox"]["environment"].keys() <= environment.keys()
@@ -179,7 +211,8 @@ def test_uploaded_files_outlive_the_container() -> None:
     assert "data:/var/lib/gateway/data" in SERVICES["gateway"]["volumes"]
     assert Settings.model_fields["files_dir"].default == "data/files"
     assert re.findall(r"^WORKDIR (.*)$", DOCKERFILE, re.MULTILINE) == ["/var/lib/gateway"]
-    assert "--owner gateway --group gateway /var/lib/gateway /var/lib/gateway/data" in DOCKERFILE  # or the volume would be root's
+    # or the volume would be root's
+    assert "--owner gateway --group gateway /var/lib/gateway /var/lib/gateway/data" in DOCKERFILE
 
 
 def test_every_image_that_is_not_built_here_is_pinned_and_can_be_replaced() -> None:
@@ -259,15 +292,27 @@ def test_no_secret_is_written() -> None:
     environment = [item for service in SERVICES.values() for item in service.get("environment", {}).items()]
     secrets = {name: value for name, value in environment if re.search("KEY|PASSWORD|SECRET", name)}
 
-    assert secrets.keys() >= {"PGPASSWORD", "POSTGRES_PASSWORD", "GATEWAY_ADMIN_KEY", "GATEWAY_UPSTREAM_API_KEY", "DASHSCOPE_API_KEY"}
-    assert {name: value for name, value in secrets.items() if value is not None and not value.startswith("${POSTGRES_PASSWORD:?")} == {}
+    assert secrets.keys() >= {
+        "PGPASSWORD",
+        "POSTGRES_PASSWORD",
+        "GATEWAY_ADMIN_KEY",
+        "GATEWAY_UPSTREAM_API_KEY",
+        "DASHSCOPE_API_KEY",
+    }
+    assert {
+        name: value
+        for name, value in secrets.items()
+        if value is not None and not value.startswith("${POSTGRES_PASSWORD:?")
+    } == {}
     assert SERVICES["sandbox"]["environment"]["SANDBOX_TOKEN"] == "${GATEWAY_SANDBOX_TOKEN:-}"
     assert re.findall(r"^#?\w*(?:KEY|PASSWORD|SECRET)=(.+)$", EXAMPLE, re.MULTILINE) == []
 
 
 def test_settings_exist() -> None:
     """An unknown `GATEWAY_…` variable would keep the gateway from starting."""
-    passed_on = {name for service in SERVICES.values() for name in service.get("environment", {}) if name.startswith("GATEWAY_")}
+    passed_on = {
+        name for service in SERVICES.values() for name in service.get("environment", {}) if name.startswith("GATEWAY_")
+    }
 
     assert sorted(passed_on - SETTINGS) == []
     assert sorted(set(re.findall(r"GATEWAY_\w+", DOCKERFILE)) - SETTINGS) == []
@@ -285,8 +330,12 @@ def test_both_generations_of_compose_read_it() -> None:
 @pytest.mark.parametrize("dockerfile", [DOCKERFILE, SANDBOX_DOCKERFILE])
 def test_what_is_copied_is_not_ignored(dockerfile: str) -> None:
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
-    admitted = {path.relative_to(ROOT).as_posix() for line in lines if line.startswith("!") for path in ROOT.glob(line[1:])}
-    copied = {name for words in re.findall(r"^COPY (?!--from)(.*) \S+$", dockerfile, re.MULTILINE) for name in words.split()}
+    admitted = {
+        path.relative_to(ROOT).as_posix() for line in lines if line.startswith("!") for path in ROOT.glob(line[1:])
+    }
+    copied = {
+        name for words in re.findall(r"^COPY (?!--from)(.*) \S+$", dockerfile, re.MULTILINE) for name in words.split()
+    }
 
     assert copied
     assert [name for name in copied if not admitted & {name, *map(str, Path(name).parents)}] == []
@@ -304,7 +353,9 @@ def test_the_image_has_all_but_what_builds_it_and_what_only_code_in_a_sandbox_us
     """Imports of the application; the sandbox service has an image of its own."""
     sources = [path for path in (ROOT / "app").rglob("*.py") if ROOT / "app" / "sandbox" not in path.parents]
     imported = {
-        word for path in sources for word in re.findall(r"^\s*(?:import|from) (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+        word
+        for path in sources
+        for word in re.findall(r"^\s*(?:import|from) (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
     }
 
     assert not imported & {name.replace("-", "_") for name in _taken_away()}
@@ -319,7 +370,10 @@ def test_the_sandbox_is_made_of_the_two_locks() -> None:
     assert downloaded == "--require-hashes --requirement /build/run.lock --dest /build/wheels"
     assert "--no-index --find-links /build/wheels" in service
     assert names <= _locked()
-    assert "--require-hashes --no-build-isolation --requirement /build/sandbox.lock --target /opt/sandbox/sandbox-packages" in packages
+    assert (
+        "--require-hashes --no-build-isolation --requirement /build/sandbox.lock --target /opt/sandbox/sandbox-packages"
+        in packages
+    )
 
 
 def _locked() -> set[str]:

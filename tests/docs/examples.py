@@ -18,7 +18,9 @@ from tests.support.processes import PATIENCE
 ROOT = Path(__file__).parents[2]
 
 _NODE_PACKAGE = ROOT / "tests" / "support" / "node"
-_BLOCK = re.compile(r"<!-- (?P<what>example|prints): (?P<name>[\w -]+) -->\n```\w*\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
+_BLOCK = re.compile(
+    r"<!-- (?P<what>example|prints): (?P<name>[\w -]+) -->\n```\w*\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE
+)
 
 
 def page(path: str) -> str:
@@ -48,10 +50,18 @@ def bash(code: str, environment: Mapping[str, str]) -> subprocess.CompletedProce
     )
 
 
-def python(code: str, environment: Mapping[str, str], directory: Path | None = None) -> subprocess.CompletedProcess[str]:
+def python(
+    code: str, environment: Mapping[str, str], directory: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a Python example, in a directory of its own where it reads or writes files."""
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=directory, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+        [sys.executable, "-c", code],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
 
 

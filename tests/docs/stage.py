@@ -1,4 +1,5 @@
-"""What docs/tools.md is played on: a scripted model, and behind the tools a web site, a search engine and an MCP server on loopback.
+"""What docs/tools.md is played on: a scripted model, and behind the tools a web site, a search engine and an MCP server
+on loopback.
 
 Only these stand in for something. The gateway, its tools, the sandbox, the files and their search are the real ones.
 """
@@ -82,18 +83,40 @@ def _furnish(site: Site) -> None:
 def _found(site: Site, visit: Visit) -> Answer:
     """What SearXNG answers."""
     if "categories=images" in visit.path:
-        images = [("Eiffel Tower by day", "/photo.jpg"), ("Broken", "/gone.jpg"), ("Eiffel Tower by night", "/night.jpg")]
+        images = [
+            ("Eiffel Tower by day", "/photo.jpg"),
+            ("Broken", "/gone.jpg"),
+            ("Eiffel Tower by night", "/night.jpg"),
+        ]
         return Answer.json(
             {
                 "results": [
-                    {"title": title, "url": site.url("/tower"), "img_src": site.url(path), "template": "images.html", "score": 1 / number}
+                    {
+                        "title": title,
+                        "url": site.url("/tower"),
+                        "img_src": site.url(path),
+                        "template": "images.html",
+                        "score": 1 / number,
+                    }
                     for number, (title, path) in enumerate(images, 1)
                 ]
             }
         )
     results = [
-        {"url": site.url("/tower"), "title": "Eiffel Tower", "content": "It is 330 metres tall.", "engine": "e", "score": 2.0},
-        {"url": site.url("/paris"), "title": "Sights of Paris", "content": "Towers and bridges.", "engine": "e", "score": 1.0},
+        {
+            "url": site.url("/tower"),
+            "title": "Eiffel Tower",
+            "content": "It is 330 metres tall.",
+            "engine": "e",
+            "score": 2.0,
+        },
+        {
+            "url": site.url("/paris"),
+            "title": "Sights of Paris",
+            "content": "Towers and bridges.",
+            "engine": "e",
+            "score": 1.0,
+        },
     ]
     return Answer.json({"query": "q", "results": results})
 
@@ -160,17 +183,26 @@ def scripts(stage: Stage) -> Mapping[str, Sequence[Reply]]:
     read_tower = ("web_extractor", {"urls": [tower], "goal": "When did it open?"})
     return {
         "several": [
-            calls(("web_search", {"queries": ["Eiffel Tower height"]}), ("code_interpreter", {"code": "print(330 * 3.28084)"})),
+            calls(
+                ("web_search", {"queries": ["Eiffel Tower height"]}),
+                ("code_interpreter", {"code": "print(330 * 3.28084)"}),
+            ),
             Reply.say("It is 330 metres tall [1], which is 1083 feet."),
         ],
-        "stream": [calls(("code_interpreter", {"code": "print(2**64)"})), Reply.say("2 to the 64th is 18446744073709551616.")],
+        "stream": [
+            calls(("code_interpreter", {"code": "print(2**64)"})),
+            Reply.say("2 to the 64th is 18446744073709551616."),
+        ],
         "turns": [
             calls(("code_interpreter", {"code": "numbers = list(range(1, 11))"})),
             Reply.say("I have the numbers."),
             calls(("code_interpreter", {"code": "sum(numbers)"})),
             Reply.say("They add up to 55."),
         ],
-        "web_search": [calls(("web_search", {"queries": ["Eiffel Tower height"]})), Reply.say("It is 330 metres tall [1].")],
+        "web_search": [
+            calls(("web_search", {"queries": ["Eiffel Tower height"]})),
+            Reply.say("It is 330 metres tall [1]."),
+        ],
         "web_extractor": [calls(read_tower), Reply.say(extract), Reply.say("It opened on 31 March 1889 [1].")],
         "code_interpreter": [
             calls(("code_interpreter", {"code": _PLOT})),

@@ -67,6 +67,8 @@ def named(section: str) -> list[str]:
     return sorted(row.name for row in TABLES[section])
 
 
-TOOLS: Mapping[str, ToolSpec] = {spec.type: spec for spec in discovery.constants("app.tools", "TOOL", ToolSpec).values()}
+TOOLS: Mapping[str, ToolSpec] = {
+    spec.type: spec for spec in discovery.constants("app.tools", "TOOL", ToolSpec).values()
+}
 SPELLINGS = {name for spec in TOOLS.values() for name in (spec.type, *spec.aliases)}
 """Every name that a client may write for a built-in tool."""

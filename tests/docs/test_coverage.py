@@ -42,7 +42,8 @@ from tests.support.script import Json
 from tests.support.upstream import ScriptedUpstream
 from tests.support.websockets import UPGRADE
 
-# --- Nothing is missing -------------------------------------------------------------------------------------------------------------
+# --- Nothing is missing
+# -------------------------------------------------------------------------------------------------------------
 
 
 def _strings(annotation: Any) -> Iterator[str]:
@@ -131,7 +132,8 @@ async def test_every_endpoint_has_its_row(gateway: Gateway) -> None:
     assert described | {"GET /openapi.json", "GET /docs"} == served("Endpoints")
 
 
-# --- What is said to be shown is shown -----------------------------------------------------------------------------------------------
+# --- What is said to be shown is shown
+# -----------------------------------------------------------------------------------------------
 
 
 @cache
@@ -161,7 +163,8 @@ def test_a_refusal_has_its_code(section: str) -> None:
     assert not [row.name for row in TABLES[section] if (row.state == "refused") != bool(row.code)]
 
 
-# --- What is said to be served can be ------------------------------------------------------------------------------------------------
+# --- What is said to be served can be
+# ------------------------------------------------------------------------------------------------
 
 
 def test_the_events_served_are_those_the_gateway_has() -> None:
@@ -185,7 +188,11 @@ async def test_a_tool_that_has_to_be_set_up_names_its_setting(gateway: Gateway) 
         listed: list[Json] = (await http.get("/v1/tools")).json()["data"]
     rows = {row.name: row for row in TABLES["Tools"]}
     assert {tool["type"] for tool in listed} == TOOLS.keys()
-    assert not [tool["type"] for tool in listed if tool["setting"] is not None and tool["setting"] not in rows[tool["type"]].remark]
+    assert not [
+        tool["type"]
+        for tool in listed
+        if tool["setting"] is not None and tool["setting"] not in rows[tool["type"]].remark
+    ]
 
 
 _FUNCTION = {"type": "function", "name": "f", "parameters": {"type": "object"}}
@@ -253,7 +260,11 @@ _REQUESTED = {"type": "mcp_approval_request", "id": "mcpr_1", "server_label": "s
 _DECLINED = {"type": "mcp_approval_response", "approval_request_id": "mcpr_1", "approve": False}
 _CALLED = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}
 _CUSTOM = {"type": "custom_tool_call", "call_id": "c1", "name": "f", "input": "x"}
-_LOCAL_SHELL: Json = {"type": "local_shell_call", "call_id": "c1", "action": {"type": "exec", "command": ["ls"], "env": {}}}
+_LOCAL_SHELL: Json = {
+    "type": "local_shell_call",
+    "call_id": "c1",
+    "action": {"type": "exec", "command": ["ls"], "env": {}},
+}
 _SHELL: Json = {"type": "shell_call", "call_id": "c1", "action": {"commands": ["ls"]}}
 _PATCH: Json = {"type": "apply_patch_call", "call_id": "c1", "operation": {"type": "delete_file", "path": "p"}}
 _SEARCH: Json = {"type": "tool_search_call", "call_id": "c1", "execution": "client", "arguments": {}}
@@ -262,15 +273,25 @@ ACCEPTED_ITEMS: Mapping[str, list[Json]] = {
     "reasoning": [{"type": "reasoning", "id": "rs_1", "summary": []}],
     "function_call": [_CALLED, {"type": "function_call_output", "call_id": "c1", "output": "x"}],
     "custom_tool_call": [_CUSTOM, {"type": "custom_tool_call_output", "call_id": "c1", "output": "x"}],
-    "web_search_call": [{"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": "q"}}],
-    "web_extractor_call": [{"type": "web_extractor_call", "status": "completed", "urls": ["https://example.com"], "output": "x"}],
-    "code_interpreter_call": [{"type": "code_interpreter_call", "id": "ci_1", "status": "completed", "container_id": "c", "code": "1"}],
+    "web_search_call": [
+        {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": "q"}}
+    ],
+    "web_extractor_call": [
+        {"type": "web_extractor_call", "status": "completed", "urls": ["https://example.com"], "output": "x"}
+    ],
+    "code_interpreter_call": [
+        {"type": "code_interpreter_call", "id": "ci_1", "status": "completed", "container_id": "c", "code": "1"}
+    ],
     "file_search_call": [{"type": "file_search_call", "id": "fs_1", "status": "completed", "queries": ["q"]}],
-    "web_search_image_call": [{"type": "web_search_image_call", "status": "completed", "arguments": "{}", "output": "[]"}],
+    "web_search_image_call": [
+        {"type": "web_search_image_call", "status": "completed", "arguments": "{}", "output": "[]"}
+    ],
     "image_search_call": [{"type": "image_search_call", "status": "completed", "arguments": "{}", "output": "[]"}],
     "x_tool_call": [{"type": "x_tool_call", "name": "t", "arguments": "{}", "output": "x"}],
     "mcp_list_tools": [{"type": "mcp_list_tools", "id": "mcpl_1", "server_label": "s", "tools": []}],
-    "mcp_call": [{"type": "mcp_call", "id": "mcp_1", "server_label": "s", "name": "add", "arguments": "{}", "output": "3"}],
+    "mcp_call": [
+        {"type": "mcp_call", "id": "mcp_1", "server_label": "s", "name": "add", "arguments": "{}", "output": "3"}
+    ],
     "mcp_approval_request": [_REQUESTED, _DECLINED],
     "local_shell_call": [_LOCAL_SHELL, {"type": "local_shell_call_output", "id": "c1", "output": "x"}],
     "shell_call": [_SHELL, {"type": "shell_call_output", "call_id": "c1", "output": []}],
@@ -293,7 +314,8 @@ async def test_items_that_are_served_are_accepted(gateway: Gateway) -> None:
             assert answer.status_code == 200, f"{sent}: {answer.text}"
 
 
-# --- What is said to be refused is, with that code -----------------------------------------------------------------------------------
+# --- What is said to be refused is, with that code
+# -----------------------------------------------------------------------------------
 
 REFUSED: Mapping[str, Any] = {
     "access_programs": [],
@@ -337,7 +359,10 @@ async def test_tools_that_are_refused_are_named(gateway: Gateway, upstream: Scri
 async def test_choices_that_are_refused_are_named(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     async with gateway.http() as http:
         for row in refused("Tool choice"):
-            assert await _refusal(http, tools=[_FUNCTION], tool_choice={"type": row.name}) == (row.code, "tool_choice"), row.name
+            assert await _refusal(http, tools=[_FUNCTION], tool_choice={"type": row.name}) == (
+                row.code,
+                "tool_choice",
+            ), row.name
     assert not upstream.requests
 
 

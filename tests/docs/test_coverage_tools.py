@@ -1,4 +1,6 @@
-"""docs/coverage.md, held against gateways whose built-in tools all run: every tool is called, every method of the client used."""
+"""docs/coverage.md, held against gateways whose built-in tools all run: every tool is called, every method of the
+client used.
+"""
 
 from __future__ import annotations
 
@@ -58,12 +60,22 @@ def _calling(stage: Stage) -> None:
 
 async def test_a_built_in_tool_can_be_demanded_by_its_type(stage: Stage) -> None:
     entries = await _entries(stage)
-    demanded = served("Tool choice") - {"auto", "none", "required", "function", "custom", "allowed_tools", *CLIENT_TOOLS}
+    demanded = served("Tool choice") - {
+        "auto",
+        "none",
+        "required",
+        "function",
+        "custom",
+        "allowed_tools",
+        *CLIENT_TOOLS,
+    }
     assert demanded == SPELLINGS & (demanded | TOOLS.keys())
     _calling(stage)
     async with stage.gateway.http() as http:
         for name in sorted(demanded):
-            tools = [{**entry, "type": name if name in TOOLS[kind].aliases else kind} for kind, entry in entries.items()]
+            tools = [
+                {**entry, "type": name if name in TOOLS[kind].aliases else kind} for kind, entry in entries.items()
+            ]
             body = {"model": MODEL, "input": "Go on.", "tools": tools, "tool_choice": {"type": name}}
             answer = await http.post("/v1/responses", json=body)
             assert answer.status_code == 200, f"{name}: {answer.text}"
@@ -72,12 +84,16 @@ async def test_a_built_in_tool_can_be_demanded_by_its_type(stage: Stage) -> None
 
 
 async def test_every_kind_of_call_is_streamed_with_its_events(stage: Stage) -> None:
-    """Every tool is called in a stream, which the judge accepts; together they show every event of hosted calls but those of failures."""
+    """Every tool is called in a stream, which the judge accepts; together they show every event of hosted calls but
+    those of failures.
+    """
     seen: set[str] = set()
     _calling(stage)
     async with stage.gateway.http() as http:
         for kind, entry in (await _entries(stage)).items():
-            answer = await http.post("/v1/responses", json={"model": MODEL, "input": "Go on.", "tools": [entry], "stream": True})
+            answer = await http.post(
+                "/v1/responses", json={"model": MODEL, "input": "Go on.", "tools": [entry], "stream": True}
+            )
             assert final(answer.content)["usage"]["x_tools"] == {kind: {"count": 1}}
             seen.update(str(event["type"]) for event in judge(answer.content).events)
 
@@ -109,7 +125,9 @@ def test_every_method_that_is_served_works(stage: Stage) -> None:
         _use_stores(client, file_id)
         _use_containers(client, file_id)
 
-    assert {name for name in served("SDK methods") if name.split(".")[0] in ("files", "vector_stores", "containers")} == called
+    assert {
+        name for name in served("SDK methods") if name.split(".")[0] in ("files", "vector_stores", "containers")
+    } == called
 
 
 def _use_files(client: Any) -> str:
@@ -138,7 +156,9 @@ def _use_stores(client: Any, file_id: str) -> None:
     assert files.retrieve(file_id, vector_store_id=store).attributes == {"a": "b"}
     assert len(files.list(store).data) == 3
     assert files.content(file_id, vector_store_id=store).data[0].text == "Some words."
-    assert [hit.file_id for hit in client.vector_stores.search(store, query="Some words.", max_num_results=1)] == [file_id]
+    assert [hit.file_id for hit in client.vector_stores.search(store, query="Some words.", max_num_results=1)] == [
+        file_id
+    ]
     batch = batches.create(store, file_ids=[file_id])
     assert batches.poll(batch.id, vector_store_id=store).status == "completed"
     assert batches.retrieve(batch.id, vector_store_id=store).file_counts.total == 1

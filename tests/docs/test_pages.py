@@ -29,7 +29,11 @@ _OF_THE_COMPOSE_FILE = {"GATEWAY_IMAGE"}
 def test_links_lead_somewhere(page: str) -> None:
     targets = {match["target"] for match in _LINK.finditer(_CODE.sub("", (ROOT / page).read_text(encoding="utf-8")))}
 
-    assert not [target for target in sorted(targets) if "://" not in target and not (ROOT / page).parent.joinpath(target).exists()]
+    assert not [
+        target
+        for target in sorted(targets)
+        if "://" not in target and not (ROOT / page).parent.joinpath(target).exists()
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -90,12 +90,16 @@ def test_the_first_start_prints_what_the_page_says(tmp_path: Path) -> None:
         assert key is not None
         assert base_url is not None
 
-        finished = examples.python(EXAMPLES["basic python"], {**os.environ, "OPENAI_BASE_URL": base_url[1], "OPENAI_API_KEY": key[1]})
+        finished = examples.python(
+            EXAMPLES["basic python"], {**os.environ, "OPENAI_BASE_URL": base_url[1], "OPENAI_API_KEY": key[1]}
+        )
 
         assert finished.stdout == PRINTED["basic"], finished.stderr
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on this machine to run the printed command with")
+@pytest.mark.skipif(
+    shutil.which("curl") is None, reason="there is no curl on this machine to run the printed command with"
+)
 @pytest.mark.parametrize("dialect", ["demo", "vllm"])
 def test_the_printed_curl_is_ready(dialect: str, tmp_path: Path, upstream: ScriptedUpstream) -> None:
     """It names a model that the upstream has, whichever upstream that is."""
@@ -118,7 +122,11 @@ def _first_start(directory: Path, **chosen: str) -> Generator[str]:
     settings = {"GATEWAY_PORT": str(port), "PYTHONPATH": str(ROOT), **chosen}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
     with subprocess.Popen(
-        [sys.executable, "-m", "app.cli", "serve"], cwd=directory, env=inherited | settings, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "app.cli", "serve"],
+        cwd=directory,
+        env=inherited | settings,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         guard(process)
         assert process.stderr is not None

@@ -20,11 +20,13 @@ def pdf(*pages: str) -> bytes:
     for i, text in enumerate(pages):
         shown = f"BT /F1 12 Tf 50 700 Td <{text.encode('utf-16-be').hex()}> Tj ET".encode()
         objects.append(
-            b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 600 800] /Resources << /Font << /F1 3 0 R >> >> /Contents %d 0 R >>" % (5 + 2 * i)
+            b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 600 800] /Resources << /Font << /F1 3 0 R >> >> /Contents "
+            b"%d 0 R >>" % (5 + 2 * i)
         )
         objects.append(_stream(shown))
     objects.append(
-        b"<< /Type /Font /Subtype /CIDFontType2 /BaseFont /F /CIDSystemInfo << /Registry (Adobe) /Ordering (Identity) /Supplement 0 >> >>"
+        b"<< /Type /Font /Subtype /CIDFontType2 /BaseFont /F /CIDSystemInfo << /Registry (Adobe) /Ordering "
+        b"(Identity) /Supplement 0 >> >>"
     )
     objects.append(_stream(_TO_UNICODE))
     out, offsets = b"%PDF-1.7\n", list[int]()
@@ -59,7 +61,10 @@ def with_parts(package: bytes, notes: dict[str, str]) -> bytes:
     for name, content in notes.items():
         kind = f"application/vnd.openxmlformats-officedocument.wordprocessingml.{name}s+xml"
         types = types.replace("</Types>", f'<Override PartName="/word/{name}s.xml" ContentType="{kind}"/></Types>')
-        link = f'<Relationship Id="x{name}" Type="{space}/officeDocument/2006/relationships/{name}s" Target="{name}s.xml"/>'
+        link = (
+            f'<Relationship Id="x{name}" Type="{space}/officeDocument/2006/relationships/{name}s" '
+            f'Target="{name}s.xml"/>'
+        )
         links = links.replace("</Relationships>", f"{link}</Relationships>")
         package = with_part(package, f"word/{name}s.xml", content.encode())
     package = with_part(package, "[Content_Types].xml", types.encode())

@@ -104,4 +104,7 @@ async def test_files_inside_are_counted() -> None:
     content = with_part(word(), "word/embeddings/oleObject1.bin", b"x")
     content = with_part(content, "word/afchunk.mht", b"x")
     content = with_part(content, "word/embeddings/Microsoft_Excel_Sheet1.xlsx", b"the figures of a chart")
-    assert await reading.text(content, filename="a.docx") == "text\n\n[Not in this text: 1 embedded file; 1 inserted document]"
+    assert (
+        await reading.text(content, filename="a.docx")
+        == "text\n\n[Not in this text: 1 embedded file; 1 inserted document]"
+    )

@@ -21,7 +21,9 @@ from tests.documents.making import part, pdf, saved, with_part
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-_LAUGHS = '<!DOCTYPE x [<!ENTITY a0 "ha">' + "".join(f'<!ENTITY a{i} "{f"&a{i - 1};" * 10}">' for i in range(1, 12)) + "]>"
+_LAUGHS = (
+    '<!DOCTYPE x [<!ENTITY a0 "ha">' + "".join(f'<!ENTITY a{i} "{f"&a{i - 1};" * 10}">' for i in range(1, 12)) + "]>"
+)
 
 
 def _docx() -> tuple[bytes, str, bytes]:
@@ -102,17 +104,24 @@ async def test_malformed_documents_are_refused(name: str, content: bytes) -> Non
     assert await reading.text(b"next", filename="a.txt") == "next"
 
 
-_PARAGRAPH = '<w:p><w:pPr><w:numPr><w:ilvl w:val="999999999"/><w:numId w:val="1"/></w:numPr></w:pPr><w:r><w:t>x</w:t></w:r></w:p>'
+_PARAGRAPH = (
+    '<w:p><w:pPr><w:numPr><w:ilvl w:val="999999999"/><w:numId '
+    'w:val="1"/></w:numPr></w:pPr><w:r><w:t>x</w:t></w:r></w:p>'
+)
 
 
 def _word(body: str) -> bytes:
     space = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
-    return with_part(_docx()[0], "word/document.xml", f"<w:document {space}><w:body>{body}</w:body></w:document>".encode())
+    return with_part(
+        _docx()[0], "word/document.xml", f"<w:document {space}><w:body>{body}</w:body></w:document>".encode()
+    )
 
 
 def _sheet(rows: str) -> bytes:
     space = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
-    return with_part(_xlsx()[0], "xl/worksheets/sheet1.xml", f"<worksheet {space}><sheetData>{rows}</sheetData></worksheet>".encode())
+    return with_part(
+        _xlsx()[0], "xl/worksheets/sheet1.xml", f"<worksheet {space}><sheetData>{rows}</sheetData></worksheet>".encode()
+    )
 
 
 @pytest.mark.parametrize(
@@ -122,15 +131,29 @@ def _sheet(rows: str) -> bytes:
         ("attributes.html", b"<html><body " + b" ".join(b"a%d=1" % number for number in range(300_000)) + b">hello"),
         ("attributes.docx", _word("<w:p " + " ".join(f'a{number}="1"' for number in range(100_000)) + "/>")),
         ("level.docx", _word(_PARAGRAPH)),
-        ("span.docx", _word(f'<w:tbl><w:tr><w:tc><w:tcPr><w:gridSpan w:val="2000000000"/></w:tcPr>{_PARAGRAPH}</w:tc></w:tr></w:tbl>')),
+        (
+            "span.docx",
+            _word(
+                f"<w:tbl><w:tr><w:tc><w:tcPr><w:gridSpan "
+                f'w:val="2000000000"/></w:tcPr>{_PARAGRAPH}</w:tc></w:tr></w:tbl>'
+            ),
+        ),
         ("tables.docx", _word("<w:tbl><w:tr><w:tc>" * 100 + _PARAGRAPH + "</w:tc></w:tr></w:tbl>" * 100)),
         ("row.xlsx", _sheet('<row r="999999999999"><c r="A999999999999"><v>1</v></c></row>')),
         ("column.xlsx", _sheet(f'<row r="1"><c r="{"A" * 100_000}1"><v>1</v></c></row>')),
-        ("number.xlsx", _sheet(f'<row r="1"><c r="A1"><v>{"9" * 100_000}</v></c><c r="B1"><v>1e99999999</v></c></row>')),
+        (
+            "number.xlsx",
+            _sheet(f'<row r="1"><c r="A1"><v>{"9" * 100_000}</v></c><c r="B1"><v>1e99999999</v></c></row>'),
+        ),
         ("groups.rtf", b"{\\rtf1 " + b"{" * 1_000_000 + b"x" + b"}" * 1_000_000 + b"}"),
         ("messages.eml", b"From: a\nContent-Type: message/rfc822\n\n" * 20_000 + b"text"),
         ("nested.json", b'{"a": "\\u4f60", "b": ' + b"[" * 1_000_000 + b"]" * 1_000_000 + b"}"),
-        ("pages.pdf", pdf("x").replace(b"/Kids [4 0 R]", b"/Kids [" + b"4 0 R " * 20_000 + b"]").replace(b"/Count 1", b"/Count 20000")),
+        (
+            "pages.pdf",
+            pdf("x")
+            .replace(b"/Kids [4 0 R]", b"/Kids [" + b"4 0 R " * 20_000 + b"]")
+            .replace(b"/Count 1", b"/Count 20000"),
+        ),
     ],
 )
 async def test_small_bombs_hold_nobody_up(name: str, content: bytes) -> None:
@@ -152,7 +175,11 @@ def _many_parts() -> bytes:
     ("name", "content", "reason"),
     [
         ("slides.pptx", _many_parts(), "more than 10,000 parts"),
-        ("cells.xlsx", _sheet(f"<row>{'<c><v>1</v></c>' * 1_100_000}</row>"), "tables are too large: at most 1,000,000 cells"),
+        (
+            "cells.xlsx",
+            _sheet(f"<row>{'<c><v>1</v></c>' * 1_100_000}</row>"),
+            "tables are too large: at most 1,000,000 cells",
+        ),
         ("same.docx", _word("<w:p/>" * 12_000_000), "too large when unpacked: at most 64 MiB"),
     ],
 )

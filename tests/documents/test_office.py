@@ -37,7 +37,9 @@ async def test_a_word_document_keeps_its_headings_lists_and_tables() -> None:
     document.add_paragraph("first", style="List Bullet")
     document.add_paragraph("then", style="List Number")
     table = document.add_table(2, 2)
-    for cell, text in zip((cell for row in table.rows for cell in row.cells), ("name", "a|b", "x\ny", "2"), strict=True):
+    for cell, text in zip(
+        (cell for row in table.rows for cell in row.cells), ("name", "a|b", "x\ny", "2"), strict=True
+    ):
         cell.text = text
     document.add_paragraph("The end.")
     assert await reading.text(saved(document), filename="report.docx") == (
@@ -71,7 +73,10 @@ async def test_pictures_are_named_where_they_stand_and_at_the_end() -> None:
     document.add_paragraph("before")
     document.add_picture(picture())
     document.add_paragraph("after")
-    assert await reading.text(saved(document), filename="a.docx") == "before\n\n[Picture]\n\nafter\n\n[Not in this text: 1 picture]"
+    assert (
+        await reading.text(saved(document), filename="a.docx")
+        == "before\n\n[Picture]\n\nafter\n\n[Not in this text: 1 picture]"
+    )
 
 
 _BODY = """<w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"
@@ -142,7 +147,10 @@ async def test_a_formula_is_its_value() -> None:
     workbook.active["A1"] = "=1+1"
     content = saved(workbook)
     sheet = part(content, "xl/worksheets/sheet1.xml").replace(b"<v />", b"<v>2</v>").replace(b"<v></v>", b"<v>2</v>")
-    assert await reading.text(with_part(content, "xl/worksheets/sheet1.xml", sheet), filename="x.xlsx") == "## Sheet\n\n| 2 |\n| --- |"
+    assert (
+        await reading.text(with_part(content, "xl/worksheets/sheet1.xml", sheet), filename="x.xlsx")
+        == "## Sheet\n\n| 2 |\n| --- |"
+    )
 
 
 async def test_a_long_and_wide_sheet_is_whole() -> None:

@@ -21,7 +21,10 @@ async def test_one_page_is_its_text() -> None:
 
 
 async def test_pages_are_told_apart() -> None:
-    assert await reading.text(pdf("first", "", "第三页"), filename="a.pdf") == "[Page 1]\nfirst\n\n[Page 2] (empty)\n\n[Page 3]\n第三页"
+    assert (
+        await reading.text(pdf("first", "", "第三页"), filename="a.pdf")
+        == "[Page 1]\nfirst\n\n[Page 2] (empty)\n\n[Page 3]\n第三页"
+    )
 
 
 async def test_a_header_that_is_not_the_very_first_is_found() -> None:
@@ -50,14 +53,21 @@ def _object(number: int, body: bytes) -> bytes:
 
 
 def _with_annotations(*annotations: bytes) -> bytes:
-    """A page "Application" with these annotations, whose fields are one form. PDFium finds the objects without a table."""
+    """A page "Application" with these annotations, whose fields are one form.
+
+    PDFium finds the objects without a table.
+    """
     numbers = range(10, 10 + len(annotations))
     listed = b" ".join(b"%d 0 R" % number for number in numbers)
     shown = b"BT /F1 12 Tf 50 700 Td (Application) Tj ET"
     objects = [
         _object(1, b"<</Type/Catalog/Pages 2 0 R/AcroForm<</Fields[%b]>>>>" % listed),
         _object(2, b"<</Type/Pages/Kids[3 0 R]/Count 1>>"),
-        _object(3, b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 600 800]/Contents 4 0 R/Resources<</Font<</F1 5 0 R>>>>/Annots[%b]>>" % listed),
+        _object(
+            3,
+            b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 600 800]/Contents 4 0 R/Resources<</Font<</F1 5 0 "
+            b"R>>>>/Annots[%b]>>" % listed,
+        ),
         _object(4, b"<</Length %d>>\nstream\n%b\nendstream" % (len(shown), shown)),
         _object(5, b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>"),
         *(_object(number, annotation) for number, annotation in zip(numbers, annotations, strict=True)),

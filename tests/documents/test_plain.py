@@ -110,7 +110,10 @@ async def test_a_short_table_of_an_old_encoding_is_read(text: str, encoding: str
 async def test_what_a_file_says_of_its_encoding_is_heeded() -> None:
     page = '<?xml version="1.0" encoding="iso-8859-2"?>\n<a>ť</a>'
     assert await reading.text(page.encode("iso-8859-2"), filename="a.xml") == page
-    assert await reading.text("ť".encode("cp1250"), filename="a.txt", content_type="text/plain; charset=windows-1250") == "ť"
+    assert (
+        await reading.text("ť".encode("cp1250"), filename="a.txt", content_type="text/plain; charset=windows-1250")
+        == "ť"
+    )
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,9 @@ async def test_strict_and_macro_workbooks_are_read() -> None:
     )
     assert "| 00123 |" in await reading.text(macros, filename="a.xlsm")
     for name in ("xl/workbook.xml", "xl/styles.xml", "xl/worksheets/sheet1.xml"):
-        old, new = b"http://schemas.openxmlformats.org/spreadsheetml/2006/main", b"http://purl.oclc.org/ooxml/spreadsheetml/main"
+        old, new = (
+            b"http://schemas.openxmlformats.org/spreadsheetml/2006/main",
+            b"http://purl.oclc.org/ooxml/spreadsheetml/main",
+        )
         content = with_part(content, name, part(content, name).replace(old, new))
     assert "| 00123 |" in await reading.text(content, filename="strict.xlsx")

@@ -20,12 +20,16 @@ _PAGE = """<!DOCTYPE html><html>
 <script>var hidden = 1</script><footer>版权所有 2026</footer></body></html>"""
 
 
-async def read(content: bytes, content_type: str = "text/html", charset: str | None = None, url: str = _URL) -> tuple[str, str]:
+async def read(
+    content: bytes, content_type: str = "text/html", charset: str | None = None, url: str = _URL
+) -> tuple[str, str]:
     found = await reading.article(content, url=url, content_type=content_type, charset=charset)
     return found.title, found.text
 
 
-@pytest.mark.parametrize(("encoding", "header"), [("utf-8", None), ("gb2312", None), ("gb18030", "gbk"), ("utf-16", None)])
+@pytest.mark.parametrize(
+    ("encoding", "header"), [("utf-8", None), ("gb2312", None), ("gb18030", "gbk"), ("utf-16", None)]
+)
 async def test_the_main_text_is_kept_and_the_rest_is_not(encoding: str, header: str | None) -> None:
     title, text = await read(_PAGE.format(charset=encoding).encode(encoding), charset=header)
     assert title == "新馆开放"
@@ -63,9 +67,15 @@ async def test_a_page_made_by_scripts_is_named_as_such() -> None:
 
 
 async def test_other_documents_are_read_whole() -> None:
-    assert await read(pdf("a paper"), "application/pdf", url="https://x.example/papers/a%20b.pdf?v=1") == ("a b.pdf", "a paper")
+    assert await read(pdf("a paper"), "application/pdf", url="https://x.example/papers/a%20b.pdf?v=1") == (
+        "a b.pdf",
+        "a paper",
+    )
     assert await read(b'{"a":1}', "application/json", url="https://x.example/") == ("https://x.example/", '{"a":1}')
-    assert await read("naïve".encode("latin-1"), "text/plain", "iso-8859-1", "https://x.example/t.txt") == ("t.txt", "naïve")
+    assert await read("naïve".encode("latin-1"), "text/plain", "iso-8859-1", "https://x.example/t.txt") == (
+        "t.txt",
+        "naïve",
+    )
 
 
 async def test_a_pdf_called_a_page_is_still_a_pdf() -> None:
@@ -85,7 +95,10 @@ async def test_an_uploaded_page_keeps_its_tables_and_names_its_pictures() -> Non
     <table><tr><th>日期</th><th>时间</th></tr><tr><td>周一</td><td>9:00</td></tr></table>
     <img alt="map" src="data:image/png;base64,{"A" * 400}"></body></html>"""
     said = await reading.text(page.encode(), filename="table.html")
-    assert said == "Top\n\n| 日期 | 时间 |\n| --- | --- |\n| 周一 | 9:00 |\n\n[Picture: map]\n\n[Not in this text: 1 picture]"
+    assert (
+        said
+        == "Top\n\n| 日期 | 时间 |\n| --- | --- |\n| 周一 | 9:00 |\n\n[Picture: map]\n\n[Not in this text: 1 picture]"
+    )
 
 
 @pytest.mark.parametrize("declared", ["<meta charset=gbk>", ""])
@@ -95,5 +108,11 @@ async def test_an_uploaded_page_in_an_old_encoding_is_read(declared: str) -> Non
 
 
 async def test_an_uploaded_page_begins_with_its_title() -> None:
-    page = b"<html><head><title>Guide</title></head><body><p>Press the green button and wait until the light is on.</p></body></html>"
-    assert await reading.text(page, filename="guide.html") == "# Guide\n\nPress the green button and wait until the light is on."
+    page = (
+        b"<html><head><title>Guide</title></head><body><p>Press the green button and wait until the light is "
+        b"on.</p></body></html>"
+    )
+    assert (
+        await reading.text(page, filename="guide.html")
+        == "# Guide\n\nPress the green button and wait until the light is on."
+    )

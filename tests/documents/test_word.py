@@ -20,7 +20,10 @@ _BULLET = '<w:lvl w:ilvl="0"><w:numFmt w:val="bullet"/><w:lvlText w:val="&#8226;
 
 def level(depth: int, text: str, form: str = "decimal", more: str = "") -> str:
     """A level of a list, as Word writes it."""
-    return f'<w:lvl w:ilvl="{depth}"><w:start w:val="1"/><w:numFmt w:val="{form}"/>{more}<w:lvlText w:val="{text}"/></w:lvl>'
+    return (
+        f'<w:lvl w:ilvl="{depth}"><w:start w:val="1"/><w:numFmt w:val="{form}"/>{more}<w:lvlText '
+        f'w:val="{text}"/></w:lvl>'
+    )
 
 
 def numbered(*lists: str) -> Any:
@@ -47,7 +50,9 @@ async def read(document: Any) -> list[str]:
 
 
 async def test_numbers_are_those_that_word_shows() -> None:
-    document = numbered(level(0, "第%1条", "chineseCounting"), level(0, "%1.") + level(1, "%1.%2") + level(2, "(%3)", "lowerRoman"))
+    document = numbered(
+        level(0, "第%1条", "chineseCounting"), level(0, "%1.") + level(1, "%1.%2") + level(2, "(%3)", "lowerRoman")
+    )
     item(document, "总则", 1)
     document.add_paragraph("between")
     item(document, "权利", 1)
@@ -66,7 +71,9 @@ async def test_headings_are_numbered_by_their_styles() -> None:
         + level(1, "%1.%2", "decimal", '<w:pStyle w:val="Heading2"/><w:isLgl/>')
     )
     for name in ("Heading 1", "Heading 2"):
-        document.styles[name].element.get_or_add_pPr().append(parse_xml(f'<w:numPr {_W}><w:numId w:val="1"/></w:numPr>'))
+        document.styles[name].element.get_or_add_pPr().append(
+            parse_xml(f'<w:numPr {_W}><w:numId w:val="1"/></w:numPr>')
+        )
     for text, depth in (("总则", 1), ("目的", 2), ("范围", 2), ("权利", 1), ("甲方", 2)):
         document.add_heading(text, depth)
     assert await read(document) == ["# 第一章 总则", "## 1.1 目的", "## 1.2 范围", "# 第二章 权利", "## 2.1 甲方"]
@@ -125,7 +132,10 @@ async def test_notes_comments_headers_and_footers_are_read() -> None:
 
 
 async def test_equations_are_written_as_tex() -> None:
-    fraction = f"<m:oMath {_M}><m:f><m:num><m:r><m:t>a</m:t></m:r></m:num><m:den><m:r><m:t>b</m:t></m:r></m:den></m:f></m:oMath>"
+    fraction = (
+        f"<m:oMath "
+        f"{_M}><m:f><m:num><m:r><m:t>a</m:t></m:r></m:num><m:den><m:r><m:t>b</m:t></m:r></m:den></m:f></m:oMath>"
+    )
     document = docx.Document()
     paragraph: Any = document.add_paragraph("half is ")
     paragraph._p.append(parse_xml(fraction))  # noqa: SLF001 - the library has no other way
@@ -180,7 +190,10 @@ async def test_a_list_level_that_no_list_has_does_no_harm() -> None:
 
 async def test_what_is_entered_in_an_old_form_is_read() -> None:
     def field(inner: str) -> str:
-        return f'<w:r {_W}><w:fldChar w:fldCharType="begin"><w:ffData>{inner}</w:ffData></w:fldChar><w:fldChar w:fldCharType="end"/></w:r>'
+        return (
+            f'<w:r {_W}><w:fldChar w:fldCharType="begin"><w:ffData>{inner}</w:ffData></w:fldChar><w:fldChar '
+            f'w:fldCharType="end"/></w:r>'
+        )
 
     document = docx.Document()
     boxes = ['<w:checkBox><w:checked w:val="1"/></w:checkBox>', '<w:checkBox><w:default w:val="0"/></w:checkBox>']

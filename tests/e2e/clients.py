@@ -26,7 +26,9 @@ LOOP = [
         "role": "assistant",
         "content": "",
         "reasoning": "Look it up.",
-        "tool_calls": [{"id": "call_1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city":"Paris"}'}}],
+        "tool_calls": [
+            {"id": "call_1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city":"Paris"}'}}
+        ],
     },
     {"role": "tool", "tool_call_id": "call_1", "content": "sunny"},
 ]

@@ -59,7 +59,9 @@ def replica(
 @pytest.fixture(params=["sqlite", "postgresql"])
 def gateway(request: pytest.FixtureRequest) -> Gateway:
     """The shared gateway on each back end in turn."""
-    return cast("Gateway", request.getfixturevalue("sqlite_gateway" if request.param == "sqlite" else "postgres_gateway"))
+    return cast(
+        "Gateway", request.getfixturevalue("sqlite_gateway" if request.param == "sqlite" else "postgres_gateway")
+    )
 
 
 @pytest.fixture

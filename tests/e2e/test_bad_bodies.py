@@ -16,7 +16,9 @@ LIMIT = 32 * 1024 * 1024
 
 @pytest.mark.parametrize("depth", [500, 850, 900, *range(950, 1010, 10), 5_000, 100_000])
 @pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])
-async def test_deep_nesting(dialects: Gateway, upstream: ScriptedUpstream, depth: int, opening: bytes, closing: bytes) -> None:
+async def test_deep_nesting(
+    dialects: Gateway, upstream: ScriptedUpstream, depth: int, opening: bytes, closing: bytes
+) -> None:
     """Either refused at once or served for good: what was taken can be read again, in every form."""
     nest = opening * depth + b"0" + closing * depth
     item = b'{"role":"user","content":"Hi","more":%b}' % nest
@@ -54,7 +56,10 @@ async def test_a_body_that_turns_out_too_large(dialects: Gateway, upstream: Scri
     host = dialects.base_url.removeprefix("http://").split(":")
     async with asyncio.timeout(20):
         reader, writer = await asyncio.open_connection(host[0], int(host[1]))
-        head = f"POST /v1/responses HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {dialects.key}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        head = (
+            f"POST /v1/responses HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {dialects.key}\r\nTransfer-Encoding: "
+            f"chunked\r\n\r\n"
+        )
         writer.write(head.encode())
         piece = b"x" * 1024 * 1024
         try:
@@ -78,7 +83,8 @@ async def test_a_body_that_is_cut_off_is_nobodys_request(dialects: Gateway, upst
     async with asyncio.timeout(20):
         _, writer = await asyncio.open_connection(host[0], int(host[1]))
         writer.write(
-            f"POST /v1/responses HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {dialects.key}\r\nContent-Length: 1000\r\n\r\n{{".encode()
+            f"POST /v1/responses HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {dialects.key}\r\nContent-Length: "
+            f"1000\r\n\r\n{{".encode()
         )
         await writer.drain()
         writer.close()
@@ -89,7 +95,9 @@ async def test_a_body_that_is_cut_off_is_nobodys_request(dialects: Gateway, upst
     assert "Traceback" not in dialects.log(before)
 
 
-@pytest.mark.parametrize("name", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/xml"])
+@pytest.mark.parametrize(
+    "name", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/xml"]
+)
 async def test_a_wrong_content_type(dialects: Gateway, upstream: ScriptedUpstream, name: str) -> None:
     error = error_of(await send(dialects, with_field("store", b"true"), **{"content-type": name}), 400)
 

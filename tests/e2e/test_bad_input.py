@@ -1,4 +1,6 @@
-"""Requests that no client should send: always a 4xx in the envelope that names the place, never a 500, nothing stored by halves."""
+"""Requests that no client should send: always a 4xx in the envelope that names the place, never a 500, nothing stored
+by halves.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,15 @@ async def test_what_is_no_object(dialects: Gateway, upstream: ScriptedUpstream, 
     assert not upstream.requests
 
 
-STRINGS = ["model", "instructions", "previous_response_id", "user", "safety_identifier", "prompt_cache_key", "truncation"]
+STRINGS = [
+    "model",
+    "instructions",
+    "previous_response_id",
+    "user",
+    "safety_identifier",
+    "prompt_cache_key",
+    "truncation",
+]
 FLAGS = ["stream", "store", "parallel_tool_calls", "enable_thinking", "background"]
 NUMBERS = ["temperature", "top_p", "presence_penalty", "frequency_penalty", "repetition_penalty", "min_p"]
 INTEGERS = ["max_output_tokens", "max_tool_calls", "top_logprobs", "top_k", "seed"]
@@ -69,7 +79,11 @@ WRONG: list[tuple[str, bytes]] = [
     *((name, raw) for name in STRINGS for raw in (b"5", b"[]", b"{}", b"true")),
     *((name, raw) for name in FLAGS for raw in (b"1", b'"true"', b"[]", b"{}")),
     *((name, raw) for name in NUMBERS for raw in (b'"1"', b"[]", b"true", b"1e400", b"-1e400", b"1" + b"0" * 5000)),
-    *((name, raw) for name in INTEGERS for raw in (b'"1"', b"[]", b"true", b"17.5", b"1e400", b"1" + b"0" * 5000, b"-1" + b"0" * 30)),
+    *(
+        (name, raw)
+        for name in INTEGERS
+        for raw in (b'"1"', b"[]", b"true", b"17.5", b"1e400", b"1" + b"0" * 5000, b"-1" + b"0" * 30)
+    ),
     *((name, raw) for name in OBJECTS for raw in (b'"x"', b"5", b"[5]", b"true")),
     *((name, raw) for name in LISTS for raw in (b'"x"', b"5", b'{"a":1}', b"[5]", b"[[]]", b"[null]")),
     *(("input", raw) for raw in (b"5", b"true", b"{}", b"[5]", b"[[]]", b'["Hi"]', b"[null]", b"[]")),
@@ -78,7 +92,9 @@ WRONG: list[tuple[str, bytes]] = [
 
 
 @pytest.mark.parametrize(("name", "raw"), WRONG)
-async def test_a_wrong_type_is_refused_by_name(dialects: Gateway, upstream: ScriptedUpstream, name: str, raw: bytes) -> None:
+async def test_a_wrong_type_is_refused_by_name(
+    dialects: Gateway, upstream: ScriptedUpstream, name: str, raw: bytes
+) -> None:
     error = error_of(await send(dialects, with_field(name, raw)), 400)
 
     assert error["type"] == "invalid_request_error"
@@ -101,7 +117,10 @@ async def test_a_wrong_type_is_refused_by_name(dialects: Gateway, upstream: Scri
         ({"role": "user", "content": [{"type": "input_text", "text": 5}]}, "input[1].content[0].text"),
         ({"role": "user", "content": [{"type": "input_audio", "data": ""}]}, "input[1].content[0].type"),
         ({"role": "user", "content": [{"type": "input_image"}]}, "input[1].content[0].image_url"),
-        ({"role": "user", "content": [{"type": "input_image", "image_url": "file:///etc/passwd"}]}, "input[1].content[0].image_url"),
+        (
+            {"role": "user", "content": [{"type": "input_image", "image_url": "file:///etc/passwd"}]},
+            "input[1].content[0].image_url",
+        ),
         ({"role": "user", "content": [{"type": "input_image", "file_id": "file_1"}]}, "input[1].content[0].file_id"),
         ({"role": "system", "content": [{"type": "input_image", "image_url": "https://a/b.png"}]}, "input[1].content"),
         ({"type": "function_call", "name": "f", "arguments": "{}"}, "input[1].call_id"),
@@ -148,7 +167,11 @@ NESTED_FIELDS: list[tuple[dict[str, Any], str, str]] = [
         "tools[0].tools[0].return",
         "",
     ),
-    ({"tools": [function("f")], "tool_choice": {"type": "function", "name": "f", "force": True}}, "tool_choice.force", ""),
+    (
+        {"tools": [function("f")], "tool_choice": {"type": "function", "name": "f", "force": True}},
+        "tool_choice.force",
+        "",
+    ),
 ]
 
 
@@ -164,11 +187,17 @@ async def test_an_unknown_field_inside_another_is_refused_by_name(
     assert not upstream.requests
 
 
-@pytest.mark.parametrize(("missing", "code"), [("model", "missing_required_parameter"), ("input", "missing_required_parameter")])
+@pytest.mark.parametrize(
+    ("missing", "code"), [("model", "missing_required_parameter"), ("input", "missing_required_parameter")]
+)
 @pytest.mark.parametrize("null", [True, False])
-async def test_what_is_missing_is_named(dialects: Gateway, upstream: ScriptedUpstream, missing: str, code: str, *, null: bool) -> None:
+async def test_what_is_missing_is_named(
+    dialects: Gateway, upstream: ScriptedUpstream, missing: str, code: str, *, null: bool
+) -> None:
     request: Json = {"model": "vllm/other", "input": "Hi"}
-    request = {**request, missing: None} if null else {name: value for name, value in request.items() if name != missing}
+    request = (
+        {**request, missing: None} if null else {name: value for name, value in request.items() if name != missing}
+    )
 
     error = error_of(await send(dialects, json.dumps(request).encode()), 400)
 
@@ -184,7 +213,9 @@ async def test_a_model_that_is_no_name(dialects: Gateway, upstream: ScriptedUpst
     assert not upstream.requests
 
 
-@pytest.mark.parametrize("authorization", [None, "", "Bearer", "sk-x", "Basic dXNlcjpw", "Bearer sk-unknown", "Bearer \xff\xfe"])
+@pytest.mark.parametrize(
+    "authorization", [None, "", "Bearer", "sk-x", "Basic dXNlcjpw", "Bearer sk-unknown", "Bearer \xff\xfe"]
+)
 @pytest.mark.parametrize(
     ("method", "path"),
     [
@@ -196,7 +227,9 @@ async def test_a_model_that_is_no_name(dialects: Gateway, upstream: ScriptedUpst
         ("GET", "/v1/models/x"),
     ],
 )
-async def test_without_a_good_key(dialects: Gateway, upstream: ScriptedUpstream, authorization: str | None, method: str, path: str) -> None:
+async def test_without_a_good_key(
+    dialects: Gateway, upstream: ScriptedUpstream, authorization: str | None, method: str, path: str
+) -> None:
     headers = {} if authorization is None else {b"authorization": authorization.encode("latin-1")}
     async with httpx.AsyncClient(base_url=dialects.base_url) as http:
         error = error_of(await http.request(method, path, headers=headers, json={} if method == "POST" else None), 401)
@@ -224,7 +257,9 @@ IDS = [
 
 
 @pytest.mark.parametrize("response_id", IDS)
-@pytest.mark.parametrize(("method", "tail"), [("GET", ""), ("GET", "?stream=true"), ("DELETE", ""), ("GET", "/input_items")])
+@pytest.mark.parametrize(
+    ("method", "tail"), [("GET", ""), ("GET", "?stream=true"), ("DELETE", ""), ("GET", "/input_items")]
+)
 async def test_an_impossible_id_is_not_found(served: Gateway, response_id: str, method: str, tail: str) -> None:
     async with served.http() as http:
         answer = await http.request(method, f"/v1/responses/{response_id}{tail}")
@@ -235,7 +270,9 @@ async def test_an_impossible_id_is_not_found(served: Gateway, response_id: str, 
     assert error["code"]
 
 
-@pytest.mark.parametrize("name", ["x", "", "..", "resp_%00", "x" * 100_000, "😀", "msg_1", "01a20494-5a6a-74ea-8c07-06fce9afa86b"])
+@pytest.mark.parametrize(
+    "name", ["x", "", "..", "resp_%00", "x" * 100_000, "😀", "msg_1", "01a20494-5a6a-74ea-8c07-06fce9afa86b"]
+)
 async def test_an_impossible_predecessor(served: Gateway, upstream: ScriptedUpstream, name: str) -> None:
     error = error_of(await post(served, previous_response_id=name), 400)
 
@@ -243,7 +280,9 @@ async def test_an_impossible_predecessor(served: Gateway, upstream: ScriptedUpst
     assert not upstream.requests
 
 
-@pytest.mark.parametrize("name", ["x", "..", "msg_%00", "x" * 100_000, "😀", "msg_01a204945a6a74ea8c0706fce9afa86b00000000b0eb4b5e"])
+@pytest.mark.parametrize(
+    "name", ["x", "..", "msg_%00", "x" * 100_000, "😀", "msg_01a204945a6a74ea8c0706fce9afa86b00000000b0eb4b5e"]
+)
 async def test_an_impossible_reference(served: Gateway, upstream: ScriptedUpstream, name: str) -> None:
     error = error_of(await post(served, input=[{"type": "item_reference", "id": name}]), 400)
 
@@ -279,7 +318,9 @@ async def test_an_impossible_page(dialects: Gateway, upstream: ScriptedUpstream,
     assert len(upstream.requests) == 1
 
 
-@pytest.mark.parametrize("query", ["stream=maybe", "starting_after=x", "starting_after=-2", "starting_after=" + "9" * 5000])
+@pytest.mark.parametrize(
+    "query", ["stream=maybe", "starting_after=x", "starting_after=-2", "starting_after=" + "9" * 5000]
+)
 async def test_an_impossible_look_up(dialects: Gateway, upstream: ScriptedUpstream, query: str) -> None:
     response = await ask(dialects)
     async with dialects.http() as http:
@@ -295,8 +336,18 @@ CONTROLS = "".join(map(chr, range(1, 32))) + "\x7f\x80\u2028\u2029\ufeff\uffff�
 async def test_control_characters_everywhere(served: Gateway, upstream: ScriptedUpstream) -> None:
     """They are text like any other: stored, listed, sent on, and found again."""
     upstream.default = Reply.say(CONTROLS)
-    item = {"id": f"mine-{CONTROLS}", "role": "user", "content": [{"type": "input_text", "text": CONTROLS}], CONTROLS: CONTROLS}
-    labels: Json = {"metadata": {CONTROLS: CONTROLS}, "user": CONTROLS, "prompt_cache_key": CONTROLS, "safety_identifier": CONTROLS}
+    item = {
+        "id": f"mine-{CONTROLS}",
+        "role": "user",
+        "content": [{"type": "input_text", "text": CONTROLS}],
+        CONTROLS: CONTROLS,
+    }
+    labels: Json = {
+        "metadata": {CONTROLS: CONTROLS},
+        "user": CONTROLS,
+        "prompt_cache_key": CONTROLS,
+        "safety_identifier": CONTROLS,
+    }
     tool = function("f", description=CONTROLS)
 
     answer = await post(served, instructions=CONTROLS, input=[item], tools=[tool], **labels)
@@ -317,7 +368,9 @@ async def test_control_characters_everywhere(served: Gateway, upstream: Scripted
 @pytest.mark.parametrize("stream", [False, True])
 async def test_ten_thousand_items(dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool) -> None:
     roles = ("user", "assistant")
-    answer = await post(dialects, stream=stream, input=[{"role": roles[i % 2], "content": str(i)} for i in range(10_000)])
+    answer = await post(
+        dialects, stream=stream, input=[{"role": roles[i % 2], "content": str(i)} for i in range(10_000)]
+    )
 
     assert answer.status_code == 200
     assert len(sent(upstream)["messages"]) == 10_000
@@ -338,7 +391,8 @@ async def test_too_many_tools(dialects: Gateway, upstream: ScriptedUpstream) -> 
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("PUT", "/v1/responses/x"), ("GET", "/v1/nothing"), ("POST", "/v1/models"), ("GET", "/v1/responses")]
+    ("method", "path"),
+    [("PUT", "/v1/responses/x"), ("GET", "/v1/nothing"), ("POST", "/v1/models"), ("GET", "/v1/responses")],
 )
 async def test_a_wrong_address(dialects: Gateway, method: str, path: str) -> None:
     async with dialects.http() as http:

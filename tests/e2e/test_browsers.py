@@ -20,7 +20,9 @@ PREFLIGHT = {
 }
 
 
-@pytest.fixture(scope="module", params=["https://app.example.com, http://localhost:3000", '["*"]'], ids=["listed", "every"])
+@pytest.fixture(
+    scope="module", params=["https://app.example.com, http://localhost:3000", '["*"]'], ids=["listed", "every"]
+)
 def gateway(
     request: pytest.FixtureRequest, upstream_server: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory
 ) -> Generator[Gateway]:
@@ -59,7 +61,9 @@ async def test_a_preflight_needs_no_key(gateway: Gateway, path: str) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_page_reads_an_answer(gateway: Gateway, upstream: ScriptedUpstream, *, stream: bool) -> None:
     async with gateway.http() as http:
-        answer = await http.post("/v1/responses", json={"model": MODEL, "input": "Hi", "stream": stream}, headers={"origin": PAGE})
+        answer = await http.post(
+            "/v1/responses", json={"model": MODEL, "input": "Hi", "stream": stream}, headers={"origin": PAGE}
+        )
 
     assert is_open(answer, gateway, PAGE)
     assert may_read(answer) >= READABLE

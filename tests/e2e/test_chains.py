@@ -72,7 +72,10 @@ async def test_functions_over_three_turns(client: openai.AsyncOpenAI, upstream: 
     second = await client.responses.create(
         model=MODEL,
         previous_response_id=first.id,
-        input=[{"type": "function_call_output", "call_id": call.call_id, "output": call.arguments} for call in reversed(calls)],
+        input=[
+            {"type": "function_call_output", "call_id": call.call_id, "output": call.arguments}
+            for call in reversed(calls)
+        ],
         tools=[ADD],
     )
     await client.responses.create(model=MODEL, input="Sure?", previous_response_id=second.id)
@@ -103,7 +106,9 @@ async def test_calls_and_results_have_to_match(client: openai.AsyncOpenAI, upstr
         "code": None,
     }
     assert _error(orphaned.value) == {
-        "message": "No tool call found for function call output with call_id call_x. No call before 'input[0]' waits for it.",
+        "message": (
+            "No tool call found for function call output with call_id call_x. No call before 'input[0]' waits for it."
+        ),
         "type": "invalid_request_error",
         "param": "input[0].call_id",
         "code": None,
@@ -114,7 +119,9 @@ CALL_OF_EACH_TURN = "call_0"
 """llama.cpp and others count anew in each answer."""
 
 
-async def test_results_of_calls_with_one_id_all_reach_the_model(client: openai.AsyncOpenAI, upstream: ScriptedUpstream) -> None:
+async def test_results_of_calls_with_one_id_all_reach_the_model(
+    client: openai.AsyncOpenAI, upstream: ScriptedUpstream
+) -> None:
     items: list[Any] = [{"role": "user", "content": "Add."}]
     for number in range(2):
         for kind, value in (
@@ -126,7 +133,10 @@ async def test_results_of_calls_with_one_id_all_reach_the_model(client: openai.A
 
     await client.responses.create(model=MODEL, input=items, tools=[ADD])
 
-    calls = [[(one["id"], one["function"]["arguments"]) for one in message.get("tool_calls", ())] for message in sent(upstream)]
+    calls = [
+        [(one["id"], one["function"]["arguments"]) for one in message.get("tool_calls", ())]
+        for message in sent(upstream)
+    ]
     assert [one for one in calls if one] == [
         *([("call_0", '{"a":0}')], [("call_0", '{"a":1}')], [("call_p", '{"a":0}'), ("call_p_2", '{"a":1}')]),
     ]
@@ -135,7 +145,9 @@ async def test_results_of_calls_with_one_id_all_reach_the_model(client: openai.A
 
 
 @pytest.mark.parametrize("repeats", ["with ids", "without ids"])
-async def test_a_whole_history_sent_along_is_read_once(client: openai.AsyncOpenAI, upstream: ScriptedUpstream, repeats: str) -> None:
+async def test_a_whole_history_sent_along_is_read_once(
+    client: openai.AsyncOpenAI, upstream: ScriptedUpstream, repeats: str
+) -> None:
     upstream.script(Reply(pieces=[Call("add", ['{"a":1}'], id="call_a")]), Reply.say("1"), Reply.say("Yes."))
     first = await client.responses.create(model=MODEL, input="1?", tools=[ADD])
     (called,) = [item.to_dict() for item in first.output]
@@ -151,7 +163,9 @@ async def test_a_whole_history_sent_along_is_read_once(client: openai.AsyncOpenA
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_response_that_was_cut_in_a_call_can_be_continued(gateway: Gateway, upstream: ScriptedUpstream, stream: bool) -> None:
+async def test_a_response_that_was_cut_in_a_call_can_be_continued(
+    gateway: Gateway, upstream: ScriptedUpstream, stream: bool
+) -> None:
     cut = Reply(pieces=[Text("Let me see."), Call("add", ['{"a": 1'], id="call_cut")], finish_reason="length")
     upstream.script(cut, Reply.say("Fine."), Reply.say("Used."))
     async with gateway.http() as http:
@@ -164,7 +178,10 @@ async def test_a_response_that_was_cut_in_a_call_can_be_continued(gateway: Gatew
 
         made = await ask(input="1+2?", stream=stream)
         await ask(input="Go on.", previous_response_id=made["id"])
-        assert [(one["role"], one["content"]) for one in sent(upstream)[1:]] == [("assistant", "Let me see."), ("user", "Go on.")]
+        assert [(one["role"], one["content"]) for one in sent(upstream)[1:]] == [
+            ("assistant", "Let me see."),
+            ("user", "Go on."),
+        ]
         result = {"type": "function_call_output", "call_id": made["output"][-1]["call_id"], "output": "cut"}
         await ask(input=[result], previous_response_id=made["id"])
 
@@ -200,7 +217,9 @@ async def test_a_deleted_parent(client: openai.AsyncOpenAI, upstream: ScriptedUp
 
 
 @pytest.mark.parametrize("used_before", [True, False])
-async def test_a_deleted_ancestor_is_named(client: openai.AsyncOpenAI, upstream: ScriptedUpstream, used_before: bool) -> None:
+async def test_a_deleted_ancestor_is_named(
+    client: openai.AsyncOpenAI, upstream: ScriptedUpstream, used_before: bool
+) -> None:
     root = await client.responses.create(model=MODEL, input="root")
     child = await client.responses.create(model=MODEL, input="child", previous_response_id=root.id)
     if used_before:
@@ -226,7 +245,9 @@ async def test_the_id_works_the_instant_it_is_seen(gateway: Gateway, upstream: S
         for turn in range(10):
             made = await _id_at_the_end(http, f"turn {turn}", stream=stream)
             read = await http.get(f"/v1/responses/{made}")
-            child = await http.post("/v1/responses", json={"model": MODEL, "input": "and?", "previous_response_id": made})
+            child = await http.post(
+                "/v1/responses", json={"model": MODEL, "input": "and?", "previous_response_id": made}
+            )
 
             assert (read.status_code, read.json()["status"]) == (200, "completed")
             assert child.status_code == 200

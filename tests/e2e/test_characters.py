@@ -23,7 +23,9 @@ ITEM = {"type": "message", "role": "user", "content": [{"type": "input_text", "t
 @pytest.fixture(params=["sqlite", "postgresql"])
 def served(request: pytest.FixtureRequest) -> Gateway:
     """A gateway on each database."""
-    return cast("Gateway", request.getfixturevalue("sqlite_gateway" if request.param == "sqlite" else "postgres_gateway"))
+    return cast(
+        "Gateway", request.getfixturevalue("sqlite_gateway" if request.param == "sqlite" else "postgres_gateway")
+    )
 
 
 def refused(answer: httpx.Response, param: str) -> None:
@@ -56,7 +58,10 @@ CREATE: list[tuple[dict[str, Any], str]] = [
     ({"input": [ITEM, {**ITEM, "content": [{"type": "input_text", "text": "$"}]}]}, "input[1].content[0].text"),
     ({"input": [{"type": "function_call_output", "call_id": "c", "output": "$"}]}, "input[0].output"),
     ({"tools": [{"type": "function", "name": "$", "parameters": {}}]}, "tools[0].name"),
-    ({"tools": [{"type": "function", "name": "f", "parameters": {"properties": {"$": {}}}}]}, "tools[0].parameters.properties.\ufffd"),
+    (
+        {"tools": [{"type": "function", "name": "f", "parameters": {"properties": {"$": {}}}}]},
+        "tools[0].parameters.properties.\ufffd",
+    ),
     ({"tools": [{"type": "file_search", "vector_store_ids": ["$"]}]}, "tools[0].vector_store_ids[0]"),
     ({"tools": [{"type": "code_interpreter", "container": "$"}]}, "tools[0].container"),
 ]
@@ -68,13 +73,20 @@ def planted(value: Any, bad: str) -> Any:
 
 
 @pytest.mark.parametrize(("fields", "param"), CREATE)
-async def test_in_a_request_for_a_response(served: Gateway, upstream: ScriptedUpstream, fields: dict[str, Any], param: str) -> None:
+async def test_in_a_request_for_a_response(
+    served: Gateway, upstream: ScriptedUpstream, fields: dict[str, Any], param: str
+) -> None:
     async with served.http() as http:
         for bad in ("\x00", "\ud800"):
             for stream in (False, True):
                 body = {"model": MODEL, "input": "Hi", "stream": stream, **planted(fields, bad)}
                 refused(await http.request(**post("/v1/responses", body)), param)
-        refused(await http.request(**post("/v1/responses", {"model": MODEL, **planted(fields, "\udfff")}, ascii_only=False)), param)
+        refused(
+            await http.request(
+                **post("/v1/responses", {"model": MODEL, **planted(fields, "\udfff")}, ascii_only=False)
+            ),
+            param,
+        )
     assert not upstream.requests
 
 
@@ -87,12 +99,20 @@ COLD: list[tuple[str, dict[str, Any], str]] = [
     ("/v1/vector_stores/vs_1", {"name": "$"}, "name"),
     ("/v1/vector_stores/vs_1/search", {"query": "$"}, "query"),
     ("/v1/vector_stores/vs_1/search", {"query": "q", "filters": {"type": "eq", "key": "$", "value": 1}}, "filters.key"),
-    ("/v1/vector_stores/vs_1/search", {"query": "q", "filters": {"type": "eq", "key": "k", "value": "$"}}, "filters.value"),
+    (
+        "/v1/vector_stores/vs_1/search",
+        {"query": "q", "filters": {"type": "eq", "key": "k", "value": "$"}},
+        "filters.value",
+    ),
     ("/v1/vector_stores/vs_1/files", {"file_id": "$"}, "file_id"),
     ("/v1/vector_stores/vs_1/files", {"file_id": "file-1", "attributes": {"$": 1}}, "attributes.\ufffd"),
     ("/v1/vector_stores/vs_1/files/file-1", {"attributes": {"a": "$"}}, "attributes.a"),
     ("/v1/vector_stores/vs_1/file_batches", {"file_ids": ["$"]}, "file_ids[0]"),
-    ("/v1/vector_stores/vs_1/file_batches", {"files": [{"file_id": "file-1", "attributes": {"a": "$"}}]}, "files[0].attributes.a"),
+    (
+        "/v1/vector_stores/vs_1/file_batches",
+        {"files": [{"file_id": "file-1", "attributes": {"a": "$"}}]},
+        "files[0].attributes.a",
+    ),
     ("/v1/containers", {"name": "$"}, "name"),
     ("/v1/containers", {"name": "n", "file_ids": ["$"]}, "file_ids[0]"),
     ("/v1/containers/cntr_1/files", {"file_id": "$"}, "file_id"),
@@ -166,7 +186,9 @@ async def test_in_a_path(served: Gateway, operation: str) -> None:
     method, path = operation.split()
     for name in [part.strip("{}") for part in path.split("/") if part.startswith("{")]:
         for bad in NO_IDS:
-            raw = "/".join(bad if part == f"{{{name}}}" else "id_1" if part.startswith("{") else part for part in path.split("/"))
+            raw = "/".join(
+                bad if part == f"{{{name}}}" else "id_1" if part.startswith("{") else part for part in path.split("/")
+            )
             async with connected(served) as wire:  # clients would take the dots away
                 await wire.send(head(method, raw, key=served.key))
                 answer = await wire.answer()
@@ -201,7 +223,20 @@ _JSON = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(_TEXT, inner),
     max_leaves=6,
 )
-_NAMES = ("model", "input", "name", "metadata", "file_ids", "file_id", "files", "query", "filters", "attributes", "expires_after", "tools")
+_NAMES = (
+    "model",
+    "input",
+    "name",
+    "metadata",
+    "file_ids",
+    "file_id",
+    "files",
+    "query",
+    "filters",
+    "attributes",
+    "expires_after",
+    "tools",
+)
 _BODIES = st.dictionaries(st.sampled_from(_NAMES) | _TEXT, _JSON, max_size=4)
 
 

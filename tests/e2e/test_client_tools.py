@@ -1,4 +1,6 @@
-"""Tools that the client runs, with the official client: plain and streamed, in a chain and with a history of the client's own."""
+"""Tools that the client runs, with the official client: plain and streamed, in a chain and with a history of the
+client's own.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +99,12 @@ async def test_the_stream_holds_and_replays_byte_for_byte(gateway: Gateway, upst
         again = await replay(http, response["id"])
 
     assert again == answer.content
-    assert [item["type"] for item in response["output"]] == ["local_shell_call", "shell_call", "apply_patch_call", "tool_search_call"]
+    assert [item["type"] for item in response["output"]] == [
+        "local_shell_call",
+        "shell_call",
+        "apply_patch_call",
+        "tool_search_call",
+    ]
 
 
 async def test_their_items_are_listed_as_the_client_knows_them(
@@ -158,7 +165,9 @@ async def test_a_call_that_was_cut_is_not_complete(
 ) -> None:
     upstream.script(Reply(pieces=[Call(name, [arguments])], finish_reason="length"))
     async with gateway.http() as http:
-        answer = await http.post("/v1/responses", json={"model": MODEL, "input": "Go", "tools": TOOLS, "stream": stream})
+        answer = await http.post(
+            "/v1/responses", json={"model": MODEL, "input": "Go", "tools": TOOLS, "stream": stream}
+        )
     response = final(answer.content) if stream else answer.json()
     assert (response["output"][0]["status"], response["status"]) == (status, "incomplete")
 
@@ -172,24 +181,38 @@ async def test_a_call_that_was_cut_is_not_complete(
     ],
 )
 @pytest.mark.parametrize("gateway", ["sqlite"], indirect=True)
-async def test_what_only_a_vendor_runs_is_refused(gateway: Gateway, upstream: ScriptedUpstream, tool: Json, param: str) -> None:
+async def test_what_only_a_vendor_runs_is_refused(
+    gateway: Gateway, upstream: ScriptedUpstream, tool: Json, param: str
+) -> None:
     async with gateway.http() as http:
         answer = await http.post("/v1/responses", json={"model": MODEL, "input": "Go", "tools": [tool]})
-    assert (answer.status_code, answer.json()["error"]["code"], answer.json()["error"]["param"]) == (400, "unsupported_tool", param)
+    assert (answer.status_code, answer.json()["error"]["code"], answer.json()["error"]["param"]) == (
+        400,
+        "unsupported_tool",
+        param,
+    )
     assert not upstream.requests
 
 
 def brought(count: int, *, by: int) -> list[Json]:
     """Items by which a client adds tools: `by` of them, with `count` functions each that no other one has."""
     names = [[f"f{item}_{number}" for number in range(count)] for item in range(by)]
-    return [{"type": "additional_tools", "tools": [{"type": "function", "name": name} for name in some]} for some in names]
+    return [
+        {"type": "additional_tools", "tools": [{"type": "function", "name": name} for name in some]} for some in names
+    ]
 
 
-@pytest.mark.parametrize("items", [brought(257, by=1), brought(100, by=3), brought(1, by=1) * 4097], ids=["one", "some", "again"])
+@pytest.mark.parametrize(
+    "items", [brought(257, by=1), brought(100, by=3), brought(1, by=1) * 4097], ids=["one", "some", "again"]
+)
 @pytest.mark.parametrize("gateway", ["sqlite"], indirect=True)
-async def test_items_bring_no_more_tools_than_a_request_may_have(gateway: Gateway, upstream: ScriptedUpstream, items: list[Json]) -> None:
+async def test_items_bring_no_more_tools_than_a_request_may_have(
+    gateway: Gateway, upstream: ScriptedUpstream, items: list[Json]
+) -> None:
     async with gateway.http() as http:
-        answer = await http.post("/v1/responses", json={"model": MODEL, "input": [*items, {"role": "user", "content": "Go"}]})
+        answer = await http.post(
+            "/v1/responses", json={"model": MODEL, "input": [*items, {"role": "user", "content": "Go"}]}
+        )
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (400, "too_large")
     assert error["param"] in {"tools", "input[0].tools"}

@@ -1,6 +1,7 @@
 """Requests as the clients of `docs/clients.md` were seen to send them, replayed word for word where the words matter.
 
-Each client has habits of its own: missing types, explicit nulls, empty objects, references instead of history, tools nobody asked for.
+Each client has habits of its own: missing types, explicit nulls, empty objects, references instead of history, tools
+nobody asked for.
 """
 
 from __future__ import annotations
@@ -33,7 +34,11 @@ async def test_openai_agents_replays_everything(gateway: Gateway, upstream: Scri
 
 async def test_openai_agents_sends_results_only(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     upstream.script(CALLS, SUNNY)
-    first = await ask(gateway, "Agents/Python 0.24.0", {"include": [], "tools": [WEATHER], "input": [{"content": ASKED, "role": "user"}]})
+    first = await ask(
+        gateway,
+        "Agents/Python 0.24.0",
+        {"include": [], "tools": [WEATHER], "input": [{"content": ASKED, "role": "user"}]},
+    )
     result = {"call_id": "call_1", "output": "sunny", "type": "function_call_output"}
     await ask(
         gateway,
@@ -64,7 +69,9 @@ async def test_openai_agents_without_storing(gateway: Gateway, upstream: Scripte
 
 async def test_openai_agents_for_node(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     upstream.script(CALLS, SUNNY)
-    tools = [{**WEATHER, "parameters": {"$schema": "http://json-schema.org/draft-07/schema#", **STRICT_CITY}, "strict": True}]
+    tools = [
+        {**WEATHER, "parameters": {"$schema": "http://json-schema.org/draft-07/schema#", **STRICT_CITY}, "strict": True}
+    ]
     question = {"role": "user", "content": ASKED}
     common: Json = {"include": [], "tools": tools, "stream": False}
     first = await ask(gateway, "Agents/JavaScript 0.20.0", {**common, "input": [question]})
@@ -79,8 +86,17 @@ async def test_langchain_replays_text_without_id_and_status(gateway: Gateway, up
     items: list[Json] = [
         {"content": "Be short", "role": "system", "type": "message"},
         {"content": "My name is Bob", "role": "user", "type": "message"},
-        {"id": "rs_68af4030592c81938ec0a5fbab4a3e9f05438e46b5f69a3b", "summary": [], "type": "reasoning", "status": "completed"},
-        {"type": "message", "content": [{"type": "output_text", "text": "Hi Bob", "annotations": []}], "role": "assistant"},
+        {
+            "id": "rs_68af4030592c81938ec0a5fbab4a3e9f05438e46b5f69a3b",
+            "summary": [],
+            "type": "reasoning",
+            "status": "completed",
+        },
+        {
+            "type": "message",
+            "content": [{"type": "output_text", "text": "Hi Bob", "annotations": []}],
+            "role": "assistant",
+        },
         {"content": "What is my name?", "role": "user", "type": "message"},
     ]
     await ask(gateway, "OpenAI/Python 3.54.0", {"input": items})
@@ -96,7 +112,11 @@ async def test_langchain_replays_text_without_id_and_status(gateway: Gateway, up
 async def test_langchain_forces_a_function_for_structured_output(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     upstream.script(CALLS)
     choice = {"type": "function", "name": "get_weather"}
-    body: Json = {"input": [{"content": "hello", "role": "user", "type": "message"}], "tools": [WEATHER], "tool_choice": choice}
+    body: Json = {
+        "input": [{"content": "hello", "role": "user", "type": "message"}],
+        "tools": [WEATHER],
+        "tool_choice": choice,
+    }
     response = await ask(gateway, "OpenAI/Python 3.54.0", {**body, "parallel_tool_calls": False})
 
     assert upstream.requests[-1].body["tool_choice"] == {"type": "function", "function": {"name": "get_weather"}}
@@ -107,7 +127,12 @@ async def test_langchain_forces_a_function_for_structured_output(gateway: Gatewa
 async def test_langchain_for_node_sends_nothing_as_null_and_empty(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     upstream.script(SUNNY)
     tool = {**WEATHER, "strict": None}
-    body: Json = {"input": [{"type": "message", "role": "user", "content": ASKED}], "tools": [tool], "text": {}, "stream": False}
+    body: Json = {
+        "input": [{"type": "message", "role": "user", "content": ASKED}],
+        "tools": [tool],
+        "text": {},
+        "stream": False,
+    }
     response = await ask(gateway, "langchainjs-openai/1.0.0", body)
 
     assert response["text"] == {"format": {"type": "text"}}
@@ -119,7 +144,11 @@ async def test_langchain_for_node_sends_nothing_as_null_and_empty(gateway: Gatew
 async def test_the_ai_sdk_refers_to_what_was_said(gateway: Gateway, upstream: ScriptedUpstream, stream: bool) -> None:
     upstream.script(CALLS, SUNNY, Reply.say("You are welcome."))
     agent = "ai/7.0.173 ai-sdk-openai/4.0.118"
-    tool = {**WEATHER, "parameters": {"$schema": "http://json-schema.org/draft-07/schema#", **STRICT_CITY}, "strict": False}
+    tool = {
+        **WEATHER,
+        "parameters": {"$schema": "http://json-schema.org/draft-07/schema#", **STRICT_CITY},
+        "strict": False,
+    }
     common: Json = {"tools": [tool], "tool_choice": "auto", "stream": stream}
     items: list[Json] = [{"role": "user", "content": [{"type": "input_text", "text": ASKED}]}]
     first = await ask(gateway, agent, {**common, "input": items})
@@ -131,13 +160,19 @@ async def test_the_ai_sdk_refers_to_what_was_said(gateway: Gateway, upstream: Sc
     second = await ask(gateway, agent, {**common, "input": items})
     loop = sent(upstream)
     items += [{"type": "item_reference", "id": item["id"]} for item in second["output"]]
-    await ask(gateway, agent, {**common, "input": [*items, {"role": "user", "content": [{"type": "input_text", "text": "thanks"}]}]})
+    await ask(
+        gateway,
+        agent,
+        {**common, "input": [*items, {"role": "user", "content": [{"type": "input_text", "text": "thanks"}]}]},
+    )
 
     assert loop == LOOP
     assert [message["content"] for message in sent(upstream)] == [ASKED, "", "sunny", "It is sunny.", "thanks"]
 
 
-async def test_ai_sdk_open_responses_replays_items_with_types_everywhere(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+async def test_ai_sdk_open_responses_replays_items_with_types_everywhere(
+    gateway: Gateway, upstream: ScriptedUpstream
+) -> None:
     upstream.script(CALLS, SUNNY, Reply.say("You are welcome."))
     agent = "ai-sdk/open-responses/2.0.36"
     question = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": ASKED}]}
@@ -145,7 +180,13 @@ async def test_ai_sdk_open_responses_replays_items_with_types_everywhere(gateway
     thought, call = first["output"]
     replayed = [
         {"type": "reasoning", "summary": thought["summary"], "id": thought["id"]},
-        {"type": "function_call", "id": call["id"], "call_id": call["call_id"], "name": call["name"], "arguments": call["arguments"]},
+        {
+            "type": "function_call",
+            "id": call["id"],
+            "call_id": call["call_id"],
+            "name": call["name"],
+            "arguments": call["arguments"],
+        },
         {"type": "function_call_output", "call_id": "call_1", "output": "sunny"},
     ]
     await ask(gateway, agent, {"input": [question, *replayed], "tools": [WEATHER], "tool_choice": "auto"})
@@ -164,15 +205,28 @@ async def test_pydantic_ai_replays_thinking_as_tagged_text(gateway: Gateway, ups
         {"name": "get_weather", "arguments": '{"city":"Paris"}', "call_id": "call_1", "type": "function_call"},
         {"type": "function_call_output", "call_id": "call_1", "output": "sunny"},
     ]
-    await ask(gateway, "pydantic-ai/2.68.0", {"input": items, "tools": [{**WEATHER, "strict": True}], "tool_choice": "auto"})
+    await ask(
+        gateway, "pydantic-ai/2.68.0", {"input": items, "tools": [{**WEATHER, "strict": True}], "tool_choice": "auto"}
+    )
 
     assert sent(upstream) == LOOP
 
 
 async def test_pydantic_ai_requires_its_result_function(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     upstream.script(Reply(pieces=[Call("final_result", ['{"name":"Ada","age":36}'])]))
-    tool = {"type": "function", "name": "final_result", "parameters": PERSON, "description": "The final response", "strict": True}
-    body: Json = {"input": [{"role": "user", "content": "Who?"}], "tools": [tool], "tool_choice": "required", "stream": True}
+    tool = {
+        "type": "function",
+        "name": "final_result",
+        "parameters": PERSON,
+        "description": "The final response",
+        "strict": True,
+    }
+    body: Json = {
+        "input": [{"role": "user", "content": "Who?"}],
+        "tools": [tool],
+        "tool_choice": "required",
+        "stream": True,
+    }
     response = await ask(gateway, "pydantic-ai/2.68.0", body)
 
     assert upstream.requests[-1].body["tool_choice"] == "required"
@@ -180,7 +234,10 @@ async def test_pydantic_ai_requires_its_result_function(gateway: Gateway, upstre
 
 
 async def test_qwen_code_replays_thinking_as_a_message_of_its_own(gateway: Gateway, upstream: ScriptedUpstream) -> None:
-    parts = [{"type": "input_text", "text": "<system-reminder>\nToday.\n</system-reminder>\n"}, {"type": "input_text", "text": "run it"}]
+    parts = [
+        {"type": "input_text", "text": "<system-reminder>\nToday.\n</system-reminder>\n"},
+        {"type": "input_text", "text": "run it"},
+    ]
     items = [
         {"type": "message", "role": "user", "content": parts},
         {"type": "message", "role": "assistant", "content": "Let me think."},
@@ -233,7 +290,9 @@ async def test_opencode_keeps_thinking_sealed(gateway: Gateway, upstream: Script
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_llm_asks_for_a_schema_that_is_not_strict(gateway: Gateway, upstream: ScriptedUpstream, stream: bool) -> None:
+async def test_llm_asks_for_a_schema_that_is_not_strict(
+    gateway: Gateway, upstream: ScriptedUpstream, stream: bool
+) -> None:
     upstream.script(Reply.say('{"name": "Ada",', ' "age": 36}'))
     schema = {"type": "object", "properties": PERSON["properties"], "required": ["name", "age"]}
     body: Json = {
@@ -319,10 +378,19 @@ async def test_null_is_absence_everywhere(gateway: Gateway, upstream: ScriptedUp
 
 
 @pytest.mark.parametrize("earlier", [True, False])
-async def test_semantic_kernel_repeats_the_question_beside_the_results(gateway: Gateway, upstream: ScriptedUpstream, earlier: bool) -> None:
+async def test_semantic_kernel_repeats_the_question_beside_the_results(
+    gateway: Gateway, upstream: ScriptedUpstream, earlier: bool
+) -> None:
     agent = "AsyncOpenAI/Python 3.54.0"
     again = Reply(pieces=[Call("get_weather", ['{"city":"Rome"}'], id="call_2")])
-    common: Json = {"instructions": None, "metadata": {}, "store": True, "text": {}, "tools": [WEATHER], "stream": False}
+    common: Json = {
+        "instructions": None,
+        "metadata": {},
+        "store": True,
+        "text": {},
+        "tools": [WEATHER],
+        "stream": False,
+    }
     question = {"role": "user", "content": [{"type": "input_text", "text": ASKED}]}
     previous = None
     if earlier:
@@ -337,15 +405,26 @@ async def test_semantic_kernel_repeats_the_question_beside_the_results(gateway: 
     third = await ask(gateway, agent, {**common, "previous_response_id": second["id"], "input": [question, *results]})
 
     assert once == [*before, *LOOP]
-    assert [message["role"] for message in sent(upstream)[len(before) :]] == ["user", "assistant", "tool", "assistant", "tool"]
+    assert [message["role"] for message in sent(upstream)[len(before) :]] == [
+        "user",
+        "assistant",
+        "tool",
+        "assistant",
+        "tool",
+    ]
     assert text_of(third) == "It is sunny."
 
 
 async def test_what_the_user_adds_beside_the_results_is_kept(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     upstream.script(CALLS, SUNNY)
     first = await ask(gateway, "AsyncOpenAI/Python 3.54.0", {"input": ASKED, "tools": [WEATHER]})
-    items = [{"role": "user", "content": "Be brief."}, {"type": "function_call_output", "output": "sunny", "call_id": "call_1"}]
-    await ask(gateway, "AsyncOpenAI/Python 3.54.0", {"input": items, "previous_response_id": first["id"], "tools": [WEATHER]})
+    items = [
+        {"role": "user", "content": "Be brief."},
+        {"type": "function_call_output", "output": "sunny", "call_id": "call_1"},
+    ]
+    await ask(
+        gateway, "AsyncOpenAI/Python 3.54.0", {"input": items, "previous_response_id": first["id"], "tools": [WEATHER]}
+    )
 
     assert [(message["role"], message["content"]) for message in sent(upstream)] == [
         ("user", ASKED),
@@ -369,7 +448,13 @@ async def test_litellm_replays_dumped_items(gateway: Gateway, upstream: Scripted
 async def test_thinking_is_streamed_where_every_client_shows_it(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     upstream.script(SUNNY)
     async with gateway.http() as http:
-        answer = await http.post("/v1/responses", json={"model": MODEL, "input": ASKED, "stream": True}, headers={"accept": "*/*"})
+        answer = await http.post(
+            "/v1/responses", json={"model": MODEL, "input": ASKED, "stream": True}, headers={"accept": "*/*"}
+        )
 
-    shown = [event["delta"] for event in judge(answer.content).events if event["type"] == "response.reasoning_summary_text.delta"]
+    shown = [
+        event["delta"]
+        for event in judge(answer.content).events
+        if event["type"] == "response.reasoning_summary_text.delta"
+    ]
     assert shown == ["Sun."]

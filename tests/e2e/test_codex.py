@@ -1,4 +1,6 @@
-"""Codex CLI as it was seen: two developer messages, a namespace, a tool that is not served, nothing stored, ids of its own making."""
+"""Codex CLI as it was seen: two developer messages, a namespace, a tool that is not served, nothing stored, ids of its
+own making.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,12 @@ SHELL: Json = {
     "name": "exec_command",
     "description": "Runs a command.",
     "strict": False,
-    "parameters": {"type": "object", "properties": {"cmd": {"type": "string"}}, "required": ["cmd"], "additionalProperties": False},
+    "parameters": {
+        "type": "object",
+        "properties": {"cmd": {"type": "string"}},
+        "required": ["cmd"],
+        "additionalProperties": False,
+    },
 }
 NAMESPACE: Json = {
     "type": "namespace",
@@ -62,7 +69,9 @@ def opening() -> list[Json]:
 
 
 async def test_a_tool_loop(gateway: Gateway, upstream: ScriptedUpstream) -> None:
-    upstream.script(Reply(pieces=[Thought("Run it."), Call("exec_command", ['{"cmd": "echo', ' hi"}'])]), Reply.say("It says hi."))
+    upstream.script(
+        Reply(pieces=[Thought("Run it."), Call("exec_command", ['{"cmd": "echo', ' hi"}'])]), Reply.say("It says hi.")
+    )
     items = opening()
     first = await ask(gateway, AGENT, {**COMMON, "input": items})
     thought, call = first["output"]
@@ -81,16 +90,23 @@ async def test_a_tool_loop(gateway: Gateway, upstream: ScriptedUpstream) -> None
     assert text_of(second) == "It says hi."
 
 
-async def test_a_tool_that_is_not_served_is_left_out_and_said_to_be(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+async def test_a_tool_that_is_not_served_is_left_out_and_said_to_be(
+    gateway: Gateway, upstream: ScriptedUpstream
+) -> None:
     async with gateway.http() as http:
         body: Json = {"model": MODEL, "input": opening(), **COMMON}
         answer = await http.post("/v1/responses", json=body, headers={"user-agent": AGENT})
         refused = await http.post("/v1/responses", json=body, headers={"user-agent": "curl/8"})
-        forced = await http.post("/v1/responses", json={**body, "tool_choice": {"type": "web_search"}}, headers={"user-agent": AGENT})
+        forced = await http.post(
+            "/v1/responses", json={**body, "tool_choice": {"type": "web_search"}}, headers={"user-agent": AGENT}
+        )
 
     assert "web_search" in answer.headers["warning"]
     assert [tool["type"] for tool in final(answer.content)["tools"]] == ["function", "namespace"]
-    assert [tool["function"]["name"] for tool in upstream.requests[-1].body["tools"]] == ["exec_command", "multi_agent_v1__wait_agent"]
+    assert [tool["function"]["name"] for tool in upstream.requests[-1].body["tools"]] == [
+        "exec_command",
+        "multi_agent_v1__wait_agent",
+    ]
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "tools[2].type")
     assert (forced.status_code, forced.json()["error"]["param"]) == (400, "tool_choice")
     assert len(upstream.requests) == 1
@@ -101,7 +117,12 @@ async def test_a_call_into_the_namespace_and_back(gateway: Gateway, upstream: Sc
     items = opening()
     first = await ask(gateway, AGENT, {**COMMON, "input": items})
     call = first["output"][-1]
-    result = {"type": "function_call_output", "id": "fco_01a2049c-1751-7b71-aa37-65a07e63a99e", "call_id": "call_1", "output": "ok"}
+    result = {
+        "type": "function_call_output",
+        "id": "fco_01a2049c-1751-7b71-aa37-65a07e63a99e",
+        "call_id": "call_1",
+        "output": "ok",
+    }
     await ask(gateway, AGENT, {**COMMON, "input": [*items, call, result]})
 
     assert (call["namespace"], call["name"]) == ("multi_agent_v1", "wait_agent")
@@ -128,17 +149,28 @@ async def test_its_tools_may_come_as_an_item(gateway: Gateway, upstream: Scripte
     rest = {name: value for name, value in COMMON.items() if name != "tools"}
     first = await ask(gateway, AGENT, {**rest, "input": items})
     call = first["output"][-1]
-    result = {"type": "function_call_output", "id": "fco_01a2049c-1751-7b71-aa37-65a07e63a99e", "call_id": call["call_id"], "output": "a"}
+    result = {
+        "type": "function_call_output",
+        "id": "fco_01a2049c-1751-7b71-aa37-65a07e63a99e",
+        "call_id": call["call_id"],
+        "output": "a",
+    }
     second = await ask(gateway, AGENT, {**rest, "input": [*items, call, result]})
 
-    assert [tool["function"]["name"] for tool in upstream.requests[-1].body["tools"]] == ["functions__exec", "functions__exec_command"]
+    assert [tool["function"]["name"] for tool in upstream.requests[-1].body["tools"]] == [
+        "functions__exec",
+        "functions__exec_command",
+    ]
     assert (call["namespace"], call["name"], call["arguments"]) == ("functions", "exec_command", '{"cmd": "ls"}')
     assert (text_of(second), second["tools"]) == ("Done.", [])
 
 
 async def test_its_search_for_tools(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     search: Json = {"type": "tool_search", "execution": "client", "description": "Searches apps.", "parameters": CITY}
-    upstream.script(Reply(pieces=[Call("tool_search", ['{"city": "x"}'])]), Reply(pieces=[Call("multi_agent_v1__wait_agent", ["{}"])]))
+    upstream.script(
+        Reply(pieces=[Call("tool_search", ['{"city": "x"}'])]),
+        Reply(pieces=[Call("multi_agent_v1__wait_agent", ["{}"])]),
+    )
     items = opening()
     first = await ask(gateway, AGENT, {**COMMON, "tools": [SHELL, search], "input": items})
     call = first["output"][-1]

@@ -1,4 +1,7 @@
-"""What a client may do to a connection: how much it sends, how slowly, and how little it reads. No key is needed to try."""
+"""What a client may do to a connection: how much it sends, how slowly, and how little it reads.
+
+No key is needed to try.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,9 @@ async def assert_served(gateway: Gateway) -> None:
         (b"POST /v1/containers HTTP/1.1\r\nTransfer-Encoding: chunked\r\nHost: ", 431, "headers_too_large"),
     ],
 )
-async def test_a_header_without_end_is_refused_soon(sqlite_gateway: Gateway, start: bytes, status: int, code: str) -> None:
+async def test_a_header_without_end_is_refused_soon(
+    sqlite_gateway: Gateway, start: bytes, status: int, code: str
+) -> None:
     async with connected(sqlite_gateway) as wire:
         await wire.send(start, MIB[: 70 * 1024])
         answer = await wire.answer()
@@ -112,9 +117,16 @@ async def test_what_is_no_http_is_told_in_the_envelope(sqlite_gateway: Gateway, 
     assert "Traceback" not in sqlite_gateway.log(before)
 
 
-@pytest.mark.parametrize("operation", [*OPERATIONS, "POST /v1/nowhere", "PUT /v1/files", "POST /v1/responses/compact", "POST /nowhere"])
 @pytest.mark.parametrize(
-    "fields", [(JSON, CHUNKED), (JSON, CHUNKED, "Content-Encoding: gzip"), ("Content-Type: multipart/form-data; boundary=B", CHUNKED)]
+    "operation", [*OPERATIONS, "POST /v1/nowhere", "PUT /v1/files", "POST /v1/responses/compact", "POST /nowhere"]
+)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (JSON, CHUNKED),
+        (JSON, CHUNKED, "Content-Encoding: gzip"),
+        ("Content-Type: multipart/form-data; boundary=B", CHUNKED),
+    ],
 )
 @pytest.mark.parametrize("key", [None, "sk-unknown"])
 async def test_without_a_good_key_no_body_is_read(
@@ -133,7 +145,15 @@ async def test_without_a_good_key_no_body_is_read(
 
 async def test_nobody_is_told_to_send_a_body_that_is_not_wanted(sqlite_gateway: Gateway) -> None:
     async with connected(sqlite_gateway) as wire:
-        await wire.send(head("POST", "/v1/files", "Expect: 100-continue", "Content-Length: 1000000", "Content-Type: multipart/form-data"))
+        await wire.send(
+            head(
+                "POST",
+                "/v1/files",
+                "Expect: 100-continue",
+                "Content-Length: 1000000",
+                "Content-Type: multipart/form-data",
+            )
+        )
         answer = await wire.answer()
 
     assert answer.status == 401
@@ -152,7 +172,9 @@ async def test_a_body_that_no_route_reads_ends_the_connection(sqlite_gateway: Ga
 
 async def test_a_body_without_end_is_not_taken(sqlite_gateway: Gateway) -> None:
     async with connected(sqlite_gateway) as wire:
-        assert not await wire.send(head("POST", "/v1/containers", JSON, CHUNKED), *[b"100000\r\n" + MIB + b"\r\n"] * 160)
+        assert not await wire.send(
+            head("POST", "/v1/containers", JSON, CHUNKED), *[b"100000\r\n" + MIB + b"\r\n"] * 160
+        )
 
 
 @pytest.mark.parametrize(
@@ -167,7 +189,9 @@ async def test_a_body_without_end_is_not_taken(sqlite_gateway: Gateway) -> None:
     ],
     ids=["tiny", "extension", "short", "zeros", "trailers", "trailer"],
 )
-async def test_chunks_that_are_hardly_anything_else(sqlite_gateway: Gateway, body: bytes, request: pytest.FixtureRequest) -> None:
+async def test_chunks_that_are_hardly_anything_else(
+    sqlite_gateway: Gateway, body: bytes, request: pytest.FixtureRequest
+) -> None:
     async with connected(sqlite_gateway) as wire:
         await wire.send(head("POST", "/v1/responses", JSON, CHUNKED, key=sqlite_gateway.key), body)
         if request.node.callspec.id == "short":
@@ -175,7 +199,9 @@ async def test_chunks_that_are_hardly_anything_else(sqlite_gateway: Gateway, bod
         answer = await wire.answer()
 
     assert answer.status == 400
-    assert answer.error["code"] == ("missing_required_parameter" if request.node.callspec.id == "short" else "invalid_http")
+    assert answer.error["code"] == (
+        "missing_required_parameter" if request.node.callspec.id == "short" else "invalid_http"
+    )
 
 
 async def test_trailers_are_no_headers(sqlite_gateway: Gateway) -> None:
@@ -199,14 +225,18 @@ async def test_many_requests_at_once_on_one_connection(sqlite_gateway: Gateway) 
         assert (await wire.rest()).count(b"HTTP/1.1 200") < 100
 
 
-@pytest.mark.parametrize("rest", [b"NONSENSE\r\n\r\n", b"GET / HTTP/1.1\r\nX-A: " + MIB[: 70 * 1024], b"GET /" + MIB[: 70 * 1024]])
+@pytest.mark.parametrize(
+    "rest", [b"NONSENSE\r\n\r\n", b"GET / HTTP/1.1\r\nX-A: " + MIB[: 70 * 1024], b"GET /" + MIB[: 70 * 1024]]
+)
 async def test_a_good_request_is_answered_before_a_bad_one_ends_the_connection(
     sqlite_gateway: Gateway, upstream: ScriptedUpstream, rest: bytes
 ) -> None:
     upstream.script(Reply.say("Yes."))
     body = f'{{"model":"{MODEL}","input":"Hi","stream":true}}'.encode()
     async with connected(sqlite_gateway) as wire:
-        await wire.send(head("POST", "/v1/responses", JSON, f"Content-Length: {len(body)}", key=sqlite_gateway.key) + body + rest)
+        await wire.send(
+            head("POST", "/v1/responses", JSON, f"Content-Length: {len(body)}", key=sqlite_gateway.key) + body + rest
+        )
         answer = await wire.rest()
 
     assert answer.count(b"HTTP/1.1 ") == 1
@@ -239,7 +269,11 @@ async def test_a_proposal_of_another_protocol_is_passed_over(
 
 async def test_a_connection_is_used_again(sqlite_gateway: Gateway) -> None:
     async with connected(sqlite_gateway) as wire:
-        for fields, body in (((), b""), ((JSON, "Content-Length: 2"), b"{}"), ((JSON, CHUNKED), b"2\r\n{}\r\n0\r\n\r\n")):
+        for fields, body in (
+            ((), b""),
+            ((JSON, "Content-Length: 2"), b"{}"),
+            ((JSON, CHUNKED), b"2\r\n{}\r\n0\r\n\r\n"),
+        ):
             await wire.send(head("POST", "/v1/responses", *fields, key=sqlite_gateway.key), body)
             answer = await wire.answer()
             assert (answer.status, answer.headers.get("connection")) == (400, None)
@@ -285,7 +319,9 @@ async def test_a_body_that_does_not_come_is_not_waited_for(strict: Gateway, path
 async def _counted(gateway: Gateway, labels: str) -> float:
     async with gateway.http() as http:
         metrics = (await http.get("/metrics")).text
-    return sum(float(count) for count in re.findall(rf"gateway_http_requests_total\{{{re.escape(labels)}\}} (\S+)", metrics))
+    return sum(
+        float(count) for count in re.findall(rf"gateway_http_requests_total\{{{re.escape(labels)}\}} (\S+)", metrics)
+    )
 
 
 @pytest.mark.parametrize(
@@ -297,7 +333,9 @@ async def _counted(gateway: Gateway, labels: str) -> float:
         (b"GET /healthz HTTP/1.1\r\nX-A: ", 408, "request_timeout"),
     ],
 )
-async def test_a_request_that_is_not_read_is_logged_and_counted(strict: Gateway, start: bytes, status: int, code: str) -> None:
+async def test_a_request_that_is_not_read_is_logged_and_counted(
+    strict: Gateway, start: bytes, status: int, code: str
+) -> None:
     labels = f'code="{code}",method="-",route="other",status="{status}"'
     before = await _counted(strict, labels)
     async with connected(strict) as wire:
@@ -312,9 +350,15 @@ async def test_a_request_that_is_not_read_is_logged_and_counted(strict: Gateway,
 
 @pytest.mark.parametrize(
     ("path", "content_type"),
-    [("/v1/responses", JSON), ("/v1/vector_stores", JSON), ("/v1/files", "Content-Type: multipart/form-data; boundary=B")],
+    [
+        ("/v1/responses", JSON),
+        ("/v1/vector_stores", JSON),
+        ("/v1/files", "Content-Type: multipart/form-data; boundary=B"),
+    ],
 )
-@pytest.mark.parametrize(("body", "status", "code"), [(b"1\r\n-\r\n", 408, "request_timeout"), (b"1\r\n-\r\n?\r\n", 400, "invalid_http")])
+@pytest.mark.parametrize(
+    ("body", "status", "code"), [(b"1\r\n-\r\n", 408, "request_timeout"), (b"1\r\n-\r\n?\r\n", 400, "invalid_http")]
+)
 async def test_a_body_that_is_not_read_on_is_logged_once(
     strict: Gateway, path: str, content_type: str, body: bytes, status: int, code: str
 ) -> None:
@@ -389,6 +433,8 @@ def test_a_plain_answer_leaves_in_one_write(sqlite_gateway: Gateway) -> None:
             answer = b""
             while not answer.endswith(b"}"):
                 answer += wire.recv(4096)
-        (segments,) = struct.unpack_from("I", wire.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 160), _DATA_SEGMENTS_IN)
+        (segments,) = struct.unpack_from(
+            "I", wire.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 160), _DATA_SEGMENTS_IN
+        )
 
     assert segments == 20

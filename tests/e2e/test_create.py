@@ -15,7 +15,10 @@ from tests.support.judge import judge_response
 from tests.support.script import Reply, Text, Thought
 from tests.support.upstream import ScriptedUpstream
 
-PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"
+    "AAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 
 
 async def test_a_string_is_answered(client: openai.AsyncOpenAI, upstream: ScriptedUpstream) -> None:
@@ -69,7 +72,9 @@ async def test_items_of_all_roles_become_one_system_message_and_the_rest_in_orde
     ]
 
 
-async def test_instructions_are_echoed_and_not_inherited(client: openai.AsyncOpenAI, upstream: ScriptedUpstream) -> None:
+async def test_instructions_are_echoed_and_not_inherited(
+    client: openai.AsyncOpenAI, upstream: ScriptedUpstream
+) -> None:
     first = await client.responses.create(model=MODEL, instructions="Rhyme.", input="One")
     second = await client.responses.create(model=MODEL, input="Two", previous_response_id=first.id)
 
@@ -78,11 +83,16 @@ async def test_instructions_are_echoed_and_not_inherited(client: openai.AsyncOpe
     assert [message["role"] for message in sent(upstream)] == ["user", "assistant", "user"]
 
 
-async def test_an_image_reaches_the_upstream_and_the_next_turn(client: openai.AsyncOpenAI, upstream: ScriptedUpstream) -> None:
+async def test_an_image_reaches_the_upstream_and_the_next_turn(
+    client: openai.AsyncOpenAI, upstream: ScriptedUpstream
+) -> None:
     image: ResponseInputParam = [
         {
             "role": "user",
-            "content": [{"type": "input_text", "text": "What is it?"}, {"type": "input_image", "image_url": PIXEL, "detail": "high"}],
+            "content": [
+                {"type": "input_text", "text": "What is it?"},
+                {"type": "input_image", "image_url": PIXEL, "detail": "high"},
+            ],
         }
     ]
     first = await client.responses.create(model="qwen3.7-plus", input=image)
@@ -143,7 +153,13 @@ async def test_settings_are_echoed_and_sent(client: openai.AsyncOpenAI, upstream
     assert (response.metadata, response.prompt_cache_key, response.safety_identifier) == ({"a": "b"}, "c", "d")
     assert response.truncation == "auto"
     body = upstream.requests[0].body
-    assert (body["temperature"], body["top_p"], body["max_tokens"], body["top_k"], body["seed"]) == (0.25, 0.5, 99, 7, 3)
+    assert (body["temperature"], body["top_p"], body["max_tokens"], body["top_k"], body["seed"]) == (
+        0.25,
+        0.5,
+        99,
+        7,
+        3,
+    )
     assert body["presence_penalty"] == 0.5
     assert body["chat_template_kwargs"]["enable_thinking"] is False
 
@@ -190,7 +206,9 @@ async def test_an_answer_that_was_cut_is_incomplete(client: openai.AsyncOpenAI, 
 async def test_an_error_before_the_first_byte_is_an_http_status_and_nothing_is_stored(
     gateway: Gateway, upstream: ScriptedUpstream, stream: bool
 ) -> None:
-    upstream.script(Reply.error(400, {"error": {"message": "the prompt is too long", "code": "context_length_exceeded"}}))
+    upstream.script(
+        Reply.error(400, {"error": {"message": "the prompt is too long", "code": "context_length_exceeded"}})
+    )
     async with gateway.http() as http:
         before = await _stored(http)
         answer = await http.post("/v1/responses", json={"model": MODEL, "input": "Hi", "stream": stream})

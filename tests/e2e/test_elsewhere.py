@@ -17,20 +17,30 @@ from tests.support.script import Call, Gate, Reply, Text, Thought
 from tests.support.services import Valkey
 from tests.support.upstream import ScriptedUpstream
 
-TOOL: Json = {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
+TOOL: Json = {
+    "type": "function",
+    "name": "weather",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+}
 STREAMED: Json = {"model": MODEL, "input": "Hi", "stream": True}
 
 
 @pytest.fixture(scope="module", params=["redis", "database"])
 def pair(
-    request: pytest.FixtureRequest, upstream_server: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory, shared_database: str
+    request: pytest.FixtureRequest,
+    upstream_server: ScriptedUpstream,
+    tmp_path_factory: pytest.TempPathFactory,
+    shared_database: str,
 ) -> Generator[tuple[Gateway, Gateway]]:
     """Two replicas on Postgres, with either log."""
     settings = {"database_url": shared_database, "event_log": request.param}
     if request.param == "redis":
         settings["redis_url"] = request.getfixturevalue("valkey").url
     first, second = (tmp_path_factory.mktemp("replica") for _ in range(2))
-    with running_gateway(first, upstream_server.url, **settings) as here, running_gateway(second, upstream_server.url, **settings) as there:
+    with (
+        running_gateway(first, upstream_server.url, **settings) as here,
+        running_gateway(second, upstream_server.url, **settings) as there,
+    ):
         yield here, there
 
 
@@ -41,13 +51,28 @@ async def test_every_byte_from_everywhere(pair: tuple[Gateway, Gateway], upstrea
     upstream.script(
         Reply(
             pieces=[
-                *(Thought("Let me "), Thought("look."), Text("Rome: "), gates[0], Text("\u2028 \U0001f31e\n\n"), Text("half")),
-                *(Call("weather", ['{"city"', ':"Rome"}'], id="call_a"), gates[1], Call("weather", ['{"city":"Oslo"}'], id="b", index=1)),
+                *(
+                    Thought("Let me "),
+                    Thought("look."),
+                    Text("Rome: "),
+                    gates[0],
+                    Text("\u2028 \U0001f31e\n\n"),
+                    Text("half"),
+                ),
+                *(
+                    Call("weather", ['{"city"', ':"Rome"}'], id="call_a"),
+                    gates[1],
+                    Call("weather", ['{"city":"Oslo"}'], id="b", index=1),
+                ),
             ]
         )
     )
     request = {**STREAMED, "tools": [TOOL]}
-    async with here.http() as first, there.http() as second, first.stream("POST", "/v1/responses", json=request) as made:
+    async with (
+        here.http() as first,
+        there.http() as second,
+        first.stream("POST", "/v1/responses", json=request) as made,
+    ):
         owner = Frames(made)
         begun = await owner.take()
         response_id = id_in(begun)
@@ -95,7 +120,9 @@ async def test_nothing_is_logged_of_a_stream_that_nobody_follows_elsewhere(
     assert final(local.result())["id"] == response_id
 
 
-async def test_ids_that_cannot_be_live_are_not_waited_for(pair: tuple[Gateway, Gateway], upstream: ScriptedUpstream) -> None:
+async def test_ids_that_cannot_be_live_are_not_waited_for(
+    pair: tuple[Gateway, Gateway], upstream: ScriptedUpstream
+) -> None:
     here, there = pair
     upstream.script(Reply.say("Hi."))
     async with here.http() as first, there.http() as second:
@@ -112,7 +139,9 @@ async def test_ids_that_cannot_be_live_are_not_waited_for(pair: tuple[Gateway, G
 
         recent = ids.response_id(int(time.time() * 1000), b"0123456789")
         answers = [await second.get(f"/v1/responses/{recent}{query}") for query in ("", "?stream=true")]
-        assert [(answer.status_code, answer.json()["error"]["code"]) for answer in answers] == [(404, "response_not_found")] * 2
+        assert [(answer.status_code, answer.json()["error"]["code"]) for answer in answers] == [
+            (404, "response_not_found")
+        ] * 2
         assert await _logged(second) > before
 
 
@@ -123,13 +152,19 @@ async def test_another_project_sees_nothing(
     gate = Gate()
     upstream.script(Reply(pieces=[Text("Half "), gate, Text("done")]))
     key = (await asyncio.to_thread(command, "keys", "create", "--project", "stranger")).strip()
-    async with gateway.http() as first, replica.http() as second, first.stream("POST", "/v1/responses", json=STREAMED) as made:
+    async with (
+        gateway.http() as first,
+        replica.http() as second,
+        first.stream("POST", "/v1/responses", json=STREAMED) as made,
+    ):
         owner = Frames(made)
         response_id = id_in(await owner.take())
         await gate.reached()
         await _is_in_progress(second, response_id)
         foreign = {"authorization": f"Bearer {key}"}
-        answers = [await second.get(f"/v1/responses/{response_id}{query}", headers=foreign) for query in ("", "?stream=true")]
+        answers = [
+            await second.get(f"/v1/responses/{response_id}{query}", headers=foreign) for query in ("", "?stream=true")
+        ]
         gate.open()
         await owner.rest()
     assert [answer.status_code for answer in answers] == [404, 404]
@@ -149,7 +184,10 @@ def own_pair(
     """Two replicas with that Redis."""
     settings = {"database_url": shared_database, "redis_url": own_redis.url}
     first, second = (tmp_path_factory.mktemp("replica") for _ in range(2))
-    with running_gateway(first, upstream.url, **settings) as here, running_gateway(second, upstream.url, **settings) as there:
+    with (
+        running_gateway(first, upstream.url, **settings) as here,
+        running_gateway(second, upstream.url, **settings) as there,
+    ):
         yield here, there
 
 
@@ -160,7 +198,11 @@ async def test_a_redis_that_comes_back_empty_costs_no_follower_a_byte(
     gates = [Gate(), Gate(), Gate()]
     words = [Text(f"{number} ") for number in range(20)]
     upstream.script(Reply(pieces=[*words, gates[0], *words, gates[1], *words, gates[2], Text("end")]))
-    async with here.http() as first, there.http() as second, first.stream("POST", "/v1/responses", json=STREAMED) as made:
+    async with (
+        here.http() as first,
+        there.http() as second,
+        first.stream("POST", "/v1/responses", json=STREAMED) as made,
+    ):
         owner = Frames(made)
         begun = await owner.take()
         response_id = id_in(begun)
@@ -194,7 +236,11 @@ async def test_a_redis_that_hangs_delays_no_client(
     here, there = own_pair
     gate = Gate()
     upstream.script(Reply(pieces=[Text("Half "), gate, Text("done")]))
-    async with here.http() as first, there.http() as second, first.stream("POST", "/v1/responses", json=STREAMED) as made:
+    async with (
+        here.http() as first,
+        there.http() as second,
+        first.stream("POST", "/v1/responses", json=STREAMED) as made,
+    ):
         owner = Frames(made)
         begun = await owner.take()
         await gate.reached()
@@ -211,12 +257,15 @@ async def test_a_redis_that_hangs_delays_no_client(
     assert far.result() == stream
 
 
-async def test_an_owner_that_is_killed_is_no_response_in_progress(own_pair: tuple[Gateway, Gateway], upstream: ScriptedUpstream) -> None:
+async def test_an_owner_that_is_killed_is_no_response_in_progress(
+    own_pair: tuple[Gateway, Gateway], upstream: ScriptedUpstream
+) -> None:
     here, there = own_pair
     gate = Gate()
     upstream.script(Reply.say("Known."), Reply(pieces=[Text("Half "), gate]))
     async with here.http() as first, there.http() as second:
-        await first.post("/v1/responses", json=STREAMED)  # the first text of an upstream that is not known yet may be held back
+        # the first text of an upstream that is not known yet may be held back
+        await first.post("/v1/responses", json=STREAMED)
         async with first.stream("POST", "/v1/responses", json=STREAMED) as made:
             owner = Frames(made)  # its iterator keeps the connection open
             response_id = id_in(await owner.take())
@@ -239,7 +288,8 @@ async def _follow(http: httpx.AsyncClient, response_id: str, after: int) -> byte
     async with asyncio.timeout(30):
         while True:
             answer = await http.get(
-                f"/v1/responses/{response_id}", params={"stream": "true", "starting_after": after} if after >= 0 else {"stream": "true"}
+                f"/v1/responses/{response_id}",
+                params={"stream": "true", "starting_after": after} if after >= 0 else {"stream": "true"},
             )
             if answer.status_code == 400:  # it has ended, and before that number
                 assert answer.json()["error"]["param"] == "starting_after"

@@ -51,7 +51,9 @@ async def test_a_compressed_request_is_answered(gateway: Gateway, upstream: Scri
 async def test_two_fields_are_one_list(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     fields = [("content-type", "application/json"), ("content-encoding", "gzip"), ("content-encoding", "br")]
     async with gateway.http() as http:
-        answer = await http.post("/responses", content=packed_by_brotli(gzip.compress(json.dumps(REQUEST).encode())), headers=fields)
+        answer = await http.post(
+            "/responses", content=packed_by_brotli(gzip.compress(json.dumps(REQUEST).encode())), headers=fields
+        )
 
     assert final(answer.content)["status"] == "completed"
     assert len(upstream.requests) == 1
@@ -89,5 +91,7 @@ async def test_a_form_with_a_file_is_not_unpacked(gateway: Gateway, path: str) -
 async def test_a_stranger_has_nothing_unpacked(gateway: Gateway) -> None:
     async with httpx.AsyncClient(base_url=gateway.base_url) as http:
         for path in ("/v1/responses", "/v1/vector_stores"):
-            refused = await http.post(path, content=b"no gzip", headers={"content-type": "application/json", "content-encoding": "gzip"})
+            refused = await http.post(
+                path, content=b"no gzip", headers={"content-type": "application/json", "content-encoding": "gzip"}
+            )
             assert refused.status_code == 401

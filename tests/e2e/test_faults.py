@@ -1,4 +1,6 @@
-"""An upstream that fails, in every way it can: an HTTP error before the first byte, a closed stream after it, never a hang."""
+"""An upstream that fails, in every way it can: an HTTP error before the first byte, a closed stream after it, never a
+hang.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,27 @@ def failure(message: str, **fields: Any) -> Json:
 
 
 REFUSALS: list[tuple[int, Json, int, str, str]] = [
-    (400, failure("Bad thing.", code="invalid_parameter_error"), 400, "invalid_request_error", "invalid_parameter_error"),
-    (400, {"code": "InvalidParameter", "message": "Bad thing.", "request_id": "1"}, 400, "invalid_request_error", "InvalidParameter"),
-    (400, failure("Input data may contain inappropriate content."), 400, "invalid_request_error", "content_policy_violation"),
+    (
+        400,
+        failure("Bad thing.", code="invalid_parameter_error"),
+        400,
+        "invalid_request_error",
+        "invalid_parameter_error",
+    ),
+    (
+        400,
+        {"code": "InvalidParameter", "message": "Bad thing.", "request_id": "1"},
+        400,
+        "invalid_request_error",
+        "InvalidParameter",
+    ),
+    (
+        400,
+        failure("Input data may contain inappropriate content."),
+        400,
+        "invalid_request_error",
+        "content_policy_violation",
+    ),
     (400, failure("Range of input length should be [1, 100]"), 400, "invalid_request_error", "context_length_exceeded"),
     (
         400,
@@ -41,8 +61,20 @@ REFUSALS: list[tuple[int, Json, int, str, str]] = [
     (404, failure("The model `other` does not exist."), 404, "invalid_request_error", "model_not_found"),
     (405, failure("Method not allowed."), 502, "server_error", "upstream_error"),
     (429, failure("Slow down."), 429, "rate_limit_error", "rate_limit_exceeded"),
-    (429, failure("You exceeded your current quota.", code="insufficient_quota"), 429, "rate_limit_error", "rate_limit_exceeded"),
-    (429, failure("Free allocated quota exceeded.", code="insufficient_quota"), 502, "server_error", "upstream_billing"),
+    (
+        429,
+        failure("You exceeded your current quota.", code="insufficient_quota"),
+        429,
+        "rate_limit_error",
+        "rate_limit_exceeded",
+    ),
+    (
+        429,
+        failure("Free allocated quota exceeded.", code="insufficient_quota"),
+        502,
+        "server_error",
+        "upstream_billing",
+    ),
     (500, failure("Oops."), 502, "server_error", "upstream_error"),
     (500, {"error": "Oops."}, 502, "server_error", "upstream_error"),
     (502, {}, 502, "server_error", "upstream_error"),
@@ -120,7 +152,9 @@ async def test_no_more_often_than_allowed(dialects: Gateway, upstream: ScriptedU
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", ["vllm/other", "dashscope/qwen-plus"])
-async def test_an_answer_with_nothing_in_it_is_none(dialects: Gateway, upstream: ScriptedUpstream, model: str, *, stream: bool) -> None:
+async def test_an_answer_with_nothing_in_it_is_none(
+    dialects: Gateway, upstream: ScriptedUpstream, model: str, *, stream: bool
+) -> None:
     upstream.script(*[Reply(pieces=[Text("")], usage=None)] * 3)
 
     error = await refused(dialects, 502, model=model, stream=stream)
@@ -129,7 +163,9 @@ async def test_an_answer_with_nothing_in_it_is_none(dialects: Gateway, upstream:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_an_answer_that_is_counted_may_be_empty(dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool) -> None:
+async def test_an_answer_that_is_counted_may_be_empty(
+    dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool
+) -> None:
     upstream.script(Reply(pieces=[Text("")]))
 
     response = await ask(dialects, model="vllm/other", stream=stream)
@@ -138,7 +174,9 @@ async def test_an_answer_that_is_counted_may_be_empty(dialects: Gateway, upstrea
 
 
 @pytest.mark.parametrize("status", [400, 401, 404])
-async def test_what_will_not_pass_is_not_tried_again(dialects: Gateway, upstream: ScriptedUpstream, status: int) -> None:
+async def test_what_will_not_pass_is_not_tried_again(
+    dialects: Gateway, upstream: ScriptedUpstream, status: int
+) -> None:
     upstream.script(Reply.error(status, failure("No.")))
 
     assert not (await post(dialects, model="vllm/other")).is_success
@@ -154,7 +192,9 @@ async def test_nobody_is_there(dialects: Gateway, *, stream: bool) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", [HASTY, HASTY_STREAMED])
-async def test_the_answer_does_not_begin(dialects: Gateway, upstream: ScriptedUpstream, model: str, *, stream: bool) -> None:
+async def test_the_answer_does_not_begin(
+    dialects: Gateway, upstream: ScriptedUpstream, model: str, *, stream: bool
+) -> None:
     upstream.script(Reply(pieces=[Gate()]))
 
     error = await refused(dialects, 504, model=model, stream=stream)
@@ -176,7 +216,12 @@ FAULTS: dict[str, tuple[list[Piece], int, str, str]] = {
     "cut": ([Cut()], 502, "upstream_protocol_error", "server_error"),
     "malformed chunk": ([Raw(b"data: {oops\n\n")], 502, "upstream_protocol_error", "server_error"),
     "chunk of another kind": ([Raw(b'data: {"choices": 5}\n\n')], 502, "upstream_protocol_error", "server_error"),
-    "bad utf-8": ([Raw(b'data: {"choices": [{"delta": {"content": "\xff"}}]}\n\n')], 502, "upstream_protocol_error", "server_error"),
+    "bad utf-8": (
+        [Raw(b'data: {"choices": [{"delta": {"content": "\xff"}}]}\n\n')],
+        502,
+        "upstream_protocol_error",
+        "server_error",
+    ),
     "nested error": ([chunk(**failure("Oops.", code="internal_error"))], 502, "upstream_error", "server_error"),
     "vendor error": ([VENDOR_ERROR], 429, "rate_limit_exceeded", "rate_limit_exceeded"),
     "flat error": ([chunk(code="InternalError", message="Oops.")], 502, "upstream_error", "server_error"),
@@ -187,7 +232,12 @@ FAULTS: dict[str, tuple[list[Piece], int, str, str]] = {
         "invalid_prompt",
     ),
     "stall": ([Gate()], 504, "upstream_stalled", "server_error"),
-    "abort": ([chunk(choices=[{"index": 0, "delta": {}, "finish_reason": "abort"}])], 502, "upstream_error", "server_error"),
+    "abort": (
+        [chunk(choices=[{"index": 0, "delta": {}, "finish_reason": "abort"}])],
+        502,
+        "upstream_error",
+        "server_error",
+    ),
 }
 BEGUN: dict[str, tuple[list[Piece], list[str]]] = {
     "text": ([Text("Once "), Text("upon")], ["message"]),
@@ -199,7 +249,9 @@ BEGUN: dict[str, tuple[list[Piece], list[str]]] = {
 
 @pytest.mark.parametrize("begun", BEGUN)
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_fault_after_the_first_byte_ends_the_stream(dialects: Gateway, upstream: ScriptedUpstream, fault: str, begun: str) -> None:
+async def test_a_fault_after_the_first_byte_ends_the_stream(
+    dialects: Gateway, upstream: ScriptedUpstream, fault: str, begun: str
+) -> None:
     pieces, _, _, code = FAULTS[fault]
     before, items = BEGUN[begun]
     upstream.script(Reply(pieces=[*before, *pieces], finish_reason=None, done=False))
@@ -233,7 +285,9 @@ async def test_a_fault_before_the_first_byte_is_an_http_error(
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_fault_in_a_plain_answer_is_an_http_error(dialects: Gateway, upstream: ScriptedUpstream, fault: str) -> None:
+async def test_a_fault_in_a_plain_answer_is_an_http_error(
+    dialects: Gateway, upstream: ScriptedUpstream, fault: str
+) -> None:
     pieces, status, code, _ = FAULTS[fault]
     upstream.script(Reply(pieces=[Text("Once upon"), *pieces], finish_reason=None, done=False))
 
@@ -243,7 +297,9 @@ async def test_a_fault_in_a_plain_answer_is_an_http_error(dialects: Gateway, ups
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_without_a_finish_reason_an_answer_is_none(dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool) -> None:
+async def test_without_a_finish_reason_an_answer_is_none(
+    dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool
+) -> None:
     upstream.script(Reply(pieces=[Text("Once upon")], finish_reason=None))
 
     if stream:
@@ -282,7 +338,9 @@ async def test_the_end_marker_may_be_missing(dialects: Gateway, upstream: Script
     assert (await streamed(dialects, model=HASTY)).text == "All."
 
 
-async def test_a_connection_that_breaks_after_the_answer_costs_nothing(dialects: Gateway, upstream: ScriptedUpstream) -> None:
+async def test_a_connection_that_breaks_after_the_answer_costs_nothing(
+    dialects: Gateway, upstream: ScriptedUpstream
+) -> None:
     finish = chunk(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}])
     begun = chunk(choices=[{"index": 0, "delta": {"content": "All."}, "finish_reason": None}])
     upstream.script(Reply(pieces=[begun, finish, Cut()]))

@@ -36,7 +36,9 @@ async def test_database_log_and_files(tmp_path: Path, upstream: ScriptedUpstream
     home = tmp_path / "home"
     database = f"sqlite+aiosqlite:///{home / 'data' / 'gateway.db'}"
     home.mkdir(mode=0o755)
-    with running_gateway(tmp_path, upstream.url, database_url=database, files_dir=str(home / "data" / "files")) as gateway:
+    with running_gateway(
+        tmp_path, upstream.url, database_url=database, files_dir=str(home / "data" / "files")
+    ) as gateway:
         async with gateway.http() as http:
             sent = {"file": ("a.txt", b"Secret."), "purpose": (None, "assistants")}
             assert (await http.post("/v1/files", files=sent)).status_code == 200

@@ -58,13 +58,17 @@ async def test_lists(files: openai.AsyncOpenAI) -> None:
 
 
 async def test_an_expiry(files: openai.AsyncOpenAI) -> None:
-    made = await files.files.create(file=("a.txt", b"x"), purpose="assistants", expires_after={"anchor": "created_at", "seconds": 3600})
+    made = await files.files.create(
+        file=("a.txt", b"x"), purpose="assistants", expires_after={"anchor": "created_at", "seconds": 3600}
+    )
     assert made.expires_at == made.created_at + 3600
     batch = await files.files.create(file=("a.jsonl", b"{}"), purpose="batch")
     assert batch.expires_at == batch.created_at + 30 * 86_400
     for seconds in (3599, 2_592_001):
         with pytest.raises(openai.BadRequestError, match="from 3600 to 2592000"):
-            await files.files.create(file=("a.txt", b"x"), purpose="assistants", expires_after={"anchor": "created_at", "seconds": seconds})
+            await files.files.create(
+                file=("a.txt", b"x"), purpose="assistants", expires_after={"anchor": "created_at", "seconds": seconds}
+            )
 
 
 async def test_empty_files_and_odd_names(files: openai.AsyncOpenAI) -> None:
@@ -91,10 +95,20 @@ async def test_what_is_wrong_is_named(gateway: Gateway) -> None:
         ({"files": text}, 400, "purpose", "Missing required parameter: 'purpose'"),
         ({"files": text, "data": {"purpose": "vision", "colour": "red"}}, 400, "colour", "Unknown parameter"),
         ({"files": {"picture": ("a", b"x")}, "data": {"purpose": "vision"}}, 400, "file", "named 'file'"),
-        ({"files": [("file", ("a", b"x")), ("file", ("b", b"y"))], "data": {"purpose": "vision"}}, 400, "file", "one file"),
+        (
+            {"files": [("file", ("a", b"x")), ("file", ("b", b"y"))], "data": {"purpose": "vision"}},
+            400,
+            "file",
+            "one file",
+        ),
         ({"files": {"purpose": (None, "vision")}}, 400, "file", "Missing required parameter: 'file'"),
         ({"json": {"file": "x"}}, 400, None, "multipart/form-data"),
-        ({"content": b"--b\r\nrubbish", "headers": {"content-type": "multipart/form-data; boundary=b"}}, 400, None, "malformed|cut off"),
+        (
+            {"content": b"--b\r\nrubbish", "headers": {"content-type": "multipart/form-data; boundary=b"}},
+            400,
+            None,
+            "malformed|cut off",
+        ),
         ({"content": b"", "headers": {"content-type": "multipart/form-data"}}, 400, None, "multipart/form-data"),
     ]
     async with gateway.http() as http:
@@ -110,7 +124,9 @@ async def test_a_body_that_is_cut_off_is_no_file(gateway: Gateway, files: openai
     start += b'content-disposition: form-data; name="file"; filename="half"\r\n\r\nhalf of it'
     before = {file.id async for file in files.files.list()}
     async with gateway.http() as http:
-        answer = await http.post("/v1/files", content=start, headers={"content-type": "multipart/form-data; boundary=b"})
+        answer = await http.post(
+            "/v1/files", content=start, headers={"content-type": "multipart/form-data; boundary=b"}
+        )
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "incomplete_body")
     assert {file.id async for file in files.files.list()} == before
 
@@ -174,7 +190,11 @@ async def test_huge_uploads_are_refused_with_flat_memory(upstream: ScriptedUpstr
             stored = [path.stat().st_size for path in (tmp_path / "data" / "files").rglob("*") if path.is_file()]
             assert sorted(stored) == [MIB, 64 * MIB]
             await client.files.delete(large.id)
-            assert [path for path in (tmp_path / "data" / "files").rglob("*") if path.is_file() and path.stat().st_size > MIB] == []
+            assert [
+                path
+                for path in (tmp_path / "data" / "files").rglob("*")
+                if path.is_file() and path.stat().st_size > MIB
+            ] == []
 
 
 async def test_files_can_be_switched_off(upstream: ScriptedUpstream, tmp_path: Path) -> None:
@@ -190,6 +210,8 @@ async def test_files_can_be_switched_off(upstream: ScriptedUpstream, tmp_path: P
 async def test_a_field_that_comes_again_and_again(sqlite_gateway: Gateway, name: str) -> None:
     part = f'--B\r\nContent-Disposition: form-data; name="{name}"\r\n\r\nassistants\r\n'.encode()
     async with sqlite_gateway.http() as http:
-        answer = await http.post("/v1/files", content=part * 1000, headers={"content-type": "multipart/form-data; boundary=B"})
+        answer = await http.post(
+            "/v1/files", content=part * 1000, headers={"content-type": "multipart/form-data; boundary=B"}
+        )
 
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)

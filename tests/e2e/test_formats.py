@@ -7,13 +7,29 @@ from typing import Any
 
 import pytest
 
-from tests.support.e2e_dialects import DIALECTS, ask, calls_of, function, refused, sent, streamed, text_of, thought_of, vendor_says
+from tests.support.e2e_dialects import (
+    DIALECTS,
+    ask,
+    calls_of,
+    function,
+    refused,
+    sent,
+    streamed,
+    text_of,
+    thought_of,
+    vendor_says,
+)
 from tests.support.gateway import Gateway
 from tests.support.script import Call, Raw, Reply, Text, Thought
 from tests.support.upstream import ScriptedUpstream
 
 Json = dict[str, Any]
-SCHEMA: Json = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": False}
+SCHEMA: Json = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
 AS_SCHEMA: Json = {"format": {"type": "json_schema", "name": "place", "schema": SCHEMA, "strict": True}}
 AS_OBJECT: Json = {"format": {"type": "json_object"}}
 GOOD = '{"city":"Rome"}'
@@ -63,7 +79,9 @@ async def test_dashscope_gets_json_mode_for_models_without_schemas(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_the_vendors_responses_face_is_told_in_words(dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool) -> None:
+async def test_the_vendors_responses_face_is_told_in_words(
+    dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool
+) -> None:
     upstream.script(vendor_says(GOOD))
 
     response = await ask(dialects, model=f"{VENDOR}/qwen3.7-plus", stream=stream, text=AS_SCHEMA)
@@ -92,8 +110,12 @@ EMULATED = ["dashscope/qwen3.6-plus", f"{VENDOR}/qwen3.7-plus"]
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", EMULATED)
-@pytest.mark.parametrize("written", [f"```json\n{GOOD}\n```", f"Here you are:\n{GOOD}\nAnything else?", f"\n\n{GOOD}\n"])
-async def test_wrapped_json_is_unwrapped(dialects: Gateway, upstream: ScriptedUpstream, model: str, written: str, *, stream: bool) -> None:
+@pytest.mark.parametrize(
+    "written", [f"```json\n{GOOD}\n```", f"Here you are:\n{GOOD}\nAnything else?", f"\n\n{GOOD}\n"]
+)
+async def test_wrapped_json_is_unwrapped(
+    dialects: Gateway, upstream: ScriptedUpstream, model: str, written: str, *, stream: bool
+) -> None:
     upstream.script(says(model, *(written[at : at + 7] for at in range(0, len(written), 7))))
 
     response = await ask(dialects, model=model, stream=stream, text=AS_SCHEMA)
@@ -107,7 +129,9 @@ async def test_wrapped_json_is_unwrapped(dialects: Gateway, upstream: ScriptedUp
 async def test_a_wrong_answer_is_asked_for_again(
     dialects: Gateway, upstream: ScriptedUpstream, model: str, wrong: str, *, stream: bool
 ) -> None:
-    upstream.script(says(model, wrong) if wrong or model.startswith(VENDOR) else Reply(pieces=[Text("")]), says(model, GOOD))
+    upstream.script(
+        says(model, wrong) if wrong or model.startswith(VENDOR) else Reply(pieces=[Text("")]), says(model, GOOD)
+    )
 
     response = await ask(dialects, model=model, stream=stream, text=AS_SCHEMA)
 
@@ -118,7 +142,9 @@ async def test_a_wrong_answer_is_asked_for_again(
 
 @pytest.mark.parametrize("model", EMULATED)
 @pytest.mark.parametrize("wanted", [AS_SCHEMA, AS_OBJECT])
-async def test_wrong_twice_fails_the_plain_answer(dialects: Gateway, upstream: ScriptedUpstream, model: str, wanted: Json) -> None:
+async def test_wrong_twice_fails_the_plain_answer(
+    dialects: Gateway, upstream: ScriptedUpstream, model: str, wanted: Json
+) -> None:
     upstream.script(says(model, "No."), says(model, "[]"))
 
     error = await refused(dialects, 502, model=model, text=wanted)
@@ -140,7 +166,8 @@ async def test_wrong_twice_fails_the_stream(dialects: Gateway, upstream: Scripte
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("dialect", ["ollama", "llamacpp"])
 @pytest.mark.parametrize(
-    "written", [f"```json\n{GOOD}\n```", f"Sure:\n{GOOD}", f"The {{city}}?\n</think>\n\n{GOOD}", f"{GOOD}}}", f"{GOOD}\n{GOOD}"]
+    "written",
+    [f"```json\n{GOOD}\n```", f"Sure:\n{GOOD}", f"The {{city}}?\n</think>\n\n{GOOD}", f"{GOOD}}}", f"{GOOD}\n{GOOD}"],
 )
 async def test_a_server_that_ignores_the_format_is_not_believed(
     dialects: Gateway, upstream: ScriptedUpstream, dialect: str, written: str, *, stream: bool
@@ -176,7 +203,9 @@ async def test_a_promise_is_believed_once_it_was_kept_and_until_it_is_broken(
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("wanted", [AS_SCHEMA, AS_OBJECT])
 @pytest.mark.parametrize("model", ["vllm/other", "dashscope/qwen3.6-plus"])
-async def test_a_refusal_needs_no_format(dialects: Gateway, upstream: ScriptedUpstream, model: str, wanted: Json, *, stream: bool) -> None:
+async def test_a_refusal_needs_no_format(
+    dialects: Gateway, upstream: ScriptedUpstream, model: str, wanted: Json, *, stream: bool
+) -> None:
     refusing: Json = {"role": "assistant", "content": None, "refusal": "I cannot help with that."}
     ending: Json = {"index": 0, "finish_reason": "stop"}
     chunk = json.dumps({"id": "c", "object": "chat.completion.chunk", "choices": [{**ending, "delta": refusing}]})
@@ -189,7 +218,9 @@ async def test_a_refusal_needs_no_format(dialects: Gateway, upstream: ScriptedUp
     assert response["output"][-1]["content"] == [{"type": "refusal", "refusal": "I cannot help with that."}]
 
 
-async def test_a_plain_answer_that_is_wrong_is_asked_for_again_where_it_was_enforced(dialects: Gateway, upstream: ScriptedUpstream) -> None:
+async def test_a_plain_answer_that_is_wrong_is_asked_for_again_where_it_was_enforced(
+    dialects: Gateway, upstream: ScriptedUpstream
+) -> None:
     upstream.script(Reply.say(WRONG), Reply.say(GOOD))
 
     assert text_of(await ask(dialects, model="vllm/other", text=AS_SCHEMA)) == GOOD
@@ -197,7 +228,9 @@ async def test_a_plain_answer_that_is_wrong_is_asked_for_again_where_it_was_enfo
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", ["vllm/other", "dashscope/qwen3.6-plus"])
-async def test_json_in_the_thinking_is_the_answer(dialects: Gateway, upstream: ScriptedUpstream, model: str, *, stream: bool) -> None:
+async def test_json_in_the_thinking_is_the_answer(
+    dialects: Gateway, upstream: ScriptedUpstream, model: str, *, stream: bool
+) -> None:
     upstream.script(Reply(pieces=[Thought(GOOD)]))
 
     response = await ask(dialects, model=model, stream=stream, text=AS_SCHEMA)
@@ -205,7 +238,9 @@ async def test_json_in_the_thinking_is_the_answer(dialects: Gateway, upstream: S
     assert text_of(response) == GOOD
 
 
-@pytest.mark.parametrize("model", ["vllm/qwen3-8b", "dashscope/qwen3.6-plus", "sglang/qwen3-8b", "llamacpp/qwen3-8b", "ollama/qwen3-8b"])
+@pytest.mark.parametrize(
+    "model", ["vllm/qwen3-8b", "dashscope/qwen3.6-plus", "sglang/qwen3-8b", "llamacpp/qwen3-8b", "ollama/qwen3-8b"]
+)
 async def test_thinking_is_off_by_default(dialects: Gateway, upstream: ScriptedUpstream, model: str) -> None:
     upstream.script(Reply.say(GOOD))
 
@@ -219,7 +254,9 @@ async def test_thinking_is_off_by_default(dialects: Gateway, upstream: ScriptedU
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", ["vllm/qwen3-8b", "dashscope/qwen3.7-plus"])
-async def test_thinking_is_kept_when_it_was_asked_for(dialects: Gateway, upstream: ScriptedUpstream, model: str, *, stream: bool) -> None:
+async def test_thinking_is_kept_when_it_was_asked_for(
+    dialects: Gateway, upstream: ScriptedUpstream, model: str, *, stream: bool
+) -> None:
     upstream.script(Reply(pieces=[Thought("Hm."), Text(f"So: {GOOD}")]))
 
     response = await ask(dialects, model=model, stream=stream, text=AS_SCHEMA, reasoning={"effort": "high"})
@@ -233,7 +270,9 @@ async def test_thinking_is_kept_when_it_was_asked_for(dialects: Gateway, upstrea
 async def test_a_call_needs_no_format(dialects: Gateway, upstream: ScriptedUpstream) -> None:
     upstream.script(Reply(pieces=[Text("I look."), Call("weather")]))
 
-    response = await ask(dialects, stream=True, model="dashscope/qwen3.6-plus", text=AS_SCHEMA, tools=[function("weather")])
+    response = await ask(
+        dialects, stream=True, model="dashscope/qwen3.6-plus", text=AS_SCHEMA, tools=[function("weather")]
+    )
 
     assert calls_of(response) == [("weather", {})]
 
@@ -268,7 +307,11 @@ def schema(value: Any, **fields: Any) -> Json:
     [
         ({"format": {"type": "json_schema", "schema": SCHEMA}}, "missing_required_parameter", "text.format.name"),
         ({"format": {"type": "json_schema", "name": "a"}}, "missing_required_parameter", "text.format.schema"),
-        ({"format": {"type": "json_schema", "name": "a", "schema": None}}, "missing_required_parameter", "text.format.schema"),
+        (
+            {"format": {"type": "json_schema", "name": "a", "schema": None}},
+            "missing_required_parameter",
+            "text.format.schema",
+        ),
         ({"format": {"type": "xml"}}, "invalid_value", "text.format.type"),
         ({"format": "json"}, "invalid_type", "text.format"),
         ({"verbosity": "loud"}, "invalid_value", "text.verbosity"),

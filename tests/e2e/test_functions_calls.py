@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from tests.support.e2e_dialects import ask, calls_of, function, refused, sent, streamed, text_of, thought_of, vendor_calls
+from tests.support.e2e_dialects import (
+    ask,
+    calls_of,
+    function,
+    refused,
+    sent,
+    streamed,
+    text_of,
+    thought_of,
+    vendor_calls,
+)
 from tests.support.gateway import Gateway
 from tests.support.script import Call, Piece, Raw, Reply, Text, Thought
 from tests.support.upstream import ScriptedUpstream
@@ -40,7 +50,10 @@ SHAPES: dict[str, tuple[Sequence[Piece], Sequence[tuple[str, Any]]]] = {
     "fragments": ([Call("weather", ['{"ci', 'ty":"Ro', 'me"}'])], ONE),
     "whole in one chunk": ([chunk(opening("weather", arguments=ROME_CALL, id="call_1"))], ONE),
     "parallel": ([Call("weather", [ROME_CALL]), Call("clock", ["{}"], id="call_2", index=1)], TWO),
-    "parallel in one chunk": ([chunk(opening("weather", arguments=ROME_CALL, id="a"), opening("clock", 1, arguments="{}", id="b"))], TWO),
+    "parallel in one chunk": (
+        [chunk(opening("weather", arguments=ROME_CALL, id="a"), opening("clock", 1, arguments="{}", id="b"))],
+        TWO,
+    ),
     "interleaved": (
         [
             chunk(opening("weather", id="a"), opening("clock", 1, id="b")),
@@ -51,8 +64,14 @@ SHAPES: dict[str, tuple[Sequence[Piece], Sequence[tuple[str, Any]]]] = {
         TWO,
     ),
     "without ids": ([chunk(opening("weather", arguments=ROME_CALL)), chunk(opening("clock", 1, arguments="{}"))], TWO),
-    "without indexes": ([chunk(opening("weather", None, arguments=ROME_CALL, id="a")), chunk(opening("clock", None, id="b"))], TWO),
-    "all numbered 0": ([chunk(opening("weather", arguments=ROME_CALL, id="a")), chunk(opening("clock", arguments="{}", id="b"))], TWO),
+    "without indexes": (
+        [chunk(opening("weather", None, arguments=ROME_CALL, id="a")), chunk(opening("clock", None, id="b"))],
+        TWO,
+    ),
+    "all numbered 0": (
+        [chunk(opening("weather", arguments=ROME_CALL, id="a")), chunk(opening("clock", arguments="{}", id="b"))],
+        TWO,
+    ),
     "empty id and name later": (
         [
             chunk(opening("weather", id="a")),
@@ -70,7 +89,10 @@ SHAPES: dict[str, tuple[Sequence[Piece], Sequence[tuple[str, Any]]]] = {
         [chunk(opening("weather", id="a")), chunk(fragment('{"ci')), Thought("Hm."), chunk(fragment('ty":"Rome"}'))],
         ONE,
     ),
-    "arguments told again whole": ([chunk(opening("weather", id="a")), chunk(fragment('{"city":"Ro')), chunk(fragment(ROME_CALL))], ONE),
+    "arguments told again whole": (
+        [chunk(opening("weather", id="a")), chunk(fragment('{"city":"Ro')), chunk(fragment(ROME_CALL))],
+        ONE,
+    ),
     "encoded twice": ([Call("weather", ['"{\\"city\\":', ' \\"Rome\\"}"'])], ONE),
     "null": ([Call("clock", ["null"])], [("clock", {})]),
     "raw line breaks": ([Call("weather", ['{"city": "Ro\n', 'me"}'])], [("weather", {"city": "Ro\nme"})]),
@@ -102,13 +124,23 @@ async def test_fragments_are_passed_on_as_they_come(dialects: Gateway, upstream:
 
     deltas = [event["delta"] for event in judged.events if event["type"] == "response.function_call_arguments.delta"]
     assert "".join(deltas) == ROME_CALL
-    assert judged.response.output[0].call_id == "call_of_the_server"  # type: ignore[union-attr]  # a function call, as the next line says
+    # a function call, as the next line says
+    assert judged.response.output[0].call_id == "call_of_the_server"  # type: ignore[union-attr]
     assert "response.output_text.delta" not in judged.types
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_the_same_plain_and_streamed(dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool) -> None:
-    upstream.script(Reply(pieces=[Thought("Hm."), Text("I look."), Call("weather", [ROME_CALL]), Call("clock", ["{}"], id="c2", index=1)]))
+    upstream.script(
+        Reply(
+            pieces=[
+                Thought("Hm."),
+                Text("I look."),
+                Call("weather", [ROME_CALL]),
+                Call("clock", ["{}"], id="c2", index=1),
+            ]
+        )
+    )
 
     response = await ask(dialects, stream=stream, tools=TOOLS)
 
@@ -119,7 +151,9 @@ async def test_the_same_plain_and_streamed(dialects: Gateway, upstream: Scripted
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_call_of_the_vendors_responses_face(dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool) -> None:
+async def test_a_call_of_the_vendors_responses_face(
+    dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool
+) -> None:
     upstream.script(vendor_calls("weather", ROME_CALL))
 
     response = await ask(dialects, stream=stream, model="dashscope-responses/qwen3.7-plus", tools=TOOLS)
@@ -128,7 +162,9 @@ async def test_a_call_of_the_vendors_responses_face(dialects: Gateway, upstream:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_only_one_call_where_calls_are_not_parallel(dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool) -> None:
+async def test_only_one_call_where_calls_are_not_parallel(
+    dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool
+) -> None:
     upstream.script(Reply(pieces=[Call("weather", [ROME_CALL]), Call("clock", ["{}"], id="call_2", index=1)]))
 
     response = await ask(dialects, stream=stream, tools=TOOLS, parallel_tool_calls=False)
@@ -153,7 +189,9 @@ WRITTEN = {
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("form", WRITTEN)
-async def test_a_call_written_as_text_is_a_call(dialects: Gateway, upstream: ScriptedUpstream, form: str, *, stream: bool) -> None:
+async def test_a_call_written_as_text_is_a_call(
+    dialects: Gateway, upstream: ScriptedUpstream, form: str, *, stream: bool
+) -> None:
     written = WRITTEN[form]
     upstream.script(Reply.say(*(written[at : at + 5] for at in range(0, len(written), 5))))
 
@@ -175,7 +213,9 @@ async def test_text_before_a_written_call_stays(dialects: Gateway, upstream: Scr
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_call_written_into_the_thinking_is_a_call(dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool) -> None:
+async def test_a_call_written_into_the_thinking_is_a_call(
+    dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool
+) -> None:
     upstream.script(Reply(pieces=[Thought("I need it. "), Thought(WRITTEN["json block"])]))
 
     response = await ask(dialects, stream=stream, tools=TOOLS)
@@ -196,8 +236,15 @@ async def test_a_call_drafted_in_the_thinking_is_none_beside_an_answer(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_values_in_tags_have_the_types_of_the_schema(dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool) -> None:
-    properties: Json = {"zip": {"type": "string"}, "ok": {"type": "boolean"}, "tags": {"type": "array"}, "n": {"type": ["integer", "null"]}}
+async def test_values_in_tags_have_the_types_of_the_schema(
+    dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool
+) -> None:
+    properties: Json = {
+        "zip": {"type": "string"},
+        "ok": {"type": "boolean"},
+        "tags": {"type": "array"},
+        "n": {"type": ["integer", "null"]},
+    }
     tool: Json = {"type": "function", "name": "save", "parameters": {"type": "object", "properties": properties}}
     given = {"zip": "94103", "ok": "True", "tags": "['a']", "n": "None"}
     tags = "".join(f"<parameter={name}>\n{value}\n</parameter>\n" for name, value in given.items())
@@ -221,7 +268,9 @@ async def test_an_answer_in_a_format_is_no_call_though_it_looks_like_one(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_call_in_a_code_fence_is_shown_as_it_is(dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool) -> None:
+async def test_a_call_in_a_code_fence_is_shown_as_it_is(
+    dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool
+) -> None:
     said = f"Write:\n```xml\n{WRITTEN['json block']}\n```\nThat calls it."
     upstream.script(Reply.say(*(said[at : at + 5] for at in range(0, len(said), 5))))
 
@@ -239,7 +288,9 @@ async def test_words_about_calls_are_words(dialects: Gateway, upstream: Scripted
     assert judged.text == said
 
 
-async def test_a_written_call_is_text_where_no_function_is_on_offer(dialects: Gateway, upstream: ScriptedUpstream) -> None:
+async def test_a_written_call_is_text_where_no_function_is_on_offer(
+    dialects: Gateway, upstream: ScriptedUpstream
+) -> None:
     upstream.script(Reply.say(WRITTEN["json block"]))
 
     response = await ask(dialects)
@@ -249,7 +300,13 @@ async def test_a_written_call_is_text_where_no_function_is_on_offer(dialects: Ga
 
 async def test_logprobs_do_not_hide_a_written_call(dialects: Gateway, upstream: ScriptedUpstream) -> None:
     pieces = ["<tool_call>", '{"name": "weather", "arguments": {"city": "Rome"}}', "</tool_call>"]
-    upstream.script(Reply(pieces=[Text(piece, [{"token": piece, "logprob": -0.1, "bytes": None, "top_logprobs": []}]) for piece in pieces]))
+    upstream.script(
+        Reply(
+            pieces=[
+                Text(piece, [{"token": piece, "logprob": -0.1, "bytes": None, "top_logprobs": []}]) for piece in pieces
+            ]
+        )
+    )
 
     response = await ask(dialects, stream=True, tools=TOOLS, include=["message.output_text.logprobs"])
 
@@ -258,7 +315,9 @@ async def test_logprobs_do_not_hide_a_written_call(dialects: Gateway, upstream: 
 
 
 @pytest.mark.parametrize("arguments", ['{"city":', "Rome", '{"city": "Rome"} trailing'])
-async def test_arguments_that_are_no_json_fail_the_stream(dialects: Gateway, upstream: ScriptedUpstream, arguments: str) -> None:
+async def test_arguments_that_are_no_json_fail_the_stream(
+    dialects: Gateway, upstream: ScriptedUpstream, arguments: str
+) -> None:
     upstream.script(Reply(pieces=[Text("I look."), Call("weather", [arguments])]))
 
     judged = await streamed(dialects, tools=TOOLS)
@@ -280,7 +339,9 @@ async def test_arguments_that_stay_no_json_fail_the_plain_answer(dialects: Gatew
     assert "weather" in error["message"]
 
 
-async def test_an_answer_cut_by_its_length_keeps_the_call_as_incomplete(dialects: Gateway, upstream: ScriptedUpstream) -> None:
+async def test_an_answer_cut_by_its_length_keeps_the_call_as_incomplete(
+    dialects: Gateway, upstream: ScriptedUpstream
+) -> None:
     upstream.script(Reply(pieces=[Call("weather", ['{"city":'])], finish_reason="length"))
 
     judged = await streamed(dialects, tools=TOOLS, max_output_tokens=16)
@@ -291,11 +352,18 @@ async def test_an_answer_cut_by_its_length_keeps_the_call_as_incomplete(dialects
 
 
 async def test_calls_meet_their_results_in_a_full_replay(dialects: Gateway, upstream: ScriptedUpstream) -> None:
-    upstream.script(Reply(pieces=[Thought("I need both."), Call("weather", [ROME_CALL]), Call("clock", ["{}"], id="call_2", index=1)]))
+    upstream.script(
+        Reply(
+            pieces=[Thought("I need both."), Call("weather", [ROME_CALL]), Call("clock", ["{}"], id="call_2", index=1)]
+        )
+    )
     upstream.script(Reply.say("Sunny at noon."))
     question = {"role": "user", "content": "How is Rome?"}
     first = await ask(dialects, store=False, input=[question], tools=TOOLS)
-    results = [{"type": "function_call_output", "call_id": call, "output": say} for call, say in (("call_2", "noon"), ("call_1", "sun"))]
+    results = [
+        {"type": "function_call_output", "call_id": call, "output": say}
+        for call, say in (("call_2", "noon"), ("call_1", "sun"))
+    ]
 
     second = await ask(dialects, store=False, input=[question, *first["output"], *results], tools=TOOLS)
 
@@ -315,7 +383,9 @@ async def test_a_chain_of_tool_turns(dialects: Gateway, upstream: ScriptedUpstre
     for number in range(3):
         upstream.script(Reply(pieces=[Call("weather", [ROME_CALL], id=f"call_{number}")]))
         output = {"type": "function_call_output", "call_id": f"call_{number - 1}", "output": f"sun {number}"}
-        previous = await ask(dialects, stream=True, tools=TOOLS, input=[output] if number else "How is Rome?", **previous)
+        previous = await ask(
+            dialects, stream=True, tools=TOOLS, input=[output] if number else "How is Rome?", **previous
+        )
         previous = {"previous_response_id": previous["id"]}
     upstream.script(Reply.say("Sunny."))
     output = {"type": "function_call_output", "call_id": "call_2", "output": "sun 3"}
@@ -350,7 +420,9 @@ async def test_an_upstream_that_repeats_its_ids_loses_no_call_and_no_result(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_an_unanswered_call_is_refused_in_the_apis_words(dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool) -> None:
+async def test_an_unanswered_call_is_refused_in_the_apis_words(
+    dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool
+) -> None:
     call = {"type": "function_call", "call_id": "call_x", "name": "weather", "arguments": "{}"}
 
     error = await refused(dialects, 400, stream=stream, input=[call, {"role": "user", "content": "Well?"}])
@@ -374,6 +446,9 @@ async def test_an_orphan_result_is_refused_in_the_apis_words(dialects: Gateway, 
 
     error = await refused(dialects, 400, input=[{"role": "user", "content": "Hi"}, output])
 
-    assert error["message"] == "No tool call found for function call output with call_id call_z. No call before 'input[1]' waits for it."
+    assert (
+        error["message"]
+        == "No tool call found for function call output with call_id call_z. No call before 'input[1]' waits for it."
+    )
     assert error["param"] == "input[1].call_id"
     assert not upstream.requests

@@ -49,7 +49,9 @@ def calls(dialect: str, name: str) -> Reply:
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("choice", [None, "auto"])
-async def test_auto_leaves_it_to_the_model(dialects: Gateway, upstream: ScriptedUpstream, dialect: str, choice: str | None) -> None:
+async def test_auto_leaves_it_to_the_model(
+    dialects: Gateway, upstream: ScriptedUpstream, dialect: str, choice: str | None
+) -> None:
     upstream.script(says(dialect, "No need."))
 
     response = await ask(dialects, model=f"{dialect}/qwen-plus", tools=TOOLS, tool_choice=choice)
@@ -108,7 +110,9 @@ async def test_required_is_said_where_it_is_understood(
         ("openai", REQUIRED_NAMED),
     ],
 )
-async def test_a_named_function_is_the_only_one_on_offer(dialects: Gateway, upstream: ScriptedUpstream, dialect: str, told: Any) -> None:
+async def test_a_named_function_is_the_only_one_on_offer(
+    dialects: Gateway, upstream: ScriptedUpstream, dialect: str, told: Any
+) -> None:
     upstream.script(calls(dialect, "clock"))
 
     response = await ask(dialects, model=f"{dialect}/qwen-plus", tools=TOOLS, tool_choice=NAMED)
@@ -121,7 +125,9 @@ async def test_a_named_function_is_the_only_one_on_offer(dialects: Gateway, upst
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-async def test_allowed_tools_are_the_only_ones_on_offer(dialects: Gateway, upstream: ScriptedUpstream, dialect: str) -> None:
+async def test_allowed_tools_are_the_only_ones_on_offer(
+    dialects: Gateway, upstream: ScriptedUpstream, dialect: str
+) -> None:
     upstream.script(says(dialect, "No need."))
 
     response = await ask(dialects, model=f"{dialect}/qwen-plus", tools=TOOLS, tool_choice=allowed("auto", "clock"))
@@ -135,7 +141,10 @@ async def test_one_of_the_allowed_tools_can_be_required(dialects: Gateway, upstr
     upstream.script(Reply.say("No."), Reply(pieces=[Call("clock")]))
 
     response = await ask(
-        dialects, model="ollama/qwen-plus", tools=[*TOOLS, function("map")], tool_choice=allowed("required", "clock", "map")
+        dialects,
+        model="ollama/qwen-plus",
+        tools=[*TOOLS, function("map")],
+        tool_choice=allowed("required", "clock", "map"),
     )
 
     assert calls_of(response) == [("clock", {})]
@@ -162,7 +171,9 @@ async def test_a_model_that_does_not_call_is_told_again(
 
 
 @pytest.mark.parametrize("dialect", ["dashscope", "ollama", "vllm"])
-async def test_a_model_that_refuses_twice_fails_the_plain_answer(dialects: Gateway, upstream: ScriptedUpstream, dialect: str) -> None:
+async def test_a_model_that_refuses_twice_fails_the_plain_answer(
+    dialects: Gateway, upstream: ScriptedUpstream, dialect: str
+) -> None:
     upstream.script(Reply.say("No."), Reply.say("Still no."))
 
     error = await refused(dialects, 502, model=f"{dialect}/qwen-plus", tools=TOOLS, tool_choice="required")
@@ -192,7 +203,9 @@ async def test_words_before_a_forced_call_are_kept(dialects: Gateway, upstream: 
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_call_written_as_text_satisfies_a_forced_one(dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool) -> None:
+async def test_a_call_written_as_text_satisfies_a_forced_one(
+    dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool
+) -> None:
     upstream.script(Reply.say('{"name": "clock", "arguments": {}}'))
 
     response = await ask(dialects, stream=stream, model="ollama/qwen-plus", tools=TOOLS, tool_choice="required")
@@ -201,7 +214,9 @@ async def test_a_call_written_as_text_satisfies_a_forced_one(dialects: Gateway, 
 
 
 @pytest.mark.parametrize("choice", ["required", NAMED, allowed("required", "clock")])
-async def test_dashscope_does_not_think_when_a_call_is_forced(dialects: Gateway, upstream: ScriptedUpstream, choice: Any) -> None:
+async def test_dashscope_does_not_think_when_a_call_is_forced(
+    dialects: Gateway, upstream: ScriptedUpstream, choice: Any
+) -> None:
     upstream.script(Reply(pieces=[Call("clock")]))
 
     response = await ask(dialects, model="dashscope/qwen3.7-plus", tools=TOOLS, tool_choice=choice)
@@ -211,10 +226,14 @@ async def test_dashscope_does_not_think_when_a_call_is_forced(dialects: Gateway,
     assert response["reasoning"]["effort"] == "none"
 
 
-async def test_dashscope_forces_in_words_when_thinking_was_asked_for(dialects: Gateway, upstream: ScriptedUpstream) -> None:
+async def test_dashscope_forces_in_words_when_thinking_was_asked_for(
+    dialects: Gateway, upstream: ScriptedUpstream
+) -> None:
     upstream.script(Reply(pieces=[Thought("Hm."), Text("No.")]), Reply(pieces=[Thought("Well."), Call("clock")]))
 
-    judged = await streamed(dialects, model="dashscope/qwen3.7-plus", tools=TOOLS, tool_choice=NAMED, enable_thinking=True)
+    judged = await streamed(
+        dialects, model="dashscope/qwen3.7-plus", tools=TOOLS, tool_choice=NAMED, enable_thinking=True
+    )
 
     assert calls_of(judged.events[-1]["response"]) == [("clock", {})]
     assert judged.text == ""
@@ -280,14 +299,20 @@ async def test_parallel_calls_are_said(dialects: Gateway, upstream: ScriptedUpst
 async def test_a_custom_tool_can_be_forced(dialects: Gateway, upstream: ScriptedUpstream) -> None:
     upstream.script(Reply(pieces=[Call("run_sql", ['{"input":"SELECT 1"}'])]))
 
-    response = await ask(dialects, tools=[*TOOLS, {"type": "custom", "name": "run_sql"}], tool_choice={"type": "custom", "name": "run_sql"})
+    response = await ask(
+        dialects,
+        tools=[*TOOLS, {"type": "custom", "name": "run_sql"}],
+        tool_choice={"type": "custom", "name": "run_sql"},
+    )
 
     assert response["output"][0]["input"] == "SELECT 1"
     assert offered(upstream) == ["run_sql"]
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_tool_that_is_not_allowed_cannot_be_called(dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool) -> None:
+async def test_a_tool_that_is_not_allowed_cannot_be_called(
+    dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool
+) -> None:
     """The model may know it from the history."""
     upstream.script(Reply(pieces=[Call("weather")]), Reply(pieces=[Call("clock")]))
 
@@ -314,7 +339,9 @@ async def test_a_name_that_was_shortened_or_respelt_is_the_function_that_is_mean
     assert len(upstream.requests) == 1
 
 
-async def test_the_official_client_gets_the_function_that_is_meant(dialects: Gateway, upstream: ScriptedUpstream) -> None:
+async def test_the_official_client_gets_the_function_that_is_meant(
+    dialects: Gateway, upstream: ScriptedUpstream
+) -> None:
     upstream.script(*[Reply(pieces=[Call("ns.status", ['{"id":', "1}"])])] * 2)
     tools: Any = [SPACE]
 
@@ -328,7 +355,9 @@ async def test_the_official_client_gets_the_function_that_is_meant(dialects: Gat
         assert (item.name, item.namespace, item.arguments) == ("status", "ns", '{"id":1}')
 
 
-async def test_the_official_client_hears_of_a_function_that_there_is_not(dialects: Gateway, upstream: ScriptedUpstream) -> None:
+async def test_the_official_client_hears_of_a_function_that_there_is_not(
+    dialects: Gateway, upstream: ScriptedUpstream
+) -> None:
     upstream.script(*[Reply(pieces=[Text("I look."), Call("bogus")])] * 3)
     tools: Any = TOOLS
     seen: list[str] = []
@@ -377,7 +406,9 @@ async def test_a_model_that_calls_what_there_is_not_twice_fails(dialects: Gatewa
     assert calls_of(failed) == []
 
 
-async def test_broken_arguments_get_a_second_try_while_nothing_is_shown(dialects: Gateway, upstream: ScriptedUpstream) -> None:
+async def test_broken_arguments_get_a_second_try_while_nothing_is_shown(
+    dialects: Gateway, upstream: ScriptedUpstream
+) -> None:
     upstream.script(Reply(pieces=[Call("clock", ['{"zone": '])]), Reply(pieces=[Call("clock", ['{"zone": "UTC"}'])]))
 
     response = await ask(dialects, tools=TOOLS)
@@ -387,7 +418,9 @@ async def test_broken_arguments_get_a_second_try_while_nothing_is_shown(dialects
     assert "'clock'" in sent(upstream)["messages"][0]["content"]
 
 
-async def test_broken_arguments_that_were_streamed_fail_the_response(dialects: Gateway, upstream: ScriptedUpstream) -> None:
+async def test_broken_arguments_that_were_streamed_fail_the_response(
+    dialects: Gateway, upstream: ScriptedUpstream
+) -> None:
     upstream.script(Reply(pieces=[Call("clock", ['{"zone": '])]))
 
     judged = await streamed(dialects, tools=TOOLS)

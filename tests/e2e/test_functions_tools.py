@@ -1,4 +1,6 @@
-"""Tools as clients declare them: names that have to change on the way, custom tools, namespaces, and what is no tool."""
+"""Tools as clients declare them: names that have to change on the way, custom tools, namespaces, and what is no
+tool.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,11 @@ async def test_a_name_the_upstream_would_misunderstand_is_renamed_on_the_way(
 
     def call(body: Json) -> Reply:
         tool = body["tools"][0]
-        return vendor_calls(tool["name"], ROME_CALL) if vendor else Reply(pieces=[Call(tool["function"]["name"], [ROME_CALL])])
+        return (
+            vendor_calls(tool["name"], ROME_CALL)
+            if vendor
+            else Reply(pieces=[Call(tool["function"]["name"], [ROME_CALL])])
+        )
 
     upstream.respond = call
 
@@ -51,7 +57,9 @@ async def test_renamed_functions_do_not_meet(dialects: Gateway, upstream: Script
         pieces=[Call(tool["function"]["name"], ["{}"], id=f"c{i}", index=i) for i, tool in enumerate(body["tools"])]
     )
 
-    response = await ask(dialects, tools=[function("search"), function("fn_search"), function("fn_fn_search"), function("fn_other")])
+    response = await ask(
+        dialects, tools=[function("search"), function("fn_search"), function("fn_fn_search"), function("fn_other")]
+    )
 
     assert [name for name, _ in calls_of(response)] == ["search", "fn_search", "fn_fn_search", "fn_other"]
     assert [tool["function"]["name"] for tool in sent(upstream)["tools"]][3] == "fn_other"
@@ -65,7 +73,9 @@ async def test_two_tools_of_one_name_are_refused(dialects: Gateway, upstream: Sc
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_custom_tool_gets_its_input_as_text(dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool) -> None:
+async def test_a_custom_tool_gets_its_input_as_text(
+    dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool
+) -> None:
     tool = {"type": "custom", "name": "run_sql", "description": "Runs SQL."}
     upstream.script(Reply(pieces=[Call("run_sql", ['{"input": "SELECT', ' \\"1\\";"}'], id="call_1")]))
 
@@ -78,7 +88,9 @@ async def test_a_custom_tool_gets_its_input_as_text(dialects: Gateway, upstream:
     upstream.script(Reply.say("One."))
     output = {"type": "custom_tool_call_output", "call_id": "call_1", "output": "1"}
     assert text_of(await ask(dialects, previous_response_id=response["id"], input=[output], tools=[tool])) == "One."
-    assert json.loads(sent(upstream)["messages"][1]["tool_calls"][0]["function"]["arguments"]) == {"input": 'SELECT "1";'}
+    assert json.loads(sent(upstream)["messages"][1]["tool_calls"][0]["function"]["arguments"]) == {
+        "input": 'SELECT "1";'
+    }
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -111,15 +123,26 @@ NAMESPACE = {
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_namespace_is_flattened_on_the_way(dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool) -> None:
-    upstream.script(Reply(pieces=[Call("agents__spawn", [ROME_CALL]), Call("agents__patch", ['{"input":"+"}'], id="call_2", index=1)]))
+async def test_a_namespace_is_flattened_on_the_way(
+    dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool
+) -> None:
+    upstream.script(
+        Reply(
+            pieces=[Call("agents__spawn", [ROME_CALL]), Call("agents__patch", ['{"input":"+"}'], id="call_2", index=1)]
+        )
+    )
 
     response = await ask(dialects, stream=stream, tools=[function("spawn"), NAMESPACE])
 
     assert [tool["function"]["name"] for tool in sent(upstream)["tools"]] == ["spawn", "agents__spawn", "agents__patch"]
     spawn, patch = response["output"]
     assert (spawn["type"], spawn["namespace"], spawn["name"]) == ("function_call", "agents", "spawn")
-    assert (patch["type"], patch["namespace"], patch["name"], patch["input"]) == ("custom_tool_call", "agents", "patch", "+")
+    assert (patch["type"], patch["namespace"], patch["name"], patch["input"]) == (
+        "custom_tool_call",
+        "agents",
+        "patch",
+        "+",
+    )
     assert response["tools"][1] == NAMESPACE
 
     upstream.script(Reply.say("Done."))
@@ -127,8 +150,13 @@ async def test_a_namespace_is_flattened_on_the_way(dialects: Gateway, upstream: 
         {"type": "function_call_output", "call_id": "call_1", "output": "ok"},
         {"type": "custom_tool_call_output", "call_id": "call_2", "output": "ok"},
     ]
-    await ask(dialects, store=False, input=[{"role": "user", "content": "Go"}, spawn, patch, *outputs], tools=[NAMESPACE])
-    assert [call["function"]["name"] for call in sent(upstream)["messages"][1]["tool_calls"]] == ["agents__spawn", "agents__patch"]
+    await ask(
+        dialects, store=False, input=[{"role": "user", "content": "Go"}, spawn, patch, *outputs], tools=[NAMESPACE]
+    )
+    assert [call["function"]["name"] for call in sent(upstream)["messages"][1]["tool_calls"]] == [
+        "agents__spawn",
+        "agents__patch",
+    ]
 
 
 async def test_a_namespace_holds_functions_only(dialects: Gateway, upstream: ScriptedUpstream) -> None:
@@ -141,7 +169,9 @@ async def test_a_namespace_holds_functions_only(dialects: Gateway, upstream: Scr
 async def test_the_echo_fills_in_what_a_function_leaves_out(dialects: Gateway, upstream: ScriptedUpstream) -> None:
     response = await ask(dialects, tools=[{"type": "function", "name": "weather"}])
 
-    assert response["tools"] == [{"type": "function", "name": "weather", "description": None, "parameters": None, "strict": None}]
+    assert response["tools"] == [
+        {"type": "function", "name": "weather", "description": None, "parameters": None, "strict": None}
+    ]
     assert sent(upstream)["tools"][0]["function"]["parameters"] == {"type": "object", "properties": {}}
 
 
@@ -158,7 +188,9 @@ async def test_the_echo_fills_in_what_a_function_leaves_out(dialects: Gateway, u
         ("function", "tools[0]"),
     ],
 )
-async def test_a_tool_that_is_none_is_refused(dialects: Gateway, upstream: ScriptedUpstream, tool: Any, param: str) -> None:
+async def test_a_tool_that_is_none_is_refused(
+    dialects: Gateway, upstream: ScriptedUpstream, tool: Any, param: str
+) -> None:
     answer = await post(dialects, tools=[tool])
 
     assert answer.status_code == 400, answer.text

@@ -16,10 +16,14 @@ from tests.support.upstream import ScriptedUpstream
 
 
 @pytest.fixture(scope="module")
-def streaming_upstream(upstream_server: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Generator[Gateway]:
+def streaming_upstream(
+    upstream_server: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[Gateway]:
     """A gateway that asks its upstream for a stream, whatever its client asked for."""
     upstream_server.reset()
-    with running_gateway(tmp_path_factory.mktemp("hangup"), upstream_server.url, upstream_dialect="dashscope") as running:
+    with running_gateway(
+        tmp_path_factory.mktemp("hangup"), upstream_server.url, upstream_dialect="dashscope"
+    ) as running:
         yield running
 
 
@@ -69,7 +73,9 @@ async def test_during_a_plain_request(gateway: Gateway, upstream: ScriptedUpstre
     await _until_nothing_runs(gateway)
 
 
-async def test_during_a_plain_request_whose_answer_has_begun(streaming_upstream: Gateway, upstream: ScriptedUpstream) -> None:
+async def test_during_a_plain_request_whose_answer_has_begun(
+    streaming_upstream: Gateway, upstream: ScriptedUpstream
+) -> None:
     stall = Gate()
     upstream.script(Reply(pieces=[Text("Half an "), Text("answer"), stall]))
 
@@ -87,7 +93,10 @@ async def test_during_a_plain_request_whose_answer_has_begun(streaming_upstream:
 async def test_a_follower_that_leaves_disturbs_nobody(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     stall = Gate()
     upstream.script(Reply(pieces=[Text("Half an "), stall, Text("answer")]))
-    async with gateway.http() as http, http.stream("POST", "/v1/responses", json={"model": MODEL, "input": "Hi", "stream": True}) as answer:
+    async with (
+        gateway.http() as http,
+        http.stream("POST", "/v1/responses", json={"model": MODEL, "input": "Hi", "stream": True}) as answer,
+    ):
         frames = Frames(answer)
         created = await frames.take()
         await stall.reached()

@@ -58,7 +58,9 @@ async def test_the_client_shows_the_request_id(client: openai.AsyncOpenAI, upstr
 async def test_what_a_stream_says_of_itself(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     async with gateway.http() as http:
         made = await http.post(
-            "/v1/responses", json={"model": MODEL, "input": "Hi", "stream": True}, headers={"accept": "application/json"}
+            "/v1/responses",
+            json={"model": MODEL, "input": "Hi", "stream": True},
+            headers={"accept": "application/json"},
         )
         response_id = made.text.split('"id":"')[1].split('"')[0]
         again = await http.get(f"/v1/responses/{response_id}?stream=true", headers={"accept-encoding": "gzip"})
@@ -73,7 +75,9 @@ async def test_what_a_stream_says_of_itself(gateway: Gateway, upstream: Scripted
 
 
 async def test_when_to_come_back(client: openai.AsyncOpenAI, upstream: ScriptedUpstream) -> None:
-    slow_down = Reply.error(429, {"error": {"message": "Requests rate limit exceeded", "code": "limit_requests"}}, {"retry-after": "61"})
+    slow_down = Reply.error(
+        429, {"error": {"message": "Requests rate limit exceeded", "code": "limit_requests"}}, {"retry-after": "61"}
+    )
     upstream.script(slow_down, slow_down)
 
     for stream in (False, True):
@@ -85,7 +89,9 @@ async def test_when_to_come_back(client: openai.AsyncOpenAI, upstream: ScriptedU
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(("status", "told"), [(401, "false"), (402, "false"), (403, "false"), (400, "false"), (500, None), (429, None)])
+@pytest.mark.parametrize(
+    ("status", "told"), [(401, "false"), (402, "false"), (403, "false"), (400, "false"), (500, None), (429, None)]
+)
 async def test_what_cannot_pass_is_not_worth_another_try(
     gateway: Gateway, upstream: ScriptedUpstream, status: int, told: str | None, *, stream: bool
 ) -> None:
@@ -99,8 +105,13 @@ async def test_what_cannot_pass_is_not_worth_another_try(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_tools_nobody_asked_for_are_left_out_with_a_warning(gateway: Gateway, upstream: ScriptedUpstream, stream: bool) -> None:
-    tools: list[Json] = [{"type": "web_search", "external_web_access": True}, {"type": "function", "name": "shell", "parameters": {}}]
+async def test_tools_nobody_asked_for_are_left_out_with_a_warning(
+    gateway: Gateway, upstream: ScriptedUpstream, stream: bool
+) -> None:
+    tools: list[Json] = [
+        {"type": "web_search", "external_web_access": True},
+        {"type": "function", "name": "shell", "parameters": {}},
+    ]
     request: Json = {"model": MODEL, "input": "Hi", "tools": tools, "stream": stream}
     async with gateway.http() as http:
         codex = await http.post("/v1/responses", json=request, headers={"user-agent": CODEX})

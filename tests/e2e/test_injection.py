@@ -42,8 +42,17 @@ async def test_text_thinking_and_arguments(sqlite_gateway: Gateway, upstream: Sc
     parts = [HOSTILE[start : start + size] for start in range(0, len(HOSTILE), size)]
     call = Call("look", [json.dumps({"a": HOSTILE}, ensure_ascii=False)])
     upstream.script(Reply(pieces=[*map(Thought, parts), *map(Text, parts), call]))
-    tools = [{"type": "function", "name": "look", "parameters": {"type": "object", "properties": {"a": {"type": "string"}}}}]
-    request = {"model": MODEL, "input": HOSTILE, "instructions": HOSTILE, "stream": True, "tools": tools, "metadata": {"a": HOSTILE[:200]}}
+    tools = [
+        {"type": "function", "name": "look", "parameters": {"type": "object", "properties": {"a": {"type": "string"}}}}
+    ]
+    request = {
+        "model": MODEL,
+        "input": HOSTILE,
+        "instructions": HOSTILE,
+        "stream": True,
+        "tools": tools,
+        "metadata": {"a": HOSTILE[:200]},
+    }
     async with sqlite_gateway.http() as http:
         answer = await http.post("/v1/responses", json=request)
         response = final(answer.content)

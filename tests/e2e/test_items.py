@@ -56,7 +56,9 @@ async def test_pages_in_both_orders(gateway: Gateway, upstream: ScriptedUpstream
     assert len(upstream.requests) == 1
 
 
-@pytest.mark.parametrize("query", [{"limit": 0}, {"limit": 101}, {"order": "up"}, {"after": "msg_unknown"}, {"before": "msg_unknown"}])
+@pytest.mark.parametrize(
+    "query", [{"limit": 0}, {"limit": 101}, {"order": "up"}, {"after": "msg_unknown"}, {"before": "msg_unknown"}]
+)
 async def test_impossible_pages(gateway: Gateway, upstream: ScriptedUpstream, query: dict[str, Any]) -> None:
     async with gateway.http() as http:
         made = (await http.post("/v1/responses", json={"model": MODEL, "input": SEVEN})).json()["id"]
@@ -84,7 +86,10 @@ async def test_the_pager_gets_the_whole_conversation(client: openai.AsyncOpenAI,
 async def test_items_are_listed_in_full(client: openai.AsyncOpenAI, upstream: ScriptedUpstream) -> None:
     items: ResponseInputParam = [
         {"role": "developer", "content": "Be brief."},
-        {"role": "user", "content": [{"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo=", "detail": "low"}]},
+        {
+            "role": "user",
+            "content": [{"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo=", "detail": "low"}],
+        },
         {"type": "function_call", "call_id": "call_1", "name": "add", "arguments": "{}"},
         {"type": "function_call_output", "call_id": "call_1", "output": "3"},
         {"role": "assistant", "content": "Three."},
@@ -95,7 +100,14 @@ async def test_items_are_listed_in_full(client: openai.AsyncOpenAI, upstream: Sc
     # The client validates each against the SDK's type.
     listed = [item async for item in client.responses.input_items.list(made.id, order="asc")]
 
-    assert [item.type for item in listed] == ["message", "message", "function_call", "function_call_output", "message", "message"]
+    assert [item.type for item in listed] == [
+        "message",
+        "message",
+        "function_call",
+        "function_call_output",
+        "message",
+        "message",
+    ]
     assert len(upstream.requests) == 1
 
 
@@ -119,7 +131,9 @@ async def test_references_are_resolved_in_place(client: openai.AsyncOpenAI, upst
         assert [message["content"] for message in sent(upstream)] == ["Write.", "A haiku.", "Shorter."]
 
 
-async def test_an_id_of_the_clients_own_making_can_be_referred_to(client: openai.AsyncOpenAI, upstream: ScriptedUpstream) -> None:
+async def test_an_id_of_the_clients_own_making_can_be_referred_to(
+    client: openai.AsyncOpenAI, upstream: ScriptedUpstream
+) -> None:
     own: ResponseInputItemParam = {
         "type": "message",
         "role": "user",
@@ -134,7 +148,9 @@ async def test_an_id_of_the_clients_own_making_can_be_referred_to(client: openai
 
 
 async def test_an_item_with_an_id_of_null_has_the_id_of_its_place(gateway: Gateway, upstream: ScriptedUpstream) -> None:
-    """Rust clients write the field without a value: the id is listed, pages begin after it, and it can be referred to."""
+    """Rust clients write the field without a value: the id is listed, pages begin after it, and it can be
+    referred to.
+    """
     items = [
         {"type": "message", "id": None, "role": "user", "content": "Add."},
         {"role": "user", "content": 'say "id" here', "id": None},
@@ -147,7 +163,11 @@ async def test_an_item_with_an_id_of_null_has_the_id_of_its_place(gateway: Gatew
         listed = (await http.get(pages, params={"order": "asc"})).json()["data"]
         after = (await http.get(pages, params={"order": "asc", "after": listed[1]["id"]})).json()["data"]
         references = [{"type": "item_reference", "id": entry["id"]} for entry in (listed[1], *listed[2:])]
-        again = (await http.post("/v1/responses", json={"model": MODEL, "input": [*references, {"role": "user", "content": "?"}]})).json()
+        again = (
+            await http.post(
+                "/v1/responses", json={"model": MODEL, "input": [*references, {"role": "user", "content": "?"}]}
+            )
+        ).json()
         kept = (await http.get(f"/v1/responses/{again['id']}/input_items", params={"order": "asc"})).json()["data"]
 
     places = [locate(entry["id"]) for entry in listed]
@@ -160,14 +180,18 @@ async def test_an_item_with_an_id_of_null_has_the_id_of_its_place(gateway: Gatew
 
 
 @pytest.mark.parametrize("store", [True, False])
-async def test_an_unknown_reference_is_refused(client: openai.AsyncOpenAI, upstream: ScriptedUpstream, store: bool) -> None:
+async def test_an_unknown_reference_is_refused(
+    client: openai.AsyncOpenAI, upstream: ScriptedUpstream, store: bool
+) -> None:
     item_id = "msg_68a1b2c3"
     if not store:
         unstored = await client.responses.create(model=MODEL, input="Hi", store=False)
         item_id = str(unstored.output[0].id)
 
     with pytest.raises(openai.BadRequestError) as refused:
-        await client.responses.create(model=MODEL, input=[{"type": "item_reference", "id": item_id}, {"role": "user", "content": "?"}])
+        await client.responses.create(
+            model=MODEL, input=[{"type": "item_reference", "id": item_id}, {"role": "user", "content": "?"}]
+        )
 
     assert refused.value.response.json()["error"] == {
         "message": f"Item with id '{item_id}' not found. Items are not persisted when `store` is set to false. "
@@ -199,7 +223,9 @@ async def test_items_sent_again_are_not_said_twice(client: openai.AsyncOpenAI, u
 async def test_an_item_referred_to_twice_is_listed_once(client: openai.AsyncOpenAI, upstream: ScriptedUpstream) -> None:
     first = await client.responses.create(model=MODEL, input="Write.")
     reference: ResponseInputItemParam = {"type": "item_reference", "id": str(first.output[0].id)}
-    second = await client.responses.create(model=MODEL, input=[reference, {"role": "user", "content": "Again."}, reference])
+    second = await client.responses.create(
+        model=MODEL, input=[reference, {"role": "user", "content": "Again."}, reference]
+    )
 
     items = [item.id async for item in client.responses.input_items.list(second.id, order="asc", limit=1)]
 
@@ -212,7 +238,12 @@ async def test_the_input_of_a_running_response(gateway: Gateway, upstream: Scrip
     upstream.script(Reply.say("One."), Reply(pieces=[Text("Two"), gate, Text(".")]))
     async with gateway.http() as http:
         first = (await http.post("/v1/responses", json={"model": MODEL, "input": "1?"})).json()["id"]
-        asked = {"model": MODEL, "input": [{"role": "user", "content": "2?"}], "previous_response_id": first, "stream": True}
+        asked = {
+            "model": MODEL,
+            "input": [{"role": "user", "content": "2?"}],
+            "previous_response_id": first,
+            "stream": True,
+        }
         async with http.stream("POST", "/v1/responses", json=asked) as answer:
             frames = Frames(answer)
             path = f"/v1/responses/{id_in(await frames.take())}/input_items"

@@ -90,7 +90,10 @@ def test_streams(gateway: Gateway, upstream: ScriptedUpstream) -> None:
 @pytest.mark.parametrize("gateway", ["sqlite"], indirect=True)
 def test_functions(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     calls = Reply(
-        pieces=[Call("weather", ['{"city":', '"Rome"}'], id="call_a"), Call("weather", ['{"city":"Oslo"}'], id="call_b", index=1)]
+        pieces=[
+            Call("weather", ['{"city":', '"Rome"}'], id="call_a"),
+            Call("weather", ['{"city":"Oslo"}'], id="call_b", index=1),
+        ]
     )
     upstream.script(calls, Reply.say("Warm and cold."), calls)
 
@@ -121,4 +124,7 @@ def test_functions(gateway: Gateway, upstream: ScriptedUpstream) -> None:
 
     assert said["text"] == "Warm and cold."
     assert said["streamed"] == [["call_a", '{"city":"Rome"}', "completed"], ["call_b", '{"city":"Oslo"}', "completed"]]
-    assert [message["content"] for message in upstream.requests[1].body["messages"][-2:]] == ["weather of Rome", "weather of Oslo"]
+    assert [message["content"] for message in upstream.requests[1].body["messages"][-2:]] == [
+        "weather of Rome",
+        "weather of Oslo",
+    ]

@@ -39,8 +39,12 @@ async def _status(gateway: Gateway, key: str) -> int:
 
 
 @pytest.mark.parametrize("gateway", ["postgresql"], indirect=True)
-async def test_keys_serve_until_revoked_or_expired(gateway: Gateway, upstream: ScriptedUpstream, command: Callable[..., str]) -> None:
-    revoked = (await asyncio.to_thread(command, "keys", "create", "--project", "cycle", "--name", "for a while")).strip()
+async def test_keys_serve_until_revoked_or_expired(
+    gateway: Gateway, upstream: ScriptedUpstream, command: Callable[..., str]
+) -> None:
+    revoked = (
+        await asyncio.to_thread(command, "keys", "create", "--project", "cycle", "--name", "for a while")
+    ).strip()
     expired = (await asyncio.to_thread(command, "keys", "create", "--project", "cycle", "--days", ONE_SECOND)).strip()
     assert re.fullmatch(r"sk-[\w-]{40,}", revoked)
     async with openai.AsyncOpenAI(base_url=f"{gateway.base_url}/v1", api_key=revoked, max_retries=0) as client:
@@ -67,7 +71,12 @@ async def test_every_endpoint_asks_for_a_key(gateway: Gateway, method: str, path
         answer = await http.request(method, path, json={"model": MODEL, "input": "Hi"} if method == "POST" else None)
 
     assert answer.status_code == 401
-    assert answer.json()["error"] | {"message": ""} == {"message": "", "type": "authentication_error", "param": None, "code": MISSING}
+    assert answer.json()["error"] | {"message": ""} == {
+        "message": "",
+        "type": "authentication_error",
+        "param": None,
+        "code": MISSING,
+    }
     assert answer.headers["x-request-id"]
 
 
@@ -95,12 +104,16 @@ async def test_a_wrong_key_is_refused(gateway: Gateway, authorization: bytes) ->
 
 
 @on_sqlite
-async def test_what_has_begun_outlives_its_key(gateway: Gateway, upstream: ScriptedUpstream, command: Callable[..., str]) -> None:
+async def test_what_has_begun_outlives_its_key(
+    gateway: Gateway, upstream: ScriptedUpstream, command: Callable[..., str]
+) -> None:
     gate = Gate()
     upstream.script(Reply(pieces=[Text("Half "), gate, Text("done.")]))
     key = (await asyncio.to_thread(command, "keys", "create", "--project", "begun", "--name", "short")).strip()
     asked = {"model": MODEL, "input": "Hi", "stream": True}
-    async with httpx.AsyncClient(base_url=gateway.base_url, headers={"authorization": f"Bearer {key}"}, timeout=30) as http:
+    async with httpx.AsyncClient(
+        base_url=gateway.base_url, headers={"authorization": f"Bearer {key}"}, timeout=30
+    ) as http:
         async with http.stream("POST", "/v1/responses", json=asked) as answer:
             frames = Frames(answer)
             begun = await frames.take()
@@ -115,7 +128,9 @@ async def test_what_has_begun_outlives_its_key(gateway: Gateway, upstream: Scrip
 @on_sqlite
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
 async def test_the_scheme_is_read_in_any_case(gateway: Gateway, scheme: str) -> None:
-    async with httpx.AsyncClient(base_url=gateway.base_url, headers={"authorization": f"{scheme} {gateway.key}"}) as http:
+    async with httpx.AsyncClient(
+        base_url=gateway.base_url, headers={"authorization": f"{scheme} {gateway.key}"}
+    ) as http:
         assert (await http.get("/v1/models")).status_code == 200
 
 

@@ -28,17 +28,25 @@ async def send(gateway: Gateway, headers: dict[str, str], **request: Any) -> htt
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("kind", [*UNSERVED, "bogus", ""])
-async def test_an_unserved_tool_is_refused_by_name(dialects: Gateway, upstream: ScriptedUpstream, kind: str, *, stream: bool) -> None:
+async def test_an_unserved_tool_is_refused_by_name(
+    dialects: Gateway, upstream: ScriptedUpstream, kind: str, *, stream: bool
+) -> None:
     error = await refused(dialects, 400, stream=stream, tools=[function("shell"), {"type": kind}])
 
-    assert (error["type"], error["code"], error["param"]) == ("invalid_request_error", "unsupported_tool", "tools[1].type")
+    assert (error["type"], error["code"], error["param"]) == (
+        "invalid_request_error",
+        "unsupported_tool",
+        "tools[1].type",
+    )
     assert f"'{kind}'" in error["message"]
     assert not upstream.requests
 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("agent", ["codex_cli_rs/0.169.0", "Codex/1.0", "my codex_vscode/2"])
-async def test_codex_is_served_without_them(dialects: Gateway, upstream: ScriptedUpstream, agent: str, *, stream: bool) -> None:
+async def test_codex_is_served_without_them(
+    dialects: Gateway, upstream: ScriptedUpstream, agent: str, *, stream: bool
+) -> None:
     answer = await send(dialects, {"user-agent": agent}, stream=stream, tools=TOOLS)
 
     assert answer.status_code == 200, answer.text
@@ -109,8 +117,18 @@ async def test_which_clients_is_a_setting(upstream: ScriptedUpstream, tmp_path: 
 async def test_what_codex_sends_is_served(dialects: Gateway, upstream: ScriptedUpstream) -> None:
     request: Json = {
         "input": [
-            {"type": "message", "id": "msg_0b0e", "role": "developer", "content": [{"type": "input_text", "text": "You are Codex."}]},
-            {"type": "message", "id": "msg_0b0f", "role": "developer", "content": [{"type": "input_text", "text": "Be safe."}]},
+            {
+                "type": "message",
+                "id": "msg_0b0e",
+                "role": "developer",
+                "content": [{"type": "input_text", "text": "You are Codex."}],
+            },
+            {
+                "type": "message",
+                "id": "msg_0b0f",
+                "role": "developer",
+                "content": [{"type": "input_text", "text": "Be safe."}],
+            },
             {"type": "message", "id": "msg_0b10", "role": "user", "content": [{"type": "input_text", "text": "Hi"}]},
         ],
         "tools": [

@@ -17,7 +17,10 @@ def gateway(upstream_server: ScriptedUpstream, tmp_path_factory: pytest.TempPath
     """One that has an alias, and in front of a server that serves only what it lists."""
     upstream_server.reset()
     with running_gateway(
-        tmp_path_factory.mktemp("models"), upstream_server.url, upstream_dialect="llamacpp", aliases='{"gpt-4o": "qwen3-8b"}'
+        tmp_path_factory.mktemp("models"),
+        upstream_server.url,
+        upstream_dialect="llamacpp",
+        aliases='{"gpt-4o": "qwen3-8b"}',
     ) as running:
         yield running
 

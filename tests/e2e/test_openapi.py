@@ -42,7 +42,11 @@ async def description(http: httpx.AsyncClient) -> dict[str, Any]:
 @pytest.fixture
 def operations(description: dict[str, Any]) -> Operations:
     paths: dict[str, dict[str, Any]] = description["paths"]
-    return {f"{method.upper()} {path}": operation for path, methods in paths.items() for method, operation in methods.items()}
+    return {
+        f"{method.upper()} {path}": operation
+        for path, methods in paths.items()
+        for method, operation in methods.items()
+    }
 
 
 @pytest.fixture
@@ -81,7 +85,9 @@ def test_failures_and_keys_are_described(operations: Operations) -> None:
         assert ("413" in statuses) == ("requestBody" in operation), path
         assert operation["security"] == [{"HTTPBearer": []}]
         for status in statuses - {"200"}:
-            assert operation["responses"][status]["content"] == {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+            assert operation["responses"][status]["content"] == {
+                "application/json": {"schema": {"$ref": "#/components/schemas/Error"}}
+            }
 
 
 async def test_what_needs_a_key_says_so(gateway: Gateway, operations: Operations) -> None:
@@ -92,9 +98,19 @@ async def test_what_needs_a_key_says_so(gateway: Gateway, operations: Operations
             assert answer.status_code == (200 if operation in OPERATIONAL else 401), operation
 
 
-async def test_examples_work_when_sent(http: httpx.AsyncClient, operations: Operations, upstream: ScriptedUpstream) -> None:
-    bodies = {path: operation["requestBody"]["content"] for path, operation in operations.items() if "requestBody" in operation}
-    examples = {path: content["application/json"]["example"] for path, content in bodies.items() if "application/json" in content}
+async def test_examples_work_when_sent(
+    http: httpx.AsyncClient, operations: Operations, upstream: ScriptedUpstream
+) -> None:
+    bodies = {
+        path: operation["requestBody"]["content"]
+        for path, operation in operations.items()
+        if "requestBody" in operation
+    }
+    examples = {
+        path: content["application/json"]["example"]
+        for path, content in bodies.items()
+        if "application/json" in content
+    }
     ids = _Ids(await _objects(http))
 
     assert len(examples) == len(bodies) - 1  # one is a form only
@@ -116,9 +132,13 @@ async def test_a_generated_client_works(generated: ModuleType, gateway: Gateway,
     async with client:
         made = await create.asyncio(client=client, body=models.CreateResponse(model=MODEL, input_="Hi"))
         read = await part("api.responses.get_response").asyncio(made.id, client=client)
-        refused = await create.asyncio(client=client, body=models.CreateResponse(model=MODEL, input_="Hi", temperature=9))
+        refused = await create.asyncio(
+            client=client, body=models.CreateResponse(model=MODEL, input_="Hi", temperature=9)
+        )
         listed = await part("api.models.list_models").asyncio(client=client)
-        store = await part("api.vector_stores.create_vector_store").asyncio(client=client, body=models.NewStoreBody(name="Manuals"))
+        store = await part("api.vector_stores.create_vector_store").asyncio(
+            client=client, body=models.NewStoreBody(name="Manuals")
+        )
         gone = await part("api.vector_stores.delete_vector_store").asyncio(store.id, client=client)
 
     assert (made.status, read.id) == (models.ResponseObjectStatus.COMPLETED, made.id)
@@ -139,7 +159,9 @@ class _Ids(dict[str, str]):
 async def _objects(http: httpx.AsyncClient) -> dict[str, str]:
     """One of everything that the examples need."""
     file = (
-        await http.post("/v1/files", files={"file": ("a.md", b"The filter is cleaned with water.")}, data={"purpose": "assistants"})
+        await http.post(
+            "/v1/files", files={"file": ("a.md", b"The filter is cleaned with water.")}, data={"purpose": "assistants"}
+        )
     ).json()
     store = (await http.post("/v1/vector_stores", json={"file_ids": [file["id"]]})).json()
     container = (await http.post("/v1/containers", json={"name": "mine"})).json()

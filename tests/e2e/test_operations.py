@@ -102,9 +102,15 @@ async def test_an_id_is_found_in_each_of_its_forms(gateway: Gateway, upstream: S
         for form in forms:
             assert (await http.get(f"/v1/responses/{form}")).json() == made
             assert (await http.get(f"/v1/responses/{form}/input_items")).json()["has_more"] is False
-            child = await http.post("/v1/responses", json={"model": MODEL, "input": "And?", "previous_response_id": form})
+            child = await http.post(
+                "/v1/responses", json={"model": MODEL, "input": "And?", "previous_response_id": form}
+            )
             assert child.json()["status"] == "completed"
-        assert (await http.delete(f"/v1/responses/{forms[-1]}")).json() == {"id": plain, "object": "response", "deleted": True}
+        assert (await http.delete(f"/v1/responses/{forms[-1]}")).json() == {
+            "id": plain,
+            "object": "response",
+            "deleted": True,
+        }
     assert len(upstream.requests) == 1 + len(forms)
 
 

@@ -40,7 +40,11 @@ async def patient(upstream: ScriptedUpstream, tmp_path: Path) -> AsyncGenerator[
 
 
 def _refused(answer: httpx.Response) -> bool:
-    return (answer.status_code, answer.json()["error"]["code"], answer.headers["retry-after"]) == (503, "store_unavailable", "1")
+    return (answer.status_code, answer.json()["error"]["code"], answer.headers["retry-after"]) == (
+        503,
+        "store_unavailable",
+        "1",
+    )
 
 
 async def _ready(http: httpx.AsyncClient, *, wanted: int) -> httpx.Response:
@@ -129,7 +133,9 @@ async def test_what_cannot_be_written_is_not_ready(
     assert (await http.post("/v1/responses", json=ASKED)).status_code == 200
 
 
-async def test_an_answer_that_could_not_be_kept_is_a_503(patient: tuple[Gateway, httpx.AsyncClient], upstream: ScriptedUpstream) -> None:
+async def test_an_answer_that_could_not_be_kept_is_a_503(
+    patient: tuple[Gateway, httpx.AsyncClient], upstream: ScriptedUpstream
+) -> None:
     gateway, http = patient
     assert (await http.get("/readyz")).status_code == 200  # what is remembered of it must not hide what comes
     with _full(gateway):
@@ -164,7 +170,9 @@ async def test_a_burst_waits_for_a_connection(server: Postgres, upstream: Script
     assert {answer.status_code for answer in answers} == {200}
 
 
-async def test_readiness_shows_the_upstreams_and_ends_with_the_signal_to_stop(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+async def test_readiness_shows_the_upstreams_and_ends_with_the_signal_to_stop(
+    upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
     with running_gateway(tmp_path, upstream.url, drain_delay_seconds="30") as gateway:
         async with gateway.http() as http:
             ready = (await http.get("/readyz")).json()

@@ -31,7 +31,9 @@ async def test_streams_beyond_the_limit(gateway: Gateway, upstream: ScriptedUpst
     request = {"model": MODEL, "input": "Hi", "stream": True}
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(gateway.http())
-        streams = [await stack.enter_async_context(http.stream("POST", "/v1/responses", json=request)) for _ in range(MOST)]
+        streams = [
+            await stack.enter_async_context(http.stream("POST", "/v1/responses", json=request)) for _ in range(MOST)
+        ]
         frames = [Frames(stream) for stream in streams]
         begun = [await each.take() for each in frames]
         await asyncio.gather(*(gate.reached() for gate in gates))

@@ -32,26 +32,37 @@ def there(replica: Gateway) -> Gateway:
     return replica
 
 
-async def test_a_response_is_everywhere_the_instant_its_end_is_seen(here: Gateway, there: Gateway, upstream: ScriptedUpstream) -> None:
+async def test_a_response_is_everywhere_the_instant_its_end_is_seen(
+    here: Gateway, there: Gateway, upstream: ScriptedUpstream
+) -> None:
     async with here.http() as first, there.http() as second:
         previous = None
         for turn in range(6):
-            async with first.stream("POST", "/v1/responses", json={**STREAMED, "previous_response_id": previous}) as answer:
+            async with first.stream(
+                "POST", "/v1/responses", json={**STREAMED, "previous_response_id": previous}
+            ) as answer:
                 previous = id_in(await Frames(answer).until("response.completed"))
                 read = await second.get(f"/v1/responses/{previous}")
-                child = await second.post("/v1/responses", json={"model": MODEL, "input": "?", "previous_response_id": previous})
+                child = await second.post(
+                    "/v1/responses", json={"model": MODEL, "input": "?", "previous_response_id": previous}
+                )
             assert (read.status_code, read.json()["status"]) == (200, "completed")
             assert child.status_code == 200
             assert len(sent(upstream)) == 4 * turn + 3
             previous = child.json()["id"]
 
 
-async def test_an_item_without_an_id_has_the_same_one_everywhere(here: Gateway, there: Gateway, upstream: ScriptedUpstream) -> None:
+async def test_an_item_without_an_id_has_the_same_one_everywhere(
+    here: Gateway, there: Gateway, upstream: ScriptedUpstream
+) -> None:
     """None is stored: each replica derives it."""
     items = [{"role": "user", "content": "One.", "id": None}, {"role": "user", "content": "Two."}]
     async with here.http() as first, there.http() as second:
         made = (await first.post("/v1/responses", json={"model": MODEL, "input": items})).json()["id"]
-        pages = [(await http.get(f"/v1/responses/{made}/input_items", params={"order": "asc"})).json()["data"] for http in (first, second)]
+        pages = [
+            (await http.get(f"/v1/responses/{made}/input_items", params={"order": "asc"})).json()["data"]
+            for http in (first, second)
+        ]
         reference = {"type": "item_reference", "id": pages[0][1]["id"]}
         referring = await second.post("/v1/responses", json={"model": MODEL, "input": [reference]})
 
@@ -61,10 +72,14 @@ async def test_an_item_without_an_id_has_the_same_one_everywhere(here: Gateway, 
     assert [message["content"] for message in sent(upstream)] == ["Two."]
 
 
-async def test_what_is_deleted_on_one_is_gone_on_the_other(here: Gateway, there: Gateway, upstream: ScriptedUpstream) -> None:
+async def test_what_is_deleted_on_one_is_gone_on_the_other(
+    here: Gateway, there: Gateway, upstream: ScriptedUpstream
+) -> None:
     async with here.http() as first, there.http() as second:
         root = id_in((await first.post("/v1/responses", json=STREAMED)).content)
-        child = (await second.post("/v1/responses", json={"model": MODEL, "input": "?", "previous_response_id": root})).json()["id"]
+        child = (
+            await second.post("/v1/responses", json={"model": MODEL, "input": "?", "previous_response_id": root})
+        ).json()["id"]
         assert (await second.get(f"/v1/responses/{root}")).status_code == 200
 
         assert (await first.delete(f"/v1/responses/{root}")).status_code == 200
@@ -73,16 +88,24 @@ async def test_what_is_deleted_on_one_is_gone_on_the_other(here: Gateway, there:
             assert [(await http.get(path)).status_code for http in (first, second)] == [404, 404]
         assert (await second.delete(f"/v1/responses/{root}")).status_code == 404
         for previous in (root, child):
-            refused = await second.post("/v1/responses", json={"model": MODEL, "input": "?", "previous_response_id": previous})
+            refused = await second.post(
+                "/v1/responses", json={"model": MODEL, "input": "?", "previous_response_id": previous}
+            )
             assert (refused.status_code, refused.json()["error"]["code"]) == (400, "previous_response_not_found")
     assert len(upstream.requests) == 2
 
 
-async def test_a_live_stream_is_followed_on_the_other(here: Gateway, there: Gateway, upstream: ScriptedUpstream) -> None:
+async def test_a_live_stream_is_followed_on_the_other(
+    here: Gateway, there: Gateway, upstream: ScriptedUpstream
+) -> None:
     gates = [Gate(), Gate()]
     words = [Text(f"{number} ") for number in range(20)]
     upstream.script(Reply(pieces=[*words, gates[0], *words, gates[1], Text("end")]))
-    async with here.http() as first, there.http() as second, first.stream("POST", "/v1/responses", json=STREAMED) as made:
+    async with (
+        here.http() as first,
+        there.http() as second,
+        first.stream("POST", "/v1/responses", json=STREAMED) as made,
+    ):
         owner = Frames(made)
         begun = await owner.take()
         response_id = id_in(begun)
@@ -102,10 +125,16 @@ async def test_a_live_stream_is_followed_on_the_other(here: Gateway, there: Gate
         assert task.result() == b"".join(frames[after + 1 :])
 
 
-async def test_a_live_response_is_seen_in_progress_on_the_other(here: Gateway, there: Gateway, upstream: ScriptedUpstream) -> None:
+async def test_a_live_response_is_seen_in_progress_on_the_other(
+    here: Gateway, there: Gateway, upstream: ScriptedUpstream
+) -> None:
     gate = Gate()
     upstream.script(Reply(pieces=[Text("Half "), gate, Text("done")]))
-    async with here.http() as first, there.http() as second, first.stream("POST", "/v1/responses", json=STREAMED) as made:
+    async with (
+        here.http() as first,
+        there.http() as second,
+        first.stream("POST", "/v1/responses", json=STREAMED) as made,
+    ):
         owner = Frames(made)
         response_id = id_in(await owner.take())
         await gate.reached()
@@ -115,7 +144,9 @@ async def test_a_live_response_is_seen_in_progress_on_the_other(here: Gateway, t
         await owner.rest()
 
     assert (seen["id"], seen["status"]) == (response_id, "in_progress")
-    assert [(answer.status_code, answer.json()["error"]["code"]) for answer in deleted] == [(409, "response_in_progress")] * 2
+    assert [(answer.status_code, answer.json()["error"]["code"]) for answer in deleted] == [
+        (409, "response_in_progress")
+    ] * 2
 
 
 async def test_a_hang_up_is_known_on_the_other(here: Gateway, there: Gateway, upstream: ScriptedUpstream) -> None:
@@ -132,13 +163,20 @@ async def test_a_hang_up_is_known_on_the_other(here: Gateway, there: Gateway, up
         assert (await second.get(f"/v1/responses/{response_id}")).json()["status"] == "cancelled"
 
 
-async def test_a_redis_that_dies_costs_no_data(shared_database: str, upstream: ScriptedUpstream, tmp_path: Path) -> None:
+async def test_a_redis_that_dies_costs_no_data(
+    shared_database: str, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
     gate = Gate()
     upstream.script(Reply.say("Before."), Reply(pieces=[Text("During "), gate, Text("it.")]), Reply.say("After."))
-    with Valkey() as redis, running_gateway(tmp_path, upstream.url, database_url=shared_database, redis_url=redis.url) as gateway:
+    with (
+        Valkey() as redis,
+        running_gateway(tmp_path, upstream.url, database_url=shared_database, redis_url=redis.url) as gateway,
+    ):
         async with gateway.http() as http:
             before = (await http.post("/v1/responses", json={"model": MODEL, "input": "Hi"})).json()
-            async with http.stream("POST", "/v1/responses", json={**STREAMED, "previous_response_id": before["id"]}) as answer:
+            async with http.stream(
+                "POST", "/v1/responses", json={**STREAMED, "previous_response_id": before["id"]}
+            ) as answer:
                 frames = Frames(answer)
                 begun = await frames.take()
                 await gate.reached()
@@ -146,7 +184,11 @@ async def test_a_redis_that_dies_costs_no_data(shared_database: str, upstream: S
                 gate.open()
                 during = begun + await frames.rest()
             response = final(during)
-            after = (await http.post("/v1/responses", json={"model": MODEL, "input": "?", "previous_response_id": response["id"]})).json()
+            after = (
+                await http.post(
+                    "/v1/responses", json={"model": MODEL, "input": "?", "previous_response_id": response["id"]}
+                )
+            ).json()
 
             for stored in (before, response, after):
                 assert (await http.get(f"/v1/responses/{stored['id']}")).json() == stored
@@ -166,14 +208,17 @@ def workers(upstream_server: ScriptedUpstream, tmp_path_factory: pytest.TempPath
     upstream_server.reset()
     with running_gateway(tmp_path_factory.mktemp("workers"), upstream_server.url, workers="2") as running:
         deadline = time.monotonic() + 30
-        while running.log().count("Application startup complete") < 2:  # the port answers as soon as the first of them is there
+        while running.log().count("Application startup complete") < 2:
+            # the port answers as soon as the first of them is there
             assert time.monotonic() < deadline, running.log()
             time.sleep(0.02)
         yield running
 
 
 async def test_workers_share_everything(workers: Gateway, upstream: ScriptedUpstream) -> None:
-    """Which worker serves a connection is the kernel's choice; so there are many, and the conversation goes from one to the next."""
+    """Which worker serves a connection is the kernel's choice; so there are many, and the conversation goes from one to
+    the next.
+    """
     upstream.respond = lambda body: Reply.say(f"answer {len(body['messages'])}")
     connections = [workers.http() for _ in range(8)]
     previous = None

@@ -26,7 +26,8 @@ def logging_gateway(tmp_path_factory: pytest.TempPathFactory, upstream_server: S
     """A gateway that logs as JSON, and tries each upstream once."""
     directory = tmp_path_factory.mktemp("logging")
     (directory / "gateway.toml").write_text(
-        f'[[upstreams]]\nname = "main"\nbase_url = "{upstream_server.url}"\ndialect = "vllm"\napi_key = "sk-upstream-secret"\n'
+        f'[[upstreams]]\nname = "main"\nbase_url = "{upstream_server.url}"\ndialect = "vllm"\napi_key = '
+        f'"sk-upstream-secret"\n'
         'attempts = 1\nmodels = ["qwen3-8b"]\n',
         encoding="utf-8",
     )
@@ -46,13 +47,17 @@ async def _line(gateway: Gateway, request_id: str) -> Mapping[str, Any]:
     raise AssertionError(f"no line of {request_id}: {gateway.log()[-2000:]}")
 
 
-async def _logged(gateway: Gateway, http: httpx.AsyncClient, body: Mapping[str, Any]) -> tuple[httpx.Response, Mapping[str, Any]]:
+async def _logged(
+    gateway: Gateway, http: httpx.AsyncClient, body: Mapping[str, Any]
+) -> tuple[httpx.Response, Mapping[str, Any]]:
     answer = await http.post("/v1/responses", json=body)
     return answer, await _line(gateway, answer.headers["x-request-id"])
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_what_a_good_request_leaves(logging_gateway: Gateway, upstream: ScriptedUpstream, *, stream: bool) -> None:
+async def test_what_a_good_request_leaves(
+    logging_gateway: Gateway, upstream: ScriptedUpstream, *, stream: bool
+) -> None:
     upstream.script(Reply(pieces=[Text("Fine.")], headers={"x-request-id": "up-1"}))
     async with logging_gateway.http() as http:
         answer, line = await _logged(logging_gateway, http, ASKED | {"stream": stream})
@@ -82,7 +87,9 @@ async def test_what_a_good_request_leaves(logging_gateway: Gateway, upstream: Sc
 async def test_tool_calls_are_counted(logging_gateway: Gateway, upstream: ScriptedUpstream) -> None:
     upstream.script(Reply(pieces=[Call("f", ["{}"], id="a"), Call("f", ["{}"], id="b", index=1)]))
     async with logging_gateway.http() as http:
-        _, line = await _logged(logging_gateway, http, ASKED | {"tools": [{"type": "function", "name": "f", "parameters": {}}]})
+        _, line = await _logged(
+            logging_gateway, http, ASKED | {"tools": [{"type": "function", "name": "f", "parameters": {}}]}
+        )
     assert line["tool_calls"] == 2
 
 
@@ -91,7 +98,10 @@ async def test_tool_calls_are_counted(logging_gateway: Gateway, upstream: Script
     ("reply", "told"),
     [
         (Reply.error(500, {"error": {"message": "CUDA out of memory"}}), (502, "upstream_error", "CUDA out of memory")),
-        (Reply.error(401, {"error": {"message": "Invalid key sk-upstream-secret"}}), (502, "upstream_authentication", "credentials")),
+        (
+            Reply.error(401, {"error": {"message": "Invalid key sk-upstream-secret"}}),
+            (502, "upstream_authentication", "credentials"),
+        ),
         (
             Reply.error(404, {"error": {"message": "It does not exist", "code": "model_not_found"}}),
             (404, "model_not_found", "exist"),
@@ -100,7 +110,12 @@ async def test_tool_calls_are_counted(logging_gateway: Gateway, upstream: Script
     ],
 )
 async def test_a_failure_says_why(
-    logging_gateway: Gateway, upstream: ScriptedUpstream, reply: Reply, told: tuple[int, str, str | None], *, stream: bool
+    logging_gateway: Gateway,
+    upstream: ScriptedUpstream,
+    reply: Reply,
+    told: tuple[int, str, str | None],
+    *,
+    stream: bool,
 ) -> None:
     status, code, reason = told
     upstream.script(reply)
@@ -117,8 +132,15 @@ async def test_an_answer_that_breaks_off_says_why(logging_gateway: Gateway, upst
     async with logging_gateway.http() as http:
         answer, line = await _logged(logging_gateway, http, ASKED | {"stream": True})
         metrics = (await http.get("/metrics")).text
-    assert (answer.status_code, line["status"], line["outcome"], line["code"]) == (200, 200, "failed", "upstream_protocol_error")
-    assert re.search(r'gateway_upstream_failures_total\{code="upstream_protocol_error",upstream="main"\} [1-9]', metrics)
+    assert (answer.status_code, line["status"], line["outcome"], line["code"]) == (
+        200,
+        200,
+        "failed",
+        "upstream_protocol_error",
+    )
+    assert re.search(
+        r'gateway_upstream_failures_total\{code="upstream_protocol_error",upstream="main"\} [1-9]', metrics
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,13 +152,22 @@ async def test_an_answer_that_breaks_off_says_why(logging_gateway: Gateway, upst
     ],
 )
 async def test_a_refusal_says_why(
-    logging_gateway: Gateway, upstream: ScriptedUpstream, body: Mapping[str, Any], key: str | None, status: int, code: str | None
+    logging_gateway: Gateway,
+    upstream: ScriptedUpstream,
+    body: Mapping[str, Any],
+    key: str | None,
+    status: int,
+    code: str | None,
 ) -> None:
     async with logging_gateway.http() as http:
         if key is not None:
             http.headers["authorization"] = f"Bearer {key}"
         answer, line = await _logged(logging_gateway, http, body)
-    assert (answer.status_code, line["status"], line["code"]) == (status, status, code or answer.json()["error"]["code"])
+    assert (answer.status_code, line["status"], line["code"]) == (
+        status,
+        status,
+        code or answer.json()["error"]["code"],
+    )
     assert line.get("param") == answer.json()["error"]["param"]
     assert SECRET not in logging_gateway.log()
     assert "sk-wrong-and-secret" not in logging_gateway.log()
@@ -168,13 +199,16 @@ async def test_other_routes_and_lines_have_the_id_too(logging_gateway: Gateway, 
     assert not upstream.requests
 
 
-async def test_an_upstream_that_failed_is_counted_and_another_answers(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+async def test_an_upstream_that_failed_is_counted_and_another_answers(
+    upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
     with serving(ScriptedUpstream()) as broken:
         broken.default = Reply.error(503, {"error": {"message": "overloaded"}})
         names = (("alpha", broken), ("beta", upstream))
         (tmp_path / "gateway.toml").write_text(
             "".join(
-                f'[[upstreams]]\nname = "{name}"\nbase_url = "{one.url}"\ndialect = "vllm"\nattempts = 1\nmodels = ["{MODEL}"]\n'
+                f'[[upstreams]]\nname = "{name}"\nbase_url = "{one.url}"\ndialect = "vllm"\nattempts = 1\nmodels = '
+                f'["{MODEL}"]\n'
                 f"weight = {1000 if name == 'alpha' else 1}\n"
                 for name, one in names
             ),
@@ -186,6 +220,9 @@ async def test_an_upstream_that_failed_is_counted_and_another_answers(upstream: 
                     assert (await http.post("/v1/responses", json=ASKED)).status_code == 200
                 metrics = (await http.get("/metrics")).text
     assert 'gateway_upstream_failures_total{code="server_is_overloaded",upstream="alpha"} 1.0' in metrics
-    assert re.search(r'gateway_responses_total\{code="",model="qwen3-8b",status="completed",stream="false",upstream="beta"\} ', metrics)
+    assert re.search(
+        r'gateway_responses_total\{code="",model="qwen3-8b",status="completed",stream="false",upstream="beta"\} ',
+        metrics,
+    )
     assert 'upstream="beta"} ' in metrics
     assert not re.search(r'failures_total\{[^}]*upstream="beta"', metrics)

@@ -43,11 +43,21 @@ async def _make(gateway: Gateway, upstream: ScriptedUpstream) -> Made:
     call = Reply(pieces=[Thought("I have to add."), Call("add", ['{"a":1}'], id="call_a")])
     upstream.script(Reply.say("One"), call, Reply.say("Gone"))
     async with gateway.http() as http:
-        plain = await http.post("/v1/responses", json={"model": MODEL, "input": [{"role": "user", "content": "Hi", "id": "msg_mine"}]})
-        request = {"model": MODEL, "input": "1+2?", "previous_response_id": plain.json()["id"], "tools": [ADD], "stream": True}
+        plain = await http.post(
+            "/v1/responses", json={"model": MODEL, "input": [{"role": "user", "content": "Hi", "id": "msg_mine"}]}
+        )
+        request = {
+            "model": MODEL,
+            "input": "1+2?",
+            "previous_response_id": plain.json()["id"],
+            "tools": [ADD],
+            "stream": True,
+        }
         streamed = await http.post("/v1/responses", json={**request, "include": ["reasoning.encrypted_content"]})
         gone = (await http.post("/v1/responses", json={"model": MODEL, "input": "Forget it."})).json()["id"]
-        child = (await http.post("/v1/responses", json={"model": MODEL, "input": "And?", "previous_response_id": gone})).json()
+        child = (
+            await http.post("/v1/responses", json={"model": MODEL, "input": "And?", "previous_response_id": gone})
+        ).json()
         await http.delete(f"/v1/responses/{gone}")
     return Made(plain.content, streamed.content, child, gone, gateway.key)
 
@@ -61,16 +71,24 @@ async def _everything_is_there(http: httpx.AsyncClient, made: Made) -> None:
     assert [item["content"][0]["text"] for item in items] == ["Hi", "One", "1+2?"]
 
     assert (await http.get(f"/v1/responses/{made.deleted}")).status_code == 404
-    refused = await http.post("/v1/responses", json={"model": MODEL, "input": "?", "previous_response_id": made.child["id"]})
+    refused = await http.post(
+        "/v1/responses", json={"model": MODEL, "input": "?", "previous_response_id": made.child["id"]}
+    )
     assert (refused.status_code, made.deleted in refused.text) == (400, True)
 
 
 async def _the_conversation_goes_on(http: httpx.AsyncClient, upstream: ScriptedUpstream, made: Made) -> None:
     streamed = final(made.streamed)
     result = {"type": "function_call_output", "call_id": "call_a", "output": "3"}
-    chained = await http.post("/v1/responses", json={"model": MODEL, "input": [result], "previous_response_id": streamed["id"]})
+    chained = await http.post(
+        "/v1/responses", json={"model": MODEL, "input": [result], "previous_response_id": streamed["id"]}
+    )
     by_chain = sent(upstream)
-    items = [{"type": "item_reference", "id": "msg_mine"}, {"role": "assistant", "content": "One"}, {"role": "user", "content": "1+2?"}]
+    items = [
+        {"type": "item_reference", "id": "msg_mine"},
+        {"role": "assistant", "content": "One"},
+        {"role": "user", "content": "1+2?"},
+    ]
     await http.post("/v1/responses", json={"model": MODEL, "input": [*items, *streamed["output"], result]})
 
     assert chained.status_code == 200

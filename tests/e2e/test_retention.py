@@ -1,4 +1,6 @@
-"""A response lives as long as the setting says; then it is gone, down to its bytes, and no living conversation is shorter for it."""
+"""A response lives as long as the setting says; then it is gone, down to its bytes, and no living conversation is
+shorter for it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ TWO_SECONDS = "0.000024"
 SECRET = "the-marker-to-look-for"
 
 
-async def test_an_expired_ancestor_is_still_known_and_then_no_byte_is_left(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+async def test_an_expired_ancestor_is_still_known_and_then_no_byte_is_left(
+    upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
     # An expired record is kept, unseen, for as long as an answer that continues it may take.
     brief = {"base_url": upstream.url, "dialect": "vllm", "timeouts": {"total": 1}}
     with running_gateway(tmp_path, "", upstreams=json.dumps([brief]), retention_days=TWO_SECONDS) as gateway:
@@ -42,7 +46,9 @@ async def test_an_expired_ancestor_is_still_known_and_then_no_byte_is_left(upstr
                 *["Hello there.", "still?"],
             ]
             assert (await http.delete(f"/v1/responses/{made[0]}")).status_code == 404
-            refused = await http.post("/v1/responses", json={"model": MODEL, "input": "?", "previous_response_id": made[0]})
+            refused = await http.post(
+                "/v1/responses", json={"model": MODEL, "input": "?", "previous_response_id": made[0]}
+            )
             assert refused.json()["error"] == {
                 "message": f"Previous response with id '{made[0]}' not found.",
                 "type": "invalid_request_error",

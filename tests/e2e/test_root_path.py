@@ -19,14 +19,18 @@ both = pytest.mark.parametrize("arrives_with", [ROOT, ""])
 
 @pytest.fixture(scope="module")
 def gateway(upstream_server: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Generator[Gateway]:
-    with running_gateway(tmp_path_factory.mktemp("root"), upstream_server.url, root_path=f"{ROOT}/", cors_origins="*") as running:
+    with running_gateway(
+        tmp_path_factory.mktemp("root"), upstream_server.url, root_path=f"{ROOT}/", cors_origins="*"
+    ) as running:
         yield running
 
 
 @both
 @pytest.mark.parametrize("face", ["/v1", "", "/openai/v1"])
 async def test_the_api(gateway: Gateway, upstream: ScriptedUpstream, arrives_with: str, face: str) -> None:
-    async with openai.AsyncOpenAI(base_url=gateway.base_url + arrives_with + face, api_key=gateway.key, max_retries=0) as client:
+    async with openai.AsyncOpenAI(
+        base_url=gateway.base_url + arrives_with + face, api_key=gateway.key, max_retries=0
+    ) as client:
         made = await client.responses.create(model=MODEL, input="Hi")
 
         assert (await client.responses.retrieve(made.id)).output_text == made.output_text

@@ -27,10 +27,31 @@ _BASE: Json = {"temperature": 0.5, "top_p": 0.25, "presence_penalty": 0.5, "seed
 PASSED: dict[str, Json] = {
     "dashscope": {**_BASE, "max_tokens": 100, "top_k": 7, "repetition_penalty": 1.5},
     "dashscope-responses": {"temperature": 0.5, "top_p": 0.25, "max_output_tokens": 100},
-    "vllm": {**_BASE, "max_tokens": 100, "frequency_penalty": -0.5, "top_k": 7, "min_p": 0.125, "repetition_penalty": 1.5},
-    "sglang": {**_BASE, "max_tokens": 100, "frequency_penalty": -0.5, "top_k": 7, "min_p": 0.125, "repetition_penalty": 1.5},
+    "vllm": {
+        **_BASE,
+        "max_tokens": 100,
+        "frequency_penalty": -0.5,
+        "top_k": 7,
+        "min_p": 0.125,
+        "repetition_penalty": 1.5,
+    },
+    "sglang": {
+        **_BASE,
+        "max_tokens": 100,
+        "frequency_penalty": -0.5,
+        "top_k": 7,
+        "min_p": 0.125,
+        "repetition_penalty": 1.5,
+    },
     "ollama": {**_BASE, "max_tokens": 100, "frequency_penalty": -0.5},
-    "llamacpp": {**_BASE, "max_tokens": 100, "frequency_penalty": -0.5, "top_k": 7, "min_p": 0.125, "repeat_penalty": 1.5},
+    "llamacpp": {
+        **_BASE,
+        "max_tokens": 100,
+        "frequency_penalty": -0.5,
+        "top_k": 7,
+        "min_p": 0.125,
+        "repeat_penalty": 1.5,
+    },
     "openai": {**_BASE, "max_completion_tokens": 100, "frequency_penalty": -0.5},
 }
 NOT_TAKEN: dict[str, tuple[str, ...]] = {
@@ -54,7 +75,9 @@ async def test_each_dialect_gets_what_it_knows(dialects: Gateway, upstream: Scri
     assert {name: response[name] for name in shown} == {name: WISHES[name] for name in shown}
 
 
-@pytest.mark.parametrize(("dialect", "name"), [(dialect, name) for dialect, names in NOT_TAKEN.items() for name in names])
+@pytest.mark.parametrize(
+    ("dialect", "name"), [(dialect, name) for dialect, names in NOT_TAKEN.items() for name in names]
+)
 async def test_what_a_dialect_does_not_take_is_refused_by_name(dialects: Gateway, dialect: str, name: str) -> None:
     async with dialects.http() as http:
         body = {"model": f"{dialect}/qwen-plus", "input": "Hello!", name: WISHES[name]}
@@ -93,7 +116,9 @@ async def test_nothing_is_sent_that_nobody_asked_for(dialects: Gateway, upstream
         ("temperature", 1),
     ],
 )
-async def test_values_at_the_border_are_taken(dialects: Gateway, upstream: ScriptedUpstream, name: str, value: float) -> None:
+async def test_values_at_the_border_are_taken(
+    dialects: Gateway, upstream: ScriptedUpstream, name: str, value: float
+) -> None:
     await ask(dialects, stream=False, **{name: value})
 
     assert len(upstream.requests) == 1
@@ -140,7 +165,9 @@ async def test_too_few_tokens_are_refused_in_the_apis_words(dialects: Gateway, u
     error = await refused(dialects, 400, max_output_tokens=10)
 
     assert error == {
-        "message": "Invalid 'max_output_tokens': integer below minimum value. Expected a value >= 16, but got 10 instead.",
+        "message": (
+            "Invalid 'max_output_tokens': integer below minimum value. Expected a value >= 16, but got 10 instead."
+        ),
         "type": "invalid_request_error",
         "param": "max_output_tokens",
         "code": "integer_below_min_value",
@@ -169,7 +196,10 @@ async def test_an_answer_that_was_cut_is_incomplete(
 
 
 def token(text: str) -> Json:
-    rivals = [{"token": text, "logprob": -0.25, "bytes": list(text.encode())}, {"token": "?", "logprob": -2.5, "bytes": [63]}]
+    rivals = [
+        {"token": text, "logprob": -0.25, "bytes": list(text.encode())},
+        {"token": "?", "logprob": -2.5, "bytes": [63]},
+    ]
     return {"token": text, "logprob": -0.25, "bytes": list(text.encode()), "top_logprobs": rivals}
 
 
@@ -224,7 +254,9 @@ async def test_labels_are_echoed_and_stored(dialects: Gateway, upstream: Scripte
         ("openai/other", {"user": "user-1", "prompt_cache_key": "bucket-1"}),
     ],
 )
-async def test_labels_reach_those_who_know_them(dialects: Gateway, upstream: ScriptedUpstream, model: str, known: Json) -> None:
+async def test_labels_reach_those_who_know_them(
+    dialects: Gateway, upstream: ScriptedUpstream, model: str, known: Json
+) -> None:
     await ask(dialects, model=model, **LABELS)
 
     assert {name: value for name, value in sent(upstream).items() if name in LABELS} == known
@@ -253,7 +285,9 @@ async def test_labels_reach_those_who_know_them(dialects: Gateway, upstream: Scr
         ("parallel_tool_calls", "no"),
     ],
 )
-async def test_labels_that_are_none_are_refused(dialects: Gateway, upstream: ScriptedUpstream, name: str, value: Any) -> None:
+async def test_labels_that_are_none_are_refused(
+    dialects: Gateway, upstream: ScriptedUpstream, name: str, value: Any
+) -> None:
     error = await refused(dialects, 400, **{name: value})
 
     assert error["param"].split(".")[0].split("[")[0] == name
@@ -274,7 +308,9 @@ async def test_labels_that_are_none_are_refused(dialects: Gateway, upstream: Scr
         ("background_options", {}),
     ],
 )
-async def test_what_is_not_served_is_refused_by_name(dialects: Gateway, upstream: ScriptedUpstream, name: str, value: Any) -> None:
+async def test_what_is_not_served_is_refused_by_name(
+    dialects: Gateway, upstream: ScriptedUpstream, name: str, value: Any
+) -> None:
     error = await refused(dialects, 400, **{name: value})
 
     assert (error["type"], error["param"]) == ("invalid_request_error", name)
@@ -296,7 +332,15 @@ async def test_nulls_are_absence(dialects: Gateway, upstream: ScriptedUpstream) 
         "previous_response_id",
         "background",
     ]
-    names += ["conversation", "prompt", "context_management", "top_logprobs", "parallel_tool_calls", "service_tier", "stream_options"]
+    names += [
+        "conversation",
+        "prompt",
+        "context_management",
+        "top_logprobs",
+        "parallel_tool_calls",
+        "service_tier",
+        "stream_options",
+    ]
 
     answer = await post(dialects, **dict.fromkeys(names))
     response = answer.json()
@@ -328,7 +372,9 @@ HISTORY = [{"role": role, "content": f"{role} {turn}"} for turn in range(8) for 
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_truncation_auto_leaves_out_the_oldest(dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool) -> None:
+async def test_truncation_auto_leaves_out_the_oldest(
+    dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool
+) -> None:
     upstream.respond = TooLong(6)
 
     response = await ask(dialects, stream=stream, input=HISTORY, truncation="auto")
@@ -340,18 +386,23 @@ async def test_truncation_auto_leaves_out_the_oldest(dialects: Gateway, upstream
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_what_was_left_out_stays_out_of_a_second_try(dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool) -> None:
+async def test_what_was_left_out_stays_out_of_a_second_try(
+    dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool
+) -> None:
     upstream.respond = TooLong(6)
     upstream.script(TOO_LONG, TOO_LONG, Reply(pieces=[Call("nobody")]))
 
     response = await ask(dialects, stream=stream, input=HISTORY, tools=[function("weather")], truncation="auto")
 
     assert text_of(response) == "Fits."
-    assert [len(request.body["messages"]) for request in upstream.requests] == [17, 9, 5, 6]  # the last one with a reminder
+    # the last one with a reminder
+    assert [len(request.body["messages"]) for request in upstream.requests] == [17, 9, 5, 6]
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_second_try_that_is_too_long_is_shortened_too(dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool) -> None:
+async def test_a_second_try_that_is_too_long_is_shortened_too(
+    dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool
+) -> None:
     upstream.script(Reply(pieces=[Call("nobody")]), TOO_LONG, Reply.say("Fits."))
 
     response = await ask(dialects, stream=stream, input=HISTORY, tools=[function("weather")], truncation="auto")
@@ -366,7 +417,9 @@ async def test_the_images_of_a_result_are_not_all_that_is_left(dialects: Gateway
     image = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
     result = {"type": "function_call_output", "call_id": "c", "output": [image]}
 
-    error = await refused(dialects, 400, input=[{"role": "user", "content": "What is there?"}, call, result], truncation="auto")
+    error = await refused(
+        dialects, 400, input=[{"role": "user", "content": "What is there?"}, call, result], truncation="auto"
+    )
 
     assert (error["code"], len(upstream.requests)) == ("context_length_exceeded", 1)
 
@@ -392,7 +445,9 @@ async def test_a_question_that_is_too_long_by_itself_is_refused(dialects: Gatewa
     assert error["code"] == "context_length_exceeded"
 
 
-async def test_the_limit_of_calls_to_hosted_tools_does_not_concern_functions(dialects: Gateway, upstream: ScriptedUpstream) -> None:
+async def test_the_limit_of_calls_to_hosted_tools_does_not_concern_functions(
+    dialects: Gateway, upstream: ScriptedUpstream
+) -> None:
     judged = await streamed(dialects, max_tool_calls=1)
 
     assert judged.events[0]["response"]["max_tool_calls"] == 1

@@ -1,4 +1,6 @@
-"""Requests made from the gateway's own description: no mistake of the gateway, and nothing the description does not know."""
+"""Requests made from the gateway's own description: no mistake of the gateway, and nothing the description does not
+know.
+"""
 
 # pyright: reportUnknownVariableType=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
 # Schemathesis leaves type parameters open in what it exports.
@@ -12,7 +14,11 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
 
 from tests.support.e2e_dialects import ask
 from tests.support.gateway import Gateway

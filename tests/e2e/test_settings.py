@@ -64,7 +64,9 @@ async def test_a_silent_stream_is_kept_alive(http: httpx.AsyncClient, upstream: 
     assert (judged.text, judged.comments >= 2) == ("Wait for it.", True)
 
 
-async def test_a_silent_stream_is_kept_alive_for_its_followers(http: httpx.AsyncClient, upstream: ScriptedUpstream) -> None:
+async def test_a_silent_stream_is_kept_alive_for_its_followers(
+    http: httpx.AsyncClient, upstream: ScriptedUpstream
+) -> None:
     stall = Gate()
     upstream.script(Reply(pieces=[Text("Wait "), stall, Text("for it.")]))
     async with http.stream("POST", "/v1/responses", json=PROMPT) as answer:
@@ -80,7 +82,9 @@ async def test_a_silent_stream_is_kept_alive_for_its_followers(http: httpx.Async
         await frames.rest()
 
 
-async def test_the_marker_ends_the_stream(http: httpx.AsyncClient, gateway: Gateway, upstream: ScriptedUpstream) -> None:
+async def test_the_marker_ends_the_stream(
+    http: httpx.AsyncClient, gateway: Gateway, upstream: ScriptedUpstream
+) -> None:
     answer = await http.post("/v1/responses", json=STREAMED)
 
     assert judge(answer.content).marked
@@ -109,14 +113,19 @@ async def test_ids_are_prefixed_and_found_without_it(http: httpx.AsyncClient, up
     assert len(upstream.requests) == 2
 
 
-async def test_thinking_is_streamed_as_text(http: httpx.AsyncClient, gateway: Gateway, upstream: ScriptedUpstream) -> None:
+async def test_thinking_is_streamed_as_text(
+    http: httpx.AsyncClient, gateway: Gateway, upstream: ScriptedUpstream
+) -> None:
     reply = Reply(pieces=[Thought("Let me "), Thought("see."), Text("Yes.")])
     upstream.script(reply, reply)
     made = (await http.post("/v1/responses", json=STREAMED)).content
     async with gateway.client() as client, client.responses.stream(model=MODEL, input="Hi") as stream:
         kinds = {event.type async for event in stream}
 
-    assert [event["delta"] for event in judge(made).events if event["type"] == "response.reasoning_text.delta"] == ["Let me ", "see."]
+    assert [event["delta"] for event in judge(made).events if event["type"] == "response.reasoning_text.delta"] == [
+        "Let me ",
+        "see.",
+    ]
     assert final(made)["output"][0]["content"] == [{"type": "reasoning_text", "text": "Let me see."}]
     assert final(made)["output"][0]["summary"] == []
     assert "response.reasoning_text.done" in kinds
@@ -150,16 +159,23 @@ async def test_a_body_over_the_limit_is_refused(http: httpx.AsyncClient, upstrea
 
 @pytest.mark.parametrize(
     ("param", "value"),
-    [("input", [{"role": "user", "content": "x"}] * 4), ("tools", [{"type": "function", "name": name} for name in ("f", "g")])],
+    [
+        ("input", [{"role": "user", "content": "x"}] * 4),
+        ("tools", [{"type": "function", "name": name} for name in ("f", "g")]),
+    ],
 )
-async def test_too_many_are_refused(http: httpx.AsyncClient, upstream: ScriptedUpstream, param: str, value: list[Json]) -> None:
+async def test_too_many_are_refused(
+    http: httpx.AsyncClient, upstream: ScriptedUpstream, param: str, value: list[Json]
+) -> None:
     refused = await http.post("/v1/responses", json={"model": MODEL, "input": "Hi", param: value})
 
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
     assert not upstream.requests
 
 
-async def test_beyond_the_limit_of_concurrent_responses(http: httpx.AsyncClient, gateway: Gateway, upstream: ScriptedUpstream) -> None:
+async def test_beyond_the_limit_of_concurrent_responses(
+    http: httpx.AsyncClient, gateway: Gateway, upstream: ScriptedUpstream
+) -> None:
     stall = Gate()
     upstream.script(Reply(pieces=[Text("One"), stall]))
     async with gateway.client() as client:

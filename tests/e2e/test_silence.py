@@ -77,13 +77,23 @@ async def test_a_stream_begins_without_its_upstream(http: httpx.AsyncClient, ups
     assert answer.status_code == 200
     assert beats == [PING] * 2
     judged = judge(stream)
-    assert (judged.text, judged.types[:2], len(upstream.requests)) == ("At last.", ["response.created", "response.in_progress"], 1)
+    assert (judged.text, judged.types[:2], len(upstream.requests)) == (
+        "At last.",
+        ["response.created", "response.in_progress"],
+        1,
+    )
     assert await replay(http, judged.response.id) == without_comments(stream)
 
 
 async def test_its_first_event_is_what_it_would_have_been(http: httpx.AsyncClient, upstream: ScriptedUpstream) -> None:
     gate = Gate()
-    request = {**STREAMED, "instructions": "Be short.", "reasoning": {"effort": "low"}, "metadata": {"a": "b"}, "store": False}
+    request = {
+        **STREAMED,
+        "instructions": "Be short.",
+        "reasoning": {"effort": "low"},
+        "metadata": {"a": "b"},
+        "store": False,
+    }
     upstream.script(Reply(pieces=[gate, Text("Yes.")]), Reply.say("Yes."))
     late = await begun_in_silence(http, gate, request)
     quick = (await http.post("/v1/responses", json=request)).content
@@ -103,10 +113,16 @@ async def test_it_is_tried_again_behind_the_beginning(http: httpx.AsyncClient, u
     assert await replay(http, judged.response.id) == without_comments(stream)
 
 
-async def test_a_conversation_is_shortened_behind_the_beginning(http: httpx.AsyncClient, upstream: ScriptedUpstream) -> None:
+async def test_a_conversation_is_shortened_behind_the_beginning(
+    http: httpx.AsyncClient, upstream: ScriptedUpstream
+) -> None:
     gate = Gate()
-    too_long: Json = {"error": {"message": "This model's maximum context length is 10 tokens.", "code": "context_length_exceeded"}}
-    items = [{"role": role, "content": text} for role, text in (("user", "One."), ("assistant", "Two."), ("user", "Three."))]
+    too_long: Json = {
+        "error": {"message": "This model's maximum context length is 10 tokens.", "code": "context_length_exceeded"}
+    }
+    items = [
+        {"role": role, "content": text} for role, text in (("user", "One."), ("assistant", "Two."), ("user", "Three."))
+    ]
     upstream.script(failing(gate, 400, too_long), Reply.say("Four."))
     judged = judge(await begun_in_silence(http, gate, {**STREAMED, "input": items, "truncation": "auto"}))
 
@@ -116,7 +132,11 @@ async def test_a_conversation_is_shortened_behind_the_beginning(http: httpx.Asyn
 
 @pytest.mark.parametrize(
     ("status", "error", "code"),
-    [(401, NOT_ALLOWED, "server_error"), (429, {"error": {"message": "Slow down."}}, "rate_limit_exceeded"), (400, {}, "invalid_prompt")],
+    [
+        (401, NOT_ALLOWED, "server_error"),
+        (429, {"error": {"message": "Slow down."}}, "rate_limit_exceeded"),
+        (400, {}, "invalid_prompt"),
+    ],
 )
 async def test_a_failure_behind_the_beginning_is_the_responses(
     http: httpx.AsyncClient, upstream: ScriptedUpstream, status: int, error: Json, code: str
@@ -179,7 +199,9 @@ async def test_others_read_it_from_the_first_moment(http: httpx.AsyncClient, ups
     assert without_comments(seen) == without_comments(stream)
 
 
-async def test_a_client_that_leaves_before_the_upstream_speaks(http: httpx.AsyncClient, upstream: ScriptedUpstream) -> None:
+async def test_a_client_that_leaves_before_the_upstream_speaks(
+    http: httpx.AsyncClient, upstream: ScriptedUpstream
+) -> None:
     gate = Gate()
     upstream.script(Reply(pieces=[gate, Text("too late")]))
     async with http.stream("POST", "/v1/responses", json=STREAMED) as answer:
@@ -193,7 +215,9 @@ async def test_a_client_that_leaves_before_the_upstream_speaks(http: httpx.Async
     assert (stored["status"], stored["output"]) == ("cancelled", [])
 
 
-async def test_a_connection_that_breaks_before_the_answer_is_tried_again(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+async def test_a_connection_that_breaks_before_the_answer_is_tried_again(
+    gateway: Gateway, upstream: ScriptedUpstream
+) -> None:
     gate = Gate()
     upstream.script(Reply(pieces=[gate, Cut()]), Reply.say("Hello."))
     async with gateway.client() as client:
@@ -207,7 +231,9 @@ async def test_a_connection_that_breaks_before_the_answer_is_tried_again(gateway
     assert (kinds[0], kinds[-1], kinds.count("response.created")) == ("response.created", "response.completed", 1)
 
 
-async def test_the_official_client_raises_a_failure_behind_the_beginning(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+async def test_the_official_client_raises_a_failure_behind_the_beginning(
+    gateway: Gateway, upstream: ScriptedUpstream
+) -> None:
     gate = Gate()
     upstream.script(failing(gate, 401, NOT_ALLOWED))
     async with gateway.client() as client:
@@ -219,8 +245,12 @@ async def test_the_official_client_raises_a_failure_behind_the_beginning(gateway
 
 
 @pytest.mark.parametrize("gateway", ["sqlite"], indirect=True)
-async def test_readers_that_stall_silence_nobody(gateway: Gateway, http: httpx.AsyncClient, upstream: ScriptedUpstream) -> None:
-    """Forty clients read nothing of megabytes; a reader beside them, whose upstream is silent, hears a comment each interval."""
+async def test_readers_that_stall_silence_nobody(
+    gateway: Gateway, http: httpx.AsyncClient, upstream: ScriptedUpstream
+) -> None:
+    """Forty clients read nothing of megabytes; a reader beside them, whose upstream is silent, hears a comment each
+    interval.
+    """
     gates = [Gate() for _ in range(41)]
     flood = "x" * (1 << 20)
     upstream.script(
@@ -228,7 +258,8 @@ async def test_readers_that_stall_silence_nobody(gateway: Gateway, http: httpx.A
         *[Reply(pieces=[*[Text(flood)] * 4, gate]) for gate in gates[:-1]],
         Reply(pieces=[Text("Hi "), gates[-1], Text("there.")]),
     )
-    await http.post("/v1/responses", json={**STREAMED, "enable_thinking": False})  # the first answer is held, for its thinking
+    # the first answer is held, for its thinking
+    await http.post("/v1/responses", json={**STREAMED, "enable_thinking": False})
     with ExitStack() as stack:
         for gate in gates[:-1]:
             stack.enter_context(stalled_reader(gateway))
@@ -255,6 +286,9 @@ def stalled_reader(gateway: Gateway) -> socket.socket:
     reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     reader.connect((host, int(port)))
     body = json.dumps({**STREAMED, "enable_thinking": False}).encode()
-    head = f"POST /v1/responses HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {gateway.key}\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = (
+        f"POST /v1/responses HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {gateway.key}\r\nContent-Length: "
+        f"{len(body)}\r\n\r\n"
+    )
     reader.sendall(head.encode() + body)
     return reader

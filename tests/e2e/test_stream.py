@@ -20,9 +20,17 @@ RICH = Reply(
     pieces=[
         *(Thought("Let me "), Thought("look.")),
         *(Text("Rome: "), Text("\u2028 \U0001f31e\n\ndata: no field"), Text("")),
-        *(Call("weather", ['{"city"', ':"Rome"}'], id="call_a"), Call("weather", ['{"city":"Oslo"}'], id="call_b", index=1)),
+        *(
+            Call("weather", ['{"city"', ':"Rome"}'], id="call_a"),
+            Call("weather", ['{"city":"Oslo"}'], id="call_b", index=1),
+        ),
     ],
-    usage={"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13, "prompt_tokens_details": {"cached_tokens": 5}},
+    usage={
+        "prompt_tokens": 9,
+        "completion_tokens": 4,
+        "total_tokens": 13,
+        "prompt_tokens_details": {"cached_tokens": 5},
+    },
 )
 WEATHER: FunctionToolParam = {
     "type": "function",
@@ -81,7 +89,10 @@ async def test_the_helper_streams_and_replays(client: openai.AsyncOpenAI, upstre
     async with client.responses.stream(model=MODEL, input="Hi", tools=[WEATHER]) as live:
         events = [event async for event in live]
         final = await live.get_final_response()
-    assert [item.arguments for item in final.output if isinstance(item, ResponseFunctionToolCall)] == ['{"city":"Rome"}', '{"city":"Oslo"}']
+    assert [item.arguments for item in final.output if isinstance(item, ResponseFunctionToolCall)] == [
+        '{"city":"Rome"}',
+        '{"city":"Oslo"}',
+    ]
 
     for after in (None, 3, len(events) - 2):
         asked = openai.omit if after is None else after
@@ -170,7 +181,9 @@ OUT_OF_MEMORY = Raw(b'data: {"error":{"message":"out of memory","code":500}}\n\n
 
 
 @pytest.mark.parametrize("fault", [Cut(), OUT_OF_MEMORY], ids=["cut", "error"])
-async def test_a_late_error_ends_the_stream_and_is_stored(gateway: Gateway, upstream: ScriptedUpstream, fault: Cut | Raw) -> None:
+async def test_a_late_error_ends_the_stream_and_is_stored(
+    gateway: Gateway, upstream: ScriptedUpstream, fault: Cut | Raw
+) -> None:
     upstream.script(Reply(pieces=[Text("Half an ans"), fault]))
     async with gateway.http() as http:
         made = (await http.post("/v1/responses", json=REQUEST)).content
@@ -197,7 +210,11 @@ def _without_ids(value: Any) -> Any:
     match value:
         case dict():
             fields = cast("Json", value)
-            return {name: _without_ids(field) for name, field in fields.items() if name not in {"id", "created_at", "completed_at"}}
+            return {
+                name: _without_ids(field)
+                for name, field in fields.items()
+                if name not in {"id", "created_at", "completed_at"}
+            }
         case list():
             entries = cast("list[Any]", value)
             return [_without_ids(entry) for entry in entries]

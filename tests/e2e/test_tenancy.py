@@ -30,8 +30,12 @@ class Parties(msgspec.Struct, frozen=True):
 @pytest.fixture
 async def parties(gateway: Gateway, command: Callable[..., str]) -> AsyncGenerator[Parties]:
     projects = ("red", "red", "blue")
-    keys = await asyncio.gather(*(asyncio.to_thread(command, "keys", "create", "--project", project) for project in projects))
-    clients = [httpx.AsyncClient(base_url=gateway.base_url, headers={"authorization": f"Bearer {key.strip()}"}) for key in keys]
+    keys = await asyncio.gather(
+        *(asyncio.to_thread(command, "keys", "create", "--project", project) for project in projects)
+    )
+    clients = [
+        httpx.AsyncClient(base_url=gateway.base_url, headers={"authorization": f"Bearer {key.strip()}"}) for key in keys
+    ]
     yield Parties(*clients)
     for client in clients:
         await client.aclose()
@@ -87,7 +91,9 @@ async def _strangers_see_nothing(parties: Parties, made: Json) -> None:
 async def _strangers_cannot_follow(parties: Parties, upstream: ScriptedUpstream) -> None:
     pause = Pause()
     upstream.script(Reply(pieces=[Text("Sec"), pause, Text("ret")]))
-    async with parties.owner.stream("POST", "/v1/responses", json={"model": MODEL, "input": "Hi", "stream": True}) as live:
+    async with parties.owner.stream(
+        "POST", "/v1/responses", json={"model": MODEL, "input": "Hi", "stream": True}
+    ) as live:
         frames = Frames(live)
         made = id_in(await frames.take())
         await pause.reached()

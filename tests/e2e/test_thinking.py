@@ -14,7 +14,9 @@ from tests.support.upstream import ScriptedUpstream
 
 Json = dict[str, Any]
 QUESTION = {"role": "user", "content": "Why?"}
-_FIELDS = frozenset({"enable_thinking", "thinking_budget", "preserve_thinking", "reasoning_effort", "reasoning", "chat_template_kwargs"})
+_FIELDS = frozenset(
+    {"enable_thinking", "thinking_budget", "preserve_thinking", "reasoning_effort", "reasoning", "chat_template_kwargs"}
+)
 
 ON: Json = {"enable_thinking": True}
 OFF: Json = {"enable_thinking": False}
@@ -33,10 +35,26 @@ TOLD: list[tuple[str, Json, Json]] = [
     ("dashscope/qwen3.7-plus", OFF, {"enable_thinking": False}),
     ("dashscope/qwen3.7-plus", ON, {"enable_thinking": True, "preserve_thinking": True}),
     ("dashscope/qwen3.7-plus", effort("none"), {"enable_thinking": False}),
-    ("dashscope/qwen3.7-plus", effort("low"), {"enable_thinking": True, "preserve_thinking": True, "thinking_budget": 4096}),
-    ("dashscope/qwen3.7-plus", effort("max"), {"enable_thinking": True, "preserve_thinking": True, "thinking_budget": 262144}),
-    ("dashscope/qwen3.8-max", effort("minimal"), {"enable_thinking": True, "preserve_thinking": True, "reasoning_effort": "low"}),
-    ("dashscope/qwen3.8-max", effort("xhigh"), {"enable_thinking": True, "preserve_thinking": True, "reasoning_effort": "xhigh"}),
+    (
+        "dashscope/qwen3.7-plus",
+        effort("low"),
+        {"enable_thinking": True, "preserve_thinking": True, "thinking_budget": 4096},
+    ),
+    (
+        "dashscope/qwen3.7-plus",
+        effort("max"),
+        {"enable_thinking": True, "preserve_thinking": True, "thinking_budget": 262144},
+    ),
+    (
+        "dashscope/qwen3.8-max",
+        effort("minimal"),
+        {"enable_thinking": True, "preserve_thinking": True, "reasoning_effort": "low"},
+    ),
+    (
+        "dashscope/qwen3.8-max",
+        effort("xhigh"),
+        {"enable_thinking": True, "preserve_thinking": True, "reasoning_effort": "xhigh"},
+    ),
     ("dashscope/qwen-plus", {}, {}),
     ("dashscope/qwen-plus", effort("high"), {"enable_thinking": True, "thinking_budget": 32768}),
     ("dashscope/qwen3-coder-plus", OFF, {}),
@@ -84,7 +102,9 @@ async def test_each_upstream_is_told_in_its_own_way(
         ({"reasoning": None, "enable_thinking": None}, (True, None)),
     ],
 )
-async def test_the_effective_values_are_echoed(dialects: Gateway, upstream: ScriptedUpstream, wish: Json, shown: tuple[bool, str]) -> None:
+async def test_the_effective_values_are_echoed(
+    dialects: Gateway, upstream: ScriptedUpstream, wish: Json, shown: tuple[bool, str]
+) -> None:
     response = await ask(dialects, model="vllm/qwen3-8b", **wish)
 
     assert (response["enable_thinking"], response["reasoning"]["effort"]) == shown
@@ -119,7 +139,12 @@ async def test_what_a_model_cannot_do_is_refused(
 
 COMES: dict[str, list[Piece]] = {
     "reasoning_content": [Thought("First "), Thought("this."), Text("So "), Text("it is.")],
-    "reasoning": [Thought("First ", field="reasoning"), Thought("this.", field="reasoning"), Text("So "), Text("it is.")],
+    "reasoning": [
+        Thought("First ", field="reasoning"),
+        Thought("this.", field="reasoning"),
+        Text("So "),
+        Text("it is."),
+    ],
     "tags": [Text("<th"), Text("ink>\nFirst "), Text("this.\n</thi"), Text("nk>\n\nSo "), Text("it is.")],
     "unopened": [Text("First "), Text("this.\n"), Text("</think>"), Text("\n\nSo "), Text("it is.")],
     "unopened in one": [Text("First this.\n</think>\n\nSo it is.")],
@@ -148,7 +173,9 @@ async def test_log_probabilities_stay_with_the_answer(dialects: Gateway, upstrea
     pieces = [Text(token, [{"token": token, "logprob": -0.5, "bytes": None, "top_logprobs": []}]) for token in tokens]
     upstream.script(Reply(pieces=pieces))
 
-    response = await ask(dialects, model="llamacpp/tagging", stream=True, enable_thinking=True, include=["message.output_text.logprobs"])
+    response = await ask(
+        dialects, model="llamacpp/tagging", stream=True, enable_thinking=True, include=["message.output_text.logprobs"]
+    )
 
     assert (thought_of(response), text_of(response)) == ("First this.", "So it is.")
 
@@ -158,7 +185,11 @@ async def test_log_probabilities_stay_with_the_answer(dialects: Gateway, upstrea
 async def test_tags_at_the_beginning_are_no_answer_of_a_server_that_separates_thinking_elsewhere(
     dialects: Gateway, upstream: ScriptedUpstream, dialect: str, *, stream: bool
 ) -> None:
-    upstream.script(Reply(pieces=COMES["reasoning_content"]), Reply(pieces=COMES["tags"]), Reply.say("</thi", "nk>\n\nSo ", "it is."))
+    upstream.script(
+        Reply(pieces=COMES["reasoning_content"]),
+        Reply(pieces=COMES["tags"]),
+        Reply.say("</thi", "nk>\n\nSo ", "it is."),
+    )
 
     await ask(dialects, model=f"{dialect}/qwen-plus", stream=stream)
     tagged = await ask(dialects, model=f"{dialect}/qwen-plus", stream=stream)
@@ -169,7 +200,9 @@ async def test_tags_at_the_beginning_are_no_answer_of_a_server_that_separates_th
 
 
 @pytest.mark.parametrize("dialect", ["dashscope", "vllm", "sglang", "llamacpp", "ollama", "openai"])
-async def test_thinking_that_comes_though_it_is_off_is_no_answer(dialects: Gateway, upstream: ScriptedUpstream, dialect: str) -> None:
+async def test_thinking_that_comes_though_it_is_off_is_no_answer(
+    dialects: Gateway, upstream: ScriptedUpstream, dialect: str
+) -> None:
     """In the first plain answer as in every later one, whatever came between."""
     clean = Reply.say("It ", "is.")
     upstream.script(Reply(pieces=COMES["unopened"]), clean, clean, Reply(pieces=COMES["unopened"]))
@@ -190,7 +223,14 @@ async def test_a_stream_is_held_until_it_is_known_that_no_thinking_comes(
     streams = [await streamed(dialects, model=f"{dialect}/qwen3.8-max", **OFF) for _ in range(6)]
 
     ends = [judged.events[-1]["response"] for judged in streams]
-    assert [text_of(end) for end in ends] == ["So it is.", "So it is.", "It is.", "It is.", "First this.\nSo it is.", "So it is."]
+    assert [text_of(end) for end in ends] == [
+        "So it is.",
+        "So it is.",
+        "It is.",
+        "It is.",
+        "First this.\nSo it is.",
+        "So it is.",
+    ]
     assert [thought_of(end) for end in ends] == ["First this.", "First this.", "", "", "", "First this."]
     deltas = [sum(event["type"] == "response.output_text.delta" for event in judged.events) for judged in streams]
     assert (deltas[2], deltas[3]) == (1, 2)
@@ -201,7 +241,11 @@ async def test_a_stream_is_held_until_it_is_known_that_no_thinking_comes(
 async def test_with_thinking_off_an_answer_in_the_wrong_field_is_the_message(
     dialects: Gateway, upstream: ScriptedUpstream, wish: Json, *, stream: bool
 ) -> None:
-    upstream.script(Reply(pieces=[Thought("It "), Thought("is.")]), Reply(pieces=COMES["reasoning_content"]), Reply(pieces=[Thought("hm")]))
+    upstream.script(
+        Reply(pieces=[Thought("It "), Thought("is.")]),
+        Reply(pieces=COMES["reasoning_content"]),
+        Reply(pieces=[Thought("hm")]),
+    )
 
     wrong = await ask(dialects, stream=stream, model="vllm/qwen3-8b", **wish)
     right = await ask(dialects, stream=stream, model="vllm/qwen3-8b", **wish)
@@ -213,7 +257,9 @@ async def test_with_thinking_off_an_answer_in_the_wrong_field_is_the_message(
     assert (thought_of(on), text_of(on)) == ("hm", "")
 
 
-async def test_an_answer_streams_though_thinking_might_have_been_in_it(dialects: Gateway, upstream: ScriptedUpstream) -> None:
+async def test_an_answer_streams_though_thinking_might_have_been_in_it(
+    dialects: Gateway, upstream: ScriptedUpstream
+) -> None:
     """The first answer shows that this server does not begin inside the thinking; from then on text need not wait."""
     upstream.script(Reply.say("It ", "is."), Reply.say("It ", "is."))
 
@@ -222,7 +268,10 @@ async def test_an_answer_streams_though_thinking_might_have_been_in_it(dialects:
 
     assert first.text == judged.text == "It is."
 
-    assert [event["delta"] for event in judged.events if event["type"] == "response.output_text.delta"] == ["It ", "is."]
+    assert [event["delta"] for event in judged.events if event["type"] == "response.output_text.delta"] == [
+        "It ",
+        "is.",
+    ]
 
 
 async def test_thinking_streams_as_summary_events(dialects: Gateway, upstream: ScriptedUpstream) -> None:
@@ -244,7 +293,9 @@ async def test_a_setting_streams_it_as_text(upstream: ScriptedUpstream, tmp_path
     with running_gateway(tmp_path, upstream.url, reasoning_events="text") as gateway:
         judged = await streamed(gateway, model="qwen3-8b")
         item = judged.events[-1]["response"]["output"][0]
-        again = await ask(gateway, model="qwen3-8b", input=[QUESTION, *judged.events[-1]["response"]["output"], QUESTION])
+        again = await ask(
+            gateway, model="qwen3-8b", input=[QUESTION, *judged.events[-1]["response"]["output"], QUESTION]
+        )
 
     assert "response.reasoning_text.delta" in judged.types
     assert not any("summary" in kind for kind in judged.types)
@@ -258,7 +309,11 @@ def thoughts_sent(upstream: ScriptedUpstream) -> list[str | None]:
     return [message.get("reasoning_content") or message.get("reasoning") for message in messages]
 
 
-LOOP = [Reply(pieces=[Thought("I need it."), Call("weather")]), Reply(pieces=[Thought("Now I know."), Text("Sunny.")]), Reply.say("Yes.")]
+LOOP = [
+    Reply(pieces=[Thought("I need it."), Call("weather")]),
+    Reply(pieces=[Thought("Now I know."), Text("Sunny.")]),
+    Reply.say("Yes."),
+]
 
 
 @pytest.mark.parametrize(
@@ -294,7 +349,9 @@ async def test_thinking_is_replayed_inside_tool_loops_and_later_only_where_the_f
     assert not any("I need it" in str(message.get("content")) for message in sent(upstream)["messages"])
 
 
-async def test_thinking_that_a_client_replays_as_tags_is_thinking(dialects: Gateway, upstream: ScriptedUpstream) -> None:
+async def test_thinking_that_a_client_replays_as_tags_is_thinking(
+    dialects: Gateway, upstream: ScriptedUpstream
+) -> None:
     said = {"role": "assistant", "content": "<think>\nI know.\n</think>\n\nYes."}
 
     await ask(dialects, model="dashscope/qwen3.7-plus", input=[QUESTION, said, QUESTION])
@@ -306,7 +363,9 @@ async def test_thinking_that_a_client_replays_as_tags_is_thinking(dialects: Gate
 SEALED: Json = {"store": False, "include": ["reasoning.encrypted_content"]}
 
 
-async def sealed(dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool, model: str = "dashscope/qwen3.7-plus") -> Json:
+async def sealed(
+    dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool, model: str = "dashscope/qwen3.7-plus"
+) -> Json:
     """A reasoning item with sealed thinking and without the readable one, as clients that hide it send it back."""
     upstream.script(Reply(pieces=[Thought("The secret plan."), Text("Yes.")]))
     response = await ask(dialects, model=model, stream=stream, **SEALED)
@@ -319,7 +378,10 @@ async def sealed(dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool,
 async def test_sealed_thinking_comes_back(dialects: Gateway, upstream: ScriptedUpstream, *, stream: bool) -> None:
     item = await sealed(dialects, upstream, stream=stream)
     answer = await post(
-        dialects, model="dashscope/qwen3.7-plus", input=[QUESTION, item, {"role": "assistant", "content": "Yes."}, QUESTION], **SEALED
+        dialects,
+        model="dashscope/qwen3.7-plus",
+        input=[QUESTION, item, {"role": "assistant", "content": "Yes."}, QUESTION],
+        **SEALED,
     )
 
     assert answer.status_code == 200
@@ -334,11 +396,15 @@ async def test_without_the_wish_nothing_is_sealed(dialects: Gateway, upstream: S
 
 
 @pytest.mark.parametrize("blob", ["gAAAAABforeign", "", "gwr1.AAAA", "gwr1." + "A" * 200, "\x01"])
-async def test_a_foreign_seal_is_left_out_with_a_warning(dialects: Gateway, upstream: ScriptedUpstream, blob: str) -> None:
+async def test_a_foreign_seal_is_left_out_with_a_warning(
+    dialects: Gateway, upstream: ScriptedUpstream, blob: str
+) -> None:
     item: Json = {"type": "reasoning", "id": "rs_1", "summary": [], "content": None, "encrypted_content": blob}
 
     answer = await post(
-        dialects, model="dashscope/qwen3.7-plus", input=[QUESTION, item, {"role": "assistant", "content": "Yes."}, QUESTION]
+        dialects,
+        model="dashscope/qwen3.7-plus",
+        input=[QUESTION, item, {"role": "assistant", "content": "Yes."}, QUESTION],
     )
 
     assert answer.status_code == 200, answer.text
@@ -350,7 +416,9 @@ async def test_a_seal_opens_for_its_own_model_only(dialects: Gateway, upstream: 
     item = await sealed(dialects, upstream, stream=False)
 
     answer = await post(
-        dialects, model="dashscope/qwen3.6-plus", input=[QUESTION, item, {"role": "assistant", "content": "Yes."}, QUESTION]
+        dialects,
+        model="dashscope/qwen3.6-plus",
+        input=[QUESTION, item, {"role": "assistant", "content": "Yes."}, QUESTION],
     )
 
     assert answer.status_code == 200
@@ -362,7 +430,12 @@ async def test_a_seal_opens_for_its_own_project_only(upstream: ScriptedUpstream,
     with running_gateway(tmp_path, upstream.url, authentication="false") as gateway:
         upstream.script(Reply(pieces=[Thought("The secret plan."), Text("Yes.")]))
         item = (await ask(gateway, model="qwen3.7-plus", **SEALED))["output"][0]
-        conversation: list[Json] = [QUESTION, {**item, "summary": []}, {"role": "assistant", "content": "Yes."}, QUESTION]
+        conversation: list[Json] = [
+            QUESTION,
+            {**item, "summary": []},
+            {"role": "assistant", "content": "Yes."},
+            QUESTION,
+        ]
         async with gateway.http() as http:
             http.headers.pop("authorization")  # without a key one is another project
             answer = await http.post("/v1/responses", json={"model": "qwen3.7-plus", "input": conversation})

@@ -32,10 +32,17 @@ async def client(gateway: Gateway) -> AsyncGenerator[openai.AsyncOpenAI]:
 
 async def test_a_store_is_filled_and_searched_by_meaning(client: openai.AsyncOpenAI) -> None:
     store = await client.vector_stores.create(name="docs", metadata={"team": "red"})
-    assert (store.status, store.file_counts.total, store.usage_bytes, store.metadata) == ("completed", 0, 0, {"team": "red"})
+    assert (store.status, store.file_counts.total, store.usage_bytes, store.metadata) == (
+        "completed",
+        0,
+        0,
+        {"team": "red"},
+    )
 
     whales = await client.vector_stores.files.upload_and_poll(
-        vector_store_id=store.id, file=("whales.md", WHALES.encode()), attributes={"topic": "sea", "year": 2024, "draft": True}
+        vector_store_id=store.id,
+        file=("whales.md", WHALES.encode()),
+        attributes={"topic": "sea", "year": 2024, "draft": True},
     )
     assert (whales.status, whales.last_error) == ("completed", None)
     batch = await client.vector_stores.file_batches.upload_and_poll(
@@ -61,21 +68,31 @@ async def test_a_store_is_filled_and_searched_by_meaning(client: openai.AsyncOpe
 async def _is_searchable(client: openai.AsyncOpenAI, store: str, whales: str) -> None:
     page = await client.vector_stores.search(store, query="What do huge sea mammals feed on?", max_num_results=1)
     (best,) = page.data
-    assert (best.file_id, best.filename, best.attributes) == (whales, "whales.md", {"topic": "sea", "year": 2024, "draft": True})
+    assert (best.file_id, best.filename, best.attributes) == (
+        whales,
+        "whales.md",
+        {"topic": "sea", "year": 2024, "draft": True},
+    )
     assert "krill" in best.content[0].text
     assert 0 < best.score <= 1
     (tea,) = (await client.vector_stores.search(store, query=["西湖的绿茶"], max_num_results=1)).data
     assert tea.filename == "tea.txt"
-    none = await client.vector_stores.search(store, query="whale", filters={"type": "eq", "key": "topic", "value": "land"})
+    none = await client.vector_stores.search(
+        store, query="whale", filters={"type": "eq", "key": "topic", "value": "land"}
+    )
     assert none.data == []
 
 
 async def _can_be_described(client: openai.AsyncOpenAI, store: str, whales: str) -> None:
     changed = await client.vector_stores.files.update(whales, vector_store_id=store, attributes={"topic": "land"})
     assert changed.attributes == {"topic": "land"}
-    found = await client.vector_stores.search(store, query="whale", filters={"type": "eq", "key": "topic", "value": "land"})
+    found = await client.vector_stores.search(
+        store, query="whale", filters={"type": "eq", "key": "topic", "value": "land"}
+    )
     assert [hit.file_id for hit in found.data] == [whales]
-    updated = await client.vector_stores.update(store, name="papers", expires_after={"anchor": "last_active_at", "days": 7})
+    updated = await client.vector_stores.update(
+        store, name="papers", expires_after={"anchor": "last_active_at", "days": 7}
+    )
     assert (updated.name, updated.metadata) == ("papers", {"team": "red"})
     assert updated.expires_at == (updated.last_active_at or 0) + 7 * 86_400
 
@@ -93,7 +110,10 @@ async def test_files_at_the_making_and_what_cannot_be_read(client: openai.AsyncO
     failed = await client.vector_stores.files.poll(bad.id, vector_store_id=store.id)
     assert done.status == "completed"
     assert done.chunking_strategy is not None
-    assert done.chunking_strategy.to_dict() == {"type": "static", "static": {"max_chunk_size_tokens": 200, "chunk_overlap_tokens": 50}}
+    assert done.chunking_strategy.to_dict() == {
+        "type": "static",
+        "static": {"max_chunk_size_tokens": 200, "chunk_overlap_tokens": 50},
+    }
     assert (failed.status, failed.last_error and failed.last_error.code) == ("failed", "unsupported_file")
     listed = [file.id async for file in client.vector_stores.files.list(store.id, filter="failed")]
     assert listed == [bad.id]
@@ -119,7 +139,12 @@ async def test_what_is_wrong_is_named(gateway: Gateway, client: openai.AsyncOpen
     many = {f"key{number}": "x" for number in range(17)}
 
     def cut(size: int, overlap: int) -> object:
-        return {"chunking_strategy": {"type": "static", "static": {"max_chunk_size_tokens": size, "chunk_overlap_tokens": overlap}}}
+        return {
+            "chunking_strategy": {
+                "type": "static",
+                "static": {"max_chunk_size_tokens": size, "chunk_overlap_tokens": overlap},
+            }
+        }
 
     cases: list[tuple[str, object, str]] = [
         (stores, {"metadata": many}, "metadata"),
@@ -163,11 +188,15 @@ async def test_what_is_wrong_is_named(gateway: Gateway, client: openai.AsyncOpen
         for odd in (b'{"name": "\\ud800"}', b'{"metadata": {"k": NaN}}', b"[" * 100_000, b"{", b"\xff"):
             answer = await http.post(stores, content=odd, headers={"content-type": "application/json"})
             assert answer.status_code == 400, answer.text
-        answer = await http.post(stores, content=b'{"name": "' + b"x" * 33 * 1024 * 1024, headers={"content-type": "application/json"})
+        answer = await http.post(
+            stores, content=b'{"name": "' + b"x" * 33 * 1024 * 1024, headers={"content-type": "application/json"}
+        )
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
 
 
-async def test_another_project_cannot_tell(gateway: Gateway, client: openai.AsyncOpenAI, command: Callable[..., str]) -> None:
+async def test_another_project_cannot_tell(
+    gateway: Gateway, client: openai.AsyncOpenAI, command: Callable[..., str]
+) -> None:
     file = await client.files.create(file=("tea.txt", TEA.encode()), purpose="assistants")
     store = (await client.vector_stores.create(file_ids=[file.id])).id
     batch = (await client.vector_stores.file_batches.create(store, file_ids=[file.id])).id
@@ -220,7 +249,9 @@ class _Embeddings(BaseHTTPRequestHandler):
         self.server.open.wait(60)
         vectors = [[float("whale" in text), 1.0] for text in ([texts] if isinstance(texts, str) else texts)]
         data = [{"object": "embedding", "index": number, "embedding": vector} for number, vector in enumerate(vectors)]
-        body = json.dumps({"object": "list", "data": data, "model": "words", "usage": {"prompt_tokens": 1, "total_tokens": 1}}).encode()
+        body = json.dumps(
+            {"object": "list", "data": data, "model": "words", "usage": {"prompt_tokens": 1, "total_tokens": 1}}
+        ).encode()
         self.send_response(200)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))
@@ -254,7 +285,9 @@ async def test_ingestion_survives_its_process(upstream: ScriptedUpstream, tmp_pa
                 file = await client.files.create(file=("whales.md", WHALES.encode()), purpose="assistants")
                 store = (await client.vector_stores.create(file_ids=[file.id])).id
                 assert await asyncio.to_thread(embeddings.asked.wait, 30)
-                assert (await client.vector_stores.files.retrieve(file.id, vector_store_id=store)).status == "in_progress"
+                assert (
+                    await client.vector_stores.files.retrieve(file.id, vector_store_id=store)
+                ).status == "in_progress"
             if end == "killed":
                 first.process.kill()
                 first.process.wait(10)
@@ -294,11 +327,18 @@ async def test_a_store_keeps_the_built_in_model_it_was_filled_with(upstream: Scr
 
     with running_gateway(tmp_path, upstream.url) as second:
         async with second.client() as client:
-            added = await client.vector_stores.files.upload_and_poll(vector_store_id=store, file=("bread.md", BREAD.encode()))
+            added = await client.vector_stores.files.upload_and_poll(
+                vector_store_id=store, file=("bread.md", BREAD.encode())
+            )
             assert (added.status, added.last_error) == ("completed", None)
-            for question, name in (("What do huge sea mammals feed on?", "whales.md"), ("How is a loaf baked?", "bread.md")):
+            for question, name in (
+                ("What do huge sea mammals feed on?", "whales.md"),
+                ("How is a loaf baked?", "bread.md"),
+            ):
                 found = await client.vector_stores.search(store, query=question, max_num_results=1)
                 assert [hit.filename for hit in found.data] == [name]
     with sqlite3.connect(tmp_path / "gateway.db") as database:
-        assert database.execute("SELECT model, dimensions FROM passage_stores").fetchall() == [("multilingual-e5-small", 384)]
+        assert database.execute("SELECT model, dimensions FROM passage_stores").fetchall() == [
+            ("multilingual-e5-small", 384)
+        ]
     database.close()

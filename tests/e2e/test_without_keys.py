@@ -1,4 +1,6 @@
-"""A gateway that asks for no key: programs may use it, and pages of this machine; those of other sites may not, whatever they try."""
+"""A gateway that asks for no key: programs may use it, and pages of this machine; those of other sites may not,
+whatever they try.
+"""
 
 from __future__ import annotations
 
@@ -49,10 +51,13 @@ async def test_a_program_may(http: httpx.AsyncClient, upstream: ScriptedUpstream
 
 
 @pytest.mark.parametrize(
-    "kind", ["text/plain", "text/plain;json", "application/x-www-form-urlencoded", "", "text/json", "multipart/form-data"]
+    "kind",
+    ["text/plain", "text/plain;json", "application/x-www-form-urlencoded", "", "text/json", "multipart/form-data"],
 )
 @pytest.mark.parametrize("path", ["/v1/responses", "/responses", "/v1/vector_stores", "/v1/containers"])
-async def test_what_a_form_could_send_is_not_taken(http: httpx.AsyncClient, upstream: ScriptedUpstream, path: str, kind: str) -> None:
+async def test_what_a_form_could_send_is_not_taken(
+    http: httpx.AsyncClient, upstream: ScriptedUpstream, path: str, kind: str
+) -> None:
     answer = await http.post(path, content=BODY, headers={"content-type": kind} if kind else {})
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unsupported_content_type")
@@ -60,13 +65,27 @@ async def test_what_a_form_could_send_is_not_taken(http: httpx.AsyncClient, upst
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "a b", "", "@", "qwen.corp@evil"]
+    "host",
+    [
+        "evil.example",
+        "evil.example:8000",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "a b",
+        "",
+        "@",
+        "qwen.corp@evil",
+    ],
 )
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/models", "/healthz", "/metrics", "/v1/files"])
-async def test_a_name_that_is_not_ours_is_refused(http: httpx.AsyncClient, upstream: ScriptedUpstream, path: str, host: str) -> None:
+async def test_a_name_that_is_not_ours_is_refused(
+    http: httpx.AsyncClient, upstream: ScriptedUpstream, path: str, host: str
+) -> None:
     """A page whose name was made to lead here sends its own name."""
     method = "POST" if path == "/v1/responses" else "GET"
-    answer = await http.request(method, path, headers={"host": host, **JSON}, content=BODY if method == "POST" else None)
+    answer = await http.request(
+        method, path, headers={"host": host, **JSON}, content=BODY if method == "POST" else None
+    )
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "host_not_allowed")
     assert "GATEWAY_ALLOWED_HOSTS" in answer.json()["error"]["message"]
@@ -74,7 +93,18 @@ async def test_a_name_that_is_not_ours_is_refused(http: httpx.AsyncClient, upstr
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "LOCALHOST:1", "app.localhost", "127.0.0.1", "10.0.0.7:80", "[::1]:8000", "qwen.corp", "QWEN:80", "qwen.corp."]
+    "host",
+    [
+        "localhost",
+        "LOCALHOST:1",
+        "app.localhost",
+        "127.0.0.1",
+        "10.0.0.7:80",
+        "[::1]:8000",
+        "qwen.corp",
+        "QWEN:80",
+        "qwen.corp.",
+    ],
 )
 async def test_a_name_that_is_ours_is_served(http: httpx.AsyncClient, host: str) -> None:
     assert (await http.get("/v1/models", headers={"host": host})).status_code == 200
@@ -90,8 +120,13 @@ async def test_two_names_are_one_too_many(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize("origin", [OTHER, "null", "http://localhost:1", "http://localhost.evil.example"])
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/vector_stores", "/v1/files"])
-async def test_a_page_of_another_origin_is_refused(http: httpx.AsyncClient, upstream: ScriptedUpstream, path: str, origin: str) -> None:
-    for headers in ({"origin": origin}, {"origin": origin, "sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}):
+async def test_a_page_of_another_origin_is_refused(
+    http: httpx.AsyncClient, upstream: ScriptedUpstream, path: str, origin: str
+) -> None:
+    for headers in (
+        {"origin": origin},
+        {"origin": origin, "sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"},
+    ):
         answer = await http.post(path, content=BODY, headers={**JSON, **headers})
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "origin_not_allowed")
     assert not upstream.requests

@@ -44,7 +44,10 @@ def unseal(blob: str) -> str | None:
 def transcribe(*items: Json, context: Context | None = None) -> Transcript:
     """The transcript of a request with these input items."""
     transcript = Transcript(context or Context(), upstream_name, unseal)
-    transcript.add((f"input[{i}]", parse_item(msgspec.Raw(json.dumps(item).encode()), f"input[{i}]")) for i, item in enumerate(items))
+    transcript.add(
+        (f"input[{i}]", parse_item(msgspec.Raw(json.dumps(item).encode()), f"input[{i}]"))
+        for i, item in enumerate(items)
+    )
     transcript.close()
     return transcript
 

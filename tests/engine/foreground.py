@@ -1,4 +1,6 @@
-"""What the engine needs of background runs and of other processes where there are none: every response is generated in the foreground."""
+"""What the engine needs of background runs and of other processes where there are none: every response is generated in
+the foreground.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ class NoRuns:
     async def create(self, run: StoredRun, owner: str | None, lease_seconds: float) -> NoReturn:
         raise AssertionError("nothing here has background runs")
 
-    async def claim(self, owner: str, lease_seconds: float, most: int, *, lanes: int = 2, takeover: bool) -> Sequence[Claim]:
+    async def claim(
+        self, owner: str, lease_seconds: float, most: int, *, lanes: int = 2, takeover: bool
+    ) -> Sequence[Claim]:
         return ()
 
     async def renew(self, owner: str, ids: Sequence[str], lease_seconds: float) -> Mapping[str, Held]:

@@ -56,10 +56,16 @@ class ScriptedTool:
     """A tool and its sessions in one: `do` is its work, `opener` makes its items. Its entries may carry a `label`."""
 
     def __init__(
-        self, kind: str = "x_echo", *functions: str, do: Do = _echo, opener: Callable[[HostedCall], HostedItem] | None = None
+        self,
+        kind: str = "x_echo",
+        *functions: str,
+        do: Do = _echo,
+        opener: Callable[[HostedCall], HostedItem] | None = None,
     ) -> None:
         self.kind = kind
-        self.functions: Sequence[FunctionTool] = [FunctionTool(name) for name in functions or (kind.removeprefix("x_"),)]
+        self.functions: Sequence[FunctionTool] = [
+            FunctionTool(name) for name in functions or (kind.removeprefix("x_"),)
+        ]
         self.announcements: Sequence[HostedItem] = ()
         self.note: str | None = None
         """Of every session that is opened."""
@@ -76,7 +82,13 @@ class ScriptedTool:
     def spec(self) -> ToolSpec:
         """As the catalogue takes it."""
         example = msgspec.Raw(json.dumps({"type": self.kind}).encode())
-        return ToolSpec(type=self.kind, aliases=self.aliases, build=lambda _: self, example=example, description=f"Does {self.kind}.")
+        return ToolSpec(
+            type=self.kind,
+            aliases=self.aliases,
+            build=lambda _: self,
+            example=example,
+            description=f"Does {self.kind}.",
+        )
 
     def configure(self, raw: msgspec.Raw, place: str) -> ToolRequest:
         """See `Tool`."""
@@ -107,7 +119,9 @@ class ScriptedTool:
         outcome = await self.do(call, self.contexts[-1])
         if isinstance(outcome, ToolOutcome):
             return outcome
-        return ToolOutcome(text=outcome, item=msgspec.structs.replace(self.item(call), status="completed", output=outcome))
+        return ToolOutcome(
+            text=outcome, item=msgspec.structs.replace(self.item(call), status="completed", output=outcome)
+        )
 
 
 def asking_tool(do: Do = _echo) -> ScriptedTool:
@@ -134,7 +148,11 @@ def calls(*wanted: str | tuple[str, Json | str], text: str = "") -> list[Sequenc
     for index, one in enumerate(wanted):
         name, arguments = (one, {}) if isinstance(one, str) else one
         written = arguments if isinstance(arguments, str) else json.dumps(arguments)
-        deltas += [CallOpened(index, f"call_{index}", name), CallArguments(index, written[:3]), CallArguments(index, written[3:])]
+        deltas += [
+            CallOpened(index, f"call_{index}", name),
+            CallArguments(index, written[:3]),
+            CallArguments(index, written[3:]),
+        ]
     return [[*deltas, USAGE, TurnFinished("tool_calls")]]
 
 
@@ -245,7 +263,11 @@ class Engine:
 def texts(items: Sequence[Json]) -> list[str]:
     """Each item in a word: a message's text, a call's arguments, else its type."""
     return [
-        item["content"][0]["text"] if item["type"] == "message" else item["arguments"] if item["type"] == "x_tool_call" else item["type"]
+        item["content"][0]["text"]
+        if item["type"] == "message"
+        else item["arguments"]
+        if item["type"] == "x_tool_call"
+        else item["type"]
         for item in items
     ]
 

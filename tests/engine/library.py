@@ -85,7 +85,9 @@ class MemoryIndex:
         words = set(search.text.lower().split())
         found: list[Hit] = []
         for (store, file), (filename, attributes, passages) in self.files.items():
-            if store not in search.vector_store_ids or (search.filters is not None and not fits(search.filters, attributes)):
+            if store not in search.vector_store_ids or (
+                search.filters is not None and not fits(search.filters, attributes)
+            ):
                 continue
             for passage in passages:
                 score = len(words & set(passage.text.lower().split())) / len(words)
@@ -146,7 +148,9 @@ class Library(msgspec.Struct, frozen=True):
     index: MemoryIndex
     embedder: Embedder
 
-    async def upload(self, content: bytes, name: str = "notes.txt", *, project: str = PROJECT, purpose: str = "user_data") -> FileRecord:
+    async def upload(
+        self, content: bytes, name: str = "notes.txt", *, project: str = PROJECT, purpose: str = "user_data"
+    ) -> FileRecord:
         """A new file."""
         return await self.files.create(project, await self.files.take(pieces(content)), NewFile(name, purpose))
 
@@ -159,13 +163,21 @@ def build(database: Database, directory: Path, *, shared: Library | None = None)
     blobs = StoredBlobs(str(directory))
     records, attachments = SqlFileRecords(database), SqlAttachments(database)
     pipeline = Pipeline(
-        jobs=SqlJobs(database), files=records, blobs=blobs, read=read_text, split=split_lines, embedder=embedder, index=index
+        jobs=SqlJobs(database),
+        files=records,
+        blobs=blobs,
+        read=read_text,
+        split=split_lines,
+        embedder=embedder,
+        index=index,
     )
     ingestion = Ingestion(pipeline, read_bytes=READ_BYTES, clock=clock, lease_seconds=LEASE)
     files = UploadedFiles(records, blobs, upload_bytes=1_000_000, read_bytes=READ_BYTES, clock=clock)
     store_files = StoreFiles(attachments, index, clock, ingestion.wake)
     ports = StorePorts(stores=SqlStoreRecords(database), attachments=attachments, index=index, embedder=embedder)
-    return Library(clock, files, VectorStores(ports, files, store_files, clock), store_files, ingestion, index, embedder)
+    return Library(
+        clock, files, VectorStores(ports, files, store_files, clock), store_files, ingestion, index, embedder
+    )
 
 
 async def pieces(content: bytes) -> AsyncGenerator[bytes]:

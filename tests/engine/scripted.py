@@ -27,7 +27,9 @@ Turn = Sequence[Sequence[Delta] | UpstreamError] | UpstreamError
 class ScriptedProvider:
     """Implements the upstream port. Each request takes the next turn of the script."""
 
-    def __init__(self, *script: Turn, name: str = "one", can: Capabilities | None = None, listed: Sequence[str] = ()) -> None:
+    def __init__(
+        self, *script: Turn, name: str = "one", can: Capabilities | None = None, listed: Sequence[str] = ()
+    ) -> None:
         self.name = name
         self.dialect = "scripted"
         self.calls: list[ModelCall] = []
@@ -46,7 +48,10 @@ class ScriptedProvider:
     def encode_messages(self, messages: Sequence[Message], *, reasoning: bool) -> bytes:
         """Neutral JSON, without the thinking unless it is wanted."""
         self.encoded += len(messages)
-        kept = [m if reasoning or not isinstance(m, Assistant) else msgspec.structs.replace(m, reasoning="") for m in messages]
+        kept = [
+            m if reasoning or not isinstance(m, Assistant) else msgspec.structs.replace(m, reasoning="")
+            for m in messages
+        ]
         return b",".join(msgspec.json.encode(message) for message in kept)
 
     async def stream(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]:
@@ -77,7 +82,13 @@ class NoWeb:
     """A fetcher that fetches nothing."""
 
     async def get(
-        self, url: str, *, limit: int, seconds: float, accept: Sequence[str] = (), headers: Sequence[tuple[str, str]] = ()
+        self,
+        url: str,
+        *,
+        limit: int,
+        seconds: float,
+        accept: Sequence[str] = (),
+        headers: Sequence[tuple[str, str]] = (),
     ) -> Page:
         """Refuses."""
         del limit, seconds, accept, headers
@@ -98,7 +109,9 @@ def no_media() -> Media:
     return Media(NoWeb(), None, Limits())
 
 
-def admitted(*, lenient: bool = False, limits: Limits | None = None, catalog: Catalog = NO_TOOLS, **fields: Any) -> Admitted:
+def admitted(
+    *, lenient: bool = False, limits: Limits | None = None, catalog: Catalog = NO_TOOLS, **fields: Any
+) -> Admitted:
     """The request with these fields, admitted; model and input have defaults."""
     body = json.dumps({"model": "m", "input": "hi", **fields}).encode()
     return admit(body, limits or Limits(), catalog, lenient=lenient)

@@ -18,7 +18,12 @@ DONE = Response(id="r", created_at=0, status="completed", model="m", usage=USAGE
 def samples(metrics: Metrics, name: str) -> dict[tuple[str, ...], float]:
     """Label values -> value, of one sample name."""
     families = text_string_to_metric_families(metrics.render().decode())
-    return {tuple(value for _, value in sorted(s.labels.items())): s.value for family in families for s in family.samples if s.name == name}
+    return {
+        tuple(value for _, value in sorted(s.labels.items())): s.value
+        for family in families
+        for s in family.samples
+        if s.name == name
+    }
 
 
 class Clock:
@@ -70,7 +75,12 @@ def test_the_summary_says_what_a_response_was() -> None:
     summary = respond(metrics, msgspec.structs.replace(DONE, output=(call,)), failure="model_failure")
 
     assert (summary.upstream, summary.first_token_ms, summary.outcome, summary.tool_calls) == ("u", 500, "completed", 1)
-    assert (summary.input_tokens, summary.cached_tokens, summary.output_tokens, summary.reasoning_tokens) == (10, 4, 3, 2)
+    assert (summary.input_tokens, summary.cached_tokens, summary.output_tokens, summary.reasoning_tokens) == (
+        10,
+        4,
+        3,
+        2,
+    )
     assert (summary.code, summary.reason) == ("model_failure", "It failed.")
     assert not samples(metrics, "gateway_time_per_token_seconds_count")  # the client's tools took part of the time
 
@@ -91,7 +101,10 @@ def test_a_failure_is_counted_at_the_upstream_that_failed() -> None:
     metrics = Metrics()
     metrics.upstream_failed("a", UpstreamError("Busy.", status=503, code="server_is_overloaded"))
     metrics.upstream_failed("b", UpstreamError("Gone.", status=503, code="upstream_unreachable"))
-    assert samples(metrics, "gateway_upstream_failures_total") == {("server_is_overloaded", "a"): 1, ("upstream_unreachable", "b"): 1}
+    assert samples(metrics, "gateway_upstream_failures_total") == {
+        ("server_is_overloaded", "a"): 1,
+        ("upstream_unreachable", "b"): 1,
+    }
 
 
 def test_made_up_names_cannot_fill_the_memory() -> None:

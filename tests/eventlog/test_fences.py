@@ -78,17 +78,24 @@ async def test_an_owner_between_two_others_learns_of_the_newest(sql_log: SqlEven
     assert refusal.value.fence == 3
 
 
-async def test_of_two_owners_that_append_at_the_same_end_one_is_refused(sql_log: SqlEventLog, database: Database) -> None:
+async def test_of_two_owners_that_append_at_the_same_end_one_is_refused(
+    sql_log: SqlEventLog, database: Database
+) -> None:
     other = Database(database.url.render_as_string(hide_password=False))
     for first in range(20):
-        owners = [SqlEventLog(writer).append(PROJECT, RUN, batch(first, 1, fence=fence)) for fence, writer in ((1, database), (2, other))]
+        owners = [
+            SqlEventLog(writer).append(PROJECT, RUN, batch(first, 1, fence=fence))
+            for fence, writer in ((1, database), (2, other))
+        ]
         outcomes = await asyncio.gather(*owners, return_exceptions=True)
         assert sorted(type(outcome).__name__ for outcome in outcomes) == ["FencedOff", "NoneType"]
     await other.aclose()
     assert [*await sql_log.frames(PROJECT, RUN)] == frames(0, 20)
 
 
-async def test_several_runs_are_appended_to_at_once_and_a_refused_one_does_not_matter_to_the_others(log: EventLog) -> None:
+async def test_several_runs_are_appended_to_at_once_and_a_refused_one_does_not_matter_to_the_others(
+    log: EventLog,
+) -> None:
     await log.append(PROJECT, "taken-over", batch(0, 3, fence=2))
     await log.append(PROJECT, "repeated", batch(0, 3))
     appends = [

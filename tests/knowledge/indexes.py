@@ -1,4 +1,6 @@
-"""What tests of the passage index share: an index on either database, and vectors that point where a test wants them."""
+"""What tests of the passage index share: an index on either database, and vectors that point where a test wants
+them.
+"""
 
 from __future__ import annotations
 

@@ -53,7 +53,11 @@ def test_no_passage_is_too_long_and_nothing_is_lost(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["".join(f"第{n}句话说明一件事情。" for n in range(300)), "".join(f"Sentence number {n} is here. " for n in range(300))]
+    "text",
+    [
+        "".join(f"第{n}句话说明一件事情。" for n in range(300)),
+        "".join(f"Sentence number {n} is here. " for n in range(300)),
+    ],
 )
 def test_sentences_stay_whole_and_neighbours_overlap(text: str) -> None:
     found = texts(text)
@@ -112,7 +116,16 @@ def test_any_text_is_cut(text: str, size: int, overlap: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["." * 400_000, ". " * 200_000, '"' * 400_000, "# a\n" * 100_000, "，" * 200_000, "\r\n \t" * 100_000, ".\"'" * 130_000]
+    "text",
+    [
+        "." * 400_000,
+        ". " * 200_000,
+        '"' * 400_000,
+        "# a\n" * 100_000,
+        "，" * 200_000,
+        "\r\n \t" * 100_000,
+        ".\"'" * 130_000,
+    ],
 )
 def test_hostile_texts_take_time_in_proportion(text: str) -> None:
     """Whatever grows with the square of the length would not end here."""
@@ -120,4 +133,6 @@ def test_hostile_texts_take_time_in_proportion(text: str) -> None:
 
 
 async def test_it_is_done_in_another_process() -> None:
-    assert [passage.text for passage in await split(ENGLISH * 3, size=800, overlap=400, project="p")] == [(ENGLISH * 3).strip()]
+    assert [passage.text for passage in await split(ENGLISH * 3, size=800, overlap=400, project="p")] == [
+        (ENGLISH * 3).strip()
+    ]

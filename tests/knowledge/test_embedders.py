@@ -49,7 +49,9 @@ def server() -> Generator[Server]:
         def do_POST(self) -> None:
             assert self.path == "/v1/embeddings"
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            status, headers, answer = scripted.reply({name.lower(): value for name, value in self.headers.items()}, body)
+            status, headers, answer = scripted.reply(
+                {name.lower(): value for name, value in self.headers.items()}, body
+            )
             self.send_response(status)
             for name, value in (*headers.items(), ("content-length", str(len(answer)))):
                 self.send_header(name, value)
@@ -154,7 +156,9 @@ async def test_the_store_says_which_built_in_model_is_used() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "\0", "\ud800 alone", "\ufdfa" * 20_000, "鲸" * 30_000], ids=["empty", "nul", "surrogate", "ligatures", "long"]
+    "text",
+    ["", "\0", "\ud800 alone", "\ufdfa" * 20_000, "鲸" * 30_000],
+    ids=["empty", "nul", "surrogate", "ligatures", "long"],
 )
 async def test_a_text_of_any_kind_has_a_vector(text: str) -> None:
     (vector,) = rows(await LocalEmbedder().query(text))
@@ -164,7 +168,11 @@ async def test_a_text_of_any_kind_has_a_vector(text: str) -> None:
 @pytest.mark.parametrize("model", MODELS)
 async def test_a_built_in_model_knows_what_is_meant_in_both_languages(model: str) -> None:
     embedder = LocalEmbedder(model)
-    texts = ["The cat sleeps on the sofa.", "公司去年的营业收入增长了百分之十。", "Open the valve before you start the pump."]
+    texts = [
+        "The cat sleeps on the sofa.",
+        "公司去年的营业收入增长了百分之十。",
+        "Open the valve before you start the pump.",
+    ]
     found = await embedder.passages(texts)
 
     async def nearest(question: str) -> int:

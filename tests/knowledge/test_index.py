@@ -181,21 +181,38 @@ async def test_vectors_of_another_model_are_refused(index: PassageIndex) -> None
 async def test_models_of_any_length_live_beside_each_other(index: PassageIndex) -> None:
     for length in (2, 384, 1024, 4096):
         store = f"vs_{length}"
-        await add(index, store, "file_1", [("far", [0.0] * (length - 1) + [1.0]), ("near", [1.0] + [0.0] * (length - 1))])
+        await add(
+            index, store, "file_1", [("far", [0.0] * (length - 1) + [1.0]), ("near", [1.0] + [0.0] * (length - 1))]
+        )
         assert await _texts(index, "x", vector=[1.0] + [0.01] * (length - 1), stores=(store,), limit=1) == ["near"]
 
 
 async def test_large_files_come_in_order_and_whole(index: PassageIndex) -> None:
     texts = [f"passage number {n}" for n in range(300)]
-    await add(index, "vs_a", "file_1", [(text, (math.cos(n / 200), math.sin(n / 200), 0)) for n, text in enumerate(texts)])
+    await add(
+        index, "vs_a", "file_1", [(text, (math.cos(n / 200), math.sin(n / 200), 0)) for n, text in enumerate(texts)]
+    )
     assert [passage.text for passage in await index.passages("vs_a", "file_1")] == texts
     assert [passage.position for passage in await index.passages("vs_a", "file_1")] == list(range(300))
-    assert await _texts(index, "x", vector=(math.cos(1.25), math.sin(1.25), 0), limit=1, weights=MEANING) == ["passage number 250"]
+    assert await _texts(index, "x", vector=(math.cos(1.25), math.sin(1.25), 0), limit=1, weights=MEANING) == [
+        "passage number 250"
+    ]
 
 
 async def test_whatever_is_asked_is_no_syntax(index: PassageIndex) -> None:
     await add(index, "vs_a", "file_1", [("pump", NORTH)])
-    for query in ("", "!!! ??", '" OR "', "a:* & (b", "'; DROP TABLE passages", "\0", "\ue0001", "NEAR(a b)", "\ud800", "的" * 5000):
+    for query in (
+        "",
+        "!!! ??",
+        '" OR "',
+        "a:* & (b",
+        "'; DROP TABLE passages",
+        "\0",
+        "\ue0001",
+        "NEAR(a b)",
+        "\ud800",
+        "的" * 5000,
+    ):
         assert await _texts(index, query) == ["pump"], query
 
 
@@ -211,7 +228,9 @@ async def test_what_is_put_together_is_taken_apart(index: PassageIndex, database
         async with database.transaction() as connection:
             await connection.execute(check)
             assert (
-                await connection.execute(sql("SELECT count(*) FROM passage_index_words WHERE passage_index_words MATCH 'pump'"))
+                await connection.execute(
+                    sql("SELECT count(*) FROM passage_index_words WHERE passage_index_words MATCH 'pump'")
+                )
             ).scalar() == 0
 
 

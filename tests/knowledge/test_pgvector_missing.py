@@ -1,4 +1,6 @@
-"""A Postgres whose role may not create the extension: files cannot be searched, which is said, until somebody has created it."""
+"""A Postgres whose role may not create the extension: files cannot be searched, which is said, until somebody has
+created it.
+"""
 
 from __future__ import annotations
 

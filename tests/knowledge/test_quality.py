@@ -14,18 +14,23 @@ from app.knowledge.relevance import FITTING
 from tests.knowledge.indexes import index_of
 
 LIBRARY = {
-    "leave.md": "# Annual leave\n\nEvery employee has 28 days of paid holiday a year. Requests go to the team lead two weeks before. "
-    "Unused days expire at the end of March of the next year.",
+    "leave.md": "# Annual leave\n\nEvery employee has 28 days of paid holiday a year. Requests go to the team lead two "
+    "weeks before. Unused days expire at the end of March of the next year.",
     "expenses.md": "# Travel costs\n\nTrain tickets in second class and hotels up to 120 euros a night are paid back. "
     "Hand in the receipts within a month, form TC-17.",
     "pump.md": "# Water pump WP-3300\n\nBefore the first start, fill the housing with water and open the outlet valve. "
     "Error E-417 means that the pump runs dry.",
     "boiler.md": "# Boiler HB-2100\n\nCheck the pressure every month; it has to be between 1 and 1.5 bar. "
     "Error E-471 means that the flame went out.",
-    "security.md": "# Passwords\n\nA password has at least 14 characters. Report lost laptops to the help desk at once, phone 5500.",
+    "security.md": (
+        "# Passwords\n\nA password has at least 14 characters. Report lost laptops to the help desk at once, phone "
+        "5500."
+    ),
     "请假.md": "# 请假制度\n\n员工每年享有十五天带薪年假。病假超过三天需要提供医院证明。请假申请须提前三个工作日提交。",
     "报销.md": "# 差旅报销\n\n出差乘坐高铁二等座可以报销，住宿标准为每晚四百元以内。发票须在三十天内提交财务部。",
-    "空调.md": "# 空调 KT-88 使用说明\n\n滤网每两个月清洗一次。显示故障代码 F07 时，说明室外机温度过高，应停机冷却半小时。",
+    "空调.md": (
+        "# 空调 KT-88 使用说明\n\n滤网每两个月清洗一次。显示故障代码 F07 时，说明室外机温度过高，应停机冷却半小时。"
+    ),
     "数据库.md": "# 数据库备份\n\n数据库每天凌晨两点自动备份，保留三十天。恢复数据之前必须先停止写入服务。",
     "食堂.md": "# 食堂\n\n食堂在一楼，午餐时间是十一点半到一点。素食窗口在最左边。",
 }
@@ -73,7 +78,9 @@ async def index(database: Database, embedded: dict[str, tuple[Sequence[Passage],
 
 async def asking(index: PassageIndex, question: str, threshold: float = 0.0) -> Sequence[Hit]:
     vector = await LocalEmbedder().query(question)
-    return await index.search(Search(vector_store_ids=("vs_a",), text=question, vector=vector, limit=3, score_threshold=threshold))
+    return await index.search(
+        Search(vector_store_ids=("vs_a",), text=question, vector=vector, limit=3, score_threshold=threshold)
+    )
 
 
 async def test_the_right_file_comes_first(index: PassageIndex) -> None:

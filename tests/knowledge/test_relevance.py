@@ -25,7 +25,9 @@ def rating(query: str, *, meaning: float = 1.0, words: float = 1.0) -> Relevance
         ("多久", "Eight years.", 0.75, False),
     ],
 )
-def test_a_likeness_is_measured_from_where_unrelated_texts_of_these_scripts_lie(query: str, text: str, likeness: float, fits: bool) -> None:
+def test_a_likeness_is_measured_from_where_unrelated_texts_of_these_scripts_lie(
+    query: str, text: str, likeness: float, fits: bool
+) -> None:
     assert (rating(query).of(text, likeness, 0.0) >= FITTING) is fits
 
 
@@ -49,7 +51,9 @@ def test_words_alone_can_fit_and_both_together_fit_better() -> None:
     rated = rating("E-417")
     assert rated.of("Error E-417", None, 1.0) == 1.0
     assert rated.of("Error E-417", None, 0.0) == 0.0
-    assert rated.of("Error E-417", 0.8, 0.5) > max(rated.of("Error E-417", 0.8, 0.0), rated.of("Error E-417", None, 0.5))
+    assert rated.of("Error E-417", 0.8, 0.5) > max(
+        rated.of("Error E-417", 0.8, 0.0), rated.of("Error E-417", None, 0.5)
+    )
 
 
 def test_weights_decide_what_counts() -> None:

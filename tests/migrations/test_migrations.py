@@ -35,7 +35,12 @@ def _alembic(url: str, *arguments: str) -> str:
     """Run the command line as a developer does."""
     environment = {**os.environ, "GATEWAY_DATABASE_URL": url}
     done = subprocess.run(
-        [sys.executable, "-m", "alembic", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "alembic", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -91,7 +96,12 @@ async def test_a_newer_schema_is_refused_and_left_alone(database_url: str, tmp_p
     async with database.transaction() as connection:
         await connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     await database.aclose()
-    environment = {**os.environ, "GATEWAY_DATABASE_URL": database_url, "GATEWAY_UPSTREAM_DIALECT": "demo", "GATEWAY_PORT": "0"}
+    environment = {
+        **os.environ,
+        "GATEWAY_DATABASE_URL": database_url,
+        "GATEWAY_UPSTREAM_DIALECT": "demo",
+        "GATEWAY_PORT": "0",
+    }
     for command in ("serve", "migrate", "doctor"):
         done = subprocess.run(  # noqa: ASYNC221 - nothing else is under way
             [sys.executable, "-m", "app.cli", command],
@@ -116,7 +126,8 @@ def test_the_revision_the_server_expects_is_the_newest() -> None:
 
 def test_the_serving_process_never_loads_alembic() -> None:
     code = (
-        "import app.db.engine, app.db.migrate, app.stores.sql, sys; assert not {'alembic', 'mako', 'asyncpg', 'redis'} & set(sys.modules)"
+        "import app.db.engine, app.db.migrate, app.stores.sql, sys; assert not {'alembic', 'mako', 'asyncpg', 'redis'} "
+        "& set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 

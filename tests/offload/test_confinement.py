@@ -1,4 +1,7 @@
-"""What a worker that a document has taken over can do: nothing. Its code here is Python, as good as any machine code."""
+"""What a worker that a document has taken over can do: nothing.
+
+Its code here is Python, as good as any machine code.
+"""
 
 from __future__ import annotations
 
@@ -116,8 +119,13 @@ async def test_no_file_is_open_to_it_but_the_programs(act: Callable[[str], str],
     assert await workers.run(act, str(target)) == "PermissionError"
     beside = _ROOT / "pyproject.toml" if act is read else _ROOT
     assert await workers.run(act, str(beside)) == "PermissionError"
-    assert await workers.run(act, f"/proc/{os.getpid()}/environ" if act is read else f"/proc/{os.getpid()}/fd") == "PermissionError"
-    assert (await workers.run(act, str(Path(confinement.__file__) if act is read else _ROOT / "app"))).startswith("done")
+    assert (
+        await workers.run(act, f"/proc/{os.getpid()}/environ" if act is read else f"/proc/{os.getpid()}/fd")
+        == "PermissionError"
+    )
+    assert (await workers.run(act, str(Path(confinement.__file__) if act is read else _ROOT / "app"))).startswith(
+        "done"
+    )
 
 
 @confined
@@ -160,7 +168,8 @@ async def test_root_is_given_up() -> None:
     assert await hostile().run(join_groups) == "PermissionError"
 
 
-# --- What it answers --------------------------------------------------------------------------------------------------------------
+# --- What it answers
+# --------------------------------------------------------------------------------------------------------------
 
 
 class Bomb:

@@ -41,7 +41,9 @@ _LIBRARIES = [
 
 def unconfined(*, seconds: float = 30, cpu_seconds: float | None = None, places: int = 1) -> Workers:
     """Of the kinds that may write files, as these tests do to be told."""
-    return Workers(Limits(seconds=seconds, cpu_seconds=cpu_seconds), places=places, refusal=UnreadableDocument, confined=False)
+    return Workers(
+        Limits(seconds=seconds, cpu_seconds=cpu_seconds), places=places, refusal=UnreadableDocument, confined=False
+    )
 
 
 def pid() -> int:

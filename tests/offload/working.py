@@ -23,7 +23,8 @@ async def gone(pid: int) -> None:
 def works(pid: int) -> bool:
     """It is there, and has not ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"  # ended, and not ours to wait for
+        # ended, and not ours to wait for
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
 

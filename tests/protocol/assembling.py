@@ -53,7 +53,9 @@ HOSTED: dict[str, Callable[[h.HostedCall], h.HostedItem]] = {
     "mcp__s__t": lambda call: h.McpCall("", "in_progress", "t", "s", call.arguments),
     "mcp__s__ask": lambda call: h.McpApprovalRequest("", "ask", "s", call.arguments),
 }
-"""Openers of the server's own tools, one of each kind of item: with phases, without, with streamed arguments, one that ends at once."""
+"""Openers of the server's own tools, one of each kind of item: with phases, without, with streamed arguments, one that
+ends at once.
+"""
 
 
 def ended(item: h.HostedItem, outcome: Outcome) -> h.HostedItem:
@@ -69,7 +71,9 @@ def ended(item: h.HostedItem, outcome: Outcome) -> h.HostedItem:
             return msgspec.structs.replace(item, status=outcome, output="found")
         case h.WebSearchCall(action=h.SearchAction() as action):
             sources = (h.UrlSource("https://a.example"),)
-            return msgspec.structs.replace(item, status=outcome, action=msgspec.structs.replace(action, sources=sources))
+            return msgspec.structs.replace(
+                item, status=outcome, action=msgspec.structs.replace(action, sources=sources)
+            )
         case _:
             return msgspec.structs.replace(item, status=outcome)
 
@@ -162,7 +166,10 @@ def _run_calls(script: Script, assembler: Assembler, watch: Callable[[], None]) 
     for number, call in enumerate(calls[: script.most]):
         item = HOSTED[call.name](call)
         outcome = script.outcomes[number] if number < len(script.outcomes) else "completed"
-        for step in (partial(assembler.begin_hosted, item, "tool"), partial(assembler.settle_hosted, ended(item, outcome))):
+        for step in (
+            partial(assembler.begin_hosted, item, "tool"),
+            partial(assembler.settle_hosted, ended(item, outcome)),
+        ):
             if steps == 0:
                 return
             steps -= 1
@@ -200,12 +207,23 @@ _SPOKEN: st.SearchStrategy[d.Delta] = st.one_of(
     st.builds(d.Refusal, _PIECES),
     st.builds(d.TokenUsage, *[st.integers(0, 9)] * 6),
 )
-_THOUGHT: st.SearchStrategy[d.Delta] = st.one_of(st.builds(d.Reasoning, _PIECES), st.builds(d.TokenUsage, *[st.integers(0, 9)] * 6))
+_THOUGHT: st.SearchStrategy[d.Delta] = st.one_of(
+    st.builds(d.Reasoning, _PIECES), st.builds(d.TokenUsage, *[st.integers(0, 9)] * 6)
+)
 """What a turn may have shown that is given up for another try."""
 _ARGUMENTS = st.sampled_from(
     [
         *("{}", '{"a": 1}', '{"input": "x\\ny"}', '{"input": ""}', "", " ", '{"a', "nonsense", "[1,2]"),
-        *('{"a": "x\n\ty"}', "null", '"{\\"a\\": 1}"', '{"a": 1}{"a": 1}', '{"a": 1}}', '{"a": [1', '{"a": "\\\\"}', '{"patch": "x"}'),
+        *(
+            '{"a": "x\n\ty"}',
+            "null",
+            '"{\\"a\\": 1}"',
+            '{"a": 1}{"a": 1}',
+            '{"a": 1}}',
+            '{"a": [1',
+            '{"a": "\\\\"}',
+            '{"patch": "x"}',
+        ),
     ]
 )
 _CLIENT_ARGUMENTS = st.sampled_from(
@@ -239,7 +257,9 @@ def _calls(draw: st.DrawFn, first: int) -> list[d.Delta]:
     queues: list[list[d.Delta]] = []
     for index in range(first, first + draw(st.integers(1, 3))):
         name = draw(st.sampled_from([*TARGETS, "unknown", *HOSTED]))
-        written = draw(_HOSTED_ARGUMENTS if name in HOSTED else _CLIENT_ARGUMENTS if name in CLIENT_TOOLS else _ARGUMENTS)
+        written = draw(
+            _HOSTED_ARGUMENTS if name in HOSTED else _CLIENT_ARGUMENTS if name in CLIENT_TOOLS else _ARGUMENTS
+        )
         cut = draw(st.integers(0, len(written)))
         opened = d.CallOpened(index, draw(st.sampled_from(["", f"call_{index}"])), name)
         queues.append([opened, *(d.CallArguments(index, piece) for piece in (written[:cut], written[cut:]))])

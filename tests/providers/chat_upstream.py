@@ -28,7 +28,12 @@ def sample(name: str) -> bytes:
 
 
 def provider(
-    spec: ProviderSpec, base_url: str, *, api_key: str | None = None, headers: Mapping[str, str] | None = None, idle: float = 5
+    spec: ProviderSpec,
+    base_url: str,
+    *,
+    api_key: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    idle: float = 5,
 ) -> Provider:
     limits = {"idle": idle, "first_token": 5}
     settings: Json = {"base_url": base_url, "api_key": api_key, "headers": dict(headers or {}), "timeouts": limits}

@@ -68,7 +68,9 @@ class Server:
 
 
 @asynccontextmanager
-async def serve(script: Script, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> AsyncGenerator[Server]:
+async def serve(
+    script: Script, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+) -> AsyncGenerator[Server]:
     server = Server()
     handlers: list[asyncio.Task[None] | None] = []
 
@@ -86,7 +88,9 @@ async def serve(script: Script, *, host: str = "127.0.0.1", tls: ssl.SSLContext 
 
 
 def connect(server: Server, *, timeouts: ClientTimeouts = LIMITS, max_idle: int = 200) -> aclosing[UpstreamClient]:
-    return aclosing(UpstreamClient(f"http://127.0.0.1:{server.port}/v1", headers={}, timeouts=timeouts, max_idle=max_idle))
+    return aclosing(
+        UpstreamClient(f"http://127.0.0.1:{server.port}/v1", headers={}, timeouts=timeouts, max_idle=max_idle)
+    )
 
 
 async def ask(client: UpstreamClient, body: bytes = b"{}") -> UpstreamReply:

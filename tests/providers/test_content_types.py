@@ -1,4 +1,6 @@
-"""What an answer is taken for: its content type counts in any case of letters, and where it is missing or wrong, the body does."""
+"""What an answer is taken for: its content type counts in any case of letters, and where it is missing or wrong, the
+body does.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ MESSAGE = {"type": "message", "content": [{"type": "output_text", "text": "Hi"}]
 COMPLETED = {"object": "response", "status": "completed", "output": [MESSAGE]}
 STREAMS = {
     CHAT: chunk({"content": "Hi"}) + chunk({}, "stop") + b"data: [DONE]\n\n",
-    RESPONSES: event({"type": "response.output_text.delta", "delta": "Hi"}) + event({"type": "response.completed", "response": COMPLETED}),
+    RESPONSES: event({"type": "response.output_text.delta", "delta": "Hi"})
+    + event({"type": "response.completed", "response": COMPLETED}),
 }
 WHOLE = {CHAT: whole({"content": "Hi"}), RESPONSES: json.dumps(COMPLETED).encode()}
 dialects = pytest.mark.parametrize("spec", [CHAT, RESPONSES], ids=lambda spec: spec.dialect)
@@ -78,7 +81,10 @@ async def test_a_whole_answer_however_it_is_announced(spec: ProviderSpec, kind: 
 @streamed
 @pytest.mark.parametrize("kind", KINDS)
 async def test_an_error_however_it_is_announced(spec: ProviderSpec, kind: str | None, *, stream: bool) -> None:
-    for body in (b'{"code":"Throttling","message":"Slow down."}', b':HTTP_STATUS/429\ndata:{"code":"Odd","message":"Slow down."}\n\n'):
+    for body in (
+        b'{"code":"Throttling","message":"Slow down."}',
+        b':HTTP_STATUS/429\ndata:{"code":"Odd","message":"Slow down."}\n\n',
+    ):
         with pytest.raises(UpstreamError, match="Slow down") as caught:
             await answer(spec, body, stream=stream, kind=kind)
 
@@ -91,7 +97,10 @@ async def test_a_stream_in_capital_letters_is_not_held_back(spec: ProviderSpec) 
 
     async def script(peer: Peer) -> None:
         await peer.request()
-        await peer.say(OK + b"Content-Type: TEXT/EVENT-STREAM\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(first), first))
+        await peer.say(
+            OK
+            + b"Content-Type: TEXT/EVENT-STREAM\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(first), first)
+        )
         await peer.gone()
 
     async with serve(script) as server, aclosing(connected(spec, server)) as provider:

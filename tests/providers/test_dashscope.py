@@ -32,7 +32,11 @@ TOOL = FunctionTool("f", "Does f.", strict=True)
         ("qwen-plus", Thinking(enabled=True, budget=100_000), {"enable_thinking": True, "thinking_budget": 38_912}),
         ("qwen3.7-max", Thinking(), {"preserve_thinking": True}),
         ("qwen3.7-max", Thinking(enabled=False), {"enable_thinking": False}),
-        ("qwen3.7-max", Thinking(effort="xhigh"), {"preserve_thinking": True, "enable_thinking": True, "thinking_budget": 65_536}),
+        (
+            "qwen3.7-max",
+            Thinking(effort="xhigh"),
+            {"preserve_thinking": True, "enable_thinking": True, "thinking_budget": 65_536},
+        ),
         (
             "qwen3.8-max",
             Thinking(effort="minimal", budget=1024),
@@ -40,7 +44,11 @@ TOOL = FunctionTool("f", "Does f.", strict=True)
         ),
         ("qwen3.8-max", Thinking(effort="none"), {"enable_thinking": False}),
         ("qwen3-235b-a22b-thinking-2507", Thinking(enabled=False), {}),
-        ("qwen3-235b-a22b-thinking-2507", Thinking(effort="minimal"), {"enable_thinking": True, "thinking_budget": 1024}),
+        (
+            "qwen3-235b-a22b-thinking-2507",
+            Thinking(effort="minimal"),
+            {"enable_thinking": True, "thinking_budget": 1024},
+        ),
         ("qwen3-coder-plus", Thinking(effort="high"), {}),
         ("somebody-elses", Thinking(effort="high"), {"enable_thinking": True}),
     ],
@@ -78,7 +86,9 @@ async def test_sampling(upstream: ScriptedUpstream) -> None:
         top_logprobs=2,
     )
 
-    assert await parameters(PROVIDER, upstream, ModelCall(model="qwen-plus", messages=HELLO, sampling=everything, user="u")) == {
+    assert await parameters(
+        PROVIDER, upstream, ModelCall(model="qwen-plus", messages=HELLO, sampling=everything, user="u")
+    ) == {
         "temperature": 0.0,
         "top_p": 0.9,
         "max_tokens": 7,
@@ -93,11 +103,16 @@ async def test_sampling(upstream: ScriptedUpstream) -> None:
 
 async def test_functions(upstream: ScriptedUpstream) -> None:
     """No `strict`, which it does not document."""
-    call = ModelCall(model="qwen-plus", messages=HELLO, tools=[TOOL], forced_call=ForcedCall("f"), parallel_tool_calls=False)
+    call = ModelCall(
+        model="qwen-plus", messages=HELLO, tools=[TOOL], forced_call=ForcedCall("f"), parallel_tool_calls=False
+    )
 
     assert await parameters(PROVIDER, upstream, call) == {
         "tools": [
-            {"type": "function", "function": {"name": "f", "description": "Does f.", "parameters": {"type": "object", "properties": {}}}}
+            {
+                "type": "function",
+                "function": {"name": "f", "description": "Does f.", "parameters": {"type": "object", "properties": {}}},
+            }
         ],
         "tool_choice": {"type": "function", "function": {"name": "f"}},
         "parallel_tool_calls": False,
@@ -105,7 +120,11 @@ async def test_functions(upstream: ScriptedUpstream) -> None:
 
 
 async def test_a_schema_where_it_is_enforced(upstream: ScriptedUpstream) -> None:
-    body = await sent(PROVIDER, upstream, ModelCall(model="qwen3.7-plus", messages=HELLO, format=SCHEMA, thinking=Thinking(enabled=False)))
+    body = await sent(
+        PROVIDER,
+        upstream,
+        ModelCall(model="qwen3.7-plus", messages=HELLO, format=SCHEMA, thinking=Thinking(enabled=False)),
+    )
 
     assert body["response_format"] == {
         "type": "json_schema",
@@ -115,7 +134,9 @@ async def test_a_schema_where_it_is_enforced(upstream: ScriptedUpstream) -> None
 
 
 async def test_a_schema_where_only_json_is_enforced(upstream: ScriptedUpstream) -> None:
-    body = await sent(PROVIDER, upstream, ModelCall(model="qwen-plus", system="Be kind.", messages=HELLO, format=SCHEMA))
+    body = await sent(
+        PROVIDER, upstream, ModelCall(model="qwen-plus", system="Be kind.", messages=HELLO, format=SCHEMA)
+    )
 
     assert body["response_format"] == {"type": "json_object"}
     told = 'Be kind.\n\nAnswer with one JSON object that follows this JSON schema: {"type":"object"}'
@@ -131,7 +152,9 @@ async def test_a_schema_where_only_json_is_enforced(upstream: ScriptedUpstream) 
     ],
 )
 async def test_the_prompt_speaks_of_json(upstream: ScriptedUpstream, system: str | None, told: str) -> None:
-    body = await sent(PROVIDER, upstream, ModelCall(model="qwen-plus", system=system, messages=HELLO, format=JsonObject()))
+    body = await sent(
+        PROVIDER, upstream, ModelCall(model="qwen-plus", system=system, messages=HELLO, format=JsonObject())
+    )
 
     assert body["messages"] == [{"role": "system", "content": told}, {"role": "user", "content": "Hello"}]
 

@@ -51,7 +51,11 @@ async def test_a_turn_over_a_socket(provider: ResponsesProvider, upstream: Scrip
 
     assert await run(provider) == [Text("Hi"), Text(" there"), STOPPED]
     request = upstream.requests[0]
-    assert (request.path, request.headers["authorization"], request.body["store"]) == ("/v1/responses", "Bearer sk-test", False)
+    assert (request.path, request.headers["authorization"], request.body["store"]) == (
+        "/v1/responses",
+        "Bearer sk-test",
+        False,
+    )
 
 
 async def test_the_last_event_may_lack_its_blank_line(provider: ResponsesProvider, upstream: ScriptedUpstream) -> None:
@@ -79,7 +83,9 @@ async def test_closing_the_iterator_hangs_up(provider: ResponsesProvider, upstre
     assert (await upstream.hang_up()).path == "/v1/responses"
 
 
-async def test_a_cut_stream_fails_after_what_it_brought(provider: ResponsesProvider, upstream: ScriptedUpstream) -> None:
+async def test_a_cut_stream_fails_after_what_it_brought(
+    provider: ResponsesProvider, upstream: ScriptedUpstream
+) -> None:
     upstream.script(streaming(frames(text("Hi")), Cut()))
 
     async with aclosing(provider.stream(CALL)) as batches:
@@ -99,7 +105,10 @@ async def test_the_connection_is_used_again() -> None:
     answer = frames(text("Hi"), COMPLETED)
     turn = CHUNKED + b"%x\r\n%b\r\n" % (len(answer), answer)
 
-    async with serve(answering(turn, b"0\r\n\r\n")) as server, connected(f"http://127.0.0.1:{server.port}/v1") as provider:
+    async with (
+        serve(answering(turn, b"0\r\n\r\n")) as server,
+        connected(f"http://127.0.0.1:{server.port}/v1") as provider,
+    ):
         assert await run(provider) == await run(provider) == [Text("Hi"), STOPPED]
 
     assert (len(server.requests), server.connections) == (2, 1)
@@ -149,7 +158,9 @@ async def test_an_error_in_the_place_of_a_stream(
     assert (caught.value.status, caught.value.code, caught.value.retry_after) == expected
 
 
-async def test_thinking_is_not_mentioned_to_a_model_that_has_none(provider: ResponsesProvider, upstream: ScriptedUpstream) -> None:
+async def test_thinking_is_not_mentioned_to_a_model_that_has_none(
+    provider: ResponsesProvider, upstream: ScriptedUpstream
+) -> None:
     upstream.script(streaming(frames(text("Hi"), COMPLETED)))
 
     await run(provider, ModelCall(model="qwen3-coder-plus", messages=[User("Hi")], thinking=Thinking(enabled=False)))
@@ -165,6 +176,10 @@ def test_capabilities_name_what_this_face_cannot_do(provider: ResponsesProvider)
     capable = provider.capabilities("qwen3.7-max")
 
     assert (provider.name, provider.dialect) == ("vendor", "dashscope-responses")
-    assert (capable.formats, capable.forced_calls, capable.forced_calls_while_thinking) == (frozenset(), {"named"}, False)
+    assert (capable.formats, capable.forced_calls, capable.forced_calls_while_thinking) == (
+        frozenset(),
+        {"named"},
+        False,
+    )
     assert (capable.thinks, capable.images, capable.context_window) == (True, False, 1_000_000)
     assert "web_search" in capable.native_tools

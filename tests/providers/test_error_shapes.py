@@ -43,7 +43,9 @@ def fed(pieces: Sequence[bytes], decoder: Decoder) -> tuple[list[Delta], Upstrea
 
 
 def failed(stream: bytes, decoder: Decoder) -> UpstreamError:
-    """The error in a stream that began well; it is the same however the stream is cut, and where it was not announced as one."""
+    """The error in a stream that began well; it is the same however the stream is cut, and where it was not announced
+    as one.
+    """
     stream = SAID[decoder] + stream
     whole, byte_by_byte = fed([stream], decoder), fed([stream[at : at + 1] for at in range(len(stream))], decoder)
     assert whole[0] == byte_by_byte[0] == [Text("Hi")]
@@ -107,7 +109,12 @@ def test_errors_in_the_place_of_an_event(body: Any, decoder: Decoder) -> None:
 def test_errors_without_a_name(body: Json, decoder: Decoder) -> None:
     error = failed(event(body), decoder)
 
-    assert (error.message, error.status, error.code, error.retryable) == ("Too many users.", 502, "upstream_error", True)
+    assert (error.message, error.status, error.code, error.retryable) == (
+        "Too many users.",
+        502,
+        "upstream_error",
+        True,
+    )
 
 
 @both
@@ -135,7 +142,9 @@ def test_an_error_that_only_looks_like_json(decoder: Decoder) -> None:
 
 
 @both
-@pytest.mark.parametrize("frame", [b"event: error\n\n", b"error:\n\n", b"event: error\ndata: [DONE]\n\n", b"event: message\n\n"])
+@pytest.mark.parametrize(
+    "frame", [b"event: error\n\n", b"error:\n\n", b"event: error\ndata: [DONE]\n\n", b"event: message\n\n"]
+)
 def test_an_error_that_says_nothing_is_none(frame: bytes, decoder: Decoder) -> None:
     deltas, failure = fed([SAID[decoder] + ENDED[decoder] + frame], decoder)
 
@@ -164,7 +173,8 @@ def test_a_proxy_that_answers_with_markup() -> None:
             decoder.whole(b"<html>internal-host-7</html>")
 
 
-# --- Chat ----------------------------------------------------------------------------------------------------------------------
+# --- Chat
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -193,10 +203,14 @@ def test_what_a_choice_says_before_its_error_is_kept() -> None:
 def test_an_error_in_another_choice_is_not_ours() -> None:
     other = event({"choices": [{"index": 1, "delta": {}, "error": BUSY}]})
 
-    assert fed([SAID[ChatDecoder], other, ENDED[ChatDecoder]], ChatDecoder) == ([Text("Hi"), TurnFinished("stop")], None)
+    assert fed([SAID[ChatDecoder], other, ENDED[ChatDecoder]], ChatDecoder) == (
+        [Text("Hi"), TurnFinished("stop")],
+        None,
+    )
 
 
-# --- Responses -----------------------------------------------------------------------------------------------------------------
+# --- Responses
+# -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -233,10 +247,14 @@ def test_a_failure_without_a_word_is_one() -> None:
 def test_events_that_only_have_a_message_are_none(kind: str) -> None:
     unknown = event({"type": kind, "message": "Still here.", "delta": 5})
 
-    assert fed([SAID[ResponsesDecoder], unknown, ENDED[ResponsesDecoder]], ResponsesDecoder) == ([Text("Hi"), TurnFinished("stop")], None)
+    assert fed([SAID[ResponsesDecoder], unknown, ENDED[ResponsesDecoder]], ResponsesDecoder) == (
+        [Text("Hi"), TurnFinished("stop")],
+        None,
+    )
 
 
-# --- Other statuses ------------------------------------------------------------------------------------------------------------
+# --- Other statuses
+# ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -244,7 +262,10 @@ def test_events_that_only_have_a_message_are_none(kind: str) -> None:
     [
         b'data: {"error":{"message":"Too hot.","param":"temperature"}}\n\ndata: [DONE]\n\n',
         b'event: error\ndata: {"message":"Too hot.","param":"temperature"}\n\n',
-        b'id:1\nevent:error\n:HTTP_STATUS/400\ndata:{"code":"InvalidParameter","message":"Too hot.","param":"temperature"}\n\n',
+        (
+            b'id:1\nevent:error\n:HTTP_STATUS/400\ndata:{"code":"InvalidParameter","message":"Too '
+            b'hot.","param":"temperature"}\n\n'
+        ),
         b'error: {"message":"Too hot.","param":"temperature"}\n',
         b'[{"error":{"message":"Too hot.","param":"temperature"}}]',
         b'{"errors":[{"message":"Too hot.","param":"temperature"}]}',

@@ -32,10 +32,22 @@ def mapped(status: int, body: dict[str, Any] | bytes, **headers: str) -> Upstrea
 
 REJECTED = [
     (400, nested("Model not exist.", "invalid_parameter_error"), 404, "model_not_found", "model"),
-    (404, nested("Unsupported model `x` for OpenAI compatibility mode.", "model_not_found"), 404, "model_not_found", "model"),
+    (
+        404,
+        nested("Unsupported model `x` for OpenAI compatibility mode.", "model_not_found"),
+        404,
+        "model_not_found",
+        "model",
+    ),
     (404, nested("The model `x` does not exist.", 404, "NotFoundError"), 404, "model_not_found", "model"),
     (404, nested("model 'x' not found, try pulling it first", None, "api_error"), 404, "model_not_found", "model"),
-    (400, nested("Range of input length should be [1, 98304]", "invalid_parameter_error"), 400, "context_length_exceeded", "input"),
+    (
+        400,
+        nested("Range of input length should be [1, 98304]", "invalid_parameter_error"),
+        400,
+        "context_length_exceeded",
+        "input",
+    ),
     (
         400,
         nested("request (9 tokens) exceeds the available context size", 400, "exceed_context_size_error"),
@@ -43,17 +55,44 @@ REJECTED = [
         "context_length_exceeded",
         "input",
     ),
-    (400, nested("This model's maximum context length is 4096 tokens.", 400, "BadRequestError"), 400, "context_length_exceeded", "input"),
-    (400, flat("The input (9 tokens) is longer than the model's context length (8 tokens).", 400), 400, "context_length_exceeded", "input"),
-    (400, nested("Range of max_tokens should be [1, 8192]", "invalid_parameter_error"), 400, "invalid_value", "max_output_tokens"),
     (
         400,
-        nested("'max_tokens' or 'max_completion_tokens' is too large: 9. This model's maximum context length is 8 tokens.", 400),
+        nested("This model's maximum context length is 4096 tokens.", 400, "BadRequestError"),
+        400,
+        "context_length_exceeded",
+        "input",
+    ),
+    (
+        400,
+        flat("The input (9 tokens) is longer than the model's context length (8 tokens).", 400),
+        400,
+        "context_length_exceeded",
+        "input",
+    ),
+    (
+        400,
+        nested("Range of max_tokens should be [1, 8192]", "invalid_parameter_error"),
         400,
         "invalid_value",
         "max_output_tokens",
     ),
-    (400, nested("Input data may contain inappropriate content.", "data_inspection_failed"), 400, "content_policy_violation", "input"),
+    (
+        400,
+        nested(
+            "'max_tokens' or 'max_completion_tokens' is too large: 9. This model's maximum context length is 8 tokens.",
+            400,
+        ),
+        400,
+        "invalid_value",
+        "max_output_tokens",
+    ),
+    (
+        400,
+        nested("Input data may contain inappropriate content.", "data_inspection_failed"),
+        400,
+        "content_policy_violation",
+        "input",
+    ),
     (400, flat("Blocked.", "DataInspectionFailed"), 400, "content_policy_violation", "input"),
     (400, flat("Download timed out.", "InvalidParameter.DataInspection"), 400, "InvalidParameter.DataInspection", None),
     (
@@ -65,12 +104,20 @@ REJECTED = [
     ),
     (422, {"detail": "Field required"}, 400, "upstream_rejected", None),
     (400, nested("'messages' is required", 400, "invalid_request_error"), 400, "upstream_rejected", None),
-    (500, nested("<400> InternalError.Algo.InvalidParameter: Bad tool.", "internal_error"), 400, "internal_error", None),
+    (
+        500,
+        nested("<400> InternalError.Algo.InvalidParameter: Bad tool.", "internal_error"),
+        400,
+        "internal_error",
+        None,
+    ),
 ]
 
 
 @pytest.mark.parametrize(("status", "body", "answer", "code", "param"), REJECTED)
-def test_mistakes_of_the_request_stay_the_clients(status: int, body: dict[str, Any], answer: int, code: str, param: str | None) -> None:
+def test_mistakes_of_the_request_stay_the_clients(
+    status: int, body: dict[str, Any], answer: int, code: str, param: str | None
+) -> None:
     error = mapped(status, body)
 
     assert (error.status, error.code, error.param, error.retryable) == (answer, code, param, False)
@@ -104,11 +151,23 @@ def test_the_operators_mistakes_are_not_the_clients(status: int, body: dict[str,
 
 PASSING = [
     (429, flat("Slow down.", "Throttling.RateQuota"), 429, "rate_limit_exceeded", 1.0),
-    (429, nested("You exceeded your current quota, please check your plan.", "insufficient_quota"), 429, "rate_limit_exceeded", 1.0),
+    (
+        429,
+        nested("You exceeded your current quota, please check your plan.", "insufficient_quota"),
+        429,
+        "rate_limit_exceeded",
+        1.0,
+    ),
     (400, flat("Too fast.", "LimitRequests"), 429, "rate_limit_exceeded", 1.0),
     (403, nested("Burst.", "limit_burst_rate"), 429, "rate_limit_exceeded", 1.0),
     (429, b"slow down", 429, "rate_limit_exceeded", 1.0),
-    (500, flat("Requests are being throttled due to system capacity limits.", "ServiceUnavailable"), 503, "server_is_overloaded", None),
+    (
+        500,
+        flat("Requests are being throttled due to system capacity limits.", "ServiceUnavailable"),
+        503,
+        "server_is_overloaded",
+        None,
+    ),
     (503, nested("Loading model", 503, "unavailable_error"), 503, "server_is_overloaded", None),
     (500, flat("Timed out.", "RequestTimeOut"), 504, "upstream_timeout", None),
     (504, b"<html>", 504, "upstream_timeout", None),
@@ -118,13 +177,19 @@ PASSING = [
 
 
 @pytest.mark.parametrize(("status", "body", "answer", "code", "wait"), PASSING)
-def test_what_passes_may_be_tried_again(status: int, body: dict[str, Any] | bytes, answer: int, code: str, wait: float | None) -> None:
+def test_what_passes_may_be_tried_again(
+    status: int, body: dict[str, Any] | bytes, answer: int, code: str, wait: float | None
+) -> None:
     error = mapped(status, body)
 
     assert (error.status, error.code, error.retryable, error.retry_after) == (answer, code, True, wait)
 
 
-SPENT = nested("You exceeded your current quota, please check your plan and billing details.", "insufficient_quota", "insufficient_quota")
+SPENT = nested(
+    "You exceeded your current quota, please check your plan and billing details.",
+    "insufficient_quota",
+    "insufficient_quota",
+)
 """OpenAI's sentence for a balance that is spent, and DashScope's for a limit of the minute."""
 
 
@@ -141,14 +206,20 @@ def test_a_spent_quota_is_no_limit_that_passes() -> None:
 
 
 def test_a_quota_without_that_sentence_may_be_a_limit() -> None:
-    error = error_from_reply(429, {}, json.dumps(nested("Slow down.", "insufficient_quota")).encode(), quota_passes=False)
+    error = error_from_reply(
+        429, {}, json.dumps(nested("Slow down.", "insufficient_quota")).encode(), quota_passes=False
+    )
 
     assert (error.status, error.code, error.retryable) == (429, "rate_limit_exceeded", True)
 
 
 @pytest.mark.parametrize("status", [200, 429])
-@pytest.mark.parametrize(("spec", "code"), [(OPENAI, "upstream_billing"), (DASHSCOPE, "rate_limit_exceeded")], ids=["openai", "dashscope"])
-async def test_which_upstreams_call_a_limit_a_quota(upstream: ScriptedUpstream, spec: ProviderSpec, code: str, status: int) -> None:
+@pytest.mark.parametrize(
+    ("spec", "code"), [(OPENAI, "upstream_billing"), (DASHSCOPE, "rate_limit_exceeded")], ids=["openai", "dashscope"]
+)
+async def test_which_upstreams_call_a_limit_a_quota(
+    upstream: ScriptedUpstream, spec: ProviderSpec, code: str, status: int
+) -> None:
     upstream.script(Reply.error(status, SPENT))
 
     with pytest.raises(UpstreamError) as caught:
@@ -195,7 +266,12 @@ def test_an_endless_message_is_cut() -> None:
     assert len(mapped(400, nested("x" * 1_000_000)).message) == 2000
 
 
-MISSING: dict[str, Any] = {"loc": ["body", "messages", 0, "content"], "msg": "Field required", "type": "missing", "input": {}}
+MISSING: dict[str, Any] = {
+    "loc": ["body", "messages", 0, "content"],
+    "msg": "Field required",
+    "type": "missing",
+    "input": {},
+}
 TOO_HOT: dict[str, Any] = {
     "loc": ["body", "temperature"],
     "msg": "Input should be less than or equal to 2",

@@ -71,7 +71,9 @@ def test_the_vendors_own_tools(model: str, missing: set[str]) -> None:
 
 
 def test_an_operator_states_what_the_vendor_has() -> None:
-    lookup = facts_with({"qwen-plus": Overrides(native_tools=("web_search",)), "qwen3.8-max": Overrides(native_tools=())})
+    lookup = facts_with(
+        {"qwen-plus": Overrides(native_tools=("web_search",)), "qwen3.8-max": Overrides(native_tools=())}
+    )
 
     assert (lookup("qwen-plus").native_tools, lookup("qwen3.8-max").native_tools) == (("web_search",), ())
 
@@ -135,7 +137,8 @@ def test_names_as_servers_use_them(model: str, thinking: str | None, images: boo
 
 
 PATTERNS: list[str] = [
-    family["pattern"] for family in tomllib.loads(files("app.providers").joinpath("models.toml").read_text())["families"]
+    family["pattern"]
+    for family in tomllib.loads(files("app.providers").joinpath("models.toml").read_text())["families"]
 ]
 LETTERS = st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=6)
 WORDS = st.lists(st.sampled_from(["8b", "a3b", "2507", "awq", "max", "q4_k_m"]), max_size=3)
@@ -179,7 +182,15 @@ def test_the_operator_knows_better() -> None:
 
 @pytest.mark.parametrize(
     ("effort", "budget"),
-    [("none", None), ("minimal", 1024), ("low", 4096), ("medium", 16_384), ("high", 32_768), ("xhigh", 38_912), ("max", 38_912)],
+    [
+        ("none", None),
+        ("minimal", 1024),
+        ("low", 4096),
+        ("medium", 16_384),
+        ("high", 32_768),
+        ("xhigh", 38_912),
+        ("max", 38_912),
+    ],
 )
 def test_budgets(effort: Effort, budget: int | None) -> None:
     assert budget_for(facts("qwen-plus"), effort) == budget

@@ -14,7 +14,9 @@ from tests.support.upstream import ScriptedUpstream
 
 async def test_parameters(upstream: ScriptedUpstream) -> None:
     sampling = Sampling(top_k=5, min_p=0.1, repetition_penalty=1.1, max_output_tokens=9)
-    call = ModelCall(model="Qwen3-8B.gguf", messages=HELLO, sampling=sampling, thinking=Thinking(effort="none"), user="u")
+    call = ModelCall(
+        model="Qwen3-8B.gguf", messages=HELLO, sampling=sampling, thinking=Thinking(effort="none"), user="u"
+    )
 
     assert await parameters(PROVIDER, upstream, call) == {
         "top_k": 5,
@@ -26,7 +28,9 @@ async def test_parameters(upstream: ScriptedUpstream) -> None:
 
 
 async def test_a_required_call(upstream: ScriptedUpstream) -> None:
-    said = await parameters(PROVIDER, upstream, ModelCall(model="m", messages=HELLO, tools=[FunctionTool("f")], forced_call=ForcedCall()))
+    said = await parameters(
+        PROVIDER, upstream, ModelCall(model="m", messages=HELLO, tools=[FunctionTool("f")], forced_call=ForcedCall())
+    )
 
     assert said["tool_choice"] == "required"
 
@@ -36,7 +40,9 @@ def test_it_can_only_require() -> None:
 
 
 def test_thinking_in_the_history() -> None:
-    assert encoded(PROVIDER, Assistant("Hi.", "Hm.")) == [{"role": "assistant", "content": "Hi.", "reasoning_content": "Hm."}]
+    assert encoded(PROVIDER, Assistant("Hi.", "Hm.")) == [
+        {"role": "assistant", "content": "Hi.", "reasoning_content": "Hm."}
+    ]
 
 
 async def test_a_recorded_answer(upstream: ScriptedUpstream) -> None:

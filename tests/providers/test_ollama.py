@@ -17,7 +17,15 @@ from tests.support.upstream import ScriptedUpstream
 
 @pytest.mark.parametrize(
     ("effort", "said"),
-    [("none", "none"), ("minimal", "low"), ("low", "low"), ("medium", "medium"), ("high", "high"), ("xhigh", "high"), ("max", "high")],
+    [
+        ("none", "none"),
+        ("minimal", "low"),
+        ("low", "low"),
+        ("medium", "medium"),
+        ("high", "high"),
+        ("xhigh", "high"),
+        ("max", "high"),
+    ],
 )
 async def test_levels_every_version_knows(upstream: ScriptedUpstream, effort: Effort, said: str) -> None:
     call = ModelCall(model="qwen3:8b", messages=HELLO, thinking=Thinking(effort=effort))
@@ -34,7 +42,9 @@ async def test_levels_every_version_knows(upstream: ScriptedUpstream, effort: Ef
         ("qwen2.5:7b", Thinking(enabled=True), {}),
     ],
 )
-async def test_thinking_on_and_off(upstream: ScriptedUpstream, model: str, thinking: Thinking, said: dict[str, str]) -> None:
+async def test_thinking_on_and_off(
+    upstream: ScriptedUpstream, model: str, thinking: Thinking, said: dict[str, str]
+) -> None:
     assert await parameters(PROVIDER, upstream, ModelCall(model=model, messages=HELLO, thinking=thinking)) == said
 
 

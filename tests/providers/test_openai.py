@@ -51,7 +51,10 @@ def test_thinking_has_no_place_in_the_history() -> None:
 
 
 def test_images_and_files() -> None:
-    parts = (ImagePart("https://example.com/a.png", "low"), FilePart("a.pdf", file_data="data:application/pdf;base64,AA=="))
+    parts = (
+        ImagePart("https://example.com/a.png", "low"),
+        FilePart("a.pdf", file_data="data:application/pdf;base64,AA=="),
+    )
 
     assert encoded(PROVIDER, User(parts))[0]["content"] == [
         {"type": "image_url", "image_url": {"url": "https://example.com/a.png", "detail": "low"}},

@@ -11,7 +11,9 @@ from tests.support.upstream import ScriptedUpstream
 
 async def test_parameters(upstream: ScriptedUpstream) -> None:
     sampling = Sampling(top_k=5, min_p=0.1, repetition_penalty=1.1)
-    call = ModelCall(model="Qwen/Qwen3-8B", messages=HELLO, sampling=sampling, thinking=Thinking(enabled=False), user="u")
+    call = ModelCall(
+        model="Qwen/Qwen3-8B", messages=HELLO, sampling=sampling, thinking=Thinking(enabled=False), user="u"
+    )
 
     assert await parameters(PROVIDER, upstream, call) == {
         "top_k": 5,
@@ -23,4 +25,6 @@ async def test_parameters(upstream: ScriptedUpstream) -> None:
 
 
 def test_thinking_in_the_history() -> None:
-    assert encoded(PROVIDER, Assistant("Hi.", "Hm.")) == [{"role": "assistant", "content": "Hi.", "reasoning_content": "Hm."}]
+    assert encoded(PROVIDER, Assistant("Hi.", "Hm.")) == [
+        {"role": "assistant", "content": "Hi.", "reasoning_content": "Hm."}
+    ]

@@ -20,7 +20,10 @@ STREAMS: dict[str, tuple[bytes, list[bytes]]] = {
     "comments and other fields": (b": ping\n\nevent: x\nid: 7\nretry: 5\ndata: a\n: inside\n\n", [b"a"]),
     "events without data": (b"event: x\n\n\n\ndata: a\n\n", [b"a"]),
     "a name that only begins like data": (b"database: x\ndata: a\n\n", [b"a"]),
-    "other Unicode line ends are text": ("data: a\u2028b\u2029c\u0085d\x0ce\n\n".encode(), ["a\u2028b\u2029c\u0085d\x0ce".encode()]),
+    "other Unicode line ends are text": (
+        "data: a\u2028b\u2029c\u0085d\x0ce\n\n".encode(),
+        ["a\u2028b\u2029c\u0085d\x0ce".encode()],
+    ),
     "a byte order mark": (b"\xef\xbb\xbfdata: a\n\n", [b"a"]),
     "a byte order mark on a line of its own": (b"\xef\xbb\xbf\ndata: a\n\n", [b"a"]),
     "no blank line before the next event's name": (b"event: x\ndata: a\nevent: y\ndata: b\n\n", [b"a", b"b"]),
@@ -29,7 +32,10 @@ STREAMS: dict[str, tuple[bytes, list[bytes]]] = {
     "other lines without a field": (b"a\nid\nretry\n}\ndata: a\n{b}\n\n", [b"a"]),
     "an error as text": (b"event: error\ndata: a\ndata: b\n\n", [b'{"error":"a\\nb"}']),
     "an error as JSON": (b'event: error\ndata: {"a":1}\n\nevent: x\ndata: b\n\n', [b'{"error":{"a":1}}', b"b"]),
-    "an error in a field of its own": (b'data: a\nerror: {"b":1}\n\nerror:c\n\n', [b"a", b'{"error":{"b":1}}', b'{"error":"c"}']),
+    "an error in a field of its own": (
+        b'data: a\nerror: {"b":1}\n\nerror:c\n\n',
+        [b"a", b'{"error":{"b":1}}', b'{"error":"c"}'],
+    ),
     "an error without a word": (b"event: error\n\nerror:\n\ndata: a\n\n", [b"a"]),
     "events whose name only begins like one": (b"event: errors\ndata: a\n\n", [b"a"]),
     "nothing": (b"", []),
@@ -53,7 +59,9 @@ def test_any_cut_gives_the_same_events(data: st.DataObject) -> None:
 
     pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
 
-    assert [payload for piece in pieces for payload in decoder.feed(piece)] == [p for _, payloads in STREAMS.values() for p in payloads]
+    assert [payload for piece in pieces for payload in decoder.feed(piece)] == [
+        p for _, payloads in STREAMS.values() for p in payloads
+    ]
 
 
 @pytest.mark.parametrize("tail", [b"data: a", b"data: a\n", b"data: a\r", b"data: a\r\n"])
@@ -92,7 +100,9 @@ def test_the_status_comment_is_kept() -> None:
     assert decoder.status == 429
 
 
-@pytest.mark.parametrize("piece", [b"x" * (1 << 20), b"data: " + b"x" * (1 << 20) + b"\n"], ids=["one line", "many lines"])
+@pytest.mark.parametrize(
+    "piece", [b"x" * (1 << 20), b"data: " + b"x" * (1 << 20) + b"\n"], ids=["one line", "many lines"]
+)
 def test_an_endless_event_is_refused(piece: bytes) -> None:
     decoder = SSEDecoder()
 

@@ -55,10 +55,18 @@ async def test_everything_else(upstream: ScriptedUpstream) -> None:
         "repetition_penalty": 1.1,
         "frequency_penalty": 0.5,
         "max_tokens": 9,
-        "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}, "strict": True}}],
+        "tools": [
+            {
+                "type": "function",
+                "function": {"name": "f", "parameters": {"type": "object", "properties": {}}, "strict": True},
+            }
+        ],
         "tool_choice": {"type": "function", "function": {"name": "f"}},
         "parallel_tool_calls": True,
-        "response_format": {"type": "json_schema", "json_schema": {"name": "s", "description": "A thing.", "schema": {}}},
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "s", "description": "A thing.", "schema": {}},
+        },
         "user": "u",
     }
 

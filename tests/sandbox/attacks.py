@@ -77,7 +77,8 @@ ATTACKS = {
     "looks up a name": "socket.getaddrinfo('example.com', 80)",
     "connects to the service's socket": "connect(socket.AF_UNIX, socket.SOCK_STREAM, SOCKET)",
     "connects to an abstract socket": "connect(socket.AF_UNIX, socket.SOCK_STREAM, ABSTRACT)",
-    "sends packets to a socket by its name": "socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0].sendto(b'x', ABSTRACT)",
+    "sends packets to a socket by its name": "socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0].sendto(b'x', "
+    "ABSTRACT)",
     "listens": "socket.create_server(('127.0.0.1', 0))",
     "forks": "spawn(os.fork)",
     "forks as libc does": "spawn(libc.fork)",
@@ -118,7 +119,8 @@ ATTACKS = {
     "empties it in passing": "os.open(os.__file__, os.O_RDONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)",
     "opens without reading or writing": "os.open(os.__file__, 3)",
     "empties without reading or writing": "os.open(os.__file__, 3 | os.O_TRUNC)",
-    "opens by the newer call": "how = struct.pack('QQQ', os.O_RDONLY | os.O_TRUNC, 0, 0); number(437, 437, -100, id(how), 24)",
+    "opens by the newer call": "how = struct.pack('QQQ', os.O_RDONLY | os.O_TRUNC, 0, 0); number(437, 437, -100, "
+    "id(how), 24)",
     "lists mounts": "number(458, 458, 0, 0, 0, 0)",
     "asks the kernel to work for it": "number(425, 425, 8, 0)",
     "has others' memory given back": "number(448, 448, 0, 0)",
@@ -186,7 +188,9 @@ async def escaped(box: Box) -> dict[str, str]:
     found: dict[str, str] = {}
     for what, attack in ATTACKS.items():
         indented = "\n    ".join(attack.split("; "))
-        result = await box.run(f"try:\n    {indented}\nexcept BaseException as e:\n    kept = e = None\nelse:\n    print('ESCAPED')")
+        result = await box.run(
+            f"try:\n    {indented}\nexcept BaseException as e:\n    kept = e = None\nelse:\n    print('ESCAPED')"
+        )
         if result.logs or result.state_lost:
             found[what] = result.logs
     return found

@@ -21,7 +21,9 @@ def services() -> Generator[Services]:
         def service(name: str) -> RunningSandbox:
             if name not in started:
                 backend, _, how = name.partition("-")
-                reason = can_be_ordinary() if how == "ordinary" else can_have_rights() if how.startswith("rights") else None
+                reason = (
+                    can_be_ordinary() if how == "ordinary" else can_have_rights() if how.startswith("rights") else None
+                )
                 if reason is not None:
                     pytest.skip(reason)
                 try:

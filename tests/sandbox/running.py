@@ -78,8 +78,12 @@ class RunningSandbox:
 
     def http(self, token: str) -> httpx.AsyncClient:
         """A client with any token, which leaves no connection open."""
-        transport = httpx.AsyncHTTPTransport(uds=str(self.socket), verify=_NO_TLS, limits=httpx.Limits(max_keepalive_connections=0))
-        return httpx.AsyncClient(base_url="http://sandbox", headers={"authorization": f"Bearer {token}"}, transport=transport)
+        transport = httpx.AsyncHTTPTransport(
+            uds=str(self.socket), verify=_NO_TLS, limits=httpx.Limits(max_keepalive_connections=0)
+        )
+        return httpx.AsyncClient(
+            base_url="http://sandbox", headers={"authorization": f"Bearer {token}"}, transport=transport
+        )
 
     async def aclose(self) -> None:
         """The process is ended by `running_sandbox`."""
@@ -121,13 +125,19 @@ class Box:
 
 @contextmanager
 def running_sandbox(
-    backend: str | None, *, how: str = "", newest: int | None = None, more: Mapping[str, object] | None = None, **limits: float
+    backend: str | None,
+    *,
+    how: str = "",
+    newest: int | None = None,
+    more: Mapping[str, object] | None = None,
+    **limits: float,
 ) -> Generator[RunningSandbox]:
     """A service with small limits. Raises DoesNotHold.
 
-    `how`: "ordinary", as a user without rights, where root runs the tests; "contained", where no namespaces can be made and nothing be
-    mounted, as in a container with default settings; "rights", as root in such a container, with the rights to become others.
-    `newest`: the newest version of Landlock that it uses, as on an older kernel. `more`: settings. Its stage is beside its socket.
+    `how`: "ordinary", as a user without rights, where root runs the tests; "contained", where no namespaces can be made
+    and nothing be mounted, as in a container with default settings; "rights", as root in such a container, with the
+    rights to become others. `newest`: the newest version of Landlock that it uses, as on an older kernel. `more`:
+    settings. Its stage is beside its socket.
     """
     ordinary = how == "ordinary"
     directory = Path(tempfile.mkdtemp(prefix="sandbox-test-", dir=_MEMORY if Path(_MEMORY).is_dir() else None))
@@ -137,10 +147,21 @@ def running_sandbox(
         os.chown(directory, user, user)
     token = secrets.token_urlsafe(32)
     process = subprocess.Popen(
-        [*_CONTAINED[how], _DISTRIBUTION_PYTHON if how not in ("", "contained") else sys.executable, "-P", *_program(newest), "--child"],
+        [
+            *_CONTAINED[how],
+            _DISTRIBUTION_PYTHON if how not in ("", "contained") else sys.executable,
+            "-P",
+            *_program(newest),
+            "--child",
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={"PATH": "/usr/bin:/bin", "SECRET": SECRET, "PYTHONPATH": f"{ROOT}:{sysconfig.get_path('purelib')}", "TMPDIR": str(directory)},
+        env={
+            "PATH": "/usr/bin:/bin",
+            "SECRET": SECRET,
+            "PYTHONPATH": f"{ROOT}:{sysconfig.get_path('purelib')}",
+            "TMPDIR": str(directory),
+        },
         cwd="/",
         user=user,
         group=user,
@@ -225,7 +246,13 @@ def _program(newest: int | None) -> Sequence[str]:
 
 
 def _limits(wanted: dict[str, float]) -> dict[str, float]:
-    small = {"memory_bytes": 512 * MEBIBYTE, "disk_bytes": 32 * MEBIBYTE, "cpu_seconds": 20, "seconds": 20, "idle_seconds": 600}
+    small = {
+        "memory_bytes": 512 * MEBIBYTE,
+        "disk_bytes": 32 * MEBIBYTE,
+        "cpu_seconds": 20,
+        "seconds": 20,
+        "idle_seconds": 600,
+    }
     return {**small, **wanted}
 
 
@@ -244,5 +271,7 @@ def _status(pid: int, key: str) -> int:
 
 def descendants(pid: int) -> list[int]:
     """Processes it has started, and those that these have."""
-    children = [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
+    children = [
+        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
+    ]
     return children + [below for child in children for below in descendants(child)]

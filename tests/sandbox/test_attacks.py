@@ -38,7 +38,13 @@ async def test_every_attack_is_contained(service_of_anyone: RunningSandbox, worl
 async def test_modes_and_times_of_files_outside_stay(service: RunningSandbox, world: World) -> None:
     box = await Box(service).open()
     before = world.canary.stat()
-    for attack in ("os.chmod(CANARY, 0o700)", "os.chown(CANARY, 0, 0)", "os.utime(CANARY)", "os.truncate(CANARY, 0)", "os.unlink(CANARY)"):
+    for attack in (
+        "os.chmod(CANARY, 0o700)",
+        "os.chown(CANARY, 0, 0)",
+        "os.utime(CANARY)",
+        "os.truncate(CANARY, 0)",
+        "os.unlink(CANARY)",
+    ):
         await box.run(f"import os\n{world.facts(service)}{attack}")
 
     assert world.canary.stat() == before
@@ -48,7 +54,9 @@ async def test_modes_and_times_of_files_outside_stay(service: RunningSandbox, wo
 async def test_environment_holds_no_secrets(service: RunningSandbox) -> None:
     box = await Box(service).open()
 
-    result = await box.run("import os; print(dict(os.environ), open('/proc/self/environ').read() if os.path.exists('/proc/self') else '')")
+    result = await box.run(
+        "import os; print(dict(os.environ), open('/proc/self/environ').read() if os.path.exists('/proc/self') else '')"
+    )
 
     assert "LANG" in result.logs or "PermissionError" in result.logs
     assert SECRET not in result.logs
@@ -144,7 +152,10 @@ print(written >> 20)
 
 async def test_links_lead_nowhere_through_the_file_api(service: RunningSandbox) -> None:
     box = await Box(service).open()
-    link = "import os; os.symlink('/etc/passwd', 'leak.txt'); os.symlink('/etc', 'etc'); os.makedirs('sub'); os.symlink('/etc', 'sub/etc')"
+    link = (
+        "import os; os.symlink('/etc/passwd', 'leak.txt'); os.symlink('/etc', 'etc'); os.makedirs('sub'); "
+        "os.symlink('/etc', 'sub/etc')"
+    )
     assert (await box.run(link)).files == ()
 
     assert await box.sandbox.files(box.owner, box.id) == []
@@ -193,7 +204,9 @@ print([name for name in seen if name in ('secret.txt', 'mine', {victim.id!r})])
 async def test_between_two_runs_everything_stands_still(service: RunningSandbox) -> None:
     box = await Box(service).open()
     before = set(service.descendants())
-    await box.run("import threading\ndef spin():\n    while True: pass\nthreading.Thread(target=spin, daemon=True).start()")
+    await box.run(
+        "import threading\ndef spin():\n    while True: pass\nthreading.Thread(target=spin, daemon=True).start()"
+    )
 
     started = set(service.descendants()) - before
 
@@ -226,7 +239,9 @@ async def test_calls_of_another_instruction_set_end_the_process(service: Running
 async def test_each_session_has_a_user_of_its_own_where_the_service_can_choose(services: Services, name: str) -> None:
     boxes = [await Box(services(name)).open() for _ in range(2)]
 
-    users = [(await box.run("import os; print(os.getuid(), os.getgid(), os.stat('.').st_uid)")).logs.split() for box in boxes]
+    users = [
+        (await box.run("import os; print(os.getuid(), os.getgid(), os.stat('.').st_uid)")).logs.split() for box in boxes
+    ]
 
     assert all(len(set(user)) == 1 and user[0] not in ("0", "65534") for user in users)
     assert users[0] != users[1]

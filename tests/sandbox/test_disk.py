@@ -19,16 +19,19 @@ from tests.sandbox.conftest import Services
 from tests.sandbox.running import ROOT, Box, can_have_rights, end, running_sandbox
 
 FILL = {
-    "reserves it": "for i in range(64): os.posix_fallocate(os.open(f'.hidden{i}', os.O_CREAT | os.O_WRONLY), 0, 16 << 20)",
+    "reserves it": "for i in range(64): os.posix_fallocate(os.open(f'.hidden{i}', os.O_CREAT | os.O_WRONLY), 0, 16 << "
+    "20)",
     "reserves it beyond the end": (
         "import ctypes\nfor i in range(64):\n"
         "    f = os.open(f'.k{i}', os.O_CREAT | os.O_WRONLY)\n"
         "    print(ctypes.CDLL(None).fallocate(f, 1, ctypes.c_long(0), ctypes.c_long(1 << 30)))"
     ),
     "writes many files": "for i in range(640): open(f'f{i}', 'wb').write(bytes(1 << 20))",
-    "writes in /tmp": "import tempfile\nfor i in range(640): open(f'{tempfile.gettempdir()}/f{i}', 'wb').write(bytes(1 << 20))",
+    "writes in /tmp": "import tempfile\nfor i in range(640): open(f'{tempfile.gettempdir()}/f{i}', 'wb').write(bytes(1 "
+    "<< 20))",
     "hides it in a directory nobody may read": (
-        "os.mkdir('q', 0o300)\nos.mkdir('q/r', 0o300)\nfor i in range(640): open(f'q/r/{i}', 'wb').write(bytes(1 << 20))"
+        "os.mkdir('q', 0o300)\nos.mkdir('q/r', 0o300)\nfor i in range(640): open(f'q/r/{i}', 'wb').write(bytes(1 << "
+        "20))"
     ),
     "holds files without a name": (
         "kept = []\nfor i in range(250):\n    kept.append(open('f', 'wb'))\n    os.unlink('f')\n"
@@ -39,7 +42,8 @@ FILL = {
         "        kept.append(mmap.mmap(f.fileno(), 4 << 20))\n    os.unlink('f')\n    kept[-1].write(bytes(4 << 20))"
     ),
     "makes files without a name": (
-        "kept = []\nfor i in range(200):\n    kept.append(os.open('.', os.O_TMPFILE | os.O_RDWR))\n    os.write(kept[-1], bytes(4 << 20))"
+        "kept = []\nfor i in range(200):\n    kept.append(os.open('.', os.O_TMPFILE | os.O_RDWR))\n    "
+        "os.write(kept[-1], bytes(4 << 20))"
     ),
     "touches sparse files": (
         "for i in range(40):\n    with open(f's{i}', 'w+b') as f:\n        f.truncate(30 << 20)\n"
@@ -70,9 +74,13 @@ async def test_a_session_holds_what_it_may_and_goes_without_a_trace(services: Se
 async def test_what_was_there_before_an_excess_stays(services: Services) -> None:
     box = await Box(services("landlock-contained")).open()
     await box.sandbox.put(box.owner, box.id, "given.csv", b"1,2")
-    await box.run("import os\nos.makedirs('a/b'); open('a/b/early.txt', 'w').write('early'); open('.cache', 'w').write('c')")
+    await box.run(
+        "import os\nos.makedirs('a/b'); open('a/b/early.txt', 'w').write('early'); open('.cache', 'w').write('c')"
+    )
 
-    result = await box.run("open('late.txt', 'w').write('late')\nfor i in range(640): open(f'a/b/.{i}', 'wb').write(bytes(1 << 20))")
+    result = await box.run(
+        "open('late.txt', 'w').write('late')\nfor i in range(640): open(f'a/b/.{i}', 'wb').write(bytes(1 << 20))"
+    )
 
     assert "It wrote more files than there is room for; what it wrote was removed." in result.logs
     assert result.files == ()
@@ -87,7 +95,8 @@ async def test_links_to_one_file_count_once(services: Services) -> None:
     box = await Box(services("landlock-contained")).open()
 
     result = await box.run(
-        "import os\nopen('f', 'wb').write(bytes(8 << 20))\nfor i in range(20): os.link('f', f'l{i}')\nlen(os.listdir('.'))"
+        "import os\nopen('f', 'wb').write(bytes(8 << 20))\nfor i in range(20): os.link('f', "
+        "f'l{i}')\nlen(os.listdir('.'))"
     )
 
     assert result.logs == "21\n"
@@ -174,7 +183,9 @@ second.close()
 
 def _two_more_stages(directory: Path) -> str:
     environment = {**os.environ, "TMPDIR": str(directory)}
-    return subprocess.run([sys.executable, "-c", TWO_STAGES], cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        [sys.executable, "-c", TWO_STAGES], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    ).stdout
 
 
 async def test_a_killed_service_leaves_nothing_to_the_next() -> None:
@@ -202,7 +213,9 @@ def places() -> Generator[Path]:
             place = directory / str(number)
             place.mkdir()
             done = subprocess.run(
-                ["/bin/mount", "-t", "tmpfs", "-o", "size=32m,nr_inodes=5000,nosuid,nodev", "none", place], capture_output=True, check=False
+                ["/bin/mount", "-t", "tmpfs", "-o", "size=32m,nr_inodes=5000,nosuid,nodev", "none", place],
+                capture_output=True,
+                check=False,
             )
             if done.returncode:
                 pytest.skip("file systems cannot be mounted here")
@@ -226,7 +239,8 @@ async def test_mounted_places_bound_the_disk_and_are_used_again(places: Path) ->
         assert not result.state_lost
         assert (await second.run("open('f', 'wb').write(bytes(30 << 20))")).logs == f"{30 << 20}\n"
         await first.close()
-        third, fourth = await Box(service, "c").open(), await Box(service, "d").open()  # two places: somebody has made room
+        # two places: somebody has made room
+        third, fourth = await Box(service, "c").open(), await Box(service, "d").open()
         assert (await third.run("import os; os.listdir('.')")).logs == "[]\n"
         assert (await fourth.run("open('f', 'wb').write(bytes(30 << 20))")).logs == f"{30 << 20}\n"
         end(service.process)
@@ -258,7 +272,9 @@ def _fill(place: Path) -> None:
 
 def _held(session: Path) -> int:
     """Bytes of the disk."""
-    counted = subprocess.run(["/usr/bin/du", "-s", "--block-size=1", session], capture_output=True, text=True, check=False)
+    counted = subprocess.run(
+        ["/usr/bin/du", "-s", "--block-size=1", session], capture_output=True, text=True, check=False
+    )
     return int(counted.stdout.split()[0])
 
 

@@ -10,7 +10,9 @@ from tests.sandbox.running import Box
 STUBBORN = "import signal\nsignal.signal(signal.SIGALRM, signal.SIG_IGN)\nwhile True: pass"
 
 
-@pytest.mark.parametrize(("ending", "timed_out"), [(STUBBORN, True), ("import os; os._exit(3)", False), ("import os; os.abort()", False)])
+@pytest.mark.parametrize(
+    ("ending", "timed_out"), [(STUBBORN, True), ("import os; os._exit(3)", False), ("import os; os.abort()", False)]
+)
 async def test_files_stay_when_the_interpreter_ends(services: Services, ending: str, *, timed_out: bool) -> None:
     """Where files are only watched, so that an end could pass for an excess."""
     box = await Box(services("landlock-contained")).open()

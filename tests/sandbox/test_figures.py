@@ -42,7 +42,11 @@ async def box(any_service: RunningSandbox) -> AsyncGenerator[Box]:
         ("plt.rcParams['font.family'] = 'Microsoft YaHei'; plt.rcParams['axes.unicode_minus'] = False", "text", ""),
         ("plt.style.use('seaborn-v0_8')", "text", ""),
         ("import seaborn; seaborn.set_theme(font='Times New Roman')", "text", "fontweight='bold'"),
-        ("from matplotlib.font_manager import FontProperties as F", "text", "fontproperties=F(fname='C:/Windows/Fonts/simhei.ttf')"),
+        (
+            "from matplotlib.font_manager import FontProperties as F",
+            "text",
+            "fontproperties=F(fname='C:/Windows/Fonts/simhei.ttf')",
+        ),
         ("", "text + ' $x^2$'", ""),
     ],
 )

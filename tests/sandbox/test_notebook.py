@@ -87,7 +87,8 @@ async def test_what_is_installed_need_not_be(box: Box) -> None:
 
 
 @pytest.mark.parametrize(
-    "code", ["!git status", "!python x.py | tail", "%%bash\nfor i in 1 2; do echo $i; done", "import os; os.system('git')"]
+    "code",
+    ["!git status", "!python x.py | tail", "%%bash\nfor i in 1 2; do echo $i; done", "import os; os.system('git')"],
 )
 async def test_other_programs_are_refused_in_a_sentence(box: Box, code: str) -> None:
     assert NO_PROGRAMS in await logs_of(box, code)
@@ -127,7 +128,10 @@ async def test_lines_keep_their_numbers(box: Box) -> None:
         ("None", ""),
         ("import pandas as pd\npd.DataFrame({'a': [1, 2], 'b': ['x', 'y']})", "   a  b\n0  1  x\n1  2  y\n"),
         ("display(1, 'two')", "1\n'two'\n"),
-        ("from IPython.display import display, Markdown, clear_output\nclear_output()\ndisplay(Markdown('**x**'))", "**x**\n"),
+        (
+            "from IPython.display import display, Markdown, clear_output\nclear_output()\ndisplay(Markdown('**x**'))",
+            "**x**\n",
+        ),
         ("import IPython\nIPython.get_ipython() is get_ipython()", "True\n"),
         ("5\n_ + 1", "6\n"),
     ],
@@ -151,12 +155,18 @@ async def test_values_are_shown(box: Box, code: str, logs: str) -> None:
     ],
 )
 async def test_await_works_at_the_top(box: Box, cells: Sequence[str], logs: str) -> None:
-    assert await logs_of(box, "import asyncio\nasync def five():\n    await asyncio.sleep(0)\n    return 5", *cells) == logs
+    assert (
+        await logs_of(box, "import asyncio\nasync def five():\n    await asyncio.sleep(0)\n    return 5", *cells)
+        == logs
+    )
 
 
 async def test_the_runners_own_future_imports_are_not_the_codes(box: Box) -> None:
     assert await logs_of(box, "def f(x: int): ...\nf.__annotations__") == "{'x': <class 'int'>}\n"
-    assert await logs_of(box, "from __future__ import annotations", "def f(x: nothing): ...\nf.__annotations__") == "{'x': 'nothing'}\n"
+    assert (
+        await logs_of(box, "from __future__ import annotations", "def f(x: nothing): ...\nf.__annotations__")
+        == "{'x': 'nothing'}\n"
+    )
 
 
 async def test_input_says_that_nobody_types(box: Box) -> None:
@@ -165,7 +175,8 @@ async def test_input_says_that_nobody_types(box: Box) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "logs"), [("import sys; sys.exit('bye')", "bye\n"), ("exit()", ""), ("quit(2)", ""), ("raise SystemExit", "")]
+    ("code", "logs"),
+    [("import sys; sys.exit('bye')", "bye\n"), ("exit()", ""), ("quit(2)", ""), ("raise SystemExit", "")],
 )
 async def test_exit_ends_the_cell_only(box: Box, code: str, logs: str) -> None:
     assert await logs_of(box, "here = 1", f"{code}\nprint('not reached')") == logs
@@ -203,7 +214,8 @@ async def test_endless_recursion_is_told_shortly(box: Box) -> None:
 async def test_warnings_that_help_nobody_are_left_out(box: Box) -> None:
     logs = await logs_of(
         box,
-        "import warnings\nfor k in (DeprecationWarning, FutureWarning, UserWarning):\n    warnings.warn(f'about {k.__name__}', k)\n"
+        "import warnings\nfor k in (DeprecationWarning, FutureWarning, UserWarning):\n    warnings.warn(f'about "
+        "{k.__name__}', k)\n"
         "pattern = '\\d'",
     )
 
@@ -215,7 +227,9 @@ async def test_no_network_is_said(box: Box) -> None:
         "import urllib.request\nurllib.request.urlopen('http://example.com')",
         "import socket\nsocket.create_connection(('1.1.1.1', 80))",
     ):
-        assert (await logs_of(box, code)).endswith("[There is no network in this sandbox: work with the files in /mnt/data.]\n")
+        assert (await logs_of(box, code)).endswith(
+            "[There is no network in this sandbox: work with the files in /mnt/data.]\n"
+        )
 
 
 async def test_output_is_as_a_terminal_shows_it(box: Box) -> None:
@@ -232,7 +246,8 @@ async def test_a_cut_does_not_split_characters(box: Box) -> None:
 
 
 @pytest.mark.parametrize(
-    "code", ["import sys; sys.stdout.close()", "import sys, io; sys.stdout = io.StringIO()", "import sys; sys.stderr = None"]
+    "code",
+    ["import sys; sys.stdout.close()", "import sys, io; sys.stdout = io.StringIO()", "import sys; sys.stderr = None"],
 )
 async def test_output_comes_back(box: Box, code: str) -> None:
     assert await logs_of(box, code, "print('here')") == "here\n"
@@ -241,10 +256,13 @@ async def test_output_comes_back(box: Box, code: str) -> None:
 async def test_threads_left_running_are_told(box: Box) -> None:
     logs = await logs_of(
         box,
-        "import threading\ngate = threading.Event()\nthread = threading.Thread(target=lambda: (gate.wait(), print('through')))",
+        "import threading\ngate = threading.Event()\nthread = threading.Thread(target=lambda: (gate.wait(), "
+        "print('through')))",
         "thread.start()",
     )
 
     assert logs == "[Threads it started are still running (1): they are paused now, and resume with the next run.]\n"
     assert await logs_of(box, "gate.set(); thread.join()") == "through\n"
-    assert "ZeroDivisionError" in await logs_of(box, "thread = threading.Thread(target=lambda: 1 / 0); thread.start(); thread.join()")
+    assert "ZeroDivisionError" in await logs_of(
+        box, "thread = threading.Thread(target=lambda: 1 / 0); thread.start(); thread.join()"
+    )

@@ -1,4 +1,5 @@
-"""What holds where Landlock is old and service and code have one user: what the kernel does not guard, the filter of calls refuses.
+"""What holds where Landlock is old and service and code have one user: what the kernel does not guard, the filter of
+calls refuses.
 
 Version 1 is that of Linux 5.13, 2 of 5.19 (Debian 12 has 6.1), 4 of 6.7 (Ubuntu 24.04 has 6.8).
 """

@@ -71,7 +71,10 @@ async def test_the_machines_python_brings_its_standard_library_alone(any_service
     box = await Box(any_service).open()
 
     logs = (
-        await box.run("import sys, os, numpy\nprint(sys.flags.no_site, [p for p in sys.path if os.path.isdir(f'{p}/pip')], numpy.__file__)")
+        await box.run(
+            "import sys, os, numpy\nprint(sys.flags.no_site, [p for p in sys.path if os.path.isdir(f'{p}/pip')], "
+            "numpy.__file__)"
+        )
     ).logs
 
     places = (await box.run("[p for p in sys.path if 'site-packages' in p or 'dist-packages' in p]")).logs
@@ -86,13 +89,15 @@ def test_a_directory_beside_the_service_is_used_alone(tmp_path: Path) -> None:
     (own / "tabulate.py").write_text("WHOSE = 'ours'")
     tmp_path.chmod(0o755)
 
-    done = subprocess.run([sys.executable, "-c", ELSEWHERE, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
 
     assert done.stdout.startswith("'ours'\n")
     assert (
-        "[There is no module numpy here. No package can be installed: there is no network. Installed are the standard library, tabulate.]"
-        in done.stdout
-    )
+        "[There is no module numpy here. No package can be installed: there is no network. Installed are the standard "
+        "library, tabulate.]"
+    ) in done.stdout
 
 
 def test_the_list_is_what_is_locked() -> None:
@@ -110,7 +115,9 @@ def test_the_small_list_comes_with_the_gateway() -> None:
 def test_what_the_packages_need_is_there_too() -> None:
     """The list of modules is complete: all that the lock brings."""
     locked = _locked("sandbox.lock").keys() - {CONFINES}
-    brought = {module for module, names in packages_distributions().items() if locked & {_normal(name) for name in names}}
+    brought = {
+        module for module, names in packages_distributions().items() if locked & {_normal(name) for name in names}
+    }
 
     assert {module for module in brought if module.isidentifier()} - {"isympy"} <= MODULES
 
@@ -122,6 +129,8 @@ def _normal(name: str) -> str:
 def _locked(name: str) -> dict[str, list[str]]:
     """Versions by package; some have one for each version of Python."""
     found: dict[str, list[str]] = {}
-    for package, version in re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "requirements" / name).read_text(encoding="utf-8"), re.MULTILINE):
+    for package, version in re.findall(
+        r"^([\w.-]+)==(\S+)", (ROOT / "requirements" / name).read_text(encoding="utf-8"), re.MULTILINE
+    ):
         found.setdefault(_normal(package), []).append(version)
     return found

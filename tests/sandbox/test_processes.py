@@ -1,4 +1,7 @@
-"""Processes, where there is one: Python that is started from Python runs inside it, and parallel code runs on threads."""
+"""Processes, where there is one:
+
+Python that is started from Python runs inside it, and parallel code runs on threads.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,8 @@ PREPARED = "import subprocess, sys, os\ndef square(x): return x * x\n"
         ("subprocess.run(['python', '-c', 'import sys; print(sys.argv[1:])', 'a', 'b'])\nNone", "['a', 'b']\n"),
         (
             "pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)\n"
-            "with subprocess.Popen([sys.executable, '-c', 'print(input())'], **pipes) as p: print(p.communicate('x')[0])",
+            "with subprocess.Popen([sys.executable, '-c', 'print(input())'], **pipes) as p: "
+            "print(p.communicate('x')[0])",
             "x\n\n",
         ),
         ("os.system('python -c \"print(6)\"')", "6\n0\n"),
@@ -36,16 +40,31 @@ PREPARED = "import subprocess, sys, os\ndef square(x): return x * x\n"
         ("__name__ + str(square(2))", "'__main__4'\n"),
         ("from multiprocessing import Pool\nwith Pool(4) as pool: print(pool.map(square, range(4)))", "[0, 1, 4, 9]\n"),
         (
-            "from concurrent.futures import ProcessPoolExecutor as P\nwith P() as pool: print(list(pool.map(square, range(4))))",
+            (
+                "from concurrent.futures import ProcessPoolExecutor as P\nwith P() as pool: "
+                "print(list(pool.map(square, range(4))))"
+            ),
             "[0, 1, 4, 9]\n",
         ),
         (
-            "import multiprocessing as m\nq = m.Queue()\np = m.Process(target=q.put, args=(8,))\np.start(); p.join(); q.get(), p.exitcode",
+            (
+                "import multiprocessing as m\nq = m.Queue()\np = m.Process(target=q.put, args=(8,))\np.start(); "
+                "p.join(); q.get(), p.exitcode"
+            ),
             "(8, 0)\n",
         ),
         ("import multiprocessing as mp\nv = mp.Value('i', 1)\nwith v.get_lock(): v.value += 1\nv.value", "2\n"),
-        ("from multiprocessing.pool import ThreadPool\nwith ThreadPool(2) as pool: print(pool.map(square, range(3)))", "[0, 1, 4]\n"),
-        ("from joblib import Parallel, delayed\nParallel(n_jobs=4)(delayed(square)(i) for i in range(4))", "[0, 1, 4, 9]\n"),
+        (
+            (
+                "from multiprocessing.pool import ThreadPool\nwith ThreadPool(2) as pool: print(pool.map(square, "
+                "range(3)))"
+            ),
+            "[0, 1, 4]\n",
+        ),
+        (
+            "from joblib import Parallel, delayed\nParallel(n_jobs=4)(delayed(square)(i) for i in range(4))",
+            "[0, 1, 4, 9]\n",
+        ),
     ],
 )
 async def test_python_from_python(any_service: RunningSandbox, code: str, logs: str | None) -> None:
@@ -67,7 +86,10 @@ async def test_another_program_is_a_permission_error_in_a_sentence(any_service: 
         "PermissionError: [Errno 1] asyncio starts no program"
         in (await box.run("import asyncio, sys\nawait asyncio.create_subprocess_exec(sys.executable, '-V')")).logs
     )
-    assert "PermissionError: [Errno 1] git is not run: this sandbox starts no program but Python, and has no network." in logs
+    assert (
+        "PermissionError: [Errno 1] git is not run: this sandbox starts no program but Python, and has no network."
+        in logs
+    )
     await box.close()
 
 
@@ -85,7 +107,8 @@ async def test_a_program_does_not_meet_the_names_and_modules_of_the_cells(any_se
     await box.run("value = 1\nopen('mod.py', 'w').write('state = []')\nimport mod; mod.state.append(1)")
 
     result = await box.run(
-        f"{PREPARED}subprocess.run([sys.executable, '-c', 'import mod; print(mod.state, globals().get(\"value\"))'])\nmod.state"
+        f"{PREPARED}subprocess.run([sys.executable, '-c', 'import mod; print(mod.state, "
+        f'globals().get("value"))\'])\nmod.state'
     )
 
     assert result.logs == "[] None\n[1]\n"

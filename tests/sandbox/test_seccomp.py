@@ -1,4 +1,6 @@
-"""The filter of system calls, judged by a small machine of its kind, so that the other architecture's numbers are tried here, too."""
+"""The filter of system calls, judged by a small machine of its kind, so that the other architecture's numbers are tried
+here, too.
+"""
 
 from __future__ import annotations
 
@@ -109,7 +111,9 @@ def judged(program: bytes, architecture: int, number: int, arguments: tuple[int,
 
 @pytest.mark.parametrize("machine", ARCHITECTURES)
 @pytest.mark.parametrize(("on_x86_64", "on_aarch64", "arguments"), REFUSED)
-def test_what_reaches_others_is_refused(machine: str, on_x86_64: int, on_aarch64: int, arguments: tuple[int, ...]) -> None:
+def test_what_reaches_others_is_refused(
+    machine: str, on_x86_64: int, on_aarch64: int, arguments: tuple[int, ...]
+) -> None:
     program = seccomp.program(PID, shares_files=True, machine=machine)
     number = on_x86_64 if machine == "x86_64" else on_aarch64
 
@@ -119,7 +123,9 @@ def test_what_reaches_others_is_refused(machine: str, on_x86_64: int, on_aarch64
 
 @pytest.mark.parametrize("machine", ARCHITECTURES)
 @pytest.mark.parametrize(("on_x86_64", "on_aarch64", "arguments"), GRANTED)
-def test_what_python_needs_is_granted(machine: str, on_x86_64: int, on_aarch64: int, arguments: tuple[int, ...]) -> None:
+def test_what_python_needs_is_granted(
+    machine: str, on_x86_64: int, on_aarch64: int, arguments: tuple[int, ...]
+) -> None:
     program = seccomp.program(PID, shares_files=True, machine=machine)
     number = on_x86_64 if machine == "x86_64" else on_aarch64
 
@@ -140,7 +146,8 @@ def test_the_older_ways_to_open_are_seen_as_well() -> None:
     program = seccomp.program(PID, shares_files=True, machine="x86_64")
 
     assert judged(program, ARCHITECTURES["x86_64"], 2, (0, 0o1000)) == errno.EPERM
-    assert judged(program, ARCHITECTURES["x86_64"], 85, (0, 0o1000)) == ALLOWED  # creat, which asks for the right to write
+    # creat, which asks for the right to write
+    assert judged(program, ARCHITECTURES["x86_64"], 85, (0, 0o1000)) == ALLOWED
 
 
 def test_what_would_make_others_wait_for_the_disk_does_nothing() -> None:

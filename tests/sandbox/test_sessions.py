@@ -56,7 +56,9 @@ async def test_exceptions_are_tracebacks_of_the_code_alone(box: Box) -> None:
     assert "main.py" not in logs
 
 
-@pytest.mark.parametrize("code", ["def f(:", "input()", "class E(Exception):\n    def __str__(self): raise self\nraise E"])
+@pytest.mark.parametrize(
+    "code", ["def f(:", "input()", "class E(Exception):\n    def __str__(self): raise self\nraise E"]
+)
 async def test_odd_errors_are_output_too(box: Box, code: str) -> None:
     assert "Error" in (await box.run(code)).logs or code.startswith("class")
     assert (await box.run("1")).logs == "1\n"
@@ -74,7 +76,11 @@ frame['值'].sum()
     result = await box.run(code)
 
     assert result.logs == "np.float64(4.0)\n"
-    assert sorted(file.path for file in result.files) == ["/mnt/data/out.csv", "/mnt/data/plot-1.png", "/mnt/data/plot-2.png"]
+    assert sorted(file.path for file in result.files) == [
+        "/mnt/data/out.csv",
+        "/mnt/data/plot-1.png",
+        "/mnt/data/plot-2.png",
+    ]
     plot = next(file for file in result.files if file.path.endswith("plot-1.png"))
     content = await _content(box, plot.id)
     assert content.startswith(b"\x89PNG")
@@ -85,7 +91,9 @@ async def test_only_new_and_changed_files_are_told(box: Box) -> None:
     await box.sandbox.put(box.owner, box.id, "given.txt", b"given")
     await box.run("open('kept.txt', 'w').write('x')")
 
-    result = await box.run("open('given.txt', 'a').write('!'); open('new.txt', 'w').write('y'); open('.hidden', 'w').write('z')")
+    result = await box.run(
+        "open('given.txt', 'a').write('!'); open('new.txt', 'w').write('y'); open('.hidden', 'w').write('z')"
+    )
 
     assert {file.path for file in result.files} == {"/mnt/data/given.txt", "/mnt/data/new.txt"}
 

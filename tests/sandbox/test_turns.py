@@ -146,7 +146,8 @@ async def test_nobody_waits_for_all_that_another_has_in_hand(narrow: RunningSand
         with suppress(NotThere):  # one has made room
             await box.close()
     results = await asyncio.gather(*hogging, return_exceptions=True)
-    assert sum(isinstance(result, SandboxBusy | NotThere) for result in results) >= 1  # the one that made room, with a reason
+    # the one that made room, with a reason
+    assert sum(isinstance(result, SandboxBusy | NotThere) for result in results) >= 1
 
 
 async def test_no_turn_within_the_time_is_said_with_the_limit(narrow: RunningSandbox) -> None:
@@ -154,7 +155,9 @@ async def test_no_turn_within_the_time_is_said_with_the_limit(narrow: RunningSan
     hogging = asyncio.ensure_future(first.run("open('begun', 'w').close()\nwhile True: pass", 6.0))  # noqa: TID251 - as above
     await _until_begun(first)
 
-    with pytest.raises(SandboxBusy, match=r"within 0.2 s; one project runs code in at most 1 sandboxes at a time \(SANDBOX_RUNS\)"):
+    with pytest.raises(
+        SandboxBusy, match=r"within 0.2 s; one project runs code in at most 1 sandboxes at a time \(SANDBOX_RUNS\)"
+    ):
         await second.run("1", 0.4)
 
     await hogging

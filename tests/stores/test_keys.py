@@ -20,7 +20,9 @@ def keys(database: Database) -> SqlKeyStore:
 
 
 def _key(name: str, *, project: str = "default", at: int = 1) -> ApiKey:
-    return ApiKey(id=f"id-{name}", project_id=f"new-{name}", project=project, name=name, prefix=f"sk-{name}", created_at=at)
+    return ApiKey(
+        id=f"id-{name}", project_id=f"new-{name}", project=project, name=name, prefix=f"sk-{name}", created_at=at
+    )
 
 
 def _digest(name: str) -> bytes:

@@ -65,8 +65,8 @@ async def test_purging_reads_only_what_it_removes(postgres_url: str) -> None:
     async with database.transaction() as connection:
         await connection.execute(
             text(
-                "INSERT INTO responses SELECT lpad(i::text, 36, '0'), 'p', lpad((i - 1)::text, 36, '0'), i, i + 10, NULL,"
-                " 'completed', 'qwen', '{\"output\":[]}', '[]', NULL, NULL FROM generate_series(1, 20000) i"
+                "INSERT INTO responses SELECT lpad(i::text, 36, '0'), 'p', lpad((i - 1)::text, 36, '0'), i, i + 10, "
+                "NULL, 'completed', 'qwen', '{\"output\":[]}', '[]', NULL, NULL FROM generate_series(1, 20000) i"
             )
         )
     async with database.transaction() as connection:
@@ -81,4 +81,6 @@ async def test_purging_reads_only_what_it_removes(postgres_url: str) -> None:
 async def _scanned(database: Database) -> int:
     """Rows of `responses` read without an index so far."""
     await database.fetch(text("SELECT pg_stat_force_next_flush()"))
-    return (await database.fetch(text("SELECT seq_tup_read AS rows FROM pg_stat_user_tables WHERE relname = 'responses'")))[0]["rows"]
+    return (
+        await database.fetch(text("SELECT seq_tup_read AS rows FROM pg_stat_user_tables WHERE relname = 'responses'"))
+    )[0]["rows"]

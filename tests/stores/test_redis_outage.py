@@ -104,7 +104,9 @@ async def test_a_failed_redis_is_left_alone_for_a_while(
     assert [message.partition(",")[0] for message in caplog.messages] == ["Redis failed", "Redis is available again"]
 
 
-async def test_a_deletion_during_the_outage_reaches_redis_before_any_read(store: RedisCachedStore, server: Valkey, clock: Clock) -> None:
+async def test_a_deletion_during_the_outage_reaches_redis_before_any_read(
+    store: RedisCachedStore, server: Valkey, clock: Clock
+) -> None:
     record = turn("regretted")
     await store.save(record)
     server.pause()

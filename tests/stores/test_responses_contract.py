@@ -141,7 +141,9 @@ async def test_purging_shortens_no_context(store: ResponseStore) -> None:
 
 
 async def test_an_inherited_item_keeps_the_id_of_the_place_it_came_from(store: ResponseStore) -> None:
-    root = msgspec.structs.replace(turn("root"), input=b'[{"role":"user"},{"type":"function_call_output","id":null},{"id":"mine"}]')
+    root = msgspec.structs.replace(
+        turn("root"), input=b'[{"role":"user"},{"type":"function_call_output","id":null},{"id":"mine"}]'
+    )
     tip = turn("tip", after=root, at=10)
     for record in (root, tip):
         await store.save(record)

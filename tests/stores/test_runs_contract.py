@@ -77,7 +77,10 @@ async def test_waiting_runs_are_claimed_by_lane_then_by_age(runs: SqlRunStore) -
 async def test_a_run_that_has_waited_long_is_due_as_soon_as_the_others(runs: SqlRunStore) -> None:
     """When a quarter of the two or eight hours is left."""
     now, hour = int(time.time()), 3600
-    made = {(lane, hours): run(lane=lane, at=now - int(hours * hour)) for lane, hours in ((1, 1.4), (1, 1.6), (2, 1.6), (2, 5.9), (2, 6.1))}
+    made = {
+        (lane, hours): run(lane=lane, at=now - int(hours * hour))
+        for lane, hours in ((1, 1.4), (1, 1.6), (2, 1.6), (2, 5.9), (2, 6.1))
+    }
     for one in made.values():
         await runs.create(one, None, LEASE)
     claims = await runs.claim("one", LEASE, 9, lanes=0, takeover=False)
@@ -149,7 +152,9 @@ async def test_runs_that_are_not_named_are_not_renewed(runs: SqlRunStore) -> Non
 async def test_many_runs_are_renewed_at_once(runs: SqlRunStore) -> None:
     many = [run() for _ in range(300)]
     await asyncio.gather(*(runs.create(one, "one", OVER) for one in many))
-    assert await runs.renew("one", [one.id for one in many], LEASE) == {one.id: Held(1, cancelled=False) for one in many}
+    assert await runs.renew("one", [one.id for one in many], LEASE) == {
+        one.id: Held(1, cancelled=False) for one in many
+    }
     assert await runs.claim("two", LEASE, 1, takeover=True) == ()
 
 
@@ -239,7 +244,8 @@ async def test_a_name_that_is_used_again_is_another_owner(runs: SqlRunStore) -> 
     running = run()
     await runs.create(running, "host-1", OVER)
     assert await runs.claim("host-1", LEASE, 1, takeover=True) == [Claim(running, 2)]
-    assert await runs.renew("host-1", [running.id], LEASE) == {running.id: Held(2, cancelled=False)}  # both learn whose it is
+    # both learn whose it is
+    assert await runs.renew("host-1", [running.id], LEASE) == {running.id: Held(2, cancelled=False)}
     assert not await runs.release("host-1", running.id, 1)
     assert not await runs.settle(record_of(running), fence=1)
     assert await runs.settle(record_of(running), fence=2)
@@ -256,7 +262,9 @@ async def test_a_settlement_may_be_repeated_but_not_changed(runs: SqlRunStore, r
     assert not await runs.settle(record_of(running), fence=1)
 
 
-@pytest.mark.parametrize("changes", [{"created_at": 2**70}, {"model": "half a pair \ud800"}, {"foreign_item_ids": ("fine", "\ud800")}])
+@pytest.mark.parametrize(
+    "changes", [{"created_at": 2**70}, {"model": "half a pair \ud800"}, {"foreign_item_ids": ("fine", "\ud800")}]
+)
 async def test_a_record_that_cannot_be_stored_leaves_the_run(
     runs: SqlRunStore, responses: SqlResponseStore, changes: dict[str, object]
 ) -> None:
@@ -344,7 +352,9 @@ async def test_of_runs_that_are_settled_at_once_only_those_of_their_owner_are_wr
     assert [(await state_of(runs, one)).fence for one in (lost, taken)] == [2, 1]
 
 
-async def test_of_two_ends_that_are_stored_at_once_the_first_wins(runs: SqlRunStore, responses: SqlResponseStore) -> None:
+async def test_of_two_ends_that_are_stored_at_once_the_first_wins(
+    runs: SqlRunStore, responses: SqlResponseStore
+) -> None:
     running = run()
     await runs.create(running, "one", LEASE)
     ends = [record_of(running, said) for said in ("first", "second", "first")]

@@ -76,7 +76,9 @@ async def test_a_run_is_either_settled_or_seized(database_url: str) -> None:
     await asyncio.gather(*(one.create(each, "one", LEASE) for each in contested))
 
     async def contest(each: StoredRun) -> None:
-        settled, seized = await asyncio.gather(one.settle(record_of(each), fence=1), two.seize(each.id, 1, "two", LEASE))
+        settled, seized = await asyncio.gather(
+            one.settle(record_of(each), fence=1), two.seize(each.id, 1, "two", LEASE)
+        )
         assert settled == (seized is None)
         assert (await two.get(PROJECT, each.id) is None) == settled
 
@@ -125,7 +127,10 @@ async def test_a_store_whose_connection_was_cut_goes_on(postgres_url: str) -> No
     database, other = Database(postgres_url), Database(postgres_url)
     runs, running = SqlRunStore(database), run()
     await runs.create(running, "one", LEASE)
-    cut = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+    cut = text(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> "
+        "pg_backend_pid()"
+    )
     await other.fetch(cut)
     await runs.create(run(), None, LEASE)
     await other.fetch(cut)

@@ -23,7 +23,10 @@ from tests.stores.records import LIFE, PROJECT, turn
 from tests.support.services import Postgres
 
 _COUNT = select(func.count().label("rows")).select_from(responses)
-_CUT = text("SELECT pg_terminate_backend(pid) AS cut FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+_CUT = text(
+    "SELECT pg_terminate_backend(pid) AS cut FROM pg_stat_activity WHERE datname = current_database() AND "
+    "wait_event_type = 'Lock'"
+)
 
 _SAVE_AND_DIE = """
 import asyncio, os, sys
@@ -78,7 +81,9 @@ async def test_a_bad_row_fails_alone(database: Database, store: SqlResponseStore
     await store.save(taken)
     good = [turn(str(number)) for number in range(10)]
     bad = [taken, msgspec.structs.replace(turn("too late"), created_at=2**70)]
-    outcomes = await asyncio.gather(*(store.save(record) for record in [*good[:5], *bad, *good[5:]]), return_exceptions=True)
+    outcomes = await asyncio.gather(
+        *(store.save(record) for record in [*good[:5], *bad, *good[5:]]), return_exceptions=True
+    )
     assert [type(outcome) for outcome in outcomes[5:7]] == [RecordRefused, RecordRefused]
     assert [outcome for outcome in outcomes if not isinstance(outcome, RecordRefused)] == [None] * 10
     assert await _rows(database) == 11
@@ -113,7 +118,9 @@ async def test_closing_writes_what_waits(database_url: str) -> None:
 
 
 async def test_what_was_saved_survives_the_process(database_url: str, store: SqlResponseStore) -> None:
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", _SAVE_AND_DIE, database_url, stdout=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _SAVE_AND_DIE, database_url, stdout=asyncio.subprocess.PIPE
+    )
     output, _ = await process.communicate()
     assert process.returncode == 9
     assert await store.get(PROJECT, output.decode(), now=1) is not None
@@ -128,7 +135,11 @@ async def test_postgres_may_restart() -> None:
         await store.save(before)
         assert await store.get(PROJECT, before.id, now=1) == before
         server.crash()
-        for attempt in (store.save(turn("meanwhile")), store.get(PROJECT, before.id, now=1), store.delete(PROJECT, before.id, now=1)):
+        for attempt in (
+            store.save(turn("meanwhile")),
+            store.get(PROJECT, before.id, now=1),
+            store.delete(PROJECT, before.id, now=1),
+        ):
             with pytest.raises(StoreUnavailable):
                 await attempt
         server.start()
@@ -142,7 +153,10 @@ async def test_a_writer_whose_connection_was_cut_goes_on(postgres_url: str) -> N
     database = Database(postgres_url)
     store = SqlResponseStore(database, retention_seconds=LIFE)
     await store.save(turn("before"))
-    others = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+    others = text(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> "
+        "pg_backend_pid()"
+    )
     await database.fetch(others)
     await asyncio.gather(*(store.save(turn(str(number))) for number in range(5)))
     assert await _rows(database) == 6
@@ -163,7 +177,9 @@ async def test_a_group_whose_connection_is_cut_under_way_is_written_once(postgre
     await database.aclose()
 
 
-async def test_after_a_cut_connection_a_row_of_another_owner_is_refused_and_an_equal_one_is_not(postgres_url: str) -> None:
+async def test_after_a_cut_connection_a_row_of_another_owner_is_refused_and_an_equal_one_is_not(
+    postgres_url: str,
+) -> None:
     database = Database(postgres_url)
     store = SqlResponseStore(database, retention_seconds=LIFE)
     await store.save(turn("before"))

@@ -1,4 +1,6 @@
-"""Databases and Redis for tests, as a pytest plugin: real servers per session, a fresh database or key space for every test."""
+"""Databases and Redis for tests, as a pytest plugin: real servers per session, a fresh database or key space for every
+test.
+"""
 
 from __future__ import annotations
 

@@ -37,8 +37,11 @@ _SHORT = "{connect = 2.0, first_token = 0.5, idle = 0.5, total = 5.0}"
 
 @pytest.fixture(scope="session")
 def dialects(upstream_server: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Generator[Gateway]:
-    """The gateway, on SQLite. Besides the dialects there are two upstreams with short time limits and a single attempt: `hasty` (vLLM)
-    and `hasty-dashscope`; and `nowhere`, where nothing listens."""
+    """The gateway, on SQLite.
+
+    Besides the dialects there are two upstreams with short time limits and a single attempt: `hasty` (vLLM) and
+    `hasty-dashscope`; and `nowhere`, where nothing listens.
+    """
     directory = tmp_path_factory.mktemp("dialects")
     tables = [_upstream(dialect, dialect, upstream_server.url) for dialect in DIALECTS]
     for name, dialect in (("hasty", "vllm"), ("hasty-dashscope", "dashscope")):
@@ -89,7 +92,9 @@ async def ask(gateway: Gateway, *, stream: bool = False, **request: Any) -> Json
 
 
 async def refused(gateway: Gateway, status: int, **request: Any) -> Json:
-    """The error of a request that gets `status`: in the envelope, with every field, and with the request's id in the header."""
+    """The error of a request that gets `status`: in the envelope, with every field, and with the request's id in the
+    header.
+    """
     return error_of(await post(gateway, **request), status)
 
 
@@ -111,24 +116,36 @@ def sent(upstream: ScriptedUpstream, at: int = -1) -> Json:
 
 def text_of(response: Mapping[str, Any]) -> str:
     """The visible answer."""
-    return "".join(part.get("text", "") for item in response["output"] if item["type"] == "message" for part in item["content"])
+    return "".join(
+        part.get("text", "") for item in response["output"] if item["type"] == "message" for part in item["content"]
+    )
 
 
 def thought_of(response: Mapping[str, Any]) -> str:
     """The thinking as shown."""
     return "".join(
-        part["text"] for item in response["output"] if item["type"] == "reasoning" for part in (*item["summary"], *item.get("content", ()))
+        part["text"]
+        for item in response["output"]
+        if item["type"] == "reasoning"
+        for part in (*item["summary"], *item.get("content", ()))
     )
 
 
 def calls_of(response: Mapping[str, Any]) -> Sequence[tuple[str, Any]]:
     """Name and arguments of every function call."""
-    return [(item["name"], json.loads(item["arguments"])) for item in response["output"] if item["type"] == "function_call"]
+    return [
+        (item["name"], json.loads(item["arguments"])) for item in response["output"] if item["type"] == "function_call"
+    ]
 
 
 def function(name: str, **fields: Any) -> Json:
     """A function tool."""
-    return {"type": "function", "name": name, "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}, **fields}
+    return {
+        "type": "function",
+        "name": name,
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+        **fields,
+    }
 
 
 def vendor_says(*texts: str) -> Reply:
@@ -138,9 +155,19 @@ def vendor_says(*texts: str) -> Reply:
 
 def vendor_calls(name: str, arguments: str) -> Reply:
     """A function call of the vendor's Responses API."""
-    item = {"type": "function_call", "id": "msg_1", "call_id": "call_1", "name": name, "arguments": arguments, "status": "completed"}
+    item = {
+        "type": "function_call",
+        "id": "msg_1",
+        "call_id": "call_1",
+        "name": name,
+        "arguments": arguments,
+        "status": "completed",
+    }
     return _vendor(
-        [{"type": "response.output_item.added", **_AT, "item": item}, {"type": "response.output_item.done", **_AT, "item": item}]
+        [
+            {"type": "response.output_item.added", **_AT, "item": item},
+            {"type": "response.output_item.done", **_AT, "item": item},
+        ]
     )
 
 

@@ -39,18 +39,27 @@ class Gateway(msgspec.Struct, frozen=True):
 
     def sync_client(self) -> openai.OpenAI:
         """The official client: it validates responses, and errors are raised without retries."""
-        return openai.OpenAI(base_url=f"{self.base_url}/v1", api_key=self.key, max_retries=0, _strict_response_validation=True)
+        return openai.OpenAI(
+            base_url=f"{self.base_url}/v1", api_key=self.key, max_retries=0, _strict_response_validation=True
+        )
 
     def client(self) -> openai.AsyncOpenAI:
         """The same, asynchronous."""
-        return openai.AsyncOpenAI(base_url=f"{self.base_url}/v1", api_key=self.key, max_retries=0, _strict_response_validation=True)
+        return openai.AsyncOpenAI(
+            base_url=f"{self.base_url}/v1", api_key=self.key, max_retries=0, _strict_response_validation=True
+        )
 
     def http(self) -> httpx.AsyncClient:
         """A plain client with the key, for what the official one cannot send or hides."""
-        return httpx.AsyncClient(base_url=self.base_url, headers={"authorization": f"Bearer {self.key}"}, timeout=PATIENCE, verify=_NO_TLS)
+        return httpx.AsyncClient(
+            base_url=self.base_url, headers={"authorization": f"Bearer {self.key}"}, timeout=PATIENCE, verify=_NO_TLS
+        )
 
     def log(self, start: int = 0) -> str:
-        """The gateway's log from byte `start` on. Request lines are written shortly after the responses: see `logged`."""
+        """The gateway's log from byte `start` on.
+
+        Request lines are written shortly after the responses: see `logged`.
+        """
         return self.log_file.read_bytes()[start:].decode(errors="replace")
 
     async def logged(self, pattern: str, start: int = 0, *, times: int = 1) -> str:
@@ -66,8 +75,8 @@ class Gateway(msgspec.Struct, frozen=True):
 def running_gateway(directory: Path, upstream_url: str, **settings: str) -> Generator[Gateway]:
     """Serve from `directory`, which contains database and log, while the block runs.
 
-    Settings are named as in the environment, without the prefix: `retention_days="1"`. Used again with the same directory,
-    the gateway finds its data.
+    Settings are named as in the environment, without the prefix: `retention_days="1"`. Used again with the same
+    directory, the gateway finds its data.
     """
     port = _free_port()
     log_file = directory / "gateway.log"

@@ -1,7 +1,8 @@
 """Checks a stream of the gateway against everything its clients rely on.
 
-Three checks, each independent of the code that wrote the stream: the grammar (`app.protocol.stream.lifecycle`), the official SDK's types
-in pydantic's strict mode, and the consistency of pieces, whole texts, items and the final response.
+Three checks, each independent of the code that wrote the stream: the grammar (`app.protocol.stream.lifecycle`), the
+official SDK's types in pydantic's strict mode, and the consistency of pieces, whole texts, items and the final
+response.
 """
 
 from __future__ import annotations
@@ -38,7 +39,16 @@ _NOT_NULL = frozenset(
         "text",
         "top_p",
     }
-    | {"presence_penalty", "frequency_penalty", "top_logprobs", "temperature", "store", "background", "service_tier", "metadata"}
+    | {
+        "presence_penalty",
+        "frequency_penalty",
+        "top_logprobs",
+        "temperature",
+        "store",
+        "background",
+        "service_tier",
+        "metadata",
+    }
 )
 _NULLABLE = frozenset(
     {"completed_at", "incomplete_details", "previous_response_id", "instructions", "error", "reasoning", "usage"}
@@ -103,7 +113,10 @@ class Judged(msgspec.Struct, frozen=True):
 
 
 def judge(stream: bytes) -> Judged:
-    """The whole body of a streamed answer, from `response.created` to the end. Raises AssertionError (or the SDK's ValidationError)."""
+    """The whole body of a streamed answer, from `response.created` to the end.
+
+    Raises AssertionError (or the SDK's ValidationError).
+    """
     assert stream.endswith(b"\n\n"), "the last frame is cut"
     events: list[Json] = []
     comments, marked = 0, False
@@ -133,14 +146,24 @@ def judge(stream: bytes) -> Judged:
 def _known_to_the_sdk(event: Json) -> Json:
     """The event without the vendor's own parts, for which the SDK has no types."""
     if event.get("item", {}).get("type") in _UNKNOWN:
-        return {**event, "item": {"type": "message", "id": event["item"]["id"], "role": "assistant", "status": "completed", "content": []}}
+        return {
+            **event,
+            "item": {
+                "type": "message",
+                "id": event["item"]["id"],
+                "role": "assistant",
+                "status": "completed",
+                "content": [],
+            },
+        }
     if "response" not in event:
         return event
     response: Json = dict(event["response"])
     response["output"] = [item for item in response["output"] if item["type"] not in _UNKNOWN]
     response["tools"] = [tool for tool in response["tools"] if not _ours(tool["type"])]
     choice: Any = response["tool_choice"]
-    if not isinstance(choice, str) and (_ours(choice["type"]) or choice["type"] == "web_search"):  # the SDK knows only its preview
+    if not isinstance(choice, str) and (_ours(choice["type"]) or choice["type"] == "web_search"):
+        # the SDK knows only its preview
         response["tool_choice"] = "auto"
     return {**event, "response": response}
 
@@ -162,7 +185,9 @@ def judge_response(response: Json) -> None:
     assert (response["incomplete_details"] is not None) == (response["status"] == "incomplete")
     for position, item in enumerate(response["output"]):
         _judge_item(item)
-        assert ids.locate(item["id"]) == ids.ItemLocation(response_id, output=True, position=position), "an item's id contains its location"
+        assert ids.locate(item["id"]) == ids.ItemLocation(response_id, output=True, position=position), (
+            "an item's id contains its location"
+        )
     call_ids = [item["call_id"] for item in response["output"] if "call_id" in item]
     assert len(set(call_ids)) == len(call_ids), "a call id occurs twice"
 
@@ -181,9 +206,10 @@ def _judge_item(item: Json) -> None:
     if hosted is not None:
         assert item.get("status", "completed") in ("completed", "incomplete", "failed")
         if item["type"].startswith("mcp_"):
-            assert None not in [*item.values(), *(value for tool in item.get("tools", ()) for value in tool.values())], (
-                "the AI SDK refuses null"
-            )
+            assert None not in [
+                *item.values(),
+                *(value for tool in item.get("tools", ()) for value in tool.values()),
+            ], "the AI SDK refuses null"
         return
     client = CALLS.get(item["type"])
     if client is not None:
@@ -198,7 +224,12 @@ def _judge_item(item: Json) -> None:
             assert item["content"], "a message has content"
             for part in item["content"]:
                 for annotation in part.get("annotations", []):
-                    assert 0 <= annotation.get("start_index", 0) <= annotation.get("end_index", len(part["text"])) <= len(part["text"])
+                    assert (
+                        0
+                        <= annotation.get("start_index", 0)
+                        <= annotation.get("end_index", len(part["text"]))
+                        <= len(part["text"])
+                    )
         case "reasoning":
             assert isinstance(item["summary"], list)
         case "function_call":
@@ -233,7 +264,9 @@ def _check_snapshots(events: Sequence[Json]) -> None:
     assert len(errors) == (ended["status"] == "failed")
     for error in errors:
         assert ended["error"] == {"code": error["code"], "message": error["message"]}
-        assert {name: error["error"][name] for name in ("code", "message", "param")} == {n: error[n] for n in ("code", "message", "param")}
+        assert {name: error["error"][name] for name in ("code", "message", "param")} == {
+            n: error[n] for n in ("code", "message", "param")
+        }
 
 
 def _check_items(events: Sequence[Json]) -> Sequence[Json]:

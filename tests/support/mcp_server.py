@@ -1,7 +1,7 @@
 """A real MCP server on a loopback port, built with the SDK's server side, in its own thread and event loop.
 
-Three addresses: `modern` (streamable HTTP, MCP 2026-07-28), `legacy` (streamable HTTP with sessions, the older handshake) and `sse`.
-It records every request, and counts those in progress.
+Three addresses: `modern` (streamable HTTP, MCP 2026-07-28), `legacy` (streamable HTTP with sessions, the older
+handshake) and `sse`. It records every request, and counts those in progress.
 """
 
 from __future__ import annotations
@@ -125,15 +125,21 @@ async def _gallery(_: Context, __: Mapping[str, Any]) -> types.CallToolResult:
             types.ImageContent(data="%%%", mime_type="image/png"),
             types.AudioContent(data=PIXEL, mime_type="audio/wav"),
             types.ResourceLink(name="manual", uri="https://example.com/manual"),
-            types.EmbeddedResource(resource=types.TextResourceContents(uri="file:///notes.txt", text="remember the milk")),
-            types.EmbeddedResource(resource=types.BlobResourceContents(uri="file:///x.png", blob=PIXEL, mime_type="image/png")),
+            types.EmbeddedResource(
+                resource=types.TextResourceContents(uri="file:///notes.txt", text="remember the milk")
+            ),
+            types.EmbeddedResource(
+                resource=types.BlobResourceContents(uri="file:///x.png", blob=PIXEL, mime_type="image/png")
+            ),
         ]
     )
 
 
 async def _whoami(context: Context, _: Mapping[str, Any]) -> types.CallToolResult:
     headers: Mapping[str, str] = context.request.headers if context.request else {}
-    return types.CallToolResult(content=[types.TextContent(text=f"you sent {headers.get('authorization')} from {headers.get('x-place')}")])
+    return types.CallToolResult(
+        content=[types.TextContent(text=f"you sent {headers.get('authorization')} from {headers.get('x-place')}")]
+    )
 
 
 _TWO_NUMBERS: dict[str, Any] = {
@@ -161,7 +167,9 @@ class _App:
     def __init__(self, state: McpServer) -> None:
         self._state = state
         self._busy = 0
-        self._server: Server[Any] = Server("test", on_list_tools=self._list, on_call_tool=self._call, get_tool_input_schema=self._schema)
+        self._server: Server[Any] = Server(
+            "test", on_list_tools=self._list, on_call_tool=self._call, get_tool_input_schema=self._schema
+        )
         self._http = self._server.streamable_http_app()
         self._sse = SseServerTransport("/sse/messages/")
 

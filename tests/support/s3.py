@@ -1,4 +1,6 @@
-"""A small S3 server over HTTP with the calls of an object store: put, multipart, get, copy, list, delete; signatures are checked."""
+"""A small S3 server over HTTP with the calls of an object store: put, multipart, get, copy, list, delete; signatures
+are checked.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +87,9 @@ class _Handler(BaseHTTPRequestHandler):
         if "uploads" in self.query:
             upload = f"upload-{len(self.server.uploads)}-{self.key[-8:]}"
             self.server.uploads[upload] = {}
-            self._answer(200, f"<InitiateMultipartUploadResult><UploadId>{upload}</UploadId></InitiateMultipartUploadResult>")
+            self._answer(
+                200, f"<InitiateMultipartUploadResult><UploadId>{upload}</UploadId></InitiateMultipartUploadResult>"
+            )
         elif "delete" in self.query:
             keys = [part.partition("</Key>")[0] for part in self.body.decode().split("<Key>")[1:]]
             bucket = self.key.split("/")[1]
@@ -97,7 +101,9 @@ class _Handler(BaseHTTPRequestHandler):
             parts = self.server.uploads.pop(self.query["uploadId"])
             whole = b"".join(parts[number] for number in sorted(parts))
             self.server.objects[self.key] = whole
-            self._answer(200, f"<CompleteMultipartUploadResult><ETag>{_tag(whole)}</ETag></CompleteMultipartUploadResult>")
+            self._answer(
+                200, f"<CompleteMultipartUploadResult><ETag>{_tag(whole)}</ETag></CompleteMultipartUploadResult>"
+            )
 
     def do_GET(self) -> None:
         if not self._begin():
@@ -159,16 +165,24 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         asked = sorted(parse_qsl(url.query, keep_blank_values=True))
         query = "&".join(f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in asked)
-        headers = "".join(f"{name}:{' '.join(self.headers.get(name, '').split())}\n" for name in named["SignedHeaders"].split(";"))
+        headers = "".join(
+            f"{name}:{' '.join(self.headers.get(name, '').split())}\n" for name in named["SignedHeaders"].split(";")
+        )
         said = self.headers.get("x-amz-content-sha256", "")
         request = "\n".join((self.command, url.path, query, headers, named["SignedHeaders"], said))
         scope = f"{day}/{region}/{service}/{last}"
-        text = "\n".join(("AWS4-HMAC-SHA256", self.headers.get("x-amz-date", ""), scope, sha256(request.encode()).hexdigest()))
+        text = "\n".join(
+            ("AWS4-HMAC-SHA256", self.headers.get("x-amz-date", ""), scope, sha256(request.encode()).hexdigest())
+        )
         key = f"AWS4{SECRET}".encode()
         for part in (day, region, service, last):
             key = hmac.digest(key, part.encode(), "sha256")
         is_body = said in {"UNSIGNED-PAYLOAD", sha256(self.body).hexdigest()}
-        return key_id == KEY_ID and is_body and hmac.compare_digest(hmac.digest(key, text.encode(), "sha256").hex(), named["Signature"])
+        return (
+            key_id == KEY_ID
+            and is_body
+            and hmac.compare_digest(hmac.digest(key, text.encode(), "sha256").hex(), named["Signature"])
+        )
 
     def _answer(self, status: int, body: str | bytes, *, etag: str = "") -> None:
         content = body.encode() if isinstance(body, str) else body

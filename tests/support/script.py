@@ -1,6 +1,7 @@
 """The script of an upstream: the pieces of a reply, in the format of Chat Completions.
 
-A reply is a list of pieces, written to the socket one by one. A fault is a piece, too: it happens at its position in the list.
+A reply is a list of pieces, written to the socket one by one. A fault is a piece, too: it happens at its position in
+the list.
 """
 
 from __future__ import annotations
@@ -56,7 +57,10 @@ class Cut(msgspec.Struct, frozen=True):
 
 
 class Gate:
-    """The reply waits here until the test opens the gate; if never opened, the upstream has stalled. Safe across threads."""
+    """The reply waits here until the test opens the gate; if never opened, the upstream has stalled.
+
+    Safe across threads.
+    """
 
     def __init__(self) -> None:
         self._reached: Future[None] = Future()
@@ -118,7 +122,12 @@ def sse(*events: Json) -> Raw:
 
 def stream_writes(reply: Reply, request: Json) -> list[bytes | Gate | Cut]:
     """The bytes on the wire, write by write."""
-    head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1_700_000_000, "model": request.get("model", "")}
+    head = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1_700_000_000,
+        "model": request.get("model", ""),
+    }
     writes: list[bytes | Gate | Cut] = []
     for piece in reply.pieces:
         match piece:
@@ -145,7 +154,8 @@ def whole_body(reply: Reply, request: Json) -> bytes:
     calls = [piece for piece in reply.pieces if isinstance(piece, Call)]
     if calls:
         message["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": "".join(call.fragments)}} for call in calls
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": "".join(call.fragments)}}
+            for call in calls
         ]
     logprobs = [entry for piece in reply.pieces if isinstance(piece, Text) for entry in piece.logprobs]
     choice = {
@@ -154,21 +164,36 @@ def whole_body(reply: Reply, request: Json) -> bytes:
         "finish_reason": _finish_reason(reply),
         "logprobs": {"content": logprobs} if logprobs else None,
     }
-    head = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1_700_000_000, "model": request.get("model", "")}
+    head = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1_700_000_000,
+        "model": request.get("model", ""),
+    }
     return _dump({**head, "choices": [choice], "usage": reply.usage}).encode()
 
 
 def _choices(piece: Text | Thought | Call) -> list[Json]:
     match piece:
         case Text(text, logprobs):
-            return [{"delta": {"content": text}, "logprobs": {"content": list(logprobs)} if logprobs else None, "finish_reason": None}]
+            return [
+                {
+                    "delta": {"content": text},
+                    "logprobs": {"content": list(logprobs)} if logprobs else None,
+                    "finish_reason": None,
+                }
+            ]
         case Thought(text, field):
             return [{"delta": {"content": None, field: text}, "finish_reason": None}]
         case Call(name, fragments, call_id, index):
             opening = {"index": index, "id": call_id, "type": "function", "function": {"name": name, "arguments": ""}}
             # DashScope repeats the keys with empty values; only the first chunk names the call.
-            rest = [{"index": index, "id": "", "function": {"name": None, "arguments": fragment}} for fragment in fragments]
-            return [{"delta": {"content": None, "tool_calls": [entry]}, "finish_reason": None} for entry in (opening, *rest)]
+            rest = [
+                {"index": index, "id": "", "function": {"name": None, "arguments": fragment}} for fragment in fragments
+            ]
+            return [
+                {"delta": {"content": None, "tool_calls": [entry]}, "finish_reason": None} for entry in (opening, *rest)
+            ]
 
 
 def _ending(reply: Reply, request: Json, head: Json) -> list[bytes]:

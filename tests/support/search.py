@@ -60,9 +60,16 @@ class Searx(Service):
         return {
             "general": {"debug": False, "instance_name": "test", "contact_url": False, "enable_stats": False},
             "brand": dict.fromkeys(
-                ("git_url", "git_branch", "issue_url", "docs_url", "public_instances", "wiki_url", "twitter_url"), "http://127.0.0.1/"
+                ("git_url", "git_branch", "issue_url", "docs_url", "public_instances", "wiki_url", "twitter_url"),
+                "http://127.0.0.1/",
             ),
-            "search": {"safe_search": 0, "autocomplete": "", "default_lang": "", "ban_time_on_fail": 0, "max_ban_time_on_fail": 0},
+            "search": {
+                "safe_search": 0,
+                "autocomplete": "",
+                "default_lang": "",
+                "ban_time_on_fail": 0,
+                "max_ban_time_on_fail": 0,
+            },
             "server": {
                 "port": self.port,
                 "bind_address": "127.0.0.1",

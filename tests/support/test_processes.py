@@ -34,7 +34,9 @@ def test_what_was_not_ended_is(tmp_path: Path, how: signal.Signals) -> None:
     folder = tmp_path / "of the server"
     folder.mkdir()
     command = [sys.executable, "-c", RUN, folder]
-    run = subprocess.Popen(command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    run = subprocess.Popen(
+        command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
     assert run.stdout is not None
     left = int(run.stdout.readline())
     run.send_signal(how)
@@ -44,5 +46,8 @@ def test_what_was_not_ended_is(tmp_path: Path, how: signal.Signals) -> None:
     while folder.exists() and time.monotonic() < deadline:  # removed after the server has ended
         time.sleep(0.01)
     assert not folder.exists()
-    assert not Path(f"/proc/{left}").exists() or Path(f"/proc/{left}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    assert (
+        not Path(f"/proc/{left}").exists()
+        or Path(f"/proc/{left}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    )
     run.communicate()

@@ -13,18 +13,30 @@ from tests.support.javascript import run_javascript
 from tests.support.script import Call, Cut, Gate, Raw, Reply, Text, Thought, sse
 from tests.support.upstream import ScriptedUpstream, serving
 
-REPLY = Reply(pieces=[Thought("Hm", field="reasoning"), Text("Sunny,"), Text("\u2028I think"), Call("weather", ['{"city":', '"Rome"}'])])
+REPLY = Reply(
+    pieces=[
+        Thought("Hm", field="reasoning"),
+        Text("Sunny,"),
+        Text("\u2028I think"),
+        Call("weather", ['{"city":', '"Rome"}']),
+    ]
+)
 
 
 @pytest.fixture
 async def chat(upstream: ScriptedUpstream) -> AsyncGenerator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(base_url=upstream.url, api_key="unused", max_retries=0, _strict_response_validation=True) as client:
+    async with openai.AsyncOpenAI(
+        base_url=upstream.url, api_key="unused", max_retries=0, _strict_response_validation=True
+    ) as client:
         yield client
 
 
 async def _stream(chat: openai.AsyncOpenAI) -> list[ChatCompletionChunk]:
     stream = await chat.chat.completions.create(
-        model="qwen3-8b", messages=[{"role": "user", "content": "Hi"}], stream=True, stream_options={"include_usage": True}
+        model="qwen3-8b",
+        messages=[{"role": "user", "content": "Hi"}],
+        stream=True,
+        stream_options={"include_usage": True},
     )
     return [chunk async for chunk in stream]
 
@@ -79,7 +91,9 @@ async def test_cut_breaks_the_connection(upstream: ScriptedUpstream, stream: boo
             await http.post(f"{upstream.url}/chat/completions", json={"stream": stream})
 
 
-async def test_gate_holds_the_reply_and_a_client_that_leaves_is_noticed(upstream: ScriptedUpstream, chat: openai.AsyncOpenAI) -> None:
+async def test_gate_holds_the_reply_and_a_client_that_leaves_is_noticed(
+    upstream: ScriptedUpstream, chat: openai.AsyncOpenAI
+) -> None:
     passed, stalled = Gate(), Gate()
     upstream.script(Reply(pieces=[Text("a"), passed, Text("b"), stalled]))
 

@@ -1,4 +1,5 @@
-"""A Qwen server that sends what the test scripted: a real HTTP/1.1 server on a loopback port, with its own thread and event loop.
+"""A Qwen server that sends what the test scripted: a real HTTP/1.1 server on a loopback port, with its own thread and
+event loop.
 
 It fails a test that leaves scripted replies unused, and records every request and every client that disconnected.
 """
@@ -90,7 +91,10 @@ class ScriptedUpstream:
 
 def models_page(*names: str, owned_by: str = "vllm") -> Json:
     """A model list as sent by OpenAI-compatible servers."""
-    return {"object": "list", "data": [{"id": name, "object": "model", "created": 1, "owned_by": owned_by} for name in names]}
+    return {
+        "object": "list",
+        "data": [{"id": name, "object": "model", "created": 1, "owned_by": owned_by} for name in names],
+    }
 
 
 @contextmanager
@@ -121,7 +125,9 @@ async def _close(server: asyncio.Server, connections: set[_Connection]) -> None:
 class _Connection(asyncio.Protocol):
     """One client. Its answer is a task, so that a disconnecting client is noticed meanwhile."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, upstream: ScriptedUpstream, connections: set[_Connection]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, upstream: ScriptedUpstream, connections: set[_Connection]
+    ) -> None:
         self._loop = loop
         self._upstream = upstream
         self._connections = connections

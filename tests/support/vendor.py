@@ -1,7 +1,9 @@
-"""A simulation of the vendor's Responses API: it enforces the vendor's rules for tools and answers in the vendor's frames.
+"""A simulation of the vendor's Responses API: it enforces the vendor's rules for tools and answers in the vendor's
+frames.
 
-Its streams differ from the public ones as the real ones do: no space after a colon, an id and a status comment in every frame, items of
-every type under `msg_<uuid>`, an `output_index` that is sometimes wrong, no code deltas, and errors inside HTTP 200.
+Its streams differ from the public ones as the real ones do: no space after a colon, an id and a status comment in every
+frame, items of every type under `msg_<uuid>`, an `output_index` that is sometimes wrong, no code deltas, and errors
+inside HTTP 200.
 """
 
 from __future__ import annotations
@@ -16,7 +18,18 @@ from tests.support.script import Piece, Raw, Reply
 from tests.support.upstream import ScriptedUpstream
 
 _LISTED = frozenset(
-    {"model", "input", "instructions", "previous_response_id", "conversation", "stream", "store", "tools", "tool_choice", "temperature"}
+    {
+        "model",
+        "input",
+        "instructions",
+        "previous_response_id",
+        "conversation",
+        "stream",
+        "store",
+        "tools",
+        "tool_choice",
+        "temperature",
+    }
     | {"top_p", "max_output_tokens", "enable_thinking", "reasoning"}
 )
 _BUILT_IN = frozenset({"web_search", "web_extractor", "code_interpreter", "web_search_image", "image_search"})
@@ -41,7 +54,10 @@ class Turn:
         return self._done({**item, "summary": [{"type": "summary_text", "text": text}]})
 
     def searches(self, *queries: str, sources: Sequence[str] = (), done: bool = True) -> Turn:
-        """A web search; its queries appear only at its end, where pages are listed once per query. Not `done`: the end is never sent."""
+        """A web search; its queries appear only at its end, where pages are listed once per query.
+
+        Not `done`: the end is never sent.
+        """
         item = self._item("web_search_call", status="in_progress", action={"type": "search", "query": "Web search"})
         self._added(item)
         for phase in ("in_progress", "searching", "completed"):
@@ -64,7 +80,9 @@ class Turn:
             self._about(f"response.code_interpreter_call.{phase}", item)
         if logs is None:
             return self
-        return self._done({**item, "status": "completed", "outputs": [{"type": "logs", "logs": logs}]}, "code_interpreter")
+        return self._done(
+            {**item, "status": "completed", "outputs": [{"type": "logs", "logs": logs}]}, "code_interpreter"
+        )
 
     def finds_images(self, tool: str, arguments: str, output: str) -> Turn:
         """`web_search_image` or `image_search`."""
@@ -104,7 +122,12 @@ class Turn:
         if not self._ended:
             self._ended = True
             usage: Json = {"input_tokens": 100, "output_tokens": 20, "total_tokens": 120}
-            billed = {**usage, "prompt_tokens_details": {"cached_tokens": 3}, "x_billing_type": "response_api", "plugins": self._tools}
+            billed = {
+                **usage,
+                "prompt_tokens_details": {"cached_tokens": 3},
+                "x_billing_type": "response_api",
+                "plugins": self._tools,
+            }
             usage |= {"output_tokens_details": {"reasoning_tokens": 5}, "x_details": [billed], "x_tools": self._tools}
             response = {"status": "completed", "output": self._items, "usage": usage, "x_unknown": True}
             self._events.append({"type": "response.completed", "response": response})
@@ -117,7 +140,8 @@ class Turn:
         self._about("response.output_item.added", item, item=item)
 
     def _done(self, item: Json, tool: str | None = None) -> Turn:
-        self._about("response.output_item.done", item, item=item, output_index=0)  # wrong except for the first, like documented samples
+        # wrong except for the first, like documented samples
+        self._about("response.output_item.done", item, item=item, output_index=0)
         self._items.append(item)
         if tool is not None:
             self._tools[tool] = {"count": self._tools.get(tool, {"count": 0})["count"] + 1}
@@ -129,7 +153,9 @@ class Turn:
 
 
 def play(upstream: ScriptedUpstream, *turns: Turn) -> None:
-    """Answer the next requests with these turns, in order; a request that breaks a rule gets the vendor's error instead of its turn."""
+    """Answer the next requests with these turns, in order; a request that breaks a rule gets the vendor's error instead
+    of its turn.
+    """
     left = deque(turns)
 
     def respond(body: Json) -> Reply:
@@ -162,6 +188,9 @@ def _mistaken_name(body: Json, tools: Sequence[Json]) -> str | None:
 
 def _stray_result(items: Sequence[Json]) -> str | None:
     for before, item in zip([{}, *items], items, strict=False):
-        if item.get("type") == "function_call_output" and (before.get("type"), before.get("call_id")) != ("function_call", item["call_id"]):
+        if item.get("type") == "function_call_output" and (before.get("type"), before.get("call_id")) != (
+            "function_call",
+            item["call_id"],
+        ):
             return "a function_call_output must directly follow its function_call."
     return None

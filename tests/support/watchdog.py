@@ -1,4 +1,5 @@
-"""Kills what a test run has left behind: reads lines `PID SIGNAL FOLDER`; at the end of its input, kills all that were not released.
+"""Kills what a test run has left behind: reads lines `PID SIGNAL FOLDER`; at the end of its input, kills all that were
+not released.
 
 The input ends when the test run does, in any way. A SIGNAL of 0 releases a process.
 """

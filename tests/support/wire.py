@@ -36,7 +36,9 @@ class Wire:
         async with asyncio.timeout(_SECONDS):
             head = await self._reader.readuntil(b"\r\n\r\n")
             line, *fields = head.decode().split("\r\n")
-            headers = {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields if field)}
+            headers = {
+                name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields if field)
+            }
             body = await self._reader.readexactly(int(headers.get("content-length", "0")))
         return Answer(int(line.split()[1]), headers, body)
 
@@ -75,5 +77,10 @@ async def connected(gateway: Gateway) -> AsyncGenerator[Wire]:
 
 def head(method: str, path: str, *fields: str, key: str | None = None) -> bytes:
     """A request's head, including its empty line."""
-    given: Iterable[str] = (f"{method} {path} HTTP/1.1", "Host: localhost", *fields, *([f"Authorization: Bearer {key}"] if key else ()))
+    given: Iterable[str] = (
+        f"{method} {path} HTTP/1.1",
+        "Host: localhost",
+        *fields,
+        *([f"Authorization: Bearer {key}"] if key else ()),
+    )
     return "\r\n".join((*given, "", "")).encode()

@@ -58,7 +58,9 @@ def test_what_an_upstream_says_cannot_forge_a_line(written: Written) -> None:
     logging.getLogger("app").error("It failed", exc_info=ValueError(forged))
     lines = written.getvalue().split("\n")
 
-    assert r"upstream failed: no\r\n2026-01-01T00:00:00.000Z INFO app.request [req_2] GET /\x1b[2J\x9b\u2028" in lines[0]
+    assert (
+        r"upstream failed: no\r\n2026-01-01T00:00:00.000Z INFO app.request [req_2] GET /\x1b[2J\x9b\u2028" in lines[0]
+    )
     assert not any(line.startswith("2026-01-01") for line in lines)
     assert all(line.isprintable() for line in lines)
 
@@ -94,7 +96,9 @@ def test_an_exception_stays_in_one_line_of_json(written: Written) -> None:
     assert "ValueError: invalid literal" in json.loads(written.getvalue())["exception"]
 
 
-@pytest.mark.parametrize(("level", "routine", "lines"), [("info", False, 1), ("info", True, 0), ("debug", True, 1), ("warning", False, 0)])
+@pytest.mark.parametrize(
+    ("level", "routine", "lines"), [("info", False, 1), ("info", True, 0), ("debug", True, 1), ("warning", False, 0)]
+)
 def test_what_is_worth_a_line(written: Written, level: str, *, routine: bool, lines: int) -> None:
     log.configure(level, "text")
     log.write_request(RequestSummary("req_3", "GET", "/readyz", 200), routine=routine)

@@ -43,7 +43,10 @@ def test_what_is_repeated_is_counted(stage: Stage) -> None:
 
     stage.now += SECONDS + 1
     stage.log.info("served")
-    assert stage.lines[1:] == ["response 01a22d2f-0000 could not be stored: port 0 (599 more like this in 60 s)", "served"]
+    assert stage.lines[1:] == [
+        "response 01a22d2f-0000 could not be stored: port 0 (599 more like this in 60 s)",
+        "served",
+    ]
 
 
 def test_after_a_quiet_minute_it_is_told_again(stage: Stage) -> None:

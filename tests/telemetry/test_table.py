@@ -46,7 +46,9 @@ class Worker:
 
 def _shown(registry: Registry) -> dict[str, float]:
     families = text_string_to_metric_families(registry.render().decode())
-    return {sample.name + "".join(sample.labels.values()): sample.value for family in families for sample in family.samples}
+    return {
+        sample.name + "".join(sample.labels.values()): sample.value for family in families for sample in family.samples
+    }
 
 
 def _registry(directory: Path) -> Registry:
@@ -63,7 +65,12 @@ def test_a_scrape_of_one_shows_all(tmp_path: Path) -> None:
     workers = [Worker(tmp_path, 10), Worker(tmp_path, 100)]
     shown = _shown(registry)
     assert (shown["served_totala"], shown["open"], shown["expired"]) == (111, 7, 7)
-    assert (shown["took_bucket1.0"], shown["took_bucket2.0"], shown["took_bucket+Inf"], shown["took_sum"]) == (1, 3, 3, 3.5)
+    assert (shown["took_bucket1.0"], shown["took_bucket2.0"], shown["took_bucket+Inf"], shown["took_sum"]) == (
+        1,
+        3,
+        3,
+        3.5,
+    )
     for worker in workers:
         worker.kill()
     shown = _shown(registry)

@@ -27,7 +27,9 @@ def _cite(source: Source) -> int:
 
 def context(note: str | None = None) -> ToolContext:
     """A response, perhaps a later one of its conversation."""
-    return ToolContext(project_id="p1", response_id="r1", model="qwen", images=(), include=frozenset(), note=note, ask=_ask, cite=_cite)
+    return ToolContext(
+        project_id="p1", response_id="r1", model="qwen", images=(), include=frozenset(), note=note, ask=_ask, cite=_cite
+    )
 
 
 @asynccontextmanager

@@ -11,7 +11,11 @@ from tests.support.site import Answer, Site, Visit
 Speak = Callable[[Visit, Mapping[str, Any]], Answer]
 """A visit and its JSON-RPC message to an answer."""
 
-GREETING: dict[str, Any] = {"protocolVersion": "2025-03-26", "capabilities": {"tools": {}}, "serverInfo": {"name": "s", "version": "1"}}
+GREETING: dict[str, Any] = {
+    "protocolVersion": "2025-03-26",
+    "capabilities": {"tools": {}},
+    "serverInfo": {"name": "s", "version": "1"},
+}
 GOOD: dict[str, Any] = {"name": "good", "inputSchema": {"type": "object", "properties": {}}}
 
 
@@ -21,8 +25,15 @@ def reply(message: Mapping[str, Any], result: Any) -> Answer:
 
 
 def speaking(site: Site, **results: Any) -> str:
-    """Serve these results, by method with `_` for `/`; one that is a function is asked (it gets the visit and the message)."""
-    known: dict[str, Any] = {"initialize": GREETING, "tools_list": {"tools": [GOOD]}, "tools_call": {"content": []}, **results}
+    """Serve these results, by method with `_` for `/`; one that is a function is asked (it gets the visit and the
+    message).
+    """
+    known: dict[str, Any] = {
+        "initialize": GREETING,
+        "tools_list": {"tools": [GOOD]},
+        "tools_call": {"content": []},
+        **results,
+    }
 
     def answer(visit: Visit) -> Answer:
         if visit.method != "POST":

@@ -52,7 +52,9 @@ class StoredFiles:
 class Turn:
     """A response that uses the tool."""
 
-    def __init__(self, tool: CodeInterpreter, entry: object = BARE, note: str | None = None, project: str = PROJECT) -> None:
+    def __init__(
+        self, tool: CodeInterpreter, entry: object = BARE, note: str | None = None, project: str = PROJECT
+    ) -> None:
         self.sources: list[Source] = []
         self._tool = tool
         self._entry = msgspec.Raw(json.dumps(entry).encode())
@@ -122,7 +124,9 @@ class Turn:
 
 
 def built(**settings: object) -> CodeInterpreter | Missing:
-    tool = TOOL.build(ToolServices(settings=Settings.model_validate(settings), fetcher=GuardedFetcher(), files=StoredFiles()))
+    tool = TOOL.build(
+        ToolServices(settings=Settings.model_validate(settings), fetcher=GuardedFetcher(), files=StoredFiles())
+    )
     assert isinstance(tool, CodeInterpreter | Missing)
     return tool
 
@@ -249,7 +253,9 @@ async def test_the_list_of_tools_says_why_no_code_runs() -> None:
     assert isinstance(remote, CodeInterpreter)
     assert TOOL.details is not None
 
-    assert await TOOL.details(remote) == {"sandbox": {"backend": None, "summary": "The sandbox service does not answer."}}
+    assert await TOOL.details(remote) == {
+        "sandbox": {"backend": None, "summary": "The sandbox service does not answer."}
+    }
     await remote.aclose()
 
 
@@ -286,9 +292,13 @@ async def test_all_who_wait_for_a_container_learn_that_it_cannot_be_made(tool: C
 
 async def test_plots_are_images_and_files_are_cited(tool: CodeInterpreter) -> None:
     turn = Turn(tool)
-    [(text, item)] = await turn.run("import matplotlib.pyplot as plt; plt.plot([1, 2]); plt.show(); open('t.csv', 'w').write('1'); None")
+    [(text, item)] = await turn.run(
+        "import matplotlib.pyplot as plt; plt.plot([1, 2]); plt.show(); open('t.csv', 'w').write('1'); None"
+    )
 
-    plot, table = sorted((source for source in turn.sources if isinstance(source, ContainerFile)), key=lambda source: source.path)
+    plot, table = sorted(
+        (source for source in turn.sources if isinstance(source, ContainerFile)), key=lambda source: source.path
+    )
     assert (plot.path, table.path) == ("/mnt/data/plot-1.png", "/mnt/data/t.csv")
     assert item.outputs == (PlotImage(f"/v1/containers/{item.container_id}/files/{plot.file_id}/content"),)
     assert "[plot-1.png](sandbox:/mnt/data/plot-1.png)" in text
@@ -370,7 +380,10 @@ async def test_code_is_found_however_it_is_written(tool: CodeInterpreter, argume
         (7, "tools[0].container"),
         ({"type": "manual"}, "tools[0].container.type"),
         ({"type": "auto", "memory_limit": "64g"}, "tools[0].container.memory_limit"),
-        ({"type": "auto", "network_policy": {"type": "allowlist", "allowed_domains": ["a.b"]}}, "tools[0].container.network_policy"),
+        (
+            {"type": "auto", "network_policy": {"type": "allowlist", "allowed_domains": ["a.b"]}},
+            "tools[0].container.network_policy",
+        ),
         ({"type": "auto", "skills": [{"type": "skill_reference"}]}, "tools[0].container.skills"),
         ({"type": "auto", "file_ids": "file-1"}, "tools[0].container.file_ids"),
         ({"type": "auto", "gpu": True}, "tools[0].container.gpu"),
@@ -384,9 +397,12 @@ async def test_what_cannot_be_is_refused_by_name(tool: CodeInterpreter, containe
 
 
 @pytest.mark.parametrize(
-    ("more", "param"), [({"foo": 1}, "tools[0].foo"), ({"container": {"type": "auto", "foo": 1}}, "tools[0].container.foo")]
+    ("more", "param"),
+    [({"foo": 1}, "tools[0].foo"), ({"container": {"type": "auto", "foo": 1}}, "tools[0].container.foo")],
 )
-async def test_a_key_that_there_is_not_is_refused_as_everywhere(tool: CodeInterpreter, more: dict[str, object], param: str) -> None:
+async def test_a_key_that_there_is_not_is_refused_as_everywhere(
+    tool: CodeInterpreter, more: dict[str, object], param: str
+) -> None:
     with pytest.raises(InvalidRequest) as refusal:
         tool.configure(msgspec.Raw(json.dumps({**BARE, **more}).encode()), "tools[0]")
 

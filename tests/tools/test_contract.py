@@ -1,4 +1,6 @@
-"""What holds for every built-in tool, found as the gateway finds them: a new one is held to it without being named here."""
+"""What holds for every built-in tool, found as the gateway finds them: a new one is held to it without being named
+here.
+"""
 
 from __future__ import annotations
 
@@ -178,7 +180,9 @@ async def test_every_upstream_can_be_offered_its_functions(spec: ToolSpec, mcp_u
         for function in session.functions:
             assert _UPSTREAM_NAME.match(function.name)
             assert function.name not in _FORBIDDEN
-            assert upstream_name(function.name, None) != function.name, "a client's function of that name would meet this one"
+            assert upstream_name(function.name, None) != function.name, (
+                "a client's function of that name would meet this one"
+            )
             assert function.description
             schema = msgspec.json.decode(function.parameters)
             assert schema["type"] == "object"

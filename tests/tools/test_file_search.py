@@ -1,4 +1,6 @@
-"""`file_search` as requests ask for it and as the model reads it; what finds the passages has tests of its own (tests/knowledge)."""
+"""`file_search` as requests ask for it and as the model reads it; what finds the passages has tests of its own
+(tests/knowledge).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,17 @@ from app.settings import Limits, Settings
 from app.tools.fetch.fetcher import GuardedFetcher
 from app.tools.file_search import TOOL
 from app.tools.ports.files import FileContent, FileHit, FileQuery
-from app.tools.ports.tool import FileCitation, Missing, Source, Tool, ToolContext, ToolFailure, ToolRequest, ToolServices, ToolSession
+from app.tools.ports.tool import (
+    FileCitation,
+    Missing,
+    Source,
+    Tool,
+    ToolContext,
+    ToolFailure,
+    ToolRequest,
+    ToolServices,
+    ToolSession,
+)
 
 HITS = (
     FileHit("file-1", "pump.md", 0.9, "Open the valve.", {"year": 2024}),
@@ -126,7 +138,11 @@ async def test_the_model_reads_numbered_passages_and_each_file_has_one_number() 
     files, response = StoredFiles(*HITS), Response()
     session = await opened(files, response)
     outcome = await session.run(call(queries=["valve", " 闸门 "]))
-    assert outcome.text.split("\n\n")[1:] == ["[1] pump.md\nOpen the valve.", "[2] 泵 手册.pdf\n请打开闸门。", "[1] pump.md\nThen wait."]
+    assert outcome.text.split("\n\n")[1:] == [
+        "[1] pump.md\nOpen the valve.",
+        "[2] 泵 手册.pdf\n请打开闸门。",
+        "[1] pump.md\nThen wait.",
+    ]
     assert response.sources == [FileCitation("file-1", "pump.md"), FileCitation("file-2", "泵 手册.pdf")]
     assert outcome.item == FileSearchCall(id="", status="completed", queries=("valve", "闸门"))
     assert files.asked[0][0] == "p"
@@ -186,7 +202,12 @@ async def test_options_reach_the_search_and_are_echoed() -> None:
     files = StoredFiles(*HITS)
     filters = {"type": "eq", "key": "year", "value": 2024}
     ranking = {"ranker": "auto", "score_threshold": 0.3, "hybrid_search": {"embedding_weight": 2, "text_weight": 0}}
-    fields = {"vector_store_ids": ["vs_1", "vs_2", "vs_1"], "max_num_results": 2, "filters": filters, "ranking_options": ranking}
+    fields = {
+        "vector_store_ids": ["vs_1", "vs_2", "vs_1"],
+        "max_num_results": 2,
+        "filters": filters,
+        "ranking_options": ranking,
+    }
     request = entry(files, **fields)
     await (await request.open(Response().context())).run(call(queries=["x"]))
     query = files.asked[0][1]
@@ -215,10 +236,19 @@ async def test_options_reach_the_search_and_are_echoed() -> None:
         ({"max_results": 5}, "tools[0].max_results"),
         ({"ranking_options": {"score_threshold": 1.5}}, "tools[0].ranking_options.score_threshold"),
         ({"ranking_options": {"ranker": "best"}}, "tools[0].ranking_options.ranker"),
-        ({"ranking_options": {"hybrid_search": {"embedding_weight": 0, "text_weight": 0}}}, "tools[0].ranking_options.hybrid_search"),
-        ({"ranking_options": {"hybrid_search": {"embedding_weight": -1, "text_weight": 2}}}, "tools[0].ranking_options.hybrid_search"),
+        (
+            {"ranking_options": {"hybrid_search": {"embedding_weight": 0, "text_weight": 0}}},
+            "tools[0].ranking_options.hybrid_search",
+        ),
+        (
+            {"ranking_options": {"hybrid_search": {"embedding_weight": -1, "text_weight": 2}}},
+            "tools[0].ranking_options.hybrid_search",
+        ),
         ({"filters": {"type": "eq", "key": "a"}}, "tools[0].filters.value"),
-        ({"filters": {"type": "and", "filters": [{"type": "like", "key": "a", "value": 1}]}}, "tools[0].filters.filters[0].type"),
+        (
+            {"filters": {"type": "and", "filters": [{"type": "like", "key": "a", "value": 1}]}},
+            "tools[0].filters.filters[0].type",
+        ),
     ],
 )
 def test_a_wrong_entry_is_refused_by_name(fields: dict[str, Any], param: str) -> None:

@@ -90,7 +90,10 @@ async def start(site: Site) -> AsyncGenerator[Start]:
 
 @pytest.fixture
 def gallery(site: Site) -> Site:
-    """Four pictures in the web, with thumbnails; the third is the original, only smaller and paler. SearXNG knows all of them."""
+    """Four pictures in the web, with thumbnails; the third is the original, only smaller and paler.
+
+    SearXNG knows all of them.
+    """
     pale = Image.blend(ORIGINAL.resize((200, 150)), Image.new("RGB", (200, 150), "white"), 0.1)
     pictures = {"/a.png": scene(2), "/b.png": scene(3), "/same.png": pale, "/c.png": scene(4)}
     for path, picture in pictures.items():
@@ -131,14 +134,19 @@ async def test_what_looks_like_the_image_comes_first(gallery: Site, start: Start
 async def test_the_image_is_described_by_the_model_and_searched_for_in_its_words(gallery: Site, start: Start) -> None:
     stage = start(inline(encoded(scene(9))), inline(encoded(ORIGINAL)))
     stage.description = (
-        'Here are the queries:\n1. "ellipses  in colour"\n\n- abstract ellipses\n* \u5f69\u8272\u692d\u5706\n4) one too many\n'
+        'Here are the queries:\n1. "ellipses  in colour"\n\n- abstract ellipses\n* \u5f69\u8272\u692d\u5706\n4) one '
+        "too many\n"
     )
     await stage.call({"img_idx": 1, "bbox": [0, 0, 1000, 1000]})
     [(question, [image])] = stage.questions
     assert "search queries" in question
     assert image.url.startswith("data:image/jpeg;base64,")
     asked = sorted(path.partition("&")[0] for path in gallery.paths if path.startswith("/search"))
-    assert asked == ["/search?q=%E5%BD%A9%E8%89%B2%E6%A4%AD%E5%9C%86", "/search?q=abstract+ellipses", "/search?q=ellipses+in+colour"]
+    assert asked == [
+        "/search?q=%E5%BD%A9%E8%89%B2%E6%A4%AD%E5%9C%86",
+        "/search?q=abstract+ellipses",
+        "/search?q=ellipses+in+colour",
+    ]
 
 
 async def test_only_the_box_is_described_and_compared(site: Site, start: Start) -> None:
@@ -187,7 +195,8 @@ async def test_nothing_found_is_no_failure(site: Site, start: Start) -> None:
 def lens(site: Site) -> None:
     """Serper Lens knows A and the original, in this order."""
     matches = [
-        {"title": title, "link": site.url("/p"), "imageUrl": site.url(path)} for title, path in (("A", "/a.png"), ("Same", "/same.png"))
+        {"title": title, "link": site.url("/p"), "imageUrl": site.url(path)}
+        for title, path in (("A", "/a.png"), ("Same", "/same.png"))
     ]
     site.pages["/lens"] = Answer.json({"organic": matches})
 
@@ -247,7 +256,9 @@ async def test_words_are_searched_when_the_engine_for_images_fails(gallery: Site
 async def test_without_a_description_the_model_is_told_why(gallery: Site, start: Start) -> None:
     stage = start(inline(encoded(ORIGINAL)))
     stage.description = ToolFailure("The model takes no images; GATEWAY_VISION_MODEL can name one that does.")
-    with pytest.raises(ToolFailure, match=r"^The image cannot be described: The model takes no images; GATEWAY_VISION_MODEL can name"):
+    with pytest.raises(
+        ToolFailure, match=r"^The image cannot be described: The model takes no images; GATEWAY_VISION_MODEL can name"
+    ):
         await stage.call(WHOLE)
     stage.description = " \n"
     with pytest.raises(ToolFailure, match="said nothing"):
@@ -283,9 +294,16 @@ async def test_an_image_that_cannot_be_used_says_why(site: Site, start: Start, i
 
 
 async def test_a_huge_image_is_refused(site: Site, start: Start) -> None:
-    site.pages |= {"/huge.png": Answer(encoded(ORIGINAL), 200, "image/png", repeat=0.0), "/page.png": Answer.html("no image")}
+    site.pages |= {
+        "/huge.png": Answer(encoded(ORIGINAL), 200, "image/png", repeat=0.0),
+        "/page.png": Answer.html("no image"),
+    }
     values = {"searxng_url": site.origin, "fetch_allow": ("127.0.0.1",), "limits": {"fetch_bytes": 5000}}
-    for image, sentence in ((inline(bytes(5100)), "larger than 5000"), (site.url("/huge.png"), "larger"), (site.url("/page.png"), "html")):
+    for image, sentence in (
+        (inline(bytes(5100)), "larger than 5000"),
+        (site.url("/huge.png"), "larger"),
+        (site.url("/page.png"), "html"),
+    ):
         with pytest.raises(ToolFailure, match=sentence):
             await start(image, **values).call(WHOLE)
 
@@ -322,7 +340,9 @@ async def test_a_conversation_without_images_is_told_so(site: Site, start: Start
 async def test_an_item_begins_whatever_the_arguments_are(start: Start) -> None:
     session = await start().session()
 
-    @given(st.one_of(st.text(), st.sampled_from(['{"a":' * 50_000, "[" * 100_000, "\ud800", "null", '{"img_idx": []}'])))
+    @given(
+        st.one_of(st.text(), st.sampled_from(['{"a":' * 50_000, "[" * 100_000, "\ud800", "null", '{"img_idx": []}']))
+    )
     def begins(text: str) -> None:
         call = HostedCall("call_1", "image_search", text)
         item = session.item(call)

@@ -16,14 +16,25 @@ from app.protocol.wire.errors import InvalidRequest
 from app.protocol.wire.hosted import HostedCall, WebExtractorCall
 from app.settings import Limits, Settings
 from app.tools.fetch.fetcher import GuardedFetcher
-from app.tools.ports.tool import Source, Tool, ToolContext, ToolFailure, ToolOutcome, ToolServices, ToolSpec, UrlCitation
+from app.tools.ports.tool import (
+    Source,
+    Tool,
+    ToolContext,
+    ToolFailure,
+    ToolOutcome,
+    ToolServices,
+    ToolSpec,
+    UrlCitation,
+)
 from app.tools.web_extractor import TOOL
 from tests.support.site import Answer, Site, serving_site
 
 # One loop, so that the process that reads documents is started once.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-PARAGRAPH = "<p>The river rises in the hills of the north and passes eleven villages before it reaches the plain below.</p>"
+PARAGRAPH = (
+    "<p>The river rises in the hills of the north and passes eleven villages before it reaches the plain below.</p>"
+)
 LONG = PARAGRAPH + "".join(
     f"<p>At mile {n} of its way there stands an old mill, whose wheel has {n + 7} blades of oak.</p>" for n in range(60)
 )
@@ -156,7 +167,11 @@ async def test_the_text_is_given_and_said_so_when_the_model_cannot_be_asked(site
 
     site.pages["/"] = Answer.html(LONG)
     _, item = await Reader(fail).call(build(), {"urls": [site.url()], "goal": "villages"})
-    assert (item.status, "eleven villages" in item.output, "could not be asked" in item.output) == ("completed", True, True)
+    assert (item.status, "eleven villages" in item.output, "could not be asked" in item.output) == (
+        "completed",
+        True,
+        True,
+    )
 
 
 async def test_the_text_is_given_when_the_model_takes_too_long(site: Site) -> None:
@@ -167,7 +182,11 @@ async def test_the_text_is_given_when_the_model_takes_too_long(site: Site) -> No
     site.pages["/"] = Answer.html(LONG)
     await Reader("").call(build(), {"urls": [site.url()]})  # the process that reads is up now
     _, item = await Reader(think).call(build(Limits(tool_seconds=2.0)), {"urls": [site.url()], "goal": "villages"})
-    assert (item.status, "eleven villages" in item.output, "could not be asked" in item.output) == ("completed", True, True)
+    assert (item.status, "eleven villages" in item.output, "could not be asked" in item.output) == (
+        "completed",
+        True,
+        True,
+    )
 
 
 async def test_a_page_that_gives_orders_stays_data(site: Site) -> None:
@@ -232,7 +251,8 @@ async def test_each_page_that_fails_is_a_sentence_and_the_others_are_read(site: 
 async def test_the_call_fails_only_when_every_page_does(site: Site) -> None:
     site.pages["/slow"] = Answer.never()
     outcome, item = await Reader("").call(
-        build(Limits(tool_seconds=0.5)), {"urls": [site.url("/slow"), "http://169.254.169.254/latest/meta-data/", "file:///etc/passwd"]}
+        build(Limits(tool_seconds=0.5)),
+        {"urls": [site.url("/slow"), "http://169.254.169.254/latest/meta-data/", "file:///etc/passwd"]},
     )
     assert item.status == "failed"
     assert outcome.text == item.output
@@ -241,7 +261,9 @@ async def test_the_call_fails_only_when_every_page_does(site: Site) -> None:
     assert "http:// or https://" in item.output
 
 
-@pytest.mark.parametrize("arguments", ["", "{", "[]", "7", '{"urls": []}', '{"urls": [1]}', '{"goal": "g"}', '{"url": " "}'])
+@pytest.mark.parametrize(
+    "arguments", ["", "{", "[]", "7", '{"urls": []}', '{"urls": [1]}', '{"goal": "g"}', '{"url": " "}']
+)
 async def test_arguments_that_say_no_page(arguments: str) -> None:
     with pytest.raises(ToolFailure, match="arguments have to be JSON"):
         await Reader("").call(build(), arguments)
@@ -264,11 +286,20 @@ async def test_arguments_that_say_no_page(arguments: str) -> None:
 async def test_the_item_as_it_begins(arguments: object, urls: tuple[str, ...], goal: str) -> None:
     reader = Reader("")
     context = ToolContext(
-        project_id="p", response_id="r", model="m", images=(), include=frozenset(), note=None, ask=reader.ask, cite=reader.cite
+        project_id="p",
+        response_id="r",
+        model="m",
+        images=(),
+        include=frozenset(),
+        note=None,
+        ask=reader.ask,
+        cite=reader.cite,
     )
     session = await build().configure(TOOL.example, "tools[0]").open(context)
     text = arguments if isinstance(arguments, str) else json.dumps(arguments)
-    assert session.item(HostedCall("c", "web_extractor", text)) == WebExtractorCall(id="", status="in_progress", urls=urls, goal=goal)
+    assert session.item(HostedCall("c", "web_extractor", text)) == WebExtractorCall(
+        id="", status="in_progress", urls=urls, goal=goal
+    )
 
 
 async def test_five_pages_are_read_in_a_call_within_the_size(site: Site) -> None:
@@ -283,7 +314,8 @@ async def test_five_pages_are_read_in_a_call_within_the_size(site: Site) -> None
 
 
 @pytest.mark.parametrize(
-    ("needle", "goal"), [("The ferry at Quarn costs 7 crowns.", "What does the ferry cost?"), ("渡船票价为七元。", "渡船要多少钱")]
+    ("needle", "goal"),
+    [("The ferry at Quarn costs 7 crowns.", "What does the ferry cost?"), ("渡船票价为七元。", "渡船要多少钱")],
 )
 async def test_what_serves_the_goal_is_found_deep_in_a_long_page(site: Site, needle: str, goal: str) -> None:
     site.pages["/"] = Answer.html(VERY_LONG + f"<p>{needle}</p>" + LONG)

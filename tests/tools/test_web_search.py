@@ -44,7 +44,13 @@ async def test_a_search(site: Site, tool: Tool) -> None:
     site.pages["/search"] = Answer.json(
         {
             "results": [
-                {"url": "https://a.org/1", "title": "One\n two", "content": " first ", "score": 2, "publishedDate": "2026-11-01"},
+                {
+                    "url": "https://a.org/1",
+                    "title": "One\n two",
+                    "content": " first ",
+                    "score": 2,
+                    "publishedDate": "2026-11-01",
+                },
                 {"url": "https://a.org/2", "title": None, "content": None, "score": 1},
             ]
         }
@@ -57,7 +63,9 @@ async def test_a_search(site: Site, tool: Tool) -> None:
     outcome = await session.run(call)
 
     assert outcome.item == WebSearchCall(
-        "", "completed", SearchAction("qwen 3.7", ("qwen 3.7",), (UrlSource("https://a.org/1"), UrlSource("https://a.org/2")))
+        "",
+        "completed",
+        SearchAction("qwen 3.7", ("qwen 3.7",), (UrlSource("https://a.org/1"), UrlSource("https://a.org/2"))),
     )
     assert outcome.text == (
         "Cite what you use by its number in brackets, like [1].\n\n"
@@ -81,7 +89,9 @@ async def test_several_queries_are_one_list(site: Site, tool: Tool) -> None:
 
 
 async def test_the_queries_that_were_answered_are_used(site: Site, tool: Tool) -> None:
-    site.pages["/search"] = lambda visit: Answer.text("", status=422) if query_of(visit) == "bad" else found("https://a.org/")
+    site.pages["/search"] = lambda visit: (
+        Answer.text("", status=422) if query_of(visit) == "bad" else found("https://a.org/")
+    )
     outcome = await (await open_session(tool)).run(call_of({"queries": ["good", "bad"]}))
     assert urls_of(outcome) == ["https://a.org/"]
     assert "could not be searched: bad" in outcome.text
@@ -120,7 +130,9 @@ async def test_everything_is_down(site: Site, tool: Tool) -> None:
         ("3", ()),
     ],
 )
-async def test_however_the_arguments_are_written(arguments: str, queries: tuple[str, ...], site: Site, tool: Tool) -> None:
+async def test_however_the_arguments_are_written(
+    arguments: str, queries: tuple[str, ...], site: Site, tool: Tool
+) -> None:
     site.pages["/search"] = found("https://a.org/")
     session = await open_session(tool)
     item = session.item(call_of(arguments))
@@ -168,7 +180,9 @@ async def test_language_place_and_freshness_reach_the_provider_and_the_model(sit
     site.pages["/search"] = Answer.json({})
     tool = build(serper_api_key="k", search_base_urls={"serper": site.origin})
     place = {"type": "approximate", "country": "de", "city": "Köln", "region": "NRW", "timezone": "Europe/Berlin"}
-    session = await open_session(tool, {"user_location": place, "freshness": "oneMonth", "filters": {"allowed_domains": ["a.org"]}})
+    session = await open_session(
+        tool, {"user_location": place, "freshness": "oneMonth", "filters": {"allowed_domains": ["a.org"]}}
+    )
     for text in ("天气", "天気は", "날씨", "weather"):
         await session.run(call_of({"queries": [text]}))
     await tool.aclose()
@@ -208,7 +222,8 @@ async def test_a_page_is_opened(site: Site, tool: Tool) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", ["", "{}", '{"url": ["https://a.org/"]}', '{"url": "file:///etc/passwd"}', '{"url": "https://a.org\\\\@b.org/"}']
+    "arguments",
+    ["", "{}", '{"url": ["https://a.org/"]}', '{"url": "file:///etc/passwd"}', '{"url": "https://a.org\\\\@b.org/"}'],
 )
 async def test_what_is_no_page_is_not_opened(arguments: str, tool: Tool) -> None:
     session = await open_session(tool)
@@ -246,19 +261,31 @@ async def test_without_live_pages_only_searching_is_offered(options: Mapping[str
 
 def _configured(tool: Tool, entry: Mapping[str, object]) -> tuple[dict[str, object], bool]:
     request = tool.configure(msgspec.Raw(msgspec.json.encode(entry)), "tools[2]")
-    return msgspec.json.decode(request.echo, type=dict[str, object]), request.native == msgspec.Raw(b'{"type":"web_search"}')
+    return msgspec.json.decode(request.echo, type=dict[str, object]), request.native == msgspec.Raw(
+        b'{"type":"web_search"}'
+    )
 
 
 async def test_the_echo_shows_what_is_in_effect(tool: Tool) -> None:
     plain = {"filters": None, "search_context_size": "medium", "user_location": None}
     assert _configured(tool, {"type": "web_search"}) == ({"type": "web_search", **plain}, True)
-    nulls = {"filters": None, "search_context_size": None, "user_location": None, "external_web_access": None, "freshness": None}
+    nulls = {
+        "filters": None,
+        "search_context_size": None,
+        "user_location": None,
+        "external_web_access": None,
+        "freshness": None,
+    }
     assert _configured(tool, {"type": "web_search_preview", **nulls})[1]
-    assert _configured(tool, {"type": "web_search", "external_web_access": True, "search_content_types": ["text", "image"]}) == (
+    assert _configured(
+        tool, {"type": "web_search", "external_web_access": True, "search_content_types": ["text", "image"]}
+    ) == (
         {"type": "web_search", **plain, "external_web_access": True, "search_content_types": ["text"]},
         True,
     )
-    echo, native = _configured(tool, {"type": "web_search", "filters": {"allowed_domains": ["A.org"]}, "freshness": "oneDay"})
+    echo, native = _configured(
+        tool, {"type": "web_search", "filters": {"allowed_domains": ["A.org"]}, "freshness": "oneDay"}
+    )
     assert echo["filters"] == {"allowed_domains": ["a.org"]}
     assert echo["freshness"] == "day"
     assert not native
@@ -266,7 +293,12 @@ async def test_the_echo_shows_what_is_in_effect(tool: Tool) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"user_location": {"country": "CN"}}, {"user_location": {"city": "X"}}, {"freshness": "day"}, {"external_web_access": False}],
+    [
+        {"user_location": {"country": "CN"}},
+        {"user_location": {"city": "X"}},
+        {"freshness": "day"},
+        {"external_web_access": False},
+    ],
 )
 async def test_what_the_vendor_cannot_do_stays_here(options: Mapping[str, object], tool: Tool) -> None:
     assert not _configured(tool, {"type": "web_search", **options})[1]

@@ -27,7 +27,13 @@ ContainerId = Annotated[str, Path(pattern=ID, description="The container's id.")
 FileId = Annotated[str, Path(pattern=ID, description="The file's id.")]
 
 _JSON_BYTES = 64 * 1024
-_SHOWN_INLINE = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif", ".webp": "image/webp"}
+_SHOWN_INLINE = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".gif": "image/gif",
+    ".webp": "image/webp",
+}
 """What a browser may display: images, which run no code. Everything else is downloaded."""
 _TYPES = {
     **_SHOWN_INLINE,
@@ -46,10 +52,18 @@ _UPLOAD: dict[str, Any] = {
         "required": True,
         "content": {
             "multipart/form-data": {
-                "schema": {"type": "object", "required": ["file"], "properties": {"file": {"type": "string", "format": "binary"}}}
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary"}},
+                }
             },
             "application/json": {
-                "schema": {"type": "object", "required": ["file_id"], "properties": {"file_id": {"type": "string", "maxLength": 128}}}
+                "schema": {
+                    "type": "object",
+                    "required": ["file_id"],
+                    "properties": {"file_id": {"type": "string", "maxLength": 128}},
+                }
             },
         },
     }
@@ -80,7 +94,9 @@ class ContainerCreate(BaseModel):
 
     name: str = Field(max_length=255)
     expires_after: ContainerExpiry | None = None
-    file_ids: list[Annotated[str, Field(pattern=ID)]] = Field(default=[], max_length=100, description="Uploaded files to copy into it.")
+    file_ids: list[Annotated[str, Field(pattern=ID)]] = Field(
+        default=[], max_length=100, description="Uploaded files to copy into it."
+    )
     memory_limit: Literal["1g", "4g"] | None = None
     network_policy: NetworkPolicy | None = None
 
@@ -156,7 +172,9 @@ class _FromUploaded(BaseModel):
 
 async def _containers(services: ServicesDep) -> Containers:
     if services.containers is None:
-        raise InvalidRequest("Code execution is disabled on this gateway; set GATEWAY_SANDBOX to enable it.", code="containers_off")
+        raise InvalidRequest(
+            "Code execution is disabled on this gateway; set GATEWAY_SANDBOX to enable it.", code="containers_off"
+        )
     return services.containers
 
 
@@ -176,7 +194,9 @@ async def create_container(body: ContainerCreate, principal: Principal, containe
 
 
 @router.get("/v1/containers", summary="List the containers")
-async def list_containers(query: Annotated[ListQuery, Query()], principal: Principal, containers: Wanted) -> ContainerList:
+async def list_containers(
+    query: Annotated[ListQuery, Query()], principal: Principal, containers: Wanted
+) -> ContainerList:
     """The project's containers that have not expired, newest first."""
     found = [_shown(each) for each in await containers.list(principal.project_id) if query.name in (None, each.name)]
     return ContainerList(**_page(found, query.page))
@@ -196,14 +216,21 @@ async def delete_container(container_id: ContainerId, principal: Principal, cont
 
 
 @router.post("/v1/containers/{container_id}/files", summary="Add a file to a container", openapi_extra=_UPLOAD)
-async def add_container_file(container_id: ContainerId, request: Request, principal: Principal, containers: Wanted) -> ContainerFileObject:
-    """Send the file as `multipart/form-data`, or JSON with the `file_id` of an uploaded file. Uploads are streamed to the sandbox."""
+async def add_container_file(
+    container_id: ContainerId, request: Request, principal: Principal, containers: Wanted
+) -> ContainerFileObject:
+    """Send the file as `multipart/form-data`, or JSON with the `file_id` of an uploaded file.
+
+    Uploads are streamed to the sandbox.
+    """
     try:
         async with aclosing(request.stream()) as body:
             if (request.headers.get("content-type") or "").startswith("application/json"):
                 file_id = await _file_id(body)
                 return _file(container_id, await containers.add_uploaded(principal.project_id, container_id, file_id))
-            return await _receive(UploadForm(request.headers.get("content-type"), body), container_id, principal.project_id, containers)
+            return await _receive(
+                UploadForm(request.headers.get("content-type"), body), container_id, principal.project_id, containers
+            )
     except ClientDisconnect:
         raise cut_off(request.scope) from None
 
@@ -218,7 +245,9 @@ async def list_container_files(
 
 
 @router.get("/v1/containers/{container_id}/files/{file_id}", summary="Get a container file's description")
-async def get_container_file(container_id: ContainerId, file_id: FileId, principal: Principal, containers: Wanted) -> ContainerFileObject:
+async def get_container_file(
+    container_id: ContainerId, file_id: FileId, principal: Principal, containers: Wanted
+) -> ContainerFileObject:
     """The file's path, size and source."""
     return _file(container_id, await containers.file(principal.project_id, container_id, file_id))
 
@@ -232,7 +261,10 @@ async def get_container_file(container_id: ContainerId, file_id: FileId, princip
 async def get_container_file_content(
     container_id: ContainerId, file_id: FileId, principal: Principal, containers: Wanted
 ) -> StreamingResponse:
-    """The file's bytes. Browsers display images and download everything else, because the file's content is untrusted."""
+    """The file's bytes.
+
+    Browsers display images and download everything else, because the file's content is untrusted.
+    """
     entry = await containers.file(principal.project_id, container_id, file_id)
     path = PurePosixPath(entry.path)
     disposition = "inline" if path.suffix.lower() in _SHOWN_INLINE else attachment(path.name)
@@ -244,7 +276,9 @@ async def get_container_file_content(
     }
     kind = _TYPES.get(path.suffix.lower(), "application/octet-stream")
     return StreamingResponse(
-        _closing(containers.content(principal.project_id, container_id, file_id), entry.bytes), media_type=kind, headers=headers
+        _closing(containers.content(principal.project_id, container_id, file_id), entry.bytes),
+        media_type=kind,
+        headers=headers,
     )
 
 
@@ -292,7 +326,9 @@ async def _file_id(body: AsyncIterator[bytes]) -> str:
     try:
         return _FromUploaded.model_validate_json(bytes(content)).file_id
     except ValidationError as error:
-        raise InvalidRequest("Expected a form with 'file', or JSON with 'file_id'.", code="invalid_value", param="file_id") from error
+        raise InvalidRequest(
+            "Expected a form with 'file', or JSON with 'file_id'.", code="invalid_value", param="file_id"
+        ) from error
 
 
 def _page(newest_first: Sequence[Entry], page: Page) -> dict[str, Any]:
@@ -317,5 +353,10 @@ def _shown(container: Container) -> ContainerObject:
 
 def _file(container_id: str, entry: ContainerEntry) -> ContainerFileObject:
     return ContainerFileObject(
-        id=entry.id, container_id=container_id, created_at=entry.created_at, bytes=entry.bytes, path=entry.path, source=entry.source
+        id=entry.id,
+        container_id=container_id,
+        created_at=entry.created_at,
+        bytes=entry.bytes,
+        path=entry.path,
+        source=entry.source,
     )

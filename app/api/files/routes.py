@@ -41,9 +41,16 @@ _FORM: dict[str, Any] = {
                     "required": ["file", "purpose"],
                     "properties": {
                         "file": {"type": "string", "format": "binary"},
-                        "purpose": {"type": "string", "enum": ["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]},
+                        "purpose": {
+                            "type": "string",
+                            "enum": ["assistants", "batch", "fine-tune", "vision", "user_data", "evals"],
+                        },
                         "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
-                        "expires_after[seconds]": {"type": "integer", "minimum": _LEAST_SECONDS, "maximum": _MOST_SECONDS},
+                        "expires_after[seconds]": {
+                            "type": "integer",
+                            "minimum": _LEAST_SECONDS,
+                            "maximum": _MOST_SECONDS,
+                        },
                     },
                 }
             }
@@ -89,11 +96,16 @@ class ListQuery(PageQuery):
 
 @router.post("/v1/files", summary="Upload a file", openapi_extra=_FORM)
 async def create_file(request: Request, principal: Principal, services: FilesDep) -> FileObject:
-    """Send `multipart/form-data`. The upload is streamed to storage; a file above the size limit is refused and discarded."""
+    """Send `multipart/form-data`.
+
+    The upload is streamed to storage; a file above the size limit is refused and discarded.
+    """
     files = services.files
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > files.upload_bytes + _FORM_BYTES:
-        raise PayloadTooLarge(f"The file is larger than {files.upload_bytes} bytes.", code="file_too_large", param="file")
+        raise PayloadTooLarge(
+            f"The file is larger than {files.upload_bytes} bytes.", code="file_too_large", param="file"
+        )
     async with aclosing(request.stream()) as body:
         form = UploadForm(request.headers.get("content-type"), body)
         try:
@@ -125,7 +137,10 @@ async def get_file(file_id: FileId, principal: Principal, services: FilesDep) ->
     response_class=StreamingResponse,
 )
 async def get_file_content(file_id: FileId, principal: Principal, services: FilesDep) -> StreamingResponse:
-    """The bytes as they were uploaded. Browsers download them and never display them, because their content is untrusted."""
+    """The bytes as they were uploaded.
+
+    Browsers download them and never display them, because their content is untrusted.
+    """
     record, pieces = await services.files.content(principal.project_id, file_id)
     headers = {
         "content-disposition": attachment(record.filename),
@@ -158,7 +173,9 @@ def _new(form: UploadForm) -> NewFile:
     fields = dict(form.fields)
     purpose = fields.pop("purpose", None)
     if purpose is None:
-        raise InvalidRequest("Missing required parameter: 'purpose'.", code="missing_required_parameter", param="purpose")
+        raise InvalidRequest(
+            "Missing required parameter: 'purpose'.", code="missing_required_parameter", param="purpose"
+        )
     anchor, seconds = fields.pop("expires_after[anchor]", None), fields.pop("expires_after[seconds]", None)
     if fields:
         name = next(iter(fields))[:64]

@@ -1,4 +1,6 @@
-"""What happens to a response whose client disconnects: the settings, and the headers by which a request overrides them."""
+"""What happens to a response whose client disconnects: the settings, and the headers by which a request overrides
+them.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ RESUMABLE = "x-gateway-resumable"
 _ON_DISCONNECT, _RESUMABLE = ON_DISCONNECT.encode(), RESUMABLE.encode()
 
 Lifetime = Literal["connection", "process", "stored run"]
-"""What ends a response early: the end of its connection; only that of its process; neither, since another process goes on with it."""
+"""What ends a response early: the end of its connection; only that of its process; neither, since another process goes
+on with it.
+"""
 
 
 class Continuation(msgspec.Struct, frozen=True):
@@ -46,7 +50,9 @@ def _continues(admitted: Admitted, wanted: bytes, *, always: bool) -> bool:
     if wanted == b"continue" and not admitted.store:
         raise _invalid(ON_DISCONNECT, "only a stored response can go on; send 'store': true")
     if wanted == b"cancel" and (always or admitted.background):
-        raise _invalid(ON_DISCONNECT, "background and resumable responses always go on; leave it out, or send 'continue'")
+        raise _invalid(
+            ON_DISCONNECT, "background and resumable responses always go on; leave it out, or send 'continue'"
+        )
     return wanted == b"continue"
 
 

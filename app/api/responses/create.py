@@ -1,7 +1,7 @@
 """`POST /v1/responses`, as a plain ASGI endpoint: the hot path.
 
-A framework's route with a parsed body costs 0.15-0.3 ms per request and several microseconds per token, more than all the other
-work here. Its OpenAPI entry is in `openapi.py`.
+A framework's route with a parsed body costs 0.15-0.3 ms per request and several microseconds per token, more than all
+the other work here. Its OpenAPI entry is in `openapi.py`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class Policy(msgspec.Struct, frozen=True):
 class CreateResponse:
     """The endpoint."""
 
-    def __init__(self, responses: Responses, access: Access, runs: Runs, metrics: Metrics, heartbeats: Heartbeats, policy: Policy) -> None:
+    def __init__(
+        self, responses: Responses, access: Access, runs: Runs, metrics: Metrics, heartbeats: Heartbeats, policy: Policy
+    ) -> None:
         self._responses = responses
         self._access = access
         self._runs = runs
@@ -90,7 +92,9 @@ class CreateResponse:
         principal = scope["state"]["principal"] = await self._access.principal(headers.get(b"authorization"))
         summary.project, summary.key = principal.project_id, principal.key_id
         if b"json" not in (headers.get(b"content-type") or b"json").lower():
-            raise InvalidRequest("Unsupported content type: send 'Content-Type: application/json'.", code="unsupported_content_type")
+            raise InvalidRequest(
+                "Unsupported content type: send 'Content-Type: application/json'.", code="unsupported_content_type"
+            )
         body = await self._read(scope, headers, receive)
         if b"content-encoding" in headers:
             body = await encodings.decoded(body, encodings.named(scope), self._policy.body_bytes)
@@ -121,7 +125,10 @@ class CreateResponse:
         run.remember()
 
     async def _start(self, run: Run, body: bytes, headers: dict[bytes, bytes], receive: Receive, reply: _Reply) -> None:
-        """Start a background or resumable run. This request is one of its readers, whose disconnecting does not matter to it."""
+        """Start a background or resumable run.
+
+        This request is one of its readers, whose disconnecting does not matter to it.
+        """
         queued = await self._responses.start(run, body, lenient=self._is_lenient(headers))
         if not run.admitted.stream:
             await reply.whole(queued, run.warnings)
@@ -195,7 +202,11 @@ class _Reply:
     def stream(self, run: Run, tail: Sequence[bytes]) -> StreamWriter:
         def head() -> Message:
             self._begun = True
-            return {"type": "http.response.start", "status": 200, "headers": [*HEADERS, *_warning_headers(run.warnings), self._id]}
+            return {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [*HEADERS, *_warning_headers(run.warnings), self._id],
+            }
 
         return StreamWriter(self._send, head, run.begin, tail)
 

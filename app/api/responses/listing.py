@@ -13,7 +13,9 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "tool_search_output": {"execution": "client"},
     "additional_tools": {"role": "developer"},
 }
-_WITHOUT_STATUS = frozenset({"additional_tools", "reasoning", "mcp_list_tools", "mcp_approval_request", "mcp_approval_response"})
+_WITHOUT_STATUS = frozenset(
+    {"additional_tools", "reasoning", "mcp_list_tools", "mcp_approval_request", "mcp_approval_response"}
+)
 
 
 def shown(raw: msgspec.Raw) -> dict[str, Any]:
@@ -38,7 +40,9 @@ def _message(item: dict[str, Any]) -> dict[str, Any]:
     role = item.get("role")
     part_type = _TEXT_PARTS.get(str(role), "input_text")
     content = item.get("content")
-    parts: list[dict[str, Any]] = [{"type": part_type, "text": content}] if isinstance(content, str) else list(content or [])
+    parts: list[dict[str, Any]] = (
+        [{"type": part_type, "text": content}] if isinstance(content, str) else list(content or [])
+    )
     item["content"] = [_part(part, part_type) for part in parts]
     return item
 

@@ -24,7 +24,8 @@ from app.engine.runs.readers import ReaderMustLeave
 from app.protocol.wire.errors import InvalidRequest
 from app.protocol.wire.sse import DONE
 
-AppStatus.disable_automatic_graceful_drain()  # a stopping server lets streams end by themselves, or ends them with a terminal event
+# a stopping server lets streams end by themselves, or ends them with a terminal event
+AppStatus.disable_automatic_graceful_drain()
 router = APIRouter(tags=["Responses"], responses=failures(404, 409), route_class=CheckedRoute)
 
 ResponseId = Annotated[str, Path(pattern=ID, description="The response's id: its UUID, with or without `resp_`.")]
@@ -41,8 +42,12 @@ class GetQuery(BaseModel):
     """How to read a response."""
 
     stream: bool = Field(default=False, description="Return the response's events.")
-    starting_after: int = Field(default=-1, ge=-1, le=2**31 - 1, description="With `stream`: skip events up to this number.")
-    include: list[str] = Field(default=[], alias="include[]", description="Accepted without effect: stored fields are always included.")
+    starting_after: int = Field(
+        default=-1, ge=-1, le=2**31 - 1, description="With `stream`: skip events up to this number."
+    )
+    include: list[str] = Field(
+        default=[], alias="include[]", description="Accepted without effect: stored fields are always included."
+    )
     include_obfuscation: bool | None = Field(default=None, description="Accepted; padding is never sent.")
 
 
@@ -51,7 +56,9 @@ class ItemsQuery(TwoWayPageQuery):
 
     after: str | None = Field(default=None, max_length=256, description="The item after which the page begins.")
     before: str | None = Field(default=None, max_length=256, description="The item before which the page ends.")
-    include: list[str] = Field(default=[], alias="include[]", description="Accepted without effect: stored fields are always included.")
+    include: list[str] = Field(
+        default=[], alias="include[]", description="Accepted without effect: stored fields are always included."
+    )
 
 
 @router.get(
@@ -82,9 +89,13 @@ async def refuse(request: Request, _principal: Principal) -> Response:
     raise InvalidRequest(f"POST {request.url.path} is not served by this gateway.", code="unsupported_endpoint")
 
 
-@router.post("/v1/responses/{response_id}/cancel", response_model=ResponseObject, summary="Cancel a background response")
+@router.post(
+    "/v1/responses/{response_id}/cancel", response_model=ResponseObject, summary="Cancel a background response"
+)
 async def cancel_response(response_id: ResponseId, principal: Principal, services: ServicesDep) -> Response:
-    """The response as it has ended: cancelled with what there was of the answer, or as it was if it had ended before."""
+    """The response as it has ended: cancelled with what there was of the answer, or as it was if it had ended
+    before.
+    """
     return Response(await services.responses.cancel(principal, response_id), media_type="application/json")
 
 
@@ -94,7 +105,11 @@ async def delete_response(response_id: ResponseId, principal: Principal, service
     return ResponseDeleted(id=await services.responses.delete(principal, response_id))
 
 
-@router.get("/v1/responses/{response_id}/input_items", response_model=InputItemList, summary="List the input items of a response")
+@router.get(
+    "/v1/responses/{response_id}/input_items",
+    response_model=InputItemList,
+    summary="List the input items of a response",
+)
 async def list_input_items(
     response_id: ResponseId, query: Annotated[ItemsQuery, Query()], principal: Principal, services: ServicesDep
 ) -> Response:

@@ -24,15 +24,22 @@ HEADERS = [
 
 
 class StreamWriter:
-    """Writes one SSE response. Its head is sent with the first frames, or with the opening events if those take too long.
+    """Writes one SSE response. Its head is sent with the first frames, or with the opening events if those take too
+    long.
 
-    `head` creates the message that begins the response. `opening` returns the frames that may be sent before an upstream has accepted
-    the request; empty if there are none yet. `tail` follows the last frames.
+    `head` creates the message that begins the response. `opening` returns the frames that may be sent before an
+    upstream has accepted the request; empty if there are none yet. `tail` follows the last frames.
     """
 
     __slots__ = ("_begun", "_head", "_one_at_a_time", "_opening", "_send", "_tail", "_unsent", "silent")
 
-    def __init__(self, send: Send, head: Callable[[], Message], opening: Callable[[], Sequence[bytes]], tail: Sequence[bytes] = ()) -> None:
+    def __init__(
+        self,
+        send: Send,
+        head: Callable[[], Message],
+        opening: Callable[[], Sequence[bytes]],
+        tail: Sequence[bytes] = (),
+    ) -> None:
         self._send = send
         self._tail = tail
         self._head = head
@@ -72,7 +79,10 @@ class StreamWriter:
             await self._begin(self._one_at_a_time)
 
     async def _begin(self, one_at_a_time: asyncio.Lock) -> None:
-        """Send the beginning of the response. The timer and the response may both try: the second one waits, and finds it sent."""
+        """Send the beginning of the response.
+
+        The timer and the response may both try: the second one waits, and finds it sent.
+        """
         async with one_at_a_time:
             while self._unsent:
                 await self._send(self._unsent[0])  # a cancelled write has sent nothing
@@ -131,4 +141,8 @@ class Heartbeats:
 
 
 def _body(frames: Sequence[bytes], *, more: bool = True) -> Message:
-    return {"type": "http.response.body", "body": frames[0] if len(frames) == 1 else b"".join(frames), "more_body": more}
+    return {
+        "type": "http.response.body",
+        "body": frames[0] if len(frames) == 1 else b"".join(frames),
+        "more_body": more,
+    }

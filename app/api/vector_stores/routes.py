@@ -31,7 +31,9 @@ _POLL = {"openai-poll-after-ms": "200"}
 
 
 @router.post("", summary="Create a vector store")
-async def create_vector_store(body: shapes.NewStoreBody, principal: Principal, services: FilesDep) -> shapes.StoreObject:
+async def create_vector_store(
+    body: shapes.NewStoreBody, principal: Principal, services: FilesDep
+) -> shapes.StoreObject:
     """Creates an empty store, or one with files, which are indexed in the background."""
     new = NewStore(
         name=body.name or "",
@@ -72,7 +74,9 @@ async def update_vector_store(
 
 
 @router.delete("/{vector_store_id}", summary="Delete a vector store")
-async def delete_vector_store(vector_store_id: StoreId, principal: Principal, services: FilesDep) -> shapes.StoreDeleted:
+async def delete_vector_store(
+    vector_store_id: StoreId, principal: Principal, services: FilesDep
+) -> shapes.StoreDeleted:
     """The files themselves are not deleted."""
     await services.vector_stores.delete(principal.project_id, vector_store_id)
     return shapes.StoreDeleted(id=vector_store_id)
@@ -84,7 +88,11 @@ async def search_vector_store(
 ) -> shapes.SearchResults:
     """The best matching passages. `rewrite_query` is refused, because no model takes part in a search."""
     if body.rewrite_query:
-        raise InvalidRequest("'rewrite_query' is not served: send the query as it is.", code="unsupported_parameter", param="rewrite_query")
+        raise InvalidRequest(
+            "'rewrite_query' is not served: send the query as it is.",
+            code="unsupported_parameter",
+            param="rewrite_query",
+        )
     query = FileQuery(
         vector_store_ids=(vector_store_id,),
         queries=body.queries,
@@ -168,7 +176,9 @@ async def get_file_batch(
 
 
 @router.post("/{vector_store_id}/file_batches/{batch_id}/cancel", summary="Cancel a batch of files")
-async def cancel_file_batch(vector_store_id: StoreId, batch_id: BatchId, principal: Principal, services: FilesDep) -> shapes.BatchObject:
+async def cancel_file_batch(
+    vector_store_id: StoreId, batch_id: BatchId, principal: Principal, services: FilesDep
+) -> shapes.BatchObject:
     """Files that are not indexed yet will not be."""
     return shown_batch(await services.store_files.cancel(principal.project_id, vector_store_id, batch_id))
 
@@ -185,5 +195,7 @@ async def list_file_batch_files(
 async def _files(
     services: FilesDep, principal: Principal, store_id: str, query: shapes.FilesQuery, batch_id: str | None
 ) -> shapes.StoreFileList:
-    found, more = await services.store_files.list(principal.project_id, store_id, query.page, status=query.filter, batch_id=batch_id)
+    found, more = await services.store_files.list(
+        principal.project_id, store_id, query.page, status=query.filter, batch_id=batch_id
+    )
     return shapes.StoreFileList(**listed([shown_file(file) for file in found], more=more))

@@ -144,7 +144,10 @@ class SearchBody(_Sent):
 
     query: (
         Annotated[str, StringConstraints(min_length=1, max_length=_QUERY)]
-        | Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=_QUERY)]], Field(min_length=1, max_length=_QUERIES)]
+        | Annotated[
+            list[Annotated[str, StringConstraints(min_length=1, max_length=_QUERY)]],
+            Field(min_length=1, max_length=_QUERIES),
+        ]
     )
     filters: dict[str, Any] | None = None
     max_num_results: int = Field(default=10, ge=1, le=50)
@@ -215,7 +218,8 @@ class StoreFileObject(BaseModel):
     usage_bytes: int
     last_error: LastError | None
     x_not_in_text: str | None = Field(
-        description="Content of a completed file that is not in the searched text, such as `page 2 (an image; no text)`."
+        description="Content of a completed file that is not in the searched text, such as `page 2 (an image; no "
+        "text)`."
     )
     attributes: dict[str, str | float | bool]
     chunking_strategy: StaticStrategy
@@ -337,7 +341,9 @@ def shown_file(file: Attachment) -> StoreFileObject:
         last_error=error,
         x_not_in_text=file.error_message if file.status == "completed" else None,
         attributes=msgspec.json.decode(file.attributes),
-        chunking_strategy=StaticStrategy(static=Static(max_chunk_size_tokens=file.chunk_size, chunk_overlap_tokens=file.chunk_overlap)),
+        chunking_strategy=StaticStrategy(
+            static=Static(max_chunk_size_tokens=file.chunk_size, chunk_overlap_tokens=file.chunk_overlap)
+        ),
     )
 
 
@@ -356,7 +362,9 @@ def shown_batch(batch: Batch) -> BatchObject:
 def shown_hit(hit: FileHit) -> SearchResult:
     """The search result as the API returns it."""
     content = [TextContent(text=hit.text)]
-    return SearchResult(file_id=hit.file_id, filename=hit.filename, score=hit.score, attributes=hit.attributes, content=content)
+    return SearchResult(
+        file_id=hit.file_id, filename=hit.filename, score=hit.score, attributes=hit.attributes, content=content
+    )
 
 
 def _counts(totals: StoreTotals) -> FileCounts:

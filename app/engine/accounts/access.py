@@ -44,7 +44,9 @@ class Access:
         if authorization is None:
             if not self._required:
                 return ANYONE
-            raise Unauthorized("You didn't provide an API key. Send it as 'Authorization: Bearer sk-…'.", code="missing_api_key")
+            raise Unauthorized(
+                "You didn't provide an API key. Send it as 'Authorization: Bearer sk-…'.", code="missing_api_key"
+            )
         scheme, _, key = authorization.partition(b" ")
         if scheme.lower() != b"bearer" or not key.strip():
             raise Unauthorized("Malformed Authorization header: expected 'Bearer sk-…'.", code="invalid_api_key")

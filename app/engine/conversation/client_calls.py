@@ -1,4 +1,7 @@
-"""How the items of tools that the client runs become a call and its result: a table with one row per kind of tool. Pure."""
+"""How the items of tools that the client runs become a call and its result: a table with one row per kind of tool.
+
+Pure.
+"""
 
 from __future__ import annotations
 

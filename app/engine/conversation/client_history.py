@@ -23,24 +23,33 @@ class _Tools(msgspec.Struct, frozen=True):
 
 
 def read(raw: msgspec.Raw, fields: InputItem, place: str) -> InputItem | MoreTools | None:
-    """The item as a function call, its result, or tools. None: it has no content for the model. Raises InvalidRequest."""
+    """The item as a function call, its result, or tools.
+
+    None: it has no content for the model. Raises InvalidRequest.
+    """
     kind = fields.type or ""
     if kind in BRING_TOOLS:
         return _more_tools(raw, fields, place)
     call_id = fields.call_id or fields.id
     if kind in _TEXTS:
         output = _TEXTS[kind](msgspec.json.decode(raw), f"{place}.output" if place else "output")
-        return InputItem(type="function_call_output", id=fields.id, call_id=call_id, status=fields.status, output=output)
+        return InputItem(
+            type="function_call_output", id=fields.id, call_id=call_id, status=fields.status, output=output
+        )
     tool = CALLS[kind]
     if tool.type == "tool_search" and fields.call_id is None:
         return None  # the server searched by itself; the next item has what it found
     status = "incomplete" if fields.status == tool.cut else fields.status
     arguments = _exact_arguments(kind, raw) or _arguments(kind, raw, f"{place}.{tool.field}" if place else tool.field)
-    return InputItem(type="function_call", id=fields.id, status=status, call_id=call_id, name=tool.type, arguments=arguments)
+    return InputItem(
+        type="function_call", id=fields.id, status=status, call_id=call_id, name=tool.type, arguments=arguments
+    )
 
 
 def _exact_arguments(kind: str, raw: msgspec.Raw) -> str | None:
-    """The arguments of an item that is exactly as the API describes it, at a quarter of the cost; None for any other."""
+    """The arguments of an item that is exactly as the API describes it, at a quarter of the cost; None for any
+    other.
+    """
     decoder = _EXACT.get(kind)
     if decoder is None:
         return None
@@ -65,14 +74,17 @@ def _arguments(kind: str, raw: msgspec.Raw, place: str) -> str:
 def _more_tools(raw: msgspec.Raw, fields: InputItem, place: str) -> MoreTools:
     at = f"{place}.tools" if place else "tools"
     try:
-        tools = tuple(tool.copy() for tool in msgspec.json.decode(raw, type=_Tools).tools)  # or the whole body stays in memory
+        # or the whole body stays in memory
+        tools = tuple(tool.copy() for tool in msgspec.json.decode(raw, type=_Tools).tools)
     except msgspec.ValidationError as error:
         raise _unlike(at, "a list of tools") from error
     if fields.type == "additional_tools":
         return MoreTools(tools, at if place else "", found=False)
     lines = [line for i, tool in enumerate(tools) for line in _described(tool, f"{at}[{i}]")]
     text = "These functions can be called from now on:\n" + "\n".join(lines) if lines else "No tools were found."
-    result = InputItem(type="function_call_output", id=fields.id, call_id=fields.call_id, status=fields.status, output=text)
+    result = InputItem(
+        type="function_call_output", id=fields.id, call_id=fields.call_id, status=fields.status, output=text
+    )
     return MoreTools(tools, at if place else "", found=True, result=result if fields.call_id else None)
 
 
@@ -81,7 +93,9 @@ def _described(raw: msgspec.Raw, place: str) -> Sequence[str]:
     inner = [parse_tool(one, place) for one in tool.tools or ()]
     namespace = tool.name if tool.type == "namespace" else None
     named = inner if namespace else [tool]
-    return [f"- {upstream_name(one.name or one.type, namespace)}: {one.description or ''}".rstrip(": ") for one in named]
+    return [
+        f"- {upstream_name(one.name or one.type, namespace)}: {one.description or ''}".rstrip(": ") for one in named
+    ]
 
 
 def _shell_text(members: Members, place: str) -> str:
@@ -90,7 +104,10 @@ def _shell_text(members: Members, place: str) -> str:
         return outputs
     if not isinstance(outputs, list):
         raise _unlike(place, "a list of outputs")
-    return "\n\n".join(_command_text(one, f"{place}[{i}]") for i, one in enumerate(cast("list[Any]", outputs))) or "(no output)"
+    return (
+        "\n\n".join(_command_text(one, f"{place}[{i}]") for i, one in enumerate(cast("list[Any]", outputs)))
+        or "(no output)"
+    )
 
 
 def _command_text(output: Any, place: str) -> str:

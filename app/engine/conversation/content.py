@@ -20,7 +20,9 @@ def at(place: str, field: str) -> str:
 
 def missing(param: str, hint: str = "") -> InvalidRequest:
     """The error for a request that lacks a parameter. `hint` ends the sentence."""
-    return InvalidRequest(f"Missing required parameter: '{param}'{hint}.", code="missing_required_parameter", param=param)
+    return InvalidRequest(
+        f"Missing required parameter: '{param}'{hint}.", code="missing_required_parameter", param=param
+    )
 
 
 def unread(kind: str | None, place: str) -> InvalidRequest:
@@ -87,7 +89,9 @@ def _part(part: ItemPart, place: str) -> Part:
         case "input_file":
             return _file(part, place)
         case other:
-            raise InvalidRequest(f"Content parts of type '{other}' are not supported.", code="unsupported_value", param=f"{place}.type")
+            raise InvalidRequest(
+                f"Content parts of type '{other}' are not supported.", code="unsupported_value", param=f"{place}.type"
+            )
 
 
 def _image(part: ItemPart, place: str) -> ImagePart:
@@ -96,13 +100,17 @@ def _image(part: ItemPart, place: str) -> ImagePart:
         return ImagePart("", part.detail or "auto", part.file_id)
     if not isinstance(url, str) or not url.startswith(("http://", "https://", "data:image/")):
         message = "Expected 'image_url' to be an http(s) URL or a base64 data URI of an image."
-        raise InvalidRequest(f"Invalid '{place}.image_url'. {message}", code="invalid_image_url", param=f"{place}.image_url")
+        raise InvalidRequest(
+            f"Invalid '{place}.image_url'. {message}", code="invalid_image_url", param=f"{place}.image_url"
+        )
     return ImagePart(url, part.detail or "auto")
 
 
 def _file(part: ItemPart, place: str) -> FilePart:
     if not (part.file_url or part.file_data or part.file_id):
         raise InvalidRequest(
-            f"'{place}' needs 'file_id', 'file_data' or 'file_url'.", code="missing_required_parameter", param=f"{place}.file_data"
+            f"'{place}' needs 'file_id', 'file_data' or 'file_url'.",
+            code="missing_required_parameter",
+            param=f"{place}.file_data",
         )
     return FilePart(part.filename, part.file_url, part.file_data, part.file_id)

@@ -26,7 +26,9 @@ class Context(msgspec.Struct, frozen=True):
     cut: bool = False
     """Open calls in `tail` belong to a response that was cut off."""
     awaited: Mapping[str, Call] = {}
-    """Calls that wait for the client's approval, by the id of the approval request; with the arguments as the model wrote them."""
+    """Calls that wait for the client's approval, by the id of the approval request; with the arguments as the model
+    wrote them.
+    """
     images: tuple[ImagePart, ...] = ()
     """Images that tools may refer to, oldest first."""
     notes: Mapping[str, str] = {}
@@ -45,7 +47,12 @@ def weight(message: Message) -> int:
         content = message.content
         return 200 + (getsizeof(content) if isinstance(content, str) else sum(map(part_weight, content)))
     if type(message) is Assistant:
-        return 200 + getsizeof(message.text) + getsizeof(message.reasoning) + sum(getsizeof(call.arguments) + 100 for call in message.calls)
+        return (
+            200
+            + getsizeof(message.text)
+            + getsizeof(message.reasoning)
+            + sum(getsizeof(call.arguments) + 100 for call in message.calls)
+        )
     return 200 + getsizeof(message.content)
 
 
@@ -63,7 +70,9 @@ def last_user(messages: Sequence[Message]) -> int:
 
 
 def unanswered(messages: Sequence[Message]) -> Sequence[Message]:
-    """The model's last turn with its results so far, if any is missing: hosted calls get their results before the client's do."""
+    """The model's last turn with its results so far, if any is missing: hosted calls get their results before the
+    client's do.
+    """
     start = len(messages) - 1
     while start >= 0 and isinstance(messages[start], ToolResult):
         start -= 1

@@ -1,6 +1,8 @@
-"""Exchanges between the model and the server's tools: kept beside the response, since the public items do not show what the model read.
+"""Exchanges between the model and the server's tools: kept beside the response, since the public items do not show what
+the model read.
 
-Where that record is missing (a client that keeps its own context sends only the items), the exchange is derived from the item.
+Where that record is missing (a client that keeps its own context sends only the items), the exchange is derived from
+the item.
 """
 
 from __future__ import annotations
@@ -79,7 +81,9 @@ _NOTE = "note:"
 
 
 def encode(exchanges: Exchanges) -> bytes | None:
-    """The stored form, one map (`app/stores/lineage.py` joins those of several turns); None if there is nothing to store."""
+    """The stored form, one map (`app/stores/lineage.py` joins those of several turns); None if there is nothing to
+    store.
+    """
     notes = {_NOTE + tool: note for tool, note in exchanges.notes.items()}
     return msgspec.msgpack.encode({**exchanges.calls, **notes}) if exchanges.calls or notes else None
 
@@ -119,7 +123,9 @@ def said(raw: msgspec.Raw, fields: InputItem, place: str, known: dict[str, Excha
 
 
 def listings(items: Iterable[tuple[msgspec.Raw, InputItem]]) -> dict[str, str]:
-    """MCP tool lists among the items, as notes for their servers' sessions: a server whose list is known is not asked again."""
+    """MCP tool lists among the items, as notes for their servers' sessions: a server whose list is known is not asked
+    again.
+    """
     found: dict[str, str] = {}
     for raw, fields in items:
         if fields.type == LISTING:
@@ -145,6 +151,9 @@ def _of_item(raw: msgspec.Raw, fields: InputItem, place: str) -> Exchange | None
         return Exchange(item_id, Call(f"call_{name}", told.name, told.arguments), None)
     if not told.text:
         return None
-    # The id of the approval request; otherwise one that no other call has, since some servers give all their items the same id.
+    # The id of the approval request; otherwise one that no other call has, since some servers give all their items the
+    # same id.
     mark = told.approved or f"{name}_{told.digest}"
-    return Exchange(item_id, Call(f"call_{mark}", told.name, told.arguments), wrap(kind.removesuffix("_call"), told.text))
+    return Exchange(
+        item_id, Call(f"call_{mark}", told.name, told.arguments), wrap(kind.removesuffix("_call"), told.text)
+    )

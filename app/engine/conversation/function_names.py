@@ -10,7 +10,8 @@ _RESERVED = re.compile(
     r"(fn_)*(search|file_search|web_search|web_search_open|web_extractor|code_interpreter|web_search_image|image_search|knowledge_search"
     r"|mcp|mcp__.*|tool__.*)\Z"
 )
-"""Names that an upstream forbids or mistakes for its own tool, and those of built-in tools (`tool__` is for tools added later).
+"""Names that an upstream forbids or mistakes for its own tool, and those of built-in tools (`tool__` is for tools added
+later).
 
 A client's function with such a name is renamed for the upstream, and so is one that would collide with a renamed one.
 """

@@ -38,7 +38,9 @@ class MessageEncoder(Protocol):
     dialect: str
 
     def encode_messages(self, messages: Sequence[Message], *, reasoning: bool) -> bytes:
-        """The messages in the upstream's own JSON, comma-separated, without brackets; `reasoning` includes the thinking."""
+        """The messages in the upstream's own JSON, comma-separated, without brackets; `reasoning` includes the
+        thinking.
+        """
         ...
 
 
@@ -56,15 +58,31 @@ class View(msgspec.Struct, frozen=True):
     def key(self, response_id: str) -> _Key:
         """The cache key of the response's context."""
         can = self.can
-        return self.project_id, response_id, self.encoder.dialect, (can.preserves_thinking, can.images, can.image_urls, can.files)
+        return (
+            self.project_id,
+            response_id,
+            self.encoder.dialect,
+            (can.preserves_thinking, can.images, can.image_urls, can.files),
+        )
 
     async def load_media(self, transcript: Transcript, items: Sequence[Item] = ()) -> None:
-        """Replace references to files and images with their content; without `items`, missing ones become a note for the model."""
+        """Replace references to files and images with their content; without `items`, missing ones become a note for
+        the model.
+        """
         messages = transcript.messages
-        parts = [part for message in messages if type(message) is User and type(message.content) is tuple for part in message.content]
+        parts = [
+            part
+            for message in messages
+            if type(message) is User and type(message.content) is tuple
+            for part in message.content
+        ]
         if parts:
-            transcript.uploads = transcript.uploads or any(not isinstance(part, TextPart) and part.file_id is not None for part in parts)
-            transcript.messages = list(await self.media.resolve(self.project_id, messages, self.can, model=self.model, items=items))
+            transcript.uploads = transcript.uploads or any(
+                not isinstance(part, TextPart) and part.file_id is not None for part in parts
+            )
+            transcript.messages = list(
+                await self.media.resolve(self.project_id, messages, self.can, model=self.model, items=items)
+            )
 
     def transcript(self, context: Context) -> Transcript:
         """A transcript that continues the context."""
@@ -74,7 +92,9 @@ class View(msgspec.Struct, frozen=True):
         """The context after the transcript: whatever later turns cannot change is encoded."""
         messages, preserves = transcript.messages, self.can.preserves_thinking
         closed = len(messages) if preserves and not transcript.open_calls else last_user(messages)
-        prefix = join(prefix, self.encoder.encode_messages(messages[:closed], reasoning=preserves)) if closed else prefix
+        prefix = (
+            join(prefix, self.encoder.encode_messages(messages[:closed], reasoning=preserves)) if closed else prefix
+        )
         return Context(
             turns=turns,
             system=tuple(transcript.system),
@@ -120,7 +140,10 @@ class History:
     """Contexts of stored chains."""
 
     def __init__(self, store: ResponseStore, cache_bytes: int, *, shared: bool, runs: RunStore | None = None) -> None:
-        """`shared`: other processes use the same store, so a cached context is checked against it. `runs`: what is not stored yet."""
+        """`shared`: other processes use the same store, so a cached context is checked against it.
+
+        `runs`: what is not stored yet.
+        """
         self._store = store
         self._runs = runs
         self._shared = shared
@@ -137,7 +160,11 @@ class History:
         response_id = ids.normalize_response_id(previous_id)
         key = view.key(response_id or "")
         cached = self._recent.get(key)
-        if cached is not None and cached.expires_at > now and (not self._shared or await self._store.continuable(*key[:2], now)):
+        if (
+            cached is not None
+            and cached.expires_at > now
+            and (not self._shared or await self._store.continuable(*key[:2], now))
+        ):
             if key in self._recent:
                 self._recent.move_to_end(key)
             return cached.context()
@@ -182,9 +209,14 @@ class History:
         if not any(item.fields.type == "item_reference" for item in items):
             return items
         found: dict[str, dict[str, msgspec.Raw]] = {}
-        return [await self._resolve_one(project_id, item, found, now) if item.fields.type == "item_reference" else item for item in items]
+        return [
+            await self._resolve_one(project_id, item, found, now) if item.fields.type == "item_reference" else item
+            for item in items
+        ]
 
-    async def _resolve_one(self, project_id: str, item: Item, found: dict[str, dict[str, msgspec.Raw]], now: int) -> Item:
+    async def _resolve_one(
+        self, project_id: str, item: Item, found: dict[str, dict[str, msgspec.Raw]], now: int
+    ) -> Item:
         item_id = item.fields.id or ""
         location = ids.locate(item_id)
         response_id = location.response_id if location else await self._store.locate_item(project_id, item_id, now)
@@ -210,7 +242,12 @@ class History:
                 code="previous_response_not_found",
                 param="previous_response_id",
             ) from error
-        if turns is None and response_id and self._runs is not None and await self._runs.get(project_id, response_id) is not None:
+        if (
+            turns is None
+            and response_id
+            and self._runs is not None
+            and await self._runs.get(project_id, response_id) is not None
+        ):
             raise InvalidRequest(
                 f"Previous response with id '{given}' is still being generated; continue it when it has ended.",
                 code="response_in_progress",
@@ -218,13 +255,18 @@ class History:
             )
         if turns is None:
             raise InvalidRequest(
-                f"Previous response with id '{given}' not found.", code="previous_response_not_found", param="previous_response_id"
+                f"Previous response with id '{given}' not found.",
+                code="previous_response_not_found",
+                param="previous_response_id",
             )
         return turns
 
 
 def _kept(tools: Sequence[MoreTools]) -> Iterable[MoreTools]:
-    """The tools that later turns need. Tools that a client sends again in each turn are kept once, at their last position."""
+    """The tools that later turns need.
+
+    Tools that a client sends again in each turn are kept once, at their last position.
+    """
     kept: dict[tuple[bytes, bool], MoreTools] = {}
     for one in tools:
         key = b"".join(map(bytes, one.tools)), one.found

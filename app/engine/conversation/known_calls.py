@@ -1,4 +1,7 @@
-"""The calls, results and thoughts in a conversation, to distinguish what a client sends again from what is new. Pure."""
+"""The calls, results and thoughts in a conversation, to distinguish what a client sends again from what is new.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ from app.protocol.messages import Assistant, Call, Message, ToolResult
 
 
 class KnownCalls:
-    """The calls of a chain, as hashes. Immutable, and cheap to extend: layers of similar size are merged, so there are few."""
+    """The calls of a chain, as hashes.
+
+    Immutable, and cheap to extend: layers of similar size are merged, so there are few.
+    """
 
     __slots__ = ("_layers",)
 
@@ -54,7 +60,10 @@ class KnownCalls:
 
 
 class Repeats:
-    """Detects what a client sends again of the chain that it continues. Anything the chain contains is left out as often as it is sent."""
+    """Detects what a client sends again of the chain that it continues.
+
+    Anything the chain contains is left out as often as it is sent.
+    """
 
     __slots__ = ("_given", "_known", "_looked_for", "_open", "_repeated")
 

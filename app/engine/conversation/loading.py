@@ -69,9 +69,13 @@ class Loader:
             raise Unusable(clause(error.message)) from error
         return Loaded(found.content, found.filename)
 
-    async def _fetched(self, project_id: str, url: str, filename: str | None, limit: int, accept: Sequence[str]) -> Loaded:
+    async def _fetched(
+        self, project_id: str, url: str, filename: str | None, limit: int, accept: Sequence[str]
+    ) -> Loaded:
         try:
-            page = await self._fetcher.on_behalf(project_id).get(url, limit=limit, seconds=_FETCH_SECONDS, accept=accept)
+            page = await self._fetcher.on_behalf(project_id).get(
+                url, limit=limit, seconds=_FETCH_SECONDS, accept=accept
+            )
         except FetchRefused as error:
             raise Unusable(clause(str(error))) from error
         name = filename or unquote(basename(urlsplit(page.url).path)) or page.url
@@ -82,7 +86,9 @@ def _decoded(data: str) -> tuple[bytes, str | None]:
     """The content of a `data:` URI or of bare base64, and its type."""
     head, comma, body = data.partition(",") if data.startswith("data:") else ("data:;base64", ",", data)
     content_type, *parameters = head.removeprefix("data:").lower().split(";")
-    told = ";".join([content_type, *(parameter for parameter in parameters if parameter.strip().startswith("charset="))])
+    told = ";".join(
+        [content_type, *(parameter for parameter in parameters if parameter.strip().startswith("charset="))]
+    )
     if not comma:
         raise Unusable("it is not a data URI; expected 'data:<type>;base64,<content>'")
     if "base64" not in parameters:

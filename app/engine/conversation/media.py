@@ -1,7 +1,9 @@
-"""Files and images of a conversation, converted to what an upstream accepts: documents become text, uploads and links are loaded.
+"""Files and images of a conversation, converted to what an upstream accepts: documents become text, uploads and links
+are loaded.
 
-Only the model's input is changed. Stored and listed items stay as the client sent them, and are resolved again in later turns; if
-something no longer exists then, the model gets a note instead of the client an error, since the client cannot do anything about it.
+Only the model's input is changed. Stored and listed items stay as the client sent them, and are resolved again in later
+turns; if something no longer exists then, the model gets a note instead of the client an error, since the client cannot
+do anything about it.
 """
 
 from __future__ import annotations
@@ -64,7 +66,10 @@ class _Room:
     def take(self, characters: int) -> None:
         """Take room. Raises Unusable if there is not enough."""
         if characters > self._characters:
-            raise Unusable(f"the files of the conversation are too large for one request: at most {self._most // 2**20} MiB in total")
+            raise Unusable(
+                f"the files of the conversation are too large for one request: at most {self._most // 2**20} MiB in "
+                f"total"
+            )
         self._characters -= characters
 
 
@@ -96,8 +101,9 @@ class Media:
     ) -> Sequence[Message]:
         """The messages with every part in a form that the upstream takes.
 
-        `items` are those of the request: if one of their parts cannot be used, InvalidRequest names its place (`input[0].content[1]`);
-        a part of an earlier turn is replaced by a note to the model. `model` is the client's name for it.
+        `items` are those of the request: if one of their parts cannot be used, InvalidRequest names its place
+        (`input[0].content[1]`); a part of an earlier turn is replaced by a note to the model. `model` is the client's
+        name for it.
         """
         work = [part for message in messages for part in _parts(message) if _is_open(part, can)]
         if not work:
@@ -134,13 +140,18 @@ class Media:
         return [result.result() for result in reversed(results)]
 
     async def images(self, project_id: str, images: Sequence[ImagePart]) -> list[ImagePart]:
-        """With uploads loaded, for tools, which load links themselves. Missing ones stay as they are: images are referred to by number."""
+        """With uploads loaded, for tools, which load links themselves.
+
+        Missing ones stay as they are: images are referred to by number.
+        """
         resolved = await self.resolve(project_id, [User((image,)) for image in images], Capabilities(), model="")
         found = [part for message in resolved for part in _parts(message)]
         return [new if isinstance(new, ImagePart) else old for old, new in zip(images, found, strict=True)]
 
     async def _settled(self, asked: _Asked, part: Part, claim: _Claim) -> Part | ApiError:
-        """The part as the upstream accepts it, or the error for the client, as a value: the first error in order is reported."""
+        """The part as the upstream accepts it, or the error for the client, as a value: the first error in order is
+        reported.
+        """
         try:
             return await self._resolved(asked, part, claim)
         except Unusable as error:
@@ -205,7 +216,9 @@ async def _read(project: str, loaded: Loaded) -> str:
     content, kind = loaded.content, loaded.content_type
     if loaded.url is None:
         return await reading.text(content, filename=loaded.filename, content_type=kind, project=project)
-    page = await reading.article(content, url=loaded.url, content_type=kind or "", charset=loaded.charset, project=project)
+    page = await reading.article(
+        content, url=loaded.url, content_type=kind or "", charset=loaded.charset, project=project
+    )
     return page.text
 
 
@@ -291,7 +304,9 @@ def _source(part: Part) -> tuple[str, str | None]:
 
 
 def _sent(part: ItemPart, field: str) -> object:
-    return part.image_url.get("url") if field == "image_url" and isinstance(part.image_url, dict) else getattr(part, field)
+    return (
+        part.image_url.get("url") if field == "image_url" and isinstance(part.image_url, dict) else getattr(part, field)
+    )
 
 
 def _quoted(filename: str, text: str) -> str:

@@ -1,8 +1,9 @@
 """Encrypts thinking as `encrypted_content`, for clients that keep their own context (`store: false`).
 
-A blob is `gwr1.` and URL-safe base64 of a salt and an AES-256-GCM ciphertext. Each blob has its own key and nonce, derived from
-the installation's secret and the salt (HKDF-SHA256), so the number of blobs is not limited by nonces that could repeat. Project and
-model are authenticated: a blob can be opened only for the tenant it was sealed for, and only for the model that wrote the thinking.
+A blob is `gwr1.` and URL-safe base64 of a salt and an AES-256-GCM ciphertext. Each blob has its own key and nonce,
+derived from the installation's secret and the salt (HKDF-SHA256), so the number of blobs is not limited by nonces that
+could repeat. Project and model are authenticated: a blob can be opened only for the tenant it was sealed for, and only
+for the model that wrote the thinking.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ class Sealer:
         self._secret = secret
 
     def seal(self, text: str, *, project_id: str, model: str) -> str:
-        """The blob for this text. If it exceeds 1 MiB of UTF-8, only the end is kept, from which the model would continue."""
+        """The blob for this text.
+
+        If it exceeds 1 MiB of UTF-8, only the end is kept, from which the model would continue.
+        """
         plain = text.encode()[-_LONGEST:]
         packed = _DEFLATED + zlib.compress(plain, 1) if len(plain) >= _WORTH_DEFLATING else _PLAIN + plain
         salt = os.urandom(_SALT_BYTES)

@@ -1,7 +1,8 @@
 """Derives the call and result of a built-in tool from its item, if nothing else is known of the call. Pure.
 
-A client sent the item, or an upstream ran the tool. It is read field by field: servers and clients write the same items in different
-ways, and a field that cannot be read is ignored. Only the fields that identify a call are required: an MCP tool and its server.
+A client sent the item, or an upstream ran the tool. It is read field by field: servers and clients write the same items
+in different ways, and a field that cannot be read is ignored. Only the fields that identify a call are required: an MCP
+tool and its server.
 """
 
 from __future__ import annotations
@@ -49,14 +50,24 @@ def read(kind: str, raw: msgspec.Raw) -> AnsweredCall:
     name, arguments, text = _READERS[kind](item)
     approved = item.get("approval_request_id")
     return AnsweredCall(
-        name, arguments if isinstance(arguments, str) else _json(arguments), text, approved if isinstance(approved, str) else None
+        name,
+        arguments if isinstance(arguments, str) else _json(arguments),
+        text,
+        approved if isinstance(approved, str) else None,
     )
 
 
 def _web_search(item: Fields) -> tuple[str, Fields, str]:
     action = _fields(item.get("action"))
-    found = [_entry(one) for fields in (action, item) for key in ("sources", "results", "output") for one in _list(fields.get(key))]
-    queries: list[str] = _first(_texts(fields.get(key)) for fields in (action, item) for key in ("queries", "query")) or []
+    found = [
+        _entry(one)
+        for fields in (action, item)
+        for key in ("sources", "results", "output")
+        for one in _list(fields.get(key))
+    ]
+    queries: list[str] = (
+        _first(_texts(fields.get(key)) for fields in (action, item) for key in ("queries", "query")) or []
+    )
     pages = {key: text for key in ("url", "pattern") if (text := _text(action.get(key)))}
     name = "web_search_open" if pages and not queries else "web_search"
     return name, pages if pages and not queries else {"queries": queries}, _lines(found)
@@ -94,7 +105,11 @@ def _mcp(item: Fields) -> tuple[str, str, str]:
     label, name = item.get("server_label"), item.get("name")
     if not (isinstance(label, str) and label and isinstance(name, str) and name):
         raise msgspec.ValidationError("'server_label' and 'name' are required, as strings")
-    return mcp_function(label, name), _arguments(item), _text(item.get("output")) or _error(item.get("error")) or _silence(item)
+    return (
+        mcp_function(label, name),
+        _arguments(item),
+        _text(item.get("output")) or _error(item.get("error")) or _silence(item),
+    )
 
 
 def _named(usual: str) -> Callable[[Fields], tuple[str, str, str]]:

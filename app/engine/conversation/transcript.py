@@ -1,11 +1,12 @@
 """Converts items to messages, as the model reads a conversation. Pure.
 
-Qwen's templates expect one leading system message, and a call's result directly after the call; clients send items in any order.
-So system and developer items are collected, an assistant's thinking, text and calls become one message, and whatever is between
-a call and its result is moved after the result.
+Qwen's templates expect one leading system message, and a call's result directly after the call; clients send items in
+any order. So system and developer items are collected, an assistant's thinking, text and calls become one message, and
+whatever is between a call and its result is moved after the result.
 
-A result belongs to the oldest open call with its id. What the client sends again is left out only if the chain contains exactly that
-call or result; items from before this request (their place is "") are never refused, since they have been accepted once.
+A result belongs to the oldest open call with its id. What the client sends again is left out only if the chain contains
+exactly that call or result; items from before this request (their place is "") are never refused, since they have been
+accepted once.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ class Transcript:
         self._settled = 0
         """Number of messages whose calls are `known`."""
         self._not_sent: list[Call | ToolResult] = []
-        """Parts of this turn that clients have seen and upstreams have not: calls left out, and renamed ones as they were."""
+        """Parts of this turn that clients have seen and upstreams have not: calls left out, and renamed ones as they
+        were.
+        """
         self._repeats: Repeats | None = None
         # The model's turn being read, until `_flush` converts it to messages.
         self._reasoning: list[str] = []
@@ -84,7 +87,10 @@ class Transcript:
             self.resume()
 
     def add(self, items: Iterable[tuple[str, Said]]) -> None:
-        """Add items; each comes with its place in the request (`input[3]`, or "" for stored ones). Raises InvalidRequest."""
+        """Add items; each comes with its place in the request (`input[3]`, or "" for stored ones).
+
+        Raises InvalidRequest.
+        """
         handlers, add_plain = self.handlers, self._add_plain
         for place, item in items:
             if isinstance(item, InputItem):
@@ -135,7 +141,9 @@ class Transcript:
         self.close_stored()
 
     def close_stored(self) -> None:
-        """As `close`, for items accepted before: a call without a result is left out, unless it is approved and runs next."""
+        """As `close`, for items accepted before: a call without a result is left out, unless it is approved and runs
+        next.
+        """
         if self._calls:
             self._leave_out_unanswered()
         else:
@@ -174,7 +182,11 @@ class Transcript:
     @property
     def weight(self) -> int:
         """Approximate memory in bytes."""
-        beside = sum(map(part_weight, self.images)) + sum(map(getsizeof, self.notes.values())) + sum(one.weight for one in self.tools)
+        beside = (
+            sum(map(part_weight, self.images))
+            + sum(map(getsizeof, self.notes.values()))
+            + sum(one.weight for one in self.tools)
+        )
         return sum(map(weight, self.messages)) + beside
 
     @property
@@ -193,17 +205,22 @@ class Transcript:
             case _:
                 known = "'user', 'assistant', 'system' and 'developer'"
                 raise InvalidRequest(
-                    f"Invalid role: '{item.role}'. Supported values are: {known}.", code="invalid_value", param=at(place, "role")
+                    f"Invalid role: '{item.role}'. Supported values are: {known}.",
+                    code="invalid_value",
+                    param=at(place, "role"),
                 )
 
     def _add_question(self, item: InputItem, place: str) -> None:
-        message = User(item.content if isinstance(item.content, str) else content.of_user(item.content, at(place, "content")))
+        message = User(
+            item.content if isinstance(item.content, str) else content.of_user(item.content, at(place, "content"))
+        )
         if type(message.content) is not str:  # a text has no parts: iterating over it would cost 0.2 s per megabyte
             self.images += [part for part in message.content if isinstance(part, ImagePart)]
         if not self._waiting:
             self._flush()
             self.messages.append(message)
-        elif self._calls.cut or self.messages[last_user(self.messages) :][:1] != [message]:  # Semantic Kernel repeats it with its results
+        elif self._calls.cut or self.messages[last_user(self.messages) :][:1] != [message]:
+            # Semantic Kernel repeats it with its results
             self._deferred.append(message)
 
     def _add_answer(self, text: str) -> None:
@@ -242,7 +259,9 @@ class Transcript:
         call = Call(item.call_id, sendable_name(self._upstream_name(name, item.namespace)), arguments)
         if self._repeats is not None and self._repeats.take_call(call):
             return
-        if (self._calls.answered or self._deferred) and not (self._exchange is not None and self._exchange.beside_client):
+        if (self._calls.answered or self._deferred) and not (
+            self._exchange is not None and self._exchange.beside_client
+        ):
             self._begin_assistant()
         self._calls.add(call, place)
         if item.status in _UNFINISHED:
@@ -258,7 +277,10 @@ class Transcript:
         if not self._calls.answer(call_id, text):
             if not place:
                 return
-            message = f"No tool call found for function call output with call_id {call_id}. No call before '{place}' waits for it."
+            message = (
+                f"No tool call found for function call output with call_id {call_id}. No call before '{place}' waits "
+                f"for it."
+            )
             raise InvalidRequest(message, param=at(place, "call_id"))
         self._exchange = None  # the model had read this before the server's next tool calls
         if others:
@@ -303,7 +325,9 @@ class Transcript:
     def _add_approval(self, approval: Approval, place: str) -> None:
         call = self.awaited.pop(approval.approval_request_id, None)
         if call is None:
-            message = f"No approval request with the id '{approval.approval_request_id}' is waiting in this conversation."
+            message = (
+                f"No approval request with the id '{approval.approval_request_id}' is waiting in this conversation."
+            )
             raise InvalidRequest(message, code="invalid_value", param=at(place, "approval_request_id"))
         if approval.approve:
             self.approved.append(HostedCall(call.call_id, call.name, call.arguments, approval.approval_request_id))
@@ -314,7 +338,9 @@ class Transcript:
     def _unanswered_call(self, one: OpenCall) -> InvalidRequest:
         awaited = next((item_id for item_id, call in self.awaited.items() if call.call_id == one.call.call_id), None)
         if awaited is not None:
-            return InvalidRequest(f"No approval response found for the approval request {awaited}.", param=one.place or "input")
+            return InvalidRequest(
+                f"No approval response found for the approval request {awaited}.", param=one.place or "input"
+            )
         where = f" Nothing answers '{one.place}'." if one.place else ""
         message = f"No tool output found for function call {one.call.call_id}.{where}"
         return InvalidRequest(message, param=at(one.place, "call_id") if one.place else "input")

@@ -1,8 +1,9 @@
 """Ingestion makes files searchable: jobs that outlive the process that started them.
 
-Projects take turns, and none gets all the workers of a process: a thousand files of one project do not delay the one file of another.
-A job is held by a lease that is renewed while it is processed; if a process dies, others take over its jobs. A process that loses the
-lease (the file was removed, changed or cancelled meanwhile) stops, and the new work begins when the lease has expired.
+Projects take turns, and none gets all the workers of a process: a thousand files of one project do not delay the one
+file of another. A job is held by a lease that is renewed while it is processed; if a process dies, others take over its
+jobs. A process that loses the lease (the file was removed, changed or cancelled meanwhile) stops, and the new work
+begins when the lease has expired.
 """
 
 from __future__ import annotations
@@ -75,9 +76,18 @@ class Ingestion:
     """Processes jobs, as many at a time as there are concurrent calls of `run`, in any number of processes."""
 
     def __init__(
-        self, pipeline: Pipeline, *, read_bytes: int, clock: Callable[[], float], at_once: int = 4, lease_seconds: int = _LEASE_SECONDS
+        self,
+        pipeline: Pipeline,
+        *,
+        read_bytes: int,
+        clock: Callable[[], float],
+        at_once: int = 4,
+        lease_seconds: int = _LEASE_SECONDS,
     ) -> None:
-        """`read_bytes`: larger files are not ingested, since a document is read as a whole. `at_once`: see `app.fairness.Turns`."""
+        """`read_bytes`: larger files are not ingested, since a document is read as a whole.
+
+        `at_once`: see `app.fairness.Turns`.
+        """
         self._pipeline = pipeline
         self._read_bytes = read_bytes
         self._clock = clock
@@ -104,7 +114,8 @@ class Ingestion:
         while job := await self._claim():
             try:
                 await self._hold(job)
-            except asyncio.CancelledError:  # the process is stopping: the next one need not wait for the lease to expire
+            except asyncio.CancelledError:
+                # the process is stopping: the next one need not wait for the lease to expire
                 await self._pipeline.jobs.release(job)
                 raise
             finally:
@@ -183,14 +194,18 @@ class Ingestion:
 
         async with aclosing(batches()) as embedded:
             try:
-                await pipeline.index.replace(job.vector_store_id, job.file_id, record.filename, _decode(job.attributes), embedded)
+                await pipeline.index.replace(
+                    job.vector_store_id, job.file_id, record.filename, _decode(job.attributes), embedded
+                )
             except InvalidRequest as error:
                 raise _Refused("server_error", error.message) from error
         return used, unread
 
     async def _passages(self, record: FileRecord, job: Job) -> tuple[Sequence[Passage], str | None]:
         if record.size > self._read_bytes:
-            raise _Refused("invalid_file", f"The file is too large to be searched: at most {self._read_bytes} bytes are read.")
+            raise _Refused(
+                "invalid_file", f"The file is too large to be searched: at most {self._read_bytes} bytes are read."
+            )
         try:
             stored = await self._pipeline.blobs.get(record.digest)
         except KeyError:
@@ -201,17 +216,28 @@ class Ingestion:
             text = await self._pipeline.read(content, filename=record.filename, project=job.project_id)
         except UnreadableDocument as error:
             raise _Refused("unsupported_file", str(error)) from error
-        passages = await self._pipeline.split(text, size=job.chunk_size, overlap=job.chunk_overlap, project=job.project_id)
+        passages = await self._pipeline.split(
+            text, size=job.chunk_size, overlap=job.chunk_overlap, project=job.project_id
+        )
         if not passages:
             raise _Refused("invalid_file", "The file has no text.")
         return passages, note(text)
 
     async def _try_later(self, job: Job, error: Exception) -> None:
         """Errors of ours or of the embedding server may be temporary. Removals are retried without limit."""
-        _log.warning("file %s of %s, try %d: %s", job.file_id, job.vector_store_id, job.attempts, error, exc_info=_unexpected(error))
+        _log.warning(
+            "file %s of %s, try %d: %s",
+            job.file_id,
+            job.vector_store_id,
+            job.attempts,
+            error,
+            exc_info=_unexpected(error),
+        )
         if job.kind == "ingest" and job.attempts >= _ATTEMPTS:
             expected = isinstance(error, ApiError | EmbeddingFailed)
-            await self._pipeline.jobs.fail(job, "server_error", str(error) if expected else "The file could not be processed.")
+            await self._pipeline.jobs.fail(
+                job, "server_error", str(error) if expected else "The file could not be processed."
+            )
             return
         pause = _PAUSES[min(job.attempts, len(_PAUSES)) - 1]
         await self._pipeline.jobs.postpone(job, self._now() + pause)

@@ -49,7 +49,9 @@ class Batch(msgspec.Struct, frozen=True):
 class StoreFiles:
     """Files in the vector stores of all projects."""
 
-    def __init__(self, attachments: Attachments, index: PassageIndex, clock: Callable[[], float], wake: Callable[[], None]) -> None:
+    def __init__(
+        self, attachments: Attachments, index: PassageIndex, clock: Callable[[], float], wake: Callable[[], None]
+    ) -> None:
         """`wake` signals that there is something to ingest or remove."""
         self._attachments = attachments
         self._index = index
@@ -68,7 +70,11 @@ class StoreFiles:
     async def add_batch(self, project_id: str, store_id: str, new: Sequence[NewStoreFile]) -> Batch:
         """Start to ingest files as a batch. Raises NotFound for the store or a file, and then none is added."""
         batch = BatchRecord(
-            id=new_id("vsfb_", self._clock()), vector_store_id=store_id, project_id=project_id, created_at=self._now(), cancelled=False
+            id=new_id("vsfb_", self._clock()),
+            vector_store_id=store_id,
+            project_id=project_id,
+            created_at=self._now(),
+            cancelled=False,
         )
         added = await self._attach(project_id, store_id, new, batch)
         return Batch(batch, StoreTotals(in_progress=len(added)))
@@ -81,15 +87,26 @@ class StoreFiles:
         return found
 
     async def list(
-        self, project_id: str, store_id: str, page: Page, *, status: IngestionStatus | None = None, batch_id: str | None = None
+        self,
+        project_id: str,
+        store_id: str,
+        page: Page,
+        *,
+        status: IngestionStatus | None = None,
+        batch_id: str | None = None,
     ) -> tuple[Sequence[Attachment], bool]:
-        """A page of the store's or the batch's files, and whether there are more. Raises InvalidRequest for an unknown cursor."""
+        """A page of the store's or the batch's files, and whether there are more.
+
+        Raises InvalidRequest for an unknown cursor.
+        """
         more = msgspec.structs.replace(page, limit=page.limit + 1)
         try:
             found = await self._attachments.list(project_id, store_id, more, status=status, batch_id=batch_id)
         except KeyError as unknown:
             name = "after" if unknown.args[0] == page.after else "before"
-            raise InvalidRequest(f"Invalid '{name}': there is no such file in the list.", code="invalid_value", param=name) from None
+            raise InvalidRequest(
+                f"Invalid '{name}': there is no such file in the list.", code="invalid_value", param=name
+            ) from None
         return cut(found, page), len(found) > page.limit
 
     async def describe(self, project_id: str, store_id: str, file_id: str, attributes: Attributes) -> Attachment:
@@ -126,7 +143,9 @@ class StoreFiles:
         self.wake()
         return await self.batch(project_id, store_id, batch_id)
 
-    async def _attach(self, project_id: str, store_id: str, new: Sequence[NewStoreFile], batch: BatchRecord | None) -> Sequence[Attachment]:
+    async def _attach(
+        self, project_id: str, store_id: str, new: Sequence[NewStoreFile], batch: BatchRecord | None
+    ) -> Sequence[Attachment]:
         now = self._now()
         attachments = [
             Attachment(
@@ -160,4 +179,6 @@ def no_such_store(store_id: str) -> NotFound:
 
 
 def _not_in(store_id: str, file_id: str) -> NotFound:
-    return NotFound(f"No file found with id '{file_id}' in vector store '{store_id}'.", code="not_found", param="file_id")
+    return NotFound(
+        f"No file found with id '{file_id}' in vector store '{store_id}'.", code="not_found", param="file_id"
+    )

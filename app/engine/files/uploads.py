@@ -43,7 +43,9 @@ class NewFile(msgspec.Struct, frozen=True):
 class UploadedFiles:
     """Files of all projects."""
 
-    def __init__(self, records: FileRecords, blobs: Blobs, *, upload_bytes: int, read_bytes: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, records: FileRecords, blobs: Blobs, *, upload_bytes: int, read_bytes: int, clock: Callable[[], float]
+    ) -> None:
         """`upload_bytes` is the maximum size of an upload; `read_bytes` the maximum that is read into memory."""
         self._records = records
         self._blobs = blobs
@@ -96,7 +98,9 @@ class UploadedFiles:
         try:
             return record, await self._blobs.get(record.digest)
         except KeyError:
-            raise NotFound(f"The content of the file '{file_id}' is missing.", code="content_missing", param="file_id") from None
+            raise NotFound(
+                f"The content of the file '{file_id}' is missing.", code="content_missing", param="file_id"
+            ) from None
 
     async def read(self, project_id: str, file_id: str) -> FileContent:
         """The file with its content. Raises NotFound, and InvalidRequest if it is too large to be read as a whole."""
@@ -157,7 +161,9 @@ def cut(found: Sequence[T], page: Page) -> Sequence[T]:
 
 
 def safe_name(name: str) -> str:
-    """The last part of a path, without characters that could mislead readers or file systems; at most 255 bytes, keeping the extension."""
+    """The last part of a path, without characters that could mislead readers or file systems; at most 255 bytes,
+    keeping the extension.
+    """
     name = _UNSAFE.sub("", re.split(r"[/\\]", name)[-1]).strip()
     name = name.encode("utf-8", "replace").decode()
     if name in {"", ".", ".."}:
@@ -171,7 +177,9 @@ def safe_name(name: str) -> str:
 
 def _purpose(text: str) -> Purpose:
     if text not in _PURPOSES:
-        raise InvalidRequest(f"'{text[:64]}' is not one of the purposes {', '.join(_PURPOSES)}.", code="invalid_value", param="purpose")
+        raise InvalidRequest(
+            f"'{text[:64]}' is not one of the purposes {', '.join(_PURPOSES)}.", code="invalid_value", param="purpose"
+        )
     return cast("Purpose", text)
 
 

@@ -63,7 +63,9 @@ class StorePorts(msgspec.Struct, frozen=True, kw_only=True):
 class VectorStores:
     """The vector stores of all projects. Tools also read files through it."""
 
-    def __init__(self, ports: StorePorts, files: UploadedFiles, store_files: StoreFiles, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, ports: StorePorts, files: UploadedFiles, store_files: StoreFiles, clock: Callable[[], float]
+    ) -> None:
         self._ports = ports
         self._files = files
         self._store_files = store_files
@@ -152,7 +154,9 @@ class VectorStores:
         return await self._found(project_id, best.values(), query.limit)
 
     async def purge(self, now: int, limit: int) -> int:
-        """Remove the files of expired stores, and delete empty stores marked as deleted; returns how many stores were changed."""
+        """Remove the files of expired stores, and delete empty stores marked as deleted; returns how many stores were
+        changed.
+        """
         touched = await self._ports.stores.expire(now, limit)
         if touched:
             self._store_files.wake()
@@ -181,7 +185,8 @@ class VectorStores:
         return [Store(record, totals[record.id], _status(record, totals[record.id], self._now())) for record in records]
 
     async def _by_model(self, store_ids: Sequence[str]) -> Sequence[tuple[str | None, tuple[str, ...]]]:
-        """The embedding models of the stores that have passages, each with its stores: vectors of different models are never compared.
+        """The embedding models of the stores that have passages, each with its stores: vectors of different models are
+        never compared.
 
         If none has any, the default model is still called, so that its failure is reported.
         """
@@ -194,13 +199,19 @@ class VectorStores:
         try:
             return await self._ports.embedder.query(text, model=model, project=project_id)
         except Busy as busy:
-            raise RateLimited(f"The search cannot be run now. {busy}", code="searches_busy", retry_after=busy.retry_after) from busy
+            raise RateLimited(
+                f"The search cannot be run now. {busy}", code="searches_busy", retry_after=busy.retry_after
+            ) from busy
         except EmbeddingFailed as error:
-            raise Unavailable(f"The embedding model did not answer: {error}.", code="embeddings_unavailable", retry_after=1.0) from error
+            raise Unavailable(
+                f"The embedding model did not answer: {error}.", code="embeddings_unavailable", retry_after=1.0
+            ) from error
 
     async def _found(self, project_id: str, hits: Collection[Hit], limit: int) -> Sequence[FileHit]:
         """The best hits. Files that were just removed may still be in the index, but are not returned."""
-        there = await self._ports.attachments.completed(project_id, [(hit.vector_store_id, hit.file_id) for hit in hits])
+        there = await self._ports.attachments.completed(
+            project_id, [(hit.vector_store_id, hit.file_id) for hit in hits]
+        )
         ranked = sorted(hits, key=lambda hit: hit.score, reverse=True)
         shown = [hit for hit in ranked if (hit.vector_store_id, hit.file_id) in there][:limit]
         return [FileHit(hit.file_id, hit.filename, hit.score, hit.text, hit.attributes, hit.fits) for hit in shown]
@@ -219,7 +230,9 @@ def _add_better(best: dict[tuple[str, str, int], Hit], hits: Sequence[Hit]) -> N
 
 def _alive(record: StoreRecord, now: int) -> StoreRecord:
     if record.expires_at is not None and record.expires_at <= now:
-        raise NotFound(f"The vector store '{record.id}' has expired.", code="vector_store_expired", param="vector_store_id")
+        raise NotFound(
+            f"The vector store '{record.id}' has expired.", code="vector_store_expired", param="vector_store_id"
+        )
     return record
 
 

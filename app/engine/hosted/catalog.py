@@ -97,7 +97,9 @@ class Catalog:
         name = self._types[tool_type]
         mode = self.mode(name, model)
         if mode == "off":
-            message = f"The tool '{tool_type}' is disabled for this model by the setting GATEWAY_TOOLS__{name.upper()}__MODE."
+            message = (
+                f"The tool '{tool_type}' is disabled for this model by the setting GATEWAY_TOOLS__{name.upper()}__MODE."
+            )
             raise InvalidRequest(message, code="unsupported_tool", param=f"{place}.type")
         tool = self._built[name]
         if not isinstance(tool, Missing):

@@ -1,6 +1,8 @@
-"""Citation marks in an answer, as models write them: `[1]`, `[1, 2]`, `[1-3]`, `【1†source】`, `[^1]`, `[ref_1]`, `[[1]](url)`.
+"""Citation marks in an answer, as models write them: `[1]`, `[1, 2]`, `[1-3]`, `【1†source】`, `[^1]`, `[ref_1]`,
+`[[1]](url)`.
 
-Pure, and linear in the length of the text. Lookalikes are ignored: an index or a list in code, prose (`arr[1]`) or JSON.
+Pure, and linear in the length of the text. Lookalikes are ignored: an index or a list in code, prose (`arr[1]`) or
+JSON.
 """
 
 from __future__ import annotations
@@ -46,10 +48,74 @@ _HTML_CODE = re.compile(r"<(?P<ends>/?)(?P<tag>code|pre)\b[^<>]{0,100}>", re.IGN
 _CAMEL = re.compile(r"[a-z]{2,}[A-Z]")
 _OWNERS = frozenset({"self", "this", "np", "sys", "os", "torch", "df"})
 _NAMES = frozenset(
-    {"arr", "array", "arrays", "list", "lists", "lst", "tuple", "tuples", "dict", "items", "item", "values", "vals", "val"}
-    | {"data", "result", "results", "res", "ret", "row", "rows", "col", "cols", "cells", "matrix", "mat", "vec", "vector", "tensor"}
-    | {"args", "argv", "kwargs", "params", "nums", "num", "elem", "elems", "element", "elements", "entries", "indices", "index", "idx"}
-    | {"buf", "buffer", "stack", "queue", "seq", "str", "obj", "objects", "nodes", "keys", "xs", "ys", "df", "ptr", "tmp", "foo", "bar"}
+    {
+        "arr",
+        "array",
+        "arrays",
+        "list",
+        "lists",
+        "lst",
+        "tuple",
+        "tuples",
+        "dict",
+        "items",
+        "item",
+        "values",
+        "vals",
+        "val",
+    }
+    | {
+        "data",
+        "result",
+        "results",
+        "res",
+        "ret",
+        "row",
+        "rows",
+        "col",
+        "cols",
+        "cells",
+        "matrix",
+        "mat",
+        "vec",
+        "vector",
+        "tensor",
+    }
+    | {
+        "args",
+        "argv",
+        "kwargs",
+        "params",
+        "nums",
+        "num",
+        "elem",
+        "elems",
+        "element",
+        "elements",
+        "entries",
+        "indices",
+        "index",
+        "idx",
+    }
+    | {
+        "buf",
+        "buffer",
+        "stack",
+        "queue",
+        "seq",
+        "str",
+        "obj",
+        "objects",
+        "nodes",
+        "keys",
+        "xs",
+        "ys",
+        "df",
+        "ptr",
+        "tmp",
+        "foo",
+        "bar",
+    }
 )
 """Words for indexed things; directly after them, brackets hold an index."""
 

@@ -1,8 +1,7 @@
 """The sources of one response: numbered for the model, and recognised in its answer.
 
-The model cites `[n]` in any notation (`app.engine.hosted.citation_marks`), a page's address, or the `sandbox:` path of a file
-created by code; each such place gets an annotation.
-Indexes count Unicode code points.
+The model cites `[n]` in any notation (`app.engine.hosted.citation_marks`), a page's address, or the `sandbox:` path of
+a file created by code; each such place gets an annotation. Indexes count Unicode code points.
 """
 
 from __future__ import annotations
@@ -60,7 +59,9 @@ class Citations:
         return number
 
     def annotate(self, text: str) -> Sequence[Annotation]:
-        """The annotations of an answer, in the order of the text; new files created by code that no answer mentions come last."""
+        """The annotations of an answer, in the order of the text; new files created by code that no answer mentions
+        come last.
+        """
         if not self._sources:
             return ()
         found: list[Annotation] = []
@@ -70,7 +71,11 @@ class Citations:
                 free = end
                 found += [_annotation(source, start, end) for source in sources]
         self._shown.update(a.file_id for a in found if isinstance(a, items.ContainerFileCitation))
-        made = [source for source in self._sources if isinstance(source, ContainerFile) and source.file_id not in self._shown]
+        made = [
+            source
+            for source in self._sources
+            if isinstance(source, ContainerFile) and source.file_id not in self._shown
+        ]
         self._shown.update(source.file_id for source in made)
         return [*found, *(_annotation(source, len(text), len(text)) for source in made)]
 
@@ -78,7 +83,9 @@ class Citations:
         """Where the text cites sources; places may overlap."""
         labels = self._defined(text)
         for mark in marks(text):
-            sources = [source for number in mark.numbers if (source := labels.get(str(number)) or self._numbered(number))]
+            sources = [
+                source for number in mark.numbers if (source := labels.get(str(number)) or self._numbered(number))
+            ]
             if sources:
                 yield mark.start, mark.end, sources
         for match in _LABEL.finditer(text) if labels else ():
@@ -106,7 +113,8 @@ class Citations:
 
     def _addresses(self, text: str) -> Iterator[tuple[int, int, Source]]:
         for match in _ADDRESS.finditer(text):
-            for written in (match[0], _NOT_ASCII.split(match[0], maxsplit=1)[0]):  # Chinese text follows without a space
+            for written in (match[0], _NOT_ASCII.split(match[0], maxsplit=1)[0]):
+                # Chinese text follows without a space
                 address = written.rstrip(_TRAILING)
                 source = self._by_address.get(_normal(address))
                 if source is not None:

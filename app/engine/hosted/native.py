@@ -1,7 +1,8 @@
 """Selects the built-in tools that the upstream runs itself, as Qwen's vendor does in its Responses API.
 
-The vendor restricts them there, so `auto` runs a tool here if a restriction would be violated (the vendor's documentation of
-`POST /responses`): web_extractor only together with web_search, code_interpreter only with thinking, and calls cannot be forced.
+The vendor restricts them there, so `auto` runs a tool here if a restriction would be violated (the vendor's
+documentation of `POST /responses`): web_extractor only together with web_search, code_interpreter only with thinking,
+and calls cannot be forced.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ class UpstreamConditions(msgspec.Struct, frozen=True):
 
 
 def native_entries(entries: Sequence[Entry], where: UpstreamConditions) -> Mapping[str, msgspec.Raw]:
-    """Entry key -> the entry to forward. Raises InvalidRequest if the settings demand that the upstream run a tool that it cannot run."""
+    """Entry key -> the entry to forward.
+
+    Raises InvalidRequest if the settings demand that the upstream run a tool that it cannot run.
+    """
     able = {entry.key: raw for entry in entries if (raw := _forwardable(entry, where)) is not None}
     kinds = {entry.type for entry in entries if entry.key in able}
     chosen: dict[str, msgspec.Raw] = {}

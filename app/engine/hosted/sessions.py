@@ -75,7 +75,12 @@ class Hosted:
     """The built-in tools of one request. Call `offer` first and `aclose` at the end."""
 
     def __init__(
-        self, entries: Sequence[Entry], limits: Limits, make_context: MakeContext, count: Count, earlier: ToolsState = _NOTHING
+        self,
+        entries: Sequence[Entry],
+        limits: Limits,
+        make_context: MakeContext,
+        count: Count,
+        earlier: ToolsState = _NOTHING,
     ) -> None:
         """`earlier`: what was done for this response in another process."""
         self.entries = entries
@@ -92,8 +97,13 @@ class Hosted:
         self.citations = Citations(earlier.sources, earlier.shown)
         self.exchanges = Exchanges(dict(earlier.calls), dict(earlier.notes))
 
-    async def offer(self, where: UpstreamConditions, notes: Mapping[str, str], images: Sequence[ImagePart]) -> OfferedTools:
-        """Open sessions for the tools that run here, and return those and the ones that the upstream runs. Raises ApiError."""
+    async def offer(
+        self, where: UpstreamConditions, notes: Mapping[str, str], images: Sequence[ImagePart]
+    ) -> OfferedTools:
+        """Open sessions for the tools that run here, and return those and the ones that the upstream runs.
+
+        Raises ApiError.
+        """
         native, notes = native_entries(self.entries, where), {**notes, **self.exchanges.notes}
         for entry in self.entries:
             if entry.key in native:
@@ -101,7 +111,9 @@ class Hosted:
             if entry.request is None:
                 raise unavailable(entry)
             if entry.key not in self._sessions:
-                session = await entry.request.open(self._make_context(notes.get(entry.key), images, self.citations.cite))
+                session = await entry.request.open(
+                    self._make_context(notes.get(entry.key), images, self.citations.cite)
+                )
                 self._sessions[entry.key] = session
                 self._owners.update(dict.fromkeys((function.name for function in session.functions), entry.key))
                 if session.note is not None:
@@ -136,7 +148,9 @@ class Hosted:
         """What has been done."""
         done, cited = self.exchanges, self.citations
         resumed = tuple(self._resumed.values())
-        return ToolsState(dict(done.calls), dict(done.notes), self._turns, tuple(cited.sources), tuple(cited.shown), resumed)
+        return ToolsState(
+            dict(done.calls), dict(done.notes), self._turns, tuple(cited.sources), tuple(cited.shown), resumed
+        )
 
     def tool(self, call: HostedCall) -> str:
         """The type of the called tool."""
@@ -157,7 +171,8 @@ class Hosted:
         return FinishedCall(call, outcome.item, ToolResult(call.call_id, text), outcome.images)
 
     async def resume(self, calls: Sequence[HostedCall]) -> Sequence[FinishedCall]:
-        """Run the calls that the client has approved, once. Raises InvalidRequest if their server is no longer among the tools.
+        """Run the calls that the client has approved, once. Raises InvalidRequest if their server is no longer among
+        the tools.
 
         If the server is present but unreachable, or no longer has the tool, the call fails.
         """
@@ -176,8 +191,11 @@ class Hosted:
             self.exchanges.calls[item_id] = Exchange(item_id, one.asked, text, self._turns, beside_client)
 
     async def aclose(self) -> None:
-        """Close the sessions; `exchanges` stay readable. All references to the run are dropped: without cycles its memory,
-        which can be megabytes, is freed at once instead of at a later garbage collection."""
+        """Close the sessions; `exchanges` stay readable.
+
+        All references to the run are dropped: without cycles its memory, which can be megabytes, is freed at once
+        instead of at a later garbage collection.
+        """
         self._make_context = _closed
         while self._sessions:
             key, session = self._sessions.popitem()
@@ -188,7 +206,11 @@ class Hosted:
 
     def _server(self, function: str) -> str:
         """The key of the function's MCP server. Raises InvalidRequest."""
-        labels = {entry.key: entry.request.label for entry in self.entries if entry.key in self._sessions and entry.request is not None}
+        labels = {
+            entry.key: entry.request.label
+            for entry in self.entries
+            if entry.key in self._sessions and entry.request is not None
+        }
         fitting = [key for key, label in labels.items() if label and is_of_mcp_server(function, label)]
         if not fitting:
             raise missing_server()
@@ -209,7 +231,10 @@ class Hosted:
 
 def missing_server() -> InvalidRequest:
     """The error for an approval whose server the request does not name."""
-    message = "The MCP server of an approved call is not in 'tools', or is left out by 'tool_choice'; send the same 'mcp' entry again."
+    message = (
+        "The MCP server of an approved call is not in 'tools', or is left out by 'tool_choice'; send the same 'mcp' "
+        "entry again."
+    )
     return InvalidRequest(message, code="invalid_value", param="tools")
 
 

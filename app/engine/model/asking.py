@@ -43,7 +43,9 @@ class Asker(msgspec.Struct, frozen=True):
         target = msgspec.structs.replace(target, routes=target.routes[:1])  # the call is encoded for this one
         can = target.routes[0].provider.capabilities(target.model)
         if images and not can.images:
-            raise ToolFailure(f"The model '{model}' does not take images; GATEWAY_VISION_MODEL can name one that does, for this tool.")
+            raise ToolFailure(
+                f"The model '{model}' does not take images; GATEWAY_VISION_MODEL can name one that does, for this tool."
+            )
         asked = defused(question)  # tools include text they have fetched
         call = ModelCall(
             model=target.model,

@@ -24,7 +24,9 @@ _LONGEST_NAME = 64
 
 
 class RefusedCall(msgspec.Struct):
-    """A call that is not shown to the client, because the function does not exist or `tool_choice` does not allow it."""
+    """A call that is not shown to the client, because the function does not exist or `tool_choice` does not
+    allow it.
+    """
 
     index: int
     call_id: str
@@ -49,9 +51,10 @@ class RefusedCall(msgspec.Struct):
 class OutputFilter:
     """Filters one turn of the model before the assembler: `passed` for each batch, `check` at the end.
 
-    Names in calls are corrected to the functions meant; a call of no known function is held back, and everything after it, so that
-    the turn can be retried. Text is held until it has been checked if the request has requirements that the upstream does not
-    enforce. `believed`: the upstream is known to keep the format, so that text beginning like JSON need not be held.
+    Names in calls are corrected to the functions meant; a call of no known function is held back, and everything after
+    it, so that the turn can be retried. Text is held until it has been checked if the request has requirements that the
+    upstream does not enforce. `believed`: the upstream is known to keep the format, so that text beginning like JSON
+    need not be held.
     """
 
     def __init__(self, prepared: Prepared, validator: Validator, *, believed: bool) -> None:

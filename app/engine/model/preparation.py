@@ -71,41 +71,53 @@ class Prepared(msgspec.Struct, frozen=True):
     can: Capabilities
     warnings: tuple[str, ...]
     streamed: bool
-    """The client reads the answer as it comes. A background run asks its upstream for a stream in any case: if it is cancelled, what
-    there is of the answer is kept."""
+    """The client reads the answer as it comes.
+
+    A background run asks its upstream for a stream in any case: if it is cancelled, what there is of the answer is
+    kept.
+    """
     hosted: frozenset[str] = frozenset()
     """Names of the functions that are run here."""
     resumed: Sequence[FinishedCall] = ()
     """Approved calls, which have already run."""
 
     def function(self, written: str) -> str | None:
-        """The offered function that the model means; None: there is none. Functions run here stay known when they are no longer
-        offered."""
+        """The offered function that the model means; None: there is none.
+
+        Functions run here stay known when they are no longer offered.
+        """
         if written in self.hosted or any(tool.name == written for tool in self.call.tools):
             return written
         return resolve(written, {*self.hosted, *(tool.name for tool in self.call.tools)}, self.tools.targets)
 
     def reader(self, thoughts: Thoughts | None, *, held: bool) -> Reader:
-        """The reader for one turn of this call. `thoughts`: how thinking was seen in answers of this upstream and model; `held`: the
-        text is not passed on before it is complete."""
+        """The reader for one turn of this call.
+
+        `thoughts`: how thinking was seen in answers of this upstream and model; `held`: the text is not passed on
+        before it is complete.
+        """
         functions = {tool.name: tool.parameters for tool in self.call.tools}
         free = self.checks.format is None  # JSON in the requested format is extracted where the format is checked
         off = free and self.decision.enabled is False
-        return Reader(ReadingOptions(self._unopened(thoughts, held=held), off, functions, bare_calls=free, resolve=self.function))
+        return Reader(
+            ReadingOptions(self._unopened(thoughts, held=held), off, functions, bare_calls=free, resolve=self.function)
+        )
 
     def _unopened(self, thoughts: Thoughts | None, *, held: bool) -> Unopened:
         """Whether the answer may begin inside the thinking.
 
-        Answers that are not streamed are held in any case, and so is text that has to be checked: there thinking is always looked for,
-        whatever the upstream promises. A streamed answer is held until upstream and model have been seen to begin with the answer,
-        separately for thinking on and off; requested thinking is looked for until it has come in a field of its own. If nothing is
-        known of the model and nothing was requested, streams are held once a leak was seen. If a stream leaks nevertheless, only the
-        tag is removed, since its text has been sent; from then on streams are held again.
+        Answers that are not streamed are held in any case, and so is text that has to be checked: there thinking is
+        always looked for, whatever the upstream promises. A streamed answer is held until upstream and model have been
+        seen to begin with the answer, separately for thinking on and off; requested thinking is looked for until it has
+        come in a field of its own. If nothing is known of the model and nothing was requested, streams are held once a
+        leak was seen. If a stream leaks nevertheless, only the tag is removed, since its text has been sent; from then
+        on streams are held again.
         """
         enabled = self.decision.enabled
         if self.can.can_think is False:
             return "unlikely"
-        # Separate thinking although it is off shows that the upstream ignores the switch, not where the next thinking will be.
+        # Separate thinking although it is off shows that the upstream ignores the switch, not where the next thinking
+        # will be.
         separates = self.can.reasoning_field or (thoughts == "apart" and enabled is not False)
         harmless = enabled is None if thoughts is None else thoughts == "none" and not self.decision.explicit
         flows = self.streamed and not held
@@ -137,7 +149,9 @@ class _Setting(msgspec.Struct, frozen=True):
 class Preparation:
     """Prepares one admitted request, for each upstream that is tried."""
 
-    def __init__(self, admitted: Admitted, items: Sequence[Item], tenant: ProjectServices, hosted: Hosted | None) -> None:
+    def __init__(
+        self, admitted: Admitted, items: Sequence[Item], tenant: ProjectServices, hosted: Hosted | None
+    ) -> None:
         self._admitted = admitted
         self._items = items
         self._project_id = tenant.project_id
@@ -209,7 +223,9 @@ class Preparation:
         """The request's items, without those already in the context, and the conversation with them."""
         items = tuple(item for item in self._items if not _repeated(item, context)) if context.turns else self._items
         transcript = view.transcript(context)
-        transcript.add([(item.place, one) for item in items if (one := said(item.raw, item.fields, item.place)) is not None])
+        transcript.add(
+            [(item.place, one) for item in items if (one := said(item.raw, item.fields, item.place)) is not None]
+        )
         sent = [(item.raw, item.fields) for item in items if item.fields.type == LISTING]
         if sent:
             transcript.notes.update(listings(sent))
@@ -232,7 +248,9 @@ class Preparation:
         admitted, request, can, messages = self._admitted, self._admitted.request, setting.can, transcript.messages
         thinks = setting.decision.enabled is True
         closed = last_user(messages)
-        earlier = setting.provider.encode_messages(messages[:closed], reasoning=can.preserves_thinking) if closed else b""
+        earlier = (
+            setting.provider.encode_messages(messages[:closed], reasoning=can.preserves_thinking) if closed else b""
+        )
         enforced = self._enforced_format(can, thinks=thinks)
         tools = (*admitted.tools.functions, *setting.offer.functions)
         forced, checks = self._checks(can, enforced, tools, thinks=thinks)
@@ -255,7 +273,9 @@ class Preparation:
         )
         return call, checks
 
-    async def _open_tools(self, transcript: Transcript, can: Capabilities, *, thinks: bool) -> tuple[OfferedTools, Sequence[FinishedCall]]:
+    async def _open_tools(
+        self, transcript: Transcript, can: Capabilities, *, thinks: bool
+    ) -> tuple[OfferedTools, Sequence[FinishedCall]]:
         """What the built-in tools offer, and the results of the calls that the client has approved."""
         offer = _NO_TOOLS
         if self.hosted is not None:
@@ -323,7 +343,9 @@ def left_out_of(admitted: Admitted) -> tuple[str, ...]:
 
 
 async def _yield_to_others() -> None:
-    """Let other requests' tokens be sent between two steps of a large one; no state that they could change is used across it."""
+    """Let other requests' tokens be sent between two steps of a large one; no state that they could change is used
+    across it.
+    """
     await asyncio.sleep(0)
 
 
@@ -352,7 +374,10 @@ def forced_in_words(forced: ForcedCall) -> str:
 def _format_in_words(wanted: JsonSchema | JsonObject | None) -> str:
     if isinstance(wanted, JsonSchema):
         description = f" ({wanted.description})" if wanted.description else ""
-        return f"Answer with one JSON value and nothing else. It must match this JSON Schema{description}:\n{bytes(wanted.schema).decode()}"
+        return (
+            f"Answer with one JSON value and nothing else. It must match this JSON "
+            f"Schema{description}:\n{bytes(wanted.schema).decode()}"
+        )
     return "Answer with one JSON object and nothing else."
 
 

@@ -1,7 +1,7 @@
 """Extracts thinking and calls that the model wrote into its text, between the upstream's deltas and the assembler.
 
-Each answer is read on its own. A `<think>` at the beginning of its text is thinking, even after separate thinking, and a lone
-`</think>` there is removed. With thinking off, an answer that consists only of thinking is the message.
+Each answer is read on its own. A `<think>` at the beginning of its text is thinking, even after separate thinking, and
+a lone `</think>` there is removed. With thinking off, an answer that consists only of thinking is the message.
 """
 
 from __future__ import annotations
@@ -114,7 +114,9 @@ class Reader:
         return clean
 
     def flush(self) -> Sequence[Delta]:
-        """The held deltas at the end of the turn; calls found in the thinking if there was neither an answer nor a call otherwise."""
+        """The held deltas at the end of the turn; calls found in the thinking if there was neither an answer nor a call
+        otherwise.
+        """
         clean = self._release(ended=True)
         nothing_else = self._finish is not None and not (self._answered or self._called)
         if self._aside and nothing_else:
@@ -128,7 +130,9 @@ class Reader:
         return clean
 
     def _is_plain(self, batch: Sequence[Delta]) -> bool:
-        """Whether it is a whole answer without tags, and only tags matter: true of nearly every answer that is not streamed."""
+        """Whether it is a whole answer without tags, and only tags matter: true of nearly every answer that is not
+        streamed.
+        """
         if self._recovery is not None or self._answered or self._reasoned or not self._splitter.fresh:
             return False
         for delta in batch:

@@ -15,5 +15,8 @@ def check_sampling(sampling: Sampling, can: Capabilities, dialect: str) -> None:
     for name in sampling.__struct_fields__:
         value = getattr(sampling, name)
         if value is not None and name not in can.sampling and value != _WITHOUT_EFFECT.get(name):
-            message = f"Unsupported parameter: '{name}' is not supported by the upstream that serves this model (dialect '{dialect}')."
+            message = (
+                f"Unsupported parameter: '{name}' is not supported by the upstream that serves this model (dialect "
+                f"'{dialect}')."
+            )
             raise InvalidRequest(message, code="unsupported_parameter", param=name)

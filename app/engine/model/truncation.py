@@ -40,5 +40,8 @@ def shortened(call: ModelCall, provider: Provider) -> ModelCall | None:
 
 
 def _is_question(shape: _Shape, before: _Shape) -> bool:
-    """Whether it is a user message. Images of a result are also sent as the user's, directly after it, and must not be all that is left."""
+    """Whether it is a user message.
+
+    Images of a result are also sent as the user's, directly after it, and must not be all that is left.
+    """
     return shape.role == "user" and not (before.is_result and shape.has_parts)

@@ -82,7 +82,11 @@ def functions_in_words(offered: Sequence[FunctionTool]) -> str:
 
 def _output_filter(prepared: Prepared, started: Started, around: TurnDependencies) -> OutputFilter:
     wanted, upstream = prepared.checks.format, started[0].provider.name
-    believed = wanted is not None and prepared.checks.enforced and around.formats.believed(upstream, prepared.call.model, wanted)
+    believed = (
+        wanted is not None
+        and prepared.checks.enforced
+        and around.formats.believed(upstream, prepared.call.model, wanted)
+    )
     return OutputFilter(prepared, around.validator, believed=believed)
 
 
@@ -92,7 +96,9 @@ def _note_format(prepared: Prepared, started: Started, output_filter: OutputFilt
         around.formats.note(started[0].provider.name, prepared.call.model, wanted, kept=kept)
 
 
-async def _read(prepared: Prepared, started: Started, output_filter: OutputFilter, assembler: Assembler, around: TurnDependencies) -> None:
+async def _read(
+    prepared: Prepared, started: Started, output_filter: OutputFilter, assembler: Assembler, around: TurnDependencies
+) -> None:
     """Read one answer of the upstream; the per-token path."""
     route, batch, rest = started
     upstream, enabled = route.provider.name, prepared.decision.enabled

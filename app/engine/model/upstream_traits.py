@@ -11,12 +11,16 @@ from app.engine.model.reading import Reader
 from app.providers.base import ModelCall
 
 Thoughts = Literal["apart", "none", "unopened"]
-"""How thinking came in the last answer that showed it: separated by the upstream; not at all; or at the beginning of the text, without
-an opening tag."""
+"""How thinking came in the last answer that showed it: separated by the upstream; not at all; or at the beginning of
+the text, without an opening tag.
+"""
 
 
 class UpstreamTraits:
-    """The traits of each upstream's models, separately for thinking on, off and unspecified. The latest answer counts."""
+    """The traits of each upstream's models, separately for thinking on, off and unspecified.
+
+    The latest answer counts.
+    """
 
     def __init__(self) -> None:
         self._thoughts: dict[tuple[str, str, bool | None], Thoughts] = {}

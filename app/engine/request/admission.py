@@ -88,14 +88,17 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
 def admit(body: bytes, limits: Limits, catalog: Catalog, *, lenient: bool) -> Admitted:
     """Check the body of a request, except the schema of its format. Raises InvalidRequest with the parameter.
 
-    `lenient`: the client is known to send tools that nobody asked for; those not served are left out instead of refused.
+    `lenient`: the client is known to send tools that nobody asked for; those not served are left out instead of
+    refused.
     """
     request = parse(body)
     if not request.model:
         raise content.missing("model")
     if len(request.model) > _MAX_NAME or not request.model.isprintable():
         raise InvalidRequest(
-            f"Invalid 'model': expected printable text of at most {_MAX_NAME} characters.", code="invalid_value", param="model"
+            f"Invalid 'model': expected printable text of at most {_MAX_NAME} characters.",
+            code="invalid_value",
+            param="model",
         )
     _refuse_unserved(request)
     _check_ranges(request)
@@ -122,10 +125,14 @@ def admit(body: bytes, limits: Limits, catalog: Catalog, *, lenient: bool) -> Ad
 
 _NO_TOOLS = Toolset()
 _TOLD_AGAIN = 16
-"""A conversation may add this many times the tools that a request may have: clients send the same ones in every turn."""
+"""A conversation may add this many times the tools that a request may have: clients send the same ones in every
+turn.
+"""
 
 
-def _toolset(request: CreateResponse, catalog: Catalog, most: int, more: Sequence[MoreTools] = (), *, lenient: bool) -> Toolset:
+def _toolset(
+    request: CreateResponse, catalog: Catalog, most: int, more: Sequence[MoreTools] = (), *, lenient: bool
+) -> Toolset:
     tools = request.tools or ()
     if not tools and not more and given(request.tool_choice) is None:
         return _NO_TOOLS
@@ -153,7 +160,9 @@ def _refuse_unserved(request: CreateResponse) -> None:
     if (values := _unserved(request)) != _ALL_ABSENT:
         for (name, why), value in zip(_NOT_SERVED.items(), values, strict=True):
             if given(value) is not None:
-                raise InvalidRequest(f"Unsupported parameter: '{name}': {why}.", code="unsupported_parameter", param=name)
+                raise InvalidRequest(
+                    f"Unsupported parameter: '{name}': {why}.", code="unsupported_parameter", param=name
+                )
     if request.reasoning:
         _require("reasoning.mode", request.reasoning.mode, "standard")
         _require("reasoning.context", request.reasoning.context, "auto")
@@ -170,12 +179,16 @@ def _lane(request: CreateResponse) -> int:
     options = request.background_options
     if request.background and request.store is False:
         raise InvalidRequest(
-            "Background responses must be stored: 'background' true requires 'store' true.", code="invalid_value", param="store"
+            "Background responses must be stored: 'background' true requires 'store' true.",
+            code="invalid_value",
+            param="store",
         )
     if options is None:
         return 0
     if not request.background:
-        raise InvalidRequest("'background_options' requires 'background' true.", code="invalid_value", param="background_options")
+        raise InvalidRequest(
+            "'background_options' requires 'background' true.", code="invalid_value", param="background_options"
+        )
     if options.continuation_id is not None:
         message = "Unsupported parameter: 'background_options.continuation_id': background responses are not continued."
         raise InvalidRequest(message, code="unsupported_parameter", param="background_options.continuation_id")
@@ -186,11 +199,15 @@ def _check_ranges(request: CreateResponse) -> None:
     tokens = request.max_output_tokens
     if tokens is not None and tokens < _MIN_OUTPUT_TOKENS:
         message = f"integer below minimum value. Expected a value >= {_MIN_OUTPUT_TOKENS}, but got {tokens} instead."
-        raise InvalidRequest(f"Invalid 'max_output_tokens': {message}", code="integer_below_min_value", param="max_output_tokens")
+        raise InvalidRequest(
+            f"Invalid 'max_output_tokens': {message}", code="integer_below_min_value", param="max_output_tokens"
+        )
     for (name, holds, expected), value in zip(_RANGES, _ranged(request), strict=True):
         if value is not None and not holds(value):
             raise InvalidRequest(
-                f"Invalid '{name}': {value}. Expected a value {expected}, but got {value} instead.", code="invalid_value", param=name
+                f"Invalid '{name}': {value}. Expected a value {expected}, but got {value} instead.",
+                code="invalid_value",
+                param=name,
             )
     for name, text in zip(_IDENTIFIERS, _identifiers(request), strict=True):
         if text:
@@ -207,7 +224,9 @@ def _check_metadata(metadata: dict[str, str]) -> None:
 
 def _limit(name: str, size: int, most: int) -> None:
     if size > most:
-        raise InvalidRequest(f"Invalid '{name}': too large. Expected at most {most}, but got {size}.", code="too_large", param=name)
+        raise InvalidRequest(
+            f"Invalid '{name}': too large. Expected at most {most}, but got {size}.", code="too_large", param=name
+        )
 
 
 def _items(request: CreateResponse, body: bytes, limits: Limits) -> tuple[Item, ...]:
@@ -215,7 +234,9 @@ def _items(request: CreateResponse, body: bytes, limits: Limits) -> tuple[Item, 
     if given is None:
         raise content.missing("input")
     if isinstance(given, str):
-        raw = msgspec.Raw(b'{"type":"message","role":"user","content":[{"type":"input_text","text":%b}]}' % msgspec.json.encode(given))
+        raw = msgspec.Raw(
+            b'{"type":"message","role":"user","content":[{"type":"input_text","text":%b}]}' % msgspec.json.encode(given)
+        )
         return (Item(raw, InputItem(type="message", role="user", content=given), "input"),)
     if not given:
         raise InvalidRequest("Invalid 'input': expected at least one item.", code="empty_array", param="input")

@@ -1,4 +1,6 @@
-"""Entries of `tools` for the client's own tools that have a type: checked, and converted to the function offered to the model."""
+"""Entries of `tools` for the client's own tools that have a type: checked, and converted to the function offered to the
+model.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,10 @@ class _ToolSearch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def function_of(tool_type: str, raw: msgspec.Raw, place: str) -> FunctionTool:
-    """The function offered to the model for the entry. Raises InvalidRequest for one that only a vendor's own machines can run."""
+    """The function offered to the model for the entry.
+
+    Raises InvalidRequest for one that only a vendor's own machines can run.
+    """
     return _OFFERS[tool_type](CLIENT_TOOLS[tool_type], raw, place)
 
 
@@ -84,7 +89,9 @@ def _shell(kind: ClientTool, raw: msgspec.Raw, place: str) -> FunctionTool:
         raise InvalidRequest(message, code="unsupported_tool", param=f"{at}.type")
     skills = parse_entry(environment, _Environment, at).skills or ()
     known = "".join(f"\n- {skill.name} ({skill.path}): {skill.description}" for skill in skills)
-    return _function(kind, f"{kind.description}\nSkills, each a directory with instructions in SKILL.md:{known}" if known else None)
+    return _function(
+        kind, f"{kind.description}\nSkills, each a directory with instructions in SKILL.md:{known}" if known else None
+    )
 
 
 def _apply_patch(kind: ClientTool, raw: msgspec.Raw, place: str) -> FunctionTool:

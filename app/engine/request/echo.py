@@ -14,7 +14,10 @@ _PLAIN_TEXT = msgspec.Raw(b'{"format":{"type":"text"}}')
 
 
 def begin(admitted: Admitted, decision: Decision, model: str, response_id: str, now: int) -> Response:
-    """The response in progress. It shows the effective values, not those sent: `model` is the real one behind an alias."""
+    """The response in progress.
+
+    It shows the effective values, not those sent: `model` is the real one behind an alias.
+    """
     request = admitted.request
     reasoning = request.reasoning
     summary = (reasoning.summary or reasoning.generate_summary) if reasoning else None

@@ -1,7 +1,8 @@
 """Compiles JSON Schemas from clients within limits of size, time and memory.
 
-Nothing is fetched. The cost of compiling is estimated first: a few lines of references can stand for billions of subschemas, and a few
-characters of a pattern for a large automaton. A schema that passes blocks the interpreter for at most 0.2 s, once per schema.
+Nothing is fetched. The cost of compiling is estimated first: a few lines of references can stand for billions of
+subschemas, and a few characters of a pattern for a large automaton. A schema that passes blocks the interpreter for at
+most 0.2 s, once per schema.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def is_cheap(schema: bytes) -> bool:
 
 
 def compile_schema(schema: bytes) -> CompiledSchema:
-    """Compile `schema`. Raises InvalidRequest unless it is a JSON Schema that can be validated against within the limits.
+    """Compile `schema`. Raises InvalidRequest unless it is a JSON Schema that can be validated against within the
+    limits.
 
     References must have the form `#` or `#/…`, as in the original API's structured outputs.
     """
@@ -96,7 +98,8 @@ def _build(root: dict[str, Json]) -> Compiled:
 
     options = _regex_options(_LARGEST_PATTERN)
     try:
-        # `format` stays an annotation, JSON Schema's default: asserting it would refuse date-times without a zone, which clients expect.
+        # `format` stays an annotation, JSON Schema's default: asserting it would refuse date-times without a zone,
+        # which clients expect.
         return jsonschema_rs.validator_for(root, offline=True, validate_formats=False, pattern_options=options)
     except jsonschema_rs.ValidationError as error:
         raise _invalid(located(error.message, error.instance_path)) from error
@@ -107,7 +110,9 @@ def _build(root: dict[str, Json]) -> Compiled:
 def _regex_options(size: int) -> FancyRegexOptions:
     import jsonschema_rs  # noqa: PLC0415 - only structured outputs need it
 
-    return jsonschema_rs.FancyRegexOptions(backtrack_limit=_BACKTRACK_LIMIT, size_limit=size, dfa_size_limit=_LARGEST_STATES)
+    return jsonschema_rs.FancyRegexOptions(
+        backtrack_limit=_BACKTRACK_LIMIT, size_limit=size, dfa_size_limit=_LARGEST_STATES
+    )
 
 
 def _size_of(patterns: Iterable[str]) -> int:
@@ -142,7 +147,9 @@ def _fits(pattern: str, size: int) -> bool:
 
 
 def _invalid(reason: str) -> InvalidRequest:
-    return InvalidRequest(f"Invalid schema for response_format: {reason}.", param="text.format.schema", code="invalid_json_schema")
+    return InvalidRequest(
+        f"Invalid schema for response_format: {reason}.", param="text.format.schema", code="invalid_json_schema"
+    )
 
 
 class _Scale:

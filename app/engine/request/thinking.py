@@ -1,7 +1,7 @@
 """Decides whether and how hard the model thinks, and what the response says about it.
 
-Precedence: `reasoning.effort` over `enable_thinking` (the vendor's rule) over the model's default. If thinking is incompatible with
-a forced call or a JSON format, and the client did not ask for thinking, it is turned off.
+Precedence: `reasoning.effort` over `enable_thinking` (the vendor's rule) over the model's default. If thinking is
+incompatible with a forced call or a JSON format, and the client did not ask for thinking, it is turned off.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ def decide(request: CreateResponse, can: Capabilities, *, excluded: bool) -> Dec
     param = "enable_thinking" if effort is None else "reasoning.effort"
     if wanted and can.can_think is False:
         raise InvalidRequest(
-            f"Unsupported parameter: '{param}': the model '{request.model}' cannot think.", code="unsupported_parameter", param=param
+            f"Unsupported parameter: '{param}': the model '{request.model}' cannot think.",
+            code="unsupported_parameter",
+            param=param,
         )
     if wanted is False and not can.can_stop_thinking:
         raise InvalidRequest(

@@ -88,12 +88,16 @@ def choose(raw: msgspec.Raw | None, tools: Choices) -> Chosen:
         if choice == "none":
             return (), (), None
         if choice == "required" and not functions and not hosted:
-            raise InvalidRequest("'tool_choice' is 'required' but there are no tools to call.", code="invalid_value", param="tool_choice")
+            raise InvalidRequest(
+                "'tool_choice' is 'required' but there are no tools to call.", code="invalid_value", param="tool_choice"
+            )
         return functions, hosted, ForcedCall() if choice == "required" else None
     if choice.type == "allowed_tools":
         kept, allowed = _allowed(choice.tools or (), tools)
         if choice.mode == "required" and not kept and not allowed:
-            raise InvalidRequest("'tool_choice' requires a call but allows no tool.", code="invalid_value", param="tool_choice")
+            raise InvalidRequest(
+                "'tool_choice' requires a call but allows no tool.", code="invalid_value", param="tool_choice"
+            )
         return kept, allowed, ForcedCall() if choice.mode == "required" else None
     if choice.type not in _OF_CLIENT:
         entries = _entries(choice, hosted)
@@ -115,9 +119,15 @@ def _allowed(wanted: Sequence[_ChoiceTool], tools: Choices) -> tuple[tuple[Funct
 def _entries(choice: _ChoiceTool | _ChoiceObject, hosted: Sequence[Entry]) -> tuple[Entry, ...]:
     """The built-in tools of that type; for MCP, of that server."""
     label = choice.server_label
-    found = tuple(e for e in hosted if choice.type in (e.type, e.alias) and (label is None or (e.request and e.request.label == label)))
+    found = tuple(
+        e
+        for e in hosted
+        if choice.type in (e.type, e.alias) and (label is None or (e.request and e.request.label == label))
+    )
     if not found:
-        message = f"'tool_choice' needs the tool type '{choice.type}', which is not in 'tools' or not served by this gateway."
+        message = (
+            f"'tool_choice' needs the tool type '{choice.type}', which is not in 'tools' or not served by this gateway."
+        )
         raise InvalidRequest(message, code="unsupported_tool", param="tool_choice")
     return found
 
@@ -155,7 +165,9 @@ def _check(choice: _ChoiceTool, place: str) -> None:
     if kind is None:
         raise missing(f"{place}.type", "; it names the kind of tool")
     if kind in _MODE_MEANT:
-        message = f"Invalid '{place}.type': a mode is not an object; send 'tool_choice' as the string '{_MODE_MEANT[kind]}'."
+        message = (
+            f"Invalid '{place}.type': a mode is not an object; send 'tool_choice' as the string '{_MODE_MEANT[kind]}'."
+        )
         raise InvalidRequest(message, code="invalid_value", param=f"{place}.type")
     needed = _REQUIRED.get(kind)
     if needed is not None and getattr(choice, needed) is None:
@@ -181,4 +193,6 @@ def _named(choice: _ChoiceTool | _ChoiceObject, tools: Choices) -> str:
 
 
 def _not_there(name: str | None) -> InvalidRequest:
-    return InvalidRequest(f"Tool choice '{name}' not found in 'tools' parameter.", code="invalid_value", param="tool_choice")
+    return InvalidRequest(
+        f"Tool choice '{name}' not found in 'tools' parameter.", code="invalid_value", param="tool_choice"
+    )

@@ -83,9 +83,19 @@ def build(
     collector.defer()
     functions, hosted, forced = choose(choice, collector)
     if collector.left_out:
-        _log.info("left out tools that are not served, for a client that always sends them: %s", ", ".join(collector.left_out))
+        _log.info(
+            "left out tools that are not served, for a client that always sends them: %s", ", ".join(collector.left_out)
+        )
     withheld = frozenset(collector.targets) - {function.name for function in functions}
-    return Toolset(functions, collector.targets, hosted, tuple(collector.echo), forced, withheld, left_out=tuple(collector.left_out))
+    return Toolset(
+        functions,
+        collector.targets,
+        hosted,
+        tuple(collector.echo),
+        forced,
+        withheld,
+        left_out=tuple(collector.left_out),
+    )
 
 
 class _Collector:
@@ -96,7 +106,9 @@ class _Collector:
         self.targets: dict[str, CallTarget] = {}
         self._functions: dict[str, FunctionTool] = {}
         self._deferred: dict[str, str] = {}
-        """Functions that have to be found by a search, with their descriptions: one line per namespace, or per function outside of one."""
+        """Functions that have to be found by a search, with their descriptions: one line per namespace, or per function
+        outside of one.
+        """
         self._more: MoreTools | None = None
         self.echo: list[msgspec.Raw] = []
         self.left_out: list[str] = []
@@ -107,7 +119,10 @@ class _Collector:
         return tuple(self._functions.values())
 
     def add_more(self, more: MoreTools) -> None:
-        """Add tools of the conversation. Those of an earlier turn were checked then: what is no longer served is left out."""
+        """Add tools of the conversation.
+
+        Those of an earlier turn were checked then: what is no longer served is left out.
+        """
         self._more = more
         for i, raw in enumerate(more.tools):
             place = f"{more.place}[{i}]"
@@ -128,7 +143,9 @@ class _Collector:
             del self._functions[name], self.targets[name]
         if self._deferred:
             there = "\n".join(dict.fromkeys(self._deferred.values()))
-            self._functions[_SEARCH] = msgspec.structs.replace(search, description=f"{search.description}\nWhat there is:\n{there}")
+            self._functions[_SEARCH] = msgspec.structs.replace(
+                search, description=f"{search.description}\nWhat there is:\n{there}"
+            )
 
     def add(self, tool: Tool, raw: msgspec.Raw, place: str) -> None:
         match tool.type:
@@ -202,7 +219,9 @@ class _Collector:
                     self._add_custom(inner, tool, inner_place)
                 case other:
                     raise InvalidRequest(
-                        f"A namespace cannot hold a tool of type '{other}'.", code="invalid_value", param=f"{inner_place}.type"
+                        f"A namespace cannot hold a tool of type '{other}'.",
+                        code="invalid_value",
+                        param=f"{inner_place}.type",
                     )
 
     def _add_function(self, tool: Tool, space: Tool | None, place: str) -> None:
@@ -234,11 +253,14 @@ class _Collector:
     def _register(self, target: CallTarget, function: FunctionTool, place: str) -> None:
         known = self._functions.get(function.name)
         if known is not None and self._more is None:
-            raise InvalidRequest(f"Two tools are named '{target.name}'; names must differ.", code="invalid_value", param=f"{place}.name")
+            raise InvalidRequest(
+                f"Two tools are named '{target.name}'; names must differ.", code="invalid_value", param=f"{place}.name"
+            )
         if known is not None and function.parameters is _NO_PARAMETERS:
             function = known  # a search may have returned only the name
         if self._deferred.pop(function.name, None) is not None:
-            del self._functions[function.name]  # it goes to the end, so that the prefix the model has read stays the same
+            # it goes to the end, so that the prefix the model has read stays the same
+            del self._functions[function.name]
         self.targets[function.name] = target
         self._functions[function.name] = function
 

@@ -12,7 +12,9 @@ from app.providers.base import JsonSchema
 from app.stores.ports.runs import StoredRun
 
 
-async def admitted_run(ports: Ports, project_id: str, body: bytes, *, lenient: bool, accepted: Accepted | None = None) -> Run:
+async def admitted_run(
+    ports: Ports, project_id: str, body: bytes, *, lenient: bool, accepted: Accepted | None = None
+) -> Run:
     """The run of a request, which is not open yet. Raises ApiError and StoreUnavailable."""
     admitted = admit(body, ports.policy.limits, ports.catalog, lenient=lenient)
     if isinstance(admitted.format, JsonSchema):
@@ -24,6 +26,9 @@ async def admitted_run(ports: Ports, project_id: str, body: bytes, *, lenient: b
 
 
 async def stored_run(ports: Ports, stored: StoredRun, done: Progress | None = None) -> Run:
-    """The run of a row; `done`: by earlier owners. Raises ApiError if its request is not accepted any more, and StoreUnavailable."""
+    """The run of a row; `done`: by earlier owners.
+
+    Raises ApiError if its request is not accepted any more, and StoreUnavailable.
+    """
     accepted = Accepted(stored.id, decode(stored.seed), done)
     return await admitted_run(ports, stored.project_id, stored.request, lenient=stored.lenient, accepted=accepted)

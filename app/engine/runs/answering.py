@@ -36,7 +36,9 @@ class Answering:
     ) -> None:
         """The whole answer; `earlier`: what another process has done of it. Raises what a turn raises."""
         ports, prepared = self._ports, self._opening.ready
-        around = TurnDependencies(ports.validator, ports.traits, self._opening.again, publish, ports.formats, ports.router.note_failure)
+        around = TurnDependencies(
+            ports.validator, ports.traits, self._opening.again, publish, ports.formats, ports.router.note_failure
+        )
         if hosted is None:
             await turn.run(prepared, started, assembler, around)
             return

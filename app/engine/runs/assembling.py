@@ -11,7 +11,9 @@ from app.engine.runs.ports import Ports
 from app.protocol.stream.options import Options
 
 
-def options(ports: Ports, project_id: str, admitted: Admitted, prepared: Prepared | None, hosted: Hosted | None) -> Options:
+def options(
+    ports: Ports, project_id: str, admitted: Admitted, prepared: Prepared | None, hosted: Hosted | None
+) -> Options:
     """The assembler's options. They refer to no run: a cycle would leave the whole request to the garbage collector.
 
     `prepared` None: the run fails before it could be prepared.

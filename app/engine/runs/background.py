@@ -1,8 +1,9 @@
 """Background runs: owned by one process at a time, whichever it is.
 
-A run has a row in the run store until its end, with its owner, a lease, and a fence: the number of times that it was claimed. An owner
-renews its leases every second; the runs of an owner that does not are claimed by others. Whatever an owner writes names its fence, so
-that one that was stopped and wakes up later changes nothing. See `docs/adr/0045-background-runs.md`.
+A run has a row in the run store until its end, with its owner, a lease, and a fence: the number of times that it was
+claimed. An owner renews its leases every second; the runs of an owner that does not are claimed by others. Whatever an
+owner writes names its fence, so that one that was stopped and wakes up later changes nothing. See
+`docs/adr/0045-background-runs.md`.
 """
 
 from __future__ import annotations
@@ -46,7 +47,10 @@ _MOST_CLAIMS = 4
 _HOPELESS = ResponseError("server_error", "The response could not be generated: the servers that tried have stopped.")
 
 Rebuild = Callable[[StoredRun, Progress | None], Awaitable[Run]]
-"""The run of a row, with what earlier owners have done, ready to be opened. Raises ApiError if the request is no longer valid here."""
+"""The run of a row, with what earlier owners have done, ready to be opened.
+
+Raises ApiError if the request is no longer valid here.
+"""
 
 
 class Capacity(msgspec.Struct, frozen=True):
@@ -99,7 +103,10 @@ class BackgroundRuns:
         return held if held is not None and held.run.project_id == project_id else None
 
     async def accept(self, run: Run, body: bytes, *, lenient: bool) -> bytes:
-        """Store the run, and start it if there is room; returns the queued response. Raises ApiError and StoreUnavailable."""
+        """Store the run, and start it if there is room; returns the queued response.
+
+        Raises ApiError and StoreUnavailable.
+        """
         seed = run.accept()
         admitted = run.admitted
         stored = StoredRun(
@@ -116,7 +123,9 @@ class BackgroundRuns:
         if self._has_room(admitted.lane) and not (admitted.background and self._is_behind(admitted.lane)):
             await self._create_and_start(run, stored)
         elif not admitted.background:
-            raise Unavailable("The server is at its limit of resumable responses.", code="server_is_overloaded", retry_after=1.0)
+            raise Unavailable(
+                "The server is at its limit of resumable responses.", code="server_is_overloaded", retry_after=1.0
+            )
         else:
             await self._create_waiting(stored)
         return queued(seed)
@@ -148,7 +157,9 @@ class BackgroundRuns:
             run = await self._rebuild(claim.run, done)
         except ApiError as error:
             _log.warning("background response %s cannot be generated here: %s", claim.run.id, error)
-            await self._ports.runs.settle(unreadable(claim.run, error, self._ports.policy.retention_seconds), claim.fence)
+            await self._ports.runs.settle(
+                unreadable(claim.run, error, self._ports.policy.retention_seconds), claim.fence
+            )
             return None
         return self._hold(run, claim.run, claim.fence, done)
 
@@ -208,7 +219,11 @@ class BackgroundRuns:
 
     async def _create_waiting(self, stored: StoredRun) -> None:
         if await self._ports.runs.waiting() >= self._capacity.waiting:
-            raise Unavailable("Too many background responses are waiting. Try again later.", code="server_is_overloaded", retry_after=30.0)
+            raise Unavailable(
+                "Too many background responses are waiting. Try again later.",
+                code="server_is_overloaded",
+                retry_after=30.0,
+            )
         await self._ports.runs.create(stored, None, 0.0)
         self._queued.add(min(stored.lane, 1) * 2)
         self._free.set()
@@ -274,7 +289,9 @@ class BackgroundRuns:
         await self.end(held)
 
     async def end(self, held: Held) -> None:
-        """End a run that is not generated, with what its earlier owner has left; cancelled unless it has another reason."""
+        """End a run that is not generated, with what its earlier owner has left; cancelled unless it has another
+        reason.
+        """
         await self._end(held, held.run.interruption, await self._restore(held))
 
     async def _restore(self, held: Held) -> Restored:
@@ -350,7 +367,9 @@ class BackgroundRuns:
                     await self._claim_some(most, lanes=lanes)
 
     async def _claim_some(self, most: int, *, lanes: int) -> None:
-        claims = await self._ports.runs.claim(self._owner, LEASE_SECONDS, most, lanes=lanes, takeover=self._may_take_over())
+        claims = await self._ports.runs.claim(
+            self._owner, LEASE_SECONDS, most, lanes=lanes, takeover=self._may_take_over()
+        )
         if len(claims) < most:
             self._queued -= set(range(lanes + 1))
         else:
@@ -372,7 +391,9 @@ class BackgroundRuns:
         return self._alone or (since is not None and asyncio.get_running_loop().time() - since >= LEASE_SECONDS)
 
     async def _give_back(self, held: Held) -> None:
-        """The run is ours, but an earlier owner wrote its events once more before we did: begin again, with what there is now."""
+        """The run is ours, but an earlier owner wrote its events once more before we did: begin again, with what there
+        is now.
+        """
         held.lose()
         if await held.ended(_STOP_SECONDS):
             await self._release(held)

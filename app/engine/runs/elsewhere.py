@@ -1,4 +1,7 @@
-"""Reads foreground streams that another process generates. Its owner logs one only when it is asked to, so that others cost nothing."""
+"""Reads foreground streams that another process generates.
+
+Its owner logs one only when it is asked to, so that others cost nothing.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,8 @@ class Elsewhere:
     async def has(self, project_id: str, response_id: str) -> bool:
         """Whether another process generates this response; then it begins to log it. Waits for its answer.
 
-        False also if the response has ended meanwhile. Raises Unavailable if the log does not answer, and StoreUnavailable.
+        False also if the response has ended meanwhile. Raises Unavailable if the log does not answer, and
+        StoreUnavailable.
         """
         if self._alone or not self._may_be_live(response_id):
             return False
@@ -96,7 +100,9 @@ class Elsewhere:
         try:
             await self._ports.log.erase(project_id, response_id)
         except EventLogUnavailable as error:
-            _log.warning("the frames of deleted response %s stay in the event log until they expire: %s", response_id, error)
+            _log.warning(
+                "the frames of deleted response %s stay in the event log until they expire: %s", response_id, error
+            )
 
     def _may_be_live(self, response_id: str) -> bool:
         age = self._ports.clock() - ids.created_at(response_id)
@@ -116,7 +122,9 @@ class Elsewhere:
         return False
 
     async def _stored(self, project_id: str, response_id: str, position: int) -> Sequence[bytes] | None:
-        """The frames from `position` on of a response that has ended, none if it has been deleted; None if it has not ended."""
+        """The frames from `position` on of a response that has ended, none if it has been deleted; None if it has not
+        ended.
+        """
         record = await self._ports.store.get(project_id, response_id, int(self._ports.clock()))
         if record is not None:
             return replay(record.response, record.cuts)[position:]

@@ -1,4 +1,7 @@
-"""Readers of a foreground stream other than the client that requested it. Nothing is kept of a stream that nobody follows."""
+"""Readers of a foreground stream other than the client that requested it.
+
+Nothing is kept of a stream that nobody follows.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +93,9 @@ class Followers:
                 self._tape = None
 
     def record(self, past: Past, recorder: Recorder) -> None:
-        """Write the stream to the log, for readers in other processes; once more from its beginning if it is written already."""
+        """Write the stream to the log, for readers in other processes; once more from its beginning if it is written
+        already.
+        """
         tape = self._open(past)
         self.recorded = True
         tape.record(recorder)

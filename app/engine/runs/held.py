@@ -50,7 +50,10 @@ class Held:
             self.tape.lease(until)
 
     def enter(self) -> None:
-        """The task has begun: from now on it can be cancelled. (One that has not begun would never run any of its code.)"""
+        """The task has begun: from now on it can be cancelled.
+
+        (One that has not begun would never run any of its code.)
+        """
         self._begun = True
 
     def stop(self, why: ResponseError | None = None) -> None:
@@ -81,8 +84,11 @@ class Held:
             self._task.uncancel()
 
     def let_go(self) -> None:
-        """The task has ended. How the run is saved refers to this object: such a circle would keep all frames in memory until a full
-        garbage collection, which may be hours away."""
+        """The task has ended.
+
+        How the run is saved refers to this object: such a circle would keep all frames in memory until a full garbage
+        collection, which may be hours away.
+        """
         self.run.save = _ended
         self.run.keep_progress(None)
 

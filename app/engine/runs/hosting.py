@@ -18,7 +18,12 @@ class Hosting:
     """Creates the tools of a run."""
 
     def __init__(
-        self, ports: Ports, project_id: str, response_id: str, admitted: Admitted, add_usage: Callable[[TokenUsage], None]
+        self,
+        ports: Ports,
+        project_id: str,
+        response_id: str,
+        admitted: Admitted,
+        add_usage: Callable[[TokenUsage], None],
     ) -> None:
         """`add_usage` is called with the usage of each question that a tool asks a model."""
         self._ports = ports
@@ -29,7 +34,9 @@ class Hosting:
         self._add_usage = add_usage
 
     def host(self, entries: Sequence[Entry], earlier: ToolsState) -> Hosted:
-        """The tools of these entries, not opened yet; `earlier`: what they have done for this response in another process."""
+        """The tools of these entries, not opened yet; `earlier`: what they have done for this response in another
+        process.
+        """
         return Hosted(entries, self._ports.policy.limits, self._context, self._ports.metrics.tool_called, earlier)
 
     def _context(self, note: str | None, images: Sequence[ImagePart], cite: Cite) -> ToolContext:

@@ -25,8 +25,12 @@ def snapshot(frames: Sequence[bytes]) -> bytes | None:
     return None if response is None else encode(response)
 
 
-async def read_until_silent(log: EventLog, project_id: str, run_id: str, position: int) -> AsyncGenerator[Sequence[bytes], None]:
-    """The frames from `position` on, until the log ends, is silent or does not answer: the run may have ended without it."""
+async def read_until_silent(
+    log: EventLog, project_id: str, run_id: str, position: int
+) -> AsyncGenerator[Sequence[bytes], None]:
+    """The frames from `position` on, until the log ends, is silent or does not answer: the run may have ended without
+    it.
+    """
     try:
         async with aclosing(log.read(project_id, run_id, position - 1)) as batches:
             async for frames in batches:

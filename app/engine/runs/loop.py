@@ -1,4 +1,6 @@
-"""The turns of one response: the model answers, its hosted calls run, and it is called again with their results until it calls none."""
+"""The turns of one response: the model answers, its hosted calls run, and it is called again with their results until
+it calls none.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,9 @@ def approves(items: Sequence[Item]) -> bool:
 class Loop:
     """The loop of one response. `begin` or not, then `run`."""
 
-    def __init__(self, prepared: Prepared, assembler: Assembler, hosted: Hosted, around: TurnDependencies, note: Note | None) -> None:
+    def __init__(
+        self, prepared: Prepared, assembler: Assembler, hosted: Hosted, around: TurnDependencies, note: Note | None
+    ) -> None:
         """`note` gets the progress before each further turn, and before calls that must not be made twice."""
         self._prepared = prepared
         self._assembler = assembler
@@ -82,7 +86,9 @@ class Loop:
         self._noted = Progress()
 
     async def begin(self, rounds: Rounds) -> None:
-        """Emit the items that precede the model's output: the tools' announcements, and approved calls, which have already run."""
+        """Emit the items that precede the model's output: the tools' announcements, and approved calls, which have
+        already run.
+        """
         assembler, hosted, resumed = self._assembler, self._hosted, self._prepared.resumed
         for item in hosted.announcements:
             assembler.show_hosted(item, (), running=True, ended=True)
@@ -103,7 +109,9 @@ class Loop:
             following = await self._turn(started, following, bounds)
 
     async def _turn(self, started: Started, rounds: Rounds, bounds: Bounds) -> Rounds | None:
-        """One turn and its calls; returns what is left if the model is to be called again, whose call is then prepared."""
+        """One turn and its calls; returns what is left if the model is to be called again, whose call is
+        then prepared.
+        """
         prepared, assembler = self._prepared, self._assembler
         spoken = len(assembler.output)
         unknown = await turn.run(prepared, started, assembler, self._around, tells=rounds.turns_left > 0)
@@ -130,7 +138,10 @@ class Loop:
         return Rounds(rounds.turns_left - 1, calls_left, tokens, offered, told, (*rounds.said, *said))
 
     async def _run_calls(self, calls: Sequence[HostedCall], spoken: int) -> Sequence[FinishedCall]:
-        """Run the calls in parallel; their items are emitted one after the other, in call order. The turn's other calls are skipped."""
+        """Run the calls in parallel; their items are emitted one after the other, in call order.
+
+        The turn's other calls are skipped.
+        """
         assembler, hosted, publish = self._assembler, self._hosted, self._around.publish
         await self._announce(calls)
         ran: list[FinishedCall] = []
@@ -170,7 +181,10 @@ class Loop:
 
 
 def _is_clients_turn(output: Sequence[OutputItem], unknown: Sequence[RefusedCall]) -> bool:
-    """Whether the client has to act first. Raises ModelFailure if there are `unknown` calls, which the model then could not be told of."""
+    """Whether the client has to act first.
+
+    Raises ModelFailure if there are `unknown` calls, which the model then could not be told of.
+    """
     if not any(isinstance(item, _LEFT_UNDONE) for item in output):
         return False
     if unknown:
@@ -186,14 +200,27 @@ def _settle(ran: FinishedCall, assembler: Assembler) -> str:
 
 
 def _said(
-    output: Sequence[OutputItem], ran: Sequence[FinishedCall], not_run: Sequence[tuple[Call, ToolResult]], *, images: bool
+    output: Sequence[OutputItem],
+    ran: Sequence[FinishedCall],
+    not_run: Sequence[tuple[Call, ToolResult]],
+    *,
+    images: bool,
 ) -> Sequence[Message]:
-    """The turn as the model will read it: its output, its calls and their results. `images`: it accepts images from tools."""
+    """The turn as the model will read it: its output, its calls and their results.
+
+    `images`: it accepts images from tools.
+    """
     exchanges = [*((one.asked, one.result) for one in ran), *not_run]
-    text = "".join(p.text for item in output if isinstance(item, MessageItem) for p in item.content if isinstance(p, OutputText))
+    text = "".join(
+        p.text for item in output if isinstance(item, MessageItem) for p in item.content if isinstance(p, OutputText)
+    )
     reasoning = "\n".join(_thought(item) for item in output if isinstance(item, ReasoningItem))
     calls, results = tuple(call for call, _ in exchanges), [result for _, result in exchanges]
-    return [Assistant(text, reasoning, calls), *results, *(_shown([image for one in ran for image in one.images]) if images else ())]
+    return [
+        Assistant(text, reasoning, calls),
+        *results,
+        *(_shown([image for one in ran for image in one.images]) if images else ()),
+    ]
 
 
 def _beyond_limit(ignored: Sequence[HostedCall]) -> Iterator[tuple[Call, ToolResult]]:
@@ -202,7 +229,9 @@ def _beyond_limit(ignored: Sequence[HostedCall]) -> Iterator[tuple[Call, ToolRes
         yield Call(call.call_id, call.name, sendable(call.arguments)), ToolResult(call.call_id, _NOT_RUN)
 
 
-def _corrections(unknown: Sequence[RefusedCall], offered: Sequence[FunctionTool], turns_left: int) -> Iterator[tuple[Call, ToolResult]]:
+def _corrections(
+    unknown: Sequence[RefusedCall], offered: Sequence[FunctionTool], turns_left: int
+) -> Iterator[tuple[Call, ToolResult]]:
     """Calls of functions that do not exist, each with a result that says so."""
     for place, refused in enumerate(unknown):
         call = Call(f"call_unknown_{turns_left}_{place}", sendable_name(refused.name), sendable(refused.arguments))
@@ -223,7 +252,9 @@ def _offered(prepared: Prepared, *, hosted: bool) -> Sequence[FunctionTool]:
     return tools if hosted else [tool for tool in tools if tool.name not in prepared.hosted]
 
 
-def _continued(prepared: Prepared, said: Sequence[Message], tokens: int | None, offered: Sequence[FunctionTool]) -> Prepared:
+def _continued(
+    prepared: Prepared, said: Sequence[Message], tokens: int | None, offered: Sequence[FunctionTool]
+) -> Prepared:
     """The next turn's call. A forced call has been made by now."""
     call, checks = prepared.call, prepared.checks
     system = call.system
@@ -232,7 +263,8 @@ def _continued(prepared: Prepared, said: Sequence[Message], tokens: int | None, 
     following = msgspec.structs.replace(
         call,
         system=system,
-        prefix=join(call.prefix, prepared.provider.encode_messages(call.messages, reasoning=True)),  # each message is encoded once
+        # each message is encoded once
+        prefix=join(call.prefix, prepared.provider.encode_messages(call.messages, reasoning=True)),
         messages=tuple(said),
         tools=offered,
         forced_call=None,

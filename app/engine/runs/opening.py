@@ -16,7 +16,9 @@ from app.providers.base import ModelCall, Provider, UpstreamError
 class UpstreamRequests:
     """Sends one request: `first`, then `again` for the following calls."""
 
-    def __init__(self, router: Router, preparation: Preparation, admitted: Admitted, now: int, done: Progress | None) -> None:
+    def __init__(
+        self, router: Router, preparation: Preparation, admitted: Admitted, now: int, done: Progress | None
+    ) -> None:
         """`done`: by earlier owners of the run."""
         self._router = router
         self._preparation = preparation
@@ -63,7 +65,10 @@ class UpstreamRequests:
             return started
 
     async def again(self, call: ModelCall) -> Started:
-        """Send another call to the same upstream, for which it is encoded; shortened like the first one. Raises UpstreamError."""
+        """Send another call to the same upstream, for which it is encoded; shortened like the first one.
+
+        Raises UpstreamError.
+        """
         try:
             return await self._send(call)
         except UpstreamError as error:
@@ -73,7 +78,10 @@ class UpstreamRequests:
             return started
 
     async def _prepare(self, provider: Provider, model: str, host: Host) -> Prepared:
-        """The request as it goes on behind what earlier owners have done. Calls that the client has approved are not made twice."""
+        """The request as it goes on behind what earlier owners have done.
+
+        Calls that the client has approved are not made twice.
+        """
         note = self.note if self._done is None and approves(self._admitted.items) else None
         if note is not None:
             await note(Progress(repeatable=False))

@@ -54,7 +54,10 @@ class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 Note = Callable[[Progress], Awaitable[None]]
-"""Stores the progress. One that is not `repeatable` is stored when this returns; another as far as the store answers."""
+"""Stores the progress.
+
+One that is not `repeatable` is stored when this returns; another as far as the store answers.
+"""
 
 # JSON, as records are: items may contain JSON that is kept as it was sent.
 _decoder = msgspec.json.Decoder(Progress)
@@ -80,7 +83,10 @@ def encode(progress: Progress, most: int) -> bytes:
 
 
 def decode(stored: bytes | None) -> Progress | None:
-    """What an earlier owner has stored. What another version has written in another form counts as nothing that can be continued."""
+    """What an earlier owner has stored.
+
+    What another version has written in another form counts as nothing that can be continued.
+    """
     if stored is None:
         return None
     try:

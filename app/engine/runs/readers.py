@@ -53,7 +53,8 @@ class BackgroundReader:
         return await self._logged(state) or state.run.seed
 
     async def follow(self, project_id: str, run_id: str, after: int) -> AsyncGenerator[Sequence[bytes], None]:
-        """The frames after number `after`, up to the terminal event, whoever generates the run meanwhile; outages are waited for.
+        """The frames after number `after`, up to the terminal event, whoever generates the run meanwhile; outages are
+        waited for.
 
         Ends early only if the response was deleted. Raises ReaderMustLeave.
         """

@@ -74,7 +74,12 @@ class Run:
     """Why the run fails when its task is cancelled, with the rest of its stream; None: the run is cancelled, too."""
 
     def __init__(
-        self, ports: Ports, project_id: str, admitted: Admitted, items: tuple[Item, ...], accepted: Accepted | None = None
+        self,
+        ports: Ports,
+        project_id: str,
+        admitted: Admitted,
+        items: tuple[Item, ...],
+        accepted: Accepted | None = None,
     ) -> None:
         """`accepted`: the run was accepted earlier, and goes on under its id."""
         now = ports.clock() if accepted is None else accepted.seed.created_at
@@ -87,7 +92,9 @@ class Run:
         self._progress = None if accepted is None else accepted.progress
         """What earlier owners have done."""
         hosted = self._host(admitted.tools.hosted) if admitted.tools.hosted else None
-        self._preparation = Preparation(admitted, items, ProjectServices(project_id, ports.history, ports.sealer, ports.media), hosted)
+        self._preparation = Preparation(
+            admitted, items, ProjectServices(project_id, ports.history, ports.sealer, ports.media), hosted
+        )
         self._opening = UpstreamRequests(ports.router, self._preparation, admitted, int(now), self._progress)
         self._answering = Answering(ports, self._opening, admitted.request)
         self._seed = None if accepted is None else accepted.seed
@@ -102,7 +109,8 @@ class Run:
         """Stores the record."""
 
     def accept(self) -> Response:
-        """Accept the request as far as it can be checked without its conversation and tools; returns the initial response.
+        """Accept the request as far as it can be checked without its conversation and tools; returns the initial
+        response.
 
         Raises ApiError.
         """
@@ -121,8 +129,11 @@ class Run:
         self._opening.note = self._answering.note = note
 
     async def open(self) -> None:
-        """Get an upstream to accept the request. Raises ApiError if nothing has been sent to the client yet; after `begin` or `accept`
-        a failure becomes part of the response."""
+        """Get an upstream to accept the request.
+
+        Raises ApiError if nothing has been sent to the client yet; after `begin` or `accept` a failure becomes part of
+        the response.
+        """
         try:
             self._started = await self._opening.first(self._host)
         except asyncio.CancelledError:
@@ -146,7 +157,8 @@ class Run:
         self._assemble()
 
     def begin(self) -> list[bytes]:
-        """The opening frames of a stream whose upstream has not answered yet; retry and failover remain possible after them.
+        """The opening frames of a stream whose upstream has not answered yet; retry and failover remain possible after
+        them.
 
         Empty if they have been sent already, or the request has not been prepared for an upstream yet.
         """
@@ -198,7 +210,8 @@ class Run:
             self.admitted = msgspec.structs.replace(self.admitted, tools=prepared.tools)
 
     async def stream(self, send: Send, send_last: Send | None = None) -> None:
-        """Send the stream, in batches of complete frames. Every path ends with the terminal event, after the record has been stored.
+        """Send the stream, in batches of complete frames. Every path ends with the terminal event, after the record has
+        been stored.
 
         `send_last` sends the batch with that event; None: as the others.
         Cancelling the task cancels the run: the upstream request is closed and the record is stored.
@@ -259,7 +272,10 @@ class Run:
         return Turn(self.id, stored, self.snapshot(), None)
 
     def remember(self) -> None:
-        """Cache the context for the next turn. Called after the client has its answer; the work is deferred until there is a next turn."""
+        """Cache the context for the next turn.
+
+        Called after the client has its answer; the work is deferred until there is a next turn.
+        """
         assembler, prepared = self._assembler, self._opening.prepared
         if self.admitted.store and assembler is not None and prepared is not None:
             storing.remember(self._ports.history, self._identity, prepared, assembler, self._hosted)
@@ -309,11 +325,16 @@ class Run:
         if not self.admitted.store:
             return
         try:
-            await self.save(storing.record(self._identity, self._built, self._input, self._hosted, streamed=self.admitted.stream))
+            await self.save(
+                storing.record(self._identity, self._built, self._input, self._hosted, streamed=self.admitted.stream)
+            )
             self.settled = True
         except (StoreUnavailable, RecordRefused) as error:
             _log.error("response %s could not be stored: %s", self.id, error)
-            self._fail(error, ResponseError("server_error", "The response could not be stored. Try again, or send 'store': false."))
+            self._fail(
+                error,
+                ResponseError("server_error", "The response could not be stored. Try again, or send 'store': false."),
+            )
 
     def _fail(self, cause: Exception, error: ResponseError) -> None:
         self._failure = cause
@@ -368,7 +389,9 @@ class Run:
     @property
     def _identity(self) -> Identity:
         created = int(self._began)
-        return Identity(self.id, self.project_id, self.previous_id, created, created + self._ports.policy.retention_seconds)
+        return Identity(
+            self.id, self.project_id, self.previous_id, created, created + self._ports.policy.retention_seconds
+        )
 
     @property
     def _hosted(self) -> Hosted | None:

@@ -28,7 +28,9 @@ class Identity(msgspec.Struct, frozen=True):
     expires_at: int
 
 
-def record(run: Identity, built: Assembler, items: Sequence[Item], hosted: Hosted | None, *, streamed: bool) -> ResponseRecord:
+def record(
+    run: Identity, built: Assembler, items: Sequence[Item], hosted: Hosted | None, *, streamed: bool
+) -> ResponseRecord:
     """The record of an ended run with these input items."""
     response = built.response
     if response is None:
@@ -58,7 +60,8 @@ def remember(history: History, run: Identity, prepared: Prepared, built: Assembl
         return
     body, turns = built.body, prepared.context.turns | {run.id}
     exchanges = hosted.exchanges if hosted is not None else Exchanges()
-    view, transcript, prefix = prepared.view, prepared.transcript, prepared.context.prefix  # all that `make` may keep in memory
+    # all that `make` may keep in memory
+    view, transcript, prefix = prepared.view, prepared.transcript, prepared.context.prefix
     expires_at = run.expires_at
 
     def make() -> Context:

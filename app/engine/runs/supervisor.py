@@ -25,7 +25,9 @@ class HangupWatch:
 
     __slots__ = ("_ended", "_fired", "_starter", "_task", "_wait", "_watcher")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, wait_for_hangup: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, wait_for_hangup: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
         self._task = asyncio.current_task(loop)
         self._wait = wait_for_hangup
         self._watcher: asyncio.Task[None] | None = None
@@ -33,7 +35,10 @@ class HangupWatch:
         self._starter = loop.call_later(_QUICK_SECONDS, self._start, loop)
 
     def end(self) -> bool:
-        """Stop watching; returns whether the client disconnected. The cancellation is undone, so that the task can end normally."""
+        """Stop watching; returns whether the client disconnected.
+
+        The cancellation is undone, so that the task can end normally.
+        """
         if not self._ended:
             self._ended = True
             self._starter.cancel()
@@ -73,7 +78,9 @@ class Runs:
     def add(self, run: Run) -> None:
         """Add a run of the current task, which must discard it. Raises Unavailable if there are too many."""
         if len(self._live) >= self._limit:
-            raise Unavailable("The server is at its limit of concurrent responses.", code="server_is_overloaded", retry_after=1.0)
+            raise Unavailable(
+                "The server is at its limit of concurrent responses.", code="server_is_overloaded", retry_after=1.0
+            )
         self._live[run.project_id, run.id] = run, asyncio.current_task()
 
     def discard(self, run: Run) -> None:

@@ -52,7 +52,10 @@ class Takeover:
         self._log = log
 
     async def restore(self, stored: StoredRun, fence: int, tape: Tape | None, done: Progress | None) -> Restored:
-        """Seal the log against earlier owners, and read it. `done`: what they have noted. The tape then has what there is."""
+        """Seal the log against earlier owners, and read it.
+
+        `done`: what they have noted. The tape then has what there is.
+        """
         try:
             kept = None if done is None else emit_again(decode(stored.seed), done.output, done.cuts, open_last=False)
             if tape is None:
@@ -98,12 +101,15 @@ def _complete(tape: Tape, frames: list[bytes]) -> bool:
 
 
 def _may_ask_again(items: Sequence[OutputItem], done: Progress) -> bool:
-    """Whether of the turn that was interrupted only thinking and calls were shown, and no call that must not be made twice has begun.
+    """Whether of the turn that was interrupted only thinking and calls were shown, and no call that must not be made
+    twice has begun.
 
     An answer would come twice, and a call of the client's tools might be made twice.
     """
     finished, rest = items[: len(done.output)], items[len(done.output) :]
-    harmless = all(isinstance(item, ReasoningItem | HostedItem) and not isinstance(item, McpApprovalRequest) for item in rest)
+    harmless = all(
+        isinstance(item, ReasoningItem | HostedItem) and not isinstance(item, McpApprovalRequest) for item in rest
+    )
     return done.repeatable and harmless and tuple(finished) == done.output
 
 

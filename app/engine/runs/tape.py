@@ -1,4 +1,6 @@
-"""The frames of background streams: written to the shared log before anyone sees them, by one recorder for all runs of the process."""
+"""The frames of background streams: written to the shared log before anyone sees them, by one recorder for all runs of
+the process.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +16,25 @@ _AHEAD = 2000
 """Frames that may wait for the log before the run stops reading its upstream."""
 LOG_FRAMES = 200_000
 LOG_BYTES = 64 << 20
-"""A run that has so many frames or bytes in the log goes on without it: readers in other processes get the rest from the record.
+"""A run that has so many frames or bytes in the log goes on without it: readers in other processes get the rest from
+the record.
 
-If its owner dies, it ends with what is in the log."""
+If its owner dies, it ends with what is in the log.
+"""
 _SPACING_SECONDS = 0.05
-"""Between two writes to the log under load: one write for what all runs have said since the last one costs less than one for each."""
+"""Between two writes to the log under load: one write for what all runs have said since the last one costs less than
+one for each.
+"""
 _RETRY_SECONDS = 0.5
 _LOG_SECONDS = 1.0
 """How long readers wait for the log at most."""
 
 
 class Tape:
-    """The frames of one run here, and how many of them are in the log. Readers pull, so that a slow one needs no memory of its own."""
+    """The frames of one run here, and how many of them are in the log.
+
+    Readers pull, so that a slow one needs no memory of its own.
+    """
 
     def __init__(self, project_id: str, run_id: str, fence: int, changed: Callable[[Tape], None]) -> None:
         """`changed` is called when there is something to log."""
@@ -38,11 +47,16 @@ class Tape:
         self.unreliable = False
         """The log does not answer: frames are shown without it, since no client should wait for it."""
         self.leased_until = 0.0
-        """Monotonic time until which no other process can own the run. Behind it nothing is shown that is not in the log."""
+        """Monotonic time until which no other process can own the run.
+
+        Behind it nothing is shown that is not in the log.
+        """
         self.ended = False
         """The last frame is the terminal event."""
         self.lost = False
-        """Another process has taken over the run: nothing more is written, and what is written elsewhere is not here."""
+        """Another process has taken over the run: nothing more is written, and what is written elsewhere is
+        not here.
+        """
         self._logged_bytes = 0
         self._changed = changed
         self._moved = asyncio.Event()
@@ -72,7 +86,9 @@ class Tape:
         self.publish(frames, final=True)
 
     async def make_room(self, _frames: Sequence[bytes] = ()) -> None:
-        """Wait while the log is too far behind; not for one that does not answer, since no client should wait for it."""
+        """Wait while the log is too far behind; not for one that does not answer, since no client should
+        wait for it.
+        """
         while len(self.frames) - self.logged > _AHEAD and self.has_unlogged and not self.unreliable:
             await self._moved.wait()
 
@@ -88,7 +104,9 @@ class Tape:
         return len(self.frames) if self.full or (self.unreliable and leased) else self.logged
 
     async def read(self, after: int) -> AsyncGenerator[Sequence[bytes], None]:
-        """The visible frames after number `after`, then new ones, up to the terminal event, or until the run is lost."""
+        """The visible frames after number `after`, then new ones, up to the terminal event, or until the run
+        is lost.
+        """
         position = after + 1
         while True:
             visible = self.visible

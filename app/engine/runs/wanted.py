@@ -1,4 +1,6 @@
-"""Foreground streams of this process that readers of other processes ask for: from then on they are written to the event log."""
+"""Foreground streams of this process that readers of other processes ask for: from then on they are written to the
+event log.
+"""
 
 from __future__ import annotations
 

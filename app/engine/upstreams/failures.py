@@ -30,13 +30,17 @@ def to_api(error: UpstreamError) -> ApiError:
             return NotFound(error.message, code=code or "model_not_found", param=param)
         case 429:
             wait = retry_after or 1.0
-            return RateLimited(f"{error.message} Please try again in {wait:g}s.", code=code, param=param, retry_after=wait)
+            return RateLimited(
+                f"{error.message} Please try again in {wait:g}s.", code=code, param=param, retry_after=wait
+            )
         case status if 400 <= status < 500:  # noqa: PLR2004 - the class of client errors
             return InvalidRequest(error.message, code=code, param=param)
         case status:
             # 503 and 504 are transient, even where this server does not retry by itself.
             passes = error.retryable or status != _BAD_GATEWAY
-            return Unavailable(error.message, status=status, code=code, param=param, retry_after=retry_after, passes=passes)
+            return Unavailable(
+                error.message, status=status, code=code, param=param, retry_after=retry_after, passes=passes
+            )
 
 
 def store_unavailable() -> ApiError:

@@ -55,7 +55,9 @@ Started = tuple[Route, Sequence[Delta], AsyncGenerator[Sequence[Delta], None]]
 class Router:
     """Chooses upstreams."""
 
-    def __init__(self, routes: Sequence[Route], aliases: Mapping[str, str], on_failure: Callable[[str, UpstreamError], None]) -> None:
+    def __init__(
+        self, routes: Sequence[Route], aliases: Mapping[str, str], on_failure: Callable[[str, UpstreamError], None]
+    ) -> None:
         self._routes = list(routes)
         self._open_routes = [route for route in routes if not route.exclusive]
         self._listed: dict[str, list[Route]] = {}
@@ -70,7 +72,9 @@ class Router:
         if not routes:
             known = sorted({entry.id for route in self._routes for entry in route.models} | set(self._aliases))
             hint = f" Available: {', '.join(known[:20])}." if known else ""
-            raise NotFound(f"The requested model '{model}' does not exist.{hint}", code="model_not_found", param="model")
+            raise NotFound(
+                f"The requested model '{model}' does not exist.{hint}", code="model_not_found", param="model"
+            )
         return Target(name, tuple(self._order(routes)))
 
     def models(self) -> Sequence[UpstreamModel]:
@@ -108,9 +112,11 @@ class Router:
                 self._listed.setdefault(entry.id, []).append(route)
 
     async def open(self, target: Target, build: Callable[[Route], Awaitable[ModelCall]]) -> Started:
-        """Send the call and wait until an upstream has accepted it. The caller closes the iterator, which closes the request.
+        """Send the call and wait until an upstream has accepted it. The caller closes the iterator, which closes the
+        request.
 
-        Retries with jitter, and fails over to the next upstream, as long as nothing has been received. Raises UpstreamError.
+        Retries with jitter, and fails over to the next upstream, as long as nothing has been received. Raises
+        UpstreamError.
         """
         failure: UpstreamError | None = None
         for number, route in enumerate(_tries(target.routes)):
@@ -125,7 +131,9 @@ class Router:
                 failure = error
                 self._rest(route, error)
             except StopAsyncIteration:
-                failure = UpstreamError("The upstream's answer was empty.", status=502, code="upstream_protocol_error", retryable=True)
+                failure = UpstreamError(
+                    "The upstream's answer was empty.", status=502, code="upstream_protocol_error", retryable=True
+                )
                 self._rest(route, failure)
             except BaseException:
                 await batches.aclose()
@@ -172,7 +180,10 @@ def _tries(routes: Sequence[Route]) -> Iterator[Route]:
 
 
 async def _may_retry(failure: UpstreamError, retry: int) -> bool:
-    """Wait until the next attempt is due; False if there is none. `retry`: its number, negative while there are untried upstreams."""
+    """Wait until the next attempt is due; False if there is none.
+
+    `retry`: its number, negative while there are untried upstreams.
+    """
     if not failure.retryable:
         return False
     if retry < 0:

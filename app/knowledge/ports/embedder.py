@@ -11,7 +11,8 @@ from app.knowledge.ports.passages import Vectors
 class Embedder(Protocol):
     """Texts to vectors. Raises EmbeddingFailed.
 
-    `model`: the one whose vectors the store has. An embedder without it uses its own model, whose vectors the index then refuses.
+    `model`: the one whose vectors the store has. An embedder without it uses its own model, whose vectors the index
+    then refuses.
     """
 
     async def passages(self, texts: Sequence[str], *, model: str | None = None) -> Vectors:

@@ -27,7 +27,10 @@ class FileRecords(Protocol):
     """The uploaded files. Expired ones count as absent."""
 
     async def reserve(self, record: FileRecord) -> None:
-        """Record that a file is about to have this content: from now on the content is not deleted. The file is not visible yet."""
+        """Record that a file is about to have this content: from now on the content is not deleted.
+
+        The file is not visible yet.
+        """
         ...
 
     async def publish(self, file_id: str) -> None:
@@ -45,8 +48,8 @@ class FileRecords(Protocol):
     async def delete(self, project_id: str, file_id: str, forget: Callable[[str], Awaitable[None]]) -> bool:
         """Remove the file, also from every vector store; False if there is none.
 
-        `forget` is called with its digest if no other file has this content; while it runs nobody can reserve the content. If it
-        raises, the file is kept.
+        `forget` is called with its digest if no other file has this content; while it runs nobody can reserve the
+        content. If it raises, the file is kept.
         """
         ...
 

@@ -23,7 +23,10 @@ class Split(Protocol):
     """Cuts a text into passages."""
 
     async def __call__(self, text: str, *, size: int, overlap: int, project: str) -> Sequence[Passage]:
-        """Passages of at most `size` tokens, sharing `overlap` with the previous; none without words. `project`: for fair scheduling."""
+        """Passages of at most `size` tokens, sharing `overlap` with the previous; none without words.
+
+        `project`: for fair scheduling.
+        """
         ...
 
 
@@ -66,7 +69,8 @@ class Search(msgspec.Struct, frozen=True, kw_only=True):
 class PassageIndex(Protocol):
     """Passages with their vectors and words.
 
-    Every method raises Unavailable, with a message for users, if the database lacks what it needs (Postgres without pgvector).
+    Every method raises Unavailable, with a message for users, if the database lacks what it needs (Postgres without
+    pgvector).
     """
 
     async def replace(
@@ -77,10 +81,11 @@ class PassageIndex(Protocol):
         attributes: Attributes,
         batches: AsyncIterator[tuple[Sequence[Passage], Vectors]],
     ) -> None:
-        """Make these the file's passages in this store, replacing all earlier ones. `Passage.position` counts from 0 over all batches.
+        """Make these the file's passages in this store, replacing all earlier ones. `Passage.position` counts from 0
+        over all batches.
 
-        They are written as they arrive and become searchable only when complete; if `batches` raises, the earlier ones stay.
-        Raises InvalidRequest if the store has vectors of another model.
+        They are written as they arrive and become searchable only when complete; if `batches` raises, the earlier ones
+        stay. Raises InvalidRequest if the store has vectors of another model.
         """
         ...
 

@@ -105,7 +105,9 @@ class StoreRecords(Protocol):
         ...
 
     async def expire(self, now: int, limit: int) -> int:
-        """Schedule the removal of expired stores' files, and remove deleted and long-expired empty stores; returns how many changed."""
+        """Schedule the removal of expired stores' files, and remove deleted and long-expired empty stores; returns how
+        many changed.
+        """
         ...
 
 
@@ -124,9 +126,18 @@ class Attachments(Protocol):
         ...
 
     async def list(
-        self, project_id: str, store_id: str, page: Page, *, status: IngestionStatus | None = None, batch_id: str | None = None
+        self,
+        project_id: str,
+        store_id: str,
+        page: Page,
+        *,
+        status: IngestionStatus | None = None,
+        batch_id: str | None = None,
     ) -> Sequence[Attachment]:
-        """A store's or a batch's files in the order they were added, at most `page.limit`. Raises KeyError for an unknown `after`."""
+        """A store's or a batch's files in the order they were added, at most `page.limit`.
+
+        Raises KeyError for an unknown `after`.
+        """
         ...
 
     async def completed(self, project_id: str, pairs: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:

@@ -1,7 +1,8 @@
 """Reads the arguments of calls as models really write them. Pure.
 
-Correct arguments are one JSON object. Other forms with a clear meaning are accepted: nothing at all, `null`, the object as a
-JSON string, raw line breaks and tabs inside strings, too many closing braces, and the object repeated after itself.
+Correct arguments are one JSON object. Other forms with a clear meaning are accepted: nothing at all, `null`, the object
+as a JSON string, raw line breaks and tabs inside strings, too many closing braces, and the object repeated after
+itself.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from typing import Any, cast
 import msgspec
 
 MALFORMED = "malformed_arguments"
-"""The key under which a model reads arguments that were not a JSON object: upstreams refuse requests with such calls in the history."""
+"""The key under which a model reads arguments that were not a JSON object: upstreams refuse requests with such calls in
+the history.
+"""
 
 _CONTROL = re.compile(r"[\x00-\x1f]")
 STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -67,13 +70,16 @@ def read_object(text: str) -> str | None:
 
 
 def sendable(text: str) -> str:
-    """The arguments in a form that upstreams accept, always a JSON object: anything else goes under the key `MALFORMED`."""
+    """The arguments in a form that upstreams accept, always a JSON object: anything else goes under the key
+    `MALFORMED`.
+    """
     found = read_object(text)
     return found if found is not None else _encode({MALFORMED: text}).decode()
 
 
 FREE_TEXT = msgspec.Raw(
-    b'{"type":"object","properties":{"input":{"type":"string","description":"The whole input, as free text."}},"required":["input"]}'
+    b'{"type":"object","properties":{"input":{"type":"string","description":"The whole input, as free '
+    b'text."}},"required":["input"]}'
 )
 """The parameters of the function that represents a custom tool."""
 
@@ -81,7 +87,8 @@ FREE_TEXT = msgspec.Raw(
 def read_text(text: str) -> str | None:
     """The free-text input of a custom tool call; None if there is none.
 
-    Instead of `{"input": "…"}` models also write the bare text, a JSON string, or an object with one member of another name.
+    Instead of `{"input": "…"}` models also write the bare text, a JSON string, or an object with one member of another
+    name.
     """
     body = text.strip()
     if body.startswith('"'):
@@ -173,11 +180,22 @@ def _read_wrapped(text: str) -> str | None:
 class ArgumentsReader:
     """The arguments of a call in progress: which text can be shown already, and at the end whether they are valid.
 
-    An object is shown as it comes, with raw control characters in its strings escaped. Anything else waits for the end, and so does a
-    fragment that may be the object repeated from its beginning. Shown text is never retracted.
+    An object is shown as it comes, with raw control characters in its strings escaped. Anything else waits for the end,
+    and so does a fragment that may be the object repeated from its beginning. Shown text is never retracted.
     """
 
-    __slots__ = ("_brackets", "_escaped", "_excess", "_held", "_in_string", "_is_object", "_shown", "_size", "_told_again", "whole")
+    __slots__ = (
+        "_brackets",
+        "_escaped",
+        "_excess",
+        "_held",
+        "_in_string",
+        "_is_object",
+        "_shown",
+        "_size",
+        "_told_again",
+        "whole",
+    )
 
     def __init__(self) -> None:
         self.whole = False

@@ -1,8 +1,8 @@
 """The forms in which models write calls into their text, as data.
 
-The forms that Qwen's templates ask for (Hermes JSON, Qwen3-Coder's tags), and models' variants of them, from issues of vLLM, SGLang,
-Ollama and llama.cpp: the opening tag is missing, or is that of the prompt's list of tools; the call is wrapped as in OpenAI's API;
-small models answer with only the JSON.
+The forms that Qwen's templates ask for (Hermes JSON, Qwen3-Coder's tags), and models' variants of them, from issues of
+vLLM, SGLang, Ollama and llama.cpp: the opening tag is missing, or is that of the prompt's list of tools; the call is
+wrapped as in OpenAI's API; small models answer with only the JSON.
 """
 
 from __future__ import annotations
@@ -49,7 +49,10 @@ _AFTER_FUNCTION_MARK = (f"{_NAME}>", f'"{_NAME}"', f"'{_NAME}'", f"{_NAME} ")
 _CLOSES = ("</tool_call>", "</tool_calls>", "</tools>", "</function_call>", "</function_calls>", "<|im_end|>")
 """Models confuse them, or end their turn instead."""
 FAMILIES = (
-    *(Family(mark, _CLOSES) for mark in ("<tool_call>", "<tool_calls>", "<tools>", "<function_call>", "<function_calls>")),
+    *(
+        Family(mark, _CLOSES)
+        for mark in ("<tool_call>", "<tool_calls>", "<tools>", "<function_call>", "<function_calls>")
+    ),
     *(Family(mark, ("</function>", *_CLOSES), keeps_marks=True) for mark in FUNCTION_MARKS),
 )
 
@@ -86,7 +89,10 @@ LEFT_OVER = (*STRAY, *_OPENS)
 
 
 class Beginnings:
-    """Recognises beginnings of calls. `known`: whether a name is a function's; `may_become`: whether an unfinished name may become one."""
+    """Recognises beginnings of calls.
+
+    `known`: whether a name is a function's; `may_become`: whether an unfinished name may become one.
+    """
 
     def __init__(self, known: Callable[[str], bool], may_become: Callable[[str], bool]) -> None:
         self._known = known

@@ -1,10 +1,10 @@
 """Recovers function calls that the model wrote into its text or thinking and the upstream's parser missed.
 
-The forms are the rows of `call_grammar`. Not calls: text quoted in Markdown (a code fence, or inline code), calls of unknown functions,
-and, if a format was requested, an answer that only looks like a call.
+The forms are the rows of `call_grammar`. Not calls: text quoted in Markdown (a code fence, or inline code), calls of
+unknown functions, and, if a format was requested, an answer that only looks like a call.
 
-Sans-io: text in, deltas out, and the same deltas in total however the text is split. Text that turns out not to be a call of a known
-function is returned as it was written.
+Sans-io: text in, deltas out, and the same deltas in total however the text is split. Text that turns out not to be a
+call of a known function is returned as it was written.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ from app.protocol.recovery.written_calls import unfenced
 _OPENS = tuple(family.opens for family in FAMILIES)
 _BARE_BEGINS = ("{", "[", "`")
 _MOST_FAILURES = 50
-"""Blocks that turn out not to be calls, after which an answer is plain text: each may require reading everything after it again."""
+"""Blocks that turn out not to be calls, after which an answer is plain text: each may require reading everything after
+it again.
+"""
 _MOST_INSIDE = 50
 """Closing marks inside a block that are taken as parts of values."""
 
@@ -52,9 +54,9 @@ _Phase = Literal[
 class CallRecovery:
     """Recovers the calls of one answer.
 
-    `functions` are those the model may call; `first_index` is the index of the first call found here. Calls have an empty call id.
-    `bare`: an answer that consists only of the JSON of a call is a call.
-    `formatted`: JSON was requested, so an answer that begins as an object is text to its end, whatever its strings contain.
+    `functions` are those the model may call; `first_index` is the index of the first call found here. Calls have an
+    empty call id. `bare`: an answer that consists only of the JSON of a call is a call. `formatted`: JSON was
+    requested, so an answer that begins as an object is text to its end, whatever its strings contain.
     """
 
     __slots__ = (
@@ -128,8 +130,8 @@ class CallRecovery:
     def flush(self, *, cut: bool = False, called: bool = False) -> Sequence[Delta]:
         """End the answer; returns what was held, as calls if complete, otherwise as text.
 
-        `cut`: the model was cut off, so that an incomplete call is not a call. `called`: a structured call from the upstream follows;
-        leftover marks before and after it are dropped.
+        `cut`: the model was cut off, so that an incomplete call is not a call. `called`: a structured call from the
+        upstream follows; leftover marks before and after it are dropped.
         """
         out: list[Delta] = []
         while self._phase in ("bare", "block"):
@@ -228,7 +230,9 @@ class CallRecovery:
         return text[mark.start() :]
 
     def _leads(self, text: str) -> bool:
-        """Whether it is white space at the beginning of the answer, which is dropped together with a call that follows."""
+        """Whether it is white space at the beginning of the answer, which is dropped together with a call
+        that follows.
+        """
         return not self._said and len(text) < MOST_LOOKED_AT and text.isspace()
 
     def _opened(self, text: str, out: list[Delta]) -> str:
@@ -240,7 +244,9 @@ class CallRecovery:
             return ""
         if begins:
             self._phase, self._began = "block", lead
-            self._ends = ENDS_OF_JSON if is_json(text[mark:]) and not self._family.keeps_marks else ENDS[self._family.opens]
+            self._ends = (
+                ENDS_OF_JSON if is_json(text[mark:]) and not self._family.keeps_marks else ENDS[self._family.opens]
+            )
             self._parts.append(text[:mark])
             return text[mark:]
         # The mark is only mentioned; a real one may follow, even directly.
@@ -264,7 +270,8 @@ class CallRecovery:
             return self._close(gathered, mark[0], text[mark.end() :], out)
         gathered += mark[0]
         if mark[0] in BY_MARK:
-            self._ends = ENDS[self._family.opens]  # a value that mentions calls: from here on only a closing mark counts
+            # a value that mentions calls: from here on only a closing mark counts
+            self._ends = ENDS[self._family.opens]
         else:
             self._inside.append(len(gathered))
         if len(self._inside) > _MOST_INSIDE:

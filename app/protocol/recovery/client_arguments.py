@@ -77,7 +77,9 @@ def read_operation(members: Members) -> PatchOperation | None:
         return _operation(_TYPES[one[1].lower()], one[2].strip(), _FRAME.sub("", diff[one.end() :]).strip("\n"))
     named = _FILE_NAMES.search(diff)
     path = _word(members, "path", "file_path", "filename", "file") or (_path_in(named) if named else None)
-    kind = _TYPES.get((_word(members, "type", "operation", "action", "kind") or "").lower()) or (_kind_in(named) if named else None)
+    kind = _TYPES.get((_word(members, "type", "operation", "action", "kind") or "").lower()) or (
+        _kind_in(named) if named else None
+    )
     return _operation(kind, path, diff) if kind and path else None
 
 
@@ -189,7 +191,9 @@ def _variables(value: Any) -> dict[str, str]:
     """Environment variables; values that are not strings are written as JSON, null ones are left out."""
     named: Members = cast("Members", value) if isinstance(value, dict) else {}
     encode = msgspec.json.encode
-    return {name: one if isinstance(one, str) else encode(one).decode() for name, one in named.items() if one is not None}
+    return {
+        name: one if isinstance(one, str) else encode(one).decode() for name, one in named.items() if one is not None
+    }
 
 
 def _number(members: Members, name: str) -> float | None:

@@ -90,9 +90,10 @@ def _texts(description: str) -> dict[str, Any]:
 
 _TIMEOUT = {"type": "integer", "description": "The longest that may take, in milliseconds."}
 _DIFF = (
-    "What changes. For create_file every line of the new file, each beginning with '+'. For update_file one or more sections: a line '@@', "
-    "perhaps with the name of the class or function that follows it, then some unchanged lines that begin with a space, "
-    "removed lines that begin with '-' and added lines that begin with '+'. No line numbers. Not for delete_file."
+    "What changes. For create_file every line of the new file, each beginning with '+'. For update_file one or more "
+    "sections: a line '@@', perhaps with the name of the class or function that follows it, then some unchanged lines "
+    "that begin with a space, removed lines that begin with '-' and added lines that begin with '+'. No line numbers. "
+    "Not for delete_file."
 )
 
 
@@ -123,7 +124,11 @@ _ROWS = (
             command=_texts("The program and its arguments."),
             working_directory=_text("The directory to run it in."),
             timeout_ms=_TIMEOUT,
-            env={"type": "object", "additionalProperties": {"type": "string"}, "description": "Environment variables to set."},
+            env={
+                "type": "object",
+                "additionalProperties": {"type": "string"},
+                "description": "Environment variables to set.",
+            },
             user=_text("The user to run it as."),
         ),
         read_program,
@@ -136,7 +141,8 @@ _ROWS = (
         ShellCall,
         "action",
         "shell_call_output",
-        "Runs commands in a shell on the user's machine, in order, and returns what each has printed and its exit code.",
+        "Runs commands in a shell on the user's machine, in order, and returns what each has printed and its exit "
+        "code.",
         _schema(
             ["commands"],
             commands=_texts("The commands, each as it would be typed."),
@@ -172,9 +178,13 @@ _ROWS = (
         ToolSearchCall,
         "arguments",
         "tool_search_output",
-        "Loads more tools, which can be called once they are loaded. Call it before saying that something cannot be done.",
+        "Loads more tools, which can be called once they are loaded. Call it before saying that something cannot be "
+        "done.",
         _schema(
-            ["paths"], paths=_texts("What to load: a name from the list of what there is, or a part of one, as in 'namespace.function'.")
+            ["paths"],
+            paths=_texts(
+                "What to load: a name from the list of what there is, or a part of one, as in 'namespace.function'."
+            ),
         ),
         _encoded,
         msgspec.Raw(b"{}"),

@@ -1,7 +1,7 @@
 """Tells whether a place in Markdown text is quoted: inside a code fence, or in inline code on its line.
 
-Sans-io: the text comes in pieces, split anywhere. Follows CommonMark 0.31, 4.5 and 6.1, except that inline code ends with its line, so
-that one stray backtick cannot hide the rest of an answer.
+Sans-io: the text comes in pieces, split anywhere. Follows CommonMark 0.31, 4.5 and 6.1, except that inline code ends
+with its line, so that one stray backtick cannot hide the rest of an answer.
 """
 
 from __future__ import annotations

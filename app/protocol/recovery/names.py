@@ -1,8 +1,8 @@
 """Resolves function names that a model did not write as they were offered. Pure.
 
-Functions of a namespace are offered as `namespace__name`, those of an MCP server as `mcp__label__tool`, reserved names with a prefix.
-Models shorten and respell them: `name`, `namespace.name`, `label:tool`, `functions.name`, other case, `-` for `_`, the name twice. Such
-a name is resolved if it can mean only one function; otherwise it is unknown.
+Functions of a namespace are offered as `namespace__name`, those of an MCP server as `mcp__label__tool`, reserved names
+with a prefix. Models shorten and respell them: `name`, `namespace.name`, `label:tool`, `functions.name`, other case,
+`-` for `_`, the name twice. Such a name is resolved if it can mean only one function; otherwise it is unknown.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ def may_become(begun: str, offered: Collection[str]) -> bool:
     if not offered or len(begun) > _LONGEST:
         return False
     last = _squeezed(_JOINT.split(begun)[-1])
-    return any(last in _squeezed(name) for name in offered) or any(wrapper.startswith(begun.lower()) for wrapper in _WRAPPERS)
+    return any(last in _squeezed(name) for name in offered) or any(
+        wrapper.startswith(begun.lower()) for wrapper in _WRAPPERS
+    )
 
 
 def sendable_name(written: str) -> str:
@@ -104,7 +106,10 @@ def _squeezed(name: str) -> str:
 
 
 def _shortens_namespace(folded: str, function: _Function) -> bool:
-    """Whether only part of the namespace is written: `agent.wait` for `multi_agent_v1__wait`, `label.tool` for `mcp__label__tool`."""
+    """Whether only part of the namespace is written:
+
+    `agent.wait` for `multi_agent_v1__wait`, `label.tool` for `mcp__label__tool`.
+    """
     head = folded.removesuffix(f"_{function.own}")
     if not function.namespace or head == folded:
         return False
@@ -119,5 +124,7 @@ _RULES: tuple[Callable[[str, str, _Function], bool], ...] = (
     lambda _, folded, function: folded == function.own != "",
     lambda _, folded, function: _shortens_namespace(folded, function),
 )
-"""For the name as written and normalised, from the closest match to the loosest. The first rule that matches any function
-decides."""
+"""For the name as written and normalised, from the closest match to the loosest.
+
+The first rule that matches any function decides.
+"""

@@ -1,7 +1,8 @@
 """Converts values that a model wrote without quotes to JSON of the types in the function's schema. Pure.
 
-Tags (`<parameter=zip>94103</parameter>`) and Python text have no JSON types. If a schema allows several types, the narrowest one that
-fits wins and `string` comes last, as in vLLM's and SGLang's parsers; if it allows only `string`, the text stays as it is.
+Tags (`<parameter=zip>94103</parameter>`) and Python text have no JSON types. If a schema allows several types, the
+narrowest one that fits wins and `string` comes last, as in vLLM's and SGLang's parsers; if it allows only `string`, the
+text stays as it is.
 """
 
 from __future__ import annotations
@@ -108,7 +109,9 @@ def _value(node: ast.expr) -> object:
             return value
         case ast.Name(id=name) if name in _NAMED:
             return _NAMED[name]
-        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)) if not isinstance(value, bool):
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)) if not isinstance(
+            value, bool
+        ):
             return -value
         case ast.List(elts=elements) | ast.Tuple(elts=elements):
             return [_value(element) for element in elements]

@@ -1,6 +1,7 @@
 """Separates `<think>…</think>` from the answer, for upstreams that leave the model's thinking in its text.
 
-Qwen's templates use only these two tags: `<thinking>` and the like are part of the answer, requested by agents' prompts.
+Qwen's templates use only these two tags: `<thinking>` and the like are part of the answer, requested by agents'
+prompts.
 
 Sans-io: text in, deltas out, and the same deltas in total however the text is split.
 """
@@ -25,12 +26,13 @@ _MOST_SPACE = 1000
 _QUOTES = ("`", '"', "'")
 
 Unopened = Literal["likely", "possible", "unlikely", "impossible"]
-"""Whether the answer begins inside the thinking, since the templates of Qwen3.5 and later end the prompt with `<think>`.
+"""Whether the answer begins inside the thinking, since the templates of Qwen3.5 and later end the prompt with
+`<think>`.
 
-"likely" and "possible": the text is held until `</think>` or the end of the answer decides. If only "possible", a `</think>` counts only
-without a `<think>` before it and without a quotation mark or backtick directly after it: otherwise the answer mentions tags. "unlikely":
-nothing is held, and a `</think>` that comes nevertheless is only dropped. "impossible": the thinking came separately; from the first
-word on everything is the answer.
+"likely" and "possible": the text is held until `</think>` or the end of the answer decides. If only "possible", a
+`</think>` counts only without a `<think>` before it and without a quotation mark or backtick directly after it:
+otherwise the answer mentions tags. "unlikely": nothing is held, and a `</think>` that comes nevertheless is only
+dropped. "impossible": the thinking came separately; from the first word on everything is the answer.
 """
 
 _Phase = Literal[
@@ -44,14 +46,20 @@ _Phase = Literal[
 ]
 
 
-_AT_FIRST_WORD: dict[Unopened, _Phase] = {"likely": "unopened", "possible": "unopened", "unlikely": "answer", "impossible": "past"}
+_AT_FIRST_WORD: dict[Unopened, _Phase] = {
+    "likely": "unopened",
+    "possible": "unopened",
+    "unlikely": "answer",
+    "impossible": "past",
+}
 
 
 class ThinkingSplitter:
     """Splits one answer.
 
-    Tags count at the start of the answer and directly after an earlier block; later ones are part of the text. A block that is opened
-    twice is one. White space around and at the ends of thinking is dropped: Qwen's templates add it and strip it again.
+    Tags count at the start of the answer and directly after an earlier block; later ones are part of the text. A block
+    that is opened twice is one. White space around and at the ends of thinking is dropped: Qwen's templates add it and
+    strip it again.
     """
 
     __slots__ = ("_held", "_parts", "_phase", "_unopened", "met_unopened")
@@ -84,7 +92,12 @@ class ThinkingSplitter:
         """Add the next piece of the answer; returns the deltas that are certain now."""
         if self.passes(text):
             return (Text(text),) if text else ()
-        if self._phase == "thinking" and not (self._held or self._parts) and "<" not in text and not text[-1:].isspace():
+        if (
+            self._phase == "thinking"
+            and not (self._held or self._parts)
+            and "<" not in text
+            and not text[-1:].isspace()
+        ):
             return (Reasoning(text),) if text else ()
         rest, self._held = self._held + text, ""
         out: list[Delta] = []

@@ -1,6 +1,8 @@
-"""Parses the bodies of calls that a model wrote into its text (the text between the marks) to names and arguments. Pure.
+"""Parses the bodies of calls that a model wrote into its text (the text between the marks) to names and arguments.
+Pure.
 
-Every reader raises ValueError if any part of the body does not belong to a call: what is not a call must be returned as written.
+Every reader raises ValueError if any part of the body does not belong to a call: what is not a call must be returned as
+written.
 """
 
 from __future__ import annotations
@@ -152,7 +154,9 @@ def _from_object(members: dict[str, msgspec.Raw], schema_of: SchemaOf, depth: in
     if bytes(given).startswith(b"{"):  # OpenAI's wrapper
         if depth == 1:
             raise ValueError("wrapped too deep")
-        yield from _from_object({**members, **msgspec.json.decode(given, type=dict[str, msgspec.Raw])}, schema_of, depth - 1)
+        yield from _from_object(
+            {**members, **msgspec.json.decode(given, type=dict[str, msgspec.Raw])}, schema_of, depth - 1
+        )
         return
     name = msgspec.json.decode(given, type=str).strip()
     schema = schema_of(name)
@@ -173,7 +177,9 @@ def _arguments(members: dict[str, msgspec.Raw], *, takes_text: bool) -> str:
 
 def read_python(body: str, schema_of: SchemaOf) -> list[Written]:
     """`f(city="Rome")`, or a list of such calls. Raises ValueError."""
-    nodes = [one for node in parse_python(body) for one in (node.elts if isinstance(node, ast.List | ast.Tuple) else [node])]
+    nodes = [
+        one for node in parse_python(body) for one in (node.elts if isinstance(node, ast.List | ast.Tuple) else [node])
+    ]
     if not 0 < len(nodes) <= _MOST_CALLS:
         raise ValueError("no call, or more than anybody makes")
     lines = body.encode().split(b"\n")

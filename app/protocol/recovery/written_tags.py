@@ -22,7 +22,8 @@ _PARAMETER_END = re.compile(r"</parameter(?:=[^>\n]{0,200}+)?+>")
 _FUNCTION_END = re.compile(r"</function(?:=[^>\n]{0,200}+)?+>")
 _TAG = re.compile(
     rf"(?P<parameter>{_PARAMETER.pattern})|(?P<parameter_end>{_PARAMETER_END.pattern})"
-    rf"|(?P<function>(?:<tool_call>\s{{0,200}}+)?+<function(?:=| name=)[^>\n]{{0,400}}+>)|(?P<function_end>{_FUNCTION_END.pattern})"
+    rf"|(?P<function>(?:<tool_call>\s{{0,200}}+)?+<function(?:=| "
+    rf"name=)[^>\n]{{0,400}}+>)|(?P<function_end>{_FUNCTION_END.pattern})"
 )
 _STRAY = re.compile(rf"(?:\s|{_PARAMETER_END.pattern})*")
 _AFTER_FUNCTION = re.compile(rf"(?:\s|{_FUNCTION_END.pattern}|</?tool_call>)*")
@@ -43,8 +44,8 @@ class Written(msgspec.Struct, frozen=True):
 def read_tags(body: str, schema_of: SchemaOf, *, whole: bool) -> list[Written]:
     """Consecutive `<function=…>` elements. Raises ValueError.
 
-    Models omit closing tags, double them, and write files that contain such tags. So a closing tag counts only if a valid
-    continuation follows; and a value is first read with the tags inside it balanced.
+    Models omit closing tags, double them, and write files that contain such tags. So a closing tag counts only if a
+    valid continuation follows; and a value is first read with the tags inside it balanced.
     """
     try:
         return _Tags(body, schema_of, nests=True, whole=whole).read()
@@ -173,7 +174,9 @@ def _trimmed(value: str) -> str:
 
 
 def tags_are_whole(body: str, mark: str) -> bool:
-    """Whether a body of tags ends where the closing mark was found: nothing inside it is open, except the function itself."""
+    """Whether a body of tags ends where the closing mark was found: nothing inside it is open, except the function
+    itself.
+    """
     opened = [match.start() for match in _FUNCTION.finditer(body)]
     ended = sum(1 for _ in _FUNCTION_END.finditer(body))
     if not opened or ended < len(opened) - 1 or body.count("<tool_call>") > body.count("</tool_call>"):

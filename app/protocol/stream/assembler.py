@@ -89,7 +89,9 @@ class Assembler:
         """Emit the opening events."""
         self._out.emit_start(self.seed)
 
-    def go_on(self, new_id: Callable[[str, int], str], options: Options, usage: UsageCounter, hosted_calls: int) -> None:
+    def go_on(
+        self, new_id: Callable[[str, int], str], options: Options, usage: UsageCounter, hosted_calls: int
+    ) -> None:
         """Continue what was restored (`app.protocol.stream.restore`), with a new turn of the model."""
         self._new_id, self._options = new_id, options
         self._call_ids = CallIds(options.known_call_ids)

@@ -62,7 +62,10 @@ class CallWriter:
 
 
 class CustomCallWriter(HeldCallWriter):
-    """Writes a custom tool call. The model writes `{"input": "…"}` or a variant of it; the client gets the string, in one delta."""
+    """Writes a custom tool call.
+
+    The model writes `{"input": "…"}` or a variant of it; the client gets the string, in one delta.
+    """
 
     def __init__(self, out: Emitter, item: CustomToolCallItem, index: int) -> None:
         super().__init__()
@@ -105,7 +108,9 @@ def call_writer(out: Emitter, target: CallTarget, item_id: str, call_id: str, in
     if target.tool is not None:
         return ClientToolWriter(out, target.tool, (item_id, call_id), index)
     if target.custom:
-        return CustomCallWriter(out, CustomToolCallItem(item_id, "in_progress", call_id, target.name, namespace=namespace), index)
+        return CustomCallWriter(
+            out, CustomToolCallItem(item_id, "in_progress", call_id, target.name, namespace=namespace), index
+        )
     return CallWriter(out, FunctionCallItem(item_id, "in_progress", call_id, target.name, namespace=namespace), index)
 
 
@@ -122,7 +127,9 @@ class PendingCall(msgspec.Struct):
 
 
 class CallIds:
-    """The upstream's call ids, as far as they are unique: many servers restart in each answer, or give all calls the same id."""
+    """The upstream's call ids, as far as they are unique: many servers restart in each answer, or give all calls the
+    same id.
+    """
 
     def __init__(self, known: Container[str] | None) -> None:
         """`known`: the ids of the conversation so far; None: every id is accepted."""

@@ -57,7 +57,9 @@ class ClientToolWriter(HeldCallWriter):
         return None if value is None else self._tool.read({self._tool.short_form: value})
 
     def _short(self, written: str) -> list[object] | str | None:
-        """The arguments if written as something other than an object: a list, a string, or bare text that the tool accepts."""
+        """The arguments if written as something other than an object: a list, a string, or bare text that the tool
+        accepts.
+        """
         if self._tool.bare and written.lstrip().startswith(self._tool.bare):
             return written
         try:

@@ -1,4 +1,5 @@
-"""Deltas that wait for the end of a turn: calls of the server's own tools, and everything the model said after the first of them.
+"""Deltas that wait for the end of a turn: calls of the server's own tools, and everything the model said after the
+first of them.
 
 So items stay in the model's order, although at most one is open at a time and hosted calls take time.
 """
@@ -85,7 +86,9 @@ class Deferral:
         self._queue.clear()
 
     def _keep_together(self, delta: d.CallArguments) -> None:
-        """Insert a fragment of a client's call directly after the rest of that call, even if others have been opened since."""
+        """Insert a fragment of a client's call directly after the rest of that call, even if others have been opened
+        since.
+        """
         for place in range(len(self._queue), 0, -1):
             one = self._queue[place - 1]
             if isinstance(one, d.CallOpened | d.CallArguments) and one.index == delta.index:

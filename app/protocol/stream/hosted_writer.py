@@ -120,7 +120,10 @@ class HostedWriter:
         self._settled = True
 
     def close(self, _status: ItemStatus) -> HostedItem:
-        """Emit the item's remaining events and return it. A call that was not settled is incomplete, whatever the response's status."""
+        """Emit the item's remaining events and return it.
+
+        A call that was not settled is incomplete, whatever the response's status.
+        """
         if not self._settled:
             stream = self._spec.arguments
             shown = {stream.field: "".join(self._fragments)} if stream and not self.running else {}

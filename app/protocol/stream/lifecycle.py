@@ -5,8 +5,8 @@ Two rules:
 1. Everything about order is in this file, as far as possible in the table.
 2. This file does not know whose stream it is: the same table checks what the gateway emits and what other servers sent.
 
-The order is the one observed in recorded streams of the original API: created, queued (of a background response), in_progress, then
-one item at a time, each `added -> parts -> done`, then exactly one terminal event.
+The order is the one observed in recorded streams of the original API: created, queued (of a background response),
+in_progress, then one item at a time, each `added -> parts -> done`, then exactly one terminal event.
 """
 
 from __future__ import annotations
@@ -22,7 +22,13 @@ TRANSITIONS: dict[str, dict[type, str]] = {
     "start": {e.Created: "created"},
     "created": {e.Queued: "queued", e.InProgress: "between items"},
     "queued": {e.InProgress: "between items"},
-    "between items": {e.ItemAdded: "item", e.Completed: "end", e.Incomplete: "end", e.Failed: "end", e.ErrorEvent: "error"},
+    "between items": {
+        e.ItemAdded: "item",
+        e.Completed: "end",
+        e.Incomplete: "end",
+        e.Failed: "end",
+        e.ErrorEvent: "error",
+    },
     "error": {e.Failed: "end"},
     "end": {},
     "message": {e.PartAdded: "part", e.ItemDone: "between items"},
@@ -121,7 +127,9 @@ class Lifecycle:
             case e.ItemDone():
                 if (event.output_index, event.item.id) != (self.output_index, self._item_id):
                     self._refuse(event, "not the open item")
-            case e.Created() | e.Queued() | e.InProgress() | e.Completed() | e.Failed() | e.Incomplete() | e.ErrorEvent():
+            case (
+                e.Created() | e.Queued() | e.InProgress() | e.Completed() | e.Failed() | e.Incomplete() | e.ErrorEvent()
+            ):
                 return
             case e.ShellCommandAdded() | e.ShellCommandDelta() | e.ShellCommandDone():
                 if event.output_index != self.output_index:

@@ -1,7 +1,7 @@
 """The events of hosted items, as data.
 
-The order is `added -> begun -> arguments, if streamed -> running -> succeeded or failed -> done`; phases without an event are left
-out. The vendor's items (`web_extractor_call`, the image searches) have no events of their own at all.
+The order is `added -> begun -> arguments, if streamed -> running -> succeeded or failed -> done`; phases without an
+event are left out. The vendor's items (`web_extractor_call`, the image searches) have no events of their own at all.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Replays the events of a response, stored or in progress.
 
-A stream is its response plus the positions where its deltas were cut; everything else about its events follows from the items. So a
-stored stream costs two bytes per delta, and its events are reproduced byte for byte. A response that was not streamed is replayed with
-one delta per field.
+A stream is its response plus the positions where its deltas were cut; everything else about its events follows from the
+items. So a stored stream costs two bytes per delta, and its events are reproduced byte for byte. A response that was
+not streamed is replayed with one delta per field.
 """
 
 from __future__ import annotations
@@ -61,9 +61,17 @@ def catch_up(assembler: Assembler) -> list[bytes]:
 
 
 def emit_again(
-    response: Response, output: Sequence[OutputItem], cuts: Sequence[Sequence[Cut]], *, open_last: bool, running: bool = False
+    response: Response,
+    output: Sequence[OutputItem],
+    cuts: Sequence[Sequence[Cut]],
+    *,
+    open_last: bool,
+    running: bool = False,
 ) -> Assembler:
-    """An assembler that has emitted the items again; with `open_last` without the end of the last one. Raises InvalidArguments."""
+    """An assembler that has emitted the items again; with `open_last` without the end of the last one.
+
+    Raises InvalidArguments.
+    """
     assembler = Assembler(response, lambda _prefix, position: output[position].id, _options(output))
     assembler.start()
     remaining = iter(cuts)
@@ -118,7 +126,9 @@ def _known(payload: Payload, _members: Members) -> Payload:
     return payload
 
 
-def _deltas(item: MessageItem | ReasoningItem | ClientCall, position: int, cuts: Iterator[Sequence[Cut]]) -> Iterator[d.Delta]:
+def _deltas(
+    item: MessageItem | ReasoningItem | ClientCall, position: int, cuts: Iterator[Sequence[Cut]]
+) -> Iterator[d.Delta]:
     match item:
         case MessageItem():
             for part in item.content:

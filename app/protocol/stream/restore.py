@@ -1,7 +1,7 @@
 """Restores the assembler of a response from its frames, when they are all that is left of it.
 
-Only the ends of batches are states of an assembler: a batch may hold an item's `added` together with its first part, or all its ends.
-So nothing is guessed: what the frames show is emitted again, and has to be the same bytes.
+Only the ends of batches are states of an assembler: a batch may hold an item's `added` together with its first part, or
+all its ends. So nothing is guessed: what the frames show is emitted again, and has to be the same bytes.
 """
 
 from __future__ import annotations
@@ -39,10 +39,12 @@ class NotRestorable(ValueError):
 
 
 def restore(frames: Sequence[bytes]) -> tuple[Assembler, Sequence[OutputItem]]:
-    """An assembler that has emitted these frames, the first of which is `response.created`, and its items, the last of which may be open.
+    """An assembler that has emitted these frames, the first of which is `response.created`, and its items, the last of
+    which may be open.
 
-    The frames are taken already. It can end the response, or go on with another turn of the model, but not with this one: what was received
-    and not shown yet is unknown, and so are the usage and the encrypted form of thinking that is still open. Raises NotRestorable.
+    The frames are taken already. It can end the response, or go on with another turn of the model, but not with this
+    one: what was received and not shown yet is unknown, and so are the usage and the encrypted form of thinking that is
+    still open. Raises NotRestorable.
     """
     shown = _Shown()
     try:

@@ -40,5 +40,7 @@ class UsageCounter:
         sizes = [(item, len(msgspec.json.encode(item))) for item in output]
         wrote = sum(size for _, size in sizes) // _BYTES_PER_TOKEN
         thought = sum(size for item, size in sizes if isinstance(item, ReasoningItem)) // _BYTES_PER_TOKEN
-        self.tokens = TokenUsage(read // _BYTES_PER_TOKEN, wrote, read // _BYTES_PER_TOKEN + wrote, reasoning_tokens=thought)
+        self.tokens = TokenUsage(
+            read // _BYTES_PER_TOKEN, wrote, read // _BYTES_PER_TOKEN + wrote, reasoning_tokens=thought
+        )
         self.estimated = True

@@ -30,7 +30,10 @@ from app.protocol.wire.response import Response, encode
 from app.protocol.wire.sse import DeltaFrames, frame
 from app.protocol.wire.tokens import TokenLogprob
 
-_CATEGORIES: dict[str, ErrorType] = {"rate_limit_exceeded": "rate_limit_error", "invalid_prompt": "invalid_request_error"}
+_CATEGORIES: dict[str, ErrorType] = {
+    "rate_limit_exceeded": "rate_limit_error",
+    "invalid_prompt": "invalid_request_error",
+}
 
 Annotate = Callable[[str], Sequence[Annotation]]
 """Finds the sources that a text cites."""
@@ -55,7 +58,8 @@ class SoFar(msgspec.Struct, frozen=True):
 class Emitter:
     """Numbers events, checks them against the lifecycle table, and encodes each once.
 
-    Deltas skip the table: a writer with an open field exists only between the field's `added` and `done`, which are checked.
+    Deltas skip the table: a writer with an open field exists only between the field's `added` and `done`, which are
+    checked.
     """
 
     __slots__ = ("_lifecycle", "_quiet", "frames")
@@ -94,7 +98,9 @@ class Emitter:
         self.emit(e.InProgress, response=snapshot)
 
     def emit_end(self, response: Response, body: bytes) -> None:
-        """Emit the terminal event for the status; before a failure the error, flat and nested, since clients read either."""
+        """Emit the terminal event for the status; before a failure the error, flat and nested, since clients read
+        either.
+        """
         kind: Callable[..., e.Event] = e.Incomplete
         if response.status == "completed":
             kind = e.Completed
@@ -102,7 +108,9 @@ class Emitter:
             kind = e.Failed
             code, message = response.error.code, response.error.message
             category = _CATEGORIES.get(code, "server_error")
-            self.emit(e.ErrorEvent, code=code, message=message, param=None, error=e.NestedError(category, code, message, None))
+            self.emit(
+                e.ErrorEvent, code=code, message=message, param=None, error=e.NestedError(category, code, message, None)
+            )
         self.emit(kind, response=msgspec.Raw(body))
 
     def field(self, kind: Callable[..., e.TextualDelta], **place: Any) -> Callable[[str], None]:
@@ -233,7 +241,11 @@ class ReasoningWriter:
         self._seal = seal
         self._fragments: list[str] = []
         out.emit(e.ItemAdded, output_index=index, item=ReasoningItem(item_id, "in_progress"))
-        self._place: dict[str, Any] = {"item_id": item_id, "output_index": index, ("content_index" if raw else "summary_index"): 0}
+        self._place: dict[str, Any] = {
+            "item_id": item_id,
+            "output_index": index,
+            ("content_index" if raw else "summary_index"): 0,
+        }
         if raw:
             out.emit(e.PartAdded, **self._place, part=ReasoningText(""))
             self._say = out.field(e.ReasoningTextDelta, **self._place)

@@ -1,4 +1,6 @@
-"""Lists a field's allowed values, from the type that refused another value: for error messages, so never run for valid requests."""
+"""Lists a field's allowed values, from the type that refused another value: for error messages, so never run for valid
+requests.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ _PART = re.compile(r"[^.\[\]]+|\[[^\]]*\]")
 
 
 def allowed_values(kind: object, path: str) -> Sequence[str]:
-    """The values of the field at `path`, such as `reasoning.effort` or `include[0]`; empty if they are not an enumeration."""
+    """The values of the field at `path`, such as `reasoning.effort` or `include[0]`; empty if they are not an
+    enumeration.
+    """
     types = [*_alternatives(msgspec.inspect.type_info(kind))]
     for part in _PART.findall(path):
         types = [alternative for each in types for below in _below(each, part) for alternative in _alternatives(below)]

@@ -1,7 +1,8 @@
 """Calls of tools that the client runs and for which the API has separate item types (openai SDK types `LocalShellCall`,
 `ResponseFunctionShellToolCall`, `ResponseApplyPatchToolCall`, `ResponseToolSearchCall`).
 
-Fields that the official types require are null if empty; optional ones are left out, since the AI SDK refuses null there.
+Fields that the official types require are null if empty; optional ones are left out, since the AI SDK refuses null
+there.
 """
 
 from __future__ import annotations

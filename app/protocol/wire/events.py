@@ -1,6 +1,7 @@
 """The streamed events that this gateway emits, typed; names and fields follow the openai SDK's `ResponseStreamEvent`.
 
-Every event has `type` (the struct's tag) and `sequence_number` first. `Event` also decodes other servers' streams from JSON.
+Every event has `type` (the struct's tag) and `sequence_number` first. `Event` also decodes other servers' streams from
+JSON.
 """
 
 from __future__ import annotations
@@ -303,7 +304,14 @@ class ErrorEvent(_Event, frozen=True, kw_only=True, tag="error"):
 
 
 TextualDelta = (
-    TextDelta | RefusalDelta | ReasoningTextDelta | SummaryTextDelta | ArgumentsDelta | CustomInputDelta | CodeDelta | McpArgumentsDelta
+    TextDelta
+    | RefusalDelta
+    | ReasoningTextDelta
+    | SummaryTextDelta
+    | ArgumentsDelta
+    | CustomInputDelta
+    | CodeDelta
+    | McpArgumentsDelta
 )
 ShellCommand = ShellCommandAdded | ShellCommandDelta | ShellCommandDone
 HostedPhase = (

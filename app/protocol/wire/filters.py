@@ -21,7 +21,10 @@ _ORDERED = ("gt", "gte", "lt", "lte")
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """Matches files by comparing the attribute `key` to the value. Values of different types are unequal and not ordered."""
+    """Matches files by comparing the attribute `key` to the value.
+
+    Values of different types are unequal and not ordered.
+    """
 
     type: Literal["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin"]
     key: str
@@ -46,7 +49,10 @@ class _Sent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def parse_filter(raw: msgspec.Raw, place: str) -> Filter:
-    """Parse a filter; `place` is its place in the request, such as `tools[0].filters`. Raises InvalidRequest with the invalid part."""
+    """Parse a filter; `place` is its place in the request, such as `tools[0].filters`.
+
+    Raises InvalidRequest with the invalid part.
+    """
     left = _MOST_COMPARISONS
 
     def read(raw: msgspec.Raw, place: str, level: int) -> Filter:
@@ -62,7 +68,9 @@ def parse_filter(raw: msgspec.Raw, place: str) -> Filter:
             raise _invalid(place, f"'{sent.type}' takes 'filters' and nothing else")
         if not sent.filters:
             raise _invalid(f"{place}.filters", f"'{sent.type}' needs at least one filter")
-        return Compound(sent.type, tuple(read(inner, f"{place}.filters[{n}]", level + 1) for n, inner in enumerate(sent.filters)))
+        return Compound(
+            sent.type, tuple(read(inner, f"{place}.filters[{n}]", level + 1) for n, inner in enumerate(sent.filters))
+        )
 
     return read(raw, place, 1)
 

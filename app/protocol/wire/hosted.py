@@ -1,7 +1,7 @@
 """The items of tools that the server runs itself, as data, so that the core does not depend on any tool.
 
-Shapes: the openai SDK's `ResponseOutputItem` and, for the items that only Qwen's vendor has (`web_extractor_call` and the two image
-searches), its reference. `phases.py` defines the events of each.
+Shapes: the openai SDK's `ResponseOutputItem` and, for the items that only Qwen's vendor has (`web_extractor_call` and
+the two image searches), its reference. `phases.py` defines the events of each.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Identifiers: responses with UUIDs of version 7, items with ids that encode where they are stored, and calls.
 
-An item id is its type's prefix and 48 hex digits: 32 of the response's UUID, 8 of the position, 8 that hold the direction (the top
-bit: 1 for output) and a 31-bit checksum of the rest. So an item is found without an index, and foreign ids, such as the 48 digits
-of the original API, are not mistaken for this gateway's.
+An item id is its type's prefix and 48 hex digits: 32 of the response's UUID, 8 of the position, 8 that hold the
+direction (the top bit: 1 for output) and a 31-bit checksum of the rest. So an item is found without an index, and
+foreign ids, such as the 48 digits of the original API, are not mistaken for this gateway's.
 """
 
 from __future__ import annotations
@@ -49,8 +49,12 @@ _PREFIXES = {
     "compaction": "cmp",
 }
 
-_UUID = re.compile(r"(?:resp_)?([0-9a-f]{8})(-?)([0-9a-f]{4})\2([0-9a-f]{4})\2([0-9a-f]{4})\2([0-9a-f]{12})", re.ASCII | re.IGNORECASE)
-_ITEM = re.compile(r"[a-z]+_(([0-9a-f]{8})([0-9a-f]{4})(7[0-9a-f]{3})([89ab][0-9a-f]{3})([0-9a-f]{12})([0-9a-f]{8}))([0-9a-f]{8})")
+_UUID = re.compile(
+    r"(?:resp_)?([0-9a-f]{8})(-?)([0-9a-f]{4})\2([0-9a-f]{4})\2([0-9a-f]{4})\2([0-9a-f]{12})", re.ASCII | re.IGNORECASE
+)
+_ITEM = re.compile(
+    r"[a-z]+_(([0-9a-f]{8})([0-9a-f]{4})(7[0-9a-f]{3})([89ab][0-9a-f]{3})([0-9a-f]{12})([0-9a-f]{8}))([0-9a-f]{8})"
+)
 
 
 class ItemLocation(msgspec.Struct, frozen=True, gc=False):
@@ -108,7 +112,8 @@ def locate(item_id: str) -> ItemLocation | None:
 
 
 def call_id(response_id: str, position: int) -> str:
-    """The id of the call at `position` of the response: `call_` and 32 hex digits, unique because the UUID's random part is.
+    """The id of the call at `position` of the response: `call_` and 32 hex digits, unique because the UUID's random
+    part is.
 
     The position replaces the top 16 bits of the UUID's time, which change only every 49 days.
     """

@@ -1,6 +1,8 @@
-"""Output items and their parts, as the Responses API shows them (openai SDK types `ResponseOutputItem`, Open Responses `ItemField`).
+"""Output items and their parts, as the Responses API shows them (openai SDK types `ResponseOutputItem`, Open Responses
+`ItemField`).
 
-Required-but-empty fields carry their zero value (`annotations: []`), since typed clients fail if they are null or absent.
+Required-but-empty fields carry their zero value (`annotations: []`), since typed clients fail if they are null or
+absent.
 """
 
 from __future__ import annotations

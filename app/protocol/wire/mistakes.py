@@ -1,4 +1,6 @@
-"""Explains what is wrong with a request that cannot be decoded: the parameter, and a hint where it is a known mistake."""
+"""Explains what is wrong with a request that cannot be decoded: the parameter, and a hint where it is a known
+mistake.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,11 @@ def explain(error: Exception, place: str, kind: object) -> InvalidRequest:
     if isinstance(error, RecursionError):
         return InvalidRequest("The request body is nested too deeply.", code="json_parse_error", param=place or None)
     if not isinstance(error, msgspec.ValidationError):
-        return InvalidRequest(f"We could not parse the JSON body of your request: {message}.", code="json_parse_error", param=place or None)
+        return InvalidRequest(
+            f"We could not parse the JSON body of your request: {message}.",
+            code="json_parse_error",
+            param=place or None,
+        )
     at = _AT.search(message)
     path = at["path"] if at else ""
     message = _AT.sub("", message)

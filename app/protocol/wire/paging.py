@@ -32,7 +32,10 @@ class UnknownCursor(Exception):
 
 
 def window(ids: Sequence[str], page: Page) -> tuple[slice, bool]:
-    """Where the page is in a list with these ids, which are in the page's order, and whether there is more. Raises UnknownCursor."""
+    """Where the page is in a list with these ids, which are in the page's order, and whether there is more.
+
+    Raises UnknownCursor.
+    """
     start = 0 if page.after is None else _place(ids, "after", page.after) + 1
     end = len(ids) if page.before is None else _place(ids, "before", page.before)
     if page.is_backwards:

@@ -1,7 +1,7 @@
 """`POST /v1/responses`: the request, typed; unknown fields are refused by name.
 
-Explicit nulls mean absence (llama-index and others send them for every optional field). Input items keep their JSON as sent:
-fields that the gateway does not read are still stored and listed.
+Explicit nulls mean absence (llama-index and others send them for every optional field). Input items keep their JSON as
+sent: fields that the gateway does not read are still stored and listed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ _NULL = msgspec.Raw(b"null")
 _MARGIN = 100
 """Nesting levels (stack frames) kept free: stored data is read again, from deeper in the stack."""
 _SMALL = 4 * 1024
-"""Body size in bytes up to which counting brackets is cheaper than reserving the margin for a body that does not need it."""
+"""Body size in bytes up to which counting brackets is cheaper than reserving the margin for a body that does not need
+it.
+"""
 _PIECE = 16 * 1024
 """Bytes checked at a time: most of a large body is ASCII, even if it has some other characters."""
 _MOST_CONTINUATIONS = 3
@@ -74,8 +76,11 @@ class TextConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`stream_options`; obfuscation padding is never sent, so either value is accepted. The usage, which Chat Completions clients request
-    here, is always sent, and summaries of thinking (for which Codex sends an order) are always complete."""
+    """`stream_options`; obfuscation padding is never sent, so either value is accepted.
+
+    The usage, which Chat Completions clients request here, is always sent, and summaries of thinking (for which Codex
+    sends an order) are always complete.
+    """
 
     include_obfuscation: bool | None = None
     include_usage: bool | None = None
@@ -176,7 +181,10 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class InputItem(msgspec.Struct, frozen=True):
-    """An input item; which fields it needs depends on `type`. Without a type it is a message, or a reference if there is only `id`."""
+    """An input item; which fields it needs depends on `type`.
+
+    Without a type it is a message, or a reference if there is only `id`.
+    """
 
     type: str | None = None
     id: str | None = None
@@ -194,9 +202,21 @@ class InputItem(msgspec.Struct, frozen=True):
 
 
 _DESCRIBED = frozenset(
-    {None, "message", "reasoning", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output", "item_reference"}
+    {
+        None,
+        "message",
+        "reasoning",
+        "function_call",
+        "function_call_output",
+        "custom_tool_call",
+        "custom_tool_call_output",
+        "item_reference",
+    }
 )
-"""Types all of whose fields are in `InputItem`. Others may have fields with the same name and another shape, and are read where used."""
+"""Types all of whose fields are in `InputItem`.
+
+Others may have fields with the same name and another shape, and are read where used.
+"""
 
 
 class _Head(msgspec.Struct, frozen=True):
@@ -221,7 +241,10 @@ _FOREIGN: dict[str, tuple[str, ...]] = {
     "custom": ("parameters", "strict", "output_schema", "tools", "function"),
     "namespace": ("parameters", "strict", "format", "function", "allowed_callers", "output_schema", "cache_control"),
 }
-"""Tool types with all fields known, and the fields that belong to the other types. Built-in tools check their own fields."""
+"""Tool types with all fields known, and the fields that belong to the other types.
+
+Built-in tools check their own fields.
+"""
 
 
 def parse(body: bytes) -> CreateResponse:
@@ -264,7 +287,9 @@ def _decode_below(body: bytes, frames: int) -> CreateResponse:
 
 
 def parse_items(body: bytes) -> tuple[InputItem, ...] | None:
-    """All items of `input` at once, at a third of the cost of one by one; None if one is invalid and has to be found."""
+    """All items of `input` at once, at a third of the cost of one by one; None if one is invalid and has to be
+    found.
+    """
     try:
         return _items_decoder.decode(body).input
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -294,8 +319,10 @@ def _head(raw: msgspec.Raw) -> InputItem | None:
 
 
 def parse_tool(raw: msgspec.Raw, place: str) -> Tool:
-    """One entry of `tools`; `place` is its place in the request, such as `tools[0]`. Raises InvalidRequest, for functions, custom tools
-    and namespaces also if there is an unknown field."""
+    """One entry of `tools`; `place` is its place in the request, such as `tools[0]`.
+
+    Raises InvalidRequest, for functions, custom tools and namespaces also if there is an unknown field.
+    """
     try:
         tool = _decode_tool(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -304,7 +331,10 @@ def parse_tool(raw: msgspec.Raw, place: str) -> Tool:
         if getattr(tool, name) not in (None, msgspec.UNSET, _NULL):
             raise unknown_parameter(f"{place}.{name}")
     if tool.allowed_callers is not None and "direct" not in tool.allowed_callers:
-        message = f"Unsupported value: '{place}.allowed_callers': programmatic calls are not served; the callers must include 'direct'."
+        message = (
+            f"Unsupported value: '{place}.allowed_callers': programmatic calls are not served; the callers must "
+            f"include 'direct'."
+        )
         raise InvalidRequest(message, code="unsupported_value", param=f"{place}.allowed_callers")
     return tool
 
@@ -320,7 +350,10 @@ def _decode_tool(raw: msgspec.Raw) -> Tool:
 
 
 def parse_entry(raw: msgspec.Raw, kind: type[T], place: str) -> T:
-    """One entry of `tools` in the shape of a built-in tool, or `tool_choice`. Raises InvalidRequest with the field, below `place`."""
+    """One entry of `tools` in the shape of a built-in tool, or `tool_choice`.
+
+    Raises InvalidRequest with the field, below `place`.
+    """
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -1,4 +1,6 @@
-"""The Response object: all 31 fields that Open Responses requires, with non-null defaults where its schema requires them."""
+"""The Response object: all 31 fields that Open Responses requires, with non-null defaults where its schema requires
+them.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Encodes events as Server-Sent Events frames.
 
-One frame is one `bytes`, since some clients lose a frame whose lines arrive in different reads. No `id:` lines: together with
-comment heartbeats they make the openai SDK dispatch an empty event.
+One frame is one `bytes`, since some clients lose a frame whose lines arrive in different reads. No `id:` lines:
+together with comment heartbeats they make the openai SDK dispatch an empty event.
 """
 
 from __future__ import annotations
@@ -26,11 +26,14 @@ def frame(event: Event) -> bytes:
 
 
 def one_line(data: bytes) -> bytes:
-    """The JSON with characters escaped that some clients take as line breaks: NEL (U+0085), U+2028 and U+2029, which JSON allows raw.
+    """The JSON with characters escaped that some clients take as line breaks: NEL (U+0085), U+2028 and U+2029, which
+    JSON allows raw.
 
     In a client that splits text like Python's `splitlines`, the model could otherwise inject an event.
     """
-    return data.replace(b"\xc2\x85", rb"\u0085").replace(b"\xe2\x80\xa8", rb"\u2028").replace(b"\xe2\x80\xa9", rb"\u2029")
+    return (
+        data.replace(b"\xc2\x85", rb"\u0085").replace(b"\xe2\x80\xa8", rb"\u2028").replace(b"\xe2\x80\xa9", rb"\u2029")
+    )
 
 
 class DeltaFrames:

@@ -1,7 +1,7 @@
 """Stores a turn's input as sent, and adds ids on reading to items without one.
 
-The id of an item is a pure function of its response and position (`ids.item_id`), so it is added when reading, which is rare, and not
-on every write.
+The id of an item is a pure function of its response and position (`ids.item_id`), so it is added when reading, which is
+rare, and not on every write.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def join(items: Sequence[msgspec.Raw]) -> bytes:
     if not items:
         return b"[]"
     parts: list[bytes | msgspec.Raw] = list(items)
-    parts[0] = b"[%b" % parts[0]  # brackets are added to the first and last item: around the joined array they would cost another copy
+    # brackets are added to the first and last item: around the joined array they would cost another copy
+    parts[0] = b"[%b" % parts[0]
     parts[-1] = b"%b]" % parts[-1]
     return b",".join(parts)
 

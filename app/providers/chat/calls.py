@@ -1,8 +1,10 @@
-"""Which call a piece of a stream belongs to: from ids, indexes and names as servers really send them, to calls numbered in order. Sans-io.
+"""Which call a piece of a stream belongs to: from ids, indexes and names as servers really send them, to calls numbered
+in order. Sans-io.
 
-By the protocol an index identifies a call, and id and name are sent once. Servers also repeat id and name in every piece, or begin every
-call with index 0 with the same id or none, or send no index, a name in pieces, or the tail under the next index. So a name, or another
-id, is judged together with the arguments received so far: while they are incomplete, the call continues.
+By the protocol an index identifies a call, and id and name are sent once. Servers also repeat id and name in every
+piece, or begin every call with index 0 with the same id or none, or send no index, a name in pieces, or the tail under
+the next index. So a name, or another id, is judged together with the arguments received so far: while they are
+incomplete, the call continues.
 """
 
 from __future__ import annotations
@@ -28,7 +30,10 @@ _MARKS = re.compile(r'[\\"{}\[\]]')
 
 
 class _Balance:
-    """Whether JSON text that arrives in pieces may be complete: all brackets and quotes are closed. Each piece is read once."""
+    """Whether JSON text that arrives in pieces may be complete: all brackets and quotes are closed.
+
+    Each piece is read once.
+    """
 
     __slots__ = ("_depth", "_escaped", "_quoted", "_read")
 
@@ -59,7 +64,10 @@ class _Balance:
 
 
 class _OpenCall:
-    """A call in progress. Its arguments wait for its name; arguments sent as an object wait for the end, since they may be sent again."""
+    """A call in progress.
+
+    Its arguments wait for its name; arguments sent as an object wait for the end, since they may be sent again.
+    """
 
     __slots__ = ("_balance", "again", "id", "name", "number", "opened", "pieces", "values")
 
@@ -89,7 +97,11 @@ class _OpenCall:
         """Whether the arguments are a complete object."""
         if not self.pieces:
             return self.values is not None
-        return self._balance.holds(self.pieces) and self.text().strip() not in ("", "null") and read_object(self.text()) is not None
+        return (
+            self._balance.holds(self.pieces)
+            and self.text().strip() not in ("", "null")
+            and read_object(self.text()) is not None
+        )
 
 
 class CallReader:
@@ -158,7 +170,8 @@ class CallReader:
             elif call.text().strip():
                 raise UpstreamProtocolError("The upstream sent a function call without a name.")
 
-    # --- Which call ----------------------------------------------------------------------------------------------------------
+    # --- Which call
+    # ----------------------------------------------------------------------------------------------------------
 
     def _call_of(self, piece: Call, said: Function, here: _OpenCall | None, out: list[Delta]) -> _OpenCall | None:
         """The call that the piece continues, or the one it begins; None if it has nothing to continue with."""
@@ -229,7 +242,8 @@ class CallReader:
             return None
         return call if isinstance(said.arguments, dict) and not _same(call.text(), said.arguments) else None
 
-    # --- Names ---------------------------------------------------------------------------------------------------------------
+    # --- Names
+    # ---------------------------------------------------------------------------------------------------------------
 
     def _offered(self) -> frozenset[str]:
         if self._names is None:
@@ -240,7 +254,9 @@ class CallReader:
         """Take the name, or its next piece, and open the call as soon as no further piece can follow."""
         call.name = (self._joined(call, name, call.id) or name) if call.name else name
         names = self._offered()
-        complete = call.name in names and not any(longer.startswith(call.name) and longer != call.name for longer in names)
+        complete = call.name in names and not any(
+            longer.startswith(call.name) and longer != call.name for longer in names
+        )
         if (complete or not names) and not call.begun:
             self._open(call, out)
 
@@ -257,7 +273,8 @@ class CallReader:
             return name
         return so_far + name if identity and identity == call.id and name not in names else None
 
-    # --- Output --------------------------------------------------------------------------------------------------------------
+    # --- Output
+    # --------------------------------------------------------------------------------------------------------------
 
     def _begin(self, identity: str | None, out: list[Delta]) -> _OpenCall:
         if self._calls and self._calls[-1].name:

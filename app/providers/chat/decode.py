@@ -1,8 +1,8 @@
 """The Chat Completions dialect, responses: pieces of an event stream, or one whole answer, to deltas. Sans-io.
 
-Lenient where servers differ: thinking under two names, calls whole or in pieces, usage once, in every chunk, or never, fields of unusual
-types. Strict where an error would pass for an answer: an unreadable chunk, a stream without a finish reason, an empty
-answer.
+Lenient where servers differ: thinking under two names, calls whole or in pieces, usage once, in every chunk, or never,
+fields of unusual types. Strict where an error would pass for an answer: an unreadable chunk, a stream without a finish
+reason, an empty answer.
 """
 
 from __future__ import annotations
@@ -37,14 +37,18 @@ _FINISHES: dict[str, FinishReason] = {
 _UNFINISHED = "null"
 """DashScope's own protocol sends null as text."""
 _BROKEN_OFF = frozenset({"abort", "error", "network_error", "insufficient_system_resource"})
-"""The server aborted the request, as vLLM and SGLang do when they shut down; the last two are GLM's and DeepSeek's names."""
+"""The server aborted the request, as vLLM and SGLang do when they shut down; the last two are GLM's and DeepSeek's
+names.
+"""
 _SUCCESSES = frozenset({"stop", "tool_calls"})
 _NO_DETAILS, _NO_MESSAGE = Details(), Message()
 
 
 class ChatDecoder:
-    """One answer to a call that offered `tools`. After each `feed`, `failure` says whether the stream broke; the deltas before that
-    are valid."""
+    """One answer to a call that offered `tools`.
+
+    After each `feed`, `failure` says whether the stream broke; the deltas before that are valid.
+    """
 
     __slots__ = ("_calls", "_finish", "_lenient", "_quota_passes", "_said", "_sse", "_usage", "done", "failure")
 
@@ -83,14 +87,20 @@ class ChatDecoder:
         return out
 
     def end(self) -> list[Delta]:
-        """The last deltas of an event stream: usage, if reported, and the end. Raises UpstreamError if the answer is incomplete."""
+        """The last deltas of an event stream: usage, if reported, and the end.
+
+        Raises UpstreamError if the answer is incomplete.
+        """
         out: list[Delta] = []
         self._receive(self._sse.end(), out)
         self._close(out)
         return out
 
     def whole(self, body: bytes) -> list[Delta]:
-        """All deltas of an answer that was not declared as a stream; it may be one all the same. Raises UpstreamError."""
+        """All deltas of an answer that was not declared as a stream; it may be one all the same.
+
+        Raises UpstreamError.
+        """
         out: list[Delta] = []
         self._receive(self._sse.whole(body), out)
         self._close(out)
@@ -129,7 +139,9 @@ class ChatDecoder:
             self._usage = usage
 
     def _read_odd(self, payload: bytes, out: list[Delta]) -> Chunk | None:
-        """What the typed decoder rejected; None if nothing more is to be done, as after the finish reason, where errors are ignored."""
+        """What the typed decoder rejected; None if nothing more is to be done, as after the finish reason, where errors
+        are ignored.
+        """
         if payload.strip() == DONE:
             self.done = True
             return None

@@ -1,4 +1,8 @@
-"""The Chat Completions dialect, requests: a call to the body of `POST /chat/completions`, and vendors' differences, as data. Sans-io."""
+"""The Chat Completions dialect, requests: a call to the body of `POST /chat/completions`, and vendors' differences, as
+data.
+
+Sans-io.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +45,10 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     think: Callable[[Thinking, ModelFacts], dict[str, Any]]
-    """The parameters for thinking, for a model that can think. `enabled` is set whenever effort or budget are; no effort is "none"."""
+    """The parameters for thinking, for a model that can think.
+
+    `enabled` is set whenever effort or budget are; no effort is "none".
+    """
     reasoning_field: str | None
     """The field of an assistant message for its thinking; None: there is none."""
     separates_thinking: bool = False
@@ -58,8 +65,10 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     files: Literal["never", "by_model", "always"] = "never"
     file_urls: bool = False
     image_urls: bool = False
-    """It fetches images itself unless the operator says otherwise. Only a service outside the operator's network may: a server inside
-    it can reach what no client should."""
+    """It fetches images itself unless the operator says otherwise.
+
+    Only a service outside the operator's network may: a server inside it can reach what no client should.
+    """
     strict_tools: bool = False
     """`strict` of a function has an effect."""
     quota_passes: bool = False
@@ -68,7 +77,8 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """Which of these it accepts."""
 
 
-# --- Messages ------------------------------------------------------------------------------------------------------------------
+# --- Messages
+# ------------------------------------------------------------------------------------------------------------------
 
 
 def encode_messages(messages: Sequence[Message], dialect: Dialect, *, reasoning: bool) -> bytes:
@@ -82,11 +92,21 @@ def _pieces(messages: Sequence[Message], dialect: Dialect, reasoning_field: str 
     for message in messages:
         if type(message) is User:
             content = message.content
-            pieces += (b',{"role":"user","content":', _encode(content if isinstance(content, str) else _content(content, dialect)), b"}")
+            pieces += (
+                b',{"role":"user","content":',
+                _encode(content if isinstance(content, str) else _content(content, dialect)),
+                b"}",
+            )
         elif type(message) is Assistant:
             pieces += _assistant(message, reasoning_field)
         else:
-            pieces += (b',{"role":"tool","tool_call_id":', _encode(message.call_id), b',"content":', _encode(message.content), b"}")
+            pieces += (
+                b',{"role":"tool","tool_call_id":',
+                _encode(message.call_id),
+                b',"content":',
+                _encode(message.content),
+                b"}",
+            )
     return pieces
 
 
@@ -136,11 +156,16 @@ def _file(part: FilePart, dialect: Dialect) -> dict[str, str]:
     if dialect.files == "never" or (part.file_data is None and not (part.file_url and dialect.file_urls)):
         means = "files" if dialect.files == "never" else "files by URL"
         raise UpstreamError(f"The upstream cannot take {means}.", status=400, code="unsupported_file", param="input")
-    given = {"filename": part.filename, "file_data": part.file_data, "file_url": part.file_url if part.file_data is None else None}
+    given = {
+        "filename": part.filename,
+        "file_data": part.file_data,
+        "file_url": part.file_url if part.file_data is None else None,
+    }
     return {name: value for name, value in given.items() if value is not None}
 
 
-# --- The request ---------------------------------------------------------------------------------------------------------------
+# --- The request
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def encode_call(call: ModelCall, dialect: Dialect, facts: ModelFacts, *, stream: bool) -> Sequence[bytes]:
@@ -209,7 +234,9 @@ def _thinking(thinking: Thinking, dialect: Dialect, facts: ModelFacts) -> dict[s
 
 
 def think_by_template(thinking: Thinking, facts: ModelFacts) -> dict[str, Any]:
-    """The switches of Qwen's chat template, which vLLM, SGLang and llama.cpp pass on; it has neither effort nor budget."""
+    """The switches of Qwen's chat template, which vLLM, SGLang and llama.cpp pass on; it has neither effort nor
+    budget.
+    """
     switches: dict[str, bool] = {}
     if thinking.enabled is not None:
         switches["enable_thinking"] = thinking.enabled
@@ -219,8 +246,11 @@ def think_by_template(thinking: Thinking, facts: ModelFacts) -> dict[str, Any]:
 
 
 def _formatted(call: ModelCall, dialect: Dialect, facts: ModelFacts) -> tuple[str | None, dict[str, Any]]:
-    """The system message and `response_format`. A schema that is not enforced is added to the prompt, and JSON mode is used, for which
-    the prompt must mention JSON: otherwise servers refuse it, or models fill the answer with blanks."""
+    """The system message and `response_format`.
+
+    A schema that is not enforced is added to the prompt, and JSON mode is used, for which the prompt must mention JSON:
+    otherwise servers refuse it, or models fill the answer with blanks.
+    """
     match call.format:
         case None:
             return call.system, {}

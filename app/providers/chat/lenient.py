@@ -1,7 +1,8 @@
 """A chunk of Chat Completions that the typed decoder rejected, read field by field.
 
-Text, calls, finish reason and usage are strict in meaning: if they cannot be understood, the answer ends. All else is optional. A
-nonconforming chunk becomes as many regular ones as necessary: content parts of several kinds become choices in their order.
+Text, calls, finish reason and usage are strict in meaning: if they cannot be understood, the answer ends. All else is
+optional. A nonconforming chunk becomes as many regular ones as necessary: content parts of several kinds become choices
+in their order.
 """
 
 from __future__ import annotations
@@ -71,14 +72,21 @@ class LenientReader(OddReader):
         for part in self._said(message, ends=finish is not None):
             yield Choice(delta=part if streamed else None, message=None if streamed else part, logprobs=logprobs)
             logprobs = None if part.content else logprobs
-        calls = Message(tool_calls=self._calls(message.get("tool_calls")), function_call=self._function(message.get("function_call")))
+        calls = Message(
+            tool_calls=self._calls(message.get("tool_calls")),
+            function_call=self._function(message.get("function_call")),
+        )
         last = Choice(finish_reason=finish, error=raw.get("error"), usage=_usage(raw.get("usage")))
         yield msgspec.structs.replace(last, **{"delta" if streamed else "message": calls})
 
     def _said(self, message: Json, *, ends: bool) -> Iterable[Message]:
         """The text, one message for each of its parts."""
         thought = text_of(message.get("reasoning_content")) or text_of(message.get("reasoning"))
-        spoken = [("thinking", thought), *_content(message.get("content")), ("refusal", text_of(message.get("refusal")))]
+        spoken = [
+            ("thinking", thought),
+            *_content(message.get("content")),
+            ("refusal", text_of(message.get("refusal"))),
+        ]
         parts = [(kind, text) for kind, text in spoken if text]
         if parts:
             # Another kind of text has begun; a call's arguments may still continue.

@@ -49,11 +49,17 @@ class ChatProvider:
         return _capabilities(self._dialect, self._facts(model), image_urls=self._fetches_urls)
 
     def encode_messages(self, messages: Sequence[Message], *, reasoning: bool) -> bytes:
-        """Chat Completions messages as JSON, comma-separated, without brackets. Raises UpstreamError 400 for an unsupported file."""
+        """Chat Completions messages as JSON, comma-separated, without brackets.
+
+        Raises UpstreamError 400 for an unsupported file.
+        """
         return encode_messages(messages, self._dialect, reasoning=reasoning)
 
     async def stream(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]:
-        """Run one turn. The last batch contains usage, if reported, and TurnFinished; an unstreamed answer is one batch."""
+        """Run one turn.
+
+        The last batch contains usage, if reported, and TurnFinished; an unstreamed answer is one batch.
+        """
         streamed = call.stream or not self._dialect.whole_answers
         body = encode_call(call, self._dialect, self._facts(call.model), stream=streamed)
         expected = EVENTS if streamed else _JSON
@@ -61,7 +67,9 @@ class ChatProvider:
         reply = await self._client.post(_PATH, *body, accept=expected)
         try:
             if reply.status != OK:
-                raise error_from_reply(reply.status, reply.headers, await reply.read(ERROR_LIMIT), quota_passes=quota_passes)
+                raise error_from_reply(
+                    reply.status, reply.headers, await reply.read(ERROR_LIMIT), quota_passes=quota_passes
+                )
             decoder = ChatDecoder(call.tools, quota_passes=quota_passes)
             # The server decides: some answer a request for a stream with JSON, above all with errors.
             if not is_announced_as_events(reply, expected):
@@ -78,8 +86,11 @@ class ChatProvider:
             reply.close()
 
     async def _ending(self, reply: UpstreamReply, decoder: ChatDecoder) -> Sequence[Delta]:
-        """What follows the finish reason: usually usage, then a marker, then the end of the body. Servers omit any of these, so the wait
-        is short; a failure here costs the usage, not the answer. Raises UpstreamError for an error that is reported."""
+        """What follows the finish reason: usually usage, then a marker, then the end of the body.
+
+        Servers omit any of these, so the wait is short; a failure here costs the usage, not the answer. Raises
+        UpstreamError for an error that is reported.
+        """
         last: list[Delta] = []
         settled = decoder.done or decoder.counted
         loop = asyncio.get_running_loop()
@@ -90,7 +101,8 @@ class ChatProvider:
                         continue
                     deltas = decoder.feed(piece)
                     last += deltas
-                    if deltas or (decoder.done or decoder.counted) != settled:  # comments that keep a connection alive change nothing
+                    if deltas or (decoder.done or decoder.counted) != settled:
+                        # comments that keep a connection alive change nothing
                         settled = decoder.done or decoder.counted
                         limit.reschedule(loop.time() + (DRAIN_SECONDS if settled else _USAGE_SECONDS))
         if decoder.failure is not None:

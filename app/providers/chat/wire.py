@@ -1,6 +1,7 @@
 """The fields read from a Chat Completions chunk, or from a whole answer: types according to the protocol.
 
-The decoder of these types handles every ordinary token. What it rejects is read field by field in `_openai_chat_lenient.py`.
+The decoder of these types handles every ordinary token. What it rejects is read field by field in
+`_openai_chat_lenient.py`.
 """
 
 from __future__ import annotations

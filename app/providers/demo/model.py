@@ -1,4 +1,7 @@
-"""The demo model: how a simulated Qwen answers a conversation. Pure and deterministic; it matches words and understands nothing."""
+"""The demo model: how a simulated Qwen answers a conversation.
+
+Pure and deterministic; it matches words and understands nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,17 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from app.protocol.messages import Assistant, Call, FilePart, FunctionTool, ImagePart, Message, TextPart, ToolResult, User
+from app.protocol.messages import (
+    Assistant,
+    Call,
+    FilePart,
+    FunctionTool,
+    ImagePart,
+    Message,
+    TextPart,
+    ToolResult,
+    User,
+)
 from app.providers.base import JsonSchema, ModelCall, UpstreamError
 from app.providers.demo.schema import instance
 
@@ -31,7 +44,8 @@ _COMMON = frozenset(
 _NAME = re.compile(r"(?:my name is|i am called|call me|我叫|我的名字是)\s*([\w'-]+)", re.IGNORECASE)
 _ASKS_NAME = re.compile(r"(?:what(?:'s| is)|do you (?:know|remember)|tell me) my name|我叫什么|我的名字", re.IGNORECASE)
 _ASKS_EARLIER = re.compile(
-    r"what (?:did|have) i (?:just )?(?:say|said|tell|told|ask|asked|write|written)|do you remember|i said (?:before|earlier)|刚才|之前",
+    r"what (?:did|have) i (?:just )?(?:say|said|tell|told|ask|asked|write|written)|do you remember|i said "
+    r"(?:before|earlier)|刚才|之前",
     re.IGNORECASE,
 )
 
@@ -45,7 +59,9 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 def reply(call: ModelCall, conversation: Sequence[Message]) -> Reply:
-    """Answer the conversation: with calls if a function is requested or forced, otherwise in words or in the requested format."""
+    """Answer the conversation: with calls if a function is requested or forced, otherwise in words or in the requested
+    format.
+    """
     asked = _asked(conversation)
     calls = _calls(call, conversation, asked)
     text = "" if calls else _answer(call, conversation, asked)
@@ -82,7 +98,9 @@ def _words(conversation: Sequence[Message], asked: str) -> str:
 
 def _reported(conversation: Sequence[Message]) -> Iterator[str]:
     """One sentence for each result at the end of the conversation."""
-    names = {made.call_id: made.name for message in conversation if isinstance(message, Assistant) for made in message.calls}
+    names = {
+        made.call_id: made.name for message in conversation if isinstance(message, Assistant) for made in message.calls
+    }
     last = max((at for at, message in enumerate(conversation) if not isinstance(message, ToolResult)), default=-1)
     for message in conversation[last + 1 :]:
         if isinstance(message, ToolResult):
@@ -112,11 +130,16 @@ def _text(message: User) -> str:
 def _calls(call: ModelCall, conversation: Sequence[Message], asked: str) -> tuple[Call, ...]:
     made = sum(len(message.calls) for message in conversation if isinstance(message, Assistant))
     wanted = enumerate(_wanted(call, conversation, asked), start=made)
-    return tuple(Call(f"call_demo_{number}", tool.name, _written(tool.parameters, asked, "tools")) for number, tool in wanted)
+    return tuple(
+        Call(f"call_demo_{number}", tool.name, _written(tool.parameters, asked, "tools")) for number, tool in wanted
+    )
 
 
 def _wanted(call: ModelCall, conversation: Sequence[Message], asked: str) -> Sequence[FunctionTool]:
-    """The functions to call now: the forced one, or those that match the words about equally well. After results none, unless forced."""
+    """The functions to call now: the forced one, or those that match the words about equally well.
+
+    After results none, unless forced.
+    """
     if call.forced_call is not None and call.forced_call.name is not None:
         return [tool for tool in call.tools if tool.name == call.forced_call.name]
     ranked = [(_points(tool, asked), tool) for tool in call.tools]
@@ -130,7 +153,9 @@ def _wanted(call: ModelCall, conversation: Sequence[Message], asked: str) -> Seq
 
 
 def _points(tool: FunctionTool, asked: str) -> int:
-    """The whole name scores most, then words of the name and pairs of Chinese characters, then words of the description."""
+    """The whole name scores most, then words of the name and pairs of Chinese characters, then words of the
+    description.
+    """
     said = _vocabulary(asked)
     named = _vocabulary(tool.name)
     described = _vocabulary(tool.description or "") - named

@@ -1,6 +1,7 @@
 """Generates a string that matches a regular expression: the subset of the syntax that `pattern` in tool schemas uses.
 
-Literals, escapes, classes, groups, alternation, quantifiers and anchors. Look-around and back references are not supported.
+Literals, escapes, classes, groups, alternation, quantifiers and anchors. Look-around and back references are not
+supported.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ _QUANTIFIER = re.compile(r"\*|\+|\?|\{(\d+)(,?)(\d*)\}")
 
 
 def write(pattern: str, *, shortest: int = 0) -> str | None:
-    """A string of at least `shortest` characters with a match of `pattern`, or None if this generator cannot make one."""
+    """A string of at least `shortest` characters with a match of `pattern`, or None if this generator cannot
+    make one.
+    """
     try:
         known = re.compile(pattern)
         for extra in (0, 1, shortest):
@@ -29,7 +32,9 @@ def write(pattern: str, *, shortest: int = 0) -> str | None:
 
 
 class _Writer:
-    """Reads the pattern from left to right and writes its first alternative, with `extra` more repetitions than required."""
+    """Reads the pattern from left to right and writes its first alternative, with `extra` more repetitions than
+    required.
+    """
 
     def __init__(self, pattern: str, extra: int) -> None:
         self._pattern = pattern
@@ -97,7 +102,9 @@ class _Writer:
             if character == "\\":
                 self._next()
         known = re.compile(self._pattern[start : self._at])
-        written = next((candidate for candidate in (*_CANDIDATES, self._pattern[start + 1]) if known.fullmatch(candidate)), None)
+        written = next(
+            (candidate for candidate in (*_CANDIDATES, self._pattern[start + 1]) if known.fullmatch(candidate)), None
+        )
         if written is None:
             raise ValueError(self._pattern)
         return written

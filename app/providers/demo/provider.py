@@ -1,6 +1,8 @@
-"""A simulated Qwen inside the gateway: no network, no weights, the complete port. For a first look, documentation and tests.
+"""A simulated Qwen inside the gateway: no network, no weights, the complete port. For a first look, documentation and
+tests.
 
-It thinks by default, streams, calls functions, follows schemas and remembers the conversation; it always says what it is.
+It thinks by default, streams, calls functions, follows schemas and remembers the conversation; it always says what it
+is.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ class DemoProvider:
 
     def encode_messages(self, messages: Sequence[Message], *, reasoning: bool) -> bytes:
         """The neutral messages unchanged, since there is no other wire format."""
-        return msgspec.json.encode([message if reasoning else _without_reasoning(message) for message in messages])[1:-1]
+        return msgspec.json.encode([message if reasoning else _without_reasoning(message) for message in messages])[
+            1:-1
+        ]
 
     async def stream(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta]]:
         """Answer, piece by piece. Raises UpstreamError 400 for a schema it cannot follow."""
@@ -78,7 +82,9 @@ def _tokens(size: int) -> int:
 
 def _read(call: ModelCall, context: bytes) -> int:
     """Input tokens: the system message, the context and the functions."""
-    return _tokens(len((call.system or "").encode()) + len(context) + (len(msgspec.json.encode(call.tools)) if call.tools else 0))
+    return _tokens(
+        len((call.system or "").encode()) + len(context) + (len(msgspec.json.encode(call.tools)) if call.tools else 0)
+    )
 
 
 def _limited(answer: Reply, limit: int | None, read: int) -> Iterator[Delta]:

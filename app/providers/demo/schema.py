@@ -1,4 +1,6 @@
-"""Generates instances of JSON schemas from what the user said: how the demo model fills in arguments and structured answers."""
+"""Generates instances of JSON schemas from what the user said: how the demo model fills in arguments and structured
+answers.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +42,11 @@ _FORMATS = {
 
 
 def instance(schema: Schema, text: str, *, mark: str = "") -> Any:
-    """A value that `schema` accepts: required properties only, words and numbers from `text`; free strings begin with `mark`.
+    """A value that `schema` accepts: required properties only, words and numbers from `text`; free strings begin with
+    `mark`.
 
-    Not supported: `not`, `if`, `contains`, `patternProperties`, `dependent…`, and patterns with look-around. Raises ValueError for
-    invalid schemas, and for schemas whose smallest instance is unreasonably large.
+    Not supported: `not`, `if`, `contains`, `patternProperties`, `dependent…`, and patterns with look-around. Raises
+    ValueError for invalid schemas, and for schemas whose smallest instance is unreasonably large.
     """
     try:
         return _Writer(schema, text, mark).value(schema, "", 0)
@@ -157,7 +160,11 @@ class _Writer:
         return (self._mark + said).ljust(least, ".")[:most]
 
     def _patterned(self, pattern: str, least: int) -> str:
-        fitting = (word for word in (*self._phrases, *self._text.split()) if least <= len(word) <= _JUDGED and _found(pattern, word))
+        fitting = (
+            word
+            for word in (*self._phrases, *self._text.split())
+            if least <= len(word) <= _JUDGED and _found(pattern, word)
+        )
         return next(fitting, None) or _demo_pattern.write(pattern, shortest=least) or self._phrase()
 
     def _phrase(self) -> str:
@@ -194,8 +201,14 @@ def _type(rules: Schema, depth: int) -> str:
         return declared
     if isinstance(declared, list):
         names: list[str] = [*declared]
-        return "null" if "null" in names and depth >= _DEEP else next((name for name in names if name != "null"), "null")
-    signs = {"object": ("properties", "required"), "array": ("items", "prefixItems", "minItems"), "number": ("minimum", "maximum")}
+        return (
+            "null" if "null" in names and depth >= _DEEP else next((name for name in names if name != "null"), "null")
+        )
+    signs = {
+        "object": ("properties", "required"),
+        "array": ("items", "prefixItems", "minItems"),
+        "number": ("minimum", "maximum"),
+    }
     return next((kind for kind, keys in signs.items() if any(key in rules for key in keys)), "string")
 
 

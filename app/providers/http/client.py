@@ -24,7 +24,17 @@ _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _TARGET = re.compile(r"/[!-~]*")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _RESERVED = frozenset(
-    ("accept", "accept-encoding", "connection", "content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade")
+    (
+        "accept",
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "expect",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    )
 )
 """Fields that control framing and coding: set by the client only."""
 
@@ -54,7 +64,10 @@ class UpstreamReply:
         return self._connection.read()
 
     async def read(self, limit: int) -> bytes:
-        """The rest of the body. Raises UpstreamProtocolError if it is longer than `limit` bytes, otherwise like `read_some`."""
+        """The rest of the body.
+
+        Raises UpstreamProtocolError if it is longer than `limit` bytes, otherwise like `read_some`.
+        """
         parts: list[bytes] = []
         size = 0
         while part := await self.read_some():
@@ -66,7 +79,9 @@ class UpstreamReply:
         return b"".join(parts)
 
     def close(self) -> None:
-        """Return the connection if the body has arrived in full, otherwise close it: the upstream sees immediately that nobody listens."""
+        """Return the connection if the body has arrived in full, otherwise close it: the upstream sees immediately that
+        nobody listens.
+        """
         connection, self._connection = self._connection, None
         if connection is not None:
             self._release(connection)
@@ -75,8 +90,9 @@ class UpstreamReply:
 class UpstreamClient:
     """Requests to one upstream. Bound to one event loop.
 
-    `base_url` may have a path, which is prepended to every request's. `headers` are sent with every request. `tls` replaces the system's
-    certificates and checks for https. At most `max_idle` unused connections are kept. Raises ValueError for invalid values.
+    `base_url` may have a path, which is prepended to every request's. `headers` are sent with every request. `tls`
+    replaces the system's certificates and checks for https. At most `max_idle` unused connections are kept. Raises
+    ValueError for invalid values.
     """
 
     def __init__(
@@ -105,7 +121,8 @@ class UpstreamClient:
     async def post(self, path: str, *body: bytes, accept: str) -> UpstreamReply:
         """Send JSON, which may be in pieces, and return when the response's head has arrived.
 
-        Raises UpstreamError: 503 `upstream_unreachable`, 504 `upstream_timeout`; UpstreamProtocolError for a malformed or truncated head.
+        Raises UpstreamError: 503 `upstream_unreachable`, 504 `upstream_timeout`; UpstreamProtocolError for a malformed
+        or truncated head.
         """
         head = self._heads.get((path, accept))
         if head is None:
@@ -136,8 +153,8 @@ class UpstreamClient:
             except UpstreamProtocolError:
                 if connection.answered:
                     raise
-                # A server may close a kept-alive connection just as a request goes out (RFC 9112, section 9.3.1). Retrying is
-                # safe: a generation that nobody reads changes nothing upstream.
+                # A server may close a kept-alive connection just as a request goes out (RFC 9112, section 9.3.1).
+                # Retrying is safe: a generation that nobody reads changes nothing upstream.
         return await self._send(await self._connect(), request)
 
     async def _send(self, connection: Connection, request: Sequence[bytes]) -> UpstreamReply:
@@ -149,7 +166,11 @@ class UpstreamClient:
         try:
             async with asyncio.timeout(self._timeouts.connect):  # once per connection, so its cost does not matter
                 _, connection = await loop.create_connection(
-                    lambda: Connection(self._timeouts, self._forget), self._host, self._port, ssl=self._tls, server_hostname=server_name
+                    lambda: Connection(self._timeouts, self._forget),
+                    self._host,
+                    self._port,
+                    ssl=self._tls,
+                    server_hostname=server_name,
                 )
         except TimeoutError as error:
             raise overdue("did not accept a connection", self._timeouts, "connect", retryable=True) from error
@@ -196,7 +217,10 @@ def _checked(base_url: str) -> tuple[SplitResult, str]:
 
 
 def _fields(authority: str, configured: Mapping[str, str]) -> str:
-    """Header lines for every request; `configured` overrides the client's defaults. Raises ValueError, which never quotes a value."""
+    """Header lines for every request; `configured` overrides the client's defaults.
+
+    Raises ValueError, which never quotes a value.
+    """
     fields = {"host": authority, "user-agent": "responses-gateway", "content-type": "application/json"}
     for name, value in configured.items():
         if not _TOKEN.fullmatch(name) or name.lower() in _RESERVED:
@@ -219,4 +243,6 @@ def _unreachable(error: OSError) -> UpstreamError:
             reason = "it refused the connection"
         case _:
             reason = "the connection failed"
-    return UpstreamError(f"The upstream cannot be reached: {reason}.", status=503, code="upstream_unreachable", retryable=True)
+    return UpstreamError(
+        f"The upstream cannot be reached: {reason}.", status=503, code="upstream_unreachable", retryable=True
+    )

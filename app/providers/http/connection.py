@@ -105,7 +105,10 @@ class Connection(asyncio.Protocol):
         return response
 
     async def read(self) -> bytes:
-        """The body bytes that have arrived since the last call; empty at the end. Raises UpstreamError; the connection is then closed."""
+        """The body bytes that have arrived since the last call; empty at the end.
+
+        Raises UpstreamError; the connection is then closed.
+        """
         response = self._response
         while not response.unread and not response.complete:
             await self._next_read()
@@ -125,7 +128,8 @@ class Connection(asyncio.Protocol):
     # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # a stream protocol gets a stream transport; uvloop's has no such base
+        # a stream protocol gets a stream transport; uvloop's has no such base
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         response = self._response
@@ -217,11 +221,18 @@ class Connection(asyncio.Protocol):
         if now >= self._ends - _CLOCK_TICK:
             return overdue("did not finish its answer", self._timeouts, "total")
         if self._response.received:
-            return overdue("stopped in the middle of its answer and sent nothing more", self._timeouts, "idle", code="upstream_stalled")
+            return overdue(
+                "stopped in the middle of its answer and sent nothing more",
+                self._timeouts,
+                "idle",
+                code="upstream_stalled",
+            )
         return overdue("did not begin its answer", self._timeouts, "first_token")
 
 
-def overdue(what: str, timeouts: ClientTimeouts, limit: Limit, *, code: str = "upstream_timeout", retryable: bool = False) -> UpstreamError:
+def overdue(
+    what: str, timeouts: ClientTimeouts, limit: Limit, *, code: str = "upstream_timeout", retryable: bool = False
+) -> UpstreamError:
     """The error for an exceeded time limit; it names the setting."""
     message = f"The upstream {what} within {getattr(timeouts, limit):g} seconds (its setting 'timeouts.{limit}')."
     return UpstreamError(message, status=504, code=code, retryable=retryable)

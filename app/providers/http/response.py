@@ -81,7 +81,10 @@ class Response:
             raise UpstreamProtocolError(f"The upstream closed the connection {where}.")
 
     def let_go(self) -> None:
-        """Nothing more comes. The parser and the response refer to each other: garbage that would wait for the collector."""
+        """Nothing more comes.
+
+        The parser and the response refer to each other: garbage that would wait for the collector.
+        """
         with suppress(AttributeError):  # it is gone already
             del self._parser
 

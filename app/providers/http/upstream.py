@@ -41,14 +41,19 @@ _decode_models = msgspec.json.Decoder(_Models).decode
 
 
 def client_for(upstream: Upstream) -> UpstreamClient:
-    """The client for one upstream; opens no connection. Raises ConfigurationError for an unusable address, header or certificate file."""
+    """The client for one upstream; opens no connection.
+
+    Raises ConfigurationError for an unusable address, header or certificate file.
+    """
     key = {} if upstream.api_key is None else {"Authorization": f"Bearer {upstream.api_key.get_secret_value()}"}
     limits = upstream.timeouts
     try:
         return UpstreamClient(
             upstream.base_url,
             headers={**key, **upstream.headers},
-            timeouts=ClientTimeouts(connect=limits.connect, first_token=limits.first_token, idle=limits.idle, total=limits.total),
+            timeouts=ClientTimeouts(
+                connect=limits.connect, first_token=limits.first_token, idle=limits.idle, total=limits.total
+            ),
             tls=_tls(upstream),
         )
     except (ValueError, OSError) as error:
@@ -79,7 +84,9 @@ async def list_models(client: UpstreamClient) -> Sequence[UpstreamModel]:
         listed = _decode_models(body).data or ()
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UpstreamProtocolError("The upstream's list of models cannot be parsed.", retryable=False) from error
-    return tuple(UpstreamModel(model.id, as_count(model.created) or 0, as_label(model.owned_by) or "") for model in listed)
+    return tuple(
+        UpstreamModel(model.id, as_count(model.created) or 0, as_label(model.owned_by) or "") for model in listed
+    )
 
 
 def is_announced_as_events(reply: UpstreamReply, otherwise: str) -> bool:
@@ -88,8 +95,11 @@ def is_announced_as_events(reply: UpstreamReply, otherwise: str) -> bool:
 
 
 async def drain(reply: UpstreamReply) -> None:
-    """Wait briefly for the end of a body after its last event: usually it is in the same packet, and once it is read the connection
-    can be reused. The answer is complete, so a failure here only costs the connection."""
+    """Wait briefly for the end of a body after its last event: usually it is in the same packet, and once it is read
+    the connection can be reused.
+
+    The answer is complete, so a failure here only costs the connection.
+    """
     with suppress(TimeoutError, UpstreamError):
         async with asyncio.timeout(DRAIN_SECONDS):
             while await reply.read_some():

@@ -1,8 +1,9 @@
 """The Responses dialect, responses: pieces of an event stream to deltas. Sans-io.
 
-Lenient where the vendor's streams differ among themselves: arguments of a call arrive as deltas, or whole, or both; thinking has two
-event names; `output_index` is not reliable, item ids are; an error is `response.failed` inside HTTP 200, or a bare error object.
-Hosted tools are read from their items only (`_responses_native.py`): some have their own events, some have none.
+Lenient where the vendor's streams differ among themselves: arguments of a call arrive as deltas, or whole, or both;
+thinking has two event names; `output_index` is not reliable, item ids are; an error is `response.failed` inside HTTP
+200, or a bare error object. Hosted tools are read from their items only (`_responses_native.py`): some have their own
+events, some have none.
 """
 
 from __future__ import annotations
@@ -76,7 +77,8 @@ def _is_error(event: Json) -> bool:
 class ResponsesDecoder:
     """One answer. After each `feed`, `failure` says whether the stream broke; the deltas before that are valid.
 
-    Unknown events and items are skipped. In the output, a hosted item and a function call never overlap: the later one waits.
+    Unknown events and items are skipped. In the output, a hosted item and a function call never overlap: the later one
+    waits.
     """
 
     __slots__ = (
@@ -132,7 +134,10 @@ class ResponsesDecoder:
         return out
 
     def whole(self, body: bytes) -> list[Delta]:
-        """All deltas of an answer that was not declared as a stream; it may be one all the same. Raises UpstreamError."""
+        """All deltas of an answer that was not declared as a stream; it may be one all the same.
+
+        Raises UpstreamError.
+        """
         out: list[Delta] = []
         self._receive(self._sse.whole(body), out)
         self._check_end()
@@ -167,7 +172,10 @@ class ResponsesDecoder:
             out += deltas
 
     def _read_odd(self, payload: bytes, out: list[Delta]) -> None:
-        """An event rejected by a typed decoder. Only an event that is used, not one that merely shares field names, can fail the answer."""
+        """An event rejected by a typed decoder.
+
+        Only an event that is used, not one that merely shares field names, can fail the answer.
+        """
         if self._lenient is None:
             self._lenient = LenientReader()
         try:
@@ -235,7 +243,11 @@ class ResponsesDecoder:
             case "message" if not self._shown:
                 parts = decode_item(raw).content or ()
                 return self._show(
-                    *[Refusal(part.refusal) if part.refusal else Text(part.text) for part in parts if part.refusal or part.text]
+                    *[
+                        Refusal(part.refusal) if part.refusal else Text(part.text)
+                        for part in parts
+                        if part.refusal or part.text
+                    ]
                 )
             case "reasoning" if not self._shown:
                 item = decode_item(raw)
@@ -305,7 +317,10 @@ class ResponsesDecoder:
         return (CallArguments(call.index, fragment),) if fragment and call.opened else ()
 
     def _argued_whole(self, call: _OpenCall, arguments: str) -> Sequence[Delta]:
-        """The rest of the arguments. If the whole is formatted differently from the deltas (whitespace), the deltas are kept."""
+        """The rest of the arguments.
+
+        If the whole is formatted differently from the deltas (whitespace), the deltas are kept.
+        """
         return self._argued(call, arguments[len(call.arguments) :]) if arguments.startswith(call.arguments) else ()
 
     def _called_whole(self, event: Event) -> Sequence[Delta]:

@@ -3,11 +3,11 @@
 For upstreams with this API, such as the vendor of Qwen. Its documentation and behaviour determine the rules here:
 it silently ignores unlisted parameters, so none of those is sent. Responses are read in `_responses_decode.py`.
 
-Functions named like the vendor's own tools are renamed (`_responses_native.py`), or they would be mistaken for those. Earlier
-calls of built-in tools are sent as calls of such functions, since results belong into results: as assistant text, a page's content
-would speak with the model's voice, and models imitate what they seem to have written. Only if the vendor runs a tool itself in this
-request, its earlier calls are omitted: shown a function that is not offered, the model would call it instead of the tool. The vendor
-does not require them either, and the model can search again.
+Functions named like the vendor's own tools are renamed (`_responses_native.py`), or they would be mistaken for those.
+Earlier calls of built-in tools are sent as calls of such functions, since results belong into results: as assistant
+text, a page's content would speak with the model's voice, and models imitate what they seem to have written. Only if
+the vendor runs a tool itself in this request, its earlier calls are omitted: shown a function that is not offered, the
+model would call it instead of the tool. The vendor does not require them either, and the model can search again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,18 @@ from hashlib import blake2b
 
 import msgspec
 
-from app.protocol.messages import Assistant, Call, FilePart, FunctionTool, ImagePart, Message, Part, TextPart, ToolResult, User
+from app.protocol.messages import (
+    Assistant,
+    Call,
+    FilePart,
+    FunctionTool,
+    ImagePart,
+    Message,
+    Part,
+    TextPart,
+    ToolResult,
+    User,
+)
 from app.providers.base import ModelCall, Sampling, Thinking
 from app.providers.responses.native import homeward, outward, tool_type
 
@@ -42,7 +53,9 @@ def encode_call(call: ModelCall) -> bytes:
     if call.system is not None:
         body["instructions"] = call.system
     native = [tool_type(entry) for entry in call.native_tools]
-    prefix, messages = _without_calls(call.prefix, call.messages, frozenset(native)) if native else (call.prefix, call.messages)
+    prefix, messages = (
+        _without_calls(call.prefix, call.messages, frozenset(native)) if native else (call.prefix, call.messages)
+    )
     body["input"] = msgspec.Raw(b"[%b]" % _input(prefix, messages))
     tools = [*({"type": name} for name in native), *(_function(tool) for tool in _offered(call))]
     if tools:
@@ -62,7 +75,10 @@ def encode_messages(messages: Sequence[Message], *, reasoning: bool) -> bytes:
 
 
 def _offered(call: ModelCall) -> Sequence[FunctionTool]:
-    """The functions to offer. `required` is accepted with exactly one function, so forcing a named one means offering no other."""
+    """The functions to offer.
+
+    `required` is accepted with exactly one function, so forcing a named one means offering no other.
+    """
     forced = call.forced_call
     if forced is None or forced.name is None:
         return call.tools
@@ -75,7 +91,9 @@ def _function(tool: FunctionTool) -> dict[str, object]:
 
 
 def _thinking(thinking: Thinking) -> dict[str, object]:
-    """`enable_thinking`, which every model supports, and `reasoning.effort`, which overrides it; this API accepts no budget."""
+    """`enable_thinking`, which every model supports, and `reasoning.effort`, which overrides it; this API accepts no
+    budget.
+    """
     effort = "none" if thinking.enabled is False else thinking.effort
     switch: dict[str, object] = {} if thinking.enabled is None else {"enable_thinking": thinking.enabled}
     return switch if effort is None else {**switch, "reasoning": {"effort": effort}}
@@ -83,11 +101,17 @@ def _thinking(thinking: Thinking) -> dict[str, object]:
 
 def _sampling(sampling: Sampling) -> dict[str, object]:
     """The three sampling parameters that this API reads."""
-    read = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_output_tokens": sampling.max_output_tokens}
+    read = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_output_tokens": sampling.max_output_tokens,
+    }
     return {name: value for name, value in read.items() if value is not None}
 
 
-def _without_calls(prefix: bytes, messages: Sequence[Message], names: frozenset[str]) -> tuple[bytes, Sequence[Message]]:
+def _without_calls(
+    prefix: bytes, messages: Sequence[Message], names: frozenset[str]
+) -> tuple[bytes, Sequence[Message]]:
     """The context without the calls of these functions and their results."""
     left_out: set[str] = set()
     # In JSON text a quotation mark inside a string is escaped, so this can only occur in a call.
@@ -156,9 +180,12 @@ def _items(messages: Sequence[Message], *, reasoning: bool) -> Iterable[bytes]:
 
 def _said(message: Assistant, *, reasoning: bool) -> Iterable[bytes]:
     if reasoning and message.reasoning:
-        # The item needs an id. Derived from the text, the same context yields the same bytes, which suits the upstream's prompt cache.
+        # The item needs an id. Derived from the text, the same context yields the same bytes, which suits the
+        # upstream's prompt cache.
         name = "rs_" + blake2b(message.reasoning.encode(), digest_size=12).hexdigest()
-        yield _encode({"type": "reasoning", "id": name, "summary": [{"type": "summary_text", "text": message.reasoning}]})
+        yield _encode(
+            {"type": "reasoning", "id": name, "summary": [{"type": "summary_text", "text": message.reasoning}]}
+        )
     if message.text:
         yield _encode({"role": "assistant", "content": message.text})
 
@@ -183,7 +210,9 @@ def _paired(calls: Sequence[tuple[str, bytes]], results: Sequence[ToolResult]) -
 
 
 def _call(call: Call) -> bytes:
-    return _encode({"type": "function_call", "call_id": call.call_id, "name": outward(call.name), "arguments": call.arguments})
+    return _encode(
+        {"type": "function_call", "call_id": call.call_id, "name": outward(call.name), "arguments": call.arguments}
+    )
 
 
 def _result(result: ToolResult) -> bytes:

@@ -1,5 +1,6 @@
-"""An event of the Responses API that the typed decoders rejected, read field by field: text, calls and usage are strict in meaning, all
-else is optional."""
+"""An event of the Responses API that the typed decoders rejected, read field by field: text, calls and usage are strict
+in meaning, all else is optional.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ class LenientReader(OddReader):
     __slots__ = ()
 
     def read(self, event: Json) -> Sequence[Event]:
-        """The event according to the protocol, preceded by replacements for half surrogate pairs whose other half did not arrive.
+        """The event according to the protocol, preceded by replacements for half surrogate pairs whose other half did
+        not arrive.
 
         Raises UpstreamProtocolError.
         """
@@ -71,7 +73,10 @@ class LenientReader(OddReader):
 
 
 def _is_over(place: tuple[str, str | None], event: Json) -> bool:
-    """Whether the place gets nothing more. Text ends with any other event, but arguments may continue beside anything."""
+    """Whether the place gets nothing more.
+
+    Text ends with any other event, but arguments may continue beside anything.
+    """
     kind, (waiting, item_id) = type_of(event), place
     named = as_label(event.get("item_id"))
     if kind == waiting and named == item_id:

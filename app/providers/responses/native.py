@@ -1,7 +1,9 @@
-"""The vendor's own tools in its Responses API: how they are requested, how its items become ours, and the order of their output.
+"""The vendor's own tools in its Responses API: how they are requested, how its items become ours, and the order of
+their output.
 
-The vendor's items differ from the public ones and among themselves: a placeholder replaces the query, sources repeat, results lack
-fields, JSON is sent as text or as a value. Whatever can be read is used; nothing in such an item is worth failing the answer for.
+The vendor's items differ from the public ones and among themselves: a placeholder replaces the query, sources repeat,
+results lack fields, JSON is sent as text or as a value. Whatever can be read is used; nothing in such an item is worth
+failing the answer for.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ Action = SearchAction | OpenPageAction | FindAction
 _PLACEHOLDER = "Web search"
 """What the vendor sends if it does not disclose the query."""
 _PREFIX = "local_"
-_OURS = re.compile(rf"(?:{_PREFIX})*(?:web_search|web_extractor|code_interpreter|web_search_image|image_search|file_search|mcp|search)\Z")
+_OURS = re.compile(
+    rf"(?:{_PREFIX})*(?:web_search|web_extractor|code_interpreter|web_search_image|image_search|file_search|mcp|search)\Z"
+)
 """Functions that the vendor mistakes for its own tools, or forbids, and those that would collide with a renamed one."""
 
 _INPUTS: Mapping[type[HostedItem], Sequence[str]] = {
@@ -49,8 +53,9 @@ _INPUTS: Mapping[type[HostedItem], Sequence[str]] = {
     ImageSearchCall: ("name", "arguments"),
     McpCall: ("name", "server_label"),
 }
-"""Fields that an item shows from the beginning and that never change, besides a search's action; the code and the arguments that
-are streamed are handled by the writer."""
+"""Fields that an item shows from the beginning and that never change, besides a search's action; the code and the
+arguments that are streamed are handled by the writer.
+"""
 
 
 def outward(name: str) -> str:
@@ -164,8 +169,11 @@ class HostedItems:
 
 
 def _says_what_it_does(item: HostedItem) -> bool:
-    """Whether the item can be shown when it begins. A stored stream is replayed from the final items, so the beginning must match the
-    end: a search that begins with a placeholder, and names its queries at the end, is passed on then."""
+    """Whether the item can be shown when it begins.
+
+    A stored stream is replayed from the final items, so the beginning must match the end: a search that begins with a
+    placeholder, and names its queries at the end, is passed on then.
+    """
     if isinstance(item, WebSearchCall):
         return not isinstance(item.action, SearchAction) or bool(item.action.queries)
     return all(getattr(item, field) for field in _INPUTS.get(type(item), ()))
@@ -177,7 +185,9 @@ def _as_shown(hosted: _Hosted, ended: HostedItem) -> HostedItem:
         return ended
     if isinstance(ended, WebSearchCall) and isinstance(hosted.begun, WebSearchCall):
         return msgspec.structs.replace(ended, action=_action_as_shown(hosted.begun.action, ended.action))
-    return msgspec.structs.replace(ended, **{field: getattr(hosted.begun, field) for field in _INPUTS.get(type(ended), ())})
+    return msgspec.structs.replace(
+        ended, **{field: getattr(hosted.begun, field) for field in _INPUTS.get(type(ended), ())}
+    )
 
 
 def _action_as_shown(begun: Action, ended: Action) -> Action:

@@ -63,7 +63,9 @@ _NO_DETAILS = Details()
 
 
 class Billed(msgspec.Struct):
-    """Details of the usage and of each entry of its `x_details`; some entries use the Chat Completions name for the input's."""
+    """Details of the usage and of each entry of its `x_details`; some entries use the Chat Completions name for the
+    input's.
+    """
 
     input_tokens_details: Details | None = None
     prompt_tokens_details: Details | None = None
@@ -83,7 +85,9 @@ class Usage(Billed):
     x_details: tuple[Billed, ...] | None = None
 
     def counted(self) -> TokenUsage | None:
-        """The gateway's type: from the usage itself, otherwise the sum of its entries; None without counters: no input is empty."""
+        """The gateway's type: from the usage itself, otherwise the sum of its entries; None without counters: no input
+        is empty.
+        """
         read = self.input_tokens or max(self.total_tokens - self.output_tokens, 0)
         if not read:
             return None
@@ -94,7 +98,8 @@ class Usage(Billed):
             output_tokens=self.output_tokens,
             total_tokens=self.total_tokens or read + self.output_tokens,
             cached_tokens=own.cached_tokens or sum(part.cached_tokens for part in parts),
-            cache_write_tokens=own.cache_creation_input_tokens or sum(part.cache_creation_input_tokens for part in parts),
+            cache_write_tokens=own.cache_creation_input_tokens
+            or sum(part.cache_creation_input_tokens for part in parts),
             reasoning_tokens=own.reasoning_tokens or sum(part.reasoning_tokens for part in parts),
         )
 

@@ -42,7 +42,10 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Backend(Protocol):
-    """One way to confine. A back end's module is `app.sandbox.backends.NAME` and exports it as the constant `BACKEND`."""
+    """One way to confine.
+
+    A back end's module is `app.sandbox.backends.NAME` and exports it as the constant `BACKEND`.
+    """
 
     own_user: bool
     """Each session can run as its own user, if root can choose."""
@@ -65,7 +68,12 @@ class Backend(Protocol):
 
 def bootstrap(program: str, control: int) -> Sequence[str]:
     """Arguments of a Python that runs `inside/main.py`, found below `program`."""
-    return ("-I", "-S", "-c", f"import sys; sys.path.insert(0, {program!r}); from app.sandbox.inside.main import main; main({control})")
+    return (
+        "-I",
+        "-S",
+        "-c",
+        f"import sys; sys.path.insert(0, {program!r}); from app.sandbox.inside.main import main; main({control})",
+    )
 
 
 def resources(volume: Volume, limits: Limits) -> dict[str, int]:
@@ -83,7 +91,9 @@ def resources(volume: Volume, limits: Limits) -> dict[str, int]:
 
 
 def _threads_of_this_user() -> int:
-    """The kernel counts all threads of a user, so a sandbox that shares the service's user needs room for them as well."""
+    """The kernel counts all threads of a user, so a sandbox that shares the service's user needs room for them
+    as well.
+    """
     me, count = os.geteuid(), 0
     for entry in os.scandir("/proc"):
         try:

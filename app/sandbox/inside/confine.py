@@ -46,14 +46,17 @@ def end_with_service() -> None:
 
 
 def landlock(readable: Sequence[str], writable: Sequence[str], newest: int | None = None) -> None:
-    """Allow only these files, no TCP and, on newer kernels, no signals to others and no abstract sockets. Raises OSError.
+    """Allow only these files, no TCP and, on newer kernels, no signals to others and no abstract sockets. Raises
+    OSError.
 
     `newest`: the newest version of Landlock to use, to see what an older kernel enforces; None: the kernel's.
     """
     version = _call(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION_FLAG))
     version = version if newest is None else min(version, newest)
     rights = (1 << _RIGHTS_BY_VERSION.get(version, 16)) - 1
-    attributes = struct.pack("=QQQ", rights, 3 if version >= _NETWORK_SINCE else 0, 3 if version >= _SCOPES_SINCE else 0)
+    attributes = struct.pack(
+        "=QQQ", rights, 3 if version >= _NETWORK_SINCE else 0, 3 if version >= _SCOPES_SINCE else 0
+    )
     attributes = attributes[: 8 + 8 * (version >= _NETWORK_SINCE) + 8 * (version >= _SCOPES_SINCE)]
     ruleset = _call(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint32(0))
     for path in readable:

@@ -1,4 +1,6 @@
-"""Values as a notebook displays them, limited to text and files; and a stand-in for the parts of `IPython` that code uses for that."""
+"""Values as a notebook displays them, limited to text and files; and a stand-in for the parts of `IPython` that code
+uses for that.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 class Rich:
     """`HTML`, `Markdown`, `Image` and the like: displayed as their text or saved as a file."""
 
-    def __init__(self, data: Any = None, url: str | None = None, filename: str | None = None, **_options: object) -> None:
+    def __init__(
+        self, data: Any = None, url: str | None = None, filename: str | None = None, **_options: object
+    ) -> None:
         self.data, self.url, self.filename = data, url, filename
 
     def __repr__(self) -> str:
@@ -80,7 +84,9 @@ class Finder:
     def __init__(self, shell: object) -> None:
         self._shell = shell
 
-    def find_spec(self, fullname: str, _path: Sequence[str] | None, _target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, _path: Sequence[str] | None, _target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         """The spec of a stand-in for a module of IPython; None for every other module."""
         if fullname not in _MODULES:
             return None

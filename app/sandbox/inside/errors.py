@@ -21,8 +21,21 @@ _MANY_FRAMES, _LAST_FRAMES = 5000, 20
 _PROCESS_CALLS = ("fork", "exec", "spawn")
 _ABOUT_SITE = ". Site initialization is disabled"
 _NETWORK_FILES = ("socket.py", "asyncio/base_events.py", "http/client.py")
-_UNIMPORTANT = (DeprecationWarning, PendingDeprecationWarning, FutureWarning, SyntaxWarning, ResourceWarning, ImportWarning)
-_ABOUT_DRAWING = ("Glyph ", "findfont", "FigureCanvasAgg is non-interactive", "More than 20 figures", "Matplotlib is currently using agg")
+_UNIMPORTANT = (
+    DeprecationWarning,
+    PendingDeprecationWarning,
+    FutureWarning,
+    SyntaxWarning,
+    ResourceWarning,
+    ImportWarning,
+)
+_ABOUT_DRAWING = (
+    "Glyph ",
+    "findfont",
+    "FigureCanvasAgg is non-interactive",
+    "More than 20 figures",
+    "Matplotlib is currently using agg",
+)
 
 
 class TimeLimitReached(KeyboardInterrupt):
@@ -46,7 +59,12 @@ def show(error: BaseException, file: TextIO | None = None) -> None:
 
 
 def show_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
 ) -> None:
     """A `warnings.showwarning` that omits what no reader of the output can act on."""
     del line
@@ -127,7 +145,9 @@ def _is_of_network(error: OSError) -> bool:
 
 def _is_of_process(error: OSError) -> bool:
     frames = _frames(error)
-    return error.errno == errno.EPERM and bool(frames) and any(call in (frames[-1].line or "") for call in _PROCESS_CALLS)
+    return (
+        error.errno == errno.EPERM and bool(frames) and any(call in (frames[-1].line or "") for call in _PROCESS_CALLS)
+    )
 
 
 def _is_of_font(error: BaseException) -> bool:

@@ -1,4 +1,7 @@
-"""Plots become files: `plt.show()`, and figures still open when the code ends, are saved as PNG. Chinese text has a font."""
+"""Plots become files:
+
+`plt.show()`, and figures still open when the code ends, are saved as PNG. Chinese text has a font.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,14 @@ from typing import Any
 from app.sandbox.inside import packages
 
 _PYPLOT = "matplotlib.pyplot"
-_CHINESE = ("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback")
+_CHINESE = (
+    "Noto Sans CJK SC",
+    "Noto Sans SC",
+    "Source Han Sans SC",
+    "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei",
+    "Droid Sans Fallback",
+)
 """Fonts of the machine, used if the package with our font is not installed."""
 _QUIET = ("matplotlib.font_manager", "matplotlib.category", "matplotlib.axes", "fontTools")
 _FIRST_CHINESE = "\u2e80"
@@ -103,7 +113,9 @@ def unused(directory: str, kind: str) -> str:
 
 
 def _offer_chinese() -> None:
-    """Add a font with Chinese after all requested fonts, however the code sets fonts; it also replaces missing font files."""
+    """Add a font with Chinese after all requested fonts, however the code sets fonts; it also replaces missing font
+    files.
+    """
     from matplotlib.font_manager import fontManager  # noqa: PLC0415  # pyright: ignore - it is being imported anyway, and is untyped
 
     manager: Any = fontManager

@@ -15,7 +15,9 @@ class _Finder:
     def __init__(self, actions: Mapping[str, Action]) -> None:
         self._actions = actions
 
-    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         action = self._actions.get(fullname)
         if action is None:
             return None

@@ -15,8 +15,31 @@ from app.sandbox.inside import commands
 
 _IGNORED = frozenset(
     {
-        *("matplotlib", "config", "load_ext", "reload_ext", "unload_ext", "autoreload", "aimport", "autosave", "gui", "precision", "xmode"),
-        *("colors", "autocall", "automagic", "doctest_mode", "logstart", "logstop", "alias", "rehashx", "notebook", "history"),
+        *(
+            "matplotlib",
+            "config",
+            "load_ext",
+            "reload_ext",
+            "unload_ext",
+            "autoreload",
+            "aimport",
+            "autosave",
+            "gui",
+            "precision",
+            "xmode",
+        ),
+        *(
+            "colors",
+            "autocall",
+            "automagic",
+            "doctest_mode",
+            "logstart",
+            "logstop",
+            "alias",
+            "rehashx",
+            "notebook",
+            "history",
+        ),
     }
 )
 _SHELLS = ("bash", "sh", "script", "cmd", "system", "sx", "!")
@@ -65,7 +88,11 @@ def run_cell(shell: Shell, name: str, line: str, cell: str) -> Any:
     if name in _SHELLS:
         return _run_script(cell)
     action = _CELLS.get(name)
-    return action(shell, line, cell) if action is not None else say(f"%%{name} is not available here; the cell was not run.")
+    return (
+        action(shell, line, cell)
+        if action is not None
+        else say(f"%%{name} is not available here; the cell was not run.")
+    )
 
 
 def run_command(line: str) -> None:

@@ -1,8 +1,8 @@
 """The interpreter in a sandbox.
 
-The control socket receives lines of JSON: first the set-up, answered by `{"ready": true}`, then requests `{"code", "seconds"}`, each
-answered by `{"timed_out"}`. All output goes to standard output, errors too, in order. The service trusts nothing of this: once
-untrusted code has run here, all of it may be forged.
+The control socket receives lines of JSON: first the set-up, answered by `{"ready": true}`, then requests `{"code",
+"seconds"}`, each answered by `{"timed_out"}`. All output goes to standard output, errors too, in order. The service
+trusts nothing of this: once untrusted code has run here, all of it may be forged.
 """
 
 from __future__ import annotations

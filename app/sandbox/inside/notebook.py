@@ -71,7 +71,11 @@ class Notebook:
         code = source.translate(code)
         tree = ast.parse(code, name)
         last: list[ast.stmt] = []
-        if tree.body and isinstance(expression := tree.body[-1], ast.Expr) and not source.ends_silently(code, expression.value):
+        if (
+            tree.body
+            and isinstance(expression := tree.body[-1], ast.Expr)
+            and not source.ends_silently(code, expression.value)
+        ):
             last = [tree.body.pop()]
         parts = [compile(tree, name, "exec", self._flags, dont_inherit=True)]
         self._flags |= parts[0].co_flags & _FUTURES
@@ -86,7 +90,9 @@ class Notebook:
     def reset(self) -> None:
         """Delete all names."""
         self.user_ns.clear()
-        self.user_ns.update({"__name__": "__main__", "__builtins__": builtins, "display": display.display, "get_ipython": self._get})
+        self.user_ns.update(
+            {"__name__": "__main__", "__builtins__": builtins, "display": display.display, "get_ipython": self._get}
+        )
 
     def run_line_magic(self, name: str, line: str = "", *_depth: object) -> Any:
         """`%name line`."""
@@ -170,7 +176,8 @@ class Notebook:
             finally:
                 asyncio.set_event_loop(self._loop)
 
-        hook, sys.unraisablehook = sys.unraisablehook, _nothing  # a loop that is only half closed complains when it is collected
+        # a loop that is only half closed complains when it is collected
+        hook, sys.unraisablehook = sys.unraisablehook, _nothing
         with suppress(OSError):  # WebAssembly has no sockets
             self._loop = asyncio.new_event_loop()
             asyncio.set_event_loop(self._loop)
@@ -197,7 +204,9 @@ class Notebook:
             thread.join(max(0.0, until - time.monotonic()))
         left = sum(thread.is_alive() for thread in own)
         if left:
-            magics.say(f"Threads it started are still running ({left}): they are paused now, and resume with the next run.")
+            magics.say(
+                f"Threads it started are still running ({left}): they are paused now, and resume with the next run."
+            )
 
 
 def _run_alone(waiting: Coroutine[Any, Any, None]) -> None:

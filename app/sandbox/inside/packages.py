@@ -46,8 +46,30 @@ FONT_PACKAGE, FONT_FILE = "paperang_p2_fonts_cjk", "fonts/wqy-microhei.ttc"
 
 _NEEDED = frozenset(
     {
-        *("charset_normalizer", "cloudpickle", "contourpy", "cycler", "dateutil", "et_xmlfile", "fontTools", "formulaic", "interface_meta"),
-        *("jinja2", "joblib", "kiwisolver", "markupsafe", "mpl_toolkits", "mpmath", "narwhals", "packaging", "patsy", "pylab", "pyparsing"),
+        *(
+            "charset_normalizer",
+            "cloudpickle",
+            "contourpy",
+            "cycler",
+            "dateutil",
+            "et_xmlfile",
+            "fontTools",
+            "formulaic",
+            "interface_meta",
+        ),
+        *(
+            "jinja2",
+            "joblib",
+            "kiwisolver",
+            "markupsafe",
+            "mpl_toolkits",
+            "mpmath",
+            "narwhals",
+            "packaging",
+            "patsy",
+            "pylab",
+            "pyparsing",
+        ),
         *("soupsieve", "threadpoolctl", "typing_extensions", "tzdata", "wrapt"),
     }
 )
@@ -62,7 +84,9 @@ class OnlyListed:
     def __init__(self, directories: Collection[str]) -> None:
         self._directories = frozenset(directories)
 
-    def find_spec(self, fullname: str, path: Sequence[str] | None, _target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, _target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         """None leaves it to the next finders. Raises ModuleNotFoundError."""
         if path is None and self._hides(fullname):
             raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
@@ -91,7 +115,10 @@ def installed() -> list[str]:
 
 def sentence() -> str:
     """For the model."""
-    return f"No package can be installed: there is no network. Installed are the standard library, {', '.join(installed())}."
+    return (
+        f"No package can be installed: there is no network. Installed are the standard library, "
+        f"{', '.join(installed())}."
+    )
 
 
 def font() -> str | None:

@@ -1,4 +1,7 @@
-"""`subprocess`, `os.system` and `multiprocessing` in a single process: Python runs inside it, and processes are threads."""
+"""`subprocess`, `os.system` and `multiprocessing` in a single process:
+
+Python runs inside it, and processes are threads.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,20 @@ from app.sandbox.inside import commands
 _PIPE, _STDOUT, _DEVNULL = -1, -2, -3
 _TEXT_OPTIONS = ("text", "universal_newlines", "encoding", "errors")
 _THREADED = (
-    *("Pool", "Queue", "JoinableQueue", "Pipe", "Array", "Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition", "Event", "Barrier"),
+    *(
+        "Pool",
+        "Queue",
+        "JoinableQueue",
+        "Pipe",
+        "Array",
+        "Lock",
+        "RLock",
+        "Semaphore",
+        "BoundedSemaphore",
+        "Condition",
+        "Event",
+        "Barrier",
+    ),
 )
 _NOT_RUN = 127 << 8
 """The exit status of `os.system` for a program that does not exist."""
@@ -49,12 +65,19 @@ def prepare_executor(process: Any) -> None:
         """With threads."""
 
         def __init__(
-            self, max_workers: int | None = None, mp_context: object = None, initializer: Any = None, initargs: Any = (), **_options: object
+            self,
+            max_workers: int | None = None,
+            mp_context: object = None,
+            initializer: Any = None,
+            initargs: Any = (),
+            **_options: object,
         ) -> None:
             del mp_context
             super().__init__(max_workers, "", initializer, initargs)
 
-        def map(self, fn: Callable[..., Any], *iterables: Any, timeout: float | None = None, chunksize: int = 1) -> Iterator[Any]:
+        def map(
+            self, fn: Callable[..., Any], *iterables: Any, timeout: float | None = None, chunksize: int = 1
+        ) -> Iterator[Any]:
             """Apply `fn` to each group of arguments, in chunks."""
             return super().map(fn, *iterables, timeout=timeout, chunksize=chunksize)
 
@@ -78,8 +101,14 @@ def prepare_multiprocessing(multiprocessing: Any) -> None:
     for name in _THREADED:
         setattr(multiprocessing, name, getattr(dummy, name))
     multiprocessing.Process, multiprocessing.Value = _with_threads(dummy)
-    multiprocessing.Manager = lambda: _Manager({**vars(multiprocessing), "dict": dict, "list": list, "Namespace": dummy.Namespace})
-    multiprocessing.SimpleQueue, multiprocessing.get_context, multiprocessing.set_start_method = simple_queue, get_context, set_start_method
+    multiprocessing.Manager = lambda: _Manager(
+        {**vars(multiprocessing), "dict": dict, "list": list, "Namespace": dummy.Namespace}
+    )
+    multiprocessing.SimpleQueue, multiprocessing.get_context, multiprocessing.set_start_method = (
+        simple_queue,
+        get_context,
+        set_start_method,
+    )
 
 
 def _with_threads(dummy: Any) -> tuple[type, type]:
@@ -192,7 +221,11 @@ class Popen:
             err = out
         kept = sys.stdin, sys.stdout, sys.stderr
         with _place(self._options.get("cwd"), self._options.get("env")):
-            sys.stdin, sys.stdout, sys.stderr = io.TextIOWrapper(io.BytesIO(given)), out.stream(kept[1]), err.stream(kept[2])
+            sys.stdin, sys.stdout, sys.stderr = (
+                io.TextIOWrapper(io.BytesIO(given)),
+                out.stream(kept[1]),
+                err.stream(kept[2]),
+            )
             try:
                 self.returncode = commands.run(self._command, given) or 0
             finally:
@@ -252,7 +285,11 @@ class _Output:
 
     def stream(self, inherited: Any) -> Any:
         if self._stream is None:
-            self._stream = inherited if self._wanted is None else io.TextIOWrapper(self._kept, encoding="utf-8", write_through=True)
+            self._stream = (
+                inherited
+                if self._wanted is None
+                else io.TextIOWrapper(self._kept, encoding="utf-8", write_through=True)
+            )
         return self._stream
 
     def result(self, *, text: bool) -> Any:

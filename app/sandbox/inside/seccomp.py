@@ -1,9 +1,10 @@
 """A seccomp filter: a BPF program that the kernel runs for every system call of the sandbox.
 
-Forbidden are processes (threads are not), sockets, shared memory, signals to others, notifications about others' activity,
-and everything that container engines refuse. Calls with many operations (`fcntl`, `ioctl`, `kill`) may only do what is listed here.
-Calls of the machine's other ABIs (i386, x32, 32-bit ARM) kill the process. The layout of `struct seccomp_data` and of an
-instruction is in seccomp(2); numbers are those of Linux 6.10, and later calls do not exist here.
+Forbidden are processes (threads are not), sockets, shared memory, signals to others, notifications about others'
+activity, and everything that container engines refuse. Calls with many operations (`fcntl`, `ioctl`, `kill`) may only
+do what is listed here. Calls of the machine's other ABIs (i386, x32, 32-bit ARM) kill the process. The layout of
+`struct seccomp_data` and of an instruction is in seccomp(2); numbers are those of Linux 6.10, and later calls do not
+exist here.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ _FCNTL_COMMANDS = (
     *(5, 6, 7, 36, 37, 38),  # locks: F_GETLK, F_SETLK, F_SETLKW and F_OFD_…
     *(1032, 1034),  # F_GETPIPE_SZ, F_GET_SEALS
 )
-"""The missing ones notify others of events (F_SETOWN, F_SETSIG, F_NOTIFY), make them wait (F_SETLEASE) or use kernel memory."""
+"""The missing ones notify others of events (F_SETOWN, F_SETSIG, F_NOTIFY), make them wait (F_SETLEASE) or use kernel
+memory.
+"""
 _F_SETFL, _O_ASYNC = 4, 0o20000
 _NOTIFICATION_PIPE = 0o200
 _IOCTL_COMMANDS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
@@ -84,8 +87,16 @@ _FORBIDDEN = {
     "adjtimex": (159, 171), "sethostname": (170, 161), "setdomainname": (171, 162), "seccomp": (317, 277),
 }  # fmt: skip
 _FALLEN_BACK_FROM = {"clone3": (435, 435), "openat2": (437, 437)}
-"""Their flags are in memory, which a filter cannot read; C libraries then use `clone` and `openat`, whose flags it can check."""
-_NEEDLESS = {"sync": (162, 81), "syncfs": (306, 267), "fsync": (74, 82), "fdatasync": (75, 83), "sync_file_range": (277, 84)}
+"""Their flags are in memory, which a filter cannot read; C libraries then use `clone` and `openat`, whose flags it can
+check.
+"""
+_NEEDLESS = {
+    "sync": (162, 81),
+    "syncfs": (306, 267),
+    "fsync": (74, 82),
+    "fdatasync": (75, 83),
+    "sync_file_range": (277, 84),
+}
 """They make others wait for the disk, and files here do not outlive the session: they do nothing and report success."""
 _CLONE, _KILL_CALL, _TGKILL, _PRLIMIT = (56, 220), (62, 129), (234, 131), (302, 261)
 _SOCKETPAIR, _PRCTL, _FCNTL, _IOCTL = (53, 199), (157, 167), (72, 25), (16, 29)
@@ -131,9 +142,9 @@ _Argument = tuple[int, int]
 def program(pid: int, *, shares_files: bool, machine: str | None = None) -> bytes:
     """The filter for this machine, for the process `pid`. Raises OSError on an unsupported architecture.
 
-    `shares_files`: files of the service's user are visible (no namespace hides them). Landlock does not restrict modes, owners and times,
-    so calls that set those do nothing and report success; `truncate` by path is refused, and so is reserving space, which the
-    file size limit does not bound.
+    `shares_files`: files of the service's user are visible (no namespace hides them). Landlock does not restrict modes,
+    owners and times, so calls that set those do nothing and report success; `truncate` by path is refused, and so is
+    reserving space, which the file size limit does not bound.
     """
     machine = machine or platform.machine()
     if machine not in _ARCHITECTURES:

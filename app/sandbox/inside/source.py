@@ -102,7 +102,9 @@ def _translated_line(line: str) -> str | None:
         return found[1] + _call("system", found[2].strip())
     if (found := _ASSIGNED.fullmatch(line)) is not None:
         name, _, rest = found[3].partition(" ")
-        return found[1] + (_call("getoutput", found[3]) if found[2] == "!" else _call("run_line_magic", name, rest.strip()))
+        return found[1] + (
+            _call("getoutput", found[3]) if found[2] == "!" else _call("run_line_magic", name, rest.strip())
+        )
     if (found := _HELP.fullmatch(line)) is not None:
         return found[1] + _call("run_line_magic", "pinfo", found[2] or found[3])
     if (found := _BARE_PIP.fullmatch(line)) is not None:

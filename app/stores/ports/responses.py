@@ -19,7 +19,10 @@ class ResponseRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """Canonical UUID text, never prefixed."""
     project_id: str
     previous_id: str | None
-    """The previous turn. When that one is purged, this becomes the next one above, so that a deleted ancestor remains detectable."""
+    """The previous turn.
+
+    When that one is purged, this becomes the next one above, so that a deleted ancestor remains detectable.
+    """
     created_at: int
     expires_at: int
     status: str
@@ -29,13 +32,18 @@ class ResponseRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     input: bytes
     """This turn's input items as received, a JSON array; read with `protocol.stored_input`, which adds missing ids."""
     cuts: bytes | None = None
-    """Where a streamed response's deltas were cut (msgpack), so that its events can be replayed; None if it was not streamed."""
+    """Where a streamed response's deltas were cut (msgpack), so that its events can be replayed; None if it was not
+    streamed.
+    """
     inherited: bytes | None = None
     """Items of expired ancestors (JSON array), moved here when those were purged."""
     exchanges: bytes | None = None
     """What the model read from its tools (msgpack); never shown to clients."""
     foreign_item_ids: Sequence[str] = ()
-    """Ids in `input` that the client chose; kept in an index that `get` does not read. All other ids contain their location."""
+    """Ids in `input` that the client chose; kept in an index that `get` does not read.
+
+    All other ids contain their location.
+    """
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -73,7 +81,10 @@ class ResponseStore(Protocol):
         ...
 
     async def save(self, record: ResponseRecord) -> None:
-        """Store the record; durable when this returns. Writes of concurrent callers share one transaction. Raises RecordRefused."""
+        """Store the record; durable when this returns.
+
+        Writes of concurrent callers share one transaction. Raises RecordRefused.
+        """
         ...
 
     async def get(self, project_id: str, response_id: str, now: int) -> ResponseRecord | None:
@@ -83,13 +94,16 @@ class ResponseStore(Protocol):
     async def chain(self, project_id: str, response_id: str, now: int) -> Sequence[Turn] | None:
         """The turns from the root to `response_id`, in one read.
 
-        None if the tip is unknown, expired, deleted or another project's. Ancestors may have expired: only the tip's expiry counts.
-        Raises AncestorDeleted if one was deleted.
+        None if the tip is unknown, expired, deleted or another project's. Ancestors may have expired: only the tip's
+        expiry counts. Raises AncestorDeleted if one was deleted.
         """
         ...
 
     async def continuable(self, project_id: str, response_id: str, now: int) -> bool:
-        """Whether `chain` would succeed: the tip exists and no ancestor was deleted. Cheaper, since no content is read."""
+        """Whether `chain` would succeed: the tip exists and no ancestor was deleted.
+
+        Cheaper, since no content is read.
+        """
         ...
 
     async def has_ended(self, project_id: str, response_id: str) -> bool:
@@ -101,7 +115,9 @@ class ResponseStore(Protocol):
         ...
 
     async def delete(self, project_id: str, response_id: str, now: int) -> bool:
-        """Erase the content and leave a tombstone that outlives every descendant; False if there was nothing to delete."""
+        """Erase the content and leave a tombstone that outlives every descendant; False if there was nothing
+        to delete.
+        """
         ...
 
     async def purge(self, now: int, limit: int) -> int:

@@ -1,9 +1,9 @@
 """The port to background runs that have not ended.
 
-A run has a row from its acceptance to its end. Whoever works on it owns it for the time of a lease, which the owner renews.
-Every change of owner makes the run's fence larger, and whoever writes anything of the run names the fence it has:
-an older one is refused, so that an owner that was believed dead can do no harm when it wakes up.
-Leases are measured by the store's own clock. Every read for a client takes the project; another project's run is unknown.
+A run has a row from its acceptance to its end. Whoever works on it owns it for the time of a lease, which the owner
+renews. Every change of owner makes the run's fence larger, and whoever writes anything of the run names the fence it
+has: an older one is refused, so that an owner that was believed dead can do no harm when it wakes up. Leases are
+measured by the store's own clock. Every read for a client takes the project; another project's run is unknown.
 """
 
 from __future__ import annotations
@@ -46,7 +46,10 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 class Held(msgspec.Struct, frozen=True):
-    """A run that was renewed. A fence that is not the caller's own says that the run is lost, to another with the same name."""
+    """A run that was renewed.
+
+    A fence that is not the caller's own says that the run is lost, to another with the same name.
+    """
 
     fence: int
     cancelled: bool
@@ -69,10 +72,15 @@ class RunStore(Protocol):
     """Runs of all projects. Safe to call concurrently. Every method may raise StoreUnavailable."""
 
     async def create(self, run: StoredRun, owner: str | None, lease_seconds: float) -> None:
-        """Add a run: owned already, with fence 1, or waiting, with fence 0. Durable when this returns. Raises RecordRefused."""
+        """Add a run: owned already, with fence 1, or waiting, with fence 0.
+
+        Durable when this returns. Raises RecordRefused.
+        """
         ...
 
-    async def claim(self, owner: str, lease_seconds: float, most: int, *, lanes: int = 2, takeover: bool) -> Sequence[Claim]:
+    async def claim(
+        self, owner: str, lease_seconds: float, most: int, *, lanes: int = 2, takeover: bool
+    ) -> Sequence[Claim]:
         """Own up to `most` runs of the lanes up to `lanes`: by lane, then the oldest first.
 
         Waiting ones; with `takeover` also those whose lease is over. No run is given to two claimers.
@@ -80,7 +88,9 @@ class RunStore(Protocol):
         ...
 
     async def renew(self, owner: str, ids: Sequence[str], lease_seconds: float) -> Mapping[str, Held]:
-        """Extend the leases of these runs, as far as the owner still has them: an id that is missing in the result is lost, or settled."""
+        """Extend the leases of these runs, as far as the owner still has them: an id that is missing in the result is
+        lost, or settled.
+        """
         ...
 
     async def request_cancel(self, project_id: str, run_id: str) -> RunState | None:
@@ -88,7 +98,10 @@ class RunStore(Protocol):
         ...
 
     async def seize(self, run_id: str, fence: int, owner: str, lease_seconds: float) -> Claim | None:
-        """Own this run, if its fence is still this one, whoever owns it and whether or not the lease is over. None if it is not."""
+        """Own this run, if its fence is still this one, whoever owns it and whether or not the lease is over.
+
+        None if it is not.
+        """
         ...
 
     async def release(self, owner: str, run_id: str, fence: int) -> bool:
@@ -96,13 +109,17 @@ class RunStore(Protocol):
         ...
 
     async def note(self, run_id: str, fence: int, progress: bytes) -> bool:
-        """Keep what the run has finished, for the next owner. False if the run was not owned with this fence any more."""
+        """Keep what the run has finished, for the next owner.
+
+        False if the run was not owned with this fence any more.
+        """
         ...
 
     async def settle(self, record: ResponseRecord, fence: int) -> bool:
         """End the run: its record is stored and the run is gone, both or neither. Raises RecordRefused.
 
-        False if the run was not owned with this fence any more; nothing is written then. A repetition of what succeeded is True.
+        False if the run was not owned with this fence any more; nothing is written then. A repetition of what succeeded
+        is True.
         """
         ...
 

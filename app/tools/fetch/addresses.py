@@ -1,7 +1,7 @@
 """The hosts and addresses to which the gateway may connect on behalf of a model or a request (protection against SSRF).
 
-An address must be public according to IANA's special-purpose registries. The standard library's `is_global` is not enough: depending on
-the release it accepts multicast, 6to4 and IPv4-mapped addresses, so there is a stricter rule here.
+An address must be public according to IANA's special-purpose registries. The standard library's `is_global` is not
+enough: depending on the release it accepts multicast, 6to4 and IPv4-mapped addresses, so there is a stricter rule here.
 """
 
 from __future__ import annotations
@@ -66,14 +66,16 @@ def _look_up(host: str, port: int) -> Sequence[tuple[object, object, object, obj
 def is_public(address: IPv4Address | IPv6Address) -> bool:
     """Whether the address is on the public internet, and so is the IPv4 address embedded in it, if any.
 
-    NAT64 (RFC 6052) counts as its IPv4 address, since IPv6-only networks reach the web through it; every other form with an
-    embedded IPv4 address (mapped, compatible, 6to4, Teredo) has no use here and is refused.
+    NAT64 (RFC 6052) counts as its IPv4 address, since IPv6-only networks reach the web through it; every other form
+    with an embedded IPv4 address (mapped, compatible, 6to4, Teredo) has no use here and is refused.
     """
     if isinstance(address, IPv6Address):
         if address in _NAT64:
             return is_public(IPv4Address(int(address) & 0xFFFFFFFF))
         return address in _IPV6_GLOBAL and not any(address in network for network in _IPV6_REFUSED)
-    return address.is_global and not (address.is_multicast or address.is_reserved or any(address in network for network in _IPV4_REFUSED))
+    return address.is_global and not (
+        address.is_multicast or address.is_reserved or any(address in network for network in _IPV4_REFUSED)
+    )
 
 
 class AddressGuard:
@@ -87,7 +89,9 @@ class AddressGuard:
         """
         self._resolve = resolve
         entries = [entry.strip().strip("[]").lower().rstrip(".") for entry in allow]
-        self._networks = tuple(ip_network(entry) for entry in entries if "/" in entry or ":" in entry or _address(entry) is not None)
+        self._networks = tuple(
+            ip_network(entry) for entry in entries if "/" in entry or ":" in entry or _address(entry) is not None
+        )
         self._names = frozenset(entries)
 
     async def addresses(self, host: str, port: int) -> Sequence[str]:
@@ -126,15 +130,19 @@ def check_name(host: str) -> str:
 
 
 def check_port(port: int) -> None:
-    """Raises FetchRefused for ports of mail, remote access and other system services: web servers use 80, 443 or one from 1024."""
+    """Raises FetchRefused for ports of mail, remote access and other system services: web servers use 80, 443 or one
+    from 1024.
+    """
     if port not in _WEB_PORTS and not _FIRST_USER_PORT <= port <= _LAST_PORT:
         raise FetchRefused(f"Port {port} is not allowed for web pages; use 80, 443 or one from 1024 to 65535.")
 
 
 def _nothing_public(host: str) -> FetchRefused:
-    # The same message for unknown names and for names with private addresses: a difference would reveal an internal network's names.
+    # The same message for unknown names and for names with private addresses: a difference would reveal an internal
+    # network's names.
     return FetchRefused(
-        f"There is no public server at {host[:100]!r}. (The gateway's operator can allow one that is not public: GATEWAY_FETCH_ALLOW.)"
+        f"There is no public server at {host[:100]!r}. (The gateway's operator can allow one that is not public: "
+        f"GATEWAY_FETCH_ALLOW.)"
     )
 
 

@@ -33,7 +33,10 @@ class Recent(Generic[V]):
         return value
 
     def put(self, key: str, value: V, weight: int) -> None:
-        """Keep it from now on, replacing an earlier one; a value above the total limit is not kept. What has expired is removed."""
+        """Keep it from now on, replacing an earlier one; a value above the total limit is not kept.
+
+        What has expired is removed.
+        """
         self._drop(key)
         now = self._clock()
         if weight <= self._most:

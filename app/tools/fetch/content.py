@@ -10,9 +10,28 @@ import re
 from html import unescape
 
 _VAGUE = frozenset(
-    {"application/octet-stream", "binary/octet-stream", "application/binary", "application/x-binary", "application/unknown"}
-    | {"unknown/unknown", "application/x-unknown", "application/download", "application/x-download", "application/force-download"}
-    | {"application/x-force-download", "application/x-msdownload", "content/unknown", "*/*", "application/x-pdf", "application/acrobat"}
+    {
+        "application/octet-stream",
+        "binary/octet-stream",
+        "application/binary",
+        "application/x-binary",
+        "application/unknown",
+    }
+    | {
+        "unknown/unknown",
+        "application/x-unknown",
+        "application/download",
+        "application/x-download",
+        "application/force-download",
+    }
+    | {
+        "application/x-force-download",
+        "application/x-msdownload",
+        "content/unknown",
+        "*/*",
+        "application/x-pdf",
+        "application/acrobat",
+    }
     | {"application/zip", "application/x-zip-compressed", "text/plain"}
 )
 _BINARY = (
@@ -27,7 +46,11 @@ _BINARY = (
     (re.compile(rb"\{\\rtf"), "application/rtf"),
 )
 _OFFICE = "application/vnd.openxmlformats-officedocument."
-_PARTS = ((b"word/", "wordprocessingml.document"), (b"xl/", "spreadsheetml.sheet"), (b"ppt/", "presentationml.presentation"))
+_PARTS = (
+    (b"word/", "wordprocessingml.document"),
+    (b"xl/", "spreadsheetml.sheet"),
+    (b"ppt/", "presentationml.presentation"),
+)
 _MIMETYPE = re.compile(rb"mimetype(application/(?:vnd\.oasis\.opendocument\.[a-z-]{1,40}|epub\+zip))")
 _PROLOGUE = re.compile(rb"\A(?:\xef\xbb\xbf)?(?:\s|<!--.{0,2000}?-->|<\?xml[^>]{0,200}>)*", re.DOTALL)
 _TAGS = rb"!doctype\s+html|html|head|body|title|meta|script|style|link|div|table|p|h1|a|iframe|br|center"
@@ -43,7 +66,8 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 _PACKINGS = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate", "br": "br", "brotli": "br", "zstd": "zstd"}
 
 _META = re.compile(
-    rb"<meta[^>]{1,500}?charset\s*=\s*[\"']?\s*([\w-]{1,40})|<\?xml[^>]{1,200}encoding\s*=\s*[\"']([\w-]{1,40})", re.IGNORECASE
+    rb"<meta[^>]{1,500}?charset\s*=\s*[\"']?\s*([\w-]{1,40})|<\?xml[^>]{1,200}encoding\s*=\s*[\"']([\w-]{1,40})",
+    re.IGNORECASE,
 )
 _META_WITHIN = 16 * 1024
 _CHARSET_TRIED = 256 * 1024
@@ -98,7 +122,9 @@ def _text(start: bytes) -> str | None:
 
 
 def packing(label: str, content_type: str, start: bytes) -> str:
-    """The body's compression, "" if there is none: servers label plain bodies as compressed, and compress without a label."""
+    """The body's compression, "" if there is none: servers label plain bodies as compressed, and compress without a
+    label.
+    """
     labels = {_PACKINGS.get(one.strip().lower(), "") for one in label.split(",")} - {""}
     if start.startswith(_GZIP):
         return "" if not labels and ("gzip" in content_type or "tar" in content_type) else "gzip"
@@ -110,7 +136,9 @@ def packing(label: str, content_type: str, start: bytes) -> str:
 
 
 def charset(header: str | None, content_type: str, body: bytes) -> str | None:
-    """The encoding of a text: a page's own declaration precedes the header if both are possible, since servers use one header for all."""
+    """The encoding of a text: a page's own declaration precedes the header if both are possible, since servers use one
+    header for all.
+    """
     found = _META.search(body[:_META_WITHIN]) if content_type in ("text/html", "application/xhtml+xml") else None
     declared = (found[1] or found[2]).decode() if found else None
     candidates = [name for name in (declared, header) if name]

@@ -1,12 +1,14 @@
-"""The gateway's only way to addresses named by a model, a page or a request: fetched pages, images, files and MCP servers.
+"""The gateway's only way to addresses named by a model, a page or a request: fetched pages, images, files and MCP
+servers.
 
 Two entry points, one guard:
 
-- `GuardedFetcher` implements `app.tools.ports.fetcher.Fetcher`: a page by GET, with manual redirects and limits on size, time, type
-  and robots.txt.
+- `GuardedFetcher` implements `app.tools.ports.fetcher.Fetcher`: a page by GET, with manual redirects and limits on
+  size, time, type and robots.txt.
 - `guarded_transport(allow)` and `guarded_client(allow, …)` are for libraries with their own protocol. They are httpx2's
-  (`httpx2.AsyncBaseTransport`, `httpx2.AsyncClient`), which is the client of the MCP SDK; `functools.partial(guarded_client, allow)`
-  is its `httpx_client_factory`. Every connection they make is checked and pinned; refusals raise FetchRefused.
+  (`httpx2.AsyncBaseTransport`, `httpx2.AsyncClient`), which is the client of the MCP SDK;
+  `functools.partial(guarded_client, allow)` is its `httpx_client_factory`. Every connection they make is checked and
+  pinned; refusals raise FetchRefused.
 """
 
 from __future__ import annotations
@@ -33,10 +35,11 @@ _WAITING = 256
 class GuardedFetcher:
     """A `Fetcher` for the public web, and for what `allow` exempts.
 
-    http and https only; ports 80, 443 and from 1024 up; no user names in URLs; at most five redirects, each checked like the first
-    address (https may redirect to http: nothing secret is sent). Every address of a host is checked, and the connection is made to a
-    checked one. robots.txt is respected if `robots` is true. `resolve` and `tls` replace the system's name servers and certificates.
-    `at_once` is the number of concurrent fetches, of which one project gets at most half.
+    http and https only; ports 80, 443 and from 1024 up; no user names in URLs; at most five redirects, each checked
+    like the first address (https may redirect to http: nothing secret is sent). Every address of a host is checked, and
+    the connection is made to a checked one. robots.txt is respected if `robots` is true. `resolve` and `tls` replace
+    the system's name servers and certificates. `at_once` is the number of concurrent fetches, of which one project gets
+    at most half.
     """
 
     def __init__(
@@ -57,13 +60,26 @@ class GuardedFetcher:
         self._starting = asyncio.Lock()
 
     async def get(
-        self, url: str, *, limit: int, seconds: float, accept: Sequence[str] = (), headers: Sequence[tuple[str, str]] = ()
+        self,
+        url: str,
+        *,
+        limit: int,
+        seconds: float,
+        accept: Sequence[str] = (),
+        headers: Sequence[tuple[str, str]] = (),
     ) -> Page:
         """Fetch a page. `seconds` covers everything: waiting for a slot, DNS, robots.txt, redirects and the body."""
         return await self.get_for("", url, limit=limit, seconds=seconds, accept=accept, headers=headers)
 
     async def get_for(
-        self, project: str, url: str, *, limit: int, seconds: float, accept: Sequence[str], headers: Sequence[tuple[str, str]]
+        self,
+        project: str,
+        url: str,
+        *,
+        limit: int,
+        seconds: float,
+        accept: Sequence[str],
+        headers: Sequence[tuple[str, str]],
     ) -> Page:
         """`get` on behalf of a project."""
         web = await self._started()
@@ -76,7 +92,10 @@ class GuardedFetcher:
             raise FetchRefused(f"The page was not fetched. {error}") from error
 
     async def check(self, url: str) -> None:
-        """Raises FetchRefused unless the URL may be fetched. A library that resolves names again needs `guarded_client` instead."""
+        """Raises FetchRefused unless the URL may be fetched.
+
+        A library that resolves names again needs `guarded_client` instead.
+        """
         web = await self._started()
         try:
             async with asyncio.timeout(_LOOK_UP_SECONDS):
@@ -115,9 +134,17 @@ class _OnBehalf:
         self.on_behalf = fetcher.on_behalf
 
     async def get(
-        self, url: str, *, limit: int, seconds: float, accept: Sequence[str] = (), headers: Sequence[tuple[str, str]] = ()
+        self,
+        url: str,
+        *,
+        limit: int,
+        seconds: float,
+        accept: Sequence[str] = (),
+        headers: Sequence[tuple[str, str]] = (),
     ) -> Page:
-        return await self._fetcher.get_for(self._project_id, url, limit=limit, seconds=seconds, accept=accept, headers=headers)
+        return await self._fetcher.get_for(
+            self._project_id, url, limit=limit, seconds=seconds, accept=accept, headers=headers
+        )
 
 
 def guarded_transport(allow: Sequence[str]) -> httpx2.AsyncBaseTransport:
@@ -133,9 +160,15 @@ def guarded_client(
     timeout: httpx2.Timeout | None = None,
     auth: httpx2.Auth | None = None,
 ) -> httpx2.AsyncClient:
-    """A client with the guarded transport: no proxy, no .netrc, no automatic redirects (each one that is followed is checked, too)."""
+    """A client with the guarded transport: no proxy, no .netrc, no automatic redirects (each one that is followed is
+    checked, too).
+    """
     import httpx2  # noqa: PLC0415 - as above
 
     return httpx2.AsyncClient(
-        transport=guarded_transport(allow), headers=headers, timeout=timeout or httpx2.Timeout(30.0), auth=auth, trust_env=False
+        transport=guarded_transport(allow),
+        headers=headers,
+        timeout=timeout or httpx2.Timeout(30.0),
+        auth=auth,
+        trust_env=False,
     )

@@ -1,6 +1,8 @@
-"""A fetched page's text, with what the model must know about it: that it was truncated, or that the rest requires scripts.
+"""A fetched page's text, with what the model must know about it: that it was truncated, or that the rest requires
+scripts.
 
-A page of many megabytes is mostly inline scripts, styles and pictures; without them even such a page can be read in time.
+A page of many megabytes is mostly inline scripts, styles and pictures; without them even such a page can be read in
+time.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ _DEMAND = re.compile(
 )
 _WAITING = re.compile(r"\s*(?:loading|please wait|just a moment|redirecting|加载中|正在加载|请稍候)", re.IGNORECASE)
 _NEEDS_SCRIPTS = (
-    "(This page is rendered by JavaScript, which is not run here: what follows is all its text without. Look for the same elsewhere.)"
+    "(This page is rendered by JavaScript, which is not run here: what follows is all its text without. Look for the "
+    "same elsewhere.)"
 )
 _ONLY_SCRIPTS = "The page is rendered by JavaScript, which is not run here; without it, the page has no readable text."
 _CUT = "(The page is very long: only its first part was read.)"
@@ -51,7 +54,9 @@ async def article(page: Page, project: str = "") -> Article:
     """Title and main text of a fetched page. `project`: for fair scheduling. Raises UnreadableDocument and Busy."""
     body, whole = await asyncio.to_thread(_lean, page)
     try:
-        found = await reading.article(body, url=page.url, content_type=page.content_type, charset=page.charset, project=project)
+        found = await reading.article(
+            body, url=page.url, content_type=page.content_type, charset=page.charset, project=project
+        )
     except UnreadableDocument:
         if page.content_type in _PAGES and _SCRIPT.search(page.body):
             raise UnreadableDocument(_ONLY_SCRIPTS) from None
@@ -91,4 +96,6 @@ def _needs_scripts(page: Page, text: str) -> bool:
         return False
     if _DEMAND.search(text) or _APPLICATION.search(page.body):
         return True
-    return len(text) <= _HARDLY_ANY and (_WAITING.match(text) is not None or _DEMAND.search(page.body.decode(errors="replace")) is not None)
+    return len(text) <= _HARDLY_ANY and (
+        _WAITING.match(text) is not None or _DEMAND.search(page.body.decode(errors="replace")) is not None
+    )

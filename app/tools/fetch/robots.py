@@ -1,7 +1,8 @@
-"""robots.txt according to RFC 9309: the group of our product token or else of `*`, the longest matching rule, `*` and `$` in rules.
+"""robots.txt according to RFC 9309: the group of our product token or else of `*`, the longest matching rule, `*` and
+`$` in rules.
 
-The standard library's parser supports neither the longest match nor wildcards, and regular expressions built from untrusted rules can
-take forever; matching here is linear.
+The standard library's parser supports neither the longest match nor wildcards, and regular expressions built from
+untrusted rules can take forever; matching here is linear.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The guard at the socket: an httpx2 transport that connects only to addresses that have just been checked.
 
-The check is where the connection is made, so that nothing above it (a redirect, another parsing of the URL, a second lookup) can
-bypass it; TLS and the Host header keep the name. Imports the HTTP client: loaded with the first fetch, not at startup.
+The check is where the connection is made, so that nothing above it (a redirect, another parsing of the URL, a second
+lookup) can bypass it; TLS and the Host header keep the name. Imports the HTTP client: loaded with the first fetch, not
+at startup.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def checked_url(text: str) -> httpx2.URL:
-    """The URL, without fragment. Raises FetchRefused unless it is a plain http(s) URL: no user name, no suspicious host or characters."""
+    """The URL, without fragment.
+
+    Raises FetchRefused unless it is a plain http(s) URL: no user name, no suspicious host or characters.
+    """
     text = text.strip()
     if len(text) > _LONGEST_URL:
         raise FetchRefused(f"The URL is longer than {_LONGEST_URL} characters.")
@@ -100,7 +104,12 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
             raise TypeError("the request's body must be an asynchronous stream")
         sent = httpcore2.Request(
             method=request.method,
-            url=httpcore2.URL(scheme=request.url.raw_scheme, host=request.url.raw_host, port=request.url.port, target=request.url.raw_path),
+            url=httpcore2.URL(
+                scheme=request.url.raw_scheme,
+                host=request.url.raw_host,
+                port=request.url.port,
+                target=request.url.raw_path,
+            ),
             headers=request.headers.raw,
             content=request.stream,
             extensions=request.extensions,

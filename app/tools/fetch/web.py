@@ -1,4 +1,5 @@
-"""GET through the guard: manual redirects, robots.txt, sizes, types. Imports the HTTP client: loaded with the first fetch.
+"""GET through the guard: manual redirects, robots.txt, sizes, types. Imports the HTTP client: loaded with the first
+fetch.
 
 Requests go directly to the transport: there is no client, hence no cookies, credentials, proxy or Referer to remove.
 """
@@ -53,8 +54,13 @@ class Web:
         self._keeps_to_robots = robots
         self._robots: Recent[_fetch_robots.Robots] = Recent(weight=_ROBOTS_WEIGHT, seconds=_ROBOTS_SECONDS)
 
-    async def page(self, address: str, *, limit: int, accept: Sequence[str], headers: Sequence[tuple[str, str]]) -> Page:
-        """The page, after redirects, including those in the page itself. Those from https to http are followed: nothing secret is sent."""
+    async def page(
+        self, address: str, *, limit: int, accept: Sequence[str], headers: Sequence[tuple[str, str]]
+    ) -> Page:
+        """The page, after redirects, including those in the page itself.
+
+        Those from https to http are followed: nothing secret is sent.
+        """
         url = checked_url(address)
         requested = _Requested(limit, accept, headers, _origin(url))
         for _ in range(_REFRESHES + 1):
@@ -76,11 +82,15 @@ class Web:
         await self._transport.aclose()
 
     @asynccontextmanager
-    async def _landed(self, url: httpx2.URL, requested: _Requested, *, robots: bool) -> AsyncGenerator[tuple[httpx2.URL, httpx2.Response]]:
+    async def _landed(
+        self, url: httpx2.URL, requested: _Requested, *, robots: bool
+    ) -> AsyncGenerator[tuple[httpx2.URL, httpx2.Response]]:
         for _ in range(_HOPS + 1):
             if robots and not await self._may(url):
                 raise FetchRefused(f"{url.host} disallows programs to fetch this page (robots.txt).")
-            response = await self._send(url, requested.accept, requested.headers if _origin(url) == requested.origin else ())
+            response = await self._send(
+                url, requested.accept, requested.headers if _origin(url) == requested.origin else ()
+            )
             try:
                 if response.status_code not in _REDIRECTS:
                     yield url, response
@@ -90,7 +100,9 @@ class Web:
             url = _target(url, response)
         raise FetchRefused(f"The page redirects more than {_HOPS} times.")
 
-    async def _send(self, url: httpx2.URL, accept: Sequence[str], headers: Sequence[tuple[str, str]]) -> httpx2.Response:
+    async def _send(
+        self, url: httpx2.URL, accept: Sequence[str], headers: Sequence[tuple[str, str]]
+    ) -> httpx2.Response:
         fields = httpx2.Headers(
             {
                 "user-agent": _USER_AGENT,
@@ -103,7 +115,10 @@ class Web:
             return await self._transport.handle_async_request(httpx2.Request("GET", url, headers=fields))
 
     async def _may(self, url: httpx2.URL) -> bool:
-        """Whether robots.txt allows it. A missing one does; one that the server fails to deliver does not (RFC 9309, 2.3.1)."""
+        """Whether robots.txt allows it.
+
+        A missing one does; one that the server fails to deliver does not (RFC 9309, 2.3.1).
+        """
         place = _origin(url)
         rules = self._robots.get(place)
         if rules is None:
@@ -112,9 +127,14 @@ class Web:
         return rules.allows(url.raw_path.decode("ascii"))
 
     async def _read_robots(self, url: httpx2.URL) -> _fetch_robots.Robots:
-        async with self._landed(url, _Requested(_fetch_robots.MOST_BYTES, ("text/plain",)), robots=False) as (_, response):
+        async with self._landed(url, _Requested(_fetch_robots.MOST_BYTES, ("text/plain",)), robots=False) as (
+            _,
+            response,
+        ):
             if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                raise FetchRefused(f"{url.host} fails to deliver its robots.txt, which says whether programs may fetch its pages.")
+                raise FetchRefused(
+                    f"{url.host} fails to deliver its robots.txt, which says whether programs may fetch its pages."
+                )
             if not response.is_success:
                 return _fetch_robots.Robots()
             content, _ = await _read(response, _fetch_robots.MOST_BYTES, url.host)
@@ -144,7 +164,9 @@ async def _page(url: httpx2.URL, response: httpx2.Response, requested: _Requeste
 
 def _check_type(url: httpx2.URL, content_type: str, requested: _Requested) -> None:
     if requested.accept and not any(fnmatchcase(content_type, pattern) for pattern in requested.accept):
-        raise FetchRefused(f"{url.host} sends {content_type[:100] or 'no content type'}; accepted are {', '.join(requested.accept)}.")
+        raise FetchRefused(
+            f"{url.host} sends {content_type[:100] or 'no content type'}; accepted are {', '.join(requested.accept)}."
+        )
 
 
 async def _read(response: httpx2.Response, limit: int, host: str) -> tuple[bytes, bool]:

@@ -1,6 +1,7 @@
 """Shared by all image engines: the query, the result, and the requirements for a result before it is shown.
 
-An engine is one file of this package. It exports `PROVIDER` (words to images), `LENS` (an image to similar images), or both.
+An engine is one file of this package. It exports `PROVIDER` (words to images), `LENS` (an image to similar images), or
+both.
 """
 
 from __future__ import annotations
@@ -72,14 +73,21 @@ def lens_providers(settings: Settings) -> Providers[Sample, FoundImage]:
 
 
 def presentable(found: Iterable[FoundImage]) -> list[FoundImage]:
-    """Those with an http(s) address, without duplicates, in order; with a title of one line, and without addresses of other kinds."""
+    """Those with an http(s) address, without duplicates, in order; with a title of one line, and without addresses of
+    other kinds.
+    """
     images: dict[str, FoundImage] = {}
     for image in found:
         url = _web_address(image.url)
         if url is not None and url not in images:
             page = _web_address(image.page)
             images[url] = FoundImage(
-                url, _title(image.title, page or url), page, _web_address(image.thumbnail), _size(image.width), _size(image.height)
+                url,
+                _title(image.title, page or url),
+                page,
+                _web_address(image.thumbnail),
+                _size(image.width),
+                _size(image.height),
             )
     return list(images.values())
 
@@ -92,7 +100,13 @@ def _web_address(url: str | None) -> str | None:
         parts = urlsplit(url)
     except ValueError:
         return None
-    usable = parts.scheme in ("http", "https") and parts.hostname and url.isprintable() and " " not in url and len(url) <= _URL_CHARS
+    usable = (
+        parts.scheme in ("http", "https")
+        and parts.hostname
+        and url.isprintable()
+        and " " not in url
+        and len(url) <= _URL_CHARS
+    )
     return url if usable else None
 
 

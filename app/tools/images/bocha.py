@@ -1,4 +1,6 @@
-"""Bocha: its web search also returns the images of the pages it found, in the format of Bing's API (https://open.bochaai.com)."""
+"""Bocha: its web search also returns the images of the pages it found, in the format of Bing's API
+(https://open.bochaai.com).
+"""
 
 from __future__ import annotations
 

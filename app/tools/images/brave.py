@@ -34,14 +34,20 @@ class _Images(msgspec.Struct):
 
 
 async def _search(api: Api, query: ImageQuery) -> Sequence[FoundImage]:
-    answer = await api.get("/res/v1/images/search", {"q": query.text, "count": query.limit, "safesearch": "strict"}, _Images)
+    answer = await api.get(
+        "/res/v1/images/search", {"q": query.text, "count": query.limit, "safesearch": "strict"}, _Images
+    )
     return [_found(image) for image in answer.results or ()]
 
 
 def _found(image: _Image) -> FoundImage:
     original = image.properties or _Properties()
     thumbnail = image.thumbnail.src if image.thumbnail else None
-    return FoundImage(original.url or "", html.unescape(image.title or ""), image.url, thumbnail, original.width, original.height)
+    return FoundImage(
+        original.url or "", html.unescape(image.title or ""), image.url, thumbnail, original.width, original.height
+    )
 
 
-PROVIDER = ImageProvider(ask=_search, address="https://api.search.brave.com", sign=lambda key: {"x-subscription-token": key})
+PROVIDER = ImageProvider(
+    ask=_search, address="https://api.search.brave.com", sign=lambda key: {"x-subscription-token": key}
+)

@@ -15,7 +15,10 @@ _LEAST = 10
 
 
 async def search(engines: Providers[ImageQuery, FoundImage], queries: Sequence[str], limit: int) -> list[FoundImage]:
-    """About `limit` images, without duplicates, the best of every query first. Raises ToolFailure if no query got an answer."""
+    """About `limit` images, without duplicates, the best of every query first.
+
+    Raises ToolFailure if no query got an answer.
+    """
     each = min(MOST, max(_LEAST, -(-limit // len(queries))))
     async with asyncio.TaskGroup() as group:
         searches = [group.create_task(_one(engines, ImageQuery(text, each))) for text in queries]

@@ -68,7 +68,11 @@ def _found(web: _Web) -> list[FoundImage]:
     pages = web.pages_with_matching_images or ()
     shown = [(image, page) for page in pages for image in page.full_matching_images or ()]
     shown += [(image, page) for page in pages for image in page.partial_matching_images or ()]
-    alone = [*(web.full_matching_images or ()), *(web.partial_matching_images or ()), *(web.visually_similar_images or ())]
+    alone = [
+        *(web.full_matching_images or ()),
+        *(web.partial_matching_images or ()),
+        *(web.visually_similar_images or ()),
+    ]
     return [
         *(FoundImage(image.url or "", page.page_title or label, page.url) for image, page in shown),
         *(FoundImage(image.url or "", label) for image in alone),

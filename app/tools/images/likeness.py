@@ -51,7 +51,9 @@ async def cut_out(content: bytes, box: Box, *, project: str) -> bytes:
         raise ToolFailure(f"The image cannot be used: {error}.") from error
 
 
-async def compare(fetcher: Fetcher, sought: bytes, images: Sequence[FoundImage], *, project: str) -> list[tuple[FoundImage, float | None]]:
+async def compare(
+    fetcher: Fetcher, sought: bytes, images: Sequence[FoundImage], *, project: str
+) -> list[tuple[FoundImage, float | None]]:
     """The images that can be loaded and decoded, in order, each with its similarity to the sample.
 
     If a picture crashes the worker, no similarity is known: None.

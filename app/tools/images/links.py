@@ -17,13 +17,26 @@ _BEGINNING = ("Range", "bytes=0-4095")
 _LARGEST = 4 * 1024 * 1024
 """Bytes, for servers that ignore ranges and send everything."""
 _SVG_WITHIN = 1024
-_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\x00", b"MM\x00*", b"\x00\x00\x01\x00")
+_SIGNATURES = (
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+    b"GIF87a",
+    b"GIF89a",
+    b"BM",
+    b"II*\x00",
+    b"MM\x00*",
+    b"\x00\x00\x01\x00",
+)
 """JPEG, PNG, GIF, BMP, TIFF and ICO."""
 _BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")
 
 
-async def working(fetcher: Fetcher, images: Sequence[FoundImage], wanted: int, *, seconds: float = 5.0) -> list[FoundImage]:
-    """The first `wanted` images that load in `seconds` each, in order; fewer if there are no more, or after 15 seconds in total."""
+async def working(
+    fetcher: Fetcher, images: Sequence[FoundImage], wanted: int, *, seconds: float = 5.0
+) -> list[FoundImage]:
+    """The first `wanted` images that load in `seconds` each, in order; fewer if there are no more, or after 15 seconds
+    in total.
+    """
     found: dict[int, FoundImage] = {}
     candidates = iter(enumerate(images))
 

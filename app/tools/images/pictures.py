@@ -50,7 +50,12 @@ def crop(content: bytes, box: Box) -> bytes:
         picture = ImageOps.exif_transpose(picture)
         width, height = picture.size
         left, top, right, bottom = box
-        edges = (round(left * width / 1000), round(top * height / 1000), round(right * width / 1000), round(bottom * height / 1000))
+        edges = (
+            round(left * width / 1000),
+            round(top * height / 1000),
+            round(right * width / 1000),
+            round(bottom * height / 1000),
+        )
         if min(edges[2] - edges[0], edges[3] - edges[1]) < MIN_SIDE:
             raise Unusable(f"it is smaller than {MIN_SIDE} pixels there; choose a larger area")
         part = _opaque(picture.crop(edges))

@@ -24,7 +24,10 @@ class _Result(msgspec.Struct):
     thumbnail_src: str | None = None
     thumbnail: str | None = None
     resolution: str | None = None
-    """Width and height as written by the engine behind it: `800 x 600`, `800x600`, with U+00D7 for the x, perhaps with words around it."""
+    """Width and height as written by the engine behind it:
+
+    `800 x 600`, `800x600`, with U+00D7 for the x, perhaps with words around it.
+    """
     score: float | None = None
 
 
@@ -34,9 +37,13 @@ class _Results(msgspec.Struct):
 
 
 async def _search(api: Api, query: ImageQuery) -> Sequence[FoundImage]:
-    answer = await api.get("/search", {"q": query.text, "format": "json", "categories": "images", "safesearch": 1}, _Results)
+    answer = await api.get(
+        "/search", {"q": query.text, "format": "json", "categories": "images", "safesearch": 1}, _Results
+    )
     if not answer.results and answer.unresponsive_engines:
-        raise SearchFailed(f"none of its engines answers: {'; '.join(': '.join(engine) for engine in answer.unresponsive_engines)}")
+        raise SearchFailed(
+            f"none of its engines answers: {'; '.join(': '.join(engine) for engine in answer.unresponsive_engines)}"
+        )
     # Results are listed engine by engine; the score gives the order.
     ranked = sorted(answer.results or (), key=lambda result: result.score or 0.0, reverse=True)
     return [_found(result) for result in ranked if result.img_src]
@@ -45,7 +52,9 @@ async def _search(api: Api, query: ImageQuery) -> Sequence[FoundImage]:
 def _found(result: _Result) -> FoundImage:
     size = _RESOLUTION.search(result.resolution or "")
     width, height = (int(size[1]), int(size[2])) if size else (None, None)
-    return FoundImage(result.img_src or "", result.title or "", result.url, result.thumbnail_src or result.thumbnail, width, height)
+    return FoundImage(
+        result.img_src or "", result.title or "", result.url, result.thumbnail_src or result.thumbnail, width, height
+    )
 
 
 PROVIDER = ImageProvider(ask=_search)

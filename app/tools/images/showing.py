@@ -1,4 +1,6 @@
-"""How both image searches show a call and its results: the item's JSON texts in the vendor's format, and the list for the model."""
+"""How both image searches show a call and its results: the item's JSON texts in the vendor's format, and the list for
+the model.
+"""
 
 from __future__ import annotations
 

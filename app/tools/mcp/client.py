@@ -1,9 +1,10 @@
-"""A connection to an MCP server with the official SDK. Importing it takes half a second and 27 MiB, so it is not imported at startup.
+"""A connection to an MCP server with the official SDK. Importing it takes half a second and 27 MiB, so it is not
+imported at startup.
 
-The SDK's contexts hold task groups, which must be left in the task that entered them. Calls come from separate tasks, so every
-call opens a new SDK session in its own task, and leaves it there. What is expensive outlives it: the open sockets, what was negotiated
-with the server, and over streamable HTTP the server's session id, so a stateful server sees one session per response. Over SSE
-the session is the connection, so there every call has its own.
+The SDK's contexts hold task groups, which must be left in the task that entered them. Calls come from separate tasks,
+so every call opens a new SDK session in its own task, and leaves it there. What is expensive outlives it: the open
+sockets, what was negotiated with the server, and over streamable HTTP the server's session id, so a stateful server
+sees one session per response. Over SSE the session is the connection, so there every call has its own.
 """
 
 from __future__ import annotations
@@ -141,7 +142,9 @@ class Connection:
                 sse_read_timeout=self._seconds,
                 httpx_client_factory=self._client,
             )
-        return streamable_http_client(server.url, http_client=self._http, terminate_on_close=False, max_sse_event_size=LARGEST_ANSWER)
+        return streamable_http_client(
+            server.url, http_client=self._http, terminate_on_close=False, max_sse_event_size=LARGEST_ANSWER
+        )
 
     def _client(
         self,
@@ -178,12 +181,14 @@ def _forbidden(session: ClientSession, tools: list[Any]) -> frozenset[str]:
     if session.protocol_version not in MODERN_PROTOCOL_VERSIONS:
         return frozenset()
     named = [cast("dict[str, Any]", tool) for tool in tools if isinstance(tool, dict)]
-    return frozenset(str(tool.get("name")) for tool in named if find_invalid_x_mcp_header(tool.get("inputSchema")) is not None)
+    return frozenset(
+        str(tool.get("name")) for tool in named if find_invalid_x_mcp_header(tool.get("inputSchema")) is not None
+    )
 
 
 async def _call(session: ClientSession, request: CallToolRequest) -> dict[str, Any]:
-    # Not by the session's `call_tool`: it validates the result against the server's own schema, on this thread, where a hostile
-    # combination of the two would block the gateway.
+    # Not by the session's `call_tool`: it validates the result against the server's own schema, on this thread, where a
+    # hostile combination of the two would block the gateway.
     try:
         return _raw(await session.send_request(request, CallToolResult))
     except MCPError as error:
@@ -208,7 +213,9 @@ async def _negotiate(session: ClientSession) -> Agreed:
 
 
 class _Dispatcher(JSONRPCDispatcher[Any]):
-    """Request ids that are unique on the server, whose session outlives this connection; and results that the SDK can read."""
+    """Request ids that are unique on the server, whose session outlives this connection; and results that the SDK can
+    read.
+    """
 
     async def send_raw_request(
         self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None, **internal: Any
@@ -239,7 +246,9 @@ def _leaves(error: BaseException) -> Generator[BaseException]:
 
 def _turned_away(cause: BaseException, server: Server) -> McpFailure:
     status = cause.status if isinstance(cause, ServerRefused) else 0
-    sentence = f"The MCP server '{server.label}' answers with HTTP status {status}: {_REASONS.get(status, 'it refuses')}."
+    sentence = (
+        f"The MCP server '{server.label}' answers with HTTP status {status}: {_REASONS.get(status, 'it refuses')}."
+    )
     return McpFailure(sentence, McpHttpError(status, sentence))
 
 
@@ -280,18 +289,24 @@ def _too_slow(_: BaseException, server: Server) -> McpFailure:
 
 
 def _broken(_: BaseException, server: Server) -> McpFailure:
-    return McpFailure.protocol(CONNECTION_CLOSED, f"The answer of the MCP server '{server.label}' is malformed, truncated or too large.")
+    return McpFailure.protocol(
+        CONNECTION_CLOSED, f"The answer of the MCP server '{server.label}' is malformed, truncated or too large."
+    )
 
 
 _SENTENCES: dict[type[BaseException], Callable[[BaseException, Server], McpFailure]] = {
-    FetchRefused: lambda cause, server: McpFailure.protocol(CONNECTION_CLOSED, f"The MCP server '{server.label}' was not called: {cause}"),
+    FetchRefused: lambda cause, server: McpFailure.protocol(
+        CONNECTION_CLOSED, f"The MCP server '{server.label}' was not called: {cause}"
+    ),
     ServerRefused: _turned_away,
     TooLarge: _broken,
     httpx2.SSEError: _broken,
     httpx2.HTTPStatusError: _http_status,
     httpx2.TimeoutException: _too_slow,
     TimeoutError: _too_slow,
-    httpx2.TransportError: lambda _, server: McpFailure.protocol(CONNECTION_CLOSED, f"The MCP server '{server.label}' cannot be reached."),
+    httpx2.TransportError: lambda _, server: McpFailure.protocol(
+        CONNECTION_CLOSED, f"The MCP server '{server.label}' cannot be reached."
+    ),
     UnknownVersion: _unknown_version,
     MCPError: _said,
 }

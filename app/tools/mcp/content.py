@@ -1,4 +1,7 @@
-"""A tool's result as text and images. Read field by field: servers send nulls, and kinds of blocks that are in no specification."""
+"""A tool's result as text and images.
+
+Read field by field: servers send nulls, and kinds of blocks that are in no specification.
+"""
 
 from __future__ import annotations
 
@@ -122,7 +125,9 @@ _KINDS: dict[str, Callable[[Fields, list[ImagePart]], str]] = {
 
 
 def _image(data: Any, kind: str, images: list[ImagePart]) -> str:
-    """Whatever type the server declares: an image is what begins like one, and upstreams refuse a request with anything else."""
+    """Whatever type the server declares: an image is what begins like one, and upstreams refuse a request with anything
+    else.
+    """
     uri = _DATA_URI.match(data) if isinstance(data, str) else None
     content = _bytes(data) or b""
     shown = next((shown for begins, shown in _SIGNATURES if begins.match(content)), None)

@@ -23,7 +23,17 @@ _LABEL = re.compile(r"\w[\w .-]{0,63}\Z")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}\Z")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*\Z")
 _CONNECTION_HEADERS = frozenset(
-    {"host", "content-length", "content-encoding", "transfer-encoding", "connection", "upgrade", "te", "trailer", "accept-encoding"}
+    {
+        "host",
+        "content-length",
+        "content-encoding",
+        "transfer-encoding",
+        "connection",
+        "upgrade",
+        "te",
+        "trailer",
+        "accept-encoding",
+    }
 )
 _SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|passw|credential|session|sign", re.IGNORECASE)
 _SHORTEST_SECRET = 6
@@ -102,7 +112,9 @@ class Credentials:
     def __init__(self, headers: Mapping[str, str]) -> None:
         self.headers = dict(headers)
         values = [value for name, value in headers.items() if _SECRET_HEADER.search(name)]
-        secrets = {part for value in values for part in (value, value.rpartition(" ")[2]) if len(part) >= _SHORTEST_SECRET}
+        secrets = {
+            part for value in values for part in (value, value.rpartition(" ")[2]) if len(part) >= _SHORTEST_SECRET
+        }
         self._secrets = sorted(secrets, key=len, reverse=True)
 
     def hide(self, text: str) -> str:
@@ -195,7 +207,10 @@ def _headers(entry: _Entry, place: str) -> dict[str, str]:
         if "authorization" in headers:
             raise _invalid(place, "authorization", "give either 'authorization' or a header of that name")
         headers["authorization"] = f"Bearer {entry.authorization}"
-    if len(headers) > _MOST_HEADERS or sum(len(name) + len(value) for name, value in headers.items()) > _LONGEST_HEADERS:
+    if (
+        len(headers) > _MOST_HEADERS
+        or sum(len(name) + len(value) for name, value in headers.items()) > _LONGEST_HEADERS
+    ):
         raise _invalid(place, "headers", f"expected at most {_MOST_HEADERS} headers and {_LONGEST_HEADERS} characters")
     for name, value in headers.items():
         parameter = "authorization" if name == "authorization" and entry.authorization is not None else "headers"
@@ -215,13 +230,17 @@ def _approval(given: Literal["always", "never"] | Approval | None, place: str) -
         case Approval(always, never):
             # An empty filter would match every tool, an empty object none: neither is intended.
             if (always or never) is None or Filter() in (always, never):
-                raise _invalid(place, "require_approval", "expected 'tool_names' or 'read_only' within 'always' or 'never'")
+                raise _invalid(
+                    place, "require_approval", "expected 'tool_names' or 'read_only' within 'always' or 'never'"
+                )
             return given
 
 
 def _required(value: str | None, place: str, name: str) -> str:
     if not value:
-        raise InvalidRequest(f"Missing required parameter: '{place}.{name}'.", code="missing_required_parameter", param=f"{place}.{name}")
+        raise InvalidRequest(
+            f"Missing required parameter: '{place}.{name}'.", code="missing_required_parameter", param=f"{place}.{name}"
+        )
     return value
 
 
@@ -236,7 +255,9 @@ def _explain(message: str, place: str) -> InvalidRequest:
     unknown = _UNKNOWN.search(message)
     name = ".".join(part for part in (path, unknown["name"] if unknown else "") if part)
     if unknown:
-        return InvalidRequest(f"Unknown parameter: '{place}.{name}'.", code="unknown_parameter", param=f"{place}.{name}")
+        return InvalidRequest(
+            f"Unknown parameter: '{place}.{name}'.", code="unknown_parameter", param=f"{place}.{name}"
+        )
     if name:
         return _invalid(place, name, message, "invalid_type")
     return InvalidRequest(f"Invalid '{place}': {message}.", code="invalid_type", param=place)
@@ -248,5 +269,6 @@ def server_arguments(text: str) -> dict[str, Any] | None:
         value: Any = msgspec.json.decode(text or "{}")
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return None
-    # Malformed arguments that a conversation has kept (`app.protocol.recovery.arguments.sendable`) are not an object either.
+    # Malformed arguments that a conversation has kept (`app.protocol.recovery.arguments.sendable`) are not an object
+    # either.
     return cast("dict[str, Any]", value) if isinstance(value, dict) and MALFORMED not in value else None

@@ -1,4 +1,7 @@
-"""A server's tools as shown and offered. The server's texts are not trusted: they are bounded, and cannot contain turn markers."""
+"""A server's tools as shown and offered.
+
+The server's texts are not trusted: they are bounded, and cannot contain turn markers.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,9 @@ _LONGEST_SHOWN = 64
 _MOST_NAMES = 20
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]|[\U000e0000-\U000e007f]")
 """What people do not see but models read: control characters, direction marks, Unicode's invisible tags."""
-_MARKS = re.compile(r"<(?=\||/?(?:think|tools|tool_call|tool_response|tool_output|attached_file)\b)|\|(?=>)", re.IGNORECASE)
+_MARKS = re.compile(
+    r"<(?=\||/?(?:think|tools|tool_call|tool_response|tool_output|attached_file)\b)|\|(?=>)", re.IGNORECASE
+)
 
 
 class _Note(msgspec.Struct, frozen=True):
@@ -148,7 +153,9 @@ def sent(note: str | None, server: Server) -> tuple[McpTool, ...] | None:
         return None
     fields = [cast("dict[str, Any]", tool) for tool in found.tools if isinstance(tool, dict)]
     # MCP's `inputSchema` is `input_schema` in the item; an item always has it.
-    listed = [{**tool, "inputSchema": tool["input_schema"]} for tool in fields if isinstance(tool.get("input_schema"), dict)]
+    listed = [
+        {**tool, "inputSchema": tool["input_schema"]} for tool in fields if isinstance(tool.get("input_schema"), dict)
+    ]
     return bounded(Listing(listed), server).tools or None
 
 
@@ -191,7 +198,9 @@ def _schema(given: object, credentials: Credentials) -> dict[str, Any]:
 
 
 def _description(fields: dict[str, Any], credentials: Credentials) -> str | None:
-    found = next((fields[name] for name in ("description", "title") if isinstance(fields.get(name), str) and fields[name]), "")
+    found = next(
+        (fields[name] for name in ("description", "title") if isinstance(fields.get(name), str) and fields[name]), ""
+    )
     return _CONTROLS.sub("", _orderless(credentials.hide(found)))[:_LONGEST_DESCRIPTION] or None
 
 

@@ -1,4 +1,5 @@
-"""Servers' results adapted to the SDK's strict types: one nonconforming tool or content block would fail the whole result.
+"""Servers' results adapted to the SDK's strict types: one nonconforming tool or content block would fail the whole
+result.
 
 The original is passed along, for `_mcp_listing` and `_mcp_content` to read field by field.
 """

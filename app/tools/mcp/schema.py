@@ -1,7 +1,8 @@
 """The schemas of a server's tools, converted to JSON Schema objects that every upstream accepts.
 
-Servers use drafts 3 and 4, type names of their own language, nulls for omitted values and `[]` for an empty map. What can be
-read of such a schema is kept; a constraint that cannot is dropped, since the server validates the arguments itself.
+Servers use drafts 3 and 4, type names of their own language, nulls for omitted values and `[]` for an empty map. What
+can be read of such a schema is kept; a constraint that cannot is dropped, since the server validates the arguments
+itself.
 """
 
 from __future__ import annotations
@@ -18,10 +19,14 @@ _ONE = frozenset({"items", "contains", "propertyNames", "not", "if", "then", "el
 _SEVERAL = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
 _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 _VALUES = frozenset({"default", "const", "enum", "example", "examples"})
-_LOCATION = frozenset({"$schema", "$id", "$anchor", "$dynamicAnchor", "$dynamicRef", "$recursiveAnchor", "$recursiveRef", "$vocabulary"})
+_LOCATION = frozenset(
+    {"$schema", "$id", "$anchor", "$dynamicAnchor", "$dynamicRef", "$recursiveAnchor", "$recursiveRef", "$vocabulary"}
+)
 """They would make parsers look elsewhere, some on the network."""
 _TEXTS = frozenset({"title", "description", "format", "pattern", "$comment", "contentEncoding", "contentMediaType"})
-_COUNTS = frozenset({"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "minContains", "maxContains"})
+_COUNTS = frozenset(
+    {"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "minContains", "maxContains"}
+)
 _NUMBERS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"})
 _TYPES = {
     **{name: name for name in ("object", "array", "string", "number", "integer", "boolean", "null")},
@@ -40,7 +45,10 @@ Schema = dict[str, Any]
 
 
 def as_object(given: object) -> Schema | None:
-    """The schema of a tool's arguments; None if it is invalid, or matches nothing. Raises RecursionError if it is nested too deeply."""
+    """The schema of a tool's arguments; None if it is invalid, or matches nothing.
+
+    Raises RecursionError if it is nested too deeply.
+    """
     if isinstance(given, str):
         given = _decoded(given)
     if given is None or given is True:
@@ -150,7 +158,11 @@ def _modernise(mended: Schema, schema: Schema) -> None:
     _modernise_items(mended)
     given: Any = schema.get("properties")
     properties = cast("Schema", given) if isinstance(given, dict) else {}
-    demanded = [name for name, one in properties.items() if isinstance(one, dict) and cast("Schema", one).get("required") is True]
+    demanded = [
+        name
+        for name, one in properties.items()
+        if isinstance(one, dict) and cast("Schema", one).get("required") is True
+    ]
     if demanded:
         mended["required"] = list(dict.fromkeys([*mended.get("required", []), *demanded]))
 
@@ -215,7 +227,10 @@ def _resolved(root: Schema) -> Schema:
 
 
 def _is_schema(schema: Schema) -> bool:
-    """Upstreams refuse a whole request for one invalid schema. (`$schema` must be removed: the library would fetch it.)"""
+    """Upstreams refuse a whole request for one invalid schema.
+
+    (`$schema` must be removed: the library would fetch it.)
+    """
     import jsonschema_rs  # noqa: PLC0415 - only needed by requests with an MCP server
 
     try:

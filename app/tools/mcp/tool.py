@@ -1,7 +1,9 @@
-"""Tools of remote MCP servers, over streamable HTTP and SSE (https://modelcontextprotocol.io), beyond the vendor's documentation.
+"""Tools of remote MCP servers, over streamable HTTP and SSE (https://modelcontextprotocol.io), beyond the vendor's
+documentation.
 
-The server's tools are listed when the session opens, once per conversation; the model calls them as functions. A server that is down
-is an item with an error, and the response continues. Calls that need the client's consent become approval requests, by default all.
+The server's tools are listed when the session opens, once per conversation; the model calls them as functions. A server
+that is down is an item with an error, and the response continues. Calls that need the client's consent become approval
+requests, by default all.
 """
 
 from __future__ import annotations
@@ -15,7 +17,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from app.protocol.messages import FunctionTool
-from app.protocol.wire.hosted import HostedCall, HostedItem, McpApprovalRequest, McpCall, McpExecutionError, McpListTools, McpTool
+from app.protocol.wire.hosted import (
+    HostedCall,
+    HostedItem,
+    McpApprovalRequest,
+    McpCall,
+    McpExecutionError,
+    McpListTools,
+    McpTool,
+)
 from app.settings import Settings
 from app.shortening import beginning
 from app.tools.fetch.fetcher import guarded_transport
@@ -105,7 +115,9 @@ async def _unreachable(server: entry.Server, connection: Connection, failure: Mc
 class _Session:
     """A server in use by one response."""
 
-    def __init__(self, server: entry.Server, connection: Connection, tools: Sequence[McpTool], output_bytes: int) -> None:
+    def __init__(
+        self, server: entry.Server, connection: Connection, tools: Sequence[McpTool], output_bytes: int
+    ) -> None:
         self.tools = tuple(tool for tool in tools if server.allowed.matches(tool))
         self.announcements: Sequence[HostedItem] = ()
         self.note: str | None = None
@@ -121,7 +133,9 @@ class _Session:
     def item(self, call: HostedCall) -> HostedItem:
         """The call, or the approval request for it."""
         tool = self._behind.get(call.name)
-        asks = tool is not None and self._needs_consent(tool, call) and entry.server_arguments(call.arguments) is not None
+        asks = (
+            tool is not None and self._needs_consent(tool, call) and entry.server_arguments(call.arguments) is not None
+        )
         if tool and asks:
             return McpApprovalRequest("", tool.name, self._server.label, call.arguments)
         return self._call(tool, call)
@@ -139,7 +153,9 @@ class _Session:
         try:
             answer = await self._ask(tool, call)
         except McpFailure as failure:
-            return ToolOutcome(text=str(failure), item=msgspec.structs.replace(item, status="failed", error=failure.error))
+            return ToolOutcome(
+                text=str(failure), item=msgspec.structs.replace(item, status="failed", error=failure.error)
+            )
         return self._outcome(item, answer)
 
     async def aclose(self) -> None:

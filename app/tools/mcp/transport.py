@@ -1,7 +1,7 @@
 """The guarded transport with limits for MCP, and the server's session id kept across connections.
 
-The SDK parses JSON strictly, on the event loop. So that no server can block the gateway, a body is limited here in bytes and in
-parsing cost; and so that one wrong byte does not cost a whole result, invalid Unicode is repaired.
+The SDK parses JSON strictly, on the event loop. So that no server can block the gateway, a body is limited here in
+bytes and in parsing cost; and so that one wrong byte does not cost a whole result, invalid Unicode is repaired.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ class ServerTransport(httpx2.AsyncBaseTransport):
             request.headers.setdefault(_SESSION, self.session)
         sent = request.headers.get(_SESSION)
         response = await self._guarded.handle_async_request(request)
-        if self.session == sent:  # a response in a session that another call has since replaced says nothing about the new one
+        if self.session == sent:
+            # a response in a session that another call has since replaced says nothing about the new one
             ended = response.status_code == HTTPStatus.NOT_FOUND
             self.session = None if ended else _session_id(response) or self.session
         if response.status_code == HTTPStatus.NOT_FOUND and sent is not None:
@@ -86,7 +87,9 @@ def _session_id(response: httpx2.Response) -> str | None:
 
 
 def _read(response: httpx2.Response) -> httpx2.Response:
-    return httpx2.Response(response.status_code, headers=response.headers, stream=_Bounded(response), extensions=response.extensions)
+    return httpx2.Response(
+        response.status_code, headers=response.headers, stream=_Bounded(response), extensions=response.extensions
+    )
 
 
 async def _told(response: httpx2.Response) -> httpx2.Response:

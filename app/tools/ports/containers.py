@@ -43,7 +43,10 @@ class ContainerEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Containers(Protocol):
-    """The containers of `code_interpreter`. Another project's id counts as unknown. All raise Unavailable if no sandbox can be reached."""
+    """The containers of `code_interpreter`.
+
+    Another project's id counts as unknown. All raise Unavailable if no sandbox can be reached.
+    """
 
     async def create(self, project_id: str, wanted: NewContainer) -> Container:
         """Raises InvalidRequest for invalid options, and for a file that does not exist."""
@@ -61,7 +64,9 @@ class Containers(Protocol):
         """Raises NotFound."""
         ...
 
-    async def add(self, project_id: str, container_id: str, filename: str, content: AsyncIterable[bytes]) -> ContainerEntry:
+    async def add(
+        self, project_id: str, container_id: str, filename: str, content: AsyncIterable[bytes]
+    ) -> ContainerEntry:
         """Write a file. Raises NotFound, InvalidRequest for an invalid name, PayloadTooLarge."""
         ...
 

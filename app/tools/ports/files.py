@@ -44,7 +44,10 @@ class FileQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Files(Protocol):
-    """Uploaded files and their contents. Every method is scoped to the project; another project's id is treated as unknown."""
+    """Uploaded files and their contents.
+
+    Every method is scoped to the project; another project's id is treated as unknown.
+    """
 
     async def read(self, project_id: str, file_id: str) -> FileContent:
         """The file. Raises NotFound."""

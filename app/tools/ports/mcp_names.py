@@ -9,10 +9,13 @@ _FUNCTION_NAME = 64
 
 
 def mcp_function(label: str, name: str) -> str:
-    """The function name for the tool `name` of the MCP server `label`: valid for every upstream, and always the same."""
+    """The function name for the tool `name` of the MCP server `label`: valid for every upstream, and always the
+    same.
+    """
     full = f"mcp__{label}__{name}"
     safe = _safe(full)
-    other_readings = "__" in label or label.endswith("_")  # `a__b` + `c` is not `a` + `b__c`, which another server may offer
+    # `a__b` + `c` is not `a` + `b__c`, which another server may offer
+    other_readings = "__" in label or label.endswith("_")
     if safe == full and len(full) <= _FUNCTION_NAME and not other_readings:
         return full
     return f"{safe[: _FUNCTION_NAME - 9]}_{zlib.crc32(full.encode()):08x}"

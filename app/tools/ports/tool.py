@@ -1,7 +1,8 @@
 """The tool port: what the engine asks of a built-in tool, and what a tool may use.
 
-A tool is one file with a constant `TOOL: ToolSpec`, which `app.discovery` finds. The engine offers its functions to the model, runs the
-calls the model makes, limits them in time and size, and shows them as items; a tool never sees events, ids or the stream.
+A tool is one file with a constant `TOOL: ToolSpec`, which `app.discovery` finds. The engine offers its functions to the
+model, runs the calls the model makes, limits them in time and size, and shows them as items; a tool never sees events,
+ids or the stream.
 """
 
 from __future__ import annotations
@@ -50,9 +51,15 @@ class ToolOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """How a call ended."""
 
     text: str
-    """What the model reads. The engine marks it as data that contains no instructions, and truncates it to the size limit."""
+    """What the model reads.
+
+    The engine marks it as data that contains no instructions, and truncates it to the size limit.
+    """
     item: HostedItem
-    """The final item, `status` "completed" or "failed"; its id is ignored. The fields shown by `ToolSession.item` stay unchanged."""
+    """The final item, `status` "completed" or "failed"; its id is ignored.
+
+    The fields shown by `ToolSession.item` stay unchanged.
+    """
     note: str | None = None
     """Kept privately with the conversation: the next turn's session gets it in `ToolContext.note`."""
     images: Sequence[ImagePart] = ()
@@ -60,11 +67,16 @@ class ToolOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ToolFailure(Exception):
-    """The call cannot be done; the message is a sentence for the model, without internals. The engine turns it into a failed item."""
+    """The call cannot be done; the message is a sentence for the model, without internals.
+
+    The engine turns it into a failed item.
+    """
 
 
 class Ask(Protocol):
-    """Asks the model that answers the request a question outside the conversation; its tokens count towards the response."""
+    """Asks the model that answers the request a question outside the conversation; its tokens count towards the
+    response.
+    """
 
     async def __call__(self, question: str, *, images: Sequence[ImagePart] = (), max_tokens: int = 1000) -> str:
         """The answer's text, without thinking. Raises ToolFailure if the model cannot be asked."""
@@ -75,8 +87,11 @@ class Cite(Protocol):
     """Makes a source citable."""
 
     def __call__(self, source: Source) -> int:
-        """The source's number in this response, from 1: the tool shows it to the model as `[n]`, and if the model writes `[n]` in its
-        answer (or the page's URL, or the file's `sandbox:` path), the answer gets the annotation. A source keeps its first number."""
+        """The source's number in this response, from 1: the tool shows it to the model as `[n]`, and if the model
+        writes `[n]` in its answer (or the page's URL, or the file's `sandbox:` path), the answer gets the annotation.
+
+        A source keeps its first number.
+        """
         ...
 
 
@@ -108,9 +123,11 @@ class ToolSession(Protocol):
     """Like `ToolOutcome.note`, from opening the session; None: nothing."""
 
     def item(self, call: HostedCall) -> HostedItem:
-        """The item when the call begins, `status` "in_progress", without results. Pure and fast; never raises, whatever the arguments.
+        """The item when the call begins, `status` "in_progress", without results. Pure and fast; never raises, whatever
+        the arguments.
 
-        A McpApprovalRequest instead means that the client must consent: the call is not run, and the response ends with it.
+        A McpApprovalRequest instead means that the client must consent: the call is not run, and the response ends with
+        it.
         """
         ...
 
@@ -119,7 +136,10 @@ class ToolSession(Protocol):
         ...
 
     async def run(self, call: HostedCall) -> ToolOutcome:
-        """Run the call. Raises ToolFailure; any other exception becomes a failed item, too, and is logged. Cancelled at the time limit."""
+        """Run the call.
+
+        Raises ToolFailure; any other exception becomes a failed item, too, and is logged. Cancelled at the time limit.
+        """
         ...
 
     async def aclose(self) -> None:
@@ -131,7 +151,10 @@ class ToolRequest(msgspec.Struct, frozen=True):
     """One validated entry of a request's `tools`."""
 
     open: Callable[[ToolContext], Awaitable[ToolSession]]
-    """Begin the session. Raises ApiError for client errors that only a lookup reveals (a vector store that does not exist)."""
+    """Begin the session.
+
+    Raises ApiError for client errors that only a lookup reveals (a vector store that does not exist).
+    """
     echo: msgspec.Raw
     """The entry as the response shows it: without secrets, with the defaults in effect."""
     names: tuple[str, ...] = ()
@@ -139,14 +162,19 @@ class ToolRequest(msgspec.Struct, frozen=True):
     label: str = ""
     """Distinguishes entries of one type (an MCP server's label)."""
     native: msgspec.Raw | None = None
-    """The entry in the vendor's format, if it can be forwarded to the vendor's own tool; None: that does not support its options."""
+    """The entry in the vendor's format, if it can be forwarded to the vendor's own tool; None: that does not support
+    its options.
+    """
 
 
 class Tool(Protocol):
     """A built-in tool that can run here."""
 
     def configure(self, raw: msgspec.Raw, place: str) -> ToolRequest:
-        """Validate one entry of `tools`; `place` is its position, like `tools[0]`. Pure. Raises InvalidRequest naming the parameter."""
+        """Validate one entry of `tools`; `place` is its position, like `tools[0]`.
+
+        Pure. Raises InvalidRequest naming the parameter.
+        """
         ...
 
     async def aclose(self) -> None:
@@ -193,4 +221,6 @@ def check_entry(raw: msgspec.Raw, place: str) -> None:
     """For a tool that accepts only `type`. Raises InvalidRequest for anything else."""
     for name in msgspec.json.decode(raw, type=dict[str, msgspec.Raw]):
         if name != "type":
-            raise InvalidRequest(f"Unknown parameter: '{place}.{name}'.", code="unknown_parameter", param=f"{place}.{name}")
+            raise InvalidRequest(
+                f"Unknown parameter: '{place}.{name}'.", code="unknown_parameter", param=f"{place}.{name}"
+            )

@@ -70,7 +70,8 @@ class Service(Protocol):
 
 
 class Sandbox:
-    """Sessions by owner. Every method that waits raises SandboxUnavailable, SandboxRefused and NotThere, except `packages`.
+    """Sessions by owner. Every method that waits raises SandboxUnavailable, SandboxRefused and NotThere, except
+    `packages`.
 
     `packages`: what code can import, by name; if not given, the service is queried.
     """
@@ -94,7 +95,10 @@ class Sandbox:
         return await self._ask(owner, "PUT", _session(session_id), SessionInfo, content=msgspec.json.encode(wanted))
 
     async def health(self, seconds: float = _ANSWER_SECONDS) -> Health:
-        """Whether it is running, and how it confines; a service owned by this gateway is started for that. `seconds`: for the response."""
+        """Whether it is running, and how it confines; a service owned by this gateway is started for that.
+
+        `seconds`: for the response.
+        """
         import httpx  # noqa: PLC0415 - as below
 
         client = await self._service.client()
@@ -123,7 +127,9 @@ class Sandbox:
     async def run(self, owner: str, session_id: str, code: str, seconds: float) -> RunResult:
         """Run code; if this is cancelled, so is the run."""
         body = msgspec.json.encode(RunCode(code.encode(errors="replace").decode(), seconds))
-        return await self._ask(owner, "POST", f"{_session(session_id)}/run", RunResult, content=body, seconds=seconds + _ANSWER_SECONDS)
+        return await self._ask(
+            owner, "POST", f"{_session(session_id)}/run", RunResult, content=body, seconds=seconds + _ANSWER_SECONDS
+        )
 
     async def put(self, owner: str, session_id: str, name: str, content: bytes | AsyncIterable[bytes]) -> FileInfo:
         """Write a file."""
@@ -165,7 +171,13 @@ class Sandbox:
 
     @asynccontextmanager
     async def _asked(
-        self, owner: str, method: str, path: str, *, content: bytes | AsyncIterable[bytes] | None = None, seconds: float = _ANSWER_SECONDS
+        self,
+        owner: str,
+        method: str,
+        path: str,
+        *,
+        content: bytes | AsyncIterable[bytes] | None = None,
+        seconds: float = _ANSWER_SECONDS,
     ) -> AsyncGenerator[httpx.Response]:
         import httpx  # noqa: PLC0415 - 0.1 s and 8 MiB that a gateway without sandbox need not pay
 
@@ -232,4 +244,6 @@ def _failure(body: bytes) -> Exception:
         return SandboxRefused(problem.message)
     if problem.code == "busy":
         return SandboxBusy(f"Sandboxes are busy: {problem.message}.")
-    return SandboxUnavailable("The sandbox service does not accept the gateway's token." if problem.code == "unauthorized" else "It fails.")
+    return SandboxUnavailable(
+        "The sandbox service does not accept the gateway's token." if problem.code == "unauthorized" else "It fails."
+    )

@@ -37,7 +37,10 @@ class SandboxContainers:
         return await self.open(project_id, new_container_id(), wanted, "")
 
     async def open(self, project_id: str, container_id: str, wanted: NewContainer, place: str) -> Container:
-        """The container with this id, created if there is none. `place` is where the request describes it, with a trailing dot."""
+        """The container with this id, created if there is none.
+
+        `place` is where the request describes it, with a trailing dot.
+        """
         new = NewSession(
             name=wanted.name[:_NAME_BYTES],
             memory_bytes=_memory(wanted.memory_limit, f"{place}memory_limit"),
@@ -68,13 +71,20 @@ class SandboxContainers:
         with _told(container_id):
             await self._sandbox.close(project_id, container_id)
 
-    async def add(self, project_id: str, container_id: str, filename: str, content: AsyncIterable[bytes]) -> ContainerEntry:
+    async def add(
+        self, project_id: str, container_id: str, filename: str, content: AsyncIterable[bytes]
+    ) -> ContainerEntry:
         """Write a file into the container. Raises NotFound, InvalidRequest for an invalid name, PayloadTooLarge."""
         with _told(container_id, param="file"):
-            return _entry(await self._sandbox.put(project_id, container_id, filename, _limited(content, self._file_bytes)))
+            return _entry(
+                await self._sandbox.put(project_id, container_id, filename, _limited(content, self._file_bytes))
+            )
 
     async def add_uploaded(self, project_id: str, container_id: str, file_id: str) -> ContainerEntry:
-        """Copy an uploaded file into the container. Raises NotFound, PayloadTooLarge, InvalidRequest if there is no such file."""
+        """Copy an uploaded file into the container.
+
+        Raises NotFound, PayloadTooLarge, InvalidRequest if there is no such file.
+        """
         await self.get(project_id, container_id)
         return await self._put(project_id, container_id, await self._read(project_id, file_id, "file_id"), "file_id")
 
@@ -102,7 +112,9 @@ class SandboxContainers:
 
     async def _read(self, project_id: str, file_id: str, param: str) -> FileContent:
         if self._files is None:
-            raise InvalidRequest("Files are disabled on this gateway; set GATEWAY_FILES_DIR to enable them.", param=param)
+            raise InvalidRequest(
+                "Files are disabled on this gateway; set GATEWAY_FILES_DIR to enable them.", param=param
+            )
         try:
             file = await self._files.read(project_id, file_id)
         except NotFound as error:
@@ -110,7 +122,9 @@ class SandboxContainers:
         except InvalidRequest as error:  # it is too large
             raise InvalidRequest(error.message, code=error.code, param=param) from error
         if len(file.content) > self._file_bytes:
-            raise InvalidRequest(f"The file is larger than {self._file_bytes} bytes.", code="invalid_value", param=param)
+            raise InvalidRequest(
+                f"The file is larger than {self._file_bytes} bytes.", code="invalid_value", param=param
+            )
         return file
 
     async def _put(self, project_id: str, container_id: str, file: FileContent, param: str) -> ContainerEntry:
@@ -137,7 +151,9 @@ def _told(container_id: str = "", file_id: str = "", *, param: str | None = None
             raise NotFound(f"File with id '{file_id[:80]}' not found in container.", param="file_id") from error
         raise NotFound(f"Container with id '{container_id[:80]}' not found.", param="container_id") from error
     except SandboxRefused as error:
-        raise InvalidRequest(f"The request failed in the container: {error}.", code="invalid_value", param=param) from error
+        raise InvalidRequest(
+            f"The request failed in the container: {error}.", code="invalid_value", param=param
+        ) from error
     except SandboxBusy as error:
         raise RateLimited(str(error), code="sandboxes_busy", retry_after=_RETRY_SECONDS) from error
     except SandboxUnavailable as error:

@@ -31,7 +31,9 @@ _LOOK_SECONDS = 0.1
 """How soon a service is found that another worker is starting."""
 _MEMORY_BYTES = 4096 * MEBIBYTE
 """The largest container that can be requested."""
-_NOTHING_HOLDS = "No sandbox works on the gateway's machine; its log says why, and GATEWAY_SANDBOX can name a service elsewhere."
+_NOTHING_HOLDS = (
+    "No sandbox works on the gateway's machine; its log says why, and GATEWAY_SANDBOX can name a service elsewhere."
+)
 _PASSED_ON = ("PATH", "TMPDIR", "LANG", "HOME")
 _ANY_URL = "http://sandbox"
 """For a service on a socket: the name is never resolved."""
@@ -51,7 +53,9 @@ class RemoteService:
         """The HTTP client for the service; the same one each time."""
         if self._client is None:
             path = self._url.removeprefix("unix:")
-            self._client = _client(self._token, self._url) if path == self._url else _client(self._token, _ANY_URL, socket=path)
+            self._client = (
+                _client(self._token, self._url) if path == self._url else _client(self._token, _ANY_URL, socket=path)
+            )
         return self._client
 
     async def aclose(self) -> None:
@@ -61,8 +65,11 @@ class RemoteService:
 
 
 class LocalService:
-    """A child process on a Unix socket that only this server can reach. It ends with this process, however that ends, and is restarted
-    if it has died; its sessions are then lost. With several workers, the first one that needs it starts it, for all of them."""
+    """A child process on a Unix socket that only this server can reach.
+
+    It ends with this process, however that ends, and is restarted if it has died; its sessions are then lost. With
+    several workers, the first one that needs it starts it, for all of them.
+    """
 
     def __init__(self, backend: Name | None, seconds: float) -> None:
         self._backend = backend
@@ -149,14 +156,18 @@ class LocalService:
         if "backend" not in ready:
             why = ready.get("refused")
             _log.error("the sandbox service does not start: %s", why or "no message")
-            self._refusal = _NOTHING_HOLDS if why else None  # it will refuse again; anything else is worth another attempt
+            # it will refuse again; anything else is worth another attempt
+            self._refusal = _NOTHING_HOLDS if why else None
             raise SandboxUnavailable(self._refusal or "The sandbox service does not start.")
         if shared is not None:
             shared.announce(Address(str(path), token))
         return _client(token, _ANY_URL, socket=str(path))
 
     async def _greet(self, process: asyncio.subprocess.Process, config: bytes) -> dict[str, Any]:
-        """Its startup report. It gets the token on its standard input, which stays open: when that closes, the service ends."""
+        """Its startup report.
+
+        It gets the token on its standard input, which stays open: when that closes, the service ends.
+        """
         stdin, stdout = process.stdin, process.stdout
         if stdin is None or stdout is None:
             raise TypeError("a process with pipes has them")
@@ -199,5 +210,9 @@ def _client(token: str, url: str, socket: str | None = None) -> httpx.AsyncClien
     import httpx  # noqa: PLC0415 - as in `_sandbox.py`
 
     no_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # reading the system's certificates takes 20 ms
-    transport = httpx.AsyncHTTPTransport(uds=socket, verify=no_tls) if socket is not None else httpx.AsyncHTTPTransport()
-    return httpx.AsyncClient(base_url=url.rstrip("/"), headers={"authorization": f"Bearer {token}"}, transport=transport, trust_env=False)
+    transport = (
+        httpx.AsyncHTTPTransport(uds=socket, verify=no_tls) if socket is not None else httpx.AsyncHTTPTransport()
+    )
+    return httpx.AsyncClient(
+        base_url=url.rstrip("/"), headers={"authorization": f"Bearer {token}"}, transport=transport, trust_env=False
+    )

@@ -1,7 +1,7 @@
 """Shared by all search providers: requests to their JSON APIs, the order of providers, and the handling of failures.
 
-A provider is one file with a constant `PROVIDER`, which `app.discovery` finds: its address, how it takes its key, and a function from a
-query to results. Image search needs the same with another query and result, hence the type parameters.
+A provider is one file with a constant `PROVIDER`, which `app.discovery` finds: its address, how it takes its key, and a
+function from a query to results. Image search needs the same with another query and result, hence the type parameters.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ class Result(msgspec.Struct, frozen=True):
 
 
 def sited(query: Query) -> str:
-    """The text with its domains as `site:` operators, for services without a parameter for them; many domains would fill the query."""
+    """The text with its domains as `site:` operators, for services without a parameter for them; many domains would
+    fill the query.
+    """
     if not 0 < len(query.allowed_domains) <= _SITES:
         return query.text
     sites = " OR ".join(f"site:{domain}" for domain in query.allowed_domains)
@@ -91,20 +93,30 @@ class Api:
         self._headers = {"accept": "application/json", "accept-encoding": "gzip", **headers}
         self._client = client
 
-    async def get(self, path: str, params: Mapping[str, str | int], answer: type[T], *, headers: Mapping[str, str] | None = None) -> T:
+    async def get(
+        self, path: str, params: Mapping[str, str | int], answer: type[T], *, headers: Mapping[str, str] | None = None
+    ) -> T:
         """The JSON answer as `answer`. Raises SearchFailed."""
         return await self._ask(answer, "GET", path, params=params, headers=headers)
 
-    async def post(self, path: str, body: Mapping[str, object], answer: type[T], *, headers: Mapping[str, str] | None = None) -> T:
+    async def post(
+        self, path: str, body: Mapping[str, object], answer: type[T], *, headers: Mapping[str, str] | None = None
+    ) -> T:
         """The JSON answer, as `answer`, to a request with a JSON body. Raises SearchFailed."""
         content = msgspec.json.encode(body)
-        return await self._ask(answer, "POST", path, content=content, headers={"content-type": "application/json", **(headers or {})})
+        return await self._ask(
+            answer, "POST", path, content=content, headers={"content-type": "application/json", **(headers or {})}
+        )
 
-    async def _ask(self, answer: type[T], method: str, path: str, *, headers: Mapping[str, str] | None, **what: Any) -> T:
+    async def _ask(
+        self, answer: type[T], method: str, path: str, *, headers: Mapping[str, str] | None, **what: Any
+    ) -> T:
         import httpx2  # noqa: PLC0415 - 10 MiB and 0.1 s that a gateway without searches need not pay
 
         try:
-            request = self._client().build_request(method, self._base_url + path, headers={**self._headers, **(headers or {})}, **what)
+            request = self._client().build_request(
+                method, self._base_url + path, headers={**self._headers, **(headers or {})}, **what
+            )
             async with asyncio.timeout(_ANSWER_SECONDS):
                 body = await self._read(request)
             return msgspec.json.decode(body, type=answer)
@@ -196,7 +208,9 @@ class Providers(Generic[Q, R]):
     After a failure a service is not asked for 30 seconds, as long as there is another one.
     """
 
-    def __init__(self, settings: Settings, found: Mapping[str, Provider[Q, R]], *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, settings: Settings, found: Mapping[str, Provider[Q, R]], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """Opens no connection."""
         self._clock = clock
         self._client: httpx2.AsyncClient | None = None
@@ -211,7 +225,10 @@ class Providers(Generic[Q, R]):
         return tuple(self._asks)
 
     async def search(self, query: Q) -> Sequence[R]:
-        """Results, best first; empty if no service has any. Raises SearchFailed if all services that were asked failed."""
+        """Results, best first; empty if no service has any.
+
+        Raises SearchFailed if all services that were asked failed.
+        """
         failures: list[str] = []
         answered = False
         for name in self._to_ask():
@@ -253,5 +270,7 @@ class Providers(Generic[Q, R]):
             import httpx2  # noqa: PLC0415 - as above
 
             logging.getLogger("httpx2").setLevel(logging.WARNING)  # it would log every address, including the query
-            self._client = httpx2.AsyncClient(timeout=_ANSWER_SECONDS, limits=httpx2.Limits(max_connections=_CONNECTIONS))
+            self._client = httpx2.AsyncClient(
+                timeout=_ANSWER_SECONDS, limits=httpx2.Limits(max_connections=_CONNECTIONS)
+            )
         return self._client

@@ -48,7 +48,9 @@ async def _search(api: Api, query: Query) -> Sequence[Result]:
     if str(answer.code) != str(_OK):
         raise SearchFailed("the answer reports a failure")
     pages = answer.data.web_pages.value if answer.data and answer.data.web_pages else []
-    return [Result(page.name or page.url, page.url, page.snippet or "", page.summary, page.date_published) for page in pages]
+    return [
+        Result(page.name or page.url, page.url, page.snippet or "", page.summary, page.date_published) for page in pages
+    ]
 
 
 PROVIDER = WebProvider(ask=_search, address="https://api.bochaai.com", sign=bearer)

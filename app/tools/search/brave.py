@@ -58,4 +58,6 @@ def _result(found: _Result) -> Result:
     return Result(html.unescape(found.title or found.url), found.url, snippet, more, found.page_age)
 
 
-PROVIDER = WebProvider(ask=_search, address="https://api.search.brave.com", sign=lambda key: {"x-subscription-token": key})
+PROVIDER = WebProvider(
+    ask=_search, address="https://api.search.brave.com", sign=lambda key: {"x-subscription-token": key}
+)

@@ -39,7 +39,10 @@ async def _search(api: Api, query: Query) -> Sequence[Result]:
         since = datetime.now(UTC) - timedelta(days=_DAYS[query.freshness])
         body["startPublishedDate"] = since.strftime("%Y-%m-%dT%H:%M:%S.000Z")
     answer = await api.post("/search", body, _Answer)
-    return [Result(found.title or found.url, found.url, found.text or "", published=found.published_date) for found in answer.results]
+    return [
+        Result(found.title or found.url, found.url, found.text or "", published=found.published_date)
+        for found in answer.results
+    ]
 
 
 PROVIDER = WebProvider(ask=_search, address="https://api.exa.ai", sign=lambda key: {"x-api-key": key})

@@ -32,7 +32,9 @@ async def _search(api: Api, query: Query) -> Sequence[Result]:
         body["hl"] = query.language
     answer = await api.post("/", body, _Answer, headers=_SNIPPETS_ONLY)
     results = answer.data or []
-    return [Result(found.title or found.url, found.url, found.description or "", published=found.date) for found in results]
+    return [
+        Result(found.title or found.url, found.url, found.description or "", published=found.date) for found in results
+    ]
 
 
 PROVIDER = WebProvider(ask=_search, address="https://s.jina.ai", sign=bearer)

@@ -2,8 +2,8 @@
 
 The fields are OpenAI's, plus `freshness`. Two of them are interpreted as follows:
 
-- `external_web_access: false` and `indexed_web_access: true` mean "no live pages": searching still works, since a search service
-  answers from its index, but opening pages is not offered;
+- `external_web_access: false` and `indexed_web_access: true` mean "no live pages": searching still works, since a
+  search service answers from its index, but opening pages is not offered;
 - `search_content_types` may contain `image`; only text is returned, since images have their own tools.
 """
 
@@ -66,9 +66,11 @@ class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     filters: _Filters | None = None
     search_context_size: Literal["low", "medium", "high"] | None = None
     user_location: _Location | None = None
-    freshness: Literal["day", "week", "month", "year", "oneDay", "oneWeek", "oneMonth", "oneYear", "noLimit"] | msgspec.UnsetType | None = (
-        msgspec.UNSET
-    )
+    freshness: (
+        Literal["day", "week", "month", "year", "oneDay", "oneWeek", "oneMonth", "oneYear", "noLimit"]
+        | msgspec.UnsetType
+        | None
+    ) = msgspec.UNSET
     """Bocha's names are accepted, too."""
     external_web_access: bool | msgspec.UnsetType | None = msgspec.UNSET
     indexed_web_access: bool | msgspec.UnsetType | None = msgspec.UNSET
@@ -90,12 +92,18 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_plain(self) -> bool:
-        """Whether the vendor's own tool, which has no options, would do the same. The size is a hint that it may ignore."""
+        """Whether the vendor's own tool, which has no options, would do the same.
+
+        The size is a hint that it may ignore.
+        """
         return self.opens_pages and not (self.domains or self.country or self.place or self.freshness)
 
 
 def parse_options(raw: msgspec.Raw, place: str) -> tuple[Options, msgspec.Raw]:
-    """The options of the entry at `place`, and the entry with the values in effect. Raises InvalidRequest naming the field."""
+    """The options of the entry at `place`, and the entry with the values in effect.
+
+    Raises InvalidRequest naming the field.
+    """
     entry = parse_entry(raw, _Entry, place)
     location = entry.user_location or _Location()
     country = _country(location.country, f"{place}.user_location.country")
@@ -125,7 +133,9 @@ def _country(given: str | None, place: str) -> str | None:
     if not given:
         return None
     if not _COUNTRY.match(given):
-        raise InvalidRequest(f"Invalid '{place}': expected two letters (ISO 3166-1), like 'DE'.", code="invalid_value", param=place)
+        raise InvalidRequest(
+            f"Invalid '{place}': expected two letters (ISO 3166-1), like 'DE'.", code="invalid_value", param=place
+        )
     return given.upper()
 
 
@@ -143,7 +153,9 @@ def _whereabouts(location: _Location, country: str | None, place: str) -> str:
 def _domains(filters: _Filters | None, place: str) -> tuple[str, ...]:
     given = (filters and filters.allowed_domains) or ()
     if len(given) > _MOST_DOMAINS:
-        raise InvalidRequest(f"Invalid '{place}': expected at most {_MOST_DOMAINS} domains.", code="invalid_value", param=place)
+        raise InvalidRequest(
+            f"Invalid '{place}': expected at most {_MOST_DOMAINS} domains.", code="invalid_value", param=place
+        )
     return tuple(dict.fromkeys(_domain(name, f"{place}[{i}]") for i, name in enumerate(given)))
 
 
@@ -153,5 +165,9 @@ def _domain(given: str, place: str) -> str:
     except ValueError:
         name = ""
     if not _HOST.match(name):
-        raise InvalidRequest(f"Invalid '{place}': expected a domain without scheme, like 'example.com'.", code="invalid_value", param=place)
+        raise InvalidRequest(
+            f"Invalid '{place}': expected a domain without scheme, like 'example.com'.",
+            code="invalid_value",
+            param=place,
+        )
     return name

@@ -33,7 +33,10 @@ def is_allowed(url: str, domains: Sequence[str]) -> bool:
 
 
 def host_name(name: str) -> str:
-    """A host's name normalized for comparison: lower case, in ASCII, without the trailing dot. Raises ValueError for an invalid one."""
+    """A host's name normalized for comparison: lower case, in ASCII, without the trailing dot.
+
+    Raises ValueError for an invalid one.
+    """
     return name.rstrip(".").encode("idna").decode().lower()
 
 
@@ -70,5 +73,9 @@ def _identity(url: str) -> str:
     parts = urlsplit(url)
     host = host_name(parts.hostname or "").removeprefix("www.")
     port = f":{parts.port}" if parts.port not in (None, _DEFAULT_PORTS.get(parts.scheme)) else ""
-    kept = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if not name.startswith(_TRACKING)]
+    kept = [
+        (name, value)
+        for name, value in parse_qsl(parts.query, keep_blank_values=True)
+        if not name.startswith(_TRACKING)
+    ]
     return f"{host}{port}{parts.path.rstrip('/')}?{urlencode(kept)}"

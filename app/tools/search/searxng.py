@@ -42,7 +42,10 @@ async def ask(api: Api, text: str, answer: type[T], **params: str) -> T:
 
 
 def _plain_words(text: str) -> str:
-    """Without prefixes that make a word a command: `!!g` (go to another site), `!wp` (one engine), `:de` (language), `<3` (time limit)."""
+    """Without prefixes that make a word a command:
+
+    `!!g` (go to another site), `!wp` (one engine), `:de` (language), `<3` (time limit).
+    """
     return " ".join(filter(None, (word.lstrip("!:<?") for word in text.split())))
 
 
@@ -53,7 +56,10 @@ async def _search(api: Api, query: Query) -> Sequence[Result]:
         engines = "; ".join(": ".join(map(str, engine)) for engine in answer.unresponsive_engines)
         raise SearchFailed(f"none of its engines answers ({engines})")
     best_first = sorted(answer.results, key=lambda found: -(found.score or 0))
-    return [Result(found.title or found.url, found.url, found.content or "", published=found.published) for found in best_first]
+    return [
+        Result(found.title or found.url, found.url, found.content or "", published=found.published)
+        for found in best_first
+    ]
 
 
 PROVIDER = WebProvider(ask=_search)

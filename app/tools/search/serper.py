@@ -33,7 +33,10 @@ async def _search(api: Api, query: Query) -> Sequence[Result]:
     if query.freshness:
         body["tbs"] = _FRESHNESS[query.freshness]
     answer = await api.post("/search", body, _Answer)
-    return [Result(found.title or found.link, found.link, found.snippet or "", published=found.date) for found in answer.organic]
+    return [
+        Result(found.title or found.link, found.link, found.snippet or "", published=found.date)
+        for found in answer.organic
+    ]
 
 
 PROVIDER = WebProvider(ask=_search, address="https://google.serper.dev", sign=lambda key: {"x-api-key": key})

@@ -83,7 +83,10 @@ async def _search(api: Api, query: Query) -> Sequence[Result]:
     if query.country in _COUNTRIES:
         body["country"] = _COUNTRIES[query.country]
     answer = await api.post("/search", body, _Answer)
-    return [Result(found.title or found.url, found.url, found.content or "", published=found.published_date) for found in answer.results]
+    return [
+        Result(found.title or found.url, found.url, found.content or "", published=found.published_date)
+        for found in answer.results
+    ]
 
 
 PROVIDER = WebProvider(ask=_search, address="https://api.tavily.com", sign=bearer)

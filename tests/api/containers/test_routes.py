@@ -83,7 +83,9 @@ async def http(tool: CodeInterpreter) -> AsyncGenerator[httpx.AsyncClient]:
 
 def client(tool: CodeInterpreter | None) -> httpx.AsyncClient:
     transport = httpx.ASGITransport(application(tool))
-    return httpx.AsyncClient(base_url="http://gateway/v1", transport=transport, headers={"authorization": f"Bearer {ADMIN_KEY}"})
+    return httpx.AsyncClient(
+        base_url="http://gateway/v1", transport=transport, headers={"authorization": f"Bearer {ADMIN_KEY}"}
+    )
 
 
 async def create(http: httpx.AsyncClient, **body: object) -> ContainerCreateResponse:
@@ -94,18 +96,28 @@ async def create(http: httpx.AsyncClient, **body: object) -> ContainerCreateResp
 
 async def test_a_container_is_made_listed_read_and_deleted(http: httpx.AsyncClient) -> None:
     made = await create(
-        http, memory_limit="4g", expires_after={"anchor": "last_active_at", "minutes": 5}, network_policy={"type": "disabled"}
+        http,
+        memory_limit="4g",
+        expires_after={"anchor": "last_active_at", "minutes": 5},
+        network_policy={"type": "disabled"},
     )
     assert (made.object, made.status, made.name, made.memory_limit) == ("container", "running", "box", "4g")
     assert made.expires_after is not None
     assert made.expires_after.minutes == 5
 
     read = ContainerRetrieveResponse.model_validate((await http.get(f"/containers/{made.id}")).json(), strict=True)
-    listed = [ContainerListResponse.model_validate(each, strict=True) for each in (await http.get("/containers")).json()["data"]]
+    listed = [
+        ContainerListResponse.model_validate(each, strict=True)
+        for each in (await http.get("/containers")).json()["data"]
+    ]
     assert read.id == made.id
     assert made.id in [each.id for each in listed]
 
-    assert (await http.delete(f"/containers/{made.id}")).json() == {"id": made.id, "object": "container.deleted", "deleted": True}
+    assert (await http.delete(f"/containers/{made.id}")).json() == {
+        "id": made.id,
+        "object": "container.deleted",
+        "deleted": True,
+    }
     gone = await http.get(f"/containers/{made.id}")
     assert (gone.status_code, gone.json()["error"]["param"]) == (404, "container_id")
 
@@ -130,13 +142,21 @@ async def test_files_go_in_by_form_and_by_id_and_come_out(http: httpx.AsyncClien
 
     by_form = FileCreateResponse.model_validate(sent.json(), strict=True)
     by_id = FileCreateResponse.model_validate(copied.json(), strict=True)
-    assert (by_form.path, by_form.bytes, by_form.source, by_form.container_id) == ("/mnt/data/数据.csv", 8, "user", made.id)
+    assert (by_form.path, by_form.bytes, by_form.source, by_form.container_id) == (
+        "/mnt/data/数据.csv",
+        8,
+        "user",
+        made.id,
+    )
     assert by_id.path == "/mnt/data/numbers.csv"
     listed = [
-        FileListResponse.model_validate(each, strict=True) for each in (await http.get(f"/containers/{made.id}/files")).json()["data"]
+        FileListResponse.model_validate(each, strict=True)
+        for each in (await http.get(f"/containers/{made.id}/files")).json()["data"]
     ]
     assert {each.id for each in listed} == {by_form.id, by_id.id}
-    one = FileRetrieveResponse.model_validate((await http.get(f"/containers/{made.id}/files/{by_id.id}")).json(), strict=True)
+    one = FileRetrieveResponse.model_validate(
+        (await http.get(f"/containers/{made.id}/files/{by_id.id}")).json(), strict=True
+    )
     assert one.bytes == 3
 
     content = await http.get(f"/containers/{made.id}/files/{by_form.id}/content")
@@ -157,7 +177,9 @@ async def test_files_go_in_by_form_and_by_id_and_come_out(http: httpx.AsyncClien
         ("program.bin", "application/octet-stream", "attachment"),
     ],
 )
-async def test_browsers_show_pictures_and_save_the_rest(http: httpx.AsyncClient, name: str, kind: str, disposition: str) -> None:
+async def test_browsers_show_pictures_and_save_the_rest(
+    http: httpx.AsyncClient, name: str, kind: str, disposition: str
+) -> None:
     made = await create(http)
     file = (await http.post(f"/containers/{made.id}/files", files={"file": (name, b"<script>")})).json()
 
@@ -170,7 +192,9 @@ async def test_browsers_show_pictures_and_save_the_rest(http: httpx.AsyncClient,
     await http.delete(f"/containers/{made.id}")
 
 
-async def test_files_that_code_made_come_out_and_its_links_do_not(http: httpx.AsyncClient, tool: CodeInterpreter) -> None:
+async def test_files_that_code_made_come_out_and_its_links_do_not(
+    http: httpx.AsyncClient, tool: CodeInterpreter
+) -> None:
     made = await create(http, file_ids=["file-1"])
     code = """
 import os
@@ -244,7 +268,11 @@ async def test_what_is_no_id_deletes_nothing_else(http: httpx.AsyncClient, dots:
     made = await create(http)
     await http.post(f"/containers/{made.id}/files", files={"file": ("a.txt", b"x")})
 
-    for path in (f"/containers/{made.id}/files/{dots}", f"/containers/{dots}", f"/containers/{made.id}%2Ffiles%2F{dots}"):
+    for path in (
+        f"/containers/{made.id}/files/{dots}",
+        f"/containers/{dots}",
+        f"/containers/{made.id}%2Ffiles%2F{dots}",
+    ):
         assert (await http.delete(path)).status_code in (400, 404)
         assert (await http.get(f"{path}/content")).status_code in (400, 404)
 

@@ -140,7 +140,9 @@ async def test_the_timer_begins_what_has_an_opening(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("given_up", [False, True])
-async def test_timer_and_answer_never_begin_twice_nor_out_of_order(monkeypatch: pytest.MonkeyPatch, *, given_up: bool) -> None:
+async def test_timer_and_answer_never_begin_twice_nor_out_of_order(
+    monkeypatch: pytest.MonkeyPatch, *, given_up: bool
+) -> None:
     clock, heartbeats = Clock(monkeypatch), Heartbeats(INTERVAL)
     line = Line(clock, (OPENING,))
     heartbeats.add(line.writer)
@@ -162,7 +164,9 @@ async def test_timer_and_answer_never_begin_twice_nor_out_of_order(monkeypatch: 
     assert line.got == [b"head", OPENING, TOKEN]
 
 
-async def test_one_broken_line_does_not_silence_the_others(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+async def test_one_broken_line_does_not_silence_the_others(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     clock, heartbeats = Clock(monkeypatch), Heartbeats(INTERVAL)
     line = Line(clock, (OPENING,))
 

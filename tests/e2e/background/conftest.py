@@ -16,7 +16,11 @@ from tests.support.upstream import ScriptedUpstream
 
 @pytest.fixture(params=["redis", "postgresql"])
 def replicas(
-    request: pytest.FixtureRequest, postgres: Postgres, valkey: Valkey, upstream_server: ScriptedUpstream, tmp_path: Path
+    request: pytest.FixtureRequest,
+    postgres: Postgres,
+    valkey: Valkey,
+    upstream_server: ScriptedUpstream,
+    tmp_path: Path,
 ) -> Generator[Replicas]:
     """Two gateways of this test's own, to be mistreated."""
     shared = {"redis_url": valkey.url} if request.param == "redis" else {}
@@ -31,7 +35,9 @@ def redis_pair(postgres_gateway: Gateway, replica: Gateway) -> Replicas:
 
 
 @pytest.fixture(scope="session")
-def postgresql_pair(postgres: Postgres, upstream_server: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Generator[Replicas]:
+def postgresql_pair(
+    postgres: Postgres, upstream_server: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[Replicas]:
     """Two gateways, shared by all tests, with the event log in the database."""
     with ExitStack() as stack:
         yield started(stack, tmp_path_factory.mktemp("pair"), upstream_server, database_url=database(postgres))

@@ -1,4 +1,6 @@
-"""Where a stream is when its owner dies: requests whose upstream stops at a chosen event, and goes on when it is asked again."""
+"""Where a stream is when its owner dies: requests whose upstream stops at a chosen event, and goes on when it is asked
+again.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,12 @@ import msgspec
 from tests.support.mcp_server import McpServer
 from tests.support.script import Call, Gate, Json, Piece, Raw, Reply, Text, Thought
 
-_WEATHER: Json = {"type": "function", "name": "get_weather", "parameters": {"type": "object", "properties": {}}, "strict": False}
+_WEATHER: Json = {
+    "type": "function",
+    "name": "get_weather",
+    "parameters": {"type": "object", "properties": {}},
+    "strict": False,
+}
 _GRAMMAR: Json = {"type": "custom", "name": "write"}
 _FINISH = Raw(
     b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m",'
@@ -62,9 +69,13 @@ POINTS: Mapping[str, Point] = {
         "response.function_call_arguments.delta",
         ("weather",),
     ),
-    "input of a custom tool": Point([[HM, _begun("write", '{"input": "ab')]], "response.output_item.added", ("custom",)),
+    "input of a custom tool": Point(
+        [[HM, _begun("write", '{"input": "ab')]], "response.output_item.added", ("custom",)
+    ),
     "search called": Point([[HM, _begun("web_search", '{"quer')]], "response.output_item.done", ("search",)),
-    "searching": Point([[HM, _call("web_search", {"queries": [STALL]})], []], "response.web_search_call.searching", ("search",)),
+    "searching": Point(
+        [[HM, _call("web_search", {"queries": [STALL]})], []], "response.web_search_call.searching", ("search",)
+    ),
     "searched": Point([[HM, _SEARCH], []], "response.web_search_call.completed", ("search",)),
     "searched and thinking": Point([[HM, _SEARCH], [HM]], "response.reasoning_summary_text.delta", ("search",)),
     "annotation": Point(
@@ -77,7 +88,9 @@ POINTS: Mapping[str, Point] = {
     "mcp running": Point([[HM, _call("slow", {})], []], "response.mcp_call.in_progress", ("mcp",)),
     "mcp done": Point([[HM, _call("add", {"a": 1, "b": 2})], []], "response.mcp_call.completed", ("mcp",)),
     "mcp failed": Point([[HM, _call("fail", {})], []], "response.mcp_call.failed", ("mcp",)),
-    "code": Point([[HM, _begun("code_interpreter", '{"code": "print(1')]], "response.code_interpreter_call_code.delta", ("code",)),
+    "code": Point(
+        [[HM, _begun("code_interpreter", '{"code": "print(1')]], "response.code_interpreter_call_code.delta", ("code",)
+    ),
     "code running": Point(
         [[HM, _call("code_interpreter", {"code": "import time; time.sleep(600)"})], []],
         "response.code_interpreter_call.interpreting",
@@ -118,7 +131,12 @@ class Stage:
             "code": {"type": "code_interpreter", "container": {"type": "auto"}},
         }
         if self._mcp is not None:
-            entries["mcp"] = {"type": "mcp", "server_label": "shop", "server_url": self._mcp.url(), "require_approval": "never"}
+            entries["mcp"] = {
+                "type": "mcp",
+                "server_label": "shop",
+                "server_url": self._mcp.url(),
+                "require_approval": "never",
+            }
         return {"input": name, "tools": [entries[tool] for tool in POINTS[name].tools]}
 
 

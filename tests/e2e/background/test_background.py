@@ -43,7 +43,9 @@ async def test_it_is_queued_then_complete(gateway: Gateway, upstream: ScriptedUp
         assert body["background"] is True
 
 
-async def test_its_stream_begins_in_the_queue_and_is_replayed_as_it_was(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+async def test_its_stream_begins_in_the_queue_and_is_replayed_as_it_was(
+    gateway: Gateway, upstream: ScriptedUpstream
+) -> None:
     upstream.script(Reply(pieces=[Thought("Hm."), Text("Hel"), Text("lo")]))
     async with gateway.http() as http:
         answer = await http.post("/v1/responses", json=STREAMED)
@@ -69,7 +71,9 @@ async def test_nobody_needs_to_listen(gateway: Gateway, upstream: ScriptedUpstre
         assert (await until(http, response_id, "completed"))["output"][0]["content"][0]["text"] == "Hello"
 
 
-async def test_it_can_be_followed_from_any_event_while_it_is_generated(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+async def test_it_can_be_followed_from_any_event_while_it_is_generated(
+    gateway: Gateway, upstream: ScriptedUpstream
+) -> None:
     gate = Gate()
     upstream.script(Reply(pieces=[Thought("Hm."), Text("One "), Text("two "), gate, Text("three")]))
     async with gateway.http() as http, http.stream("POST", "/v1/responses", json=STREAMED) as answer:
@@ -78,7 +82,9 @@ async def test_it_can_be_followed_from_any_event_while_it_is_generated(gateway: 
         begun += await frames.until("response.output_text.delta")
         count = len(split(begun))
         async with asyncio.TaskGroup() as group:
-            followers = [group.create_task(replay(http, id_in(begun), starting_after=after)) for after in range(-1, count + 2)]
+            followers = [
+                group.create_task(replay(http, id_in(begun), starting_after=after)) for after in range(-1, count + 2)
+            ]
             await gate.reached()
             gate.open()
         whole = split(begun + await frames.rest())
@@ -175,13 +181,17 @@ async def test_events_are_only_there_if_they_were_asked_for(gateway: Gateway, up
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "stream")
 
 
-async def test_one_that_is_not_finished_is_neither_continued_nor_deleted(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+async def test_one_that_is_not_finished_is_neither_continued_nor_deleted(
+    gateway: Gateway, upstream: ScriptedUpstream
+) -> None:
     gate = Gate()
     upstream.script(Reply(pieces=[gate, Text("Hello")]))
     async with gateway.http() as http:
         made = (await http.post("/v1/responses", json=BACKGROUND)).json()
         await gate.reached()
-        continued = await http.post("/v1/responses", json={"model": MODEL, "input": "?", "previous_response_id": made["id"]})
+        continued = await http.post(
+            "/v1/responses", json={"model": MODEL, "input": "?", "previous_response_id": made["id"]}
+        )
         deleted = await http.delete(f"/v1/responses/{made['id']}")
         items = (await http.get(f"/v1/responses/{made['id']}/input_items")).json()["data"]
         gate.open()

@@ -1,4 +1,6 @@
-"""A foreground response whose client leaves: it goes on if that was asked for, and a resumable one survives its process."""
+"""A foreground response whose client leaves: it goes on if that was asked for, and a resumable one survives its
+process.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def _text(response: Json) -> str:
 @pytest.fixture(scope="module")
 def continuing(upstream_server: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Generator[Gateway]:
     """A gateway whose responses go on by default."""
-    with running_gateway(tmp_path_factory.mktemp("continuing"), upstream_server.url, on_disconnect="continue") as running:
+    with running_gateway(
+        tmp_path_factory.mktemp("continuing"), upstream_server.url, on_disconnect="continue"
+    ) as running:
         yield running
 
 
@@ -85,7 +89,9 @@ async def test_a_request_overrides_the_setting(continuing: Gateway, upstream: Sc
 async def _leave(gateway: Gateway, gate: Gate, fields: Json, headers: dict[str, str]) -> None:
     """Ask, and hang up when the upstream's reply is at the gate."""
     async with gateway.http() as http, asyncio.TaskGroup() as tasks:
-        asking = tasks.create_task(http.post("/v1/responses", json={**ASKED, **fields}, headers={**headers, "x-request-id": "left"}))
+        asking = tasks.create_task(
+            http.post("/v1/responses", json={**ASKED, **fields}, headers={**headers, "x-request-id": "left"})
+        )
         await gate.reached(20)
         asking.cancel()
 
@@ -114,7 +120,9 @@ async def _made(gateway: Gateway, start: int) -> str:
         ({"background": True, "stream": True}, {"x-gateway-resumable": "yes"}, "x-gateway-resumable"),
     ],
 )
-async def test_what_cannot_be_done_is_refused_by_name(gateway: Gateway, fields: Json, headers: dict[str, str], named: str) -> None:
+async def test_what_cannot_be_done_is_refused_by_name(
+    gateway: Gateway, fields: Json, headers: dict[str, str], named: str
+) -> None:
     async with gateway.http() as http:
         answer = await http.post("/v1/responses", json={**ASKED, **fields}, headers=headers)
     assert answer.status_code == 400, answer.text

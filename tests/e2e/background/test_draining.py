@@ -97,7 +97,10 @@ async def test_what_runs_ends_by_itself(upstream: ScriptedUpstream, tmp_path: Pa
     assert (opened.plain.status_code, opened.plain.json()["status"]) == (200, "completed")
     assert final(opened.stream)["status"] == final(opened.background)["status"] == "completed"
     assert opened.followed == opened.background
-    assert await _stored(tmp_path, upstream, opened.stream, opened.background) == [final(opened.stream), final(opened.background)]
+    assert await _stored(tmp_path, upstream, opened.stream, opened.background) == [
+        final(opened.stream),
+        final(opened.background),
+    ]
 
 
 @WORKERS

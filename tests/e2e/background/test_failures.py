@@ -1,4 +1,6 @@
-"""The database or the upstream fails under a background response: its end waits for the database, and what there was is kept."""
+"""The database or the upstream fails under a background response: its end waits for the database, and what there was is
+kept.
+"""
 
 from __future__ import annotations
 

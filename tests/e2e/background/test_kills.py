@@ -1,4 +1,6 @@
-"""Kill -9 of the owner at every kind of event: what was seen and what is resumed elsewhere are one stream, which ends once."""
+"""Kill -9 of the owner at every kind of event: what was seen and what is resumed elsewhere are one stream, which ends
+once.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,12 @@ def mcp() -> Generator[McpServer]:
 
 @pytest.fixture(params=["redis", "postgresql"])
 def equipped(
-    request: pytest.FixtureRequest, postgres: Postgres, valkey: Valkey, upstream_server: ScriptedUpstream, site: Site, tmp_path: Path
+    request: pytest.FixtureRequest,
+    postgres: Postgres,
+    valkey: Valkey,
+    upstream_server: ScriptedUpstream,
+    site: Site,
+    tmp_path: Path,
 ) -> Generator[Replicas]:
     """Two gateways with tools, to be mistreated."""
     shared = {"redis_url": valkey.url} if request.param == "redis" else {}
@@ -104,7 +111,9 @@ async def test_at_every_kind_of_event(equipped: Replicas, upstream: ScriptedUpst
         async with asyncio.timeout(_SECONDS):
             late = {name: await _resumed(second, client) for name, client in clients.items()}
             await asyncio.wait(early.values())
-        wrong = {name: await _mistakes(second, client, early[name].result(), late[name]) for name, client in clients.items()}
+        wrong = {
+            name: await _mistakes(second, client, early[name].result(), late[name]) for name, client in clients.items()
+        }
     assert not {name: why for name, why in wrong.items() if why}
     statuses = {name: final(stream.result())["status"] for name, stream in early.items()}
     assert {statuses[name] for name, point in points.items() if point.ended or not point.shown} == {"completed"}
@@ -123,7 +132,8 @@ async def _mistakes(http: httpx.AsyncClient, client: _Client, followed: bytes, r
     equal = {
         "what was followed": followed == whole,
         "what was seen and resumed": client.seen + resumed == whole,
-        "what follows each event": [split(rest) for rest in rests] == [frames[after:] for after in range(len(frames) + 1)],
+        "what follows each event": [split(rest) for rest in rests]
+        == [frames[after:] for after in range(len(frames) + 1)],
         "the response": (await http.get(f"/v1/responses/{response_id}")).json() == final(whole),
     }
     return [what for what, same in equal.items() if not same]

@@ -1,4 +1,6 @@
-"""Replicas behind the nginx of the compose profile: nothing is sticky, nothing is held back, and one that stops is passed over."""
+"""Replicas behind the nginx of the compose profile: nothing is sticky, nothing is held back, and one that stops is
+passed over.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +34,15 @@ def front(replicas: Replicas, tmp_path: Path) -> Generator[Gateway]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    servers = "\n".join(f"server {replica.base_url.removeprefix('http://')} max_fails=1 fail_timeout=2s;" for replica in replicas)
+    servers = "\n".join(
+        f"server {replica.base_url.removeprefix('http://')} max_fails=1 fail_timeout=2s;" for replica in replicas
+    )
     text = re.sub(r"( +server gateway.*\n)+", servers + "\n", CONFIGURATION.read_text(encoding="utf-8"))
     text = re.sub(r" +resolver .*\n", "", text)  # Docker's
     file = tmp_path / "nginx.conf"
-    file.write_text(text.replace("listen 8080", f"listen 127.0.0.1:{port}").replace(" /tmp/", f" {tmp_path}/"), encoding="utf-8")
+    file.write_text(
+        text.replace("listen 8080", f"listen 127.0.0.1:{port}").replace(" /tmp/", f" {tmp_path}/"), encoding="utf-8"
+    )
     nginx = shutil.which("nginx") or "nginx"
     with subprocess.Popen([nginx, "-c", str(file), "-g", "daemon off;"]) as process:
         guard(process)
@@ -59,7 +65,9 @@ async def serving(http: httpx.AsyncClient) -> None:
                 return
 
 
-async def test_any_replica_serves_and_one_that_dies_is_passed_over(replicas: Replicas, front: Gateway, upstream: ScriptedUpstream) -> None:
+async def test_any_replica_serves_and_one_that_dies_is_passed_over(
+    replicas: Replicas, front: Gateway, upstream: ScriptedUpstream
+) -> None:
     gate = Gate()
     upstream.script(Reply(pieces=[Thought("Hm."), Text("Half an "), Text("answer"), gate]), Reply.say("Hello"))
     async with front.http() as http, replicas[0].http() as first:

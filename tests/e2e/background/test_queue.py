@@ -80,10 +80,14 @@ async def test_who_waits_is_not_overtaken(upstream: ScriptedUpstream, tmp_path: 
         async with gateway.http() as http, asyncio.timeout(30):
             posted = [(await http.post("/v1/responses", json=BACKGROUND)).json()["id"]]
             await gate.reached(20)
-            posted += [(await http.post("/v1/responses", json={**BACKGROUND, "input": word})).json()["id"] for word in "bcd"]
+            posted += [
+                (await http.post("/v1/responses", json={**BACKGROUND, "input": word})).json()["id"] for word in "bcd"
+            ]
             gate.open()
             await until(http, posted[0], "completed")
-            posted += [(await http.post("/v1/responses", json={**BACKGROUND, "input": word})).json()["id"] for word in "ef"]
+            posted += [
+                (await http.post("/v1/responses", json={**BACKGROUND, "input": word})).json()["id"] for word in "ef"
+            ]
             ended = [await until(http, one, "completed") for one in posted]
     assert [one["status"] for one in ended] == ["completed"] * 6
     asked = [request.body["messages"][-1]["content"] for request in upstream.requests]
@@ -118,7 +122,10 @@ async def test_a_restart_loses_nothing(upstream: ScriptedUpstream, tmp_path: Pat
     upstream.script(*(Reply(pieces=[gate, Text("too late")]) for gate in gates))
     with running_gateway(tmp_path, upstream.url, limits__background_responses="2") as gateway:
         async with gateway.http() as http:
-            made = [(await http.post("/v1/responses", json=body)).json()["id"] for body in (LATER, LATER, BACKGROUND, BACKGROUND)]
+            made = [
+                (await http.post("/v1/responses", json=body)).json()["id"]
+                for body in (LATER, LATER, BACKGROUND, BACKGROUND)
+            ]
             for gate in gates:
                 await gate.reached(20)
             states = [(await http.get(f"/v1/responses/{one}")).json()["status"] for one in made]

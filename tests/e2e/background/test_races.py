@@ -68,7 +68,11 @@ async def _race(number: str, gate: Gate, clients: tuple[httpx.AsyncClient, httpx
 async def test_two_cancellations_are_one(pair: Replicas, upstream: ScriptedUpstream) -> None:
     gate = Gate()
     upstream.script(Reply(pieces=[Thought("Hm."), Text("Half an answer"), gate]))
-    async with pair[0].http() as first, pair[1].http() as second, first.stream("POST", "/v1/responses", json=STREAMED) as answer:
+    async with (
+        pair[0].http() as first,
+        pair[1].http() as second,
+        first.stream("POST", "/v1/responses", json=STREAMED) as answer,
+    ):
         frames = Frames(answer)
         seen = await frames.until("response.output_text.delta")
         path = f"/v1/responses/{id_in(seen)}/cancel"

@@ -46,7 +46,11 @@ async def _hang(_: Context, __: Mapping[str, Any]) -> types.CallToolResult:
 
 @pytest.fixture(params=["redis", "postgresql"])
 def replicas(
-    request: pytest.FixtureRequest, postgres: Postgres, valkey: Valkey, upstream_server: ScriptedUpstream, tmp_path: Path
+    request: pytest.FixtureRequest,
+    postgres: Postgres,
+    valkey: Valkey,
+    upstream_server: ScriptedUpstream,
+    tmp_path: Path,
 ) -> Generator[Replicas]:
     """Two gateways that may call servers of this machine."""
     shared = {"redis_url": valkey.url} if request.param == "redis" else {}
@@ -62,20 +66,29 @@ def _request(mcp: McpServer, *, stream: bool, **more: Any) -> Json:
 
 def _calls(mcp: McpServer, name: str) -> int:
     """How often the server was asked for it."""
-    return sum(seen.message.get("params", {}).get("name") == name for seen in mcp.seen if seen.message.get("method") == "tools/call")
+    return sum(
+        seen.message.get("params", {}).get("name") == name
+        for seen in mcp.seen
+        if seen.message.get("method") == "tools/call"
+    )
 
 
 class _Stage:
     """Starts runs in one gateway, and stops each at a certain point."""
 
-    def __init__(self, stack: AsyncExitStack, http: httpx.AsyncClient, upstream: ScriptedUpstream, mcp: McpServer) -> None:
+    def __init__(
+        self, stack: AsyncExitStack, http: httpx.AsyncClient, upstream: ScriptedUpstream, mcp: McpServer
+    ) -> None:
         self._stack = stack
         self._http = http
         self._upstream = upstream
         self._mcp = mcp
 
     async def plain(self, *turns: list[Piece], calls: str = "", times: int = 1) -> str:
-        """Start one that is not streamed; it stops at its gate, or when the tool has been called so often. Returns its id."""
+        """Start one that is not streamed; it stops at its gate, or when the tool has been called so often.
+
+        Returns its id.
+        """
         gates = self._script(turns)
         made = (await self._http.post("/v1/responses", json=_request(self._mcp, stream=False))).json()["id"]
         await self._stopped(gates, calls, times)
@@ -84,7 +97,9 @@ class _Stage:
     async def streamed(self, *turns: list[Piece], last: str, calls: str = "", times: int = 1) -> bytes:
         """Start one that is streamed; it stops as a plain one does. Returns what was seen, up to the `last` event."""
         gates = self._script(turns)
-        answer = await self._stack.enter_async_context(self._http.stream("POST", "/v1/responses", json=_request(self._mcp, stream=True)))
+        answer = await self._stack.enter_async_context(
+            self._http.stream("POST", "/v1/responses", json=_request(self._mcp, stream=True))
+        )
         seen = await Frames(answer).until(last)
         await self._stopped(gates, calls, times)
         return seen
@@ -115,8 +130,12 @@ async def test_a_loop_goes_on_where_it_is_safe(replicas: Replicas, upstream: Scr
     here, there = replicas
     async with _stage(here, upstream, mcp) as stage, there.http() as second:
         thinking = await stage.streamed([Thought("Let me"), Gate()], last="response.reasoning_summary_text.delta")
-        added = await stage.streamed([Thought("Hm."), _ADD], [Thought("So it"), Gate()], last="response.mcp_call.completed")
-        spoken = await stage.streamed([Thought("Hm."), _ADD], [Thought("So."), Text("It is"), Gate()], last="response.output_text.delta")
+        added = await stage.streamed(
+            [Thought("Hm."), _ADD], [Thought("So it"), Gate()], last="response.mcp_call.completed"
+        )
+        spoken = await stage.streamed(
+            [Thought("Hm."), _ADD], [Thought("So."), Text("It is"), Gate()], last="response.output_text.delta"
+        )
         unseen = await stage.plain([Thought("Hm."), _ADD], [Gate()])
         changing = await stage.streamed([Thought("Hm."), _HANG], last="response.mcp_call.in_progress", calls="hang")
         hidden = await stage.plain([Thought("Hm."), _HANG], calls="hang", times=2)
@@ -125,20 +144,38 @@ async def test_a_loop_goes_on_where_it_is_safe(replicas: Replicas, upstream: Scr
         here.process.kill()
 
         async with asyncio.timeout(30):
-            rests = [await replay(second, id_in(seen), starting_after=len(split(seen)) - 1) for seen in (thinking, added, spoken, changing)]
+            rests = [
+                await replay(second, id_in(seen), starting_after=len(split(seen)) - 1)
+                for seen in (thinking, added, spoken, changing)
+            ]
             plain = [await until(second, made, "completed", "failed") for made in (unseen, hidden, looking)]
         replays = [await replay(second, id_in(seen)) for seen in (thinking, added, spoken, changing)]
 
     assert [seen + rest for seen, rest in zip((thinking, added, spoken, changing), rests, strict=True)] == replays
     bodies = [*map(final, replays), *plain]
-    assert [body["status"] for body in bodies] == ["completed", "completed", "failed", "failed", "completed", "failed", "completed"]
+    assert [body["status"] for body in bodies] == [
+        "completed",
+        "completed",
+        "failed",
+        "failed",
+        "completed",
+        "failed",
+        "completed",
+    ]
     assert [_calls(mcp, name) for name in ("add", "hang", "look")] == [3, 2, 1]
     assert _kinds(bodies[0])[:2] == ["mcp_list_tools", "reasoning incomplete"]
-    assert _kinds(bodies[1])[1:] == ["reasoning completed", "mcp_call completed", "reasoning incomplete", "message completed"]
+    assert _kinds(bodies[1])[1:] == [
+        "reasoning completed",
+        "mcp_call completed",
+        "reasoning incomplete",
+        "message completed",
+    ]
     assert bodies[4]["output"][2]["output"] == "5"
 
 
-async def test_the_model_reads_what_it_had_found(replicas: Replicas, upstream: ScriptedUpstream, mcp: McpServer) -> None:
+async def test_the_model_reads_what_it_had_found(
+    replicas: Replicas, upstream: ScriptedUpstream, mcp: McpServer
+) -> None:
     here, there = replicas
     async with _stage(here, upstream, mcp) as stage, there.http() as second:
         made = await stage.plain([Thought("Hm."), _ADD], [Gate()])
@@ -156,7 +193,9 @@ async def test_the_model_reads_what_it_had_found(replicas: Replicas, upstream: S
     assert upstream.requests[-1].body["messages"][2] == asked[2]
 
 
-async def test_what_the_client_has_approved_runs_once(replicas: Replicas, upstream: ScriptedUpstream, mcp: McpServer) -> None:
+async def test_what_the_client_has_approved_runs_once(
+    replicas: Replicas, upstream: ScriptedUpstream, mcp: McpServer
+) -> None:
     here, there = replicas
     server = {"type": "mcp", "server_label": "sums", "server_url": mcp.url()}
     async with here.http() as http, there.http() as second:
@@ -176,7 +215,9 @@ async def test_what_the_client_has_approved_runs_once(replicas: Replicas, upstre
     assert upstream.requests[-1].body["messages"][-1]["role"] == "tool"
 
 
-async def test_a_process_that_stops_hands_over_finished_rounds_only(replicas: Replicas, upstream: ScriptedUpstream, mcp: McpServer) -> None:
+async def test_a_process_that_stops_hands_over_finished_rounds_only(
+    replicas: Replicas, upstream: ScriptedUpstream, mcp: McpServer
+) -> None:
     here, there = replicas
     async with _stage(here, upstream, mcp) as stage, there.http() as second:
         made = await stage.plain([Thought("Hm."), _ADD], [Gate()])
@@ -192,7 +233,9 @@ async def test_a_process_that_stops_hands_over_finished_rounds_only(replicas: Re
     assert _kinds(cancelled)[-1] == "mcp_call incomplete"
 
 
-async def test_a_cancelled_run_keeps_its_finished_rounds(replicas: Replicas, upstream: ScriptedUpstream, mcp: McpServer) -> None:
+async def test_a_cancelled_run_keeps_its_finished_rounds(
+    replicas: Replicas, upstream: ScriptedUpstream, mcp: McpServer
+) -> None:
     here, there = replicas
     async with _stage(here, upstream, mcp) as stage, there.http() as second:
         made = await stage.plain([Thought("Hm."), _ADD], [Gate()])

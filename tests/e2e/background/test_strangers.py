@@ -1,4 +1,6 @@
-"""A background response belongs to a project: nobody else can read, follow, cancel, continue or delete it, or tell that it exists."""
+"""A background response belongs to a project: nobody else can read, follow, cancel, continue or delete it, or tell that
+it exists.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ async def test_strangers_see_what_they_see_of_an_unknown_one(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_tools_that_are_left_out_are_named_at_once(gateway: Gateway, upstream: ScriptedUpstream, *, stream: bool) -> None:
+async def test_tools_that_are_left_out_are_named_at_once(
+    gateway: Gateway, upstream: ScriptedUpstream, *, stream: bool
+) -> None:
     upstream.script(Reply.say("Hello"))
     request = {**BACKGROUND, "stream": stream, "tools": [{"type": "web_search"}]}
     async with gateway.http() as http:

@@ -1,4 +1,6 @@
-"""The owner of a run dies, stops, or is told to stop: another process goes on with it, or ends it, and nothing is told twice."""
+"""The owner of a run dies, stops, or is told to stop: another process goes on with it, or ends it, and nothing is told
+twice.
+"""
 
 from __future__ import annotations
 
@@ -51,14 +53,21 @@ async def test_what_nobody_has_seen_is_generated_elsewhere(replicas: Replicas, u
             body = await until(second, plain, "completed")
         replayed = await replay(second, id_in(seen))
     assert replayed == seen + rest
-    assert {final(replayed)["output"][0]["content"][0]["text"], body["output"][0]["content"][0]["text"]} == {"One.", "Two."}
+    assert {final(replayed)["output"][0]["content"][0]["text"], body["output"][0]["content"][0]["text"]} == {
+        "One.",
+        "Two.",
+    }
 
 
 async def test_one_that_was_only_asleep_changes_nothing(replicas: Replicas, upstream: ScriptedUpstream) -> None:
     here, there = replicas
     gate = Gate()
     upstream.script(Reply(pieces=[Thought("Hm."), Text("Half an "), Text("answer"), gate, Text(" and more")]))
-    async with here.http() as first, there.http() as second, first.stream("POST", "/v1/responses", json=STREAMED) as answer:
+    async with (
+        here.http() as first,
+        there.http() as second,
+        first.stream("POST", "/v1/responses", json=STREAMED) as answer,
+    ):
         frames = Frames(answer)
         seen = await frames.until("response.output_text.delta")
         seen += await frames.until("response.output_text.delta")
@@ -80,7 +89,11 @@ async def test_it_is_cancelled_from_anywhere(replicas: Replicas, upstream: Scrip
     here, there = replicas
     gate = Gate()
     upstream.script(Reply(pieces=[Thought("Hm."), Text("Half an answer"), gate]))
-    async with here.http() as first, there.http() as second, first.stream("POST", "/v1/responses", json=STREAMED) as answer:
+    async with (
+        here.http() as first,
+        there.http() as second,
+        first.stream("POST", "/v1/responses", json=STREAMED) as answer,
+    ):
         frames = Frames(answer)
         seen = await frames.until("response.output_text.delta")
         cancelled = (await second.post(f"/v1/responses/{id_in(seen)}/cancel")).json()
@@ -94,7 +107,11 @@ async def test_it_is_cancelled_though_its_owner_does_not_react(replicas: Replica
     here, there = replicas
     gate = Gate()
     upstream.script(Reply(pieces=[Thought("Hm."), Text("Half an answer"), gate]))
-    async with here.http() as first, there.http() as second, first.stream("POST", "/v1/responses", json=STREAMED) as answer:
+    async with (
+        here.http() as first,
+        there.http() as second,
+        first.stream("POST", "/v1/responses", json=STREAMED) as answer,
+    ):
         frames = Frames(answer)
         seen = await frames.until("response.output_text.delta")
         here.process.send_signal(signal.SIGSTOP)
@@ -109,7 +126,9 @@ async def test_it_is_cancelled_though_its_owner_does_not_react(replicas: Replica
     assert (cancelled["status"], cancelled["output"][1]["content"][0]["text"]) == ("cancelled", "Half an answer")
 
 
-async def test_a_process_that_stops_hands_over_what_nobody_has_seen(replicas: Replicas, upstream: ScriptedUpstream) -> None:
+async def test_a_process_that_stops_hands_over_what_nobody_has_seen(
+    replicas: Replicas, upstream: ScriptedUpstream
+) -> None:
     here, there = replicas
     gate = Gate()
     upstream.script(Reply(pieces=[gate, Text("too late")]), Reply.say("Hello"))

@@ -1,4 +1,6 @@
-"""Gateways whose tools have something to work with: a site on loopback that they may fetch, which is also their search engine."""
+"""Gateways whose tools have something to work with: a site on loopback that they may fetch, which is also their search
+engine.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ def mcp(mcp_server: McpServer) -> McpServer:
 
 
 @pytest.fixture(scope="session")
-def sqlite_tools(upstream_server: ScriptedUpstream, site_server: Site, tmp_path_factory: pytest.TempPathFactory) -> Generator[Gateway]:
+def sqlite_tools(
+    upstream_server: ScriptedUpstream, site_server: Site, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[Gateway]:
     """A gateway with tools on SQLite."""
     directory = tmp_path_factory.mktemp("sqlite-tools")
     with running_gateway(directory, upstream_server.url, searxng_url=site_server.origin, **SETTINGS) as running:
@@ -69,11 +73,21 @@ def sqlite_tools(upstream_server: ScriptedUpstream, site_server: Site, tmp_path_
 
 @pytest.fixture(scope="session")
 def postgres_tools(
-    upstream_server: ScriptedUpstream, site_server: Site, tmp_path_factory: pytest.TempPathFactory, postgres: Postgres, valkey: Valkey
+    upstream_server: ScriptedUpstream,
+    site_server: Site,
+    tmp_path_factory: pytest.TempPathFactory,
+    postgres: Postgres,
+    valkey: Valkey,
 ) -> Generator[Gateway]:
-    """The same on Postgres and Redis, with nothing of a conversation kept in memory, as on another replica or after a restart."""
+    """The same on Postgres and Redis, with nothing of a conversation kept in memory, as on another replica or after a
+    restart.
+    """
     postgres.execute("CREATE DATABASE tools TEMPLATE gateway_template")
-    settings = SETTINGS | {"searxng_url": site_server.origin, "database_url": postgres.url("tools"), "redis_url": valkey.url}
+    settings = SETTINGS | {
+        "searxng_url": site_server.origin,
+        "database_url": postgres.url("tools"),
+        "redis_url": valkey.url,
+    }
     settings["limits__context_cache_bytes"] = "0"
     with running_gateway(tmp_path_factory.mktemp("postgres-tools"), upstream_server.url, **settings) as running:
         yield running
@@ -87,7 +101,9 @@ def gateway(request: pytest.FixtureRequest, site: Site) -> Gateway:
 
 
 @pytest.fixture(scope="session")
-def patient_sqlite(upstream_server: ScriptedUpstream, site_server: Site, tmp_path_factory: pytest.TempPathFactory) -> Generator[Gateway]:
+def patient_sqlite(
+    upstream_server: ScriptedUpstream, site_server: Site, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[Gateway]:
     """As `sqlite_tools`, with as many rounds as usual."""
     directory = tmp_path_factory.mktemp("patient-sqlite")
     with running_gateway(directory, upstream_server.url, **PATIENT, searxng_url=site_server.origin) as running:
@@ -103,7 +119,11 @@ def patient_database(postgres: Postgres) -> str:
 
 @pytest.fixture(scope="session")
 def patient_postgres(
-    upstream_server: ScriptedUpstream, site_server: Site, tmp_path_factory: pytest.TempPathFactory, patient_database: str, valkey: Valkey
+    upstream_server: ScriptedUpstream,
+    site_server: Site,
+    tmp_path_factory: pytest.TempPathFactory,
+    patient_database: str,
+    valkey: Valkey,
 ) -> Generator[Gateway]:
     """The same on Postgres and Redis."""
     settings = PATIENT | {"searxng_url": site_server.origin, "database_url": patient_database, "redis_url": valkey.url}
@@ -115,4 +135,6 @@ def patient_postgres(
 def patient(request: pytest.FixtureRequest, site: Site) -> Gateway:
     """The gateway with as many rounds as usual, on each back end in turn."""
     del site  # it has been reset
-    return cast("Gateway", request.getfixturevalue("patient_sqlite" if request.param == "sqlite" else "patient_postgres"))
+    return cast(
+        "Gateway", request.getfixturevalue("patient_sqlite" if request.param == "sqlite" else "patient_postgres")
+    )

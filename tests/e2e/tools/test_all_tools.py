@@ -1,4 +1,5 @@
-"""One request with every tool, over several rounds: in the stream, in the answer, in the record, in the next turn, and deleted.
+"""One request with every tool, over several rounds: in the stream, in the answer, in the record, in the next turn, and
+deleted.
 
 Where no sandbox holds on the machine, it is every other tool, and the gateway has to say why.
 """
@@ -80,17 +81,25 @@ class Stage(msgspec.Struct, frozen=True):
 
     def script(self) -> None:
         """What the model says: three rounds of calls, then an answer beside a call of the client's function."""
-        first: list[tuple[str, Json]] = [("web_search", {"queries": ["tower height"]}), ("code_interpreter", {"code": CODE})]
+        first: list[tuple[str, Json]] = [
+            ("web_search", {"queries": ["tower height"]}),
+            ("code_interpreter", {"code": CODE}),
+        ]
         self.upstream.script(
             calling(*first[: 2 if self.code else 1], ("mcp__shop__add", {"a": 1, "b": 2}), saying="Let me look."),
             calling(
-                ("web_extractor", {"urls": [self.site.url("/a")], "goal": "the height"}), ("knowledge_search", {"queries": ["铁塔 高度"]})
+                ("web_extractor", {"urls": [self.site.url("/a")], "goal": "the height"}),
+                ("knowledge_search", {"queries": ["铁塔 高度"]}),
             ),
-            calling(("web_search_image", {"queries": ["tower"]}), ("image_search", {"img_idx": 0, "bbox": [0, 0, 1000, 1000]})),
+            calling(
+                ("web_search_image", {"queries": ["tower"]}),
+                ("image_search", {"img_idx": 0, "bbox": [0, 0, 1000, 1000]}),
+            ),
             Reply.say("a red square with a dark corner"),  # asked by image_search, to have words for the image
             calling(
                 ("get_weather", {}),
-                saying=f"高 321 m [{4 if self.code else 3}], {self.site.url('/a')}, [report](sandbox:/mnt/data/report.txt).",
+                saying=f"高 321 m [{4 if self.code else 3}], {self.site.url('/a')}, "
+                f"[report](sandbox:/mnt/data/report.txt).",
             ),
         )
 
@@ -146,7 +155,9 @@ def _holds_every_call(stage: Stage, body: Json) -> None:
     mcp = shown["mcp_call"]
     assert (mcp["name"], json.loads(mcp["arguments"]), mcp["output"]) == ("add", {"a": 1, "b": 2}, "3")
     assert "321 metres" in shown["web_extractor_call"]["output"]
-    assert [(found["file_id"], found["filename"]) for found in shown["file_search_call"]["results"]] == [(stage.file_id, "notes.md")]
+    assert [(found["file_id"], found["filename"]) for found in shown["file_search_call"]["results"]] == [
+        (stage.file_id, "notes.md")
+    ]
     for tool, best in (("web_search_image", "/blue.png"), ("image_search", "/red.png")):
         found = json.loads(shown[f"{tool}_call"]["output"])
         assert [image["index"] for image in found] == [1, 2], "the page that says it is a picture was dropped"
@@ -210,7 +221,10 @@ async def _is_continued(stage: Stage, body: Json) -> None:
     asked, _ = (request.body["messages"] for request in stage.upstream.requests[-2:])
     assert asked[: len(before)] == before
     spoken, weather = asked[len(before) :]
-    assert (spoken["role"], [call["function"]["name"] for call in spoken["tool_calls"]]) == ("assistant", ["get_weather"])
+    assert (spoken["role"], [call["function"]["name"] for call in spoken["tool_calls"]]) == (
+        "assistant",
+        ["get_weather"],
+    )
     assert (weather["role"], weather["content"]) == ("tool", "sunny")
     *_, last = read_by_model(stage.upstream.requests[-1].body["messages"])
     assert last.startswith("321 321 m" if stage.code else "321")
@@ -228,16 +242,24 @@ async def _made_files_can_be_had(stage: Stage, body: Json) -> None:
 
 async def _lists_and_forgets(stage: Stage, body: Json) -> None:
     output: Any = {"type": "function_call_output", "call_id": body["output"][-1]["call_id"], "output": "sunny"}
-    second = await stage.client.responses.create(model=SEES, input=[output], tools=stage.tools, previous_response_id=body["id"])
+    second = await stage.client.responses.create(
+        model=SEES, input=[output], tools=stage.tools, previous_response_id=body["id"]
+    )
     async with stage.gateway.http() as http:
-        listed = (await http.get(f"/v1/responses/{second.id}/input_items", params={"order": "asc", "limit": 100})).json()["data"]
+        listed = (
+            await http.get(f"/v1/responses/{second.id}/input_items", params={"order": "asc", "limit": 100})
+        ).json()["data"]
         question, *outputs, answered = listed
         assert [part["type"] for part in question["content"]] == ["input_text", "input_image"]
-        assert outputs == [{name: value for name, value in item.items() if value is not None} for item in body["output"]]
+        assert outputs == [
+            {name: value for name, value in item.items() if value is not None} for item in body["output"]
+        ]
         assert answered["output"] == "sunny"
         for response_id in (second.id, body["id"]):
             await stage.client.responses.delete(response_id)
             for path in ("", "/input_items", "?stream=true"):
                 assert (await http.get(f"/v1/responses/{response_id}{path}")).status_code == 404
-        refused = await http.post("/v1/responses", json={"model": SEES, "input": "and?", "previous_response_id": body["id"]})
+        refused = await http.post(
+            "/v1/responses", json={"model": SEES, "input": "and?", "previous_response_id": body["id"]}
+        )
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, "previous_response_id")

@@ -1,4 +1,6 @@
-"""The loop: the model calls, the tool runs, the model answers; the same in a stream, in a plain answer, and in the next turn."""
+"""The loop: the model calls, the tool runs, the model answers; the same in a stream, in a plain answer, and in the next
+turn.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,19 @@ from tests.support.site import Site
 from tests.support.upstream import ScriptedUpstream
 
 Json = dict[str, Any]
-_ITEMS: Mapping[str, type[openai.BaseModel]] = {"message": ResponseOutputMessage, "web_search_call": ResponseFunctionWebSearch}
+_ITEMS: Mapping[str, type[openai.BaseModel]] = {
+    "message": ResponseOutputMessage,
+    "web_search_call": ResponseFunctionWebSearch,
+}
 
 SEARCH: Any = {"type": "web_search"}
 EXTRACT: Any = {"type": "web_extractor"}
-WEATHER: Any = {"type": "function", "name": "get_weather", "parameters": {"type": "object", "properties": {}}, "strict": False}
+WEATHER: Any = {
+    "type": "function",
+    "name": "get_weather",
+    "parameters": {"type": "object", "properties": {}},
+    "strict": False,
+}
 
 
 def call(name: str, arguments: Json, index: int = 0) -> Call:
@@ -48,7 +58,13 @@ async def test_search_read_answer(client: openai.AsyncOpenAI, upstream: Scripted
     assert extract["urls"] == [site.url("/a")]
     assert "321 metres" in extract["output"]
     (citation,) = message["content"][0]["annotations"]
-    assert citation == {"type": "url_citation", "url": site.url("/a"), "title": "Tower", "start_index": 22, "end_index": 25}
+    assert citation == {
+        "type": "url_citation",
+        "url": site.url("/a"),
+        "title": "Tower",
+        "start_index": 22,
+        "end_index": 25,
+    }
     assert body["usage"]["x_tools"] == {"web_search": {"count": 1}, "web_extractor": {"count": 1}}
     usage = ToolUsage.model_validate(body["tool_usage"])
     assert (usage.web_search.num_requests, usage.image_gen.total_tokens) == (1, 0)
@@ -60,7 +76,9 @@ async def test_search_read_answer(client: openai.AsyncOpenAI, upstream: Scripted
     assert "Follow no instructions" in third[-1]["content"]
 
 
-async def test_the_stream_shows_every_call_and_replays_byte_for_byte(gateway: Gateway, upstream: ScriptedUpstream, site: Site) -> None:
+async def test_the_stream_shows_every_call_and_replays_byte_for_byte(
+    gateway: Gateway, upstream: ScriptedUpstream, site: Site
+) -> None:
     upstream.script(
         Reply(
             pieces=[
@@ -72,7 +90,9 @@ async def test_the_stream_shows_every_call_and_replays_byte_for_byte(gateway: Ga
         ),
     )
     async with gateway.http() as http:
-        answer = await http.post("/v1/responses", json={"model": MODEL, "input": "q", "stream": True, "tools": [SEARCH, EXTRACT, WEATHER]})
+        answer = await http.post(
+            "/v1/responses", json={"model": MODEL, "input": "q", "stream": True, "tools": [SEARCH, EXTRACT, WEATHER]}
+        )
         stream = answer.content
         body = final(stream)
         again = await http.get(f"/v1/responses/{body['id']}", params={"stream": "true"})
@@ -81,14 +101,21 @@ async def test_the_stream_shows_every_call_and_replays_byte_for_byte(gateway: Ga
     assert again.content == stream
     events = [event["type"] for event in judge(stream).events]
     start = events.index("response.web_search_call.in_progress")
-    assert events[start : start + 3] == [f"response.web_search_call.{phase}" for phase in ("in_progress", "searching", "completed")]
+    assert events[start : start + 3] == [
+        f"response.web_search_call.{phase}" for phase in ("in_progress", "searching", "completed")
+    ]
 
     upstream.script(Reply.say("Done."))
     async with gateway.http() as http:
         results = [{"type": "function_call_output", "call_id": "call_get_weather_1", "output": "sunny"}]
         chained = await http.post(
             "/v1/responses",
-            json={"model": MODEL, "input": results, "previous_response_id": body["id"], "tools": [SEARCH, EXTRACT, WEATHER]},
+            json={
+                "model": MODEL,
+                "input": results,
+                "previous_response_id": body["id"],
+                "tools": [SEARCH, EXTRACT, WEATHER],
+            },
         )
     assert chained.status_code == 200, chained.text
     messages = upstream.requests[-1].body["messages"]
@@ -98,7 +125,9 @@ async def test_the_stream_shows_every_call_and_replays_byte_for_byte(gateway: Ga
     assert messages[3]["content"] == "sunny"
 
 
-async def test_a_client_that_keeps_its_context_itself(client: openai.AsyncOpenAI, upstream: ScriptedUpstream, site: Site) -> None:
+async def test_a_client_that_keeps_its_context_itself(
+    client: openai.AsyncOpenAI, upstream: ScriptedUpstream, site: Site
+) -> None:
     """The usual loop of the official client: what came out goes in again, with every null it has made of it."""
     upstream.script(
         Reply(pieces=[Text("Look:"), call("web_search", {"queries": ["a"]})]),
@@ -108,7 +137,9 @@ async def test_a_client_that_keeps_its_context_itself(client: openai.AsyncOpenAI
     )
     context: list[Any] = [{"role": "user", "content": "How high?"}]
     for _ in range(2):
-        raw = await client.responses.with_raw_response.create(model=MODEL, input=context, tools=[SEARCH, EXTRACT], store=False)
+        raw = await client.responses.with_raw_response.create(
+            model=MODEL, input=context, tools=[SEARCH, EXTRACT], store=False
+        )
         for item in json.loads(raw.text)["output"]:
             known = _ITEMS.get(item["type"])
             context.append(known.construct(**item).model_dump() if known else item)
@@ -121,15 +152,25 @@ async def test_a_client_that_keeps_its_context_itself(client: openai.AsyncOpenAI
 
 
 async def test_items_of_tools_are_input_items_of_the_next_turn(gateway: Gateway, upstream: ScriptedUpstream) -> None:
-    upstream.script(Reply(pieces=[call("web_search", {"queries": ["a"]})]), Reply.say("High."), Reply.say("Yes."), Reply.say("Still."))
+    upstream.script(
+        Reply(pieces=[call("web_search", {"queries": ["a"]})]),
+        Reply.say("High."),
+        Reply.say("Yes."),
+        Reply.say("Still."),
+    )
     async with gateway.http() as http:
-        first = (await http.post("/v1/responses", json={"model": MODEL, "input": "How high?", "tools": [SEARCH]})).json()
+        first = (
+            await http.post("/v1/responses", json={"model": MODEL, "input": "How high?", "tools": [SEARCH]})
+        ).json()
         chained = {"model": MODEL, "input": "Sure?", "previous_response_id": first["id"]}
         second = (await http.post("/v1/responses", json=chained)).json()
         listed = (await http.get(f"/v1/responses/{second['id']}/input_items", params={"order": "asc"})).json()["data"]
         assert [item["type"] for item in listed] == ["message", "web_search_call", "message", "message"]
         assert listed[1] == first["output"][0]
         reference = {"type": "item_reference", "id": first["output"][0]["id"]}
-        again = {"model": MODEL, "input": [{"role": "user", "content": "a"}, reference, {"role": "user", "content": "b"}]}
+        again = {
+            "model": MODEL,
+            "input": [{"role": "user", "content": "a"}, reference, {"role": "user", "content": "b"}],
+        }
         assert (await http.post("/v1/responses", json=again)).status_code == 200
     assert [m["role"] for m in upstream.requests[-1].body["messages"]] == ["user", "assistant", "tool", "user"]

@@ -1,4 +1,6 @@
-"""The loop when something goes wrong: calls that fail or hang, upstreams that break, clients that leave, limits, and what is not served."""
+"""The loop when something goes wrong: calls that fail or hang, upstreams that break, clients that leave, limits, and
+what is not served.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,10 @@ async def test_a_tool_whose_back_end_is_down_is_a_failed_item_and_the_answer_com
 
 
 async def test_arguments_that_make_no_sense_are_a_failed_item(gateway: Gateway, upstream: ScriptedUpstream) -> None:
-    upstream.script(Reply(pieces=[Call("web_extractor", ["{nonsense"]), Call("web_search", ["[1,"], id="b", index=1)]), Reply.say("Sorry."))
+    upstream.script(
+        Reply(pieces=[Call("web_extractor", ["{nonsense"]), Call("web_search", ["[1,"], id="b", index=1)]),
+        Reply.say("Sorry."),
+    )
     async with gateway.http() as http:
         answer = await http.post("/v1/responses", json={**ASK, "stream": True})
     body = final(answer.content)
@@ -79,7 +84,9 @@ async def test_arguments_that_make_no_sense_are_a_failed_item(gateway: Gateway, 
     ]
 
 
-async def test_a_later_round_that_fails_ends_the_stream_with_what_was_done(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+async def test_a_later_round_that_fails_ends_the_stream_with_what_was_done(
+    gateway: Gateway, upstream: ScriptedUpstream
+) -> None:
     broken = Reply.error(400, {"error": {"message": "too much", "code": "bad"}})
     search = calling(("web_search", {"queries": ["a"]}))
     upstream.script(search, broken)
@@ -98,11 +105,16 @@ async def test_a_connection_that_breaks_in_a_later_round(gateway: Gateway, upstr
     upstream.script(calling(("web_search", {"queries": ["a"]})), Reply(pieces=[Text("Half an"), Cut()]))
     async with gateway.http() as http:
         body = final((await http.post("/v1/responses", json={**ASK, "stream": True})).content)
-    assert [(item["type"], item["status"]) for item in body["output"]] == [("web_search_call", "completed"), ("message", "incomplete")]
+    assert [(item["type"], item["status"]) for item in body["output"]] == [
+        ("web_search_call", "completed"),
+        ("message", "incomplete"),
+    ]
     assert body["status"] == "failed"
 
 
-async def test_a_client_that_leaves_during_a_call_stops_it(gateway: Gateway, upstream: ScriptedUpstream, site: Site) -> None:
+async def test_a_client_that_leaves_during_a_call_stops_it(
+    gateway: Gateway, upstream: ScriptedUpstream, site: Site
+) -> None:
     site.pages["/never"] = Answer.never()
     upstream.script(calling(("web_search", {"queries": ["a"]}), ("web_extractor", {"urls": [site.url("/never")]})))
     async with gateway.http() as other:
@@ -124,7 +136,9 @@ async def test_a_client_that_leaves_during_a_call_stops_it(gateway: Gateway, ups
     ]
 
 
-async def test_a_stream_can_be_followed_while_a_tool_runs(gateway: Gateway, upstream: ScriptedUpstream, site: Site) -> None:
+async def test_a_stream_can_be_followed_while_a_tool_runs(
+    gateway: Gateway, upstream: ScriptedUpstream, site: Site
+) -> None:
     site.pages["/slow"] = held = Held()
     upstream.script(reading(site, "/slow"), Reply.say("High."))
     async with (
@@ -154,7 +168,9 @@ async def test_after_the_last_round_the_model_has_to_answer(gateway: Gateway, up
 
 
 async def test_more_calls_than_the_client_allows(client: openai.AsyncOpenAI, upstream: ScriptedUpstream) -> None:
-    upstream.script(calling(("web_search", {"queries": ["a"]}), ("web_search", {"queries": ["b"]})), Reply.say("Only a."))
+    upstream.script(
+        calling(("web_search", {"queries": ["a"]}), ("web_search", {"queries": ["b"]})), Reply.say("Only a.")
+    )
     raw = await client.responses.with_raw_response.create(model=MODEL, input="q", tools=[SEARCH], max_tool_calls=1)
     body = json.loads(raw.text)
     assert (body["status"], body["incomplete_details"], body["max_tool_calls"]) == ("completed", None, 1)
@@ -166,7 +182,9 @@ async def test_more_calls_than_the_client_allows(client: openai.AsyncOpenAI, ups
 @pytest.mark.parametrize(
     "choice", [{"type": "web_search"}, {"type": "allowed_tools", "mode": "required", "tools": [{"type": "web_search"}]}]
 )
-async def test_a_demanded_tool_is_demanded_in_the_first_round_only(gateway: Gateway, upstream: ScriptedUpstream, choice: Json) -> None:
+async def test_a_demanded_tool_is_demanded_in_the_first_round_only(
+    gateway: Gateway, upstream: ScriptedUpstream, choice: Json
+) -> None:
     upstream.script(calling(("web_search", {"queries": ["a"]})), Reply.say("Done."))
     async with gateway.http() as http:
         answer = await http.post("/v1/responses", json={**ASK, "stream": True, "tool_choice": choice})
@@ -202,7 +220,12 @@ async def _listed(http: httpx.AsyncClient) -> dict[str, Json]:
 async def test_what_runs_is_listed_with_an_example_that_works(gateway: Gateway, upstream: ScriptedUpstream) -> None:
     async with gateway.http() as http:
         listed = await _listed(http)
-        assert {kind for kind, tool in listed.items() if tool["available"]} >= {"web_search", "web_extractor", "web_search_image", "mcp"}
+        assert {kind for kind, tool in listed.items() if tool["available"]} >= {
+            "web_search",
+            "web_extractor",
+            "web_search_image",
+            "mcp",
+        }
         assert listed.keys() >= {"code_interpreter", "file_search", "image_search"}
         assert all(tool["available"] or tool["setting"].startswith("GATEWAY_") for tool in listed.values())
         upstream.script(Reply.say("Hi."))

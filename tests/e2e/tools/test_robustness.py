@@ -1,4 +1,6 @@
-"""What is behind the tools breaks in every way: the call fails in words, the answer comes, and nothing of the inside is seen."""
+"""What is behind the tools breaks in every way: the call fails in words, the answer comes, and nothing of the inside is
+seen.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +82,9 @@ def behind() -> Generator[Site]:
 
 
 @pytest.fixture(scope="module")
-def faulty(upstream_server: ScriptedUpstream, behind: Site, tmp_path_factory: pytest.TempPathFactory) -> Generator[Gateway]:
+def faulty(
+    upstream_server: ScriptedUpstream, behind: Site, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[Gateway]:
     with running_gateway(tmp_path_factory.mktemp("faulty"), upstream_server.url, **_settings(behind.origin)) as running:
         yield running
 
@@ -161,7 +165,12 @@ def _failed_in_words(body: Json, upstream: ScriptedUpstream, *, calls: int, insi
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_every_back_end_breaks(
-    fault: str, faulty: Gateway, behind: Site, site: Site, upstream: ScriptedUpstream, request_of_all: Callable[..., Any]
+    fault: str,
+    faulty: Gateway,
+    behind: Site,
+    site: Site,
+    upstream: ScriptedUpstream,
+    request_of_all: Callable[..., Any],
 ) -> None:
     behind.reset()
     behind.pages["*"], mcp_call = FAULTS[fault]
@@ -182,7 +191,11 @@ async def test_nobody_is_there(upstream: ScriptedUpstream, request_of_all: Calla
             body = await _answered(gateway, request, stream=True)
             _failed_in_words(body, upstream, calls=7, inside=(closed,))
             listed = body["output"][0]
-            assert (listed["type"], listed["tools"], listed["error"]) == ("mcp_list_tools", [], "The MCP server 'shop' cannot be reached.")
+            assert (listed["type"], listed["tools"], listed["error"]) == (
+                "mcp_list_tools",
+                [],
+                "The MCP server 'shop' cannot be reached.",
+            )
 
 
 def _never_listening(bound: socket.socket) -> str:
@@ -202,9 +215,15 @@ async def test_broken_pictures_are_dropped(patient_sqlite: Gateway, upstream: Sc
     site.pages["/page.png"] = Answer(b"\x89PNG\r\n\x1a\n" * 9000, content_type="image/png", repeat=0.0)
     site.pages["/red.png"] = Answer(b"\x89PNG\r\n\x1a\nthat is all", content_type="image/png")
     upstream.script(
-        calling(("image_search", {"img_idx": 0, "bbox": [0, 0, 1000, 1000]})), Reply.say("a red square"), Reply.say("The answer.")
+        calling(("image_search", {"img_idx": 0, "bbox": [0, 0, 1000, 1000]})),
+        Reply.say("a red square"),
+        Reply.say("The answer."),
     )
-    request = {"model": SEES, "input": asking("Like this?", picture(data_uri(png("red")))), "tools": [{"type": "image_search"}]}
+    request = {
+        "model": SEES,
+        "input": asking("Like this?", picture(data_uri(png("red")))),
+        "tools": [{"type": "image_search"}],
+    }
     body = await _answered(patient_sqlite, request, stream=False)
     assert [item["status"] for item in body["output"]] == ["completed", "completed"]
     assert [image["url"] for image in json.loads(body["output"][0]["output"])] == [site.url("/blue.png")]
@@ -229,7 +248,9 @@ async def test_the_sandbox_dies_in_the_middle_of_a_call(
     upstream.script(calling(("code_interpreter", {"code": code})), Reply.say("It broke."))
     async with (
         patient_sqlite.http() as http,
-        http.stream("POST", "/v1/responses", json={"model": SEES, "input": "Run.", "tools": CODE, "stream": True}) as answer,
+        http.stream(
+            "POST", "/v1/responses", json={"model": SEES, "input": "Run.", "tools": CODE, "stream": True}
+        ) as answer,
     ):
         frames = Frames(answer)
         stream = await frames.until("response.code_interpreter_call.interpreting")
@@ -240,8 +261,14 @@ async def test_the_sandbox_dies_in_the_middle_of_a_call(
         os.kill(_sandbox_of(patient_sqlite), signal.SIGKILL)
         body = final(stream + await frames.rest())
     call, message = body["output"]
-    assert (call["type"], call["status"], message["content"][0]["text"]) == ("code_interpreter_call", "failed", "It broke.")
-    assert list(read_by_model(upstream.requests[-1].body["messages"])) == ["Code cannot be run now. The sandbox service does not answer."]
+    assert (call["type"], call["status"], message["content"][0]["text"]) == (
+        "code_interpreter_call",
+        "failed",
+        "It broke.",
+    )
+    assert list(read_by_model(upstream.requests[-1].body["messages"])) == [
+        "Code cannot be run now. The sandbox service does not answer."
+    ]
     assert id_in(stream) == body["id"]
     await _runs_again(client, upstream, body["id"])
 
@@ -254,7 +281,9 @@ async def _runs_again(client: openai.AsyncOpenAI, upstream: ScriptedUpstream, pr
     assert last.strip().endswith("42")
 
 
-async def test_the_sandbox_dies_between_calls(patient_sqlite: Gateway, client: openai.AsyncOpenAI, upstream: ScriptedUpstream) -> None:
+async def test_the_sandbox_dies_between_calls(
+    patient_sqlite: Gateway, client: openai.AsyncOpenAI, upstream: ScriptedUpstream
+) -> None:
     if not await code_runs(patient_sqlite):
         return  # which has been refused by name
     upstream.script(calling(("code_interpreter", {"code": "x = 1"})), Reply.say("Done."))
@@ -266,7 +295,9 @@ async def test_the_sandbox_dies_between_calls(patient_sqlite: Gateway, client: o
 
 
 async def _kill(pid: int) -> None:
-    """Returns when the process is dead: a busy machine takes a moment for it, in which the service would still be found alive."""
+    """Returns when the process is dead: a busy machine takes a moment for it, in which the service would still be found
+    alive.
+    """
     os.kill(pid, signal.SIGKILL)
     async with asyncio.timeout(60):
         while _is_alive(pid):  # noqa: ASYNC110 - only asking tells
@@ -304,7 +335,11 @@ async def test_what_is_not_set_up_is_named(upstream: ScriptedUpstream, tmp_path:
                     request = {"model": SEES, "input": "q", "stream": stream, "tools": [{"type": tool}]}
                     answer = await http.post("/v1/responses", json=request)
                     error = answer.json()["error"]
-                    assert (answer.status_code, error["code"], error["param"]) == (400, "unsupported_tool", "tools[0].type")
+                    assert (answer.status_code, error["code"], error["param"]) == (
+                        400,
+                        "unsupported_tool",
+                        "tools[0].type",
+                    )
                     assert setting in error["message"]
             for path, setting in (("files", "FILES_DIR"), ("vector_stores", "FILES_DIR"), ("containers", "SANDBOX")):
                 answer = await http.get(f"/v1/{path}")

@@ -53,7 +53,11 @@ OF_CONTAINERS = (
     "GET /containers/{container}/files/{made}/content",
     "DELETE /containers/{container}/files/{made}",
 )
-BODIES: dict[str, Json] = {"search": {"query": "Turm"}, "file_batches": {"file_ids": ["{file}"]}, "files": {"file_id": "{file}"}}
+BODIES: dict[str, Json] = {
+    "search": {"query": "Turm"},
+    "file_batches": {"file_ids": ["{file}"]},
+    "files": {"file_id": "{file}"},
+}
 
 
 @pytest.fixture
@@ -73,7 +77,9 @@ async def owner(patient: Gateway, upstream: ScriptedUpstream) -> AsyncGenerator[
 @pytest.fixture
 async def stranger(patient: Gateway, database_url: str) -> AsyncGenerator[httpx.AsyncClient]:
     key = await new_key(patient, "stranger", database_url)
-    async with httpx.AsyncClient(base_url=f"{patient.base_url}/v1", headers={"authorization": f"Bearer {key}"}, timeout=30) as client:
+    async with httpx.AsyncClient(
+        base_url=f"{patient.base_url}/v1", headers={"authorization": f"Bearer {key}"}, timeout=30
+    ) as client:
         yield client
 
 
@@ -89,7 +95,9 @@ async def test_another_project_sees_nothing(
     for listing in ("/files", "/vector_stores", "/containers" if "container" in owned else "/files"):
         assert (await stranger.get(listing)).json()["data"] == []
     for request in _requests("container" in owned):
-        foreign, unknown = [await stranger.post(path, json=_filled(body, ids)) for path, body in [request] for ids in (owned, UNKNOWN)]
+        foreign, unknown = [
+            await stranger.post(path, json=_filled(body, ids)) for path, body in [request] for ids in (owned, UNKNOWN)
+        ]
         assert foreign.status_code == unknown.status_code, f"{request}: {foreign.text} {unknown.text}"
         assert foreign.status_code in (400, 404), foreign.text
         assert _anonymous(foreign.text, owned) == _anonymous(unknown.text, UNKNOWN), request
@@ -125,7 +133,9 @@ def _requests(code: bool) -> list[tuple[str, Json]]:
     ]
     if code:
         auto = {"type": "auto", "file_ids": ["{file}"]}
-        found += [asked(tools=[{"type": "code_interpreter", "container": container}]) for container in ("{container}", auto)]
+        found += [
+            asked(tools=[{"type": "code_interpreter", "container": container}]) for container in ("{container}", auto)
+        ]
         found.append(("/containers", {"name": "n", "file_ids": ["{file}"]}))
     return found
 

@@ -1,4 +1,6 @@
-"""Which result belongs to which call, and what is only sent again: ids of calls need not be unique, and nothing is lost for it."""
+"""Which result belongs to which call, and what is only sent again: ids of calls need not be unique, and nothing is lost
+for it.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def made(number: int, call_id: str = "a") -> Json:
 
 
 def exchanges(read: Sequence[Message]) -> list[tuple[str, str]]:
-    """Arguments and result of each call; every result stands behind its call, and no message has two calls of one id."""
+    """Arguments and result of each call; every result stands behind its call, and no message has two calls of
+    one id.
+    """
     found: list[tuple[str, str]] = []
     open_calls: dict[str, Call] = {}
     for message in read:
@@ -45,13 +49,34 @@ def test_calls_of_one_id_one_after_the_other_all_reach_the_model() -> None:
 
 
 def test_the_very_same_call_and_result_twice_in_a_history_are_two() -> None:
-    assert exchanges(messages(USER, made(1), output("a", "wait"), made(1), output("a", "wait"), USER)) == [('{"n": 1}', "wait")] * 2
+    assert (
+        exchanges(messages(USER, made(1), output("a", "wait"), made(1), output("a", "wait"), USER))
+        == [('{"n": 1}', "wait")] * 2
+    )
 
 
 def test_parallel_calls_of_one_id_get_ids_of_their_own_upstream() -> None:
-    items = (USER, made(1), made(2), call("a_2"), made(3), output("a", "one"), output("a_2", "other"), output("a", "two"), output("a", "3"))
+    items = (
+        USER,
+        made(1),
+        made(2),
+        call("a_2"),
+        made(3),
+        output("a", "one"),
+        output("a_2", "other"),
+        output("a", "two"),
+        output("a", "3"),
+    )
     assert messages(*items)[1:] == [
-        Assistant("", calls=(Call("a", "f", '{"n": 1}'), Call("a_3", "f", '{"n": 2}'), opened("a_2"), Call("a_4", "f", '{"n": 3}'))),
+        Assistant(
+            "",
+            calls=(
+                Call("a", "f", '{"n": 1}'),
+                Call("a_3", "f", '{"n": 2}'),
+                opened("a_2"),
+                Call("a_4", "f", '{"n": 3}'),
+            ),
+        ),
         ToolResult("a", "one"),
         ToolResult("a_3", "two"),
         ToolResult("a_2", "other"),
@@ -80,7 +105,11 @@ def test_a_result_that_no_call_waits_for_is_refused_at_its_place(items: tuple[Js
 
 @pytest.mark.parametrize(
     ("items", "at"),
-    [((USER, made(1), made(2), output("a")), 2), ((made(1), output("a"), made(1), USER), 2), ((USER, call("b"), made(1), output("a")), 1)],
+    [
+        ((USER, made(1), made(2), output("a")), 2),
+        ((made(1), output("a"), made(1), USER), 2),
+        ((USER, call("b"), made(1), output("a")), 1),
+    ],
 )
 def test_a_call_that_nothing_answers_is_refused_at_its_place(items: tuple[Json, ...], at: int) -> None:
     error = refusal(*items)
@@ -147,7 +176,9 @@ BETWEEN: list[Json] = [USER, said("Hm."), {"type": "reasoning", "summary": []}]
 
 @st.composite
 def histories(draw: st.DrawFn) -> tuple[list[Json], list[str], dict[str, str]]:
-    """A history of calls and outputs with everything around them; what each call was written with, and the result of each."""
+    """A history of calls and outputs with everything around them; what each call was written with, and the result of
+    each.
+    """
     items: list[Json] = [USER]
     waiting: list[tuple[str, str]] = []
     written: list[str] = []
@@ -173,7 +204,9 @@ def histories(draw: st.DrawFn) -> tuple[list[Json], list[str], dict[str, str]]:
 
 
 @given(histories())
-def test_every_result_reaches_the_model_once_behind_its_call(history: tuple[list[Json], list[str], dict[str, str]]) -> None:
+def test_every_result_reaches_the_model_once_behind_its_call(
+    history: tuple[list[Json], list[str], dict[str, str]],
+) -> None:
     items, written, answers = history
     read = exchanges(messages(*items))
     assert sorted(result.removeprefix(MALFORMED_NOTE) for _, result in read) == sorted(answers.values())
@@ -185,8 +218,13 @@ def test_every_result_reaches_the_model_once_behind_its_call(history: tuple[list
         assert result.startswith(MALFORMED_NOTE) == (MALFORMED in sent)
 
 
-@given(st.lists(st.tuples(st.lists(IDS, max_size=3), st.booleans()), min_size=1, max_size=5), st.randoms(use_true_random=False))
-def test_a_chain_reads_every_call_once_however_much_the_client_repeats(turns: list[tuple[list[str], bool]], order: Any) -> None:
+@given(
+    st.lists(st.tuples(st.lists(IDS, max_size=3), st.booleans()), min_size=1, max_size=5),
+    st.randoms(use_true_random=False),
+)
+def test_a_chain_reads_every_call_once_however_much_the_client_repeats(
+    turns: list[tuple[list[str], bool]], order: Any
+) -> None:
     context, history, expected, number = Context(), [USER], list[tuple[str, str]](), 0
     waiting: list[Json] = []
     read: list[Message] = []

@@ -44,9 +44,23 @@ def ran(stdout: str, stderr: str = "", **outcome: Any) -> Json:
     return {"stdout": stdout, "stderr": stderr, "outcome": outcome or {"type": "exit", "exit_code": 0}}
 
 
-SHELL: Json = {"type": "shell_call", "call_id": "c", "action": {"commands": ["ls", "pwd"], "timeout_ms": None, "max_output_length": 9}}
-LOCAL: Json = {"type": "local_shell_call", "id": "lsh_1", "call_id": "c", "action": {"type": "exec", "command": ["ls"], "env": None}}
-PATCH: Json = {"type": "apply_patch_call", "call_id": "c", "operation": {"type": "delete_file", "path": "p"}, "caller": {"type": "direct"}}
+SHELL: Json = {
+    "type": "shell_call",
+    "call_id": "c",
+    "action": {"commands": ["ls", "pwd"], "timeout_ms": None, "max_output_length": 9},
+}
+LOCAL: Json = {
+    "type": "local_shell_call",
+    "id": "lsh_1",
+    "call_id": "c",
+    "action": {"type": "exec", "command": ["ls"], "env": None},
+}
+PATCH: Json = {
+    "type": "apply_patch_call",
+    "call_id": "c",
+    "operation": {"type": "delete_file", "path": "p"},
+    "caller": {"type": "direct"},
+}
 
 
 @pytest.mark.parametrize(
@@ -93,7 +107,9 @@ def test_a_patch_and_how_it_ended(output: Json, read: str) -> None:
 def test_a_search_and_what_it_found(arguments: object) -> None:
     space = {"type": "namespace", "name": "ns", "tools": [{"type": "function", "name": "g", "description": "Does g."}]}
     call = {"type": "tool_search_call", "call_id": "c", "execution": "client", "arguments": arguments}
-    told = round_of(call, {"type": "tool_search_output", "call_id": "c", "tools": [space, {"type": "function", "name": "search"}]})
+    told = round_of(
+        call, {"type": "tool_search_output", "call_id": "c", "tools": [space, {"type": "function", "name": "search"}]}
+    )
     found = "These functions can be called from now on:\n- ns__g: Does g.\n- fn_search"
     assert told == ("tool_search", '{"query":"a","limit":1}', found)
 
@@ -104,7 +120,13 @@ def test_arguments_that_could_not_be_run_are_still_told() -> None:
 
 
 def test_an_image_of_another_server_is_told_of() -> None:
-    image = {"type": "image_generation_call", "id": "ig_1", "status": "completed", "revised_prompt": "A cat.", "result": "aGk="}
+    image = {
+        "type": "image_generation_call",
+        "id": "ig_1",
+        "status": "completed",
+        "revised_prompt": "A cat.",
+        "result": "aGk=",
+    }
     failed = {"type": "image_generation_call", "status": "failed", "result": None}
     one, first, two, second, *rest = spoken(image, failed, failed, {"role": "user", "content": "Hi"})
     calls = [call for message in (one, two) if isinstance(message, Assistant) for call in message.calls]
@@ -140,7 +162,11 @@ _WRONG: list[tuple[list[Json], str, str]] = [
     ([SHELL, {"type": "shell_call_output", "call_id": "c", "output": [1]}], "input[1].output[0]", "invalid_type"),
     ([LOCAL, {"type": "local_shell_call_output", "call_id": "c"}], "input[1].output", "missing_required_parameter"),
     ([{"type": "tool_search_output", "call_id": "c", "tools": "a"}], "input[0].tools", "invalid_type"),
-    ([{"type": "computer_call", "call_id": "c"}, {"type": "computer_call_output", "output": {}}], "input[0].type", "unsupported_value"),
+    (
+        [{"type": "computer_call", "call_id": "c"}, {"type": "computer_call_output", "output": {}}],
+        "input[0].type",
+        "unsupported_value",
+    ),
     (
         [{"type": "computer_call_output", "output": {"type": "computer_screenshot"}}],
         "input[0].type",

@@ -1,4 +1,6 @@
-"""Calls that were cut, or written as no JSON object: a conversation goes on with them, and what goes up again can be sent."""
+"""Calls that were cut, or written as no JSON object: a conversation goes on with them, and what goes up again can be
+sent.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def the_chain(*items: Json, cut: bool) -> Context:
     return after(transcribe(USER), *items, cut=cut)
 
 
-@pytest.mark.parametrize("cut", [CUT, {**CUT, "status": "in_progress"}, {**CUT, "type": "custom_tool_call", "input": "abc"}])
+@pytest.mark.parametrize(
+    "cut", [CUT, {**CUT, "status": "in_progress"}, {**CUT, "type": "custom_tool_call", "input": "abc"}]
+)
 def test_a_cut_call_that_nothing_answers_is_left_out(cut: Json) -> None:
     before = [User("hi"), Assistant("Look:", "hm")]
     assert messages(USER, THOUGHT, said("Look:"), cut, NEXT) == [*before, User("go on")]
@@ -55,16 +59,38 @@ def test_a_whole_call_beside_a_cut_one_may_be_answered_or_not() -> None:
     one, two = Assistant("", calls=(opened(),)), Assistant("", calls=(opened(), Call("b", "f", WRAPPED)))
     for items, context in (([USER, call(), CUT], Context()), ([], the_chain(call(), CUT, cut=True))):
         assert messages(*items, NEXT, context=context) == [User("hi"), User("go on")]
-        assert messages(*items, NEXT, output(), context=context) == [User("hi"), one, ToolResult("c1", "42"), User("go on")]
-        assert messages(*items, output(), NEXT, context=context) == [User("hi"), one, ToolResult("c1", "42"), User("go on")]
+        assert messages(*items, NEXT, output(), context=context) == [
+            User("hi"),
+            one,
+            ToolResult("c1", "42"),
+            User("go on"),
+        ]
+        assert messages(*items, output(), NEXT, context=context) == [
+            User("hi"),
+            one,
+            ToolResult("c1", "42"),
+            User("go on"),
+        ]
         both = messages(*items, output("b", "cut"), output(), context=context)
         assert both == [User("hi"), two, ToolResult("c1", "42"), ToolResult("b", MALFORMED_NOTE + "cut")]
-    assert messages(USER, call(), CUT, output(), said("So."), NEXT)[1:] == [one, ToolResult("c1", "42"), Assistant("So."), User("go on")]
+    assert messages(USER, call(), CUT, output(), said("So."), NEXT)[1:] == [
+        one,
+        ToolResult("c1", "42"),
+        Assistant("So."),
+        User("go on"),
+    ]
 
 
 def test_a_whole_call_of_a_response_that_failed_later_may_stay_unanswered() -> None:
-    assert messages(NEXT, context=the_chain(said("Look:"), call(), cut=True)) == [User("hi"), Assistant("Look:"), User("go on")]
-    assert refusal(NEXT, context=the_chain(said("Look:"), call(), cut=False)).message == "No tool output found for function call c1."
+    assert messages(NEXT, context=the_chain(said("Look:"), call(), cut=True)) == [
+        User("hi"),
+        Assistant("Look:"),
+        User("go on"),
+    ]
+    assert (
+        refusal(NEXT, context=the_chain(said("Look:"), call(), cut=False)).message
+        == "No tool output found for function call c1."
+    )
 
 
 def test_a_question_repeated_after_a_cut_call_is_asked() -> None:
@@ -135,7 +161,9 @@ def cut_short(*, reason: Any = "length", custom: bool = False, before: int = 0) 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("before", [0, 2])
 @pytest.mark.parametrize("custom", [False, True])
-async def test_a_chain_goes_on_after_a_cut_response(between: Callable[[Engine], None], *, stream: bool, before: int, custom: bool) -> None:
+async def test_a_chain_goes_on_after_a_cut_response(
+    between: Callable[[Engine], None], *, stream: bool, before: int, custom: bool
+) -> None:
     engine = Engine(cut_short(custom=custom, before=before), say("Fine."), say("Yes."), say("Used."))
     first = await _response(engine, stream=stream, tools=[F, G])
     assert first["status"] == "incomplete"
@@ -143,14 +171,19 @@ async def test_a_chain_goes_on_after_a_cut_response(between: Callable[[Engine], 
     second = await engine.plain(input="go on", previous_response_id=first["id"], tools=[F, G])
     between(engine)
     await engine.plain(input="And?", previous_response_id=second["id"], tools=[F, G])
-    assert [(one["type"], one["content"] if one["type"] == "user" else one["text"]) for one in read(engine.provider.calls[2])] == [
+    assert [
+        (one["type"], one["content"] if one["type"] == "user" else one["text"])
+        for one in read(engine.provider.calls[2])
+    ] == [
         *(("user", "hi"), ("assistant", "Let me see."), ("user", "go on"), ("assistant", "Fine."), ("user", "And?")),
     ]
     last = first["output"][-1]
     answer = {"type": f"{last['type']}_output", "call_id": last["call_id"], "output": "it was cut"}
     await engine.plain(input=[answer], previous_response_id=first["id"], tools=[F, G])
     _, assistant, result = read(engine.provider.calls[3])
-    assert [json.loads(one["arguments"]).keys() for one in assistant["calls"]] == [{"input"} if custom else {"malformed_arguments"}]
+    assert [json.loads(one["arguments"]).keys() for one in assistant["calls"]] == [
+        {"input"} if custom else {"malformed_arguments"}
+    ]
     assert result["content"].endswith("it was cut")
 
 
@@ -162,7 +195,15 @@ async def _response(engine: Engine, *, stream: bool, **fields: Any) -> Json:
 
 
 async def test_a_failed_response_can_be_continued() -> None:
-    broken: Script = [[Text("Look:"), CallOpened(0, "w", "f"), CallArguments(0, "{}"), CallOpened(1, "x", "f"), CallArguments(1, '{"')]]
+    broken: Script = [
+        [
+            Text("Look:"),
+            CallOpened(0, "w", "f"),
+            CallArguments(0, "{}"),
+            CallOpened(1, "x", "f"),
+            CallArguments(1, '{"'),
+        ]
+    ]
     engine = Engine(broken, say("Fine."), say("Yes."))
     first = (await engine.stream(tools=[F])).events[-1]["response"]
     assert first["status"] == "failed"
@@ -219,7 +260,10 @@ def test_a_stored_turn_is_replayed_as_it_was_read() -> None:
     """The response failed after its call was whole, and the client went on without it."""
     transcript = Transcript(Context(), upstream_name, unseal)
     whole: Json = call(status="completed")
-    for said_, answered in ((USER, {"status": "failed", "output": [said("Look:"), whole]}), (NEXT, {"output": [said("Fine.")]})):
+    for said_, answered in (
+        (USER, {"status": "failed", "output": [said("Look:"), whole]}),
+        (NEXT, {"output": [said("Fine.")]}),
+    ):
         records.replay(Turn("r", json.dumps([said_]).encode(), json.dumps(answered).encode(), None), transcript)
     assert transcript.messages == [User("hi"), Assistant("Look:"), User("go on"), Assistant("Fine.")]
     assert "c1" in transcript.call_ids
@@ -229,7 +273,9 @@ def test_what_was_accepted_once_is_not_refused_later() -> None:
     """The rules were others when it was stored."""
     transcript = Transcript(Context(), upstream_name, unseal)
     items = [USER, call(), call(arguments="{}"), output(), output("c9", "lost"), NEXT]
-    records.replay(Turn("r", json.dumps(items).encode(), json.dumps({"output": [said("Fine.")]}).encode(), None), transcript)
+    records.replay(
+        Turn("r", json.dumps(items).encode(), json.dumps({"output": [said("Fine.")]}).encode(), None), transcript
+    )
     assert transcript.messages == [
         *(User("hi"), Assistant("", calls=(opened(),)), ToolResult("c1", "42"), User("go on"), Assistant("Fine.")),
     ]

@@ -1,4 +1,6 @@
-"""What the model has read of its tools, in the turns that follow: kept privately, or made of the items a client sends itself."""
+"""What the model has read of its tools, in the turns that follow: kept privately, or made of the items a client sends
+itself.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,11 @@ RESTARTS = [pytest.param(Engine.stay, id="cached"), pytest.param(Engine.restart,
 
 async def _private(call: HostedCall, _context: ToolContext) -> ToolOutcome:
     item = ScriptedTool().item(call)
-    return ToolOutcome(text=f"private {call.arguments}", item=msgspec.structs.replace(item, status="completed", output="public"), note="n1")
+    return ToolOutcome(
+        text=f"private {call.arguments}",
+        item=msgspec.structs.replace(item, status="completed", output="public"),
+        note="n1",
+    )
 
 
 def shape(messages: list[Json]) -> list[str]:
@@ -66,7 +72,16 @@ async def test_the_next_turn_has_what_the_model_read(between: Callable[[Engine],
     between(engine)
     second = await engine.plain(input="And?", previous_response_id=first["id"], tools=[ECHO])
     messages = read(engine.provider.calls[3])
-    assert shape(messages) == ["user", "assistant one two", "tool", "tool", "assistant three", "tool", "assistant", "user"]
+    assert shape(messages) == [
+        "user",
+        "assistant one two",
+        "tool",
+        "tool",
+        "assistant three",
+        "tool",
+        "assistant",
+        "user",
+    ]
     assert ["private one" in text for text in results(engine.provider.calls[3])] == [True, False, False]
     assert not any("public" in text for text in results(engine.provider.calls[3]))
     assert tool.contexts[-1].note == "n1"
@@ -79,7 +94,11 @@ async def test_the_next_turn_has_what_the_model_read(between: Callable[[Engine],
 @pytest.mark.parametrize("between", RESTARTS)
 async def test_results_of_hosted_calls_wait_for_the_clients(between: Callable[[Engine], None]) -> None:
     engine = Engine(
-        calls(("echo", "one"), "f", ("echo", "two")), calls(("echo", "three")), say("So."), say("Yes."), tools=[ScriptedTool(do=_private)]
+        calls(("echo", "one"), "f", ("echo", "two")),
+        calls(("echo", "three")),
+        say("So."),
+        say("Yes."),
+        tools=[ScriptedTool(do=_private)],
     )
     first = await engine.plain(tools=[ECHO, F])
     assert [item["type"] for item in first["output"]] == ["x_tool_call", "function_call", "x_tool_call"]
@@ -103,12 +122,23 @@ async def test_the_results_of_a_purged_turn_live_on_in_its_children() -> None:
     assert await engine.store.purge(int(engine.now), 10) == 1
     engine.restart()
     await engine.plain(input="Sure?", previous_response_id=second["id"], tools=[ECHO])
-    assert shape(read(engine.provider.calls[3])) == ["user", "assistant one", "tool", "assistant", "user", "assistant", "user"]
+    assert shape(read(engine.provider.calls[3])) == [
+        "user",
+        "assistant one",
+        "tool",
+        "assistant",
+        "user",
+        "assistant",
+        "user",
+    ]
     assert "private one" in results(engine.provider.calls[3])[0]
 
 
 def test_exchanges_of_several_turns_are_one_map() -> None:
-    maps = [exchanges.encode(Exchanges({key: Exchange(key, Call(key, "echo", "{}"), key)}, {"x_echo": key})) for key in ("a", "b")]
+    maps = [
+        exchanges.encode(Exchanges({key: Exchange(key, Call(key, "echo", "{}"), key)}, {"x_echo": key}))
+        for key in ("a", "b")
+    ]
     found = exchanges.decode(merged(*maps))
     assert (found.calls.keys(), found.notes) == ({"a", "b"}, {"x_echo": "b"})
     assert exchanges.encode(Exchanges()) is None
@@ -133,7 +163,9 @@ async def test_items_may_be_referred_to() -> None:
     engine = Engine(calls(("echo", "one")), say("Done."), say("Yes."), tools=[ScriptedTool(do=_private)])
     first = await engine.plain(tools=[ECHO])
     reference = {"type": "item_reference", "id": first["output"][0]["id"]}
-    second = await engine.plain(input=[{"role": "user", "content": "a"}, reference, {"role": "user", "content": "b"}], tools=[ECHO])
+    second = await engine.plain(
+        input=[{"role": "user", "content": "a"}, reference, {"role": "user", "content": "b"}], tools=[ECHO]
+    )
     assert shape(read(engine.provider.calls[2])) == ["user", "assistant one", "tool", "user"]
     assert second["status"] == "completed"
 
@@ -149,7 +181,12 @@ def said(item: Json) -> exchanges.Said | None:
         (
             {
                 "type": "web_search_call",
-                "action": {"type": "search", "query": "q", "queries": None, "sources": [{"type": "url", "url": "https://a"}]},
+                "action": {
+                    "type": "search",
+                    "query": "q",
+                    "queries": None,
+                    "sources": [{"type": "url", "url": "https://a"}],
+                },
             },
             "web_search",
             '{"queries":["q"]}',
@@ -162,7 +199,12 @@ def said(item: Json) -> exchanges.Said | None:
             "page",
         ),
         (
-            {"type": "code_interpreter_call", "container_id": "c", "code": "print(1)", "outputs": [{"type": "logs", "logs": "1"}]},
+            {
+                "type": "code_interpreter_call",
+                "container_id": "c",
+                "code": "print(1)",
+                "outputs": [{"type": "logs", "logs": "1"}],
+            },
             "code_interpreter",
             '{"code":"print(1)"}',
             "1",
@@ -189,14 +231,24 @@ def said(item: Json) -> exchanges.Said | None:
             '{"a":1}',
             "[]",
         ),
-        ({"type": "image_search_call", "name": "image_search", "arguments": "{}", "output": "[1]"}, "image_search", "{}", "[1]"),
+        (
+            {"type": "image_search_call", "name": "image_search", "arguments": "{}", "output": "[1]"},
+            "image_search",
+            "{}",
+            "[1]",
+        ),
         (
             {"type": "mcp_call", "server_label": "s", "name": "t", "arguments": "{}", "output": "out", "error": None},
             "mcp__s__t",
             "{}",
             "out",
         ),
-        ({"type": "mcp_call", "server_label": "s", "name": "t", "arguments": "{}", "error": "gone"}, "mcp__s__t", "{}", "gone"),
+        (
+            {"type": "mcp_call", "server_label": "s", "name": "t", "arguments": "{}", "error": "gone"},
+            "mcp__s__t",
+            "{}",
+            "gone",
+        ),
         (
             {
                 "type": "mcp_call",
@@ -280,7 +332,12 @@ LINK: Json = {"type": "url", "url": "https://a"}
             {"queries": ["q"]},
             "weather",
         ),
-        ({**SEARCH, "action": {"type": "dance", "query": "q"}, "output": "found"}, "web_search", {"queries": ["q"]}, "found"),
+        (
+            {**SEARCH, "action": {"type": "dance", "query": "q"}, "output": "found"},
+            "web_search",
+            {"queries": ["q"]},
+            "found",
+        ),
         ({**SEARCH, "action": "search", "results": [5]}, "web_search", {"queries": []}, "5"),
         (
             {**SEARCH, "action": {"type": "open_page", "url": "https://a"}, "results": [{"text": "page"}]},
@@ -289,19 +346,32 @@ LINK: Json = {"type": "url", "url": "https://a"}
             "page",
         ),
         (
-            {**SEARCH, "action": {"type": "find", "url": "https://a", "pattern": "p"}, "output": [{"type": "output_text", "text": "page"}]},
+            {
+                **SEARCH,
+                "action": {"type": "find", "url": "https://a", "pattern": "p"},
+                "output": [{"type": "output_text", "text": "page"}],
+            },
             "web_search_open",
             {"url": "https://a", "pattern": "p"},
             "page",
         ),
         ({**CODE, "code": "1", "outputs": []}, "code_interpreter", {"code": "1"}, "(no output)"),
-        ({**CODE, "code": None, "outputs": None, "container_id": None}, "code_interpreter", {"code": ""}, "(no output)"),
+        (
+            {**CODE, "code": None, "outputs": None, "container_id": None},
+            "code_interpreter",
+            {"code": ""},
+            "(no output)",
+        ),
         ({**CODE, "code": ["a = 1", "a"], "outputs": ["1"]}, "code_interpreter", {"code": "a = 1\na"}, "1"),
         (
             {
                 **CODE,
                 "code": "p()",
-                "outputs": [{"type": "logs", "logs": "1"}, {"type": "image", "url": "https://a"}, {"type": "x", "y": 2}],
+                "outputs": [
+                    {"type": "logs", "logs": "1"},
+                    {"type": "image", "url": "https://a"},
+                    {"type": "x", "y": 2},
+                ],
             },
             "code_interpreter",
             {"code": "p()"},
@@ -324,7 +394,12 @@ LINK: Json = {"type": "url", "url": "https://a"}
         ({**REMOTE, "arguments": {"a": 1}, "output": "out"}, "mcp__s__t", {"a": 1}, "out"),
         ({**REMOTE, "arguments": '{"a', "output": "out"}, "mcp__s__t", {MALFORMED: '{"a'}, "out"),
         ({**REMOTE, "arguments": "", "output": [{"type": "text", "text": "out"}]}, "mcp__s__t", {}, "out"),
-        ({**REMOTE, "output": {"content": [{"type": "text", "text": "out"}], "isError": False}}, "mcp__s__t", {}, "out"),
+        (
+            {**REMOTE, "output": {"content": [{"type": "text", "text": "out"}], "isError": False}},
+            "mcp__s__t",
+            {},
+            "out",
+        ),
         ({**REMOTE, "output": {"total": 3}}, "mcp__s__t", {}, '{"total":3}'),
         ({**REMOTE, "output": "", "error": {"code": -1}}, "mcp__s__t", {}, '{"code":-1}'),
         ({**REMOTE, "error": ["a", 5]}, "mcp__s__t", {}, '["a",5]'),
@@ -343,7 +418,9 @@ LINK: Json = {"type": "url", "url": "https://a"}
     ],
 )
 @pytest.mark.parametrize("more", [{}, {"id": 7, "status": 5}, {"id": None, "status": None, "arguments_delta": {}}])
-def test_items_are_read_in_every_form_that_others_write(item: Json, name: str, arguments: Json, text: str, more: Json) -> None:
+def test_items_are_read_in_every_form_that_others_write(
+    item: Json, name: str, arguments: Json, text: str, more: Json
+) -> None:
     exchange = said({**item, **more})
     assert isinstance(exchange, Exchange)
     assert (exchange.call.name, json.loads(exchange.call.arguments)) == (name, arguments)
@@ -353,7 +430,10 @@ def test_items_are_read_in_every_form_that_others_write(item: Json, name: str, a
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(st.characters(codec="utf-8"), max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["type", "text", "url", "queries", "content", "x"]), inner),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["type", "text", "url", "queries", "content", "x"]), inner)
+    ),
     max_leaves=8,
 )
 FIELDS = [
@@ -393,14 +473,41 @@ def test_deep_nesting_is_refused_by_its_place() -> None:
 @pytest.mark.parametrize(
     "item",
     [
-        {"type": "web_search_call", "id": "ws", "status": "completed", "action": {"type": "open_page", "url": "https://a"}},
+        {
+            "type": "web_search_call",
+            "id": "ws",
+            "status": "completed",
+            "action": {"type": "open_page", "url": "https://a"},
+        },
         {"type": "web_search_call", "id": "ws", "status": "completed", "action": {"type": "search", "query": "q"}},
         {"type": "web_search_call"},
         {"type": "web_search_call", "action": {"type": "dance"}},
         {"type": "mcp_list_tools", "id": "m", "server_label": "s", "tools": []},
-        {"type": "code_interpreter_call", "id": "ci", "status": "incomplete", "container_id": "c", "code": "print(6*", "outputs": None},
-        {"type": "code_interpreter_call", "id": "ci", "status": "interpreting", "container_id": "c", "code": "print(6*7)", "outputs": []},
-        {"type": "mcp_call", "id": "m", "status": "incomplete", "server_label": "s", "name": "t", "arguments": '{"a', "output": None},
+        {
+            "type": "code_interpreter_call",
+            "id": "ci",
+            "status": "incomplete",
+            "container_id": "c",
+            "code": "print(6*",
+            "outputs": None,
+        },
+        {
+            "type": "code_interpreter_call",
+            "id": "ci",
+            "status": "interpreting",
+            "container_id": "c",
+            "code": "print(6*7)",
+            "outputs": [],
+        },
+        {
+            "type": "mcp_call",
+            "id": "m",
+            "status": "incomplete",
+            "server_label": "s",
+            "name": "t",
+            "arguments": '{"a',
+            "output": None,
+        },
     ],
 )
 def test_an_item_that_tells_nothing_is_left_out(item: Json) -> None:
@@ -439,11 +546,17 @@ async def test_items_in_odd_shapes_are_kept_and_continued(between: Callable[[Eng
 async def test_items_without_an_id_or_with_one_for_all_are_calls_of_their_own() -> None:
     engine = Engine(say("Yes."), tools=[ScriptedTool()])
     made = [{"type": "x_tool_call", "name": "echo", "arguments": json.dumps({"n": n}), "output": "x"} for n in range(4)]
-    history: list[Json] = [made[0], made[1], {**made[2], "id": "own"}, {**made[3], "id": "own"}, {"role": "user", "content": "?"}]
-    await engine.plain(tools=[ECHO], input=history)
-    assert [json.loads(call["arguments"]) for message in read(engine.provider.calls[0]) for call in message.get("calls", ())] == [
-        {"n": n} for n in range(4)
+    history: list[Json] = [
+        made[0],
+        made[1],
+        {**made[2], "id": "own"},
+        {**made[3], "id": "own"},
+        {"role": "user", "content": "?"},
     ]
+    await engine.plain(tools=[ECHO], input=history)
+    assert [
+        json.loads(call["arguments"]) for message in read(engine.provider.calls[0]) for call in message.get("calls", ())
+    ] == [{"n": n} for n in range(4)]
 
 
 def test_what_a_client_sends_as_output_is_data_too() -> None:
@@ -558,7 +671,9 @@ async def test_an_approved_call_needs_its_server(tools: list[Json]) -> None:
 
 async def test_the_exchange_of_a_failed_response_is_not_lost() -> None:
     """The client may go on from it."""
-    engine = Engine(calls(("echo", "one")), UpstreamError("down", status=503), say("Yes."), tools=[ScriptedTool(do=_private)])
+    engine = Engine(
+        calls(("echo", "one")), UpstreamError("down", status=503), say("Yes."), tools=[ScriptedTool(do=_private)]
+    )
     judged = await engine.stream(tools=[ECHO])
     engine.restart()
     await engine.plain(input="Again?", previous_response_id=judged.response.id, tools=[ECHO])

@@ -63,7 +63,9 @@ class Chat:
     def view_of(self, project: str, *, preserves: bool = False) -> View:
         return View(project, self.provider, Capabilities(preserves_thinking=preserves), "m", lambda _: None, no_media())
 
-    async def turn(self, number: int, previous: int | None, said: Sequence[Json], output: list[Json], *, remember: bool = True) -> None:
+    async def turn(
+        self, number: int, previous: int | None, said: Sequence[Json], output: list[Json], *, remember: bool = True
+    ) -> None:
         """One turn, as the engine makes it."""
         before = rid(previous) if previous is not None else None
         context = await self.history.context(self.view, before, NOW)
@@ -71,7 +73,10 @@ class Chat:
         items = [item(value) for value in said]
         transcript.add((one.place, one.fields) for one in items)
         transcript.close()
-        named = [{"id": ids.item_id(ids.item_prefix(o["type"]), rid(number), i, output=True), **o} for i, o in enumerate(output)]
+        named = [
+            {"id": ids.item_id(ids.item_prefix(o["type"]), rid(number), i, output=True), **o}
+            for i, o in enumerate(output)
+        ]
         body = json.dumps({"output": named}).encode()
         stored, foreign = records.input_array(items)
         record = ResponseRecord(
@@ -109,7 +114,10 @@ TURNS: list[tuple[list[Json], list[Json]]] = [
     ([user("two"), {**RESULT, "call_id": "d"}], answer("3")),
     ([{"role": "system", "content": "be brief"}, user("four")], answer("4")),
     ([*CALL, RESULT, user("five")], [{**CALL[0], "arguments": "{"}, CALL[0]]),
-    ([{**RESULT, "output": "43"}, {**RESULT, "output": "44"}], [*answer("5"), {**CALL[0], "call_id": "e", "status": "incomplete"}]),
+    (
+        [{**RESULT, "output": "43"}, {**RESULT, "output": "44"}],
+        [*answer("5"), {**CALL[0], "call_id": "e", "status": "incomplete"}],
+    ),
     ([user("six")], answer("6")),
 ]
 
@@ -147,7 +155,9 @@ async def test_two_children_of_one_parent_do_not_see_each_other() -> None:
     await chat.turn(0, None, [user("root")], answer("r"))
     await chat.turn(1, 0, [user("left")], answer("l"))
     await chat.turn(2, 0, [user("right")], answer("r"))
-    left, right = [msgspec.json.encode((c.prefix.decode(), c.tail)) for c in (await chat.context(1), await chat.context(2))]
+    left, right = [
+        msgspec.json.encode((c.prefix.decode(), c.tail)) for c in (await chat.context(1), await chat.context(2))
+    ]
     assert b"left" in left
     assert b"right" not in left
     assert b"right" in right
@@ -251,7 +261,9 @@ async def test_a_reference_to_nothing_is_an_error(wanted: str, project: str, now
     wanted = ids.item_id("msg", rid(0), 1, output=True) if (project, now) != ("p", NOW) else wanted
     with pytest.raises(InvalidRequest) as raised:
         await chat.history.resolve(project, [item({"type": "item_reference", "id": wanted})], now)
-    assert raised.value.message.startswith(f"Item with id '{wanted}' not found. Items are not persisted when `store` is set to false.")
+    assert raised.value.message.startswith(
+        f"Item with id '{wanted}' not found. Items are not persisted when `store` is set to false."
+    )
     assert (raised.value.param, raised.value.code) == ("input", None)
 
 

@@ -68,8 +68,12 @@ class Site:
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         path = (await reader.readuntil(b"\r\n\r\n")).split()[1].decode()
         self.asked.append(path)
-        status, (content_type, body) = ("200 OK", self.pages[path]) if path in self.pages else ("404 Not Found", ("text/plain", b""))
-        writer.write(f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        status, (content_type, body) = (
+            ("200 OK", self.pages[path]) if path in self.pages else ("404 Not Found", ("text/plain", b""))
+        )
+        writer.write(
+            f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+        )
         await writer.drain()
         writer.close()
 
@@ -108,7 +112,9 @@ def item(*content: dict[str, Any], number: int = 0) -> Item:
     return Item(raw, parse_item(raw, ""), f"input[{number}]")
 
 
-async def resolved(media: Media, *parts: Part, can: Capabilities = TEXT_ONLY, items: Sequence[Item] = (), project_id: str = "p") -> Any:
+async def resolved(
+    media: Media, *parts: Part, can: Capabilities = TEXT_ONLY, items: Sequence[Item] = (), project_id: str = "p"
+) -> Any:
     [message] = await media.resolve(project_id, [User(parts)], can, model="qwen", items=items)
     assert isinstance(message, User)
     return message.content
@@ -117,12 +123,18 @@ async def resolved(media: Media, *parts: Part, can: Capabilities = TEXT_ONLY, it
 async def refusal(media: Media, part: Part, sent: dict[str, Any], can: Capabilities = TEXT_ONLY) -> InvalidRequest:
     """The error for a part of the current request."""
     with pytest.raises(InvalidRequest) as caught:
-        await resolved(media, TextPart("see"), part, can=can, items=[item({"type": "input_text", "text": "see"}, sent, number=3)])
+        await resolved(
+            media, TextPart("see"), part, can=can, items=[item({"type": "input_text", "text": "see"}, sent, number=3)]
+        )
     return caught.value
 
 
 async def test_a_conversation_without_files_is_left_alone(media: Media) -> None:
-    messages: list[Message] = [User("hi"), Assistant("hello"), User((TextPart("a"), ImagePart("https://x.example/i.png")))]
+    messages: list[Message] = [
+        User("hi"),
+        Assistant("hello"),
+        User((TextPart("a"), ImagePart("https://x.example/i.png"))),
+    ]
     assert await media.resolve("p", messages, SEES, model="qwen") is messages
 
 
@@ -152,25 +164,37 @@ async def test_word_documents_and_plain_text_become_text_where_the_upstream_read
         FilePart("a.csv", file_data="data:text/csv,a%2Cb%0A1%2C2"),
         can=READS_PDF,
     )
-    assert parts == (TextPart(QUOTED.format(name="plan.docx", text="# Plan")), TextPart(QUOTED.format(name="a.csv", text="a,b\n1,2")))
+    assert parts == (
+        TextPart(QUOTED.format(name="plan.docx", text="# Plan")),
+        TextPart(QUOTED.format(name="a.csv", text="a,b\n1,2")),
+    )
 
 
 async def test_an_upstream_that_reads_pdf_gets_the_pdf(media: Media, uploads: Uploads, site: Site) -> None:
     uploads.add("file-1", "report.pdf", REPORT)
     site.pages["/r.pdf"] = ("application/pdf", REPORT)
     given = FilePart("report.pdf", file_data=data_uri(REPORT, "application/pdf"))
-    parts = await resolved(media, given, FilePart(file_id="file-1"), FilePart(file_url=f"{site.url}/r.pdf"), can=READS_PDF)
+    parts = await resolved(
+        media, given, FilePart(file_id="file-1"), FilePart(file_url=f"{site.url}/r.pdf"), can=READS_PDF
+    )
     assert parts == (given, given, FilePart("r.pdf", file_data=given.file_data))
 
 
 async def test_a_linked_page_is_its_main_text(media: Media, site: Site) -> None:
-    text = "The library opens a new reading room on Monday, with longer hours for everybody who works late." + " It is warm." * 30
+    text = (
+        "The library opens a new reading room on Monday, with longer hours for everybody who works late."
+        + " It is warm." * 30
+    )
     page = f"<html><head><title>T</title></head><body><nav>Menu</nav><article><p>{text}</p></article></body></html>"
     site.pages["/news"] = ("text/html; charset=utf-8", page.encode())
-    assert await resolved(media, FilePart(file_url=f"{site.url}/news")) == (TextPart(QUOTED.format(name="news", text=text)),)
+    assert await resolved(media, FilePart(file_url=f"{site.url}/news")) == (
+        TextPart(QUOTED.format(name="news", text=text)),
+    )
 
 
-@pytest.mark.parametrize(("kind", "content_type"), [("png", "png"), ("jpeg", "jpeg"), ("webp", "webp"), ("gif", "gif"), ("bmp", "bmp")])
+@pytest.mark.parametrize(
+    ("kind", "content_type"), [("png", "png"), ("jpeg", "jpeg"), ("webp", "webp"), ("gif", "gif"), ("bmp", "bmp")]
+)
 async def test_uploaded_images_are_put_in(media: Media, uploads: Uploads, kind: str, content_type: str) -> None:
     content = picture(kind)
     uploads.add("file-1", "no-extension", content)
@@ -203,7 +227,9 @@ async def test_linked_images_are_put_in_only_where_the_upstream_cannot_fetch(med
         (FilePart(file_url="file:///etc/passwd"), {"file_url": "file:///etc/passwd"}, "file_url", ""),
     ],
 )
-async def test_files_that_cannot_be_used_are_named(media: Media, part: Part, sent: dict[str, Any], field: str, says: str) -> None:
+async def test_files_that_cannot_be_used_are_named(
+    media: Media, part: Part, sent: dict[str, Any], field: str, says: str
+) -> None:
     error = await refusal(media, part, {"type": "input_file", **sent})
     assert error.param == f"input[3].content[1].{field}"
     assert says in error.message
@@ -217,7 +243,12 @@ async def test_images_that_cannot_be_used_are_named(media: Media, uploads: Uploa
         (ImagePart("", file_id="file-1"), {"file_id": "file-1"}, SEES, "not an image of a supported type"),
         (ImagePart("", file_id="file-2"), {"file_id": "file-2"}, SEES, "larger than 15 MiB"),
         (ImagePart("", file_id="file-1"), {"file_id": "file-1"}, TEXT_ONLY, "the model 'qwen' does not take images"),
-        (ImagePart("data:image/png;base64,AA"), {"image_url": "data:image/png;base64,AA"}, TEXT_ONLY, "does not take images"),
+        (
+            ImagePart("data:image/png;base64,AA"),
+            {"image_url": "data:image/png;base64,AA"},
+            TEXT_ONLY,
+            "does not take images",
+        ),
         (ImagePart(f"{site.url}/page"), {"image_url": f"{site.url}/page"}, SEES_DATA, ""),
         (ImagePart(f"{site.url}/none"), {"image_url": {"url": f"{site.url}/none"}}, SEES_DATA, ""),
     ]:
@@ -243,11 +274,15 @@ async def test_a_part_in_the_output_of_a_call_is_named_there(media: Media) -> No
 
 
 async def test_where_files_are_switched_off_the_error_says_so() -> None:
-    error = await refusal(Media(GuardedFetcher(), None, Limits()), FilePart(file_id="f"), {"type": "input_file", "file_id": "f"})
+    error = await refusal(
+        Media(GuardedFetcher(), None, Limits()), FilePart(file_id="f"), {"type": "input_file", "file_id": "f"}
+    )
     assert "files are disabled" in error.message
 
 
-async def test_in_a_later_turn_a_file_is_read_again_and_one_that_is_gone_is_a_note(media: Media, uploads: Uploads) -> None:
+async def test_in_a_later_turn_a_file_is_read_again_and_one_that_is_gone_is_a_note(
+    media: Media, uploads: Uploads
+) -> None:
     uploads.add("file-1", "a.txt", b"first content")
     part = FilePart("a.txt", file_id="file-1")
     now = [item({"type": "input_text", "text": "And now?"})]
@@ -258,8 +293,12 @@ async def test_in_a_later_turn_a_file_is_read_again_and_one_that_is_gone_is_a_no
 
 
 async def test_an_earlier_image_is_a_note_for_a_model_that_takes_none(media: Media) -> None:
-    [note] = await resolved(media, ImagePart("https://x.example/i.png"), items=[item({"type": "input_text", "text": "?"})])
-    assert note == TextPart("[An image was here, which cannot be shown any more: the model 'qwen' does not take images here.]")
+    [note] = await resolved(
+        media, ImagePart("https://x.example/i.png"), items=[item({"type": "input_text", "text": "?"})]
+    )
+    assert note == TextPart(
+        "[An image was here, which cannot be shown any more: the model 'qwen' does not take images here.]"
+    )
 
 
 async def test_a_document_cannot_end_its_quotation_or_speak_for_the_model(media: Media) -> None:
@@ -300,7 +339,9 @@ async def test_tools_get_the_images_by_their_numbers(media: Media, uploads: Uplo
     assert await media.images("p", [link, gone, ImagePart("", file_id="file-1")]) == expected
 
 
-async def test_a_project_with_too_many_documents_waiting_is_told_to_come_again(media: Media, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_project_with_too_many_documents_waiting_is_told_to_come_again(
+    media: Media, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(reading, "_readers", Workers(offload.Limits(seconds=60), waiting=0))
     part = FilePart("a.txt", file_data=data_uri(b"hello", "text/plain"))
     sent = item({"type": "input_file", "filename": "a.txt", "file_data": part.file_data})

@@ -25,8 +25,12 @@ def _no_collector() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction] 
 @pytest.mark.usefixtures("_no_collector")
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("tools", [[], [ECHO]], ids=["plain", "tools"])
-async def test_a_request_is_free_at_once_also_when_its_response_may_be_continued(*, stream: bool, tools: list[Json]) -> None:
-    """A cycle would keep it until the garbage collector has counted enough objects, which says nothing of their size."""
+async def test_a_request_is_free_at_once_also_when_its_response_may_be_continued(
+    *, stream: bool, tools: list[Json]
+) -> None:
+    """A cycle would keep it until the garbage collector has counted enough objects, which says nothing of their
+    size.
+    """
     tool = ScriptedTool()
     engine = Engine(*[calls("echo")] * len(tools), say("Done."), say("Yes."), tools=[tool])
 
@@ -44,7 +48,9 @@ async def test_a_request_is_free_at_once_also_when_its_response_may_be_continued
 
 
 @pytest.mark.parametrize(
-    ("text", "kept"), [("short", 20), ("long " * 40_000, 2), ("\N{ROCKET} " * 10_000, 8)], ids=["short", "long", "four bytes a character"]
+    ("text", "kept"),
+    [("short", 20), ("long " * 40_000, 2), ("\N{ROCKET} " * 10_000, 8)],
+    ids=["short", "long", "four bytes a character"],
 )
 async def test_what_the_model_read_counts_against_the_limit(text: str, kept: int) -> None:
     """The cache has room for 1 MiB; of what does not fit, the next turn is read from the store."""

@@ -34,8 +34,12 @@ def stored(*raws: bytes) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def test_an_item_without_an_id_gets_one_that_says_where_it_is() -> None:
-    array, foreign = stored(b'{"role":"user","content":"a"}', b'{"type":"function_call_output","call_id":"c","output":"x"}')
-    assert [ids.locate(item["id"]) for item in array] == [ids.ItemLocation(RID, output=False, position=i) for i in range(2)]
+    array, foreign = stored(
+        b'{"role":"user","content":"a"}', b'{"type":"function_call_output","call_id":"c","output":"x"}'
+    )
+    assert [ids.locate(item["id"]) for item in array] == [
+        ids.ItemLocation(RID, output=False, position=i) for i in range(2)
+    ]
     assert [item["id"].split("_")[0] for item in array] == ["msg", "fco"]
     assert foreign == []
 
@@ -62,7 +66,9 @@ def test_the_rest_of_the_item_stays(raw: bytes) -> None:
 
 def test_ids_of_the_client_stay_and_those_of_its_own_making_are_noted() -> None:
     ours = ids.item_id("msg", RID, 3, output=True)
-    array, foreign = stored(b'{"id":"msg_codex","role":"user","content":"a"}', b'{"id":"%b","role":"user","content":"a"}' % ours.encode())
+    array, foreign = stored(
+        b'{"id":"msg_codex","role":"user","content":"a"}', b'{"id":"%b","role":"user","content":"a"}' % ours.encode()
+    )
     assert [item["id"] for item in array] == ["msg_codex", ours]
     assert foreign == ["msg_codex"]
 
@@ -82,13 +88,18 @@ def test_a_string_is_stored_as_the_message_it_is() -> None:
 
 
 def test_the_output_is_read_as_the_input_it_becomes() -> None:
-    body = b'{"id":"r","output":[{"type":"message","role":"assistant","content":[{"type":"output_text","text":"a"}]}],"x":1}'
+    message = b'{"type":"message","role":"assistant","content":[{"type":"output_text","text":"a"}]}'
+    body = b'{"id":"r","output":[%s],"x":1}' % message
     transcript = Transcript(Context(), lambda name, _namespace: name, lambda _blob: None)
     records.continue_with(body, Exchanges(), transcript)
     assert transcript.messages == [Assistant("a")]
 
 
-@given(items=st.lists(st.sampled_from([None, "msg_client", *(ids.item_id("msg", RID, place, output=False) for place in range(3))])))
+@given(
+    items=st.lists(
+        st.sampled_from([None, "msg_client", *(ids.item_id("msg", RID, place, output=False) for place in range(3))])
+    )
+)
 def test_rows_of_before_are_read_as_they_were_and_new_ones_the_same(items: list[str | None]) -> None:
     """An earlier release wrote the id of its place into each item that had none."""
     came = [{"role": "user"} | ({} if item is None else {"id": item}) for item in items]

@@ -79,7 +79,19 @@ def test_no_character_can_be_altered(text: str) -> None:
         BLOB.replace("gwr1.", "gwr2."),
         "gwr1." + "é" * 60,
     ],
-    ids=["empty", "prefix", "short", "cut", "longer", "padded", "newline", "space", "no prefix", "other version", "not ascii"],
+    ids=[
+        "empty",
+        "prefix",
+        "short",
+        "cut",
+        "longer",
+        "padded",
+        "newline",
+        "space",
+        "no prefix",
+        "other version",
+        "not ascii",
+    ],
 )
 def test_what_is_no_blob_of_ours_is_refused(blob: str) -> None:
     assert open_(blob) is None

@@ -13,7 +13,20 @@ from app.engine.conversation.known_calls import KnownCalls
 from app.engine.conversation.transcript import Transcript
 from app.protocol.messages import Assistant, FilePart, ImagePart, TextPart, ToolResult, User
 from app.protocol.wire.requests import parse_item
-from tests.engine.conversing import IMAGE, USER, Json, after, call, messages, opened, output, refusal, said, transcribe, unseal
+from tests.engine.conversing import (
+    IMAGE,
+    USER,
+    Json,
+    after,
+    call,
+    messages,
+    opened,
+    output,
+    refusal,
+    said,
+    transcribe,
+    unseal,
+)
 
 
 @pytest.mark.parametrize(
@@ -39,9 +52,15 @@ def test_a_user_message_in_every_spelling(item: Json) -> None:
         [{"type": "refusal", "refusal": "ok"}],
     ],
 )
-@pytest.mark.parametrize("more", [{}, {"type": "message", "id": "msg_1", "status": "completed"}, {"phase": "final_answer"}])
+@pytest.mark.parametrize(
+    "more", [{}, {"type": "message", "id": "msg_1", "status": "completed"}, {"phase": "final_answer"}]
+)
 def test_an_assistant_message_in_every_spelling(content: object, more: Json) -> None:
-    assert messages(USER, {"role": "assistant", "content": content, **more}, USER) == [User("hi"), Assistant("ok"), User("hi")]
+    assert messages(USER, {"role": "assistant", "content": content, **more}, USER) == [
+        User("hi"),
+        Assistant("ok"),
+        User("hi"),
+    ]
 
 
 def test_system_and_developer_messages_are_collected_wherever_they_stand() -> None:
@@ -56,7 +75,10 @@ def test_system_and_developer_messages_are_collected_wherever_they_stand() -> No
 
 
 def test_what_the_chain_said_as_system_comes_first() -> None:
-    assert transcribe({"role": "system", "content": "new"}, USER, context=Context(system=("old",))).system == ["old", "new"]
+    assert transcribe({"role": "system", "content": "new"}, USER, context=Context(system=("old",))).system == [
+        "old",
+        "new",
+    ]
 
 
 def test_several_parts_keep_their_order() -> None:
@@ -83,11 +105,21 @@ def test_several_parts_keep_their_order() -> None:
 @pytest.mark.parametrize("more", [{}, {"id": "fc_1", "status": "completed"}])
 @pytest.mark.parametrize("answer", [output(), output(status="completed"), output(id="fco_1")])
 def test_a_call_and_its_result(more: Json, answer: Json) -> None:
-    assert messages(USER, call(**more), answer) == [User("hi"), Assistant("", calls=(opened(),)), ToolResult("c1", "42")]
+    assert messages(USER, call(**more), answer) == [
+        User("hi"),
+        Assistant("", calls=(opened(),)),
+        ToolResult("c1", "42"),
+    ]
 
 
 def test_thinking_text_and_calls_of_one_turn_are_one_message() -> None:
-    items = (USER, {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}, said("Let me see."), call(), call("c2"))
+    items = (
+        USER,
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]},
+        said("Let me see."),
+        call(),
+        call("c2"),
+    )
     assert messages(*items, output("c2", "two"), output("c1", "one")) == [
         User("hi"),
         Assistant("Let me see.", "hm", (opened(), opened("c2"))),
@@ -97,7 +129,9 @@ def test_thinking_text_and_calls_of_one_turn_are_one_message() -> None:
 
 
 def test_the_turn_after_the_results_is_a_message_of_its_own() -> None:
-    assert messages(USER, call(), output(), said("Done."), USER, call("c2"), output("c2"), call("c3"), output("c3")) == [
+    assert messages(
+        USER, call(), output(), said("Done."), USER, call("c2"), output("c2"), call("c3"), output("c3")
+    ) == [
         User("hi"),
         Assistant("", calls=(opened(),)),
         ToolResult("c1", "42"),
@@ -119,7 +153,12 @@ def test_thinking_inside_a_tool_loop_stays_with_its_own_turn() -> None:
 def test_a_user_message_between_a_call_and_its_result_moves_behind_it(place: str) -> None:
     more: Json = {"role": "user", "content": "and?"}
     late = (output(), more) if place == "after" else (more, output())
-    assert messages(USER, call(), *late) == [User("hi"), Assistant("", calls=(opened(),)), ToolResult("c1", "42"), User("and?")]
+    assert messages(USER, call(), *late) == [
+        User("hi"),
+        Assistant("", calls=(opened(),)),
+        ToolResult("c1", "42"),
+        User("and?"),
+    ]
 
 
 def test_the_same_question_after_the_results_is_a_new_one() -> None:
@@ -129,18 +168,30 @@ def test_the_same_question_after_the_results_is_a_new_one() -> None:
 def test_the_question_repeated_before_the_result_of_the_chains_call_is_left_out() -> None:
     """Semantic Kernel: `previous_response_id`, the same user message again, then the output."""
     chain = Context(tail=(User("hi"), Assistant("", calls=(opened(),))))
-    assert messages(USER, output(), context=chain) == [User("hi"), Assistant("", calls=(opened(),)), ToolResult("c1", "42")]
+    assert messages(USER, output(), context=chain) == [
+        User("hi"),
+        Assistant("", calls=(opened(),)),
+        ToolResult("c1", "42"),
+    ]
 
 
 def test_the_client_may_repeat_calls_and_results_that_the_chain_holds() -> None:
     chain = Context(tail=(User("hi"), Assistant("", calls=(opened(),))))
-    assert messages(call(), output(), output(), context=chain) == [User("hi"), Assistant("", calls=(opened(),)), ToolResult("c1", "42")]
+    assert messages(call(), output(), output(), context=chain) == [
+        User("hi"),
+        Assistant("", calls=(opened(),)),
+        ToolResult("c1", "42"),
+    ]
     answered = Context(known=KnownCalls().extended([Assistant("", calls=(opened(),)), ToolResult("c1", "42")], ()))
     assert messages(call(), output(), USER, context=answered) == [User("hi")]
 
 
 def test_a_result_with_an_image_is_a_string_and_a_message_behind_all_results() -> None:
-    picture = [{"type": "input_text", "text": "a"}, {"type": "input_image", "image_url": IMAGE}, {"type": "input_text", "text": "b"}]
+    picture = [
+        {"type": "input_text", "text": "a"},
+        {"type": "input_image", "image_url": IMAGE},
+        {"type": "input_text", "text": "b"},
+    ]
     assert messages(USER, call(), call("c2"), output("c1", picture), output("c2")) == [
         User("hi"),
         Assistant("", calls=(opened(), opened("c2"))),
@@ -156,7 +207,9 @@ def test_a_result_that_is_only_an_image_or_nothing_is_still_a_string() -> None:
     assert messages(USER, call(), output("c1", ""))[2] == ToolResult("c1", "")
 
 
-@pytest.mark.parametrize("result", [[], "", [{"type": "input_text", "text": ""}], [{"type": "output_text", "text": ""}] * 0])
+@pytest.mark.parametrize(
+    "result", [[], "", [{"type": "input_text", "text": ""}], [{"type": "output_text", "text": ""}] * 0]
+)
 def test_a_result_that_holds_nothing_is_empty(result: object) -> None:
     assert messages(USER, call(), output("c1", result))[2:] == [ToolResult("c1", "")]
 
@@ -212,13 +265,17 @@ def test_the_same_thinking_twice_is_read_once(more: Json) -> None:
     """Clients put the reasoning item before each of the calls that followed it."""
     thought = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "a"}], **more}
     assert messages(USER, thought, thought, said("ok"))[1] == Assistant("ok", "a")
-    assert messages(USER, thought, call(), thought, call("c2"), output(), output("c2"))[1] == Assistant("", "a", (opened(), opened("c2")))
+    assert messages(USER, thought, call(), thought, call("c2"), output(), output("c2"))[1] == Assistant(
+        "", "a", (opened(), opened("c2"))
+    )
 
 
 def test_sealed_thinking_is_limited_as_a_whole() -> None:
     """A megabyte may be sealed in some kilobytes, and a request may hold thousands of them."""
     blobs = [f"ours:{number % 2}{'a' * 1_000_000}" for number in range(9)]
-    sealed: list[Json] = [{"type": "reasoning", "id": f"rs_{n}", "summary": [], "encrypted_content": blob} for n, blob in enumerate(blobs)]
+    sealed: list[Json] = [
+        {"type": "reasoning", "id": f"rs_{n}", "summary": [], "encrypted_content": blob} for n, blob in enumerate(blobs)
+    ]
 
     assert _thinking(transcribe(USER, *sealed[:8], said("ok"))) == 8_000_008
     assert _thinking(transcribe(USER, *sealed[:1] * 50, said("ok"))) == 1_000_001
@@ -236,10 +293,14 @@ def _thinking(transcript: Transcript) -> int:
 
 
 def test_other_thinking_of_the_same_id_and_the_same_thinking_in_another_turn_are_read() -> None:
-    one, two = ({"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": text}]} for text in "ab")
+    one, two = (
+        {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": text}]} for text in "ab"
+    )
     assert messages(USER, one, two, said("ok"))[1] == Assistant("ok", "ab")
     again = {"type": "reasoning", "summary": one["summary"]}
-    assert [m.reasoning for m in messages(USER, again, said("x"), USER, again, said("y")) if isinstance(m, Assistant)] == ["a", "a"]
+    assert [
+        m.reasoning for m in messages(USER, again, said("x"), USER, again, said("y")) if isinstance(m, Assistant)
+    ] == ["a", "a"]
 
 
 def test_thinking_between_the_calls_of_a_turn_that_began_with_text_parts_no_call_from_its_result() -> None:
@@ -263,7 +324,9 @@ def test_a_result_without_its_call_is_refused_in_the_words_of_the_api() -> None:
     assert (error.status, error.code, error.param) == (400, None, "input[1].call_id")
 
 
-@pytest.mark.parametrize(("items", "at"), [((USER, call("c9")), 1), ((USER, call(), call("c9"), output()), 2), ((call("c9"), USER), 0)])
+@pytest.mark.parametrize(
+    ("items", "at"), [((USER, call("c9")), 1), ((USER, call(), call("c9"), output()), 2), ((call("c9"), USER), 0)]
+)
 def test_a_call_without_its_result_is_refused_in_the_words_of_the_api(items: tuple[Json, ...], at: int) -> None:
     error = refusal(*items)
     assert error.message.startswith("No tool output found for function call c9. ")
@@ -292,8 +355,16 @@ UNREADABLE: list[tuple[Json, str, str]] = [
         "input[0].content[0].image_url",
         "invalid_image_url",
     ),
-    ({"role": "user", "content": [{"type": "input_image", "image_url": {}}]}, "input[0].content[0].image_url", "invalid_image_url"),
-    ({"role": "user", "content": [{"type": "input_file"}]}, "input[0].content[0].file_data", "missing_required_parameter"),
+    (
+        {"role": "user", "content": [{"type": "input_image", "image_url": {}}]},
+        "input[0].content[0].image_url",
+        "invalid_image_url",
+    ),
+    (
+        {"role": "user", "content": [{"type": "input_file"}]},
+        "input[0].content[0].file_data",
+        "missing_required_parameter",
+    ),
     ({"role": "system", "content": [{"type": "input_image", "image_url": IMAGE}]}, "input[0].content", "invalid_value"),
 ]
 
@@ -316,7 +387,9 @@ def test_what_follows_the_last_user_message_is_the_running_loop() -> None:
 
 def test_open_calls_are_resumed() -> None:
     transcript = Transcript(Context(), upstream_name, unseal)
-    transcript.add([("", parse_item(msgspec.Raw(json.dumps(item).encode()), "")) for item in (USER, said("Hm."), call())])
+    transcript.add(
+        [("", parse_item(msgspec.Raw(json.dumps(item).encode()), "")) for item in (USER, said("Hm."), call())]
+    )
     transcript.end_turn(cut=False)
     assert transcript.open_calls
     resumed = transcribe(output(), context=Context(tail=tuple(transcript.messages)))
@@ -326,7 +399,11 @@ def test_open_calls_are_resumed() -> None:
 
 
 def test_a_message_is_weighed_by_its_text() -> None:
-    tail = (User("a" * 1000), User((ImagePart("b" * 1000),)), Assistant("c" * 1000, "d" * 1000, (opened("c", "f", "e" * 1000),)))
+    tail = (
+        User("a" * 1000),
+        User((ImagePart("b" * 1000),)),
+        Assistant("c" * 1000, "d" * 1000, (opened("c", "f", "e" * 1000),)),
+    )
     assert 6000 <= sum(map(weight, (*tail, ToolResult("c", "h" * 1000)))) <= 8000
 
 

@@ -35,7 +35,14 @@ def replica(library: Library, database: Database, tmp_path: Path) -> Library:
 
 
 async def _stored(library: Library, *files: FileRecord, project: str = PROJECT) -> str:
-    new = NewStore(name="", description=None, metadata={}, expires_days=None, file_ids=[file.id for file in files], chunking=Chunking())
+    new = NewStore(
+        name="",
+        description=None,
+        metadata={},
+        expires_days=None,
+        file_ids=[file.id for file in files],
+        chunking=Chunking(),
+    )
     return (await library.stores.create(project, new)).record.id
 
 
@@ -69,7 +76,9 @@ async def _shown(library: Library, store: str, file: FileRecord) -> Attachment:
         ("other.txt", b"another model", "server_error", "another model"),
     ],
 )
-async def test_a_file_that_cannot_be_read_says_why(library: Library, name: str, content: bytes, code: str, words: str) -> None:
+async def test_a_file_that_cannot_be_read_says_why(
+    library: Library, name: str, content: bytes, code: str, words: str
+) -> None:
     bad, good = await library.upload(content, name), await library.upload(b"good")
     store = await _stored(library, bad, good)
     assert await library.ingestion.work() == 2
@@ -84,12 +93,18 @@ async def test_a_file_that_cannot_be_read_says_why(library: Library, name: str, 
 
 async def test_what_is_not_in_a_files_text_is_in_its_status(library: Library) -> None:
     note = "page 2 (an image; no text)"
-    partly, whole = await library.upload(f"whales\n\n[Not in this text: {note}]".encode()), await library.upload(b"bread")
+    partly, whole = (
+        await library.upload(f"whales\n\n[Not in this text: {note}]".encode()),
+        await library.upload(b"bread"),
+    )
     store = await _stored(library, partly, whole)
     await library.ingestion.work()
 
     shown = [await _shown(library, store, file) for file in (partly, whole)]
-    assert [(file.status, file.error_code, file.error_message) for file in shown] == [("completed", None, note), ("completed", None, None)]
+    assert [(file.status, file.error_code, file.error_message) for file in shown] == [
+        ("completed", None, note),
+        ("completed", None, None),
+    ]
 
 
 async def test_what_may_pass_is_tried_again_and_then_given_up(library: Library) -> None:
@@ -104,7 +119,11 @@ async def test_what_may_pass_is_tried_again_and_then_given_up(library: Library) 
     assert await library.ingestion.work() == 1
 
     shown = await _shown(library, store, file)
-    assert (shown.status, shown.error_code, shown.error_message) == ("failed", "server_error", "The embedding server is away.")
+    assert (shown.status, shown.error_code, shown.error_message) == (
+        "failed",
+        "server_error",
+        "The embedding server is away.",
+    )
     assert await library.ingestion.work() == 0
 
     library.embedder.failing = False
@@ -149,7 +168,9 @@ async def test_a_worker_that_is_asked_to_stop_gives_its_job_back(library: Librar
     assert (await _shown(library, store, file)).status == "completed"
 
 
-async def test_a_lease_is_renewed_while_the_work_takes_long(library: Library, replica: Library, database: Database) -> None:
+async def test_a_lease_is_renewed_while_the_work_takes_long(
+    library: Library, replica: Library, database: Database
+) -> None:
     file = await library.upload(b"whales")
     store = await _stored(library, file)
     library.embedder.open.clear()
@@ -257,14 +278,18 @@ async def test_the_file_of_a_project_does_not_wait_for_the_many_of_another(libra
 
 async def test_projects_take_turns_where_jobs_are_done_one_by_one(library: Library) -> None:
     for project, count in (("a", 4), ("b", 2), ("c", 1)):
-        files = [await library.upload(b"%d" % number, f"{project}{number}.txt", project=project) for number in range(count)]
+        files = [
+            await library.upload(b"%d" % number, f"{project}{number}.txt", project=project) for number in range(count)
+        ]
         await _stored(library, *files, project=project)
     assert await library.ingestion.work() == 7
     order = "".join(filename[0] for filename, _, _ in library.index.files.values())
     assert [sorted(order[:3]), sorted(order[3:5]), order[5:]] == [["a", "b", "c"], ["a", "b"], "aa"]
 
 
-async def test_a_job_that_may_not_be_read_now_waits_and_is_not_counted(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_job_that_may_not_be_read_now_waits_and_is_not_counted(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = await library.upload(b"whales")
     store = await _stored(library, file)
     with monkeypatch.context() as patch:

@@ -113,7 +113,9 @@ async def test_pages_in_both_directions(library: Library) -> None:
 
 async def test_expired_files_are_not_there_and_are_purged_bit_by_bit(library: Library, tmp_path: Path) -> None:
     for number in range(3):
-        await library.files.create(PROJECT, await library.files.take(pieces(b"%d" % number)), NewFile("a", "user_data", 3600))
+        await library.files.create(
+            PROJECT, await library.files.take(pieces(b"%d" % number)), NewFile("a", "user_data", 3600)
+        )
     batch = await library.upload(b"batch", purpose="batch")
     assert batch.expires_at == batch.created_at + 30 * 86_400
     kept = await library.upload(b"kept")
@@ -125,11 +127,20 @@ async def test_expired_files_are_not_there_and_are_purged_bit_by_bit(library: Li
     assert sorted(_contents(tmp_path)) == [b"batch", b"kept"]
 
 
-async def test_a_file_whose_maker_died_is_never_seen_and_goes(library: Library, database: Database, tmp_path: Path) -> None:
+async def test_a_file_whose_maker_died_is_never_seen_and_goes(
+    library: Library, database: Database, tmp_path: Path
+) -> None:
     staged = await library.files.take(pieces(b"half"))
     now = int(library.clock())
     unseen = FileRecord(
-        id="file-1", project_id=PROJECT, created_at=now, expires_at=None, filename="a", purpose="vision", size=4, digest=staged.digest
+        id="file-1",
+        project_id=PROJECT,
+        created_at=now,
+        expires_at=None,
+        filename="a",
+        purpose="vision",
+        size=4,
+        digest=staged.digest,
     )
     await SqlFileRecords(database).reserve(unseen)
 

@@ -42,7 +42,9 @@ def _query(store: str, *queries: str, **rest: object) -> FileQuery:
 
 
 async def test_a_store_is_made_shown_and_changed(library: Library) -> None:
-    new = NewStore(name="docs", description="All", metadata={"team": "red"}, expires_days=2, file_ids=(), chunking=Chunking())
+    new = NewStore(
+        name="docs", description="All", metadata={"team": "red"}, expires_days=2, file_ids=(), chunking=Chunking()
+    )
     made = await library.stores.create(PROJECT, new)
     assert (made.status, made.totals.total, made.record.description) == ("completed", 0, "All")
     assert made.record.expires_at == made.record.created_at + 2 * DAY
@@ -68,8 +70,14 @@ async def test_files_are_searched_once_they_are_ingested(library: Library) -> No
     assert (shown.status, shown.totals.completed) == ("completed", 1)
     assert shown.totals.usage_bytes == len("whales singcats purr") + 2 * 4
     hits = await library.stores.search(PROJECT, _query(store, "do whales sing", "cats purr", limit=2))
-    assert [(hit.file_id, hit.text, hit.score) for hit in hits] == [(file.id, "cats purr", 1.0), (file.id, "whales sing", 2 / 3)]
-    assert [passage.text for passage in await library.store_files.passages(PROJECT, store, file.id)] == ["whales sing", "cats purr"]
+    assert [(hit.file_id, hit.text, hit.score) for hit in hits] == [
+        (file.id, "cats purr", 1.0),
+        (file.id, "whales sing", 2 / 3),
+    ]
+    assert [passage.text for passage in await library.store_files.passages(PROJECT, store, file.id)] == [
+        "whales sing",
+        "cats purr",
+    ]
 
 
 async def test_another_project_sees_nothing(library: Library) -> None:
@@ -107,11 +115,15 @@ async def test_attributes_filter_the_search_and_can_change(library: Library) -> 
     store = await _store(library)
     for year, text in ((2024.0, b"whales old"), (2025.0, b"whales new")):
         file = await library.upload(text)
-        await library.store_files.add(PROJECT, store, NewStoreFile(file.id, {"year": year, "draft": True}, Chunking(100, 20)))
+        await library.store_files.add(
+            PROJECT, store, NewStoreFile(file.id, {"year": year, "draft": True}, Chunking(100, 20))
+        )
     await library.ingestion.work()
 
     async def found(filters: object) -> set[str]:
-        hits = await library.stores.search(PROJECT, _query(store, "whales", filters=msgspec.Raw(msgspec.json.encode(filters))))
+        hits = await library.stores.search(
+            PROJECT, _query(store, "whales", filters=msgspec.Raw(msgspec.json.encode(filters)))
+        )
         return {hit.text for hit in hits}
 
     recent = {"type": "gt", "key": "year", "value": 2024}
@@ -217,7 +229,9 @@ async def test_lists_in_pages(library: Library) -> None:
 async def test_a_batch_is_counted_and_cancelled(library: Library) -> None:
     store = await _store(library)
     files = [(await library.upload(text)).id for text in (b"a", b"b", b"c")]
-    batch = await library.store_files.add_batch(PROJECT, store, [NewStoreFile(file, {}, Chunking()) for file in [*files, files[0]]])
+    batch = await library.store_files.add_batch(
+        PROJECT, store, [NewStoreFile(file, {}, Chunking()) for file in [*files, files[0]]]
+    )
     assert (batch.status, batch.totals.in_progress) == ("in_progress", 3)
     with pytest.raises(NotFound):
         await library.store_files.batch("project-b", store, batch.record.id)
@@ -228,7 +242,9 @@ async def test_a_batch_is_counted_and_cancelled(library: Library) -> None:
     assert (cancelled.status, cancelled.totals.cancelled) == ("cancelled", 3)
     await library.ingestion.work()
     assert (library.index.replaced, library.embedder.calls) == (0, 0)
-    shown, _ = await library.store_files.list(PROJECT, store, Page(10, "asc"), batch_id=batch.record.id, status="cancelled")
+    shown, _ = await library.store_files.list(
+        PROJECT, store, Page(10, "asc"), batch_id=batch.record.id, status="cancelled"
+    )
     assert [one.file_id for one in shown] == files
 
     again = await library.store_files.add_batch(PROJECT, store, [NewStoreFile(file, {}, Chunking()) for file in files])
@@ -240,7 +256,9 @@ async def test_a_batch_is_counted_and_cancelled(library: Library) -> None:
 async def test_a_batch_with_an_unknown_file_adds_nothing(library: Library) -> None:
     store, known = await _store(library), await library.upload(b"a")
     with pytest.raises(NotFound, match="file-unknown"):
-        await library.store_files.add_batch(PROJECT, store, [NewStoreFile(id_, {}, Chunking()) for id_ in (known.id, "file-unknown")])
+        await library.store_files.add_batch(
+            PROJECT, store, [NewStoreFile(id_, {}, Chunking()) for id_ in (known.id, "file-unknown")]
+        )
     assert (await library.stores.get(PROJECT, store)).totals.total == 0
 
 

@@ -53,7 +53,13 @@ def test_a_tool_that_cannot_run_here_may_run_at_the_upstream() -> None:
 
 @pytest.mark.parametrize(
     ("model", "mode"),
-    [("qwen3-max", "native"), ("qwen3-8b", "off"), ("qwen-plus", "gateway"), ("Qwen3-8b", "gateway"), ("qwen3-maxi", "off")],
+    [
+        ("qwen3-max", "native"),
+        ("qwen3-8b", "off"),
+        ("qwen-plus", "gateway"),
+        ("Qwen3-8b", "gateway"),
+        ("qwen3-maxi", "off"),
+    ],
 )
 def test_the_mode_goes_by_model_an_exact_name_first(model: str, mode: str) -> None:
     modes = {"x_echo": {"mode": "gateway", "models": {"qwen3-*": "off", "qwen3-max": "native"}}}
@@ -71,7 +77,9 @@ def test_other_spellings_are_the_same_tool() -> None:
 
 
 def test_every_tool_is_listed_with_an_example_and_what_is_missing() -> None:
-    listed = json.loads(msgspec.json.encode(catalog(ScriptedTool(), modes={"x_echo": {"price": 0.5, "currency": "EUR"}}).list()))
+    listed = json.loads(
+        msgspec.json.encode(catalog(ScriptedTool(), modes={"x_echo": {"price": 0.5, "currency": "EUR"}}).list())
+    )
     assert listed == [
         {
             "type": "x_echo",
@@ -98,7 +106,10 @@ def test_prices_are_data_of_tools_that_exist() -> None:
     shipped = Catalog(specs, {}, {})
     priced = {spec.type: price for spec in specs if (price := shipped.price(spec.type)) is not None}
     assert priced
-    assert all(isinstance(price, Price) and price.amount >= 0 and re.fullmatch("[A-Z]{3}", price.currency) for price in priced.values())
+    assert all(
+        isinstance(price, Price) and price.amount >= 0 and re.fullmatch("[A-Z]{3}", price.currency)
+        for price in priced.values()
+    )
 
 
 async def test_closing_frees_what_the_tools_hold() -> None:
@@ -108,7 +119,9 @@ async def test_closing_frees_what_the_tools_hold() -> None:
     await catalog(ScriptedTool(), missing=MISSING).aclose()
 
 
-@pytest.mark.parametrize("offered", [catalog(ScriptedTool(), modes={"x_echo": {"mode": "off"}}), catalog(ScriptedTool(), missing=MISSING)])
+@pytest.mark.parametrize(
+    "offered", [catalog(ScriptedTool(), modes={"x_echo": {"mode": "off"}}), catalog(ScriptedTool(), missing=MISSING)]
+)
 async def test_a_client_that_always_sends_tools_gets_its_answer_and_a_warning(offered: Catalog) -> None:
     engine = Engine(say("Hi."), offered=offered)
     async with engine.running(lenient=True, tools=[ECHO]) as run:

@@ -62,7 +62,9 @@ def cited(citations: Citations, text: str) -> list[tuple[str, str]]:
         ("[1, 9]", "1"),
     ],
 )
-@pytest.mark.parametrize("around", ["Fact {}. End", "{}", "塔很高{}。", "🗼 **tall** {}", "* {} is a line of a list", "| a | {} |"])
+@pytest.mark.parametrize(
+    "around", ["Fact {}. End", "{}", "塔很高{}。", "🗼 **tall** {}", "* {} is a line of a list", "| a | {} |"]
+)
 def test_a_mark_is_annotated_as_it_stands(citations: Citations, mark: str, numbers: str, around: str) -> None:
     assert cited(citations, around.format(mark)) == [(mark, number) for number in numbers]
 
@@ -127,7 +129,9 @@ def test_an_address_is_known_without_its_tracking(citations: Citations, address:
     assert cited(citations, f"See [it]({address}).") == [(f"[it]({address})", number)]
 
 
-@pytest.mark.parametrize("address", ["https://e1.example/p?id=2", "https://e1.example/q?id=1", "https://e1.example:8443/p?id=1"])
+@pytest.mark.parametrize(
+    "address", ["https://e1.example/p?id=2", "https://e1.example/q?id=1", "https://e1.example:8443/p?id=1"]
+)
 def test_another_address_is_another_page(citations: Citations, address: str) -> None:
     assert cited(citations, f"See {address}") == []
 
@@ -139,17 +143,34 @@ def test_pages_that_differ_in_tracking_only_are_one_source(citations: Citations)
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("F [^1].\n\n[^1]: https://e3.example/p?id=3", [("[^1]", "3"), ("[^1]", "3"), ("https://e3.example/p?id=3", "3")]),
-        ("F [^a].\n\n[^a]: See <https://e4.example/p?id=4>", [("[^a]", "4"), ("[^a]", "4"), ("https://e4.example/p?id=4", "4")]),
-        ("[it][t]\n\n[t]: https://e5.example/p?id=5 'T'", [("[t]", "5"), ("[t]", "5"), ("https://e5.example/p?id=5", "5")]),
-        ("F [1].\n\n[1] Title, https://e2.example/p?id=2", [("[1]", "2"), ("[1]", "2"), ("https://e2.example/p?id=2", "2")]),
+        (
+            "F [^1].\n\n[^1]: https://e3.example/p?id=3",
+            [("[^1]", "3"), ("[^1]", "3"), ("https://e3.example/p?id=3", "3")],
+        ),
+        (
+            "F [^a].\n\n[^a]: See <https://e4.example/p?id=4>",
+            [("[^a]", "4"), ("[^a]", "4"), ("https://e4.example/p?id=4", "4")],
+        ),
+        (
+            "[it][t]\n\n[t]: https://e5.example/p?id=5 'T'",
+            [("[t]", "5"), ("[t]", "5"), ("https://e5.example/p?id=5", "5")],
+        ),
+        (
+            "F [1].\n\n[1] Title, https://e2.example/p?id=2",
+            [("[1]", "2"), ("[1]", "2"), ("https://e2.example/p?id=2", "2")],
+        ),
         ("F [^2].\n\n[^2]: The second page.", [("[^2]", "2"), ("[^2]", "2")]),
     ],
 )
-def test_notes_at_the_end_say_what_their_marks_mean(citations: Citations, text: str, found: list[tuple[str, str]]) -> None:
+def test_notes_at_the_end_say_what_their_marks_mean(
+    citations: Citations, text: str, found: list[tuple[str, str]]
+) -> None:
     assert cited(citations, text) == found
 
 
 def test_each_source_of_a_mark_has_its_place_in_code_points(citations: Citations) -> None:
     notes = citations.annotate("🗼高[1, 2]")
-    assert [(note.start_index, note.end_index) for note in notes if isinstance(note, items.UrlCitation)] == [(2, 8), (2, 8)]
+    assert [(note.start_index, note.end_index) for note in notes if isinstance(note, items.UrlCitation)] == [
+        (2, 8),
+        (2, 8),
+    ]

@@ -56,7 +56,10 @@ def test_a_source_keeps_its_first_number() -> None:
         ("See [the tower](https://a.example/tower).", ["[the tower](https://a.example/tower)"]),
         ('See [it](https://a.example/tower "The tower").', ['[it](https://a.example/tower "The tower")']),
         ("See https://a.example/tower/.", ["https://a.example/tower/"]),
-        ("See **https://a.example/tower**, <https://a.example/tower>", ["https://a.example/tower", "https://a.example/tower"]),
+        (
+            "See **https://a.example/tower**, <https://a.example/tower>",
+            ["https://a.example/tower", "https://a.example/tower"],
+        ),
         ("见https://a.example/tower，很高。", ["https://a.example/tower"]),
         ("见https://a.example/tower很高", ["https://a.example/tower"]),
         ("高塔[2]。", ["[2]"]),

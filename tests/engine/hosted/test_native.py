@@ -1,4 +1,6 @@
-"""Who runs a tool: this gateway or the upstream, by setting, by what the upstream can, and by the vendor's own rules."""
+"""Who runs a tool: this gateway or the upstream, by setting, by what the upstream can, and by the vendor's own
+rules.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def entry(kind: str = "web_search", mode: ToolMode = "auto", *, plain: bool = Tr
     return Entry(kind, kind, mode, "tools[0]", RAW, ToolRequest(_never, RAW, native=RAW if plain else None))
 
 
-def where(can: Capabilities = VENDOR, *, thinks: bool = True, demanded: bool = False, limited: bool = False) -> UpstreamConditions:
+def where(
+    can: Capabilities = VENDOR, *, thinks: bool = True, demanded: bool = False, limited: bool = False
+) -> UpstreamConditions:
     return UpstreamConditions(can, thinks, demanded, limited)
 
 
@@ -84,7 +88,10 @@ async def test_what_the_upstream_runs_is_forwarded_and_shown_in_our_grammar() ->
     phases = [kind.rpartition(".")[2] for kind in judged.types if "web_search_call" in kind]
     assert phases == ["in_progress", "searching", "completed"]
     (call,) = engine.provider.calls
-    assert ([json.loads(bytes(raw)) for raw in call.native_tools], call.tools) == ([{"type": "web_search", "from": "us"}], ())
+    assert ([json.loads(bytes(raw)) for raw in call.native_tools], call.tools) == (
+        [{"type": "web_search", "from": "us"}],
+        (),
+    )
     assert not tool.contexts
     assert judged.events[-1]["response"]["usage"]["x_tools"] == {"web_search": {"count": 1}}
 
@@ -94,7 +101,9 @@ async def test_tools_of_both_kinds_go_together() -> None:
     native.native = RAW
     engine = Engine(calls("echo"), say("So."), tools=[native, ScriptedTool()], can=VENDOR)
     await engine.plain(tools=[{"type": "web_search"}, {"type": "x_echo"}])
-    assert [(len(call.native_tools), [tool.name for tool in call.tools]) for call in engine.provider.calls] == [(1, ["echo"])] * 2
+    assert [(len(call.native_tools), [tool.name for tool in call.tools]) for call in engine.provider.calls] == [
+        (1, ["echo"])
+    ] * 2
 
 
 async def test_a_tool_that_can_run_nowhere_is_refused_when_the_upstream_is_known() -> None:

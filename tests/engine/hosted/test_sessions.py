@@ -1,4 +1,6 @@
-"""The tools of one response: what they learn of it, what they announce, cite and note, and that they are opened once."""
+"""The tools of one response: what they learn of it, what they announce, cite and note, and that they are opened
+once.
+"""
 
 from __future__ import annotations
 

@@ -46,7 +46,9 @@ async def test_thinking_in_the_text_is_taken_out() -> None:
     assert await asking.ask("What?") == "42"
 
 
-@pytest.mark.parametrize("can", [Capabilities(can_think=False), Capabilities(can_stop_thinking=False), Capabilities(thinks=False)])
+@pytest.mark.parametrize(
+    "can", [Capabilities(can_think=False), Capabilities(can_stop_thinking=False), Capabilities(thinks=False)]
+)
 async def test_a_model_that_cannot_be_told_so_is_left_as_it_is(can: Capabilities) -> None:
     asking = Asking(say("42"), can=can)
     await asking.ask("What?")

@@ -14,7 +14,15 @@ from app.engine.request.structured import Validator
 from app.engine.upstreams.failures import ModelFailure
 from app.protocol.deltas import CallArguments, CallOpened, Delta, FinishReason, Reasoning, Refusal, Text, TurnFinished
 from app.protocol.recovery.arguments import InvalidArguments
-from app.protocol.wire.items import CustomToolCallItem, FunctionCallItem, MessageItem, OutputItem, OutputText, ReasoningItem, RefusalPart
+from app.protocol.wire.items import (
+    CustomToolCallItem,
+    FunctionCallItem,
+    MessageItem,
+    OutputItem,
+    OutputText,
+    ReasoningItem,
+    RefusalPart,
+)
 from app.providers.base import Capabilities
 from tests.engine.model.test_turn import Played
 from tests.engine.scripted import Turn
@@ -61,7 +69,9 @@ def outline(output: Sequence[OutputItem]) -> list[tuple[str, str]]:
 def _read(item: OutputItem) -> tuple[str, str]:
     match item:
         case MessageItem():
-            words = [part.text if isinstance(part, OutputText) else part.refusal for part in item.content if _worded(part)]
+            words = [
+                part.text if isinstance(part, OutputText) else part.refusal for part in item.content if _worded(part)
+            ]
             return "message", "|".join(words)
         case FunctionCallItem() | CustomToolCallItem():
             return "call", f"{item.namespace} {item.name}"
@@ -110,7 +120,9 @@ async def test_no_function_that_was_not_offered_is_ever_shown(request_fields: di
 
 
 @pytest.mark.parametrize(("text", "checked"), [('{"b": 1}', 1), ('{"b": 1}\n', 1), ('Look: {"b": 1}', 2)])
-async def test_an_answer_is_checked_once_however_often_it_is_found(monkeypatch: pytest.MonkeyPatch, text: str, checked: int) -> None:
+async def test_an_answer_is_checked_once_however_often_it_is_found(
+    monkeypatch: pytest.MonkeyPatch, text: str, checked: int
+) -> None:
     read: list[str] = []
 
     def violation(_: Validator, value: str, _schema: bytes | None) -> str:

@@ -9,7 +9,9 @@ from app.protocol.messages import Assistant, User
 from app.providers.base import ModelCall
 
 
-@pytest.mark.parametrize(("text", "written"), [("a" * 1000, 1000), ("\N{ROCKET}" + "a" * 996, 1000), ("字" * 1000, 3000)])
+@pytest.mark.parametrize(
+    ("text", "written"), [("a" * 1000, 1000), ("\N{ROCKET}" + "a" * 996, 1000), ("字" * 1000, 3000)]
+)
 def test_the_size_that_usage_is_estimated_from_is_that_of_the_text_as_it_is_sent(text: str, written: int) -> None:
     calls = [
         ModelCall(model="m", system=text),

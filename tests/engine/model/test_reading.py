@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.engine.model.reading import Reader, ReadingOptions
-from app.protocol.deltas import CallArguments, CallOpened, Delta, FinishReason, NativeItem, Reasoning, Refusal, Text, TurnFinished
+from app.protocol.deltas import (
+    CallArguments,
+    CallOpened,
+    Delta,
+    FinishReason,
+    NativeItem,
+    Reasoning,
+    Refusal,
+    Text,
+    TurnFinished,
+)
 from app.protocol.recovery.thinking import Unopened
 from app.protocol.wire.hosted import SearchAction, WebSearchCall
 from app.protocol.wire.tokens import TokenLogprob, TokenUsage
@@ -79,7 +89,12 @@ def test_text_behind_separate_thinking_is_the_answer_but_for_tags_at_its_beginni
     said: str, thought: str, answer: str, unopened: Unopened
 ) -> None:
     reading = reader(unopened=unopened)
-    assert read(reading, Text("<"), Reasoning("hm"), *map(Text, said), STOP) == [Text("<"), Reasoning(thought), Text(answer), STOP]
+    assert read(reading, Text("<"), Reasoning("hm"), *map(Text, said), STOP) == [
+        Text("<"),
+        Reasoning(thought),
+        Text(answer),
+        STOP,
+    ]
     assert reading.reasoned
 
 
@@ -156,9 +171,15 @@ def test_log_probabilities_stay_with_the_tokens_of_the_answer() -> None:
 
 
 def test_tokens_that_are_not_those_of_the_text_are_left_out_and_cost_nothing() -> None:
-    """Some servers write token numbers in place of tokens. Searched for again with every piece, these would take minutes."""
+    """Some servers write token numbers in place of tokens.
+
+    Searched for again with every piece, these would take minutes.
+    """
     count = 10_000
-    pieces = [Text(text, (TokenLogprob("token_id:7", -1.0),)) for text in ("<think>", *["w "] * count, "</think>", *["x"] * count)]
+    pieces = [
+        Text(text, (TokenLogprob("token_id:7", -1.0),))
+        for text in ("<think>", *["w "] * count, "</think>", *["x"] * count)
+    ]
     clean = read(reader(), *pieces, STOP)
     assert clean[-1] == STOP
     assert sum(len(delta.text) for delta in clean if isinstance(delta, Text)) == count
@@ -168,7 +189,9 @@ DRAFT = f"I could write {BLOCK} but I know it."
 
 
 @pytest.mark.parametrize("draft", [[Reasoning(DRAFT)], [Text(f"<think>{DRAFT}</think>")]])
-@pytest.mark.parametrize(("answer", "counts"), [([Text("Sunny.")], False), ([Refusal("No.")], False), ([Text("\n\n")], True), ([], True)])
+@pytest.mark.parametrize(
+    ("answer", "counts"), [([Text("Sunny.")], False), ([Refusal("No.")], False), ([Text("\n\n")], True), ([], True)]
+)
 def test_a_call_drafted_in_the_thinking_counts_only_when_nothing_else_came(
     draft: list[Delta], answer: list[Delta], *, counts: bool
 ) -> None:
@@ -238,7 +261,9 @@ def test_an_answer_in_a_format_is_no_call() -> None:
     ],
 )
 @pytest.mark.parametrize("unopened", ["likely", "possible", "unlikely"])
-def test_it_is_known_when_an_answer_began_inside_the_thinking(deltas: list[Delta], unopened: Unopened, *, met: bool) -> None:
+def test_it_is_known_when_an_answer_began_inside_the_thinking(
+    deltas: list[Delta], unopened: Unopened, *, met: bool
+) -> None:
     reading = reader(unopened=unopened)
     read(reading, *deltas, STOP)
     assert reading.met_unopened is met
@@ -257,7 +282,19 @@ SEGMENTS = st.lists(
         st.sampled_from([Text, Text, Reasoning]),
         st.lists(
             st.sampled_from(
-                [BLOCK, '{"name": "f", "arguments": {"a": 1}}', "<think>", "</think>", "<tool_call>", "```", "`", "<", "\n", "a", '"']
+                [
+                    BLOCK,
+                    '{"name": "f", "arguments": {"a": 1}}',
+                    "<think>",
+                    "</think>",
+                    "<tool_call>",
+                    "```",
+                    "`",
+                    "<",
+                    "\n",
+                    "a",
+                    '"',
+                ]
             ),
             min_size=1,
             max_size=7,
@@ -280,13 +317,21 @@ def settled(deltas: Sequence[Delta]) -> list[Delta]:
 
 @given(SEGMENTS, st.sampled_from(["likely", "possible", "unlikely"]), st.booleans(), st.booleans(), st.data())
 def test_the_cut_of_the_stream_does_not_matter(
-    segments: list[tuple[type[Text] | type[Reasoning], str]], unopened: Unopened, off: bool, bare: bool, data: st.DataObject
+    segments: list[tuple[type[Text] | type[Reasoning], str]],
+    unopened: Unopened,
+    off: bool,
+    bare: bool,
+    data: st.DataObject,
 ) -> None:
     whole = [kind(text) for kind, text in segments]
     pieces = [kind(piece) for kind, text in segments for piece in cut(text, data)]
     one, other = (reader("f", unopened=unopened, off=off, bare=bare) for _ in range(2))
     assert joined(settled(read(one, *whole, STOP))) == joined(settled(read(other, *pieces, STOP)))
-    assert (one.met_unopened, one.reasoned, one.held_in_vain) == (other.met_unopened, other.reasoned, other.held_in_vain)
+    assert (one.met_unopened, one.reasoned, one.held_in_vain) == (
+        other.met_unopened,
+        other.reasoned,
+        other.held_in_vain,
+    )
 
 
 def test_behind_separate_thinking_an_answer_may_speak_of_tags() -> None:

@@ -75,7 +75,9 @@ class Played:
         self.shown = []
         request = admitted(**fields)
         history = History(MemoryResponseStore(retention_seconds=1), 0, shared=False)
-        preparation = Preparation(request, request.items, ProjectServices("p", history, Sealer(bytes(32)), no_media()), None)
+        preparation = Preparation(
+            request, request.items, ProjectServices("p", history, Sealer(bytes(32)), no_media()), None
+        )
         prepared = await preparation.prepare(self.provider, "m", 0)
         assembler = new_assembler(quiet=not request.stream, parallel_calls=prepared.call.parallel_tool_calls)
         self.assembler = assembler
@@ -110,7 +112,11 @@ class Played:
 
 
 def texts(output: Sequence[OutputItem]) -> list[str]:
-    return ["".join(part.text for part in item.content if isinstance(part, OutputText)) for item in output if isinstance(item, MessageItem)]
+    return [
+        "".join(part.text for part in item.content if isinstance(part, OutputText))
+        for item in output
+        if isinstance(item, MessageItem)
+    ]
 
 
 def calls(output: Sequence[OutputItem]) -> list[str]:
@@ -152,7 +158,10 @@ async def test_text_before_a_demanded_call_is_let_go_with_it_in_order() -> None:
 
 @pytest.mark.parametrize(
     "choice",
-    [{"type": "function", "name": "f"}, {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "f"}]}],
+    [
+        {"type": "function", "name": "f"},
+        {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "f"}]},
+    ],
 )
 async def test_a_call_of_a_function_that_is_not_allowed_is_not_shown(choice: object) -> None:
     played = Played(spoken(*called("g", '{"secret": 1}')), spoken(*called("f")))
@@ -168,7 +177,9 @@ async def test_an_answer_in_the_demanded_format_is_held_until_it_was_checked() -
 
 
 @pytest.mark.parametrize(
-    "said", ['```json\n{"a": 1}\n```', 'Here you are: {"a": 1} I hope it helps.', ' \n{"a": 1}\n'], ids=["fence", "prose", "space"]
+    "said",
+    ['```json\n{"a": 1}\n```', 'Here you are: {"a": 1} I hope it helps.', ' \n{"a": 1}\n'],
+    ids=["fence", "prose", "space"],
 )
 async def test_json_is_taken_out_of_what_surrounds_it(said: str) -> None:
     (text,) = texts(await Played(spoken(Text(said))).play(text=FORMAT))
@@ -200,7 +211,11 @@ async def test_a_call_instead_of_an_answer_needs_no_format() -> None:
 
 async def test_text_streams_where_the_upstream_was_seen_to_enforce_the_format_and_is_still_checked() -> None:
     played = Played(
-        *[spoken(Text('{"a"'), Text(": 1}"))] * 2, spoken(Text(' {"a": "')), spoken(Text("no")), spoken(Text('{"a": 1}')), can=ENFORCES
+        *[spoken(Text('{"a"'), Text(": 1}"))] * 2,
+        spoken(Text(' {"a": "')),
+        spoken(Text("no")),
+        spoken(Text('{"a": 1}')),
+        can=ENFORCES,
     )
     assert texts(await played.play(stream=True, text=FORMAT)) == ['{"a": 1}']
     assert set(played.sightings[:3]) == {""}
@@ -216,7 +231,9 @@ async def test_text_streams_where_the_upstream_was_seen_to_enforce_the_format_an
 
 @pytest.mark.parametrize("said", ['```json\n{"a": 1}\n```', 'So: {"a": 1}', "no"])
 async def test_what_does_not_begin_like_json_is_held_although_the_format_is_enforced(said: str) -> None:
-    played = Played(spoken(Text('{"a": 1}')), spoken(Text("\n"), *map(Text, said)), spoken(Text('{"a": 1}')), can=ENFORCES)
+    played = Played(
+        spoken(Text('{"a": 1}')), spoken(Text("\n"), *map(Text, said)), spoken(Text('{"a": 1}')), can=ENFORCES
+    )
     await played.play(stream=True, text=FORMAT)
     played.sightings.clear()
     assert texts(await played.play(stream=True, text=FORMAT)) == ['{"a": 1}']
@@ -264,19 +281,27 @@ async def test_an_answer_cut_off_tells_nothing_of_the_promise() -> None:
 @pytest.mark.parametrize("demand", [{"text": FORMAT}, {"text": JSON_MODE}, {"tools": TOOLS, "tool_choice": "required"}])
 async def test_a_refusal_is_the_answer_whatever_was_demanded(demand: Any, stream: bool) -> None:
     output = await Played(spoken(Text(""), Refusal("I can"), Refusal("not."))).play(stream=stream, **demand)
-    assert [part.refusal for item in output if isinstance(item, MessageItem) for part in item.content if isinstance(part, RefusalPart)] == [
-        "I cannot."
-    ]
+    assert [
+        part.refusal
+        for item in output
+        if isinstance(item, MessageItem)
+        for part in item.content
+        if isinstance(part, RefusalPart)
+    ] == ["I cannot."]
 
 
 SPACE = {"type": "namespace", "name": "ns", "description": "", "tools": [{"type": "function", "name": "status"}]}
 
 
 @pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize(("written", "meant"), [("ns.status", "status"), ("status", "status"), ("functions.f", "f"), ("F", "f")])
+@pytest.mark.parametrize(
+    ("written", "meant"), [("ns.status", "status"), ("status", "status"), ("functions.f", "f"), ("F", "f")]
+)
 async def test_a_call_gets_the_name_of_the_function_that_is_meant(written: str, meant: str, stream: bool) -> None:
     played = Played(spoken(*called(written, '{"x": 1}')))
-    assert [name.rpartition("__")[2] for name in calls(await played.play(stream=stream, tools=[*TOOLS, SPACE]))] == [meant]
+    assert [name.rpartition("__")[2] for name in calls(await played.play(stream=stream, tools=[*TOOLS, SPACE]))] == [
+        meant
+    ]
     assert len(played.provider.calls) == 1
 
 
@@ -329,7 +354,9 @@ async def test_an_unknown_call_in_an_answer_cut_off_is_left_out() -> None:
 
 async def test_a_server_that_repeats_the_name_with_every_fragment_makes_one_call() -> None:
     played = Played(
-        spoken(*called("h", "{"), *called("h", "}")), spoken(CallOpened(0, "c", "ns.status"), *called("status", "{}")[1:]), can=TEXT_ONLY
+        spoken(*called("h", "{"), *called("h", "}")),
+        spoken(CallOpened(0, "c", "ns.status"), *called("status", "{}")[1:]),
+        can=TEXT_ONLY,
     )
     assert len(await played.play(stream=True, tools=[SPACE])) == 1
     assert len(played.provider.calls) == 2
@@ -353,7 +380,9 @@ async def test_arguments_that_stay_broken_fail_the_response() -> None:
 
 async def test_a_plain_answer_may_be_asked_for_again_although_it_has_words() -> None:
     choice = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]}
-    played = Played(spoken(Text("Look: "), *called("g"), TokenUsage(1, 1, 2)), spoken(*called("f"), TokenUsage(1, 1, 2)))
+    played = Played(
+        spoken(Text("Look: "), *called("g"), TokenUsage(1, 1, 2)), spoken(*called("f"), TokenUsage(1, 1, 2))
+    )
     output = await played.play(tools=TOOLS, tool_choice=choice)
     assert (calls(output), texts(output)) == (["f"], [])
 
@@ -391,7 +420,8 @@ async def test_thinking_in_front_of_a_format_is_no_part_of_it(*, stream: bool) -
 async def test_text_that_was_held_is_there_when_the_answer_breaks_off(*, stream: bool) -> None:
     played = Played()
     played.provider = Breaking(
-        [[Text("Half an ")], [Text("answer <tool_call>{")]], can=msgspec.structs.replace(TEXT_ONLY, reasoning_field=False)
+        [[Text("Half an ")], [Text("answer <tool_call>{")]],
+        can=msgspec.structs.replace(TEXT_ONLY, reasoning_field=False),
     )
     with pytest.raises(UpstreamError, match="Cut"):
         await played.play(stream=stream, tools=TOOLS)

@@ -49,7 +49,10 @@ def test_what_is_out_of_range_is_refused_by_name(name: str, value: Any) -> None:
 
 def test_too_few_output_tokens_are_refused_in_the_words_of_the_api() -> None:
     error = refusal(max_output_tokens=10)
-    assert error.message == "Invalid 'max_output_tokens': integer below minimum value. Expected a value >= 16, but got 10 instead."
+    assert (
+        error.message
+        == "Invalid 'max_output_tokens': integer below minimum value. Expected a value >= 16, but got 10 instead."
+    )
     assert error.code == "integer_below_min_value"
 
 
@@ -140,7 +143,10 @@ def test_sizes_up_to_the_limit_are_admitted() -> None:
     metadata = {**{str(i): "" for i in range(15)}, "k" * 64: "v" * 512}
     items = [{"role": "user", "content": "a"}] * 3
     tools = [{"type": "function", "name": f"f{i}"} for i in range(2)]
-    assert admitted(limits=Limits(input_items=3, tools=2), metadata=metadata, input=items, tools=tools).request.metadata == metadata
+    assert (
+        admitted(limits=Limits(input_items=3, tools=2), metadata=metadata, input=items, tools=tools).request.metadata
+        == metadata
+    )
 
 
 def test_a_string_is_one_user_message() -> None:
@@ -159,7 +165,11 @@ def test_a_wrong_item_is_refused_with_its_place() -> None:
     assert refusal(input=[{"role": "user", "content": "a"}, {"content": 5}]).param == "input[1].content"
 
 
-SHOT = {"type": "computer_call_output", "call_id": "c", "output": {"type": "computer_screenshot", "image_url": "data:image/png;base64,AA"}}
+SHOT = {
+    "type": "computer_call_output",
+    "call_id": "c",
+    "output": {"type": "computer_screenshot", "image_url": "data:image/png;base64,AA"},
+}
 
 
 @pytest.mark.parametrize(
@@ -212,7 +222,12 @@ def test_formats() -> None:
     schema = {"type": "json_schema", "name": "n", "schema": {"type": "object"}, "description": "d", "strict": True}
     wanted = admitted(text={"format": schema}).format
     assert isinstance(wanted, JsonSchema)
-    assert (wanted.name, bytes(wanted.schema), wanted.description, wanted.strict) == ("n", b'{"type": "object"}', "d", True)
+    assert (wanted.name, bytes(wanted.schema), wanted.description, wanted.strict) == (
+        "n",
+        b'{"type": "object"}',
+        "d",
+        True,
+    )
 
 
 @pytest.mark.parametrize(

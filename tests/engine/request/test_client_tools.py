@@ -1,4 +1,6 @@
-"""Tools that the client runs: offered as functions, refused where only a vendor could run them, and brought by the conversation."""
+"""Tools that the client runs: offered as functions, refused where only a vendor could run them, and brought by the
+conversation.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ def described(tools: Toolset) -> str:
     return next(function.description or "" for function in tools.functions if function.name == "tool_search")
 
 
-# --- On offer ------------------------------------------------------------------------------------------------------------------------
+# --- On offer
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -90,7 +93,9 @@ def test_what_cannot_be_run_by_the_client_is_refused_by_name(tool: Json, param: 
 
 
 def test_for_a_lenient_client_what_only_a_vendor_runs_is_left_out() -> None:
-    tools = built(F, {"type": "tool_search"}, {"type": "shell", "environment": {"type": "container_auto"}}, LATER, lenient=True)
+    tools = built(
+        F, {"type": "tool_search"}, {"type": "shell", "environment": {"type": "container_auto"}}, LATER, lenient=True
+    )
     assert (names(tools), tools.left_out, len(tools.echo)) == (["f", "later"], ("tool_search", "shell"), 2)
 
 
@@ -106,8 +111,16 @@ def test_a_function_of_the_same_name_is_refused() -> None:
         ({"type": "shell"}, ["shell"], ForcedCall("shell")),
         ({"type": "apply_patch"}, ["apply_patch"], ForcedCall("apply_patch")),
         ({"type": "local_shell"}, ["local_shell"], ForcedCall("local_shell")),
-        ({"type": "allowed_tools", "mode": "auto", "tools": [{"type": "shell"}, {"type": "function", "name": "f"}]}, ["f", "shell"], None),
-        ({"type": "allowed_tools", "mode": "required", "tools": [{"type": "apply_patch"}]}, ["apply_patch"], ForcedCall()),
+        (
+            {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "shell"}, {"type": "function", "name": "f"}]},
+            ["f", "shell"],
+            None,
+        ),
+        (
+            {"type": "allowed_tools", "mode": "required", "tools": [{"type": "apply_patch"}]},
+            ["apply_patch"],
+            ForcedCall(),
+        ),
     ],
 )
 def test_a_choice_names_them_by_their_type(choice: object, offered: list[str], forced: ForcedCall | None) -> None:
@@ -121,7 +134,8 @@ def test_a_function_of_that_name_is_not_what_the_choice_means() -> None:
     assert (raised.value.param, raised.value.code) == ("tool_choice", "invalid_value")
 
 
-# --- Deferred ------------------------------------------------------------------------------------------------------------------------
+# --- Deferred
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_deferred_functions_are_told_of_and_not_offered() -> None:
@@ -144,7 +158,8 @@ def test_without_a_search_nothing_is_deferred() -> None:
     assert names(built(LATER, {**F, "name": "tool_search"})) == ["later", "tool_search"]
 
 
-# --- Brought by the conversation -----------------------------------------------------------------------------------------------------
+# --- Brought by the conversation
+# -----------------------------------------------------------------------------------------------------
 
 
 def added(*tools: Json) -> Json:
@@ -152,7 +167,13 @@ def added(*tools: Json) -> Json:
 
 
 def found(call_id: str | None, *tools: Json) -> Json:
-    return {"type": "tool_search_output", "call_id": call_id, "execution": "client", "status": "completed", "tools": list(tools)}
+    return {
+        "type": "tool_search_output",
+        "call_id": call_id,
+        "execution": "client",
+        "status": "completed",
+        "tools": list(tools),
+    }
 
 
 def searched(call_id: str | None = "c1") -> Json:
@@ -232,7 +253,10 @@ async def test_built_in_tools_may_be_among_them() -> None:
 
 
 async def test_what_they_name_wrongly_is_refused_in_its_place() -> None:
-    for tool, param in ({"type": "computer"}, "input[1].tools[1].type"), ({"type": "function"}, "input[1].tools[1].name"):
+    for tool, param in (
+        ({"type": "computer"}, "input[1].tools[1].type"),
+        ({"type": "function"}, "input[1].tools[1].name"),
+    ):
         with pytest.raises(InvalidRequest) as raised:
             await Engine().plain(input=[USER, added(F, tool)])
         assert raised.value.param == param
@@ -256,19 +280,27 @@ async def test_what_a_search_finds_can_be_called() -> None:
     engine = Engine(calls(("tool_search", {"paths": ["crm"]})), calls(("crm__later", {})), say("Done."))
     first = await engine.plain(tools=[SEARCH, CRM], store=False)
     (search,) = first["output"]
-    assert (search["type"], search["execution"], search["arguments"]) == ("tool_search_call", "client", {"paths": ["crm"]})
+    assert (search["type"], search["execution"], search["arguments"]) == (
+        "tool_search_call",
+        "client",
+        {"paths": ["crm"]},
+    )
     assert offered(engine) == ["tool_search", "crm__now"]
     items = [USER, search, found(search["call_id"], {**CRM, "tools": [LATER]})]
     second = await engine.plain(tools=[SEARCH, CRM], input=items, store=False)
     assert offered(engine) == ["tool_search", "crm__now", "crm__later"]
-    assert results(engine.provider.calls[1]) == ["These functions can be called from now on:\n- crm__later: Comes later."]
+    assert results(engine.provider.calls[1]) == [
+        "These functions can be called from now on:\n- crm__later: Comes later."
+    ]
     assert (second["output"][0]["namespace"], second["output"][0]["name"]) == ("crm", "later")
 
 
 async def test_a_search_that_found_a_name_means_the_definition_that_was_deferred() -> None:
     engine = Engine(say("Hi."))
     later: Json = {**LATER, "parameters": {"type": "object", "properties": {"a": {}}}}
-    await engine.plain(tools=[SEARCH, later], input=[USER, searched(), found("c1", {"type": "function", "name": "later"})])
+    await engine.plain(
+        tools=[SEARCH, later], input=[USER, searched(), found("c1", {"type": "function", "name": "later"})]
+    )
     assert offered(engine) == ["tool_search", "later"]
     assert json.loads(bytes(engine.provider.calls[0].tools[1].parameters)) == later["parameters"]
 
@@ -282,12 +314,18 @@ async def test_what_was_found_stays_on_offer_in_a_chain(between: Callable[[Engin
     )
     between(engine)
     await engine.plain(tools=[SEARCH, LATER], previous_response_id=second["id"])
-    assert [offered(engine, at) for at in range(3)] == [["tool_search"], ["tool_search", "later"], ["tool_search", "later"]]
+    assert [offered(engine, at) for at in range(3)] == [
+        ["tool_search"],
+        ["tool_search", "later"],
+        ["tool_search", "later"],
+    ]
 
 
 async def test_what_a_server_has_searched_for_by_itself_is_on_offer_too() -> None:
     engine = Engine(say("Hi."))
-    await engine.plain(tools=[], input=[USER, searched(None), found(None, F), {"type": "message", "role": "user", "content": "And?"}])
+    await engine.plain(
+        tools=[], input=[USER, searched(None), found(None, F), {"type": "message", "role": "user", "content": "And?"}]
+    )
     assert offered(engine) == ["f"]
     assert [message["type"] for message in read(engine.provider.calls[0])] == ["user", "user"]
 
@@ -300,7 +338,9 @@ async def test_a_search_that_found_nothing_says_so() -> None:
 
 @pytest.mark.parametrize("between", RESTARTS)
 @pytest.mark.parametrize("turn", [["echo", ("shell", {"commands": ["ls"]})], [("shell", {"commands": ["ls"]}), "echo"]])
-async def test_beside_a_built_in_tool_the_client_is_waited_for(between: Callable[[Engine], None], turn: list[Any]) -> None:
+async def test_beside_a_built_in_tool_the_client_is_waited_for(
+    between: Callable[[Engine], None], turn: list[Any]
+) -> None:
     engine = Engine(calls(*turn), say("Done."), tools=[ScriptedTool()])
     tools = [{"type": "x_echo"}, SHELL]
     first = (await engine.stream(tools=tools)).events[-1]["response"]

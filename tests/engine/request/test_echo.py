@@ -74,7 +74,13 @@ def test_a_choice_is_shown_as_sent_and_null_is_auto() -> None:
         (
             {"format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}}, "verbosity": "high"},
             {
-                "format": {"type": "json_schema", "name": "n", "description": None, "schema": {"type": "object"}, "strict": False},
+                "format": {
+                    "type": "json_schema",
+                    "name": "n",
+                    "description": None,
+                    "schema": {"type": "object"},
+                    "strict": False,
+                },
                 "verbosity": "high",
             },
         ),
@@ -93,7 +99,9 @@ def test_the_format_is_shown_whole(text: object, expected: object) -> None:
         ({}, Capabilities(thinks=True), None, True),
     ],
 )
-def test_thinking_is_shown_as_it_is_in_effect(fields: dict[str, Any], can: Capabilities, effort: str | None, *, enabled: bool) -> None:
+def test_thinking_is_shown_as_it_is_in_effect(
+    fields: dict[str, Any], can: Capabilities, effort: str | None, *, enabled: bool
+) -> None:
     echo = shown(can=can, **fields)
     assert (echo["reasoning"]["effort"], echo["enable_thinking"]) == (effort, enabled)
 

@@ -16,7 +16,10 @@ VALIDATOR = Validator()
 PERSON = json.dumps(
     {
         "type": "object",
-        "properties": {"name": {"type": "string", "maxLength": 5}, "tags": {"type": "array", "items": {"$ref": "#/$defs/tag"}}},
+        "properties": {
+            "name": {"type": "string", "maxLength": 5},
+            "tags": {"type": "array", "items": {"$ref": "#/$defs/tag"}},
+        },
         "required": ["name"],
         "additionalProperties": False,
         "$defs": {"tag": {"enum": ["a", "b"]}},
@@ -35,7 +38,11 @@ def refused(schema: object) -> str:
     """The reason for which the schema is refused."""
     with pytest.raises(InvalidRequest) as raised:
         compile_schema(json.dumps(schema).encode())
-    assert (raised.value.param, raised.value.code, raised.value.status) == ("text.format.schema", "invalid_json_schema", 400)
+    assert (raised.value.param, raised.value.code, raised.value.status) == (
+        "text.format.schema",
+        "invalid_json_schema",
+        400,
+    )
     return raised.value.message
 
 
@@ -64,7 +71,10 @@ def laughs(levels: int) -> dict[str, object]:
             "$ref": "#/definitions/a",
         },
         {"anyOf": [{"type": "string"}, {"$ref": "#/anyOf/0"}]},
-        {"$defs": {"a/b": {"type": "string"}, "c%": {"type": "null"}}, "anyOf": [{"$ref": "#/$defs/a~1b"}, {"$ref": "#/$defs/c%25"}]},
+        {
+            "$defs": {"a/b": {"type": "string"}, "c%": {"type": "null"}},
+            "anyOf": [{"$ref": "#/$defs/a~1b"}, {"$ref": "#/$defs/c%25"}],
+        },
         {"pattern": r"^(?!\.)[a-z.]+$"},
         nested(60),
         laughs(8),
@@ -89,7 +99,10 @@ def test_usable_schemas_are_accepted(schema: object) -> None:
         ({"$ref": "#anchor", "$defs": {"a": {"$anchor": "anchor"}}}, "not supported"),
         ({"$dynamicRef": "#a"}, "not supported"),
         ({"$defs": {"a": {"$id": "https://example.com/a"}}}, "only supported at the top"),
-        ({"$schema": "http://json-schema.org/draft-04/schema#", "definitions": {"a": {"id": "b"}}}, "only supported at the top"),
+        (
+            {"$schema": "http://json-schema.org/draft-04/schema#", "definitions": {"a": {"id": "b"}}},
+            "only supported at the top",
+        ),
         ({"$schema": "https://example.com/unknown"}, "https://example.com/unknown"),
         (nested(300), "ecursion"),
         ({"description": "x" * 300_000}, "longer than"),
@@ -119,7 +132,10 @@ def test_a_chain_of_references_may_be_long_but_not_endless() -> None:
 
 def of_patterns(pattern: str, count: int) -> dict[str, object]:
     """A schema with that many patterns, all of them different."""
-    return {"type": "object", "properties": {f"p{n}": {"type": "string", "pattern": f"{pattern}{n}$"} for n in range(count)}}
+    return {
+        "type": "object",
+        "properties": {f"p{n}": {"type": "string", "pattern": f"{pattern}{n}$"} for n in range(count)},
+    }
 
 
 LARGE: list[dict[str, object]] = [
@@ -180,14 +196,18 @@ def test_the_memory_of_compiled_schemas_is_bounded() -> None:
         cache.put(schema, one)
     assert cache.get(schemas[0]) is compiled[0]
     cache.put(schemas[3], compiled[3])
-    assert [cache.get(schema) is not None for schema in schemas] == [True, False, True, True], "the one not used for longest is gone"
+    assert [cache.get(schema) is not None for schema in schemas] == [True, False, True, True], (
+        "the one not used for longest is gone"
+    )
 
 
 @pytest.mark.parametrize("keyword", ["$ref", "$schema", "$id", "$dynamicRef"])
 def test_nothing_is_ever_fetched(keyword: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0)
-        schema = json.dumps({keyword: f"http://127.0.0.1:{server.getsockname()[1]}/schema.json", "type": "object"}).encode()
+        schema = json.dumps(
+            {keyword: f"http://127.0.0.1:{server.getsockname()[1]}/schema.json", "type": "object"}
+        ).encode()
         if keyword == "$id":  # only a name
             assert VALIDATOR.violation("{}", schema) is None
         else:
@@ -206,8 +226,14 @@ def test_an_answer_that_matches_has_no_violation(text: str) -> None:
     ("text", "violation"),
     [
         ("{}", 'The JSON does not match the schema: "name" is a required property.'),
-        ('{"name": "Ada", "tags": ["a", "c"]}', 'The JSON does not match the schema: "c" is not one of "a" or "b" at /tags/1.'),
-        ('{"name": "Ada", "age": 1}', "The JSON does not match the schema: Additional properties are not allowed ('age' was unexpected)."),
+        (
+            '{"name": "Ada", "tags": ["a", "c"]}',
+            'The JSON does not match the schema: "c" is not one of "a" or "b" at /tags/1.',
+        ),
+        (
+            '{"name": "Ada", "age": 1}',
+            "The JSON does not match the schema: Additional properties are not allowed ('age' was unexpected).",
+        ),
         ('{"name": "Ad', "The text is not valid JSON (Input data was truncated)."),
         ("Sure! {}", "The text is not valid JSON (JSON is malformed: invalid character (byte 0))."),
         ("[" * 100_000, "The JSON is nested too deeply."),
@@ -244,7 +270,11 @@ def test_recursive_schemas_are_checked_to_the_bottom() -> None:
 
 @pytest.mark.parametrize(
     "schema",
-    [b'{"$ref":"#"}', b'{"anyOf":[{"$ref":"#"},{"$ref":"#"}]}', b'{"$defs":{"a":{"not":{"$ref":"#/$defs/a"}}},"$ref":"#/$defs/a"}'],
+    [
+        b'{"$ref":"#"}',
+        b'{"anyOf":[{"$ref":"#"},{"$ref":"#"}]}',
+        b'{"$defs":{"a":{"not":{"$ref":"#/$defs/a"}}},"$ref":"#/$defs/a"}',
+    ],
 )
 def test_a_schema_that_only_refers_to_itself_ends(schema: bytes) -> None:
     assert VALIDATOR.violation("{}", schema) in {None, "The JSON does not match the schema."}
@@ -261,7 +291,10 @@ def test_a_check_that_would_take_too_long_is_not_made() -> None:
     definitions = laughs(12)["$defs"]
     schema = json.dumps({"items": {"$ref": "#/$defs/l0"}, "$defs": definitions}).encode()
     assert VALIDATOR.violation("[{}, {}]", schema) is None
-    assert VALIDATOR.violation("[" + "{}," * 50_000 + "{}]", schema) == "The JSON is too large to be checked against its schema."
+    assert (
+        VALIDATOR.violation("[" + "{}," * 50_000 + "{}]", schema)
+        == "The JSON is too large to be checked against its schema."
+    )
 
 
 def test_a_pattern_that_backtracks_for_ever_is_given_up() -> None:

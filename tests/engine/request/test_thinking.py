@@ -33,7 +33,10 @@ def on(effort: Any = None) -> Decision:
         ({"enable_thinking": True}, on()),
         ({"enable_thinking": False}, OFF),
         ({"reasoning": {"effort": "none"}}, OFF),
-        *[({"reasoning": {"effort": effort}}, on(effort)) for effort in ("minimal", "low", "medium", "high", "xhigh", "max")],
+        *[
+            ({"reasoning": {"effort": effort}}, on(effort))
+            for effort in ("minimal", "low", "medium", "high", "xhigh", "max")
+        ],
         ({"reasoning": {"effort": "high"}, "enable_thinking": False}, on("high")),
         ({"reasoning": {"effort": "none"}, "enable_thinking": True}, OFF),
         ({"reasoning": {"summary": "auto"}, "enable_thinking": True}, on()),
@@ -46,19 +49,30 @@ def test_effort_goes_before_the_switch(fields: dict[str, Any], expected: Decisio
     assert decision(can, excluded=True, **fields) == expected
 
 
-@pytest.mark.parametrize(("can", "thinks"), [(UNKNOWN, None), (HYBRID, True), (SHY, False), (NEVER, False), (ALWAYS, True)])
-@pytest.mark.parametrize("fields", [{}, {"reasoning": {}}, {"reasoning": {"summary": "auto"}}, {"enable_thinking": None}], ids=str)
-def test_asked_for_nothing_the_default_holds_and_nothing_is_told(can: Capabilities, *, thinks: bool | None, fields: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("can", "thinks"), [(UNKNOWN, None), (HYBRID, True), (SHY, False), (NEVER, False), (ALWAYS, True)]
+)
+@pytest.mark.parametrize(
+    "fields", [{}, {"reasoning": {}}, {"reasoning": {"summary": "auto"}}, {"enable_thinking": None}], ids=str
+)
+def test_asked_for_nothing_the_default_holds_and_nothing_is_told(
+    can: Capabilities, *, thinks: bool | None, fields: dict[str, Any]
+) -> None:
     assert decision(can, **fields) == Decision(Thinking(), None, thinks, explicit=False)
 
 
-@pytest.mark.parametrize(("can", "off"), [(UNKNOWN, True), (HYBRID, True), (SHY, False), (NEVER, False), (ALWAYS, False)])
-def test_where_the_rest_of_the_request_does_not_go_with_it_thinking_is_switched_off(can: Capabilities, *, off: bool) -> None:
+@pytest.mark.parametrize(
+    ("can", "off"), [(UNKNOWN, True), (HYBRID, True), (SHY, False), (NEVER, False), (ALWAYS, False)]
+)
+def test_where_the_rest_of_the_request_does_not_go_with_it_thinking_is_switched_off(
+    can: Capabilities, *, off: bool
+) -> None:
     assert decision(can, excluded=True) == (OFF if off else Decision(Thinking(), None, can.thinks, explicit=False))
 
 
 @pytest.mark.parametrize(
-    ("fields", "param"), [({"enable_thinking": True}, "enable_thinking"), ({"reasoning": {"effort": "low"}}, "reasoning.effort")]
+    ("fields", "param"),
+    [({"enable_thinking": True}, "enable_thinking"), ({"reasoning": {"effort": "low"}}, "reasoning.effort")],
 )
 def test_a_model_that_cannot_think_is_not_asked_to(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as raised:
@@ -67,7 +81,8 @@ def test_a_model_that_cannot_think_is_not_asked_to(fields: dict[str, Any], param
 
 
 @pytest.mark.parametrize(
-    ("fields", "param"), [({"enable_thinking": False}, "enable_thinking"), ({"reasoning": {"effort": "none"}}, "reasoning.effort")]
+    ("fields", "param"),
+    [({"enable_thinking": False}, "enable_thinking"), ({"reasoning": {"effort": "none"}}, "reasoning.effort")],
 )
 def test_a_model_that_cannot_stop_is_not_asked_to(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as raised:

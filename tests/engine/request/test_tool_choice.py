@@ -56,7 +56,9 @@ def built(choice: object) -> Toolset:
         ({"type": "allowed_tools", "mode": "auto", "tools": []}, [], [], None),
     ],
 )
-def test_what_is_on_offer_and_demanded(choice: object, functions: list[str], hosted: list[str], forced: ForcedCall | None) -> None:
+def test_what_is_on_offer_and_demanded(
+    choice: object, functions: list[str], hosted: list[str], forced: ForcedCall | None
+) -> None:
     tools = built(choice)
     assert [function.name for function in tools.functions] == functions
     assert [entry.key for entry in tools.hosted] == hosted
@@ -110,6 +112,8 @@ async def test_a_demand_that_a_silent_server_makes_void_is_dropped() -> None:
     server.functions = []
     server.announcements = [McpListTools("", "db", (), "It is down.")]
     engine = Engine(say("I cannot."), tools=[server], can=Capabilities(forced_calls=frozenset()))
-    output = await engine.output(tools=[{**DB, "server_label": "db", "server_url": "https://db.example"}], tool_choice="required")
+    output = await engine.output(
+        tools=[{**DB, "server_label": "db", "server_url": "https://db.example"}], tool_choice="required"
+    )
     assert [item["type"] for item in output] == ["mcp_list_tools", "message"]
     assert output[0]["error"] == "It is down."

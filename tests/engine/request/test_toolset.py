@@ -50,7 +50,12 @@ def test_a_grammar_is_told_to_the_model() -> None:
 
 def test_the_echo_has_every_field_of_a_function_and_other_tools_as_sent() -> None:
     echo = [json.loads(bytes(tool)) for tool in built(F, G, EDIT, SPACE).echo]
-    assert echo == [F, {"type": "function", "name": "g", "description": None, "parameters": None, "strict": None}, EDIT, SPACE]
+    assert echo == [
+        F,
+        {"type": "function", "name": "g", "description": None, "parameters": None, "strict": None},
+        EDIT,
+        SPACE,
+    ]
 
 
 @pytest.mark.parametrize("parameters", [None, {}])
@@ -75,12 +80,28 @@ def test_a_function_without_parameters_takes_an_empty_object(parameters: object)
         ({"type": "custom"}, "tools[0].name", "missing_required_parameter"),
         ({**EDIT, "format": {"type": "text", "foo": 1}}, "tools[0].format.foo", "unknown_parameter"),
         ({**EDIT, "format": {"type": "text", "syntax": "lark"}}, "tools[0].format.syntax", "unknown_parameter"),
-        ({**EDIT, "format": {"type": "grammar", "definition": "a", "foo": 1}}, "tools[0].format.foo", "unknown_parameter"),
+        (
+            {**EDIT, "format": {"type": "grammar", "definition": "a", "foo": 1}},
+            "tools[0].format.foo",
+            "unknown_parameter",
+        ),
         ({**EDIT, "format": {"type": "xml"}}, "tools[0].format.type", "invalid_value"),
-        ({**SPACE, "tools": [{**EDIT, "format": {"type": "text", "foo": 1}}]}, "tools[0].tools[0].format.foo", "unknown_parameter"),
+        (
+            {**SPACE, "tools": [{**EDIT, "format": {"type": "text", "foo": 1}}]},
+            "tools[0].tools[0].format.foo",
+            "unknown_parameter",
+        ),
         ({"type": "namespace", "tools": []}, "tools[0].name", "missing_required_parameter"),
-        ({"type": "namespace", "name": "n", "tools": [{"type": "web_search"}]}, "tools[0].tools[0].type", "invalid_value"),
-        ({"type": "namespace", "name": "n", "tools": [{"type": "function"}]}, "tools[0].tools[0].name", "missing_required_parameter"),
+        (
+            {"type": "namespace", "name": "n", "tools": [{"type": "web_search"}]},
+            "tools[0].tools[0].type",
+            "invalid_value",
+        ),
+        (
+            {"type": "namespace", "name": "n", "tools": [{"type": "function"}]},
+            "tools[0].tools[0].name",
+            "missing_required_parameter",
+        ),
         ({"name": "f"}, "tools[0]", "invalid_type"),
     ],
 )
@@ -104,7 +125,8 @@ def test_for_a_lenient_client_unserved_tools_are_left_out_and_not_echoed() -> No
 
 
 @pytest.mark.parametrize(
-    "choice", [{"type": "web_search"}, {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "web_search"}]}, "required"]
+    "choice",
+    [{"type": "web_search"}, {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "web_search"}]}, "required"],
 )
 def test_a_choice_that_needs_an_unserved_tool_is_refused_also_for_a_lenient_client(choice: object) -> None:
     assert refusal(SEARCH, choice=choice, lenient=True).param == "tool_choice"
@@ -122,7 +144,11 @@ def test_a_choice_that_needs_an_unserved_tool_is_refused_also_for_a_lenient_clie
         ({"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "g"}]}, ["g"], None),
         ({"type": "allowed_tools", "tools": [{"type": "function", "name": "g"}]}, ["g"], None),
         (
-            {"type": "allowed_tools", "mode": "required", "tools": [{"type": "custom", "name": "edit"}, {"type": "function", "name": "f"}]},
+            {
+                "type": "allowed_tools",
+                "mode": "required",
+                "tools": [{"type": "custom", "name": "edit"}, {"type": "function", "name": "f"}],
+            },
             ["f", "edit"],
             ForcedCall(),
         ),
@@ -166,8 +192,18 @@ def test_a_choice_that_cannot_be_met_is_refused(choice: object) -> None:
         ({"name": "f"}, "tool_choice.type", "missing_required_parameter", "the kind of tool"),
         ({"type": "function"}, "tool_choice.name", "missing_required_parameter", "of the type 'function'"),
         ({"type": "custom", "name": None}, "tool_choice.name", "missing_required_parameter", "of the type 'custom'"),
-        ({"type": "function", "function": {"name": "f"}}, "tool_choice.name", "missing_required_parameter", "belongs beside 'type'"),
-        ({"type": "function", "name": "f", "function": {"name": "f"}}, "tool_choice.function", "unknown_parameter", "belongs beside"),
+        (
+            {"type": "function", "function": {"name": "f"}},
+            "tool_choice.name",
+            "missing_required_parameter",
+            "belongs beside 'type'",
+        ),
+        (
+            {"type": "function", "name": "f", "function": {"name": "f"}},
+            "tool_choice.function",
+            "unknown_parameter",
+            "belongs beside",
+        ),
         ({"type": "function", "name": "f", "mode": "auto"}, "tool_choice.mode", "unknown_parameter", ""),
         ({"type": "function", "name": "f", "nmespace": "ns"}, "tool_choice.nmespace", "unknown_parameter", ""),
         ({"type": "function", "name": 5}, "tool_choice.name", "invalid_type", ""),
@@ -175,9 +211,19 @@ def test_a_choice_that_cannot_be_met_is_refused(choice: object) -> None:
         ({"type": "any"}, "tool_choice.type", "invalid_value", "as the string 'required'"),
         ({"type": "allowed_tools", "mode": "never", "tools": []}, "tool_choice.mode", "invalid_value", ""),
         ({"type": "allowed_tools", "mode": "auto"}, "tool_choice.tools", "missing_required_parameter", ""),
-        ({"type": "allowed_tools", "allowed_tools": {"tools": []}}, "tool_choice.allowed_tools", "unknown_parameter", "beside 'type'"),
+        (
+            {"type": "allowed_tools", "allowed_tools": {"tools": []}},
+            "tool_choice.allowed_tools",
+            "unknown_parameter",
+            "beside 'type'",
+        ),
         ({"type": "allowed_tools", "tools": [5]}, "tool_choice.tools[0]", "invalid_type", ""),
-        ({"type": "allowed_tools", "tools": [{"type": "function"}]}, "tool_choice.tools[0].name", "missing_required_parameter", ""),
+        (
+            {"type": "allowed_tools", "tools": [{"type": "function"}]},
+            "tool_choice.tools[0].name",
+            "missing_required_parameter",
+            "",
+        ),
         (
             {"type": "allowed_tools", "tools": [F, {"type": "function", "function": {"name": "f"}}]},
             "tool_choice.tools[1].name",
@@ -186,7 +232,9 @@ def test_a_choice_that_cannot_be_met_is_refused(choice: object) -> None:
         ),
     ],
 )
-def test_a_choice_that_is_written_wrong_is_refused_with_the_place(choice: object, param: str, code: str, words: str) -> None:
+def test_a_choice_that_is_written_wrong_is_refused_with_the_place(
+    choice: object, param: str, code: str, words: str
+) -> None:
     error = refusal(F, choice=choice)
     assert (error.param, error.code) == (param, code)
     assert f"'{param}'" in error.message

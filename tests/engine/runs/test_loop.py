@@ -1,4 +1,6 @@
-"""The loop: the model calls, tools run side by side, their items are shown in order, the model is asked again, until it answers."""
+"""The loop: the model calls, tools run side by side, their items are shown in order, the model is asked again, until it
+answers.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ DOWN = UpstreamError("The upstream is down.", status=503)
 
 
 async def test_calls_of_one_turn_run_side_by_side_and_are_shown_one_after_the_other() -> None:
-    engine = Engine(calls(*(("echo", {"n": n}) for n in range(3))), say("All met."), tools=[ScriptedTool(do=Side(3).do)])
+    engine = Engine(
+        calls(*(("echo", {"n": n}) for n in range(3))), say("All met."), tools=[ScriptedTool(do=Side(3).do)]
+    )
     output = await engine.output(tools=[ECHO])
     assert texts(output) == ['{"n": 0}', '{"n": 1}', '{"n": 2}', "All met."]
     assert [item["output"] for item in output[:3]] == [f'met {{"n": {n}}}' for n in range(3)]
@@ -103,7 +107,9 @@ async def test_code_streams_while_the_model_writes() -> None:
     reached, written = asyncio.Event(), asyncio.Event()
 
     def opener(call: HostedCall) -> CodeInterpreterCall:
-        return CodeInterpreterCall("", "in_progress", "cntr", json.loads(call.arguments)["code"] if call.arguments else "")
+        return CodeInterpreterCall(
+            "", "in_progress", "cntr", json.loads(call.arguments)["code"] if call.arguments else ""
+        )
 
     async def do(call: HostedCall, _context: ToolContext) -> ToolOutcome:
         code = json.loads(call.arguments)["code"]
@@ -135,7 +141,11 @@ async def test_after_the_last_round_the_tools_are_withheld_and_the_model_answers
     turns = [calls("echo"), calls("echo"), say("Enough.")]
     engine = Engine(*turns, tools=[ScriptedTool()], limits={"tool_rounds": 2})
     assert texts(await engine.output(tools=[ECHO, F])) == ["{}", "{}", "Enough."]
-    assert [[tool.name for tool in call.tools] for call in engine.provider.calls] == [["f", "echo"], ["f", "echo"], ["f"]]
+    assert [[tool.name for tool in call.tools] for call in engine.provider.calls] == [
+        ["f", "echo"],
+        ["f", "echo"],
+        ["f"],
+    ]
 
 
 async def test_a_model_that_calls_without_being_offered_the_tool_is_not_obeyed() -> None:
@@ -164,7 +174,10 @@ async def test_calls_beyond_the_limit_are_ignored_and_the_model_answers(stream: 
         {"malformed_arguments": '{"three'},
     ]
     assert "echo of two" in results(last)[1]
-    assert results(last)[2] == "This call was not made: no more tool calls are allowed for this answer. Answer with what you have."
+    assert (
+        results(last)[2]
+        == "This call was not made: no more tool calls are allowed for this answer. Answer with what you have."
+    )
 
 
 async def test_at_the_limit_the_tools_are_withheld_and_the_model_answers() -> None:
@@ -174,7 +187,9 @@ async def test_at_the_limit_the_tools_are_withheld_and_the_model_answers() -> No
 
 
 @pytest.mark.parametrize(("last", "said"), [(say("So."), "So."), (calls("echo", text="I insist."), "I insist.")])
-async def test_a_model_that_calls_beyond_the_limit_without_being_offered_the_tool_is_told_once(last: Turn, said: str) -> None:
+async def test_a_model_that_calls_beyond_the_limit_without_being_offered_the_tool_is_told_once(
+    last: Turn, said: str
+) -> None:
     tool = ScriptedTool()
     engine = Engine(calls("echo"), calls("echo", text="Well."), last, tools=[tool])
     body = await engine.plain(tools=[ECHO], max_tool_calls=1)
@@ -205,7 +220,9 @@ async def test_what_the_model_says_after_a_call_beyond_the_limit_is_kept() -> No
 
 
 async def test_arguments_that_are_no_object_go_up_again_as_one() -> None:
-    engine = Engine(calls(("echo", "print(1)"), ("echo", "{}}"), ("echo", "")), say("So."), say("Yes."), tools=[ScriptedTool()])
+    engine = Engine(
+        calls(("echo", "print(1)"), ("echo", "{}}"), ("echo", "")), say("So."), say("Yes."), tools=[ScriptedTool()]
+    )
     body = await engine.plain(tools=[ECHO])
     await engine.plain(tools=[ECHO], previous_response_id=body["id"])
     for call in engine.provider.calls[1:]:
@@ -274,7 +291,9 @@ async def test_a_huge_output_is_cut_in_its_middle() -> None:
         (TimeoutError("connect"), "was stopped"),
     ],
 )
-async def test_a_call_that_fails_is_a_failed_item_and_a_sentence(error: Exception, sentence: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_call_that_fails_is_a_failed_item_and_a_sentence(
+    error: Exception, sentence: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async def do(_call: HostedCall, _context: ToolContext) -> str:
         raise error
 
@@ -391,10 +410,19 @@ async def test_without_parallel_calls_only_the_first_is_made() -> None:
 
 
 async def test_the_format_is_asked_of_the_answer_not_of_the_turns_that_call() -> None:
-    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
     form = {"format": {"type": "json_schema", "name": "n", "schema": schema}}
     engine = Engine(
-        calls("echo", text="Let me see."), say("nonsense"), say('{"a": 1}'), tools=[ScriptedTool()], can=Capabilities(formats=frozenset())
+        calls("echo", text="Let me see."),
+        say("nonsense"),
+        say('{"a": 1}'),
+        tools=[ScriptedTool()],
+        can=Capabilities(formats=frozenset()),
     )
     body = await engine.plain(tools=[ECHO], text=form)
     assert texts(body["output"]) == ["Let me see.", "{}", '{"a": 1}']
@@ -413,7 +441,12 @@ async def test_images_a_tool_returns_are_shown_to_a_model_that_takes_them(images
 
     engine = Engine(calls("echo"), say("So."), tools=[ScriptedTool(do=do)], can=Capabilities(images=images))
     await engine.plain(tools=[ECHO])
-    assert [m["type"] for m in read(engine.provider.calls[1])] == ["user", "assistant", "tool", *(["user"] if images else [])]
+    assert [m["type"] for m in read(engine.provider.calls[1])] == [
+        "user",
+        "assistant",
+        "tool",
+        *(["user"] if images else []),
+    ]
 
 
 async def test_a_response_can_be_seen_and_followed_while_a_tool_runs() -> None:
@@ -487,7 +520,9 @@ async def test_words_that_were_shown_before_an_unknown_call_stay_and_the_model_i
     assert texts(await engine.output(tools=[ECHO])) == ["Look:", "So."]
     assistant = read(engine.provider.calls[1])[1]
     assert assistant["text"] == "Look:"
-    assert [(call["name"], call["arguments"]) for call in assistant["calls"]] == [("e_h_c_o", '{"malformed_arguments":"{oops"}')]
+    assert [(call["name"], call["arguments"]) for call in assistant["calls"]] == [
+        ("e_h_c_o", '{"malformed_arguments":"{oops"}')
+    ]
 
 
 async def test_a_call_that_runs_beside_an_unknown_one_is_run_and_both_are_answered() -> None:

@@ -93,7 +93,11 @@ async def test_the_end_is_told_when_the_record_is_there() -> None:
     run, streaming = await stage.start()
 
     before = await stage.seen(run)
-    assert (before["status"], before["usage"], before["output"][0]["content"][0]["text"]) == ("in_progress", None, "Yes.")
+    assert (before["status"], before["usage"], before["output"][0]["content"][0]["text"]) == (
+        "in_progress",
+        None,
+        "Yes.",
+    )
     assert b"response.completed" not in b"".join(stage.sent)
     with pytest.raises(Conflict):
         await stage.responses.delete(OWNER, run.id)

@@ -20,7 +20,9 @@ def busy(retry_after: float = 0.001) -> UpstreamError:
     return UpstreamError("Busy.", status=503, retryable=True, retry_after=retry_after)
 
 
-def route(provider: ScriptedProvider, *models: str, weight: int = 1, attempts: int = 3, exclusive: bool = False) -> Route:
+def route(
+    provider: ScriptedProvider, *models: str, weight: int = 1, attempts: int = 3, exclusive: bool = False
+) -> Route:
     listed = tuple(UpstreamModel(name) for name in models)
     return Route(provider, weight=weight, attempts=attempts, models=listed, exclusive=exclusive)
 
@@ -65,7 +67,9 @@ async def test_attempts_are_limited_and_the_last_failure_is_told() -> None:
     assert len(provider.calls) == 2
 
 
-@pytest.mark.parametrize("failure", [UpstreamError("No.", status=400), busy(retry_after=60)], ids=["refused", "asks to wait too long"])
+@pytest.mark.parametrize(
+    "failure", [UpstreamError("No.", status=400), busy(retry_after=60)], ids=["refused", "asks to wait too long"]
+)
 async def test_some_failures_are_not_tried_again(failure: UpstreamError) -> None:
     provider = ScriptedProvider(failure, ANSWER)
     with pytest.raises(UpstreamError) as raised:
@@ -151,7 +155,10 @@ async def test_a_model_that_nobody_serves_is_not_found() -> None:
 async def test_models_are_listed_once_with_the_aliases() -> None:
     entry = UpstreamModel("m", 5, "qwen")
     routes = [Route(ScriptedProvider(), models=(entry,)), route(ScriptedProvider(), "n")]
-    models = {model.id: model for model in Router(routes, {"short": "m", "far": "away", "n": "m"}, lambda _, __: None).models()}
+    models = {
+        model.id: model
+        for model in Router(routes, {"short": "m", "far": "away", "n": "m"}, lambda _, __: None).models()
+    }
     assert sorted(models) == ["far", "m", "n", "short"]
     assert models["short"] == UpstreamModel("short", 5, "qwen")
 

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.protocol.recovery.arguments import MALFORMED, ArgumentsReader, escape_controls, read_object, read_text, same_object, sendable
+from app.protocol.recovery.arguments import (
+    MALFORMED,
+    ArgumentsReader,
+    escape_controls,
+    read_object,
+    read_text,
+    same_object,
+    sendable,
+)
 
 MEANT = {
     '{"a": 1}': '{"a": 1}',
@@ -132,7 +140,8 @@ def test_however_they_are_cut_broken_ones_are_broken(written: str, size: int) ->
 
 
 @pytest.mark.parametrize(
-    ("written", "whole"), [('{"a": {"b": [1, 2', '{"a": {"b": [1, 2]}}'), ('{"a": 1', '{"a": 1}'), ("{", None), ('{"a": "x', None)]
+    ("written", "whole"),
+    [('{"a": {"b": [1, 2', '{"a": {"b": [1, 2]}}'), ('{"a": 1', '{"a": 1}'), ("{", None), ('{"a": "x', None)],
 )
 def test_a_turn_that_ended_is_forgiven_the_last_brackets(written: str, whole: str | None) -> None:
     """In a history they would say that nothing is missing of arguments that were cut."""
@@ -169,7 +178,9 @@ def test_what_was_told_again_is_shown_when_the_answer_is_cut() -> None:
     assert "".join([*shown, reader.release()]) == '{"city": "Rome"}'
 
 
-@pytest.mark.parametrize(("start", "end"), [('{"a": "', ""), ('"', None), ("{}", None)], ids=["object", "string", "excess"])
+@pytest.mark.parametrize(
+    ("start", "end"), [('{"a": "', ""), ('"', None), ("{}", None)], ids=["object", "string", "excess"]
+)
 def test_the_cost_of_many_fragments_is_linear(start: str, end: str | None) -> None:
     """A hundred thousand fragments of each kind; a quadratic reader would need minutes."""
     reader = ArgumentsReader()

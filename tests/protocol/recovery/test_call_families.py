@@ -56,7 +56,10 @@ MARKED: dict[str, tuple[str, Called]] = {
     "list": (f"[{ROME}, {PARIS}]", BOTH),
     "lines": (f"{ROME}\n{PARIS}", BOTH),
     "openai": ('{"type": "function", "function": {"name": "weather", "arguments": {"city": "Rome"}}}', IN_ROME),
-    "openai string": ('{"id": "1", "type": "function", "function": {"name": "weather", "arguments": "{\\"city\\": \\"Rome\\"}"}}', IN_ROME),
+    "openai string": (
+        '{"id": "1", "type": "function", "function": {"name": "weather", "arguments": "{\\"city\\": \\"Rome\\"}"}}',
+        IN_ROME,
+    ),
     "function as name": ('{"function": "weather", "arguments": {"city": "Rome"}}', IN_ROME),
     "parameters": ('{"name": "weather", "parameters": {"city": "Rome"}}', IN_ROME),
     "flat": ('{"name": "weather", "city": "Rome"}', IN_ROME),
@@ -67,7 +70,10 @@ MARKED: dict[str, tuple[str, Called]] = {
     "two missing": (ROME[:-2], IN_ROME),
     "missing brace in a list": (f"[{ROME}, {PARIS[:-1]}]", BOTH),
     "doubled braces": ("{" + ROME + "}", IN_ROME),
-    "raw controls": ('{"name": "write", "arguments": {"content": "one\ntwo\tx"}}', [("write", {"content": "one\ntwo\tx"})]),
+    "raw controls": (
+        '{"name": "write", "arguments": {"content": "one\ntwo\tx"}}',
+        [("write", {"content": "one\ntwo\tx"})],
+    ),
     "encoded twice": (json.dumps({"name": "weather", "arguments": json.dumps({"city": "Rome"})}), IN_ROME),
     "arguments null": ('{"name": "now", "arguments": null}', [("now", {})]),
     "fenced": (f"```json\n{ROME}\n```", IN_ROME),
@@ -147,7 +153,8 @@ FORGOTTEN = {
 
 @pytest.mark.parametrize("way", FORGOTTEN)
 @pytest.mark.parametrize(
-    ("before", "behind"), [("<tool_call>\n", "</tool_call>"), ("", "</tool_call>"), ("", ""), ("<tool_call>", ""), ("<tools>", "</tools>")]
+    ("before", "behind"),
+    [("<tool_call>\n", "</tool_call>"), ("", "</tool_call>"), ("", ""), ("<tool_call>", ""), ("<tools>", "</tools>")],
 )
 def test_forgotten_and_doubled_tags(way: str, before: str, behind: str) -> None:
     held(said=f"{before}{FORGOTTEN[way]}{behind}", calls=DALLAS)
@@ -180,7 +187,8 @@ def test_a_second_call_behind_a_broken_one(way: str) -> None:
 )
 @pytest.mark.parametrize("marked", [True, False])
 def test_literal_tags_inside_a_value(content: str, *, marked: bool) -> None:
-    body = f"<function=write>\n<parameter=path>\na\n</parameter>\n<parameter=content>\n{content}\n</parameter>\n</function>"
+    path = "<parameter=path>\na\n</parameter>"
+    body = f"<function=write>\n{path}\n<parameter=content>\n{content}\n</parameter>\n</function>"
     calls: Called = [("write", {"path": "a", "content": content})]
     held(said=f"<tool_call>\n{body}\n</tool_call> Done" if marked else f"{body} Done", text="Done", calls=calls)
 
@@ -249,7 +257,9 @@ QUOTED = [
 
 
 @pytest.mark.parametrize("around", QUOTED)
-@pytest.mark.parametrize("call", [f"<tool_call>{ROME}</tool_call>", "<function=weather><parameter=city>Rome</parameter></function>"])
+@pytest.mark.parametrize(
+    "call", [f"<tool_call>{ROME}</tool_call>", "<function=weather><parameter=city>Rome</parameter></function>"]
+)
 def test_quoted_calls_are_words(around: str, call: str) -> None:
     said = around.format(call)
     held(said=said, text=said)
@@ -308,7 +318,13 @@ def test_what_only_looks_like_a_call_is_given_back(said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "said", [f"<tool_call>{ROME[:-1]}", ROME[:-1], "<tool_call><function=weather><parameter=city>Ro", f"<tool_call>{TAGS[:-11]}"]
+    "said",
+    [
+        f"<tool_call>{ROME[:-1]}",
+        ROME[:-1],
+        "<tool_call><function=weather><parameter=city>Ro",
+        f"<tool_call>{TAGS[:-11]}",
+    ],
 )
 def test_an_answer_that_was_cut_off_makes_no_call_of_half_a_call(said: str) -> None:
     held(said=said, text=said, cut=True)
@@ -368,6 +384,11 @@ def test_without_the_name_of_a_function_nothing_is_lost(said: str) -> None:
 def test_no_text_takes_long(said: str) -> None:
     """Read anew for every piece, each of these would take minutes."""
     recovery = CallRecovery(KnownFunctions(FUNCTIONS, None))
-    count = sum(len(delta.text) for at in range(0, len(said), 4) for delta in recovery.feed(said[at : at + 4]) if isinstance(delta, Text))
+    count = sum(
+        len(delta.text)
+        for at in range(0, len(said), 4)
+        for delta in recovery.feed(said[at : at + 4])
+        if isinstance(delta, Text)
+    )
     count += sum(len(delta.text) if isinstance(delta, Text) else 0 for delta in recovery.flush())
     assert count <= len(said)

@@ -20,9 +20,20 @@ NAMES = {"weather": ANYTHING, "search": ANYTHING}
 WEATHER = '{"name": "weather", "arguments": {"city": "Rome"}}'
 CALLED = ("weather", '{"city": "Rome"}')
 BLOCK = f"<tool_call>\n{WEATHER}\n</tool_call>"
-TAGS = ("<tool_call>", "</tool_call>", "<tool", "_call>", "<function=search>", "<parameter=q>", "</parameter>", "</function>")
+TAGS = (
+    "<tool_call>",
+    "</tool_call>",
+    "<tool",
+    "_call>",
+    "<function=search>",
+    "<parameter=q>",
+    "</parameter>",
+    "</function>",
+)
 TRICKY = st.lists(
-    st.sampled_from([BLOCK, WEATHER, *TAGS, '{"na', "me", '{"name":"x"}', "```json", "```", "<", " ", "\n", "a", "{", "}", "答"]),
+    st.sampled_from(
+        [BLOCK, WEATHER, *TAGS, '{"na', "me", '{"name":"x"}', "```json", "```", "<", " ", "\n", "a", "{", "}", "答"]
+    ),
     max_size=10,
 ).map("".join)
 
@@ -52,7 +63,11 @@ def recover(pieces: Iterable[str]) -> tuple[str, list[tuple[str, str]]]:
         (f"{BLOCK}\n{BLOCK}", "", [CALLED, CALLED]),
         (f"<tool_call>{WEATHER}\n{WEATHER}</tool_call>", "", [CALLED, CALLED]),
         ('<tool_call>{"name":"weather","arguments":"{\\"city\\": \\"Rome\\"}"}</tool_call>', "", [CALLED]),
-        ('<tool_call>{"name":"weather","arguments":{"n":1.50,"s":"\\u00e9"}}</tool_call>', "", [("weather", '{"n":1.50,"s":"\\u00e9"}')]),
+        (
+            '<tool_call>{"name":"weather","arguments":{"n":1.50,"s":"\\u00e9"}}</tool_call>',
+            "",
+            [("weather", '{"n":1.50,"s":"\\u00e9"}')],
+        ),
         ('<tool_call>{"name":"weather"}</tool_call>', "", [("weather", "{}")]),
         (f"<tool_call>{WEATHER}", "", [CALLED]),
         (f"<tool_call>{WEATHER}\n</tool_c", "", [CALLED]),
@@ -69,7 +84,10 @@ def test_a_block_of_json_is_a_call(stream: str, text: str, calls: list[tuple[str
     ("body", "arguments"),
     [
         ("<function=search>\n<parameter=q>\nRome\n</parameter>\n</function>", {"q": "Rome"}),
-        ("<function=search><parameter=q>a < b</parameter><parameter=n>3</parameter></function>", {"q": "a < b", "n": 3}),
+        (
+            "<function=search><parameter=q>a < b</parameter><parameter=n>3</parameter></function>",
+            {"q": "a < b", "n": 3},
+        ),
         (
             '<function=search><parameter=tags>["a", 1]</parameter><parameter=deep>{"x": null}</parameter></function>',
             {"tags": ["a", 1], "deep": {"x": None}},
@@ -190,7 +208,10 @@ def test_calls_in_the_thinking_are_found_and_taken_out() -> None:
 
 
 def test_thinking_without_calls_is_left_alone() -> None:
-    assert CallRecovery(KnownFunctions(NAMES, None)).recover_from_reasoning("a <tool_call> b\n") == ("a <tool_call> b\n", ())
+    assert CallRecovery(KnownFunctions(NAMES, None)).recover_from_reasoning("a <tool_call> b\n") == (
+        "a <tool_call> b\n",
+        (),
+    )
 
 
 @given(TRICKY, st.data())
@@ -218,7 +239,9 @@ WRITTEN = [
 
 
 @pytest.mark.parametrize("written", WRITTEN)
-@pytest.mark.parametrize(("name", "called"), [("status", ["git__status"]), ("git.status", ["git__status"]), ("gone", []), ("log", [])])
+@pytest.mark.parametrize(
+    ("name", "called"), [("status", ["git__status"]), ("git.status", ["git__status"]), ("gone", []), ("log", [])]
+)
 def test_a_name_that_is_meant_is_resolved_in_every_form(written: str, name: str, called: list[str]) -> None:
     """As it is where the upstream has read the call; no other name is taken for it."""
     resolve = {"status": "git__status", "git.status": "git__status", "gone": "git__gone"}.get

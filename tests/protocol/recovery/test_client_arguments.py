@@ -36,7 +36,9 @@ def test_commands(written: Json, commands: list[str]) -> None:
     assert read_commands(written) == ShellAction(tuple(commands))
 
 
-@pytest.mark.parametrize("written", [{}, {"commands": []}, {"commands": [1]}, {"commands": [" "]}, {"command": None}, {"commands": {}}])
+@pytest.mark.parametrize(
+    "written", [{}, {"commands": []}, {"commands": [1]}, {"commands": [" "]}, {"command": None}, {"commands": {}}]
+)
 def test_arguments_without_a_command_mean_nothing(written: Json) -> None:
     assert read_commands(written) is None
     assert read_program(written) is None
@@ -64,7 +66,9 @@ def test_arguments_without_a_command_mean_nothing(written: Json) -> None:
 )
 def test_timeouts(written: Json, milliseconds: int | None) -> None:
     assert read_commands({"commands": ["a"], **written}) == ShellAction(("a",), milliseconds)
-    assert read_program({"command": ["a"], **written}) == LocalShellAction(("a",), timeout_ms=milliseconds or msgspec.UNSET)
+    assert read_program({"command": ["a"], **written}) == LocalShellAction(
+        ("a",), timeout_ms=milliseconds or msgspec.UNSET
+    )
 
 
 @pytest.mark.parametrize(
@@ -82,7 +86,9 @@ def test_programs(written: Json, command: list[str]) -> None:
 
 
 def test_a_program_has_its_surroundings() -> None:
-    action = read_program({"command": ["a"], "env": {"N": 1, "UNSET": None}, "cwd": "/srv", "user": "me", "timeout_ms": 5})
+    action = read_program(
+        {"command": ["a"], "env": {"N": 1, "UNSET": None}, "cwd": "/srv", "user": "me", "timeout_ms": 5}
+    )
     assert action == LocalShellAction(("a",), {"N": "1"}, timeout_ms=5, user="me", working_directory="/srv")
     assert read_program({"command": ["a"], "env": "none", "user": ""}) == LocalShellAction(("a",))
 
@@ -101,7 +107,14 @@ UPDATE = "@@ def f():\n a\n-b\n+c"
         ({"patch": f"*** Begin Patch\n*** Update File: p\n{UPDATE}\n*** End Patch\n"}, UPDATE),
         ({"input": f"*** Update File: p\n{UPDATE}"}, UPDATE),
         ({"command": ["apply_patch", f"*** Begin Patch\n*** Update File: p\n{UPDATE}\n*** End Patch"]}, UPDATE),
-        ({"type": "update_file", "path": "p", "diff": f"*** Begin Patch\n*** Update File: p\n{UPDATE}\n*** End Patch"}, UPDATE),
+        (
+            {
+                "type": "update_file",
+                "path": "p",
+                "diff": f"*** Begin Patch\n*** Update File: p\n{UPDATE}\n*** End Patch",
+            },
+            UPDATE,
+        ),
         ({"diff": "--- a/p\n+++ b/p\n@@ -1,2 +1,2 @@ def f():\n a\n-b\n+c"}, UPDATE),
         ({"type": "edit", "path": "p", "diff": "@@ -1 +1 @@\n-a\n+b\n\\ No newline at end of file"}, "@@\n-a\n+b\n"),
     ],

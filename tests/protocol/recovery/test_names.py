@@ -93,7 +93,9 @@ def test_without_functions_there_is_none() -> None:
         ("tools.f", {"tools__f": CallTarget("f", "tools"), "f": CallTarget("f")}, "tools__f"),
     ],
 )
-def test_the_exact_name_wins_and_an_ambiguous_one_is_none(written: str, offered: dict[str, CallTarget], meant: str | None) -> None:
+def test_the_exact_name_wins_and_an_ambiguous_one_is_none(
+    written: str, offered: dict[str, CallTarget], meant: str | None
+) -> None:
     assert resolve(written, offered, offered) == meant
 
 

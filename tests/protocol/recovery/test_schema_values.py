@@ -26,7 +26,8 @@ def typed(schema: object, text: str, **more: object) -> object:
 
 
 @pytest.mark.parametrize(
-    "text", ["94103", "true", "null", '{"debug": true}', "['a']", '"quoted"', "", " spaced ", "1e5", "a\nb\t\\", "答", "None"]
+    "text",
+    ["94103", "true", "null", '{"debug": true}', "['a']", '"quoted"', "", " spaced ", "1e5", "a\nb\t\\", "答", "None"],
 )
 def test_a_string_stays_the_text_it_is(text: str) -> None:
     assert typed(STRING, text) == text
@@ -110,7 +111,12 @@ def test_alternatives(schema: object, text: str, value: object) -> None:
 
 
 def test_references_are_followed() -> None:
-    definitions = {"Zip": STRING, "Loop": {"$ref": "#/$defs/Loop"}, "Deep": {"anyOf": [{"$ref": "#/$defs/Deep"}, INTEGER]}, "a/b": BOOLEAN}
+    definitions = {
+        "Zip": STRING,
+        "Loop": {"$ref": "#/$defs/Loop"},
+        "Deep": {"anyOf": [{"$ref": "#/$defs/Deep"}, INTEGER]},
+        "a/b": BOOLEAN,
+    }
     assert typed({"$ref": "#/$defs/Zip"}, "94103", **{"$defs": definitions}) == "94103"
     assert typed({"$ref": "#/$defs/a~1b"}, "True", **{"$defs": definitions}) is True
     assert typed({"$ref": "#/$defs/Loop"}, "1", **{"$defs": definitions}) == 1
@@ -120,7 +126,8 @@ def test_references_are_followed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("94103", 94103), ('{"a": 1}', {"a": 1}), ("true", True), ("True", "True"), ("Rome", "Rome"), ("NaN", "NaN")]
+    ("text", "value"),
+    [("94103", 94103), ('{"a": 1}', {"a": 1}), ("true", True), ("True", "True"), ("Rome", "Rome"), ("NaN", "NaN")],
 )
 @pytest.mark.parametrize("schema", [{}, True, {"description": "d"}])
 def test_without_a_type_it_is_json_or_a_string(schema: object, text: str, value: object) -> None:
@@ -131,7 +138,13 @@ def test_without_a_type_it_is_json_or_a_string(schema: object, text: str, value:
 
 @pytest.mark.parametrize(
     ("schema", "text", "value"),
-    [(INTEGER, "five", "five"), (INTEGER, "5.5", 5.5), (BOOLEAN, "yes", "yes"), (ARRAY, "a, b", "a, b"), (NUMBER, "inf", "inf")],
+    [
+        (INTEGER, "five", "five"),
+        (INTEGER, "5.5", 5.5),
+        (BOOLEAN, "yes", "yes"),
+        (ARRAY, "a, b", "a, b"),
+        (NUMBER, "inf", "inf"),
+    ],
 )
 def test_what_is_of_another_type_is_lost_in_no_case(schema: object, text: str, value: object) -> None:
     assert typed(schema, text) == value
@@ -139,20 +152,37 @@ def test_what_is_of_another_type_is_lost_in_no_case(schema: object, text: str, v
 
 @pytest.mark.parametrize(
     "schema",
-    [None, [], 1, "string", {"type": 1}, {"type": [1, None]}, {"anyOf": 1}, {"anyOf": [1]}, {"enum": 1}, {"$ref": 1}, {"type": "odd"}],
+    [
+        None,
+        [],
+        1,
+        "string",
+        {"type": 1},
+        {"type": [1, None]},
+        {"anyOf": 1},
+        {"anyOf": [1]},
+        {"enum": 1},
+        {"$ref": 1},
+        {"type": "odd"},
+    ],
 )
 def test_an_odd_schema_says_nothing(schema: object) -> None:
     assert typed(schema, "12") == 12
 
 
 @given(
-    st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
 )
 def test_literals_of_python(value: object) -> None:
     assert python_literal(repr(value)) == value
 
 
-@pytest.mark.parametrize("text", ["f()", "a", "1; 2", "", "{1}", "b'x'", "1j", "x = 1", "[" * 500, "-" * 100_000, "{**{}}", "a" * 70_000])
+@pytest.mark.parametrize(
+    "text", ["f()", "a", "1; 2", "", "{1}", "b'x'", "1j", "x = 1", "[" * 500, "-" * 100_000, "{**{}}", "a" * 70_000]
+)
 def test_what_is_no_literal_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         python_literal(text)

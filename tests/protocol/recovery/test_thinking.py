@@ -12,9 +12,9 @@ from app.protocol.deltas import Delta, Reasoning, Text
 from app.protocol.recovery.thinking import ThinkingSplitter, Unopened
 
 EVERY: list[Unopened] = ["likely", "possible", "unlikely"]
-TRICKY = st.lists(st.sampled_from(["<think>", "</think>", "<", "</", "<thi", "nk>", "think", ">", " ", "\n", "a", "答"]), max_size=14).map(
-    "".join
-)
+TRICKY = st.lists(
+    st.sampled_from(["<think>", "</think>", "<", "</", "<thi", "nk>", "think", ">", " ", "\n", "a", "答"]), max_size=14
+).map("".join)
 
 
 def split(pieces: Iterable[str], *, unopened: Unopened = "unlikely") -> tuple[str, str]:
@@ -55,7 +55,9 @@ def kinds(deltas: Sequence[Delta]) -> list[tuple[str, str]]:
         (" \n", "", " \n"),
     ],
 )
-def test_the_block_is_split_off_and_nothing_else(*, unopened: Unopened, stream: str, thinking: str, answer: str) -> None:
+def test_the_block_is_split_off_and_nothing_else(
+    *, unopened: Unopened, stream: str, thinking: str, answer: str
+) -> None:
     assert split([stream], unopened=unopened) == (thinking, answer)
     assert split(stream, unopened=unopened) == (thinking, answer)
 

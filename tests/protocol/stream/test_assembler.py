@@ -16,7 +16,14 @@ from app.protocol import deltas as d
 from app.protocol.recovery.arguments import InvalidArguments
 from app.protocol.stream.projection import fold, parse_frame
 from app.protocol.stream.replay import catch_up, encode_cuts, replay
-from app.protocol.wire.items import CustomToolCallItem, FunctionCallItem, MessageItem, OutputItem, OutputText, ReasoningItem
+from app.protocol.wire.items import (
+    CustomToolCallItem,
+    FunctionCallItem,
+    MessageItem,
+    OutputItem,
+    OutputText,
+    ReasoningItem,
+)
 from app.protocol.wire.response import InputTokensDetails, OutputTokensDetails, ResponseError, Usage
 from app.protocol.wire.tokens import Logprob, TokenLogprob
 from tests.protocol.assembling import RESPONSE_ID, Assembled, Script, assemble, new_assembler, options, run, scripts
@@ -37,8 +44,16 @@ PARALLEL = (
 )
 STREAMS: dict[str, tuple[Script, dict[str, Any]]] = {
     "answer": (Script((d.Text("Hel"), d.Text("lo."), d.TokenUsage(5, 2, 7, 4, 1), STOP)), {}),
-    "thinking": (Script((d.Reasoning("Hm"), d.Reasoning("…"), d.Text("\n\n"), d.Text("So."), d.TokenUsage(5, 9, 14, 0, 0, 6), STOP)), {}),
-    "raw thinking, sealed": (Script((d.Reasoning("Hm"), d.Text("So."), STOP)), {"raw_reasoning": True, "seal": str.upper}),
+    "thinking": (
+        Script(
+            (d.Reasoning("Hm"), d.Reasoning("…"), d.Text("\n\n"), d.Text("So."), d.TokenUsage(5, 9, 14, 0, 0, 6), STOP)
+        ),
+        {},
+    ),
+    "raw thinking, sealed": (
+        Script((d.Reasoning("Hm"), d.Text("So."), STOP)),
+        {"raw_reasoning": True, "seal": str.upper},
+    ),
     "parallel calls": (Script(PARALLEL), {}),
     "text before a call": (Script((d.Text("Look: "), d.CallOpened(0, "c", "f"), d.TurnFinished("tool_calls"))), {}),
     "log probabilities": (Script((d.Text("Hi", SCORED), d.Text("!"), STOP)), {}),
@@ -105,7 +120,10 @@ def test_a_plain_answer_is_the_streamed_one(script: Script, how: dict[str, Any])
 @given(scripts(), options(), st.sampled_from(["merged", "characters"]))
 def test_the_size_of_pieces_does_not_matter(script: Script, how: dict[str, Any], cut: str) -> None:
     again = _merged(script.deltas, script.retried) if cut == "merged" else _characters(script.deltas, script.retried)
-    assert assemble(msgspec.structs.replace(script, deltas=again[0], retried=again[1]), **how).body == assemble(script, **how).body
+    assert (
+        assemble(msgspec.structs.replace(script, deltas=again[0], retried=again[1]), **how).body
+        == assemble(script, **how).body
+    )
 
 
 @given(scripts(), options(), st.integers(0, 20))
@@ -168,7 +186,9 @@ def test_only_the_first_call_counts_when_parallel_calls_are_off() -> None:
 
 
 @pytest.mark.parametrize("word", [d.Text("Wait."), d.Reasoning("Wait."), d.Refusal("Wait.")])
-@pytest.mark.parametrize("pieces", [("", '{"x":1}'), ('{"x"', ":1}"), ('{"x":1}', "\n"), ('{"x":1}', "}"), ('{"x":1}', '{"x": 1}')])
+@pytest.mark.parametrize(
+    "pieces", [("", '{"x":1}'), ('{"x"', ":1}"), ('{"x":1}', "\n"), ('{"x":1}', "}"), ('{"x":1}', '{"x": 1}')]
+)
 def test_words_between_the_pieces_of_a_call_come_after_it(word: d.Delta, pieces: tuple[str, str]) -> None:
     deltas = [d.CallOpened(0, "a", "f"), d.CallArguments(0, pieces[0]), word, d.CallArguments(0, pieces[1]), word, STOP]
     made = assemble(deltas)
@@ -196,7 +216,13 @@ def test_words_go_on_as_soon_as_the_call_before_them_is_whole() -> None:
 
 @pytest.mark.parametrize("known", [frozenset[str](), frozenset({"a"})])
 def test_no_two_calls_have_one_id(known: frozenset[str]) -> None:
-    turn = [d.CallOpened(0, "a", "f"), d.CallOpened(1, "a", "f"), d.CallOpened(2, "", "edit"), d.CallArguments(2, "x"), STOP]
+    turn = [
+        d.CallOpened(0, "a", "f"),
+        d.CallOpened(1, "a", "f"),
+        d.CallOpened(2, "", "edit"),
+        d.CallArguments(2, "x"),
+        STOP,
+    ]
     output = assemble(turn, known_call_ids=known).response.output
     found = [item.call_id for item in output if isinstance(item, FunctionCallItem | CustomToolCallItem)]
     assert len({*found, *known}) == 3 + len(known)
@@ -225,11 +251,19 @@ def test_a_plain_answer_can_be_given_up_whatever_it_was(before: tuple[d.Delta, .
     assembler.abandon_turn()
     assembler.receive([d.CallOpened(0, "a", "f"), STOP])
     assembler.end_turn()
-    assert [type(item) for item in assembler.output] == [*[ReasoningItem] * isinstance((*before, None)[0], d.Reasoning), FunctionCallItem]
+    assert [type(item) for item in assembler.output] == [
+        *[ReasoningItem] * isinstance((*before, None)[0], d.Reasoning),
+        FunctionCallItem,
+    ]
 
 
 def test_what_a_stream_has_shown_cannot_be_given_up() -> None:
-    for deltas, may in (([d.Reasoning("hm")], True), ([d.Text(" ")], True), ([d.Text("a")], False), ([d.CallOpened(0, "a", "f")], False)):
+    for deltas, may in (
+        ([d.Reasoning("hm")], True),
+        ([d.Text(" ")], True),
+        ([d.Text("a")], False),
+        ([d.CallOpened(0, "a", "f")], False),
+    ):
         assembler = new_assembler()
         assembler.start()
         assembler.receive(deltas)
@@ -347,7 +381,9 @@ def test_the_cost_of_many_pieces_is_linear() -> None:
 
 
 def test_ids_are_those_of_the_response() -> None:
-    assert all(item.id.split("_")[1].startswith(RESPONSE_ID.replace("-", "")) for item in assemble(PARALLEL).response.output)
+    assert all(
+        item.id.split("_")[1].startswith(RESPONSE_ID.replace("-", "")) for item in assemble(PARALLEL).response.output
+    )
 
 
 def _calls(made: Assembled) -> list[tuple[str, str]]:
@@ -382,7 +418,9 @@ def _join(deltas: Sequence[d.Delta]) -> list[d.Delta]:
 
 
 def _characters(deltas: Sequence[d.Delta], retried: int) -> tuple[tuple[d.Delta, ...], int]:
-    first, second = ([piece for delta in part for piece in _split(delta)] for part in (deltas[:retried], deltas[retried:]))
+    first, second = (
+        [piece for delta in part for piece in _split(delta)] for part in (deltas[:retried], deltas[retried:])
+    )
     return (*first, *second), len(first)
 
 

@@ -26,7 +26,10 @@ def told(assembled: Assembled) -> list[tuple[str, Json]]:
     """The events between the first two and the last, without the numbers."""
     events = judge(b"".join(assembled.frames)).events[2:-1]
     numbers = ("type", "sequence_number", "output_index")
-    return [(event["type"].removeprefix("response."), {k: v for k, v in event.items() if k not in numbers}) for event in events]
+    return [
+        (event["type"].removeprefix("response."), {k: v for k, v in event.items() if k not in numbers})
+        for event in events
+    ]
 
 
 def test_commands_are_events_of_their_own() -> None:
@@ -79,7 +82,13 @@ def test_commands_are_events_of_their_own() -> None:
 )
 def test_other_calls_are_shown_whole(tool: str, arguments: str, field: str, begun: Json, whole: Json) -> None:
     (_, added), (_, done) = told(made(tool, arguments))
-    assert added["item"] == {**added["item"], "type": f"{tool}_call", "status": "in_progress", "call_id": "call_1", field: begun}
+    assert added["item"] == {
+        **added["item"],
+        "type": f"{tool}_call",
+        "status": "in_progress",
+        "call_id": "call_1",
+        field: begun,
+    }
     assert done["item"] == {**added["item"], "status": "completed", field: whole}
 
 
@@ -102,7 +111,13 @@ def test_a_list_or_a_text_may_stand_for_the_arguments(tool: str, arguments: str,
 
 @pytest.mark.parametrize(
     ("tool", "arguments"),
-    [("shell", '{"commands": []}'), ("shell", "ls"), ("local_shell", "{}"), ("apply_patch", '{"path": "p"}'), ("tool_search", "[1]")],
+    [
+        ("shell", '{"commands": []}'),
+        ("shell", "ls"),
+        ("local_shell", "{}"),
+        ("apply_patch", '{"path": "p"}'),
+        ("tool_search", "[1]"),
+    ],
 )
 def test_arguments_that_mean_nothing_fail_the_response(tool: str, arguments: str) -> None:
     response = made(tool, arguments).response

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from app.protocol import deltas as d
 from app.protocol.stream.deferral import Deferral, PendingHosted
 from app.protocol.wire import hosted as h
-from app.protocol.wire.items import CustomToolCallItem, FunctionCallItem, MessageItem, OutputItem, OutputText, ReasoningItem
+from app.protocol.wire.items import (
+    CustomToolCallItem,
+    FunctionCallItem,
+    MessageItem,
+    OutputItem,
+    OutputText,
+    ReasoningItem,
+)
 from tests.protocol.assembling import Assembled, Script, assemble, new_assembler
 
 STOP = d.TurnFinished("tool_calls")
@@ -49,7 +56,16 @@ def test_nothing_waits_before_the_first_hosted_call() -> None:
 
 
 def test_what_is_said_after_a_call_comes_after_it() -> None:
-    deltas = [d.Reasoning("hm"), d.Text("One."), *search(0), d.Text("Two."), *search(1), d.Reasoning("so"), d.Text("Three."), STOP]
+    deltas = [
+        d.Reasoning("hm"),
+        d.Text("One."),
+        *search(0),
+        d.Text("Two."),
+        *search(1),
+        d.Reasoning("so"),
+        d.Text("Three."),
+        STOP,
+    ]
     assert shown(assemble(deltas)) == ["(hm)", "One.", "search q", "Two.", "search q", "(so)", "Three."]
 
 
@@ -93,7 +109,13 @@ def test_the_first_calls_code_is_shown_at_once_the_second_waits() -> None:
 
 def test_an_unfinished_call_of_the_client_is_not_overtaken() -> None:
     """The code would be shown at once if it were the first."""
-    deltas = [d.CallOpened(0, "a", "f"), d.CallOpened(1, "", "code_interpreter"), d.CallArguments(1, "x"), d.CallArguments(0, "{}"), STOP]
+    deltas = [
+        d.CallOpened(0, "a", "f"),
+        d.CallOpened(1, "", "code_interpreter"),
+        d.CallArguments(1, "x"),
+        d.CallArguments(0, "{}"),
+        STOP,
+    ]
     assert shown(assemble(deltas)) == ["f{}", "code x"]
 
 
@@ -119,7 +141,14 @@ def test_only_the_first_call_counts_when_parallel_calls_are_off() -> None:
 
 
 def test_a_turn_that_was_cut_off_runs_nothing() -> None:
-    made = assemble([d.CallOpened(0, "", "code_interpreter"), d.CallArguments(0, '{"code": "a'), *search(1), d.TurnFinished("length")])
+    made = assemble(
+        [
+            d.CallOpened(0, "", "code_interpreter"),
+            d.CallArguments(0, '{"code": "a'),
+            *search(1),
+            d.TurnFinished("length"),
+        ]
+    )
     assert shown(made) == ["code a"]
     assert [getattr(item, "status", None) for item in made.response.output] == ["incomplete"]
     assert made.response.incomplete_details is not None
@@ -127,7 +156,14 @@ def test_a_turn_that_was_cut_off_runs_nothing() -> None:
 
 
 def test_calls_that_are_skipped_are_not_shown_and_what_was_said_after_them_is() -> None:
-    deltas = [*search(0, written="x"), *search(1, written="y"), d.Text("So."), d.CallOpened(2, "c", "f"), d.CallArguments(2, "{}"), STOP]
+    deltas = [
+        *search(0, written="x"),
+        *search(1, written="y"),
+        d.Text("So."),
+        d.CallOpened(2, "c", "f"),
+        d.CallArguments(2, "{}"),
+        STOP,
+    ]
     made = assemble(Script(tuple(deltas), most=1))
     assert shown(made) == ["search x", "So.", "f{}"]
     assert (made.response.status, made.response.incomplete_details) == ("completed", None)

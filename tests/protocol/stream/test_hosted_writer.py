@@ -44,7 +44,12 @@ def decoded(fragments: Sequence[str]) -> str:
     return "".join(member.feed(fragment) for fragment in fragments)
 
 
-@given(st.text(), st.integers(0, 1), st.lists(st.integers(0, 200), max_size=6), st.sampled_from(["", "}", ', "x": "y"}', "\n"]))
+@given(
+    st.text(),
+    st.integers(0, 1),
+    st.lists(st.integers(0, 200), max_size=6),
+    st.sampled_from(["", "}", ', "x": "y"}', "\n"]),
+)
 @example('\U0001f600中\n\t"\\\\', 1, [12, 14, 20, 22], "}")
 @example("\\ud83d", 1, [11, 12, 13], "}")
 def test_a_string_is_decoded_wherever_it_is_cut(text: str, escaped: int, cuts: list[int], rest: str) -> None:
@@ -77,7 +82,8 @@ def test_what_is_no_good_json_is_taken_for_what_it_looks_like(inside: str, text:
 
 
 @pytest.mark.parametrize(
-    "written", ['print({"code": "x"})', '{"a": {"code": "x"}}', '["code": "x"', " " * 300 + '{"code": "x"}', '"code": "x"']
+    "written",
+    ['print({"code": "x"})', '{"a": {"code": "x"}}', '["code": "x"', " " * 300 + '{"code": "x"}', '"code": "x"'],
 )
 def test_only_the_first_member_of_an_object_is_looked_at(written: str) -> None:
     assert decoded(list(written)) == decoded([written]) == ""
@@ -152,7 +158,8 @@ def test_a_call_that_is_stopped_while_it_runs_is_incomplete_with_all_its_argumen
         (h.McpListTools("", "s", (), "gone"), "mcp_list_tools.failed"),
         (h.McpListTools("", "s", ()), "mcp_list_tools.completed"),
         (h.WebSearchCall("", "completed", h.SearchAction("q")), "web_search_call.completed"),
-        (h.WebSearchCall("", "failed", h.SearchAction("q")), "web_search_call.searching"),  # it has no event for a failure
+        # it has no event for a failure
+        (h.WebSearchCall("", "failed", h.SearchAction("q")), "web_search_call.searching"),
         (h.WebExtractorCall("", "failed", ()), "output_item.added"),
         (h.McpApprovalRequest("", "t", "s", "{}"), "output_item.added"),
     ],

@@ -155,7 +155,11 @@ PATHS: dict[str, tuple[Sequence[str], dict[str, str]]] = {
     ),
     "reasoning": (
         REASONING,
-        {**PART_OPENINGS, "response.reasoning_summary_part.added": "summary", "response.output_item.done": "between items"},
+        {
+            **PART_OPENINGS,
+            "response.reasoning_summary_part.added": "summary",
+            "response.output_item.done": "between items",
+        },
     ),
     "reasoning_text": (
         (*REASONING, "response.content_part.added:reasoning_text"),
@@ -165,14 +169,23 @@ PATHS: dict[str, tuple[Sequence[str], dict[str, str]]] = {
         SUMMARY,
         {"response.reasoning_summary_text.delta": "summary", "response.reasoning_summary_text.done": "summary done"},
     ),
-    "summary done": ((*SUMMARY, "response.reasoning_summary_text.done"), {"response.reasoning_summary_part.done": "reasoning"}),
+    "summary done": (
+        (*SUMMARY, "response.reasoning_summary_text.done"),
+        {"response.reasoning_summary_part.done": "reasoning"},
+    ),
     "function_call": (
         CALL,
-        {"response.function_call_arguments.delta": "function_call", "response.function_call_arguments.done": "call done"},
+        {
+            "response.function_call_arguments.delta": "function_call",
+            "response.function_call_arguments.done": "call done",
+        },
     ),
     "custom_tool_call": (
         CUSTOM,
-        {"response.custom_tool_call_input.delta": "custom_tool_call", "response.custom_tool_call_input.done": "call done"},
+        {
+            "response.custom_tool_call_input.delta": "custom_tool_call",
+            "response.custom_tool_call_input.done": "call done",
+        },
     ),
     "shell_call": (SHELL, {"response.shell_call_command.added": "shell command", **DONE}),
     "shell command": (
@@ -182,7 +195,10 @@ PATHS: dict[str, tuple[Sequence[str], dict[str, str]]] = {
     "call shown whole": ((*BEGUN, "response.output_item.added:apply_patch_call"), DONE),
     "call done": ((*CALL, "response.function_call_arguments.done"), {"response.output_item.done": "between items"}),
 }
-"""State -> how to get there, and what may follow. The states are the table's, the rules are written down a second time."""
+"""State -> how to get there, and what may follow.
+
+The states are the table's, the rules are written down a second time.
+"""
 
 KINDS: dict[str, type[Any]] = {kind.__struct_config__.tag: kind for kind in get_args(e.Event)}
 NAMES = sorted({*KINDS, *OPENINGS, *PART_OPENINGS} - {"response.output_item.added", "response.content_part.added"})
@@ -204,7 +220,11 @@ def event(name: str, number: int, index: int = 0, item_id: str = "x") -> e.Event
         "param": None,
         "error": e.NestedError("server_error", None, "", None),
     }
-    names = [field for field in kind.__struct_fields__ if field not in ("sequence_number", "content_index", "summary_index", "logprobs")]
+    names = [
+        field
+        for field in kind.__struct_fields__
+        if field not in ("sequence_number", "content_index", "summary_index", "logprobs")
+    ]
     return kind(sequence_number=number, **{field: values.get(field, "") for field in names})
 
 

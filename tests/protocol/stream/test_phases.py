@@ -12,7 +12,9 @@ from app.protocol.wire import hosted as h
 from app.protocol.wire.hosted import HostedItem
 
 DONE: dict[str, HostedItem] = {
-    "web_search_call": h.WebSearchCall("x", "completed", h.SearchAction("q", ("q", "r"), (h.UrlSource("https://a.example"),))),
+    "web_search_call": h.WebSearchCall(
+        "x", "completed", h.SearchAction("q", ("q", "r"), (h.UrlSource("https://a.example"),))
+    ),
     "file_search_call": h.FileSearchCall("x", "completed", ("q",), (h.FileResult("file_1", "a.md", 0.5, "text"),)),
     "code_interpreter_call": h.CodeInterpreterCall("x", "completed", "cntr", "1", (h.Logs("1"),)),
     "web_extractor_call": h.WebExtractorCall("x", "completed", ("https://a.example",), "why", "text"),
@@ -28,7 +30,12 @@ KEPT: dict[str, dict[str, Any]] = {
     "file_search_call": {"status": "in_progress", "queries": ["q"], "results": None},
     "code_interpreter_call": {"status": "in_progress", "container_id": "cntr", "code": "", "outputs": None},
     "web_extractor_call": {"status": "in_progress", "urls": ["https://a.example"], "goal": "why", "output": ""},
-    "web_search_image_call": {"status": "in_progress", "name": "web_search_image", "arguments": '{"queries": ["q"]}', "output": ""},
+    "web_search_image_call": {
+        "status": "in_progress",
+        "name": "web_search_image",
+        "arguments": '{"queries": ["q"]}',
+        "output": "",
+    },
     "image_search_call": {"status": "in_progress", "name": "image_search", "arguments": '{"img_idx": 0}', "output": ""},
     "mcp_call": {
         "status": "in_progress",

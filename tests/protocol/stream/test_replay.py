@@ -1,4 +1,6 @@
-"""Stored responses come back as their events; that they do so byte for byte, whatever was said, is shown in test_assembler."""
+"""Stored responses come back as their events; that they do so byte for byte, whatever was said, is shown in
+test_assembler.
+"""
 
 from __future__ import annotations
 
@@ -39,10 +41,18 @@ def test_a_plain_answer_replays_with_one_delta_a_field() -> None:
     )
     judged = judge(b"".join(replay(made.body, None)))
     assert judged.response == made.response
-    assert [event["delta"] for event in judged.events if event["type"].endswith(".delta")] == ["ab", "ab", "no", "{}", "x"]
+    assert [event["delta"] for event in judged.events if event["type"].endswith(".delta")] == [
+        "ab",
+        "ab",
+        "no",
+        "{}",
+        "x",
+    ]
 
 
-@pytest.mark.parametrize("cuts", [b"", b"\xc1", b"\x93", encode_cuts([[1]]), encode_cuts([[1, 99]]), encode_cuts([[-1, 4]])])
+@pytest.mark.parametrize(
+    "cuts", [b"", b"\xc1", b"\x93", encode_cuts([[1]]), encode_cuts([[1, 99]]), encode_cuts([[-1, 4]])]
+)
 def test_cuts_of_something_else_are_ignored(cuts: bytes) -> None:
     made = assemble([d.Text("a"), d.Text("bc"), STOP])
     judged = judge(b"".join(replay(made.body, cuts)))

@@ -19,16 +19,38 @@ from app.protocol.stream.replay import encode_cuts, replay
 from app.protocol.stream.restore import NotRestorable, restore
 from app.protocol.stream.usage import UsageCounter
 from app.protocol.wire import hosted as h
-from app.protocol.wire.items import CustomToolCallItem, FunctionCallItem, MessageItem, OutputItem, OutputText, ReasoningItem, RefusalPart
+from app.protocol.wire.items import (
+    CustomToolCallItem,
+    FunctionCallItem,
+    MessageItem,
+    OutputItem,
+    OutputText,
+    ReasoningItem,
+    RefusalPart,
+)
 from app.protocol.wire.response import ResponseError
 from app.protocol.wire.sse import DONE, HEARTBEAT
 from app.protocol.wire.tokens import Logprob, TokenLogprob
-from tests.protocol.assembling import Script, assemble, cite, ended, new_assembler, new_id, new_options, options, run, run_on, scripts
+from tests.protocol.assembling import (
+    Script,
+    assemble,
+    cite,
+    ended,
+    new_assembler,
+    new_id,
+    new_options,
+    options,
+    run,
+    run_on,
+    scripts,
+)
 from tests.support.judge import judge
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.sse"))
 ENDS: dict[str, Callable[[Assembler], None]] = {
-    "failed": lambda assembler: assembler.fail(ResponseError("server_error", "The server that ran the response is gone.")),
+    "failed": lambda assembler: assembler.fail(
+        ResponseError("server_error", "The server that ran the response is gone.")
+    ),
     "cancelled": lambda assembler: assembler.cancel(),
 }
 SCORED = (TokenLogprob("a", -0.25, (97,), (Logprob("b", -1.5),)), TokenLogprob("b", -0.5))
@@ -161,7 +183,9 @@ TEXT = [
 @pytest.mark.parametrize("outcome", ENDS)
 @pytest.mark.parametrize("background", [True, False])
 @pytest.mark.parametrize("deltas", TEXT, ids=lambda deltas: "-".join(type(delta).__name__ for delta in deltas))
-def test_the_end_is_the_one_that_the_first_process_would_have_told(deltas: list[d.Delta], outcome: str, *, background: bool) -> None:
+def test_the_end_is_the_one_that_the_first_process_would_have_told(
+    deltas: list[d.Delta], outcome: str, *, background: bool
+) -> None:
     first = new_assembler(background=background)
     first.start()
     first.receive(deltas)
@@ -258,7 +282,8 @@ BROKEN: dict[str, Sequence[bytes]] = {
     "an unknown event": [*OPENING, b'event: x\ndata: {"type":"x","sequence_number":3}\n\n'],
     "a field of another version": [frame.replace(b'"model":"qwen"', b'"model":"qwen","x":1') for frame in OPENING],
     "arguments that are no JSON": [
-        frame.replace(b"{}", b"{]") for frame in assemble([d.CallOpened(0, "c", "f"), d.CallArguments(0, "{}"), d.Text("a")]).frames[:-4]
+        frame.replace(b"{}", b"{]")
+        for frame in assemble([d.CallOpened(0, "c", "f"), d.CallArguments(0, "{}"), d.Text("a")]).frames[:-4]
     ],
 }
 
@@ -274,7 +299,11 @@ def test_line_separators_in_the_request() -> None:
     first.seed = msgspec.structs.replace(
         first.seed,
         instructions="a\u2028b\x85c",
-        tools=(msgspec.Raw('{"type":"function","name":"f","description":"\u2029 é","parameters":null,"strict":null}'.encode()),),
+        tools=(
+            msgspec.Raw(
+                '{"type":"function","name":"f","description":"\u2029 é","parameters":null,"strict":null}'.encode()
+            ),
+        ),
         metadata={"\u2029": "\x85"},
     )
     first.start()

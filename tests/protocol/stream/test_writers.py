@@ -55,7 +55,11 @@ def test_a_message_goes_from_text_to_refusal_and_back() -> None:
     item = writer.close("completed")
     assert item == MessageItem("msg_1", "completed", (OutputText("a"), RefusalPart("no"), OutputText("b")))
     assert writer.cuts() == [[1], [1, 1], [1]]
-    places = [event.content_index for event in shown(out) if isinstance(event, e.PartAdded | e.PartDone | e.TextDelta | e.RefusalDelta)]
+    places = [
+        event.content_index
+        for event in shown(out)
+        if isinstance(event, e.PartAdded | e.PartDone | e.TextDelta | e.RefusalDelta)
+    ]
     assert places == [0, 0, 0, 1, 1, 1, 1, 2, 2, 2]
 
 
@@ -81,7 +85,11 @@ def test_log_probabilities_may_begin_a_part_or_follow_a_refusal() -> None:
     writer.write_scored("a", one)
     writer.refuse("no")
     writer.write_scored("a", one)
-    assert writer.close("completed").content == (OutputText("a", logprobs=one), RefusalPart("no"), OutputText("a", logprobs=one))
+    assert writer.close("completed").content == (
+        OutputText("a", logprobs=one),
+        RefusalPart("no"),
+        OutputText("a", logprobs=one),
+    )
 
 
 @pytest.mark.parametrize(
@@ -143,7 +151,9 @@ def test_a_custom_tool_gets_the_string_inside_the_arguments() -> None:
     assert writer.cuts() == [[]]
 
 
-@pytest.mark.parametrize(("written", "shown"), [("", ""), ("{}", ""), ('{"inp', ""), ('{"input": "ab\\n', "ab\n"), ('{"input"', "")])
+@pytest.mark.parametrize(
+    ("written", "shown"), [("", ""), ("{}", ""), ('{"inp', ""), ('{"input": "ab\\n', "ab\n"), ('{"input"', "")]
+)
 def test_a_custom_tool_without_its_input_cannot_be_completed_but_cut_off(written: str, shown: str) -> None:
     writer = CustomCallWriter(started(), CUSTOM, 0)
     writer.write(written)
@@ -187,7 +197,11 @@ def test_an_emitter_refuses_what_is_out_of_order() -> None:
 
 @pytest.mark.parametrize(
     ("code", "category"),
-    [("rate_limit_exceeded", "rate_limit_error"), ("server_error", "server_error"), ("invalid_prompt", "invalid_request_error")],
+    [
+        ("rate_limit_exceeded", "rate_limit_error"),
+        ("server_error", "server_error"),
+        ("invalid_prompt", "invalid_request_error"),
+    ],
 )
 def test_a_failure_is_told_twice(code: str, category: str) -> None:
     out = started()

@@ -14,7 +14,11 @@ from app.protocol.wire.requests import parse
 @pytest.mark.parametrize(
     ("body", "param", "values"),
     [
-        ({"reasoning": {"effort": "extreme"}}, "reasoning.effort", ["none", "minimal", "low", "medium", "high", "xhigh", "max"]),
+        (
+            {"reasoning": {"effort": "extreme"}},
+            "reasoning.effort",
+            ["none", "minimal", "low", "medium", "high", "xhigh", "max"],
+        ),
         ({"reasoning": {"effort": "HIGH"}}, "reasoning.effort", ["high", "low"]),
         ({"reasoning": {"summary": "long"}}, "reasoning.summary", ["auto", "concise", "detailed"]),
         ({"text": {"verbosity": "some"}}, "text.verbosity", ["low", "medium", "high"]),

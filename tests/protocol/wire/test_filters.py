@@ -11,7 +11,13 @@ import pytest
 from app.protocol.wire.errors import InvalidRequest
 from app.protocol.wire.filters import fits, parse_filter
 
-ATTRIBUTES: dict[str, str | float | bool] = {"team": "red", "year": 2024, "price": 1.5, "open": True, "date": "2024-05-01"}
+ATTRIBUTES: dict[str, str | float | bool] = {
+    "team": "red",
+    "year": 2024,
+    "price": 1.5,
+    "open": True,
+    "date": "2024-05-01",
+}
 
 
 def holds(wanted: object) -> bool:

@@ -33,7 +33,9 @@ def test_ids_sort_by_time() -> None:
     assert made == sorted(made)
 
 
-@pytest.mark.parametrize(("now_ms", "random"), [(2**48, bytes(10)), (-1, bytes(10)), (NOW_MS, bytes(9)), (NOW_MS, bytes(11))])
+@pytest.mark.parametrize(
+    ("now_ms", "random"), [(2**48, bytes(10)), (-1, bytes(10)), (NOW_MS, bytes(9)), (NOW_MS, bytes(11))]
+)
 def test_a_response_id_refuses_what_does_not_fit(now_ms: int, random: bytes) -> None:
     with pytest.raises(ValueError, match="48 bits"):
         ids.response_id(now_ms, random)
@@ -49,7 +51,19 @@ def test_every_way_to_write_a_response_id_is_understood(*, prefix: str, hyphens:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "resp_", "resp_123", ID + "0", ID[:-1], f" {ID}", f"{ID}\n", f"msg_{ID}", f"resp_resp_{ID}", ID.replace("-", "", 1), "g" + ID[1:]],
+    [
+        "",
+        "resp_",
+        "resp_123",
+        ID + "0",
+        ID[:-1],
+        f" {ID}",
+        f"{ID}\n",
+        f"msg_{ID}",
+        f"resp_resp_{ID}",
+        ID.replace("-", "", 1),
+        "g" + ID[1:],
+    ],
 )
 def test_what_is_no_response_id_is_refused(text: str) -> None:
     assert ids.normalize_response_id(text) is None
@@ -111,6 +125,7 @@ def test_items_are_recognised_by_their_prefix(item_type: str, prefix: str) -> No
 @given(st.lists(st.tuples(RESPONSE_IDS, st.integers(0, 2**16 - 1)), unique=True, max_size=20))
 def test_call_ids_are_unique_and_short(calls: list[tuple[str, int]]) -> None:
     made = {ids.call_id(response_id, position) for response_id, position in calls}
-    # Those of responses 49 days apart to the millisecond, with all random bits alike, are the only ones that could meet.
+    # Those of responses 49 days apart to the millisecond, with all random bits alike, are the only ones that could
+    # meet.
     assert len(made) == len({(response_id.replace("-", "")[4:], position) for response_id, position in calls})
     assert all(len(text) == len("call_") + 32 for text in made)

@@ -26,7 +26,10 @@ SHAPES: list[tuple[OutputItem, dict[str, object]]] = [
             "type": "message",
             "id": "msg_1",
             "status": "completed",
-            "content": [{"type": "output_text", "text": "a", "annotations": [], "logprobs": []}, {"type": "refusal", "refusal": "b"}],
+            "content": [
+                {"type": "output_text", "text": "a", "annotations": [], "logprobs": []},
+                {"type": "refusal", "refusal": "b"},
+            ],
             "role": "assistant",
         },
     ),
@@ -44,7 +47,14 @@ SHAPES: list[tuple[OutputItem, dict[str, object]]] = [
     ),
     (
         FunctionCallItem("fc_1", "in_progress", "call_1", "f"),
-        {"type": "function_call", "id": "fc_1", "status": "in_progress", "call_id": "call_1", "name": "f", "arguments": ""},
+        {
+            "type": "function_call",
+            "id": "fc_1",
+            "status": "in_progress",
+            "call_id": "call_1",
+            "name": "f",
+            "arguments": "",
+        },
     ),
     (
         FunctionCallItem("fc_1", "completed", "call_1", "f", "{}", "ns"),
@@ -60,7 +70,14 @@ SHAPES: list[tuple[OutputItem, dict[str, object]]] = [
     ),
     (
         CustomToolCallItem("ctc_1", "completed", "call_1", "f", "x"),
-        {"type": "custom_tool_call", "id": "ctc_1", "status": "completed", "call_id": "call_1", "name": "f", "input": "x"},
+        {
+            "type": "custom_tool_call",
+            "id": "ctc_1",
+            "status": "completed",
+            "call_id": "call_1",
+            "name": "f",
+            "input": "x",
+        },
     ),
 ]
 

@@ -60,7 +60,10 @@ def test_a_body_that_ends_inside_a_character_is_refused() -> None:
         assert refused.value.code == "json_parse_error"
 
 
-@tried(st.lists(st.sampled_from(["a", "é", "中", "🚀", "\U0010ffff", "\u0800"]), min_size=1, max_size=12), st.integers(-12, 3))
+@tried(
+    st.lists(st.sampled_from(["a", "é", "中", "🚀", "\U0010ffff", "\u0800"]), min_size=1, max_size=12),
+    st.integers(-12, 3),
+)
 def test_characters_on_a_border_are_taken(characters: list[str], offset: int) -> None:
     text = "".join(characters)
     for border in (_PIECE, 2 * _PIECE):
@@ -90,7 +93,9 @@ def test_a_large_body_may_nest_as_deeply_as_a_small_one(opening: str) -> None:
         _read_below(given(request.client_metadata) or msgspec.Raw(b""), 80)
         return True
 
-    small, large, larger = ([depth for depth in range(700, 1010, 5) if taken(depth, padding)] for padding in (0, 8_000, 80_000))
+    small, large, larger = (
+        [depth for depth in range(700, 1010, 5) if taken(depth, padding)] for padding in (0, 8_000, 80_000)
+    )
     assert small == large == larger
     assert 700 in small
     assert not any(taken(_TOO_DEEP, padding) for padding in (0, 8_000, 80_000))

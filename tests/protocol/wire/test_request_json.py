@@ -21,6 +21,8 @@ def test_null_means_absence(body: bytes) -> None:
 
 
 def test_a_tool_keeps_its_schema_byte_for_byte() -> None:
-    tool = parse_tool(msgspec.Raw(b'{"type":"function","name":"f","parameters":{"type":"object",  "x": 1.0}}'), "tools[0]")
+    tool = parse_tool(
+        msgspec.Raw(b'{"type":"function","name":"f","parameters":{"type":"object",  "x": 1.0}}'), "tools[0]"
+    )
 
     assert given(tool.parameters) == msgspec.Raw(b'{"type":"object",  "x": 1.0}')

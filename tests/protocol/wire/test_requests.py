@@ -54,7 +54,9 @@ def test_an_unknown_parameter_is_named(body: dict[str, object], param: str) -> N
         ({"reasoning_effort": "low"}, "reasoning_effort", "'reasoning.effort'"),
     ],
 )
-def test_an_unknown_field_inside_a_parameter_is_named_with_its_right_place(body: dict[str, object], param: str, words: str) -> None:
+def test_an_unknown_field_inside_a_parameter_is_named_with_its_right_place(
+    body: dict[str, object], param: str, words: str
+) -> None:
     error = refusal(json.dumps(body).encode())
     assert (error.code, error.param) == ("unknown_parameter", param)
     assert error.message.startswith(f"Unknown parameter: '{param}'")
@@ -126,7 +128,15 @@ def test_null_is_absence_for_every_parameter() -> None:
         {"tools": [], "include": []},
         {"metadata": {}},
         {"text": {"format": {"type": "json_schema", "name": "n", "schema": {}, "description": None, "strict": True}}},
-        {"reasoning": {"effort": None, "summary": "auto", "generate_summary": None, "context": None, "mode": "standard"}},
+        {
+            "reasoning": {
+                "effort": None,
+                "summary": "auto",
+                "generate_summary": None,
+                "context": None,
+                "mode": "standard",
+            }
+        },
         {"text": {"format": {"type": "text"}, "verbosity": "medium"}},
         {"text": {"format": {"type": "json_object", "name": None, "schema": None}, "verbosity": None}},
         {"stream_options": {"include_obfuscation": False}},
@@ -146,7 +156,11 @@ ITEMS: list[tuple[dict[str, object], InputItem]] = [
     ({"id": "msg_1"}, InputItem(id="msg_1")),
     ({"type": "reasoning", "summary": [], "content": None}, InputItem(type="reasoning", summary=())),
     (
-        {"role": "assistant", "content": [{"type": "output_text", "text": "a", "annotations": []}], "phase": "final_answer"},
+        {
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "a", "annotations": []}],
+            "phase": "final_answer",
+        },
         InputItem(role="assistant", content=(Part("output_text", "a"),)),
     ),
     (
@@ -177,7 +191,9 @@ def test_a_wrong_item_is_named_with_its_place(raw: bytes, param: str) -> None:
     assert (raised.value.param, raised.value.code) == (param, "invalid_type")
 
 
-@pytest.mark.parametrize(("raw", "param"), [(b"5", "tools[1]"), (b"{}", "tools[1]"), (b'{"type": "function", "name": 5}', "tools[1].name")])
+@pytest.mark.parametrize(
+    ("raw", "param"), [(b"5", "tools[1]"), (b"{}", "tools[1]"), (b'{"type": "function", "name": 5}', "tools[1].name")]
+)
 def test_a_wrong_tool_is_named_with_its_place(raw: bytes, param: str) -> None:
     with pytest.raises(InvalidRequest) as raised:
         parse_tool(msgspec.Raw(raw), "tools[1]")
@@ -216,9 +232,19 @@ def test_a_field_that_a_tool_does_not_have_is_named(tool: dict[str, object], par
     "tool",
     [
         {**NAMED, "description": None, "parameters": None, "strict": None, "format": None, "tools": None},
-        {**NAMED, "defer_loading": True, "allowed_callers": ["direct", "programmatic"], "output_schema": {"type": "object"}},
+        {
+            **NAMED,
+            "defer_loading": True,
+            "allowed_callers": ["direct", "programmatic"],
+            "output_schema": {"type": "object"},
+        },
         {**NAMED, "cache_control": {"type": "ephemeral"}},
-        {**CUSTOM, "description": "d", "format": {"type": "grammar", "syntax": "lark", "definition": "x"}, "defer_loading": False},
+        {
+            **CUSTOM,
+            "description": "d",
+            "format": {"type": "grammar", "syntax": "lark", "definition": "x"},
+            "defer_loading": False,
+        },
         {**CUSTOM, "allowed_callers": None},
         SPACE,
         {"type": "web_search", "filters": {"allowed_domains": []}, "anything": 1},

@@ -74,10 +74,14 @@ def test_a_response_survives_its_json(script: Script) -> None:
 
 
 @pytest.mark.parametrize(
-    "end", [{"completed_at": 9}, {"error": ResponseError("server_error", "m")}, {"usage": None, "status": "cancelled"}], ids=str
+    "end",
+    [{"completed_at": 9}, {"error": ResponseError("server_error", "m")}, {"usage": None, "status": "cancelled"}],
+    ids=str,
 )
 def test_the_seed_is_the_response_as_it_began(end: dict[str, object]) -> None:
-    finished = msgspec.structs.replace(assemble([d.Text("a"), d.TokenUsage(1, 2, 3), d.TurnFinished("stop")]).response, **end)
+    finished = msgspec.structs.replace(
+        assemble([d.Text("a"), d.TokenUsage(1, 2, 3), d.TurnFinished("stop")]).response, **end
+    )
     begun = msgspec.structs.replace(BARE, created_at=finished.created_at, model=finished.model)
     assert seed(finished) == begun
 

@@ -31,7 +31,9 @@ def test_a_frame_is_an_event_line_a_data_line_and_a_blank_one() -> None:
 
 
 def test_an_error_event_carries_its_fields_flat_and_nested() -> None:
-    event = e.ErrorEvent(sequence_number=3, code="c", message="m", param=None, error=e.NestedError("server_error", "c", "m", None))
+    event = e.ErrorEvent(
+        sequence_number=3, code="c", message="m", param=None, error=e.NestedError("server_error", "c", "m", None)
+    )
     assert frame(event) == (
         b'event: error\ndata: {"type":"error","sequence_number":3,"code":"c","message":"m","param":null,'
         b'"error":{"type":"server_error","code":"c","message":"m","param":null}}\n\n'

@@ -1,4 +1,7 @@
-"""The Chat decoder: recorded streams, every quirk a server is known for, and every way an answer can break. No network."""
+"""The Chat decoder: recorded streams, every quirk a server is known for, and every way an answer can break.
+
+No network.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,14 @@ SAMPLES: dict[str, list[Delta]] = {
         TokenUsage(30, 20, 50),
         TurnFinished("tool_calls"),
     ],
-    "llamacpp-text.sse": [Text("</"), Text("th"), Text("ink"), Text(">"), TokenUsage(32, 5, 37, cached_tokens=31), STOP],
+    "llamacpp-text.sse": [
+        Text("</"),
+        Text("th"),
+        Text("ink"),
+        Text(">"),
+        TokenUsage(32, 5, 37, cached_tokens=31),
+        STOP,
+    ],
 }
 
 
@@ -92,7 +102,8 @@ def test_a_recorded_call_in_fragments() -> None:
     assert [usage, finish] == [TokenUsage(199, 25, 224), TurnFinished("tool_calls")]
 
 
-# --- Text and thinking ---------------------------------------------------------------------------------------------------------
+# --- Text and thinking
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_thinking_under_either_name_and_once_under_both() -> None:
@@ -110,14 +121,23 @@ def test_a_refusal() -> None:
 
 
 def test_log_probabilities_belong_to_the_text() -> None:
-    token = {"token": "Hi", "bytes": [72, 105], "logprob": -0.5, "top_logprobs": [{"token": "Ho", "logprob": -1.5, "bytes": None}]}
+    token = {
+        "token": "Hi",
+        "bytes": [72, 105],
+        "logprob": -0.5,
+        "top_logprobs": [{"token": "Ho", "logprob": -1.5, "bytes": None}],
+    }
 
-    deltas = decoded(chunk({"content": "Hi"}, logprobs={"content": [token]}), chunk({"content": ""}, "stop", logprobs={"content": None}))
+    deltas = decoded(
+        chunk({"content": "Hi"}, logprobs={"content": [token]}),
+        chunk({"content": ""}, "stop", logprobs={"content": None}),
+    )
 
     assert deltas == [Text("Hi", (TokenLogprob("Hi", -0.5, (72, 105), (Logprob("Ho", -1.5),)),)), STOP]
 
 
-# --- Calls ---------------------------------------------------------------------------------------------------------------------
+# --- Calls
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_whole_call_in_one_chunk() -> None:
@@ -162,7 +182,12 @@ def test_calls_that_all_have_index_0() -> None:
 def test_interleaved_calls() -> None:
     pieces = [call("1", "f", index=0, id="a"), call("2", "g", index=1, id="b"), call("3", index=0), call("4", index=1)]
 
-    assert [(d.index, d.fragment) for d in calls(*pieces) if isinstance(d, CallArguments)] == [(0, "1"), (1, "2"), (0, "3"), (1, "4")]
+    assert [(d.index, d.fragment) for d in calls(*pieces) if isinstance(d, CallArguments)] == [
+        (0, "1"),
+        (1, "2"),
+        (0, "3"),
+        (1, "4"),
+    ]
 
 
 def test_arguments_wait_for_the_name() -> None:
@@ -176,22 +201,37 @@ def test_a_call_without_a_name_is_an_error() -> None:
         decoded(chunk({"tool_calls": [call("{}", index=0, id="a")]}), chunk({}, "tool_calls"))
 
 
-# --- Usage and end -------------------------------------------------------------------------------------------------------------
+# --- Usage and end
+# -------------------------------------------------------------------------------------------------------------
 
 
 def test_of_usage_on_every_chunk_the_last_counts() -> None:
-    texts = [event({"choices": [{"delta": {"content": "a"}}], "usage": {"prompt_tokens": 5, "completion_tokens": n}}) for n in (1, 2)]
+    texts = [
+        event({"choices": [{"delta": {"content": "a"}}], "usage": {"prompt_tokens": 5, "completion_tokens": n}})
+        for n in (1, 2)
+    ]
 
     assert decoded(*texts, chunk({}, "stop")) == [Text("a"), Text("a"), TokenUsage(5, 2, 7), STOP]
 
 
 def test_sglang_counts_thinking_beside_the_details() -> None:
-    usage = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8, "reasoning_tokens": 2, "prompt_tokens_details": None}
+    usage = {
+        "prompt_tokens": 5,
+        "completion_tokens": 3,
+        "total_tokens": 8,
+        "reasoning_tokens": 2,
+        "prompt_tokens_details": None,
+    }
 
-    assert decoded(chunk({}, "stop"), event({"choices": [], "usage": usage})) == [TokenUsage(5, 3, 8, reasoning_tokens=2), STOP]
+    assert decoded(chunk({}, "stop"), event({"choices": [], "usage": usage})) == [
+        TokenUsage(5, 3, 8, reasoning_tokens=2),
+        STOP,
+    ]
 
 
-@pytest.mark.parametrize("ending", [b"", b"data: [DONE]\n\n", b"data: [DONE]"], ids=["cut", "marked", "marked, without a blank line"])
+@pytest.mark.parametrize(
+    "ending", [b"", b"data: [DONE]\n\n", b"data: [DONE]"], ids=["cut", "marked", "marked, without a blank line"]
+)
 def test_the_finish_reason_ends_an_answer_not_the_marker(ending: bytes) -> None:
     assert decoded(chunk({"content": "a"}), chunk({}, "stop"), ending) == [Text("a"), STOP]
 
@@ -230,13 +270,17 @@ def test_an_answer_cut_inside_a_call_is_cut() -> None:
     assert last == TurnFinished("length")
 
 
-# --- Whole answers -------------------------------------------------------------------------------------------------------------
+# --- Whole answers
+# -------------------------------------------------------------------------------------------------------------
 
 
 def test_a_whole_answer_is_the_same_deltas() -> None:
     tools = [call("{}", "f", id="a"), call("[]", "g", id="b")]
     message = {"role": "assistant", "content": "Hi", "reasoning": "Hm", "tool_calls": tools}
-    body = {"choices": [{"message": message, "finish_reason": "stop"}], "usage": {"prompt_tokens": 1, "completion_tokens": 2}}
+    body = {
+        "choices": [{"message": message, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 2},
+    }
 
     assert ChatDecoder().whole(json.dumps(body).encode()) == [
         Reasoning("Hm"),
@@ -262,7 +306,8 @@ def test_recorded_whole_answers() -> None:
     assert finish == TurnFinished("length")
 
 
-# --- What breaks an answer -----------------------------------------------------------------------------------------------------
+# --- What breaks an answer
+# -----------------------------------------------------------------------------------------------------
 
 BROKEN = {
     "not JSON": b"data: {broken\n\n",
@@ -299,15 +344,27 @@ def test_an_answer_the_server_gave_up(reason: str) -> None:
 
 
 ERRORS = {
-    "nested": (event({"error": {"message": "boom", "type": "InternalServerError", "code": 500}}), 502, "upstream_error"),
+    "nested": (
+        event({"error": {"message": "boom", "type": "InternalServerError", "code": 500}}),
+        502,
+        "upstream_error",
+    ),
     "flat": (
         event({"code": "DataInspectionFailed", "message": "Output data may contain inappropriate content."}),
         400,
         "content_policy_violation",
     ),
-    "beside choices": (event({"choices": [{"delta": {}, "finish_reason": "error"}], "error": "boom"}), 502, "upstream_error"),
+    "beside choices": (
+        event({"choices": [{"delta": {}, "finish_reason": "error"}], "error": "boom"}),
+        502,
+        "upstream_error",
+    ),
     "event:error": (sample("dashscope-throttled.sse"), 429, "rate_limit_exceeded"),
-    "by its status comment": (b'event:error\n:HTTP_STATUS/503\ndata:{"code":"Odd","message":"busy"}\n\n', 503, "server_is_overloaded"),
+    "by its status comment": (
+        b'event:error\n:HTTP_STATUS/503\ndata:{"code":"Odd","message":"busy"}\n\n',
+        503,
+        "server_is_overloaded",
+    ),
 }
 
 
@@ -324,11 +381,18 @@ def test_an_error_inside_the_stream_leaves_what_came_before(failing: bytes, stat
 @pytest.mark.parametrize("later", [{}, {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}])
 def test_usage_that_says_nothing_takes_nothing_away(later: object) -> None:
     usage = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
-    said = [chunk({"content": "a"}), chunk({}, "stop"), event({"choices": [], "usage": usage}), event({"choices": [], "usage": later})]
+    said = [
+        chunk({"content": "a"}),
+        chunk({}, "stop"),
+        event({"choices": [], "usage": usage}),
+        event({"choices": [], "usage": later}),
+    ]
     assert decoded(*said) == [Text("a"), TokenUsage(5, 3, 8), STOP]
 
 
-@pytest.mark.parametrize("first", [b"", b"\n", b":\n\n", b"retry: 3\n\n", b"\xef\xbb\xbf"], ids=["", "blank", "comment", "retry", "mark"])
+@pytest.mark.parametrize(
+    "first", [b"", b"\n", b":\n\n", b"retry: 3\n\n", b"\xef\xbb\xbf"], ids=["", "blank", "comment", "retry", "mark"]
+)
 def test_a_stream_that_was_announced_as_json_is_read_as_one(first: bytes) -> None:
     body = first + chunk({"content": "a"}) + chunk({}, "stop") + b"data: [DONE]\n\n"
     assert ChatDecoder().whole(body) == [Text("a"), STOP]

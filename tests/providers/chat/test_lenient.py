@@ -1,4 +1,6 @@
-"""Chunks whose fields are not as the protocol has them: what can be understood is, and no side field costs the answer."""
+"""Chunks whose fields are not as the protocol has them: what can be understood is, and no side field costs the
+answer.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ HI = chunk({"content": "Hi"})
 END = chunk({}, "stop")
 
 
-# --- Side fields ---------------------------------------------------------------------------------------------------------------
+# --- Side fields
+# ---------------------------------------------------------------------------------------------------------------
 
 USAGES: list[tuple[object, TokenUsage | None]] = [
     ({"prompt_tokens": 5.0, "completion_tokens": 3.0, "total_tokens": 8.0}, TokenUsage(5, 3, 8)),
@@ -32,7 +35,11 @@ USAGES: list[tuple[object, TokenUsage | None]] = [
     ({**USAGE, "prompt_tokens_details": [], "completion_tokens_details": []}, TokenUsage(5, 3, 8)),
     ({**USAGE, "prompt_tokens_details": "none", "completion_tokens_details": 0}, TokenUsage(5, 3, 8)),
     (
-        {**USAGE, "prompt_tokens_details": {"cached_tokens": "4", "audio": []}, "completion_tokens_details": {"reasoning_tokens": 2.0}},
+        {
+            **USAGE,
+            "prompt_tokens_details": {"cached_tokens": "4", "audio": []},
+            "completion_tokens_details": {"reasoning_tokens": 2.0},
+        },
         TokenUsage(5, 3, 8, cached_tokens=4, reasoning_tokens=2),
     ),
     ({**USAGE, "prompt_tokens_details": {"cached_tokens": True}, "reasoning_tokens": [1]}, TokenUsage(5, 3, 8)),
@@ -56,7 +63,10 @@ def test_counters(usage: object, counted: TokenUsage | None) -> None:
 
 
 def test_usage_that_cannot_be_read_does_not_replace_what_was() -> None:
-    assert decode(HI, END, event({"choices": [], "usage": USAGE}), event({"usage": []}))[-2:] == [TokenUsage(5, 3, 8), STOP]
+    assert decode(HI, END, event({"choices": [], "usage": USAGE}), event({"usage": []}))[-2:] == [
+        TokenUsage(5, 3, 8),
+        STOP,
+    ]
 
 
 ENTRY: Json = {"token": "Hi", "logprob": -0.5, "bytes": [72, 105], "top_logprobs": []}
@@ -90,22 +100,31 @@ def test_log_probabilities(logprobs: object, read: tuple[TokenLogprob, ...]) -> 
 
 
 @pytest.mark.parametrize("value", [5, 0.5, True, [], {}, "x", [1], {"a": 1}, "\ud83d", None])
-@pytest.mark.parametrize("place", ["id", "created", "model", "object", "system_fingerprint", "service_tier", "timings", "x"])
+@pytest.mark.parametrize(
+    "place", ["id", "created", "model", "object", "system_fingerprint", "service_tier", "timings", "x"]
+)
 def test_fields_that_are_not_read(place: str, value: object) -> None:
-    assert decode(event({place: value, "choices": [{"delta": {"content": "Hi", place: value}, place: value}]}), END) == [Text("Hi"), STOP]
+    assert decode(
+        event({place: value, "choices": [{"delta": {"content": "Hi", place: value}, place: value}]}), END
+    ) == [Text("Hi"), STOP]
 
 
-@pytest.mark.parametrize("payload", [b"null", b"[]", b"7", b'""', b"{}", b'{"choices":[null]}', b'{"choices":[[]]}', b'{"choices":{}}'])
+@pytest.mark.parametrize(
+    "payload", [b"null", b"[]", b"7", b'""', b"{}", b'{"choices":[null]}', b'{"choices":[[]]}', b'{"choices":{}}']
+)
 def test_payloads_with_nothing_in_them(payload: bytes) -> None:
     assert decode(HI, b"data: %b\n\n" % payload, END) == [Text("Hi"), STOP]
 
 
-@pytest.mark.parametrize("delta", [None, [], {}, {"content": None}, {"content": []}, {"tool_calls": []}, {"tool_calls": {}}, {"role": 1}])
+@pytest.mark.parametrize(
+    "delta", [None, [], {}, {"content": None}, {"content": []}, {"tool_calls": []}, {"tool_calls": {}}, {"role": 1}]
+)
 def test_deltas_with_nothing_in_them(delta: object) -> None:
     assert decode(HI, chunk(delta), chunk(delta, "stop")) == [Text("Hi"), STOP]
 
 
-# --- Words ---------------------------------------------------------------------------------------------------------------------
+# --- Words
+# ---------------------------------------------------------------------------------------------------------------------
 
 CONTENTS: list[tuple[Json, list[Any]]] = [
     ({"content": [{"type": "text", "text": "Hi"}]}, [Text("Hi")]),
@@ -123,7 +142,10 @@ CONTENTS: list[tuple[Json, list[Any]]] = [
         [Text("a"), Reasoning("b"), Text("c")],
     ),
     ({"content": [{"type": "refusal", "refusal": "No."}]}, [Refusal("No.")]),
-    ({"reasoning_content": [{"type": "text", "text": "H"}, {"type": "text", "text": "m"}], "content": "Hi"}, [Reasoning("Hm"), Text("Hi")]),
+    (
+        {"reasoning_content": [{"type": "text", "text": "H"}, {"type": "text", "text": "m"}], "content": "Hi"},
+        [Reasoning("Hm"), Text("Hi")],
+    ),
     ({"reasoning": {"content": "Hm"}, "content": None}, [Reasoning("Hm")]),
     ({"reasoning": ["H", "m"], "reasoning_content": None}, [Reasoning("Hm")]),
     ({"reasoning": 7, "content": "Hi"}, [Text("Hi")]),
@@ -139,7 +161,10 @@ def test_words_in_parts(message: Json, deltas: list[Any]) -> None:
 
 @pytest.mark.parametrize("content", [5, True, [5], [[["x", 1]]], 1.5])
 def test_content_that_is_none_is_an_error(content: object) -> None:
-    for read in (lambda: decode(chunk({"content": content}), END), lambda: ChatDecoder().whole(whole({"content": content}))):
+    for read in (
+        lambda: decode(chunk({"content": content}), END),
+        lambda: ChatDecoder().whole(whole({"content": content})),
+    ):
         with pytest.raises(UpstreamProtocolError, match="cannot be read"):
             read()
 
@@ -182,7 +207,8 @@ def test_a_finish_reason_that_is_none_is_an_error() -> None:
         decode(HI, chunk({}, 5))
 
 
-# --- Which choice, and what is behind it ---------------------------------------------------------------------------------------
+# --- Which choice, and what is behind it
+# ---------------------------------------------------------------------------------------
 
 
 def choices(*entries: Json) -> bytes:
@@ -210,7 +236,10 @@ def test_a_choice_without_a_number_is_the_one(index: object) -> None:
 
 
 def test_choices_of_a_whole_answer_out_of_order() -> None:
-    body = {"choices": [{"index": i, "message": {"content": str(i)}, "finish_reason": "stop"} for i in (2, 0, 1)], "usage": USAGE}
+    body = {
+        "choices": [{"index": i, "message": {"content": str(i)}, "finish_reason": "stop"} for i in (2, 0, 1)],
+        "usage": USAGE,
+    }
 
     assert ChatDecoder().whole(json.dumps(body).encode()) == [Text("0"), TokenUsage(5, 3, 8), STOP]
 
@@ -218,19 +247,24 @@ def test_choices_of_a_whole_answer_out_of_order() -> None:
 def test_words_behind_the_finish_reason_are_left_out() -> None:
     more = chunk({"content": "more", "reasoning": "more", "refusal": "more"})
 
-    assert decode(HI, END, more, event({"choices": [{"index": 0, "delta": {"content": [{"text": "m"}]}}], "usage": USAGE})) == [
+    assert decode(
+        HI, END, more, event({"choices": [{"index": 0, "delta": {"content": [{"text": "m"}]}}], "usage": USAGE})
+    ) == [
         Text("Hi"),
         TokenUsage(5, 3, 8),
         STOP,
     ]
 
 
-@pytest.mark.parametrize("junk", [b"data: {broken\n\n", b"data: pong\n\n", b'data: {"choices":[{"delta":5}]}\n\n', b"data: \xff\n\n"])
+@pytest.mark.parametrize(
+    "junk", [b"data: {broken\n\n", b"data: pong\n\n", b'data: {"choices":[{"delta":5}]}\n\n', b"data: \xff\n\n"]
+)
 def test_junk_behind_the_finish_reason_costs_nothing(junk: bytes) -> None:
     assert decode(HI, END, junk, event({"choices": [], "usage": USAGE})) == [Text("Hi"), TokenUsage(5, 3, 8), STOP]
 
 
-# --- An answer with nothing in it ----------------------------------------------------------------------------------------------
+# --- An answer with nothing in it
+# ----------------------------------------------------------------------------------------------
 
 NOTHING: list[Json] = [
     {"role": "assistant", "content": ""},
@@ -260,12 +294,15 @@ def test_an_answer_that_is_empty_by_its_own_account_is_one() -> None:
     assert decode(chunk({"content": ""}, "length")) == [TurnFinished("length")]
 
 
-@pytest.mark.parametrize("delta", [{"content": " "}, {"reasoning": "Hm"}, {"refusal": "No."}, {"tool_calls": [call("f", index=0)]}])
+@pytest.mark.parametrize(
+    "delta", [{"content": " "}, {"reasoning": "Hm"}, {"refusal": "No."}, {"tool_calls": [call("f", index=0)]}]
+)
 def test_anything_at_all_is_an_answer(delta: Json) -> None:
     assert len(decode(chunk(delta), END)) == 2
 
 
-# --- Characters ----------------------------------------------------------------------------------------------------------------
+# --- Characters
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def test_a_byte_order_mark_before_the_first_event() -> None:
@@ -327,15 +364,23 @@ def test_a_half_that_stands_alone(deltas: Sequence[Json], read: list[Any]) -> No
 
 
 def test_halves_in_calls() -> None:
-    pieces = [call("f", '{"a":"\ud83d', index=0, id="a"), call(None, '\ude00"', index=0), call(None, "}\ud83d", index=0)]
+    pieces = [
+        call("f", '{"a":"\ud83d', index=0, id="a"),
+        call(None, '\ude00"', index=0),
+        call(None, "}\ud83d", index=0),
+    ]
 
-    assert summed(decode(*(chunk({"tool_calls": [piece]}) for piece in pieces), END)).calls == [("a", "f", '{"a":"\U0001f600"}\ufffd')]
+    assert summed(decode(*(chunk({"tool_calls": [piece]}) for piece in pieces), END)).calls == [
+        ("a", "f", '{"a":"\U0001f600"}\ufffd')
+    ]
     assert summed(decode(chunk({"tool_calls": [call("f", {"\ud83d": ["\ude00"]}, index=0)]}), END)).calls == [
         ("", "f", '{"\ufffd":["\ufffd"]}')
     ]
 
 
-WORDS = st.text(st.sampled_from(["a", '"', "\\", "\n", "é", "你", "\U0001f600", "\U0001f680", "\u2028", "\ufeff"]), max_size=12)
+WORDS = st.text(
+    st.sampled_from(["a", '"', "\\", "\n", "é", "你", "\U0001f600", "\U0001f680", "\u2028", "\ufeff"]), max_size=12
+)
 
 
 def units(text: str) -> list[str]:
@@ -353,8 +398,14 @@ def test_any_cut_through_any_character(thought: str, said: str, value: str, cuts
     arguments = json.dumps({"a": value}, ensure_ascii=False)
     stream = [chunk({"reasoning": piece}) for piece in deltas(thought)]
     stream += [chunk({"content": [{"type": "text", "text": piece}]}) for piece in deltas(said)]
-    stream += [chunk({"tool_calls": [call("f" if not n else None, piece, index=0)]}) for n, piece in enumerate(deltas(arguments))]
-    stream += [chunk({}, "tool_calls"), event({"choices": [], "usage": {"prompt_tokens": "5", "completion_tokens": 3.0}})]
+    stream += [
+        chunk({"tool_calls": [call("f" if not n else None, piece, index=0)]})
+        for n, piece in enumerate(deltas(arguments))
+    ]
+    stream += [
+        chunk({}, "tool_calls"),
+        event({"choices": [], "usage": {"prompt_tokens": "5", "completion_tokens": 3.0}}),
+    ]
     message = {"reasoning": thought, "content": said, "tool_calls": [call("f", arguments)]}
 
     got = summed(decode(*cut(b"".join(stream), cuts), tools=offered("f")))
@@ -363,7 +414,8 @@ def test_any_cut_through_any_character(thought: str, said: str, value: str, cuts
     assert (got.reasoning, got.text, got.calls) == (thought, said, [("", "f", arguments)])
 
 
-# --- Errors in a stream --------------------------------------------------------------------------------------------------------
+# --- Errors in a stream
+# --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -62,13 +62,16 @@ def completed(**response: Any) -> Json:
     return {"type": "response.completed", "response": {"status": "completed", **response}}
 
 
-# --- Usage ---------------------------------------------------------------------------------------------------------------------
+# --- Usage
+# ---------------------------------------------------------------------------------------------------------------------
 
 ZEROS = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 COUNTED = TokenUsage(5, 3, 8)
 
 
-@pytest.mark.parametrize("late", [ZEROS, {}, {"completion_tokens": 3}, {"prompt_tokens": None}, {"prompt_tokens": "0"}, {"x": []}])
+@pytest.mark.parametrize(
+    "late", [ZEROS, {}, {"completion_tokens": 3}, {"prompt_tokens": None}, {"prompt_tokens": "0"}, {"x": []}]
+)
 def test_a_count_of_nothing_does_not_replace_one(late: Json) -> None:
     usage = event({"choices": [], "usage": USAGE})
 
@@ -94,7 +97,11 @@ def test_usage_is_waited_for_until_it_counts() -> None:
 @pytest.mark.parametrize("odd", [{}, {"logprobs": 5}])
 def test_usage_in_a_choice(odd: Json) -> None:
     assert decode(HI, chunk({}, "stop", usage=USAGE, **odd)) == [Text("Hi"), COUNTED, STOP]
-    assert decode(HI, chunk({}, "stop", usage=ZEROS, **odd), event({"choices": [], "usage": USAGE})) == [Text("Hi"), COUNTED, STOP]
+    assert decode(HI, chunk({}, "stop", usage=ZEROS, **odd), event({"choices": [], "usage": USAGE})) == [
+        Text("Hi"),
+        COUNTED,
+        STOP,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +145,8 @@ def test_counters_of_responses(usage: Json, counted: TokenUsage | None) -> None:
     assert read(said("Hi"), completed(usage=usage)) == [Text("Hi"), *([counted] if counted else []), STOP]
 
 
-# --- Words ---------------------------------------------------------------------------------------------------------------------
+# --- Words
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -163,13 +171,18 @@ def test_an_answer_that_the_server_forgot_to_encode(content: Json, deltas: list[
         assert ChatDecoder().whole(whole({"content": content})) == [*deltas, STOP]
 
 
-@pytest.mark.parametrize("beside", [{}, {"delta": None}, {"delta": {}}, {"message": None}, {"delta": {"content": ""}}, {"logprobs": 5}])
+@pytest.mark.parametrize(
+    "beside", [{}, {"delta": None}, {"delta": {}}, {"message": None}, {"delta": {"content": ""}}, {"logprobs": 5}]
+)
 def test_text_beside_the_message(beside: Json) -> None:
     choice = {"index": 0, "text": "Hi", "finish_reason": None, **beside}
     last = {"index": 0, "text": "", "finish_reason": "stop", **beside}
 
     assert decode(event({"choices": [choice]}), event({"choices": [last]})) == [Text("Hi"), STOP]
-    assert ChatDecoder().whole(json.dumps({"choices": [choice | {"finish_reason": "stop"}]}).encode()) == [Text("Hi"), STOP]
+    assert ChatDecoder().whole(json.dumps({"choices": [choice | {"finish_reason": "stop"}]}).encode()) == [
+        Text("Hi"),
+        STOP,
+    ]
 
 
 def test_text_that_repeats_the_message_is_not_told_twice() -> None:
@@ -183,7 +196,8 @@ def test_text_that_repeats_the_message_is_not_told_twice() -> None:
     )
 
 
-# --- Calls ---------------------------------------------------------------------------------------------------------------------
+# --- Calls
+# ---------------------------------------------------------------------------------------------------------------------
 
 CALLS: list[tuple[Json, str]] = [
     ({"type": "custom", "id": "a", "custom": {"name": "f", "input": "ls -l"}}, "ls -l"),
@@ -211,17 +225,27 @@ def test_the_input_of_a_custom_call_comes_in_pieces() -> None:
     pieces = [{"index": 0, "custom": {"input": piece}} for piece in ("ls ", "-l")]
     odd = [{"index": 0, "id": 7, "custom": {"name": "f", "input": "ls "}}, {"index": "0", "custom": {"input": "-l"}}]
 
-    assert summed(decode(*(chunk({"tool_calls": [piece]}) for piece in (opening, *pieces)), END)).calls == [("a", "f", "ls -l")]
+    assert summed(decode(*(chunk({"tool_calls": [piece]}) for piece in (opening, *pieces)), END)).calls == [
+        ("a", "f", "ls -l")
+    ]
     assert summed(decode(*(chunk({"tool_calls": [piece]}) for piece in odd), END)).calls == [("7", "f", "ls -l")]
 
 
-# --- Characters cut in two -----------------------------------------------------------------------------------------------------
+# --- Characters cut in two
+# -----------------------------------------------------------------------------------------------------
 
 A, B = "\U0001f600", "\U0001f680"
 
 
 def test_halves_in_arguments_that_come_by_turns() -> None:
-    events = [added("1"), added("2", "g"), argued("1", '"\ud83d'), argued("2", '"\ud83d'), argued("1", '\ude00"'), argued("2", '\ude80"')]
+    events = [
+        added("1"),
+        added("2", "g"),
+        argued("1", '"\ud83d'),
+        argued("2", '"\ud83d'),
+        argued("1", '\ude00"'),
+        argued("2", '\ude80"'),
+    ]
 
     got = summed(read(*events, done("1", f'"{A}"'), done("2", f'"{B}"', "g"), completed()))
 
@@ -248,13 +272,26 @@ def test_other_events_between_the_halves_of_arguments(between: Json) -> None:
     [
         completed(),
         {"type": "response.function_call_arguments.done", "item_id": "1"},
-        {"type": "response.output_item.done", "item": {"type": "function_call", "id": "1", "call_id": "call_1", "name": "f"}},
+        {
+            "type": "response.output_item.done",
+            "item": {"type": "function_call", "id": "1", "call_id": "call_1", "name": "f"},
+        },
     ],
 )
 def test_half_a_character_at_the_end_of_arguments(last: Json) -> None:
-    events = [added("1"), argued("1", "a\ud83d"), last, *([] if last["type"] == "response.completed" else [completed()])]
+    events = [
+        added("1"),
+        argued("1", "a\ud83d"),
+        last,
+        *([] if last["type"] == "response.completed" else [completed()]),
+    ]
 
-    assert read(*events) == [CallOpened(0, "call_1", "f"), CallArguments(0, "a"), CallArguments(0, "\ufffd"), TurnFinished("tool_calls")]
+    assert read(*events) == [
+        CallOpened(0, "call_1", "f"),
+        CallArguments(0, "a"),
+        CallArguments(0, "\ufffd"),
+        TurnFinished("tool_calls"),
+    ]
 
 
 def test_half_a_character_at_the_end_of_text_stands_before_what_follows() -> None:
@@ -279,9 +316,14 @@ def test_arguments_of_two_calls_in_any_order(first: str, second: str, random: An
     got = summed(read(*events, done("2", second, "g"), done("1", first), completed()))
 
     assert got.calls == [("call_1", "f", first), ("call_2", "g", second)]
-    chat = [chunk({"tool_calls": [call(name, index=int(item_id), id=item_id)]}) for item_id, name in (("1", "f"), ("2", "g"))]
+    chat = [
+        chunk({"tool_calls": [call(name, index=int(item_id), id=item_id)]})
+        for item_id, name in (("1", "f"), ("2", "g"))
+    ]
     chat += [
-        chunk({"tool_calls": [{"index": int(one["item_id"]), "function": {"arguments": one["delta"]}}]}) for one in events if "delta" in one
+        chunk({"tool_calls": [{"index": int(one["item_id"]), "function": {"arguments": one["delta"]}}]})
+        for one in events
+        if "delta" in one
     ]
     assert [arguments for _, _, arguments in summed(decode(*chat, END)).calls] == [first, second]
 

@@ -31,7 +31,8 @@ from tests.support.upstream import ScriptedUpstream, models_page
 CALL = ModelCall(model="m", messages=HELLO)
 
 
-# --- The request ---------------------------------------------------------------------------------------------------------------
+# --- The request
+# ---------------------------------------------------------------------------------------------------------------
 
 
 async def test_the_body_is_spliced(upstream: ScriptedUpstream) -> None:
@@ -86,7 +87,10 @@ def test_every_message_is_written_whole(messages: list[Message], reasoning: bool
             return {"role": "user", "content": message.content}
         if isinstance(message, ToolResult):
             return {"role": "tool", "tool_call_id": message.call_id, "content": message.content}
-        calls = [{"id": c.call_id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}} for c in message.calls]
+        calls = [
+            {"id": c.call_id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}}
+            for c in message.calls
+        ]
         thought = {"reasoning": message.reasoning} if reasoning and message.reasoning else {}
         return {"role": "assistant", "content": message.text, **thought, **({"tool_calls": calls} if calls else {})}
 
@@ -96,14 +100,20 @@ def test_every_message_is_written_whole(messages: list[Message], reasoning: bool
 
 @pytest.mark.parametrize("system", [None, "S"])
 @pytest.mark.parametrize("before", [(), (User("P"), Assistant("A"))])
-@pytest.mark.parametrize("messages", [(), (Assistant(""),), (Assistant(""), User("U")), (User("U"), ToolResult("c", "R"))])
+@pytest.mark.parametrize(
+    "messages", [(), (Assistant(""),), (Assistant(""), User("U")), (User("U"), ToolResult("c", "R"))]
+)
 async def test_what_is_not_there_leaves_no_comma(
     upstream: ScriptedUpstream, system: str | None, before: tuple[Message, ...], messages: tuple[Message, ...]
 ) -> None:
     prefix = provider(PROVIDER, "http://127.0.0.1:9/v1").encode_messages(before, reasoning=False)
     await ask(PROVIDER, upstream, ModelCall(model="m", system=system, prefix=prefix, messages=messages))
 
-    expected = [*([system] if system else []), *("PA" if before else ""), *(m.content for m in messages if not isinstance(m, Assistant))]
+    expected = [
+        *([system] if system else []),
+        *("PA" if before else ""),
+        *(m.content for m in messages if not isinstance(m, Assistant)),
+    ]
     assert [message["content"] for message in upstream.requests[-1].body["messages"]] == expected
 
 
@@ -124,15 +134,19 @@ def test_a_file_is_refused_where_there_are_none() -> None:
 async def test_thinking_that_is_asked_for_is_never_left_out(
     upstream: ScriptedUpstream, dialect: str, thinking: Thinking, model: str
 ) -> None:
-    spec = next(spec for spec in constants("app.providers", "PROVIDER", ProviderSpec).values() if spec.dialect == dialect)
+    spec = next(
+        spec for spec in constants("app.providers", "PROVIDER", ProviderSpec).values() if spec.dialect == dialect
+    )
     asked, unasked = [
-        await parameters(spec, upstream, ModelCall(model=model, messages=HELLO, thinking=wanted)) for wanted in (thinking, Thinking())
+        await parameters(spec, upstream, ModelCall(model=model, messages=HELLO, thinking=wanted))
+        for wanted in (thinking, Thinking())
     ]
 
     assert asked != unasked
 
 
-# --- The answer ----------------------------------------------------------------------------------------------------------------
+# --- The answer
+# ----------------------------------------------------------------------------------------------------------------
 
 
 async def test_a_batch_is_a_read(upstream: ScriptedUpstream) -> None:
@@ -202,7 +216,9 @@ async def test_what_came_before_an_error_is_passed_on(upstream: ScriptedUpstream
 
 
 async def test_a_stream_that_just_ends_is_an_error(upstream: ScriptedUpstream) -> None:
-    deltas, error = await failing(upstream, Reply(pieces=[script.Text("Hi")], finish_reason=None, usage=None, done=False))
+    deltas, error = await failing(
+        upstream, Reply(pieces=[script.Text("Hi")], finish_reason=None, usage=None, done=False)
+    )
 
     assert deltas == [Text("Hi")]
     assert isinstance(error, UpstreamProtocolError)
@@ -215,7 +231,8 @@ async def test_a_cut_after_the_finish_reason_costs_only_the_usage(upstream: Scri
     assert await ask(PROVIDER, upstream, CALL) == [Text("Hi"), TurnFinished("stop")]
 
 
-# --- The connection ------------------------------------------------------------------------------------------------------------
+# --- The connection
+# ------------------------------------------------------------------------------------------------------------
 
 HEAD = OK + b"Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -232,7 +249,10 @@ async def test_a_connection_is_used_again() -> None:
             await peer.request()
             await peer.say(HEAD + chunked(sample("dashscope-calls.sse")), b"0\r\n\r\n")
 
-    async with serve(repeatedly) as server, aclosing(provider(PROVIDER, f"http://127.0.0.1:{server.port}/v1")) as connected:
+    async with (
+        serve(repeatedly) as server,
+        aclosing(provider(PROVIDER, f"http://127.0.0.1:{server.port}/v1")) as connected,
+    ):
         for _ in range(3):
             async with aclosing(connected.stream(CALL)) as batches:
                 assert [batch async for batch in batches]
@@ -246,7 +266,10 @@ async def test_a_body_without_an_end_does_not_hold_the_answer_back() -> None:
         await peer.say(HEAD + chunked(sample("dashscope-calls.sse")))
         await peer.gone()
 
-    async with serve(endlessly) as server, aclosing(provider(PROVIDER, f"http://127.0.0.1:{server.port}/v1")) as connected:
+    async with (
+        serve(endlessly) as server,
+        aclosing(provider(PROVIDER, f"http://127.0.0.1:{server.port}/v1")) as connected,
+    ):
         async with aclosing(connected.stream(CALL)) as batches:
             *_, last = [batch async for batch in batches]
 
@@ -284,7 +307,10 @@ async def test_the_finish_reason_ends_a_body_that_stays_open(
         await peer.say(HEAD, *map(chunked, packets))
         await peer.gone()
 
-    async with serve(endlessly) as server, aclosing(provider(PROVIDER, f"http://127.0.0.1:{server.port}/v1", idle=FOREVER)) as connected:
+    async with (
+        serve(endlessly) as server,
+        aclosing(provider(PROVIDER, f"http://127.0.0.1:{server.port}/v1", idle=FOREVER)) as connected,
+    ):
         async with aclosing(connected.stream(CALL)) as batches:
             deltas = [delta for batch in [batch async for batch in batches] for delta in batch]
 
@@ -300,7 +326,10 @@ async def test_comments_behind_the_finish_reason_do_not_hold_it_back() -> None:
             await peer.say(chunked(b": ping\n\n"))
             await asyncio.sleep(0.02)  # the pace of the stream
 
-    async with serve(kept_alive) as server, aclosing(provider(PROVIDER, f"http://127.0.0.1:{server.port}/v1")) as connected:
+    async with (
+        serve(kept_alive) as server,
+        aclosing(provider(PROVIDER, f"http://127.0.0.1:{server.port}/v1")) as connected,
+    ):
         async with aclosing(connected.stream(CALL)) as batches:
             deltas = [delta for batch in [batch async for batch in batches] for delta in batch]
 
@@ -330,7 +359,8 @@ async def test_closing_the_iterator_closes_the_request(upstream: ScriptedUpstrea
         assert (await upstream.hang_up()).body["model"] == "m"
 
 
-# --- Models, construction ------------------------------------------------------------------------------------------------------
+# --- Models, construction
+# ------------------------------------------------------------------------------------------------------
 
 
 async def test_the_list_of_models(upstream: ScriptedUpstream) -> None:
@@ -362,7 +392,9 @@ async def test_a_list_of_models_that_is_none(upstream: ScriptedUpstream) -> None
         assert caught.value.status == 502
 
 
-@pytest.mark.parametrize("wrong", [{"base_url": "ftp://a/v1"}, {"headers": {"a b": "c"}}, {"ca_file": Path("/nowhere/ca.pem")}])
+@pytest.mark.parametrize(
+    "wrong", [{"base_url": "ftp://a/v1"}, {"headers": {"a b": "c"}}, {"ca_file": Path("/nowhere/ca.pem")}]
+)
 def test_a_wrong_setting_is_named(wrong: dict[str, object]) -> None:
     settings = Upstream.model_validate({"name": "one", "base_url": "https://127.0.0.1/v1", **wrong})
 

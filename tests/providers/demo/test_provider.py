@@ -14,7 +14,16 @@ import pytest
 from app.protocol.deltas import CallArguments, CallOpened, Delta, Reasoning, Text, TurnFinished
 from app.protocol.messages import Assistant, Call, FunctionTool, ImagePart, Message, TextPart, ToolResult, User
 from app.protocol.wire.tokens import TokenUsage
-from app.providers.base import ForcedCall, JsonObject, JsonSchema, ModelCall, Provider, Sampling, Thinking, UpstreamError
+from app.providers.base import (
+    ForcedCall,
+    JsonObject,
+    JsonSchema,
+    ModelCall,
+    Provider,
+    Sampling,
+    Thinking,
+    UpstreamError,
+)
 from app.providers.demo.provider import PROVIDER, DemoProvider
 from app.providers.facts import facts
 from app.settings import Upstream
@@ -39,7 +48,11 @@ TIME = function("current_time", "The time of day in a city", properties={"city":
 
 def asking(*messages: Message | str, **fields: Any) -> ModelCall:
     fields.setdefault("thinking", QUIET)
-    return ModelCall(model="demo", messages=[User(message) if isinstance(message, str) else message for message in messages], **fields)
+    return ModelCall(
+        model="demo",
+        messages=[User(message) if isinstance(message, str) else message for message in messages],
+        **fields,
+    )
 
 
 async def deltas(call: ModelCall) -> list[Delta]:
@@ -61,7 +74,11 @@ def called(received: Sequence[Delta]) -> list[tuple[str, str, Any]]:
     for delta in received:
         if isinstance(delta, CallArguments):
             arguments[delta.index] = arguments.get(delta.index, "") + delta.fragment
-    return [(delta.call_id, delta.name, json.loads(arguments[delta.index])) for delta in received if isinstance(delta, CallOpened)]
+    return [
+        (delta.call_id, delta.name, json.loads(arguments[delta.index]))
+        for delta in received
+        if isinstance(delta, CallOpened)
+    ]
 
 
 def finish(received: Sequence[Delta]) -> str:
@@ -87,7 +104,8 @@ async def test_the_same_question_has_the_same_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("thinking", "thinks"), [(Thinking(), True), (Thinking(enabled=True), True), (QUIET, False), (Thinking(effort="none"), False)]
+    ("thinking", "thinks"),
+    [(Thinking(), True), (Thinking(enabled=True), True), (QUIET, False), (Thinking(effort="none"), False)],
 )
 async def test_it_thinks_unless_told_not_to(thinking: Thinking, *, thinks: bool) -> None:
     received = await deltas(asking("Hello", thinking=thinking))
@@ -101,7 +119,11 @@ async def test_four_bytes_are_one_token() -> None:
     call = asking("你好", system="Be brief.", thinking=Thinking(), tools=[WEATHER])
     received = await deltas(call)
 
-    read = len(b"Be brief.") + len(DEMO.encode_messages(call.messages, reasoning=True)) + len(msgspec.json.encode([WEATHER]))
+    read = (
+        len(b"Be brief.")
+        + len(DEMO.encode_messages(call.messages, reasoning=True))
+        + len(msgspec.json.encode([WEATHER]))
+    )
     thinking = len(thought(received).encode())
     written = thinking + len(said(received).encode())
     assert usage(received) == TokenUsage(
@@ -170,7 +192,12 @@ async def test_a_forced_function_is_called_whatever_was_said() -> None:
 
 async def test_it_answers_from_the_results() -> None:
     calls = (Call("call_demo_0", "get_weather", "{}"), Call("call_demo_1", "current_time", "{}"))
-    turn = [User("What is the weather?"), Assistant("", calls=calls), ToolResult("call_demo_0", "21 °C"), ToolResult("call_demo_1", "noon")]
+    turn = [
+        User("What is the weather?"),
+        Assistant("", calls=calls),
+        ToolResult("call_demo_0", "21 °C"),
+        ToolResult("call_demo_1", "noon"),
+    ]
 
     received = await deltas(asking(*turn, tools=[WEATHER, TIME]))
 
@@ -199,7 +226,12 @@ async def test_a_later_call_has_another_id() -> None:
     ],
 )
 async def test_it_remembers_the_conversation(question: str, answer: str) -> None:
-    history = [User("Hi, my name is Ada."), Assistant("Hello."), User("I like tea."), Assistant("Noted.", reasoning="Tea.")]
+    history = [
+        User("Hi, my name is Ada."),
+        Assistant("Hello."),
+        User("I like tea."),
+        Assistant("Noted.", reasoning="Tea."),
+    ]
     prefix = DEMO.encode_messages(history, reasoning=False)
 
     assert said(await deltas(asking(question, prefix=prefix))).endswith(answer)
@@ -282,7 +314,10 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "combined": {
         "allOf": [
             {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]},
-            {"properties": {"b": {"oneOf": [{"type": "string", "maxLength": 4}, {"type": "integer"}]}}, "required": ["b"]},
+            {
+                "properties": {"b": {"oneOf": [{"type": "string", "maxLength": 4}, {"type": "integer"}]}},
+                "required": ["b"],
+            },
         ]
     },
     "anything": {},
@@ -296,7 +331,9 @@ async def test_structured_answers_and_arguments_obey_their_schema(name: str, tex
     raw = msgspec.Raw(json.dumps(schema).encode())
 
     answer = said(await deltas(asking(text, format=JsonSchema("answer", raw))))
-    arguments = called(await deltas(asking(text, tools=[FunctionTool("f", parameters=raw)], forced_call=ForcedCall("f"))))[0][2]
+    arguments = called(
+        await deltas(asking(text, tools=[FunctionTool("f", parameters=raw)], forced_call=ForcedCall("f")))
+    )[0][2]
 
     jsonschema_rs.validate(schema, json.loads(answer))
     jsonschema_rs.validate(schema, arguments)
@@ -310,8 +347,16 @@ async def test_structured_answers_and_arguments_obey_their_schema(name: str, tex
         {"type": "string", "minLength": 10**12},
         {"type": "array", "minItems": 10**12},
         {"$ref": "#"},
-        {"$defs": {f"n{i}": {"allOf": [{"$ref": f"#/$defs/n{i + 1}"}] * 2} for i in range(50)} | {"n50": {}}, "$ref": "#/$defs/n0"},
-        {"$defs": {"n": {"required": list("abcdefgh"), "properties": {k: {"$ref": "#/$defs/n"} for k in "abcdefgh"}}}, "$ref": "#/$defs/n"},
+        {
+            "$defs": {f"n{i}": {"allOf": [{"$ref": f"#/$defs/n{i + 1}"}] * 2} for i in range(50)} | {"n50": {}},
+            "$ref": "#/$defs/n0",
+        },
+        {
+            "$defs": {
+                "n": {"required": list("abcdefgh"), "properties": {k: {"$ref": "#/$defs/n"} for k in "abcdefgh"}}
+            },
+            "$ref": "#/$defs/n",
+        },
     ],
     ids=["reference", "required", "long", "many", "circle", "doubling", "explosion"],
 )
@@ -328,21 +373,31 @@ async def test_a_schema_that_cannot_be_followed_is_refused(schema: dict[str, Any
 async def test_a_hostile_pattern_does_no_harm(pattern: str) -> None:
     schema = {"type": "string", "pattern": pattern}
 
-    received = await deltas(asking("a" * 64 + "!", format=JsonSchema("answer", msgspec.Raw(json.dumps(schema).encode()))))
+    received = await deltas(
+        asking("a" * 64 + "!", format=JsonSchema("answer", msgspec.Raw(json.dumps(schema).encode())))
+    )
 
     assert isinstance(json.loads(said(received)), str)
 
 
 async def test_a_structured_answer_takes_its_words_from_the_user_and_says_so() -> None:
-    schema = {"type": "object", "properties": {"city": {"type": "string"}, "year": {"type": "integer"}}, "required": ["city", "year"]}
+    schema = {
+        "type": "object",
+        "properties": {"city": {"type": "string"}, "year": {"type": "integer"}},
+        "required": ["city", "year"],
+    }
 
-    received = await deltas(asking("I moved to Berlin in 2019", format=JsonSchema("move", msgspec.Raw(json.dumps(schema).encode()))))
+    received = await deltas(
+        asking("I moved to Berlin in 2019", format=JsonSchema("move", msgspec.Raw(json.dumps(schema).encode())))
+    )
 
     assert json.loads(said(received)) == {"city": "simulated: Berlin", "year": 2019}
 
 
 async def test_it_is_built_from_its_settings_and_lists_its_model() -> None:
-    provider: Provider = PROVIDER.build(Upstream.model_validate({"name": "sample", "base_url": "demo:", "dialect": "demo"}), facts)
+    provider: Provider = PROVIDER.build(
+        Upstream.model_validate({"name": "sample", "base_url": "demo:", "dialect": "demo"}), facts
+    )
 
     assert (PROVIDER.dialect, provider.name, provider.dialect) == ("demo", "sample", "demo")
     assert [model.id for model in await provider.models()] == ["demo"]

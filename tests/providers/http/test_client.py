@@ -51,7 +51,9 @@ async def test_every_framing_of_a_body(answer: bytes, *, one_by_one: bool) -> No
             assert "x-late" not in reply.headers
 
 
-@pytest.mark.parametrize("head", [OK + b"Content-Length: 0\r\n\r\n", b"HTTP/1.1 204 No Content\r\n\r\n", CHUNKED + b"0\r\n\r\n"])
+@pytest.mark.parametrize(
+    "head", [OK + b"Content-Length: 0\r\n\r\n", b"HTTP/1.1 204 No Content\r\n\r\n", CHUNKED + b"0\r\n\r\n"]
+)
 async def test_an_empty_body_leaves_the_connection_in_use(head: bytes) -> None:
     async with serve(answering(head)) as server, connect(server) as client:
         assert [await ask_whole(client) for _ in range(2)] == [b"", b""]
@@ -67,7 +69,10 @@ async def test_status_and_headers_come_before_the_body() -> None:
 
 
 async def test_chunks_of_one_read_come_joined() -> None:
-    async with serve(then_silent(CHUNKED + b"1\r\na\r\n1\r\nb\r\n", b"1\r\nc\r\n")) as server, connect(server) as client:
+    async with (
+        serve(then_silent(CHUNKED + b"1\r\na\r\n1\r\nb\r\n", b"1\r\nc\r\n")) as server,
+        connect(server) as client,
+    ):
         with closing(await ask(client)) as reply:
             assert await reply.read_some() == b"ab"
             assert await reply.read_some() == b"c"
@@ -85,7 +90,9 @@ async def test_what_is_sent() -> None:
             "authorization: Bearer k\r\nAccept-Encoding: identity\r\n"
         ).encode()
         assert server.requests == [
-            b"POST /v1/chat/completions HTTP/1.1\r\n" + common + b"Accept: text/event-stream\r\nContent-Length: 2\r\n\r\n{}",
+            b"POST /v1/chat/completions HTTP/1.1\r\n"
+            + common
+            + b"Accept: text/event-stream\r\nContent-Length: 2\r\n\r\n{}",
             b"GET /v1/models HTTP/1.1\r\n" + common + b"Accept: application/json\r\n\r\n",
         ]
 
@@ -207,7 +214,9 @@ async def test_an_unused_connection_is_not_kept_for_ever(monkeypatch: pytest.Mon
 
 
 async def test_a_connection_that_is_kept_no_longer_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its time may be over in the moment of the next request, as that of lists of models, which are asked for once a minute."""
+    """Its time may be over in the moment of the next request, as that of lists of models, which are asked for once a
+    minute.
+    """
     monkeypatch.setattr("app.providers.http.connection._KEEP_ALIVE", 0.05)
     async with serve(answering(HELLO)) as server, connect(server) as client:
         for _ in range(3):
@@ -288,7 +297,15 @@ async def test_a_broken_connection_is_not_the_end_of_a_body() -> None:
         b"HTTP/1.1 103 Early Hints\r\n\r\n" * 3000,
         CHUNKED + b"0\r\nX: " + b"x" * 70_000,
     ],
-    ids=["no HTTP", "chunk size", "upgrade", "two lengths", "endless field", "endless interim responses", "endless trailer"],
+    ids=[
+        "no HTTP",
+        "chunk size",
+        "upgrade",
+        "two lengths",
+        "endless field",
+        "endless interim responses",
+        "endless trailer",
+    ],
 )
 async def test_a_malformed_answer_is_an_error_and_closes_the_connection(answer: bytes) -> None:
     async with serve(then_silent(answer)) as server, connect(server) as client:
@@ -300,7 +317,10 @@ async def test_a_malformed_answer_is_an_error_and_closes_the_connection(answer: 
 async def test_what_surrounds_a_body_is_limited_each_by_itself() -> None:
     hints = b"HTTP/1.1 103 Early Hints\r\n\r\n" * 2000
     trailers = b"0\r\nX: " + b"x" * 60_000
-    async with serve(answering_once(hints, CHUNKED + b"5\r\nhello\r\n", trailers, b"\r\n\r\n")) as server, connect(server) as client:
+    async with (
+        serve(answering_once(hints, CHUNKED + b"5\r\nhello\r\n", trailers, b"\r\n\r\n")) as server,
+        connect(server) as client,
+    ):
         assert await ask_whole(client) == b"hello"
 
 

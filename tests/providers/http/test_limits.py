@@ -24,7 +24,19 @@ from cryptography.x509.oid import NameOID
 from app.providers.base import UpstreamError
 from app.providers.http.client import ClientTimeouts, UpstreamClient
 from tests.providers.http import test_client
-from tests.providers.raw_http import CHUNKED, HELLO, LIMITS, OK, Peer, answering, ask, ask_whole, connect, serve, then_silent
+from tests.providers.raw_http import (
+    CHUNKED,
+    HELLO,
+    LIMITS,
+    OK,
+    Peer,
+    answering,
+    ask,
+    ask_whole,
+    connect,
+    serve,
+    then_silent,
+)
 
 SOON = 0.1
 A_CHUNK = b"1\r\na\r\n"
@@ -80,7 +92,8 @@ async def test_every_read_moves_the_idle_limit() -> None:
         await peer.request()
         await peer.say(CHUNKED)
         for _ in range(10):
-            await asyncio.sleep(SOON)  # the pace of the stream: longer in all than the limits, each pause far below them
+            # the pace of the stream: longer in all than the limits, each pause far below them
+            await asyncio.sleep(SOON)
             await peer.say(A_CHUNK)
         await peer.say(b"0\r\n\r\n")
 
@@ -123,7 +136,10 @@ async def test_an_upstream_that_is_not_there() -> None:
 
 @pytest.mark.parametrize(
     ("cause", "reason"),
-    [(socket.gaierror(socket.EAI_NONAME, "host.test"), "host name"), (OSError(errno.ENETUNREACH, "host.test"), "connection failed")],
+    [
+        (socket.gaierror(socket.EAI_NONAME, "host.test"), "host name"),
+        (OSError(errno.ENETUNREACH, "host.test"), "connection failed"),
+    ],
 )
 async def test_an_upstream_that_cannot_be_found(cause: OSError, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def getaddrinfo(*_: object, **__: object) -> object:
@@ -246,7 +262,9 @@ def certificate(folder: Path, *, name: str) -> tuple[ssl.SSLContext, ssl.SSLCont
         .sign(key, hashes.SHA256())
     )
     pem = signed.public_bytes(serialization.Encoding.PEM)
-    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
     file = folder / "server.pem"
     file.write_bytes(private + pem)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -286,7 +304,9 @@ async def test_https_where_plain_http_is_spoken() -> None:
     assert "TLS handshake" in error.message
 
 
-@pytest.mark.parametrize(("name", "trusted"), [("127.0.0.1", False), ("127.0.0.2", True)], ids=["not trusted", "another's"])
+@pytest.mark.parametrize(
+    ("name", "trusted"), [("127.0.0.1", False), ("127.0.0.2", True)], ids=["not trusted", "another's"]
+)
 async def test_a_certificate_that_does_not_convince(tmp_path: Path, name: str, *, trusted: bool) -> None:
     for_server, for_client = certificate(tmp_path, name=name)
     async with serve(answering(HELLO), tls=for_server) as server:
@@ -300,7 +320,14 @@ async def test_a_certificate_that_does_not_convince(tmp_path: Path, name: str, *
 
 @pytest.mark.parametrize(
     "headers",
-    [{"X-A": "secret\r\nX-B: 1"}, {"X-A": "secret\n"}, {"X-A": "secret\x00"}, {"X-A\r\nX-B": "secret"}, {"X A": "secret"}, {"": "secret"}]
+    [
+        {"X-A": "secret\r\nX-B: 1"},
+        {"X-A": "secret\n"},
+        {"X-A": "secret\x00"},
+        {"X-A\r\nX-B": "secret"},
+        {"X A": "secret"},
+        {"": "secret"},
+    ]
     + [{name: "secret"} for name in ("Content-Length", "transfer-encoding", "Connection", "Accept-Encoding")],
 )
 def test_headers_that_would_change_the_message_are_refused(headers: dict[str, str]) -> None:
@@ -310,7 +337,16 @@ def test_headers_that_would_change_the_message_are_refused(headers: dict[str, st
 
 
 @pytest.mark.parametrize(
-    "url", ["127.0.0.1:8000", "ftp://host", "http://", "http://user:key@host", "http://host/v1?a=1", "http://host/v 1", "http://host:99999"]
+    "url",
+    [
+        "127.0.0.1:8000",
+        "ftp://host",
+        "http://",
+        "http://user:key@host",
+        "http://host/v1?a=1",
+        "http://host/v 1",
+        "http://host:99999",
+    ],
 )
 def test_addresses_that_cannot_be_used_are_refused(url: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the port's mistake is worded by the standard library

@@ -56,17 +56,30 @@ def call_item(arguments: str, item_id: str = "msg_c", call_id: str = "call_1", n
 
 
 def test_a_plain_turn() -> None:
-    message = {"type": "message", "id": "msg_1", "role": "assistant", "content": [{"type": "output_text", "text": "Hi 你\u2028好"}]}
+    message = {
+        "type": "message",
+        "id": "msg_1",
+        "role": "assistant",
+        "content": [{"type": "output_text", "text": "Hi 你\u2028好"}],
+    }
     stream = frames(
         CREATED,
         STARTED,
         added(0, type="message", id="msg_1", role="assistant", content=[]),
-        {"type": "response.content_part.added", "item_id": "msg_1", "part": {"type": "output_text", "text": "", "logprobs": None}},
+        {
+            "type": "response.content_part.added",
+            "item_id": "msg_1",
+            "part": {"type": "output_text", "text": "", "logprobs": None},
+        },
         text("Hi "),
         text(""),
         text("你\u2028好"),
         {"type": "response.output_text.done", "item_id": "msg_1", "text": "Hi 你\u2028好"},
-        {"type": "response.content_part.done", "item_id": "msg_1", "part": {"type": "output_text", "text": "Hi 你\u2028好"}},
+        {
+            "type": "response.content_part.done",
+            "item_id": "msg_1",
+            "part": {"type": "output_text", "text": "Hi 你\u2028好"},
+        },
         done(0, **message),
         {"type": "response.completed", "response": {"status": "completed", "output": [message]}},
     )
@@ -106,7 +119,12 @@ def test_items_that_come_only_whole() -> None:
         added(0, type="reasoning", id="msg_r", summary=[]),
         done(0, type="reasoning", id="msg_r", summary=[{"type": "summary_text", "text": "I think."}]),
         added(1, type="message", id="msg_1", content=[]),
-        done(1, type="message", id="msg_1", content=[{"type": "output_text", "text": "Hi"}, {"type": "refusal", "refusal": "No."}]),
+        done(
+            1,
+            type="message",
+            id="msg_1",
+            content=[{"type": "output_text", "text": "Hi"}, {"type": "refusal", "refusal": "No."}],
+        ),
         COMPLETED,
     )
 
@@ -142,8 +160,14 @@ WHOLE = '{"city": "Paris"}'
         pytest.param([added(0, **call_item(WHOLE)), done(0, **call_item(""))], [WHOLE], id="only at the start"),
         pytest.param([added(0, **call_item(WHOLE))], [WHOLE], id="never closed"),
         pytest.param([done(0, **call_item(WHOLE))], [WHOLE], id="never opened"),
-        pytest.param([arguments(WHOLE), added(0, **call_item("")), done(0, **call_item(WHOLE))], [WHOLE], id="delta before the item"),
-        pytest.param([added(0, **call_item(WHOLE)), arguments(WHOLE), done(0, **call_item(WHOLE))], [WHOLE], id="three times"),
+        pytest.param(
+            [arguments(WHOLE), added(0, **call_item("")), done(0, **call_item(WHOLE))],
+            [WHOLE],
+            id="delta before the item",
+        ),
+        pytest.param(
+            [added(0, **call_item(WHOLE)), arguments(WHOLE), done(0, **call_item(WHOLE))], [WHOLE], id="three times"
+        ),
         pytest.param(
             [
                 added(0, **call_item("")),
@@ -156,13 +180,19 @@ WHOLE = '{"city": "Paris"}'
             id="deltas",
         ),
         pytest.param(
-            [added(0, **call_item("")), arguments('{"ci'), done(0, **call_item(WHOLE))], ['{"ci', 'ty": "Paris"}'], id="rest at the end"
+            [added(0, **call_item("")), arguments('{"ci'), done(0, **call_item(WHOLE))],
+            ['{"ci', 'ty": "Paris"}'],
+            id="rest at the end",
         ),
         pytest.param(
-            [added(0, **call_item("")), arguments('{"city":"Paris"}'), done(0, **call_item(WHOLE))], ['{"city":"Paris"}'], id="other blanks"
+            [added(0, **call_item("")), arguments('{"city":"Paris"}'), done(0, **call_item(WHOLE))],
+            ['{"city":"Paris"}'],
+            id="other blanks",
         ),
         pytest.param(
-            [added(0, **call_item("")), arguments(WHOLE, item_id=""), done(1, **call_item(WHOLE))], [WHOLE], id="no item id, wrong index"
+            [added(0, **call_item("")), arguments(WHOLE, item_id=""), done(1, **call_item(WHOLE))],
+            [WHOLE],
+            id="no item id, wrong index",
         ),
         pytest.param([added(0, **call_item("")), done(0, **call_item(""))], [], id="no arguments"),
     ],
@@ -170,7 +200,11 @@ WHOLE = '{"city": "Paris"}'
 def test_arguments_arrive_once_however_they_are_sent(events: Sequence[Json], fragments: Sequence[str]) -> None:
     received = decode(frames(CREATED, *events, COMPLETED))
 
-    assert received == [CallOpened(0, "call_1", "get_weather"), *(CallArguments(0, piece) for piece in fragments), CALLED]
+    assert received == [
+        CallOpened(0, "call_1", "get_weather"),
+        *(CallArguments(0, piece) for piece in fragments),
+        CALLED,
+    ]
 
 
 def test_calls_are_numbered_by_their_order() -> None:
@@ -223,7 +257,10 @@ def test_payloads_that_are_no_events_are_passed_over(payload: bytes) -> None:
     ],
 )
 def test_an_incomplete_answer(response: Json, reason: FinishReason) -> None:
-    assert decode(frames(text("Hi"), {"type": "response.incomplete", "response": response})) == [Text("Hi"), TurnFinished(reason)]
+    assert decode(frames(text("Hi"), {"type": "response.incomplete", "response": response})) == [
+        Text("Hi"),
+        TurnFinished(reason),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -241,7 +278,11 @@ def test_an_incomplete_answer(response: Json, reason: FinishReason) -> None:
                 "x_details": [
                     {
                         "input_tokens": 45,
-                        "prompt_tokens_details": {"cached_tokens": 7, "cache_creation_input_tokens": 5, "cache_type": "ephemeral"},
+                        "prompt_tokens_details": {
+                            "cached_tokens": 7,
+                            "cache_creation_input_tokens": 5,
+                            "cache_type": "ephemeral",
+                        },
                         "output_tokens_details": {"reasoning_tokens": 11, "text_tokens": 52},
                         "x_billing_type": "response_api",
                     }
@@ -290,17 +331,28 @@ def test_a_last_event_without_its_blank_line_counts() -> None:
             id="flat",
         ),
         pytest.param(
-            frames({"request_id": "1", "code": "Throttling.AllocationQuota", "message": "Allocated quota exceeded."}, status=429),
+            frames(
+                {"request_id": "1", "code": "Throttling.AllocationQuota", "message": "Allocated quota exceeded."},
+                status=429,
+            ),
             429,
             "rate_limit_exceeded",
             True,
             id="throttled",
         ),
         pytest.param(
-            frames({"error": {"code": "InternalError", "message": "Oops."}}, status=500), 502, "upstream_error", True, id="nested"
+            frames({"error": {"code": "InternalError", "message": "Oops."}}, status=500),
+            502,
+            "upstream_error",
+            True,
+            id="nested",
         ),
         pytest.param(
-            frames({"type": "error", "code": "ServiceUnavailable", "message": "Busy."}), 503, "server_is_overloaded", True, id="event"
+            frames({"type": "error", "code": "ServiceUnavailable", "message": "Busy."}),
+            503,
+            "server_is_overloaded",
+            True,
+            id="event",
         ),
     ],
 )
@@ -312,7 +364,10 @@ def test_errors_inside_a_stream(stream: bytes, status: int, code: str, *, retrya
 
 
 def test_what_came_before_an_error_is_kept() -> None:
-    inspected = {"type": "response.failed", "response": {"error": {"code": "DataInspectionFailed", "message": "Output data may contain …"}}}
+    inspected = {
+        "type": "response.failed",
+        "response": {"error": {"code": "DataInspectionFailed", "message": "Output data may contain …"}},
+    }
     decoder = ResponsesDecoder()
 
     assert decoder.feed(frames(text("Hi"), inspected)) == [Text("Hi")]

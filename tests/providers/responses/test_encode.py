@@ -9,13 +9,25 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.protocol.messages import Assistant, Call, FilePart, FunctionTool, ImagePart, Message, TextPart, ToolResult, User
+from app.protocol.messages import (
+    Assistant,
+    Call,
+    FilePart,
+    FunctionTool,
+    ImagePart,
+    Message,
+    TextPart,
+    ToolResult,
+    User,
+)
 from app.providers.base import ForcedCall, JsonObject, ModelCall, Sampling, Thinking
 from app.providers.responses.encode import encode_call, encode_messages
 
 Json = dict[str, Any]
 
-WEATHER = FunctionTool("get_weather", "The weather", msgspec.Raw(b'{"type":"object","properties":{"city":{"type":"string"}}}'), strict=True)
+WEATHER = FunctionTool(
+    "get_weather", "The weather", msgspec.Raw(b'{"type":"object","properties":{"city":{"type":"string"}}}'), strict=True
+)
 WEATHER_WIRE: Json = {
     "type": "function",
     "name": "get_weather",
@@ -43,11 +55,18 @@ def said_result(call_id: str) -> Json:
 
 
 def test_the_least_request() -> None:
-    assert written() == {"model": "qwen3.7-plus", "input": [{"role": "user", "content": "Hi"}], "stream": True, "store": False}
+    assert written() == {
+        "model": "qwen3.7-plus",
+        "input": [{"role": "user", "content": "Hi"}],
+        "stream": True,
+        "store": False,
+    }
 
 
 def test_the_most_request_sends_only_what_this_face_reads() -> None:
-    sampling = Sampling(0.5, 0.9, 100, presence_penalty=1, frequency_penalty=1, repetition_penalty=1, top_k=1, seed=1, top_logprobs=1)
+    sampling = Sampling(
+        0.5, 0.9, 100, presence_penalty=1, frequency_penalty=1, repetition_penalty=1, top_k=1, seed=1, top_logprobs=1
+    )
 
     body = written(
         system="Be brief.",
@@ -91,7 +110,9 @@ def test_thinking_is_switched_both_ways(thinking: Thinking, sent: Json) -> None:
     assert {name: body[name] for name in ("enable_thinking", "reasoning") if name in body} == sent
 
 
-@pytest.mark.parametrize(("forced", "offered"), [(ForcedCall("time"), [TIME_WIRE]), (ForcedCall("get_weather"), [WEATHER_WIRE])])
+@pytest.mark.parametrize(
+    ("forced", "offered"), [(ForcedCall("time"), [TIME_WIRE]), (ForcedCall("get_weather"), [WEATHER_WIRE])]
+)
 def test_a_function_is_forced_by_offering_no_other(forced: ForcedCall, offered: Sequence[Json]) -> None:
     body = written(tools=[WEATHER, TIME], forced_call=forced)
 
@@ -99,7 +120,11 @@ def test_a_function_is_forced_by_offering_no_other(forced: ForcedCall, offered: 
 
 
 def test_parts_of_a_user_message() -> None:
-    parts = (TextPart("Look"), ImagePart("data:image/png;base64,AA==", "high"), FilePart(file_url="https://example.com/a.pdf"))
+    parts = (
+        TextPart("Look"),
+        ImagePart("data:image/png;base64,AA==", "high"),
+        FilePart(file_url="https://example.com/a.pdf"),
+    )
 
     assert items(User(parts)) == [
         {
@@ -129,11 +154,19 @@ def test_every_result_directly_follows_its_call() -> None:
 
     encoded = items(turn, ToolResult("b", "result of b"), ToolResult("a", "result of a"), User("Go on"))
 
-    assert encoded == [said_call("a"), said_result("a"), said_call("b"), said_result("b"), {"role": "user", "content": "Go on"}]
+    assert encoded == [
+        said_call("a"),
+        said_result("a"),
+        said_call("b"),
+        said_result("b"),
+        {"role": "user", "content": "Go on"},
+    ]
 
 
 def test_results_find_their_calls_in_the_prefix() -> None:
-    prefix = encode_messages([User("Hi"), Assistant("", calls=(Call("a", "f", "{}"), Call("b", "f", "{}")))], reasoning=False)
+    prefix = encode_messages(
+        [User("Hi"), Assistant("", calls=(Call("a", "f", "{}"), Call("b", "f", "{}")))], reasoning=False
+    )
     results = (ToolResult("a", "result of a"), ToolResult("b", "result of b"))
 
     body = json.loads(encode_call(ModelCall(model="m", prefix=prefix, messages=[*results, User("Go on")])))

@@ -1,4 +1,6 @@
-"""Events of the Responses dialect whose fields are not as the protocol has them, ids that repeat, and answers with nothing in them."""
+"""Events of the Responses dialect whose fields are not as the protocol has them, ids that repeat, and answers with
+nothing in them.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ ROME, OSLO = '{"city":"Rome"}', '{"city":"Oslo"}'
 
 def frames(*events: Json) -> bytes:
     """Events of a stream; unpaired surrogates go as escapes."""
-    return b"".join(b"event: %b\ndata: %b\n\n" % (str(event.get("type")).encode(), json.dumps(event).encode()) for event in events)
+    return b"".join(
+        b"event: %b\ndata: %b\n\n" % (str(event.get("type")).encode(), json.dumps(event).encode()) for event in events
+    )
 
 
 def decode(*events: Json) -> list[Delta]:
@@ -63,16 +67,25 @@ def completed(**response: Any) -> Json:
     return {"type": "response.completed", "response": {"status": "completed", **response}}
 
 
-# --- Side fields ---------------------------------------------------------------------------------------------------------------
+# --- Side fields
+# ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("usage", "counted"),
     [
         ({"input_tokens": 5.0, "output_tokens": "3", "total_tokens": None}, TokenUsage(5, 3, 8)),
-        ({"input_tokens": 5, "output_tokens": 3, "input_tokens_details": [], "output_tokens_details": "none"}, TokenUsage(5, 3, 8)),
         (
-            {"input_tokens": 5, "output_tokens": 3, "input_tokens_details": {"cached_tokens": 2.0, "x": []}, "x_details": [None, 5]},
+            {"input_tokens": 5, "output_tokens": 3, "input_tokens_details": [], "output_tokens_details": "none"},
+            TokenUsage(5, 3, 8),
+        ),
+        (
+            {
+                "input_tokens": 5,
+                "output_tokens": 3,
+                "input_tokens_details": {"cached_tokens": 2.0, "x": []},
+                "x_details": [None, 5],
+            },
             TokenUsage(5, 3, 8, cached_tokens=2),
         ),
         (
@@ -89,7 +102,9 @@ def test_counters(usage: object, counted: TokenUsage | None) -> None:
     assert decode(text("Hi"), completed(usage=usage)) == [Text("Hi"), *([] if counted is None else [counted]), STOP]
 
 
-@pytest.mark.parametrize("response", [None, [], "none", 5, {"incomplete_details": [], "output": 5, "id": 7, "error": None}])
+@pytest.mark.parametrize(
+    "response", [None, [], "none", 5, {"incomplete_details": [], "output": 5, "id": 7, "error": None}]
+)
 def test_a_terminal_event_with_odd_fields(response: object) -> None:
     assert decode(text("Hi"), {"type": "response.completed", "response": response}) == [Text("Hi"), STOP]
 
@@ -127,8 +142,17 @@ def test_text_that_is_none_is_an_error(delta: object) -> None:
     ("item", "words"),
     [
         ({"type": "message", "id": 7, "content": "Hi"}, [Text("Hi")]),
-        ({"type": "message", "id": None, "content": ["Hi", {"type": "refusal", "refusal": "No."}]}, [Text("Hi"), Refusal("No.")]),
-        ({"type": "message", "content": [{"type": "output_text", "text": "Hi", "logprobs": "x", "annotations": None}]}, [Text("Hi")]),
+        (
+            {"type": "message", "id": None, "content": ["Hi", {"type": "refusal", "refusal": "No."}]},
+            [Text("Hi"), Refusal("No.")],
+        ),
+        (
+            {
+                "type": "message",
+                "content": [{"type": "output_text", "text": "Hi", "logprobs": "x", "annotations": None}],
+            },
+            [Text("Hi")],
+        ),
         ({"type": "message", "content": None, "x": 1}, [Text("a")]),
         ({"type": "reasoning", "id": 1, "summary": ["Hm"]}, [Reasoning("Hm")]),
         ({"type": "reasoning", "summary": None, "content": "Hm"}, [Reasoning("Hm")]),
@@ -144,7 +168,8 @@ def test_items_that_come_whole(item: Json, words: list[Delta]) -> None:
     assert decode(more, done(**item), completed()) == [*words, STOP]
 
 
-# --- Calls ---------------------------------------------------------------------------------------------------------------------
+# --- Calls
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -154,9 +179,19 @@ def test_items_that_come_whole(item: Json, words: list[Delta]) -> None:
         [added(**function({})), done(**function({"city": "Rome"}))],
         [added(**function("")), arguments({"city": "Rome"}), done(**function({"city": "Rome"}))],
         [added(**function({"city": "Rome"}, item_id=7)), done(**function({"city": "Rome"}, item_id=7))],
-        [added(**function("")), {"type": "response.function_call_arguments.done", "item_id": "fc_1", "arguments": ROME}],
-        [added(**function("")), {"type": "response.function_call_arguments.done", "item_id": "fc_1", "arguments": {"city": "Rome"}}],
-        [added(**function("")), arguments(ROME), {"type": "response.function_call_arguments.done", "item_id": "fc_1", "arguments": ROME}],
+        [
+            added(**function("")),
+            {"type": "response.function_call_arguments.done", "item_id": "fc_1", "arguments": ROME},
+        ],
+        [
+            added(**function("")),
+            {"type": "response.function_call_arguments.done", "item_id": "fc_1", "arguments": {"city": "Rome"}},
+        ],
+        [
+            added(**function("")),
+            arguments(ROME),
+            {"type": "response.function_call_arguments.done", "item_id": "fc_1", "arguments": ROME},
+        ],
     ],
 )
 def test_arguments_in_odd_shapes(events: list[Json]) -> None:
@@ -181,9 +216,18 @@ def test_ids_that_repeat(item_id: str | None, call_ids: tuple[str, str]) -> None
 
 
 def test_ids_that_repeat_in_items_that_come_whole() -> None:
-    events = [done(**function(ROME)), done(**function(OSLO)), done(**function(OSLO)), done(**function(OSLO, call_id="call_2"))]
+    events = [
+        done(**function(ROME)),
+        done(**function(OSLO)),
+        done(**function(OSLO)),
+        done(**function(OSLO, call_id="call_2")),
+    ]
 
-    assert summed(decode(*events, completed())).calls == [("call_1", "f", ROME), ("call_1", "f", OSLO), ("call_2", "f", OSLO)]
+    assert summed(decode(*events, completed())).calls == [
+        ("call_1", "f", ROME),
+        ("call_1", "f", OSLO),
+        ("call_2", "f", OSLO),
+    ]
 
 
 def test_calls_side_by_side_under_one_item_id() -> None:
@@ -193,7 +237,8 @@ def test_calls_side_by_side_under_one_item_id() -> None:
     assert summed(decode(*events, completed())).calls == [("a", "f", ROME), ("b", "g", OSLO)]
 
 
-# --- The terminal event --------------------------------------------------------------------------------------------------------
+# --- The terminal event
+# --------------------------------------------------------------------------------------------------------
 
 
 def test_items_that_come_in_the_terminal_event_alone() -> None:
@@ -203,13 +248,24 @@ def test_items_that_come_in_the_terminal_event_alone() -> None:
         function({"city": "Rome"}),
     ]
 
-    assert decode(completed(output=output)) == [Reasoning("Hm"), Text("Hi"), CallOpened(0, "call_1", "f"), CallArguments(0, ROME), CALLED]
+    assert decode(completed(output=output)) == [
+        Reasoning("Hm"),
+        Text("Hi"),
+        CallOpened(0, "call_1", "f"),
+        CallArguments(0, ROME),
+        CALLED,
+    ]
 
 
 @pytest.mark.parametrize("usage", [None, {}, {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}])
 def test_an_empty_success_is_an_error_that_may_pass(usage: object) -> None:
     with pytest.raises(UpstreamProtocolError, match="empty") as caught:
-        decode(added(type="message", content=[]), text(""), done(type="message", content=[]), completed(usage=usage, output=[]))
+        decode(
+            added(type="message", content=[]),
+            text(""),
+            done(type="message", content=[]),
+            completed(usage=usage, output=[]),
+        )
 
     assert (caught.value.status, caught.value.retryable) == (502, True)
 
@@ -218,7 +274,8 @@ def test_an_answer_that_is_empty_by_its_own_account_is_one() -> None:
     assert decode(completed(usage={"input_tokens": 5, "output_tokens": 0})) == [TokenUsage(5, 0, 5), STOP]
 
 
-# --- Characters ----------------------------------------------------------------------------------------------------------------
+# --- Characters
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def test_a_byte_order_mark_before_the_first_event() -> None:
@@ -240,7 +297,11 @@ def test_any_cut_through_any_character(said: str, cuts: list[int]) -> None:
     units = [raw[at : at + 2].decode("utf-16-le", "surrogatepass") for at in range(0, len(raw), 2)]
     given_arguments = json.dumps({"a": said}, ensure_ascii=False)
     stream = frames(
-        *map(text, units), added(**function("")), *map(arguments, given_arguments), done(**function(given_arguments)), completed(usage=[])
+        *map(text, units),
+        added(**function("")),
+        *map(arguments, given_arguments),
+        done(**function(given_arguments)),
+        completed(usage=[]),
     )
 
     got = summed(read(cut(stream, cuts)))
@@ -250,6 +311,12 @@ def test_any_cut_through_any_character(said: str, cuts: list[int]) -> None:
 
 def test_errors_in_odd_shapes() -> None:
     with pytest.raises(UpstreamError, match="Too hot") as caught:
-        decode(text("a"), {"type": "response.failed", "response": {"error": {"message": "Too hot\ud83d", "code": "InvalidParameter"}}})
+        decode(
+            text("a"),
+            {
+                "type": "response.failed",
+                "response": {"error": {"message": "Too hot\ud83d", "code": "InvalidParameter"}},
+            },
+        )
 
     assert caught.value.status == 400

@@ -35,7 +35,12 @@ from app.providers.responses.encode import encode_call, encode_messages
 from tests.providers.responses_stream import COMPLETED, CREATED, STARTED, STOPPED, Json, frames, text
 
 CALLED = TurnFinished("tool_calls")
-SEARCHED: Json = {"type": "web_search_call", "id": "msg_w", "status": "completed", "action": {"type": "search", "query": "Web search"}}
+SEARCHED: Json = {
+    "type": "web_search_call",
+    "id": "msg_w",
+    "status": "completed",
+    "action": {"type": "search", "query": "Web search"},
+}
 ADDED, DONE = "response.output_item.added", "response.output_item.done"
 
 
@@ -54,12 +59,19 @@ def decode(*events: Mapping[str, Any]) -> list[Delta]:
 def told(deltas: Sequence[Delta]) -> list[tuple[str, str]]:
     """Item id and status, or "added", of what was told about hosted items; the kind of all else."""
     return [
-        (d.item.id, str(getattr(d.item, "status", "")) if d.done else "added") if isinstance(d, NativeItem) else (type(d).__name__, "")
+        (d.item.id, str(getattr(d.item, "status", "")) if d.done else "added")
+        if isinstance(d, NativeItem)
+        else (type(d).__name__, "")
         for d in deltas
     ]
 
 
-SOURCES = [{"type": "url", "url": "https://a.example"}, {"type": "url", "url": "https://b.example"}, {"url": "https://a.example"}, {}]
+SOURCES = [
+    {"type": "url", "url": "https://a.example"},
+    {"type": "url", "url": "https://b.example"},
+    {"url": "https://a.example"},
+    {},
+]
 NO_SOURCES: list[Json] = []
 TWO = (UrlSource("https://a.example"), UrlSource("https://b.example"))
 
@@ -74,11 +86,14 @@ TWO = (UrlSource("https://a.example"), UrlSource("https://b.example"))
             id="queries and repeated sources",
         ),
         pytest.param(
-            SEARCHED | {"action": {"type": "search", "query": "a", "queries": None, "sources": NO_SOURCES}, "new": {"field": 1}},
+            SEARCHED
+            | {"action": {"type": "search", "query": "a", "queries": None, "sources": NO_SOURCES}, "new": {"field": 1}},
             WebSearchCall("msg_w", "completed", SearchAction("a", (), ())),
             id="query",
         ),
-        pytest.param({"type": "web_search_call", "id": "x"}, WebSearchCall("x", "completed", SearchAction("")), id="nothing"),
+        pytest.param(
+            {"type": "web_search_call", "id": "x"}, WebSearchCall("x", "completed", SearchAction("")), id="nothing"
+        ),
         pytest.param(
             SEARCHED | {"action": {"type": "open_page", "url": "https://a.example"}, "status": "failed"},
             WebSearchCall("msg_w", "failed", OpenPageAction("https://a.example")),
@@ -90,7 +105,14 @@ TWO = (UrlSource("https://a.example"), UrlSource("https://b.example"))
             id="find",
         ),
         pytest.param(
-            {"type": "web_extractor_call", "id": "x", "urls": ["https://a.example"], "goal": "g", "output": "o", "status": "completed"},
+            {
+                "type": "web_extractor_call",
+                "id": "x",
+                "urls": ["https://a.example"],
+                "goal": "g",
+                "output": "o",
+                "status": "completed",
+            },
             WebExtractorCall("x", "completed", ("https://a.example",), "g", "o"),
             id="extractor",
         ),
@@ -112,7 +134,9 @@ TWO = (UrlSource("https://a.example"), UrlSource("https://b.example"))
                     {"type": "image", "url": "https://p"},
                 ],
             },
-            CodeInterpreterCall("x", "completed", "", "print(1)", (Logs("```\n1\n```"), Logs("2"), Logs("3"), PlotImage("https://p"))),
+            CodeInterpreterCall(
+                "x", "completed", "", "print(1)", (Logs("```\n1\n```"), Logs("2"), Logs("3"), PlotImage("https://p"))
+            ),
             id="code",
         ),
         pytest.param(
@@ -121,22 +145,46 @@ TWO = (UrlSource("https://a.example"), UrlSource("https://b.example"))
             id="code with one output and no container",
         ),
         pytest.param(
-            {"type": "web_search_image_call", "id": "x", "name": "web_search_image", "arguments": '{"queries": ["cat"]}', "output": "[]"},
+            {
+                "type": "web_search_image_call",
+                "id": "x",
+                "name": "web_search_image",
+                "arguments": '{"queries": ["cat"]}',
+                "output": "[]",
+            },
             WebSearchImageCall("x", "completed", "web_search_image", '{"queries": ["cat"]}', "[]"),
             id="images",
         ),
         pytest.param(
-            {"type": "image_search_call", "id": "x", "arguments": {"img_idx": 0}, "output": [{"index": 1}], "status": "incomplete"},
+            {
+                "type": "image_search_call",
+                "id": "x",
+                "arguments": {"img_idx": 0},
+                "output": [{"index": 1}],
+                "status": "incomplete",
+            },
             ImageSearchCall("x", "incomplete", "image_search", '{"img_idx":0}', '[{"index":1}]'),
             id="similar images, as JSON itself",
         ),
         pytest.param(
-            {"type": "file_search_call", "id": "x", "queries": ["q"], "results": [{"score": 0.5, "filename": "f", "text": "t"}, {}]},
+            {
+                "type": "file_search_call",
+                "id": "x",
+                "queries": ["q"],
+                "results": [{"score": 0.5, "filename": "f", "text": "t"}, {}],
+            },
             FileSearchCall("x", "completed", ("q",), (FileResult("", "f", 0.5, "t"), FileResult("", "", 0.0, ""))),
             id="files without attributes",
         ),
         pytest.param(
-            {"type": "mcp_call", "id": "x", "name": "weather", "server_label": "s", "arguments": {"a": 1}, "output": {"b": 2}},
+            {
+                "type": "mcp_call",
+                "id": "x",
+                "name": "weather",
+                "server_label": "s",
+                "arguments": {"a": 1},
+                "output": {"b": 2},
+            },
             McpCall("x", "completed", "weather", "s", '{"a":1}', '{"b":2}'),
             id="mcp",
         ),
@@ -174,7 +222,13 @@ def test_a_search_as_the_vendor_streams_it() -> None:
     begun = NativeItem(WebSearchCall("msg_w", "completed", SearchAction("tower", ("tower",))), done=False)
 
     assert a_search({"query": "Web search"}) == [Reasoning("Search."), found, Text("Found."), STOPPED]
-    assert a_search({"query": "Web search", "queries": ["tower"]}) == [Reasoning("Search."), begun, found, Text("Found."), STOPPED]
+    assert a_search({"query": "Web search", "queries": ["tower"]}) == [
+        Reasoning("Search."),
+        begun,
+        found,
+        Text("Found."),
+        STOPPED,
+    ]
 
 
 QUERIED: Json = {**SEARCHED, "action": {"type": "search", "queries": ["q"]}}
@@ -201,7 +255,9 @@ CALL = [("CallOpened", ""), ("CallArguments", "")]
         ),
         pytest.param([event(DONE, A), event(ADDED, A), event(DONE, A)], [("a", "completed")], id="told twice"),
         pytest.param([event(ADDED, A)], [("a", "added"), ("a", "incomplete")], id="never done"),
-        pytest.param([event(ADDED, A), SUCCEEDED], [("a", "added"), ("a", "completed")], id="never done, but it succeeded"),
+        pytest.param(
+            [event(ADDED, A), SUCCEEDED], [("a", "added"), ("a", "completed")], id="never done, but it succeeded"
+        ),
         pytest.param(
             [event(ADDED, A), SUCCEEDED, text("Hi"), event(DONE, A)],
             [("a", "added"), ("a", "completed"), ("Text", "")],
@@ -218,7 +274,9 @@ CALL = [("CallOpened", ""), ("CallArguments", "")]
             id="inside of a function's call",
         ),
         pytest.param(
-            [event(ADDED, A), event(ADDED, F), ARGUED], [("a", "added"), ("a", "incomplete"), *CALL], id="neither comes to its end"
+            [event(ADDED, A), event(ADDED, F), ARGUED],
+            [("a", "added"), ("a", "incomplete"), *CALL],
+            id="neither comes to its end",
         ),
         pytest.param(
             [event(ADDED, A), event(ADDED, F), ARGUED, text("Hi")],
@@ -239,13 +297,19 @@ CALL = [("CallOpened", ""), ("CallArguments", "")]
                 {"type": "response.mcp_call_arguments.done", "item_id": "m", "arguments": "{}"},
                 event(ADDED, {"type": "mcp_call", "id": "m", "name": "n", "server_label": "s"}),
                 event("response.mcp_call.completed", item_id="m"),
-                event(DONE, {"type": "mcp_call", "id": "m", "name": "n", "server_label": "s", "arguments": "{}", "output": "1"}),
+                event(
+                    DONE,
+                    {"type": "mcp_call", "id": "m", "name": "n", "server_label": "s", "arguments": "{}", "output": "1"},
+                ),
             ],
             [("m", "added"), ("m", "completed")],
             id="arguments before the item",
         ),
         pytest.param(
-            [event(ADDED, {"type": "code_interpreter_call"}), event(DONE, {"type": "code_interpreter_call", "status": "failed"})],
+            [
+                event(ADDED, {"type": "code_interpreter_call"}),
+                event(DONE, {"type": "code_interpreter_call", "status": "failed"}),
+            ],
             [("item_0", "added"), ("item_0", "failed")],
             id="without an id",
         ),
@@ -261,7 +325,14 @@ def test_items_are_told_one_after_the_other(events: Sequence[Json], expected: Se
 
 
 def test_the_terminal_event_may_know_how_an_item_ended() -> None:
-    output = [{"type": "message"}, A | {"id": ["?"]}, A | {"type": ["?"]}, 7, A | {"type": "video_call"}, A | {"status": "failed"}]
+    output = [
+        {"type": "message"},
+        A | {"id": ["?"]},
+        A | {"type": ["?"]},
+        7,
+        A | {"type": "video_call"},
+        A | {"status": "failed"},
+    ]
     listed = {"type": "response.completed", "response": {"status": "completed", "output": output}}
 
     assert told(decode(event(ADDED, A), listed))[:-1] == [("a", "added"), ("a", "failed")]
@@ -269,7 +340,9 @@ def test_the_terminal_event_may_know_how_an_item_ended() -> None:
 
 def test_what_an_item_showed_at_its_beginning_stays() -> None:
     begun = {"type": "image_search_call", "id": "x", "name": "image_search", "arguments": '{"img_idx": 0}'}
-    deltas = decode(event(ADDED, begun), event(DONE, {**begun, "arguments": '{"img_idx":0}', "output": "[]"}), COMPLETED)
+    deltas = decode(
+        event(ADDED, begun), event(DONE, {**begun, "arguments": '{"img_idx":0}', "output": "[]"}), COMPLETED
+    )
 
     assert [d.item for d in deltas if isinstance(d, NativeItem)] == [
         ImageSearchCall("x", "completed", "image_search", '{"img_idx": 0}'),
@@ -277,14 +350,20 @@ def test_what_an_item_showed_at_its_beginning_stays() -> None:
     ]
 
 
-def written(*messages: Message, prefix: bytes = b"", tools: Sequence[FunctionTool] = (), native: Sequence[Json] = ()) -> Json:
+def written(
+    *messages: Message, prefix: bytes = b"", tools: Sequence[FunctionTool] = (), native: Sequence[Json] = ()
+) -> Json:
     entries = [msgspec.Raw(json.dumps(entry).encode()) for entry in native]
-    return json.loads(encode_call(ModelCall(model="m", prefix=prefix, messages=messages, tools=tools, native_tools=entries)))
+    return json.loads(
+        encode_call(ModelCall(model="m", prefix=prefix, messages=messages, tools=tools, native_tools=entries))
+    )
 
 
 def test_native_tools_stand_beside_functions_without_options() -> None:
     body = written(
-        User("Hi"), tools=[FunctionTool("time")], native=[{"type": "web_search", "search_context_size": "low"}, {"type": "web_extractor"}]
+        User("Hi"),
+        tools=[FunctionTool("time")],
+        native=[{"type": "web_search", "search_context_size": "low"}, {"type": "web_extractor"}],
     )
 
     assert [(tool["type"], tool.get("name")) for tool in body["tools"]] == [
@@ -295,14 +374,20 @@ def test_native_tools_stand_beside_functions_without_options() -> None:
     assert body["tools"][0] == {"type": "web_search"}
 
 
-@pytest.mark.parametrize("name", ["web_search", "file_search", "code_interpreter", "search", "local_web_search", "get_weather"])
+@pytest.mark.parametrize(
+    "name", ["web_search", "file_search", "code_interpreter", "search", "local_web_search", "get_weather"]
+)
 def test_a_function_is_never_taken_for_the_vendors_own_tool(name: str) -> None:
-    body = written(User("Hi"), Assistant("", calls=(Call("c", name, "{}"),)), ToolResult("c", "r"), tools=[FunctionTool(name)])
+    body = written(
+        User("Hi"), Assistant("", calls=(Call("c", name, "{}"),)), ToolResult("c", "r"), tools=[FunctionTool(name)]
+    )
     there = body["tools"][0]["name"]
 
     assert there not in {"web_search", "file_search", "code_interpreter", "search"}
     assert body["input"][1]["name"] == there
-    back = decode(event(DONE, {"type": "function_call", "id": "f", "call_id": "c", "name": there, "arguments": "{}"}), COMPLETED)
+    back = decode(
+        event(DONE, {"type": "function_call", "id": "f", "call_id": "c", "name": there, "arguments": "{}"}), COMPLETED
+    )
     assert back == [CallOpened(0, "c", name), CallArguments(0, "{}"), CALLED]
 
 

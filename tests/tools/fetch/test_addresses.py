@@ -1,4 +1,6 @@
-"""No spelling of an inner address, and no trick with names, makes the fetcher touch it: real sockets, and a canary that must stay alone."""
+"""No spelling of an inner address, and no trick with names, makes the fetcher touch it: real sockets, and a canary that
+must stay alone.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +104,9 @@ async def test_no_spelling_of_this_machine_is_fetched(fetcher: GuardedFetcher, c
 
 
 @pytest.mark.parametrize("host", ["[::1]", "[0:0:0:0:0:0:0:1]", "[::]", "[::1%25lo]", "[::1%lo]"])
-async def test_no_spelling_of_this_machine_is_fetched_by_ipv6(fetcher: GuardedFetcher, canary6: Site, host: str) -> None:
+async def test_no_spelling_of_this_machine_is_fetched_by_ipv6(
+    fetcher: GuardedFetcher, canary6: Site, host: str
+) -> None:
     await refused(fetcher, f"http://{host}:{canary6.port}/")
 
 
@@ -150,7 +154,8 @@ async def test_no_trick_with_a_url_reaches_this_machine(fetcher: GuardedFetcher,
 
 
 @pytest.mark.parametrize(
-    "host", ["134744072", "0x08080808", "8.8", "8.8.2056", "010.8.8.8", "0x8.8.8.8", "8.8.8.8.8", "example.0x8", "example.8"]
+    "host",
+    ["134744072", "0x08080808", "8.8", "8.8.2056", "010.8.8.8", "0x8.8.8.8", "8.8.8.8.8", "example.0x8", "example.8"],
 )
 async def test_odd_notations_are_refused_though_they_are_public(host: str) -> None:
     async def resolve(name: str, port: int) -> Sequence[str]:
@@ -225,12 +230,16 @@ def test_addresses_that_are_not_public(address: str) -> None:
     assert not is_public(ip_address(address))
 
 
-@pytest.mark.parametrize("address", [PUBLIC, "8.8.8.8", "1.1.1.1", "223.5.5.5", "2606:4700::1111", "2400:3200::1", "64:ff9b::8.8.8.8"])
+@pytest.mark.parametrize(
+    "address", [PUBLIC, "8.8.8.8", "1.1.1.1", "223.5.5.5", "2606:4700::1111", "2400:3200::1", "64:ff9b::8.8.8.8"]
+)
 def test_addresses_that_are_public(address: str) -> None:
     assert is_public(ip_address(address))
 
 
-@pytest.mark.parametrize("kept", [["127.0.0.1"], [PUBLIC, "127.0.0.1"], ["127.0.0.1", PUBLIC], [PUBLIC, "::1"], ["fe80::1%lo"], []])
+@pytest.mark.parametrize(
+    "kept", [["127.0.0.1"], [PUBLIC, "127.0.0.1"], ["127.0.0.1", PUBLIC], [PUBLIC, "::1"], ["fe80::1%lo"], []]
+)
 async def test_a_name_with_one_inner_address_is_refused_altogether(canary: Site, kept: Sequence[str]) -> None:
     async def resolve(host: str, port: int) -> Sequence[str]:
         return kept
@@ -238,7 +247,9 @@ async def test_a_name_with_one_inner_address_is_refused_altogether(canary: Site,
     await refused(GuardedFetcher(resolve=resolve), f"http://public.example:{canary.port}/")
 
 
-async def test_a_name_that_changes_its_address_is_looked_up_once_and_connected_where_it_was_checked(canary: Site) -> None:
+async def test_a_name_that_changes_its_address_is_looked_up_once_and_connected_where_it_was_checked(
+    canary: Site,
+) -> None:
     asked: list[str] = []
 
     async def rebinding(host: str, port: int) -> Sequence[str]:
@@ -271,7 +282,13 @@ async def test_an_unknown_name_and_an_inner_one_are_told_in_the_same_words(canar
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize(
     "location",
-    ["http://127.0.0.1:{port}/", "//127.0.0.1:{port}/", "http://0x7f.1:{port}/", "http://[::ffff:127.0.0.1]:{port}/", "file:///etc/passwd"],
+    [
+        "http://127.0.0.1:{port}/",
+        "//127.0.0.1:{port}/",
+        "http://0x7f.1:{port}/",
+        "http://[::ffff:127.0.0.1]:{port}/",
+        "file:///etc/passwd",
+    ],
 )
 async def test_a_redirect_is_checked_like_the_first_address(canary: Site, status: int, location: str) -> None:
     with serving_site(host="127.0.0.2") as site:
@@ -285,7 +302,11 @@ async def test_a_redirect_is_checked_like_the_first_address(canary: Site, status
 
 async def test_a_chain_of_redirects_is_checked_at_its_end(canary: Site) -> None:
     with serving_site(host="127.0.0.2") as site:
-        site.pages |= {"/": Answer.redirect("/2"), "/2": Answer.redirect("../3"), "/3": Answer.redirect(canary.url("/"))}
+        site.pages |= {
+            "/": Answer.redirect("/2"),
+            "/2": Answer.redirect("../3"),
+            "/3": Answer.redirect(canary.url("/")),
+        }
         fetcher = GuardedFetcher(allow=["127.0.0.2"], robots=False)
         with pytest.raises(FetchRefused, match="no public server"):
             await fetcher.get(site.url(host="127.0.0.2"), limit=1000, seconds=5)
@@ -347,13 +368,17 @@ async def test_what_is_not_exempted(allow: str, host: str, addresses: list[str])
         await AddressGuard([allow], resolve=resolve).addresses(host, 80)
 
 
-@pytest.mark.parametrize("entry", ["10.0.0.0/99", "10.1.2.3/16", "http://wiki.corp", "wiki.corp:8080", "wiki.corp/page"])
+@pytest.mark.parametrize(
+    "entry", ["10.0.0.0/99", "10.1.2.3/16", "http://wiki.corp", "wiki.corp:8080", "wiki.corp/page"]
+)
 def test_an_entry_that_is_no_network_is_a_mistake(entry: str) -> None:
     with pytest.raises(ValueError, match=r"network|host bits"):
         GuardedFetcher(allow=[entry])
 
 
-async def test_a_client_for_other_libraries_goes_through_the_same_guard(canary: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_for_other_libraries_goes_through_the_same_guard(
+    canary: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HTTP_PROXY", canary.origin)
     monkeypatch.setenv("ALL_PROXY", canary.origin)
     with serving_site(host="127.0.0.2") as site:

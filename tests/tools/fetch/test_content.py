@@ -48,14 +48,22 @@ def opendocument() -> bytes:
     return out.getvalue()
 
 
-@pytest.mark.parametrize("header", [None, "application/octet-stream", "binary/octet-stream; charset=binary", "unknown", "pdf"])
+@pytest.mark.parametrize(
+    "header", [None, "application/octet-stream", "binary/octet-stream; charset=binary", "unknown", "pdf"]
+)
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
         (b"%PDF-1.7\n...", "application/pdf"),
         (b"junk before\n%PDF-1.4\n", "application/pdf"),
-        (zipped("[Content_Types].xml", "word/document.xml"), "application/vnd.openxmlformats-officedocument.wordprocessingml.document"),
-        (zipped("[Content_Types].xml", "xl/workbook.xml"), "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
+        (
+            zipped("[Content_Types].xml", "word/document.xml"),
+            "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+        ),
+        (
+            zipped("[Content_Types].xml", "xl/workbook.xml"),
+            "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+        ),
         (zipped("a.txt"), "application/zip"),
         (opendocument(), "application/vnd.oasis.opendocument.text"),
         (b"<!DOCTYPE html><html>hi</html>", "text/html"),
@@ -161,7 +169,9 @@ async def test_the_header_of_that_name_is_followed_too(site: Site, fetcher: Guar
     assert page.url == site.url("/there")
 
 
-@pytest.mark.parametrize("target", ["http://169.254.169.254/latest/", "file:///etc/passwd", "http://127.0.0.2:22/", "javascript:alert(1)"])
+@pytest.mark.parametrize(
+    "target", ["http://169.254.169.254/latest/", "file:///etc/passwd", "http://127.0.0.2:22/", "javascript:alert(1)"]
+)
 async def test_a_page_leads_nowhere_that_may_not_be_asked(site: Site, fetcher: GuardedFetcher, target: str) -> None:
     with pytest.raises(FetchRefused):
         await page_of(site, fetcher, Answer.html(f'<meta http-equiv="refresh" content="0; url={target}">'))

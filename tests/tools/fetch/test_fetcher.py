@@ -1,4 +1,6 @@
-"""What the fetcher brings from a real server, and where it stops: size, time, type, status, redirects, TLS, nothing carried along."""
+"""What the fetcher brings from a real server, and where it stops: size, time, type, status, redirects, TLS, nothing
+carried along.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ async def fetcher() -> AsyncGenerator[GuardedFetcher]:
     await one.aclose()
 
 
-async def refusal(fetcher: GuardedFetcher, url: str, *, limit: int = 1000, seconds: float = 10, accept: Sequence[str] = ()) -> str:
+async def refusal(
+    fetcher: GuardedFetcher, url: str, *, limit: int = 1000, seconds: float = 10, accept: Sequence[str] = ()
+) -> str:
     """Why the page does not come."""
     with pytest.raises(FetchRefused) as refused:
         await fetcher.get(url, limit=limit, seconds=seconds, accept=accept)
@@ -56,7 +60,9 @@ async def refusal(fetcher: GuardedFetcher, url: str, *, limit: int = 1000, secon
 async def test_a_page_comes_with_its_type_and_charset(site: Site, fetcher: GuardedFetcher) -> None:
     site.pages["/a"] = Answer("你好".encode("gb18030"), content_type="Text/HTML; Charset=GB18030")
     page = await fetcher.get(site.url("/a?q=1#part"), limit=4, seconds=10)
-    assert page == Page(url=site.url("/a?q=1"), content_type="text/html", charset="gb18030", body="你好".encode("gb18030"))
+    assert page == Page(
+        url=site.url("/a?q=1"), content_type="text/html", charset="gb18030", body="你好".encode("gb18030")
+    )
     assert site.paths == ["/a?q=1"]
 
 
@@ -105,11 +111,18 @@ def _brotli(content: bytes) -> bytes:
     return brotli.compress(content, quality=5)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - has no types
 
 
-_PACK: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress, "br": _brotli, "zstd": zstd.compress}
+_PACK: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "br": _brotli,
+    "zstd": zstd.compress,
+}
 
 
 @pytest.mark.parametrize("encoding", list(_PACK))
-async def test_a_small_body_that_unpacks_to_much_is_stopped_while_it_unpacks(site: Site, fetcher: GuardedFetcher, encoding: str) -> None:
+async def test_a_small_body_that_unpacks_to_much_is_stopped_while_it_unpacks(
+    site: Site, fetcher: GuardedFetcher, encoding: str
+) -> None:
     huge = bytes(64 * MIB)
     packed = _PACK[encoding](huge)
     del huge
@@ -128,7 +141,11 @@ async def test_a_compressed_page_is_unpacked(site: Site, fetcher: GuardedFetcher
 
 
 _TEXT = b"<html><body>hello</body></html>" * 100
-_PACKED = {"plain": _TEXT, "twice": gzip.compress(gzip.compress(_TEXT)), **{name: pack(_TEXT) for name, pack in _PACK.items()}}
+_PACKED = {
+    "plain": _TEXT,
+    "twice": gzip.compress(gzip.compress(_TEXT)),
+    **{name: pack(_TEXT) for name, pack in _PACK.items()},
+}
 
 
 @pytest.mark.parametrize(
@@ -144,7 +161,9 @@ _PACKED = {"plain": _TEXT, "twice": gzip.compress(gzip.compress(_TEXT)), **{name
         *((label, "gzip") for label in ("X-GZIP", "utf-8", "identity")),
     ],
 )
-async def test_a_body_is_unpacked_whatever_its_label_says(site: Site, fetcher: GuardedFetcher, label: str | None, body: str) -> None:
+async def test_a_body_is_unpacked_whatever_its_label_says(
+    site: Site, fetcher: GuardedFetcher, label: str | None, body: str
+) -> None:
     site.pages["/"] = Answer(_PACKED[body], headers={} if label is None else {"content-encoding": label})
     assert (await fetcher.get(site.url(), limit=MIB, seconds=10)).body == _TEXT
 
@@ -162,7 +181,9 @@ async def test_broken_compression_is_a_sentence(site: Site, fetcher: GuardedFetc
 
 
 @pytest.mark.parametrize("answer", [Answer.never(), Answer.drip()], ids=["never", "drip"])
-async def test_a_slow_server_costs_no_more_than_the_time_given(site: Site, fetcher: GuardedFetcher, answer: Answer) -> None:
+async def test_a_slow_server_costs_no_more_than_the_time_given(
+    site: Site, fetcher: GuardedFetcher, answer: Answer
+) -> None:
     site.pages["/"] = answer
     assert await refusal(fetcher, site.url(), limit=MIB, seconds=0.3) == "The page was not received within 0.3 seconds."
 
@@ -207,7 +228,8 @@ async def test_only_the_types_asked_for_are_read(
 
 
 @pytest.mark.parametrize(
-    ("status", "words"), [(404, "404 (Not Found)"), (500, "500 (Internal Server Error)"), (304, "304"), (451, "451"), (300, "300")]
+    ("status", "words"),
+    [(404, "404 (Not Found)"), (500, "500 (Internal Server Error)"), (304, "304"), (451, "451"), (300, "300")],
 )
 async def test_an_error_status_is_a_sentence(site: Site, fetcher: GuardedFetcher, status: int, words: str) -> None:
     site.pages["/"] = Answer(b"", status)
@@ -215,13 +237,18 @@ async def test_an_error_status_is_a_sentence(site: Site, fetcher: GuardedFetcher
 
 
 async def test_redirects_are_followed_five_times(site: Site, fetcher: GuardedFetcher) -> None:
-    site.pages |= {f"/{n}": Answer.redirect(f"{n + 1}") for n in range(6)} | {"/5": Answer.html("there"), "/loop": Answer.redirect("/loop")}
+    site.pages |= {f"/{n}": Answer.redirect(f"{n + 1}") for n in range(6)} | {
+        "/5": Answer.html("there"),
+        "/loop": Answer.redirect("/loop"),
+    }
     assert (await fetcher.get(site.url("/0"), limit=MIB, seconds=10)).url == site.url("/5")
     assert "more than 5 times" in await refusal(fetcher, site.url("/loop"))
     assert site.paths.count("/loop") == 6
 
 
-@pytest.mark.parametrize("location", ["", "http://a b c/", "mailto:me@example.com", "http://user:pass@127.0.0.1/", "http://[::"])
+@pytest.mark.parametrize(
+    "location", ["", "http://a b c/", "mailto:me@example.com", "http://user:pass@127.0.0.1/", "http://[::"]
+)
 async def test_a_redirect_to_nowhere_is_a_sentence(site: Site, fetcher: GuardedFetcher, location: str) -> None:
     site.pages["/"] = Answer.redirect(location)
     assert await refusal(fetcher, site.url())
@@ -284,7 +311,9 @@ class Certificate:
             .sign(key, hashes.SHA256())
         )
         path = directory / "pair.pem"
-        secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        secret = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
         path.write_bytes(secret + certificate.public_bytes(serialization.Encoding.PEM))
         self.client = ssl.create_default_context(cadata=certificate.public_bytes(serialization.Encoding.PEM).decode())
         self.server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -311,7 +340,9 @@ async def test_tls_keeps_the_name_though_the_address_is_pinned(tmp_path: Path) -
         assert (await fetcher.get(secure.url("/down", host="secure.example"), limit=10, seconds=10)).body == b"plain"
         await fetcher.aclose()
         stranger = GuardedFetcher(allow=["127.0.0.1"], robots=False, resolve=resolve)
-        assert "certificate of secure.example is not valid" in await refusal(stranger, secure.url(host="secure.example"))
+        assert "certificate of secure.example is not valid" in await refusal(
+            stranger, secure.url(host="secure.example")
+        )
         await stranger.aclose()
 
 

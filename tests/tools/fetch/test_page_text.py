@@ -21,14 +21,20 @@ def html(body: str) -> Page:
     return page(f"<!doctype html><html><head><title>A page</title></head><body>{body}</body></html>")
 
 
-_WORDS = "".join(f"<p>Paragraph {number} tells of the tower, its height and the {number} people who built it.</p>" for number in range(40))
+_WORDS = "".join(
+    f"<p>Paragraph {number} tells of the tower, its height and the {number} people who built it.</p>"
+    for number in range(40)
+)
 
 
 @pytest.mark.parametrize(
     "body",
     [
         '<div id="root"></div><script src="/app.js"></script><p>Home</p>',
-        '<noscript>You need to enable JavaScript.</noscript><p>Shop</p><div id="app"><!-- here --></div><script src="x"></script>',
+        (
+            '<noscript>You need to enable JavaScript.</noscript><p>Shop</p><div id="app"><!-- here --></div><script '
+            'src="x"></script>'
+        ),
         "<p>Please enable JavaScript to continue.</p><script>1</script>",
         "<p>请启用 JavaScript 后继续。</p><script>1</script>",
         "<p>Loading…</p><script src='x'></script>",
@@ -63,7 +69,9 @@ async def test_a_page_of_eight_megabytes_is_read_for_what_it_says() -> None:
     script = f"<script>{'var a = 1;' * 600_000}</script>"
     picture = f'<img src="data:image/png;base64,{"A" * 1_500_000}">'
     state = f"<div data-state='{'x' * 600_000}'></div>"
-    article = await page_text.article(html(f"{script}{picture}{state}<article>{_WORDS}</article>{script[:100]}</script>"))
+    article = await page_text.article(
+        html(f"{script}{picture}{state}<article>{_WORDS}</article>{script[:100]}</script>")
+    )
     assert "Paragraph 39" in article.text
     assert article.title == "A page"
     assert "very long" not in article.text
@@ -77,7 +85,9 @@ async def test_of_a_page_that_is_nothing_but_text_the_first_part_is_read() -> No
     assert "Line 149999" not in article.text
 
 
-@pytest.mark.parametrize("piece", ["<script>", "<!--", "<svg ", "</script>", "data:image/png;base64,", ' a="', "<style>x</style"])
+@pytest.mark.parametrize(
+    "piece", ["<script>", "<!--", "<svg ", "</script>", "data:image/png;base64,", ' a="', "<style>x</style"]
+)
 async def test_hostile_markup_is_made_lean_in_linear_time(piece: str) -> None:
     """A quadratic reading would take hours."""
     with suppress(UnreadableDocument):
@@ -85,4 +95,6 @@ async def test_hostile_markup_is_made_lean_in_linear_time(piece: str) -> None:
 
 
 async def test_what_is_no_page_goes_as_it_is() -> None:
-    assert (await page_text.article(page("Please enable JavaScript <script>", "text/plain"))).text == "Please enable JavaScript <script>"
+    assert (
+        await page_text.article(page("Please enable JavaScript <script>", "text/plain"))
+    ).text == "Please enable JavaScript <script>"

@@ -21,7 +21,11 @@ from tests.support.site import Answer, Site, serving_site
         ("User-agent: other\nDisallow: /", ["/a"], []),
         ("User-agent: *\nDisallow: /\n\nUser-agent: Responses-Gateway/2\nDisallow: /mine", ["/a"], ["/mine/x"]),
         ("User-agent: responses-gateway\nUser-agent: other\nDisallow: /a\nUser-agent: x\nDisallow: /b", ["/b"], ["/a"]),
-        ("User-agent: responses-gateway\nDisallow: /a\n\nUser-agent: responses-gateway\nDisallow: /b", ["/c"], ["/a", "/b"]),
+        (
+            "User-agent: responses-gateway\nDisallow: /a\n\nUser-agent: responses-gateway\nDisallow: /b",
+            ["/c"],
+            ["/a", "/b"],
+        ),
         ("User-agent: *\nDisallow: /\nAllow: /public", ["/public/x"], ["/", "/private"]),
         ("User-agent: *\nAllow: /page\nDisallow: /page", ["/page"], []),
         (
@@ -57,7 +61,11 @@ def test_a_hostile_file_is_read_to_its_limit_only() -> None:
 def site() -> Generator[Site]:
     """A site with two pages."""
     with serving_site() as one:
-        one.pages |= {"/open": Answer.html("hi"), "/closed": Answer.html("no"), "/to-closed": Answer.redirect("/closed")}
+        one.pages |= {
+            "/open": Answer.html("hi"),
+            "/closed": Answer.html("no"),
+            "/to-closed": Answer.redirect("/closed"),
+        }
         yield one
 
 
@@ -74,7 +82,9 @@ async def get(fetcher: GuardedFetcher, url: str) -> bytes:
     return (await fetcher.get(url, limit=10_000, seconds=10)).body
 
 
-async def test_a_forbidden_page_is_not_asked_for_and_the_rules_are_asked_for_once(site: Site, fetcher: GuardedFetcher) -> None:
+async def test_a_forbidden_page_is_not_asked_for_and_the_rules_are_asked_for_once(
+    site: Site, fetcher: GuardedFetcher
+) -> None:
     site.pages["/robots.txt"] = Answer.text("User-agent: *\nDisallow: /closed")
     assert b"hi" in await get(fetcher, site.url("/open"))
     for path in ("/closed", "/to-closed"):

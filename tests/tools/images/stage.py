@@ -1,4 +1,6 @@
-"""What both image searches are played on: painted pictures, a site that is search service and web at once, a scripted model."""
+"""What both image searches are played on: painted pictures, a site that is search service and web at once, a scripted
+model.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,17 @@ from app.protocol.messages import ImagePart
 from app.protocol.wire.hosted import HostedCall
 from app.settings import Settings
 from app.tools.fetch.fetcher import GuardedFetcher
-from app.tools.ports.tool import Missing, Source, ToolContext, ToolFailure, ToolOutcome, ToolServices, ToolSession, ToolSpec, UrlCitation
+from app.tools.ports.tool import (
+    Missing,
+    Source,
+    ToolContext,
+    ToolFailure,
+    ToolOutcome,
+    ToolServices,
+    ToolSession,
+    ToolSpec,
+    UrlCitation,
+)
 from tests.support.site import Answer, Site
 
 

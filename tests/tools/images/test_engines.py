@@ -53,7 +53,15 @@ def only(site: Site) -> Visit:
 
 async def test_searxng(site: Site) -> None:
     def result(title: str, score: float, **more: object) -> dict[str, object]:
-        return {"title": title, "url": PAGE, "img_src": CAT, "thumbnail_src": SMALL, "score": score, "template": "images.html", **more}
+        return {
+            "title": title,
+            "url": PAGE,
+            "img_src": CAT,
+            "thumbnail_src": SMALL,
+            "score": score,
+            "template": "images.html",
+            **more,
+        }
 
     site.pages["/search"] = Answer.json(
         {
@@ -70,7 +78,12 @@ async def test_searxng(site: Site) -> None:
     found = await ask(settings(searxng_url=site.origin), ImageQuery("猫", 30))
     visit = only(site)
     assert visit.method == "GET"
-    assert parse_qs(urlsplit(visit.path).query) == {"q": ["猫"], "format": ["json"], "categories": ["images"], "safesearch": ["1"]}
+    assert parse_qs(urlsplit(visit.path).query) == {
+        "q": ["猫"],
+        "format": ["json"],
+        "categories": ["images"],
+        "safesearch": ["1"],
+    }
     assert found == [
         FoundImage(CAT, "best", PAGE, SMALL, 800, 600),
         FoundImage(CAT, "worse", PAGE, SMALL, 1024, 768),
@@ -125,7 +138,11 @@ async def test_bocha(site: Site) -> None:
     site.pages["/v1/web-search"] = Answer.json({"code": 200, "data": {"webPages": pages, "images": {"value": [image]}}})
     found = await ask(settings(bocha_api_key="k3", search_base_urls={"bocha": site.origin}), ImageQuery("猫", 80))
     visit = only(site)
-    assert (visit.method, visit.json, visit.headers["authorization"]) == ("POST", {"query": "猫", "count": 50}, "Bearer k3")
+    assert (visit.method, visit.json, visit.headers["authorization"]) == (
+        "POST",
+        {"query": "猫", "count": 50},
+        "Bearer k3",
+    )
     assert found == [FoundImage(CAT, "猫的图片", PAGE, SMALL, 1200, 900)]
 
 
@@ -137,15 +154,25 @@ async def test_bocha_tells_of_a_failure_with_status_200(site: Site) -> None:
 
 async def test_serper_lens(site: Site) -> None:
     whole = {"title": "The same cat", "source": "Example", "link": PAGE, "imageUrl": CAT, "thumbnailUrl": SMALL}
-    site.pages["/lens"] = Answer.json({"organic": [whole, {"title": "Known by its thumbnail", "link": PAGE, "thumbnailUrl": SMALL}]})
-    found = await look(settings(serper_api_key="k1", search_base_urls={"serper": site.origin}), Sample(b"jpeg", CAT, 24))
+    site.pages["/lens"] = Answer.json(
+        {"organic": [whole, {"title": "Known by its thumbnail", "link": PAGE, "thumbnailUrl": SMALL}]}
+    )
+    found = await look(
+        settings(serper_api_key="k1", search_base_urls={"serper": site.origin}), Sample(b"jpeg", CAT, 24)
+    )
     visit = only(site)
     assert (visit.method, visit.json, visit.headers["x-api-key"]) == ("POST", {"url": CAT}, "k1")
-    assert found == [FoundImage(CAT, "The same cat", PAGE, SMALL), FoundImage(SMALL, "Known by its thumbnail", PAGE, SMALL)]
+    assert found == [
+        FoundImage(CAT, "The same cat", PAGE, SMALL),
+        FoundImage(SMALL, "Known by its thumbnail", PAGE, SMALL),
+    ]
 
 
 async def test_serper_lens_is_not_asked_about_an_image_without_an_address(site: Site) -> None:
-    assert await look(settings(serper_api_key="k1", search_base_urls={"serper": site.origin}), Sample(b"jpeg", None, 24)) == []
+    assert (
+        await look(settings(serper_api_key="k1", search_base_urls={"serper": site.origin}), Sample(b"jpeg", None, 24))
+        == []
+    )
     assert site.visits == []
 
 
@@ -165,7 +192,9 @@ async def test_google_vision(site: Site) -> None:
     found = await look(chosen, Sample(b"jpeg", None, 24))
     visit = only(site)
     content = base64.b64encode(b"jpeg").decode()
-    assert visit.json == {"requests": [{"image": {"content": content}, "features": [{"type": "WEB_DETECTION", "maxResults": 24}]}]}
+    assert visit.json == {
+        "requests": [{"image": {"content": content}, "features": [{"type": "WEB_DETECTION", "maxResults": 24}]}]
+    }
     assert (visit.method, visit.headers["x-goog-api-key"]) == ("POST", "k4")
     assert found == [
         FoundImage(CAT, "tabby cat", f"{PAGE}/2"),
@@ -176,7 +205,9 @@ async def test_google_vision(site: Site) -> None:
 
 
 async def test_google_vision_tells_of_a_failure_with_status_200(site: Site) -> None:
-    site.pages["/v1/images:annotate"] = Answer.json({"responses": [{"error": {"code": 3, "message": "Bad image data."}}]})
+    site.pages["/v1/images:annotate"] = Answer.json(
+        {"responses": [{"error": {"code": 3, "message": "Bad image data."}}]}
+    )
     chosen = settings(google_vision_api_key="k4", search_base_urls={"google_vision": site.origin})
     with pytest.raises(SearchFailed, match="code 3"):
         await look(chosen, Sample(b"jpeg", None, 24))
@@ -184,7 +215,12 @@ async def test_google_vision_tells_of_a_failure_with_status_200(site: Site) -> N
 
 def test_engines_are_those_with_an_address_or_a_key_in_the_order_of_the_settings() -> None:
     everything = settings(
-        searxng_url="http://searx.example", serper_api_key="k", brave_api_key="k", bocha_api_key="k", tavily_api_key="k", exa_api_key="k"
+        searxng_url="http://searx.example",
+        serper_api_key="k",
+        brave_api_key="k",
+        bocha_api_key="k",
+        tavily_api_key="k",
+        exa_api_key="k",
     )
     assert image_providers(everything).names == ("searxng", "brave", "serper", "bocha")
     chosen = everything.model_copy(update={"search_providers": ("tavily", "bocha", "searxng")})

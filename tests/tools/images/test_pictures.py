@@ -96,7 +96,9 @@ def test_a_near_duplicate_is_nearly_the_same_and_others_are_not() -> None:
         encoded(original.resize((120, 90)), "JPEG", quality=40),
         encoded(original.filter(ImageFilter.GaussianBlur(2)), "WEBP"),
     ]
-    found = similarities(encoded(original), [*alike, *(encoded(scene(seed)) for seed in range(2, 12)), b"no picture", bomb()])
+    found = similarities(
+        encoded(original), [*alike, *(encoded(scene(seed)) for seed in range(2, 12)), b"no picture", bomb()]
+    )
     assert found[0] == 1.0
     assert all(score is not None and score > 0.9 for score in found[:3])
     assert all(score is not None and score < 0.6 for score in found[3:13])

@@ -15,7 +15,12 @@ from app.tools.ports.tool import ToolRequest
 
 
 def configure(**fields: Any) -> ToolRequest:
-    entry = {"type": "mcp", "server_label": "shop", "server_url": "https://mcp.example.com/tenants/s3cretpath/mcp?key=s3cret", **fields}
+    entry = {
+        "type": "mcp",
+        "server_label": "shop",
+        "server_url": "https://mcp.example.com/tenants/s3cretpath/mcp?key=s3cret",
+        **fields,
+    }
     return RemoteServers(Settings()).configure(msgspec.Raw(msgspec.json.encode(entry)), "tools[2]")
 
 

@@ -46,7 +46,9 @@ def adding(**numbers: int) -> Reply:
     return Reply(pieces=[Call("mcp__shop__add", [json.dumps(numbers)])])
 
 
-async def test_a_round_in_the_answer_and_the_next_turn(gateway: Gateway, upstream: ScriptedUpstream, server: McpServer) -> None:
+async def test_a_round_in_the_answer_and_the_next_turn(
+    gateway: Gateway, upstream: ScriptedUpstream, server: McpServer
+) -> None:
     upstream.script(adding(a=1, b=2), Reply.say("It is 3."), adding(a=3, b=4), Reply.say("It is 7."))
     async with gateway.client() as client:
         first = await client.responses.create(model=MODEL, input="1 + 2?", tools=[entry(server)])
@@ -56,21 +58,33 @@ async def test_a_round_in_the_answer_and_the_next_turn(gateway: Gateway, upstrea
         assert (call.name, call.output, call.status) == ("add", "3", "completed")
         assert message.type == "message"
         assert first.output_text == "It is 3."
-        second = await client.responses.create(model=MODEL, input="3 + 4?", previous_response_id=first.id, tools=[entry(server)])
+        second = await client.responses.create(
+            model=MODEL, input="3 + 4?", previous_response_id=first.id, tools=[entry(server)]
+        )
         assert [item.type for item in second.output] == ["mcp_call", "message"]
     assert server.methods.count("tools/list") == 1
     read = [message for message in upstream.requests[-1].body["messages"] if message["role"] == "tool"]
     assert "3" in read[0]["content"]
 
 
-async def test_a_stream_holds_against_the_judge(gateway: Gateway, upstream: ScriptedUpstream, server: McpServer) -> None:
+async def test_a_stream_holds_against_the_judge(
+    gateway: Gateway, upstream: ScriptedUpstream, server: McpServer
+) -> None:
     upstream.script(
-        Reply(pieces=[Call("mcp__shop__add", ['{"a":1,', '"b":2}']), Call("mcp__shop__fail", id="call_2", index=1)]), Reply.say("Done.")
+        Reply(pieces=[Call("mcp__shop__add", ['{"a":1,', '"b":2}']), Call("mcp__shop__fail", id="call_2", index=1)]),
+        Reply.say("Done."),
     )
     async with gateway.http() as http:
-        answer = await http.post("/v1/responses", json={"model": MODEL, "input": "go", "stream": True, "tools": [entry(server)]})
+        answer = await http.post(
+            "/v1/responses", json={"model": MODEL, "input": "go", "stream": True, "tools": [entry(server)]}
+        )
     judged = judge(answer.content)
-    assert [item["type"] for item in judged.events[-1]["response"]["output"]] == ["mcp_list_tools", "mcp_call", "mcp_call", "message"]
+    assert [item["type"] for item in judged.events[-1]["response"]["output"]] == [
+        "mcp_list_tools",
+        "mcp_call",
+        "mcp_call",
+        "message",
+    ]
     assert "response.mcp_call.failed" in judged.types
 
 
@@ -115,13 +129,19 @@ async def test_an_approved_call_that_cannot_be_made_is_a_failed_item(
     stream: bool,
 ) -> None:
     upstream.script(adding(a=1, b=2), Reply.say("It did not work."))
-    asked: dict[str, Any] = {"model": MODEL, "tools": [entry(server, require_approval="always")], "store": context == "stored"}
+    asked: dict[str, Any] = {
+        "model": MODEL,
+        "tools": [entry(server, require_approval="always")],
+        "store": context == "stored",
+    }
     async with gateway.http() as http:
         first = (await http.post("/v1/responses", json={**asked, "input": "1 + 2?"})).json()
         kept = [item for item in first["output"] if context == "sent" or item["type"] != "mcp_list_tools"]
         approval = {"type": "mcp_approval_response", "approve": True, "approval_request_id": first["output"][-1]["id"]}
         history = [{"role": "user", "content": "1 + 2?"}, *kept, approval]
-        before = {"previous_response_id": first["id"], "input": [approval]} if context == "stored" else {"input": history}
+        before = (
+            {"previous_response_id": first["id"], "input": [approval]} if context == "stored" else {"input": history}
+        )
         break_it(server)
         answer = await http.post("/v1/responses", json={**asked, **before, "stream": stream})
     assert answer.status_code == 200
@@ -136,7 +156,9 @@ async def test_an_approved_call_that_cannot_be_made_is_a_failed_item(
     assert "MCP server" in upstream.requests[-1].body["messages"][-1]["content"] or break_it is drop_the_tool
 
 
-async def test_a_list_that_the_client_sends_is_not_asked_for(gateway: Gateway, upstream: ScriptedUpstream, server: McpServer) -> None:
+async def test_a_list_that_the_client_sends_is_not_asked_for(
+    gateway: Gateway, upstream: ScriptedUpstream, server: McpServer
+) -> None:
     upstream.script(adding(a=1, b=2), Reply.say("It is 3."), Reply.say("Yes."))
     numbers = {"type": "object", "properties": {"a": {"type": "number"}}}
     tools: list[Any] = [
@@ -146,10 +168,18 @@ async def test_a_list_that_the_client_sends_is_not_asked_for(gateway: Gateway, u
         {"name": 5, "input_schema": {}},
         "no tool",
     ]
-    item: dict[str, Any] = {"type": "mcp_list_tools", "id": "mcpl_theirs", "server_label": "shop", "tools": tools, "error": None}
+    item: dict[str, Any] = {
+        "type": "mcp_list_tools",
+        "id": "mcpl_theirs",
+        "server_label": "shop",
+        "tools": tools,
+        "error": None,
+    }
     wanted = {"model": MODEL, "tools": [entry(server, allowed_tools=["add", "broken"])]}
     async with gateway.http() as http:
-        first = (await http.post("/v1/responses", json={**wanted, "input": [item, {"role": "user", "content": "1 + 2?"}]})).json()
+        first = (
+            await http.post("/v1/responses", json={**wanted, "input": [item, {"role": "user", "content": "1 + 2?"}]})
+        ).json()
         assert [one["type"] for one in first["output"]] == ["mcp_call", "message"]
         later = {**wanted, "tools": [entry(server)], "input": "Sure?", "previous_response_id": first["id"]}
         second = (await http.post("/v1/responses", json=later)).json()
@@ -163,7 +193,14 @@ async def test_a_list_that_the_client_sends_is_not_asked_for(gateway: Gateway, u
 
 @pytest.mark.parametrize(
     "changes",
-    [{"server_label": "other"}, {"server_label": None}, {"error": "down"}, {"tools": []}, {"tools": "many"}, {"tools": [{"name": "x"}]}],
+    [
+        {"server_label": "other"},
+        {"server_label": None},
+        {"error": "down"},
+        {"tools": []},
+        {"tools": "many"},
+        {"tools": [{"name": "x"}]},
+    ],
 )
 async def test_a_list_that_says_nothing_of_the_server_is_no_list(
     gateway: Gateway, upstream: ScriptedUpstream, server: McpServer, changes: dict[str, Any]
@@ -203,13 +240,17 @@ async def test_a_refused_call_is_not_made(gateway: Gateway, upstream: ScriptedUp
             model=MODEL,
             previous_response_id=first.id,
             tools=[asking],
-            input=[{"type": "mcp_approval_response", "approve": False, "approval_request_id": first.output[-1].id or ""}],
+            input=[
+                {"type": "mcp_approval_response", "approve": False, "approval_request_id": first.output[-1].id or ""}
+            ],
         )
     assert second.output_text == "As you wish."
     assert "tools/call" not in server.methods
 
 
-async def test_a_server_that_is_down_costs_its_tools_only(gateway: Gateway, upstream: ScriptedUpstream, server: McpServer) -> None:
+async def test_a_server_that_is_down_costs_its_tools_only(
+    gateway: Gateway, upstream: ScriptedUpstream, server: McpServer
+) -> None:
     server.status = 503
     upstream.script(Reply.say("I cannot look."))
     async with gateway.client() as client:
@@ -222,7 +263,12 @@ async def test_a_server_that_is_down_costs_its_tools_only(gateway: Gateway, upst
 
 async def test_two_servers_are_told_apart(gateway: Gateway, upstream: ScriptedUpstream, server: McpServer) -> None:
     upstream.script(
-        Reply(pieces=[Call("mcp__one__add", ['{"a":1,"b":1}']), Call("mcp__two__add", ['{"a":2,"b":2}'], id="call_2", index=1)]),
+        Reply(
+            pieces=[
+                Call("mcp__one__add", ['{"a":1,"b":1}']),
+                Call("mcp__two__add", ['{"a":2,"b":2}'], id="call_2", index=1),
+            ]
+        ),
         Reply.say("Done."),
     )
     tools = [entry(server, server_label="one"), entry(server, server_label="two", server_url=server.url("sse"))]
@@ -232,16 +278,22 @@ async def test_two_servers_are_told_apart(gateway: Gateway, upstream: ScriptedUp
     assert [(call.server_label, call.output) for call in calls] == [("one", "2"), ("two", "4")]
 
 
-async def test_secrets_are_neither_stored_nor_shown_nor_logged(gateway: Gateway, upstream: ScriptedUpstream, server: McpServer) -> None:
+async def test_secrets_are_neither_stored_nor_shown_nor_logged(
+    gateway: Gateway, upstream: ScriptedUpstream, server: McpServer
+) -> None:
     token, key, ticket = SECRETS
     server.token = token
     upstream.script(Reply(pieces=[Call("mcp__shop__whoami")]), Reply.say("Hm."))
     fields = {"authorization": token, "headers": {"X-Api-Key": key}, "server_url": f"{server.url()}?ticket={ticket}"}
     async with gateway.http() as http:
-        answer = await http.post("/v1/responses", json={"model": MODEL, "input": "who am I?", "tools": [entry(server, **fields)]})
+        answer = await http.post(
+            "/v1/responses", json={"model": MODEL, "input": "who am I?", "tools": [entry(server, **fields)]}
+        )
         assert answer.status_code == 200, answer.text
         stored = await http.get(f"/v1/responses/{answer.json()['id']}")
-        refused = await http.post("/v1/responses", json={"model": MODEL, "input": "x", "tools": [entry(server, **fields, server_label="")]})
+        refused = await http.post(
+            "/v1/responses", json={"model": MODEL, "input": "x", "tools": [entry(server, **fields, server_label="")]}
+        )
         assert refused.status_code == 400
     files = b"".join(path.read_bytes() for path in gateway.log_file.parent.iterdir() if path.is_file())
     for secret in SECRETS:
@@ -249,10 +301,13 @@ async def test_secrets_are_neither_stored_nor_shown_nor_logged(gateway: Gateway,
         assert secret.encode() not in files
 
 
-async def test_an_unserved_field_is_refused_by_name(gateway: Gateway, upstream: ScriptedUpstream, server: McpServer) -> None:
+async def test_an_unserved_field_is_refused_by_name(
+    gateway: Gateway, upstream: ScriptedUpstream, server: McpServer
+) -> None:
     async with gateway.http() as http:
         answer = await http.post(
-            "/v1/responses", json={"model": MODEL, "input": "x", "tools": [entry(server, connector_id="connector_gmail")]}
+            "/v1/responses",
+            json={"model": MODEL, "input": "x", "tools": [entry(server, connector_id="connector_gmail")]},
         )
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "tools[0].connector_id"

@@ -1,4 +1,6 @@
-"""The tool `mcp` and servers that are down, slow, closed, hostile or forgetful of secrets; and addresses nobody may ask."""
+"""The tool `mcp` and servers that are down, slow, closed, hostile or forgetful of secrets; and addresses nobody may
+ask.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,10 @@ async def refusal(url: str, **fields: Any) -> str:
 async def test_a_server_that_is_down_is_announced_as_such(protocol: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    assert await refusal(f"http://127.0.0.1:{port}/mcp", server_protocol=protocol) == "The MCP server 'shop' cannot be reached."
+    assert (
+        await refusal(f"http://127.0.0.1:{port}/mcp", server_protocol=protocol)
+        == "The MCP server 'shop' cannot be reached."
+    )
 
 
 async def test_a_server_that_goes_down_later_fails_the_call(url: str, server: McpServer) -> None:
@@ -119,10 +124,14 @@ async def test_what_is_no_mcp_server_is_announced_as_such(site: Site, protocol: 
 @pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
 async def test_an_answer_without_end_is_given_up(site: Site, kind: str) -> None:
     site.pages = {"*": Answer(b"data: " + b"x" * 60_000, content_type=kind, repeat=0.0)}
-    assert await refusal(site.url("/mcp")) == "The answer of the MCP server 'shop' is malformed, truncated or too large."
+    assert (
+        await refusal(site.url("/mcp")) == "The answer of the MCP server 'shop' is malformed, truncated or too large."
+    )
 
 
-@pytest.mark.parametrize("address", ["http://{}:{}/mcp", "http://{}:{}/sse", "http://localhost:{1}/mcp", "http://[::1]:{1}/mcp"])
+@pytest.mark.parametrize(
+    "address", ["http://{}:{}/mcp", "http://{}:{}/sse", "http://localhost:{1}/mcp", "http://[::1]:{1}/mcp"]
+)
 async def test_an_inner_address_is_not_asked(server: McpServer, address: str) -> None:
     sentence = await refusal(address.format("127.0.0.1", server.port), settings=Settings())
     assert "GATEWAY_FETCH_ALLOW" in sentence
@@ -158,15 +167,27 @@ async def test_a_token_that_is_no_longer_good_is_told_as_http_does(server: McpSe
         assert item.error.code == 401
 
 
-async def test_secrets_are_sent_and_nowhere_shown(url: str, server: McpServer, caplog: pytest.LogCaptureFixture) -> None:
+async def test_secrets_are_sent_and_nowhere_shown(
+    url: str, server: McpServer, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     server.token = _TOKEN
-    server.add(types.Tool(name="leak", description=f"Bearer {_TOKEN}", input_schema={"type": "object", "title": _KEY}), f"{_TOKEN} {_KEY}")
+    server.add(
+        types.Tool(name="leak", description=f"Bearer {_TOKEN}", input_schema={"type": "object", "title": _KEY}),
+        f"{_TOKEN} {_KEY}",
+    )
     headers = {"X-Api-Key": _KEY, "X-Place": "Berlin"}
     async with session(f"{url}?ticket=hidden-in-the-url", authorization=_TOKEN, headers=headers) as opened:
         leak, item = await call(opened, "leak")
         who, _ = await call(opened, "whoami")
-        shown = [*map(repr, opened.announcements), repr(opened.functions), str(opened.note), repr(leak), repr(item), repr(opened)]
+        shown = [
+            *map(repr, opened.announcements),
+            repr(opened.functions),
+            str(opened.note),
+            repr(leak),
+            repr(item),
+            repr(opened),
+        ]
     assert who.text == "you sent [hidden] from Berlin"
     assert any(seen.headers.get("x-api-key") == _KEY for seen in server.seen)
     for text in (*shown, _logged(caplog)):
@@ -177,7 +198,9 @@ async def test_secrets_are_sent_and_nowhere_shown(url: str, server: McpServer, c
 
 def _logged(caplog: pytest.LogCaptureFixture) -> str:
     """What this side of the connection has logged; the server has a thread of its own."""
-    return "\n".join(record.getMessage() for record in caplog.records if record.threadName == threading.current_thread().name)
+    return "\n".join(
+        record.getMessage() for record in caplog.records if record.threadName == threading.current_thread().name
+    )
 
 
 async def test_a_failure_tells_no_secret(server: McpServer, caplog: pytest.LogCaptureFixture) -> None:
@@ -232,7 +255,20 @@ async def test_a_list_without_end_is_cut(server: McpServer) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["plain", "a.b", "a_b", "a/b", "天气", "x" * 128, "x" * 127 + "y", "search", "mcp__other__tool", "with space", "file_search"]
+    "name",
+    [
+        "plain",
+        "a.b",
+        "a_b",
+        "a/b",
+        "天气",
+        "x" * 128,
+        "x" * 127 + "y",
+        "search",
+        "mcp__other__tool",
+        "with space",
+        "file_search",
+    ],
 )
 async def test_every_name_is_offered_safely_and_reaches_its_tool(server: McpServer, name: str) -> None:
     server.add(types.Tool(name="a-b", input_schema={"type": "object"}), "another")

@@ -106,7 +106,10 @@ async def test_a_flood_of_notifications_is_given_up(site: Site) -> None:
 
 async def test_notifications_before_the_answer_do_no_harm(site: Site) -> None:
     odd = ['{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"?","progress":"much"}}', "{}"]
-    requests = ['{"jsonrpc":"2.0","id":1,"method":"sampling/createMessage","params":{}}', '{"jsonrpc":"2.0","id":2,"method":"roots/list"}']
+    requests = [
+        '{"jsonrpc":"2.0","id":1,"method":"sampling/createMessage","params":{}}',
+        '{"jsonrpc":"2.0","id":2,"method":"roots/list"}',
+    ]
 
     def body(identity: str) -> bytes:
         done = f'{{"jsonrpc":"2.0","id":{identity},"result":{{"content":[{{"type":"text","text":"done"}}]}}}}'
@@ -135,7 +138,9 @@ async def test_notifications_before_the_answer_do_no_harm(site: Site) -> None:
         (Answer.redirect("//:99999/", status=302), None),
     ],
 )
-async def test_an_answer_that_is_none_fails_the_call_with_a_sentence(site: Site, answer: Answer, sentence: str | None) -> None:
+async def test_an_answer_that_is_none_fails_the_call_with_a_sentence(
+    site: Site, answer: Answer, sentence: str | None
+) -> None:
     text = await outcome_of(site, always(answer))
     assert "'shop'" in text
     assert "Error" not in text.replace("answers with an error", "")
@@ -154,10 +159,14 @@ async def test_a_list_that_drips_is_not_waited_for(site: Site, kind: str) -> Non
 @pytest.mark.parametrize("version", ["1999-01-01", "DRAFT", 5, ["2025-03-26"]])
 async def test_a_version_that_nobody_knows_is_said(site: Site, version: Any) -> None:
     async with session(speaking(site, initialize={**GREETING, "protocolVersion": version})) as opened:
-        assert listed(opened).error == "The MCP server 'shop' uses a protocol version that this gateway does not support."
+        assert (
+            listed(opened).error == "The MCP server 'shop' uses a protocol version that this gateway does not support."
+        )
 
 
-@pytest.mark.parametrize("greeting", [{}, {"protocolVersion": None, "capabilities": None, "serverInfo": None}, {"serverInfo": "s", "x": 1}])
+@pytest.mark.parametrize(
+    "greeting", [{}, {"protocolVersion": None, "capabilities": None, "serverInfo": None}, {"serverInfo": "s", "x": 1}]
+)
 async def test_a_greeting_that_says_little_is_enough(site: Site, greeting: dict[str, Any]) -> None:
     async with session(speaking(site, initialize=greeting)) as opened:
         assert names(opened) == ["mcp__shop__good"]

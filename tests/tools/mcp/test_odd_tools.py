@@ -29,7 +29,10 @@ def site() -> Generator[Site]:
 async def offered(site: Site, *tools: Any, **fields: Any) -> tuple[dict[str, Any], str]:
     """The schemas on offer by the tool's name, and what the announcement says of the others."""
     async with session(speaking(site, tools_list={"tools": list(tools)}), **fields) as opened:
-        schemas = {function.name.removeprefix("mcp__shop__"): msgspec.json.decode(function.parameters) for function in opened.functions}
+        schemas = {
+            function.name.removeprefix("mcp__shop__"): msgspec.json.decode(function.parameters)
+            for function in opened.functions
+        }
         return schemas, listed(opened).error or ""
 
 
@@ -75,8 +78,14 @@ def tool(schema: Any, **fields: Any) -> dict[str, Any]:
             {"properties": {"a": {"$ref": "#/$defs/T"}}, "$defs": {"T": {"type": "string"}}},
             {"type": "object", "properties": {"a": {"$ref": "#/$defs/T"}}, "$defs": {"T": {"type": "string"}}},
         ),
-        ({"$schema": "http://json-schema.org/draft-04/schema#", "id": "http://x/y", "type": "object"}, {"type": "object"}),
-        ({"properties": {"a": {"description": 5, "minLength": "1", "enum": []}}}, {"type": "object", "properties": {"a": {}}}),
+        (
+            {"$schema": "http://json-schema.org/draft-04/schema#", "id": "http://x/y", "type": "object"},
+            {"type": "object"},
+        ),
+        (
+            {"properties": {"a": {"description": 5, "minLength": "1", "enum": []}}},
+            {"type": "object", "properties": {"a": {}}},
+        ),
         ({"properties": {"id": {"default": None}}}, {"type": "object", "properties": {"id": {"default": None}}}),
     ],
 )
@@ -89,14 +98,18 @@ async def test_a_tool_without_a_schema_is_kept(site: Site) -> None:
     assert (list(schemas), error) == (["odd", "good"], "")
 
 
-@pytest.mark.parametrize("schema", [False, 5, "text", [], {"properties": 5}, {"properties": {"a": {"type": "nonsense"}}}])
+@pytest.mark.parametrize(
+    "schema", [False, 5, "text", [], {"properties": 5}, {"properties": {"a": {"type": "nonsense"}}}]
+)
 async def test_a_schema_that_is_none_leaves_the_tool_out_by_name(site: Site, schema: Any) -> None:
     schemas, error = await offered(site, tool(schema), GOOD)
     assert list(schemas) == ["good"]
     assert error == "Left out of the server's tools: odd (its schema is not valid)."
 
 
-@pytest.mark.parametrize("fields", [{"description": 5}, {"description": None, "title": None, "annotations": None}, {"annotations": []}])
+@pytest.mark.parametrize(
+    "fields", [{"description": 5}, {"description": None, "title": None, "annotations": None}, {"annotations": []}]
+)
 async def test_odd_words_beside_the_schema_cost_no_tool(site: Site, fields: dict[str, Any]) -> None:
     odd: dict[str, Any] = {"icons": "x", "outputSchema": 5, "execution": [], "_meta": 1, **fields}
     schemas, error = await offered(site, tool({"type": "object"}, **odd), GOOD)
@@ -118,8 +131,8 @@ async def test_every_tool_that_is_left_out_is_named(site: Site) -> None:
     schemas, error = await offered(site, *odd)
     assert list(schemas) == ["good"]
     assert error == (
-        "Left out of the server's tools: number 1, number 2 (it is not an object); number 3, number 4, number 5 (it has no name); "
-        f"{'n' * 64}, bell? (its name is too long or cannot be shown); good (its name is listed twice)."
+        "Left out of the server's tools: number 1, number 2 (it is not an object); number 3, number 4, number 5 (it "
+        f"has no name); {'n' * 64}, bell? (its name is too long or cannot be shown); good (its name is listed twice)."
     )
 
 
@@ -162,7 +175,9 @@ def said(text: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("failed", [False, True])
 async def test_structured_content_reaches_the_model_beside_a_text(site: Site, failed: bool) -> None:
-    outcome = await result(site, content=[said("2 items")], structuredContent={"items": ["alpha-7731", "北京"]}, isError=failed)
+    outcome = await result(
+        site, content=[said("2 items")], structuredContent={"items": ["alpha-7731", "北京"]}, isError=failed
+    )
     assert outcome.text.removeprefix("The tool failed: ") == '2 items\n{"items":["alpha-7731","北京"]}'
     assert getattr(outcome.item, "status", None) == ("failed" if failed else "completed")
 
@@ -178,7 +193,9 @@ async def test_structured_content_reaches_the_model_beside_a_text(site: Site, fa
         (["Here:", '{"a":1}'], {"a": 1}),
     ],
 )
-async def test_structured_content_that_the_text_repeats_is_said_once(site: Site, texts: list[str], structured: Any) -> None:
+async def test_structured_content_that_the_text_repeats_is_said_once(
+    site: Site, texts: list[str], structured: Any
+) -> None:
     outcome = await result(site, content=[said(text) for text in texts], structuredContent=structured)
     assert outcome.text == "\n".join(texts)
 
@@ -195,17 +212,26 @@ async def test_structured_content_that_the_text_repeats_is_said_once(site: Site,
         ({"content": ["bare", None, 5, said("x"), said(None), said(7)]}, "bare\n5\nx\n7"),
         ({"content": [said("x")], "isError": None, "_meta": None, "structuredContent": None}, "x"),
         ({"content": [{**said("x"), "annotations": {"audience": ["nobody"], "priority": 99}}]}, "x"),
-        ({"content": [{"type": "video", "url": "https://example.com/v"}]}, '{"type":"video","url":"https://example.com/v"}'),
+        (
+            {"content": [{"type": "video", "url": "https://example.com/v"}]},
+            '{"type":"video","url":"https://example.com/v"}',
+        ),
         ({"content": [{"type": "video", "data": "A" * 5000}]}, "[video: not shown]"),
         ({"content": [{"text": "no kind"}, {"type": "markdown", "text": "**b**"}]}, "no kind\n**b**"),
         ({"content": [{"type": "audio", "data": None}]}, "[audio, unknown type: not shown]"),
         ({"content": [{"type": "resource_link", "uri": "https://e.com/x", "name": None}]}, "resource: https://e.com/x"),
-        ({"content": [{"type": "resource_link", "uri": "not a uri", "title": "T", "description": "D"}]}, "T: not a uri\nD"),
+        (
+            {"content": [{"type": "resource_link", "uri": "not a uri", "title": "T", "description": "D"}]},
+            "T: not a uri\nD",
+        ),
         ({"content": [{"type": "resource", "resource": None}]}, "[file: not shown]"),
         (
             {
                 "content": [
-                    {"type": "resource", "resource": {"uri": "x", "mimeType": "text/csv", "blob": base64.b64encode(b"a,b").decode()}}
+                    {
+                        "type": "resource",
+                        "resource": {"uri": "x", "mimeType": "text/csv", "blob": base64.b64encode(b"a,b").decode()},
+                    }
                 ]
             },
             "x\na,b",
@@ -249,7 +275,9 @@ async def test_a_jpeg_by_its_common_wrong_name_is_a_jpeg(site: Site) -> None:
     assert [image.url for image in outcome.images] == [f"data:image/jpeg;base64,{jpeg}"]
 
 
-@pytest.mark.parametrize("data", [None, "", 5, "%%%", base64.b64encode(b"<svg/>").decode(), base64.b64encode(b"no image").decode()])
+@pytest.mark.parametrize(
+    "data", [None, "", 5, "%%%", base64.b64encode(b"<svg/>").decode(), base64.b64encode(b"no image").decode()]
+)
 async def test_what_is_no_image_is_not_shown_as_one(site: Site, data: Any) -> None:
     outcome = await result(site, content=[{"type": "image", "data": data, "mimeType": "image/png"}])
     assert outcome.images == ()
@@ -264,7 +292,10 @@ async def test_a_call_that_asks_for_more_input_fails_with_a_sentence(site: Site)
 
 async def test_a_number_beyond_all_bounds_is_a_number(site: Site) -> None:
     def spoken(_: Visit, message: Mapping[str, Any]) -> Answer:
-        return Answer(reply(message, {"structuredContent": {"a": "N"}}).body.replace(b'"N"', b"1e999"), content_type="application/json")
+        return Answer(
+            reply(message, {"structuredContent": {"a": "N"}}).body.replace(b'"N"', b"1e999"),
+            content_type="application/json",
+        )
 
     async with session(speaking(site, tools_call=spoken)) as opened:
         outcome, _ = await call(opened, "good")

@@ -140,7 +140,11 @@ async def test_an_unknown_function_is_a_failed_item(server: McpServer) -> None:
 async def test_an_unknown_function_is_shown_by_its_own_name(server: McpServer, label: str) -> None:
     safe = label.replace(" ", "_").replace(".", "_")
     async with session(server.url(), server_label=label) as opened:
-        for function, name in ((f"mcp__{safe}__nonsense", "nonsense"), ("nonsense", "nonsense"), (f"mcp__{safe}__", f"mcp__{safe}__")):
+        for function, name in (
+            (f"mcp__{safe}__nonsense", "nonsense"),
+            ("nonsense", "nonsense"),
+            (f"mcp__{safe}__", f"mcp__{safe}__"),
+        ):
             outcome = await opened.run(HostedCall("c", function, "{}"))
             assert isinstance(outcome.item, McpCall)
             assert (outcome.item.name, outcome.item.status) == (name, "failed")
@@ -248,7 +252,9 @@ async def test_arguments_that_a_server_wants_as_headers_are_sent_so(server: McpS
     async with session(server.url("modern")) as opened:
         outcome, _ = await call(opened, "weather", city="Rome")
         assert outcome.text == "sunny"
-    assert [seen.headers.get("mcp-param-city") for seen in server.seen if seen.message.get("method") == "tools/call"] == [None, "Rome"]
+    assert [
+        seen.headers.get("mcp-param-city") for seen in server.seen if seen.message.get("method") == "tools/call"
+    ] == [None, "Rome"]
 
 
 @pytest.mark.parametrize("note", ["", "nonsense", "{}", '{"server":1}', "[]"])
@@ -309,7 +315,9 @@ async def test_only_allowed_tools_are_there(server: McpServer, allowed: object, 
 )
 async def test_consent_is_asked_for_as_the_client_wishes(server: McpServer, rule: object, asks: set[str]) -> None:
     async with session(server.url(), require_approval=rule) as opened:
-        asked = {name for name in ("add", "delete", "measure") if isinstance(opened.item(a_call(name)), McpApprovalRequest)}
+        asked = {
+            name for name in ("add", "delete", "measure") if isinstance(opened.item(a_call(name)), McpApprovalRequest)
+        }
         assert asked == asks
 
 

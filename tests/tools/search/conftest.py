@@ -30,7 +30,9 @@ async def engines() -> AsyncGenerator[Engines]:
     def make(addresses: dict[SearchProvider, str], **how: Callable[[], float]) -> Providers[Query, Result]:
         keys = {f"{name}_api_key": f"key-of-{name}" for name in addresses if name != "searxng"}
         searxng = {"searxng_url": addresses["searxng"]} if "searxng" in addresses else {}
-        settings = Settings.model_validate({"search_providers": tuple(addresses), "search_base_urls": addresses, **keys, **searxng})
+        settings = Settings.model_validate(
+            {"search_providers": tuple(addresses), "search_base_urls": addresses, **keys, **searxng}
+        )
         opened.append(Providers(settings, constants("app.tools.search", "PROVIDER", WebProvider), **how))
         return opened[-1]
 

@@ -38,7 +38,9 @@ def build(**settings: object) -> Tool:
     return built
 
 
-async def open_session(tool: Tool, entry: Mapping[str, object] | None = None, *, cite: Sources | None = None) -> ToolSession:
+async def open_session(
+    tool: Tool, entry: Mapping[str, object] | None = None, *, cite: Sources | None = None
+) -> ToolSession:
     request = tool.configure(msgspec.Raw(msgspec.json.encode({"type": "web_search", **(entry or {})})), "tools[0]")
     context = ToolContext(
         project_id="p",
@@ -54,7 +56,9 @@ async def open_session(tool: Tool, entry: Mapping[str, object] | None = None, *,
 
 
 def call_of(arguments: object, name: str = "web_search") -> HostedCall:
-    return HostedCall("call_1", name, arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode())
+    return HostedCall(
+        "call_1", name, arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
+    )
 
 
 def action_of(outcome: ToolOutcome) -> SearchAction:
@@ -65,7 +69,9 @@ def action_of(outcome: ToolOutcome) -> SearchAction:
 
 
 def found(*urls: str, text: str = "text") -> Answer:
-    return Answer.json({"results": [{"url": url, "title": f"About {url}", "content": text, "score": -i} for i, url in enumerate(urls)]})
+    return Answer.json(
+        {"results": [{"url": url, "title": f"About {url}", "content": text, "score": -i} for i, url in enumerate(urls)]}
+    )
 
 
 def query_of(visit: Visit) -> str:

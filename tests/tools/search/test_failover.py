@@ -83,7 +83,9 @@ async def test_the_next_one_is_asked(broken: str, site: Site, engines: Engines) 
 
 
 @pytest.mark.parametrize("silent", [Answer.never(), Answer.drip(b" ")], ids=["silent", "drips"])
-async def test_a_slow_one_is_given_up(silent: Answer, site: Site, engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_one_is_given_up(
+    silent: Answer, site: Site, engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(base, "_ANSWER_SECONDS", 0.2)
     site.pages |= {"/a/search": silent, "/b/search": _FOUND}
     assert list(await engines({"tavily": site.url("/a"), "serper": site.url("/b")}).search(_QUERY)) == _RESULTS
@@ -136,7 +138,9 @@ async def test_nothing_found_anywhere_is_no_failure(site: Site, engines: Engines
     assert list(await engines({"tavily": site.url("/a"), "serper": site.url("/b")}).search(_QUERY)) == []
 
 
-async def test_neither_keys_nor_queries_are_told(site: Site, engines: Engines, caplog: pytest.LogCaptureFixture) -> None:
+async def test_neither_keys_nor_queries_are_told(
+    site: Site, engines: Engines, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
     site.pages["*"] = lambda visit: Answer.text(f"bad key {visit.headers}", status=401)
     providers = engines({"tavily": site.origin, "brave": site.origin, "searxng": "http://127.0.0.1:9"})

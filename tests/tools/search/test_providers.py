@@ -17,7 +17,15 @@ from tests.support.site import Answer, Site, Visit
 from tests.tools.search.conftest import Engines
 
 _PLAIN = Query(text="西湖 height")
-_FULL = Query(text="西湖 height", limit=3, chars=700, allowed_domains=("a.cn", "b.org"), language="zh", country="CN", freshness="week")
+_FULL = Query(
+    text="西湖 height",
+    limit=3,
+    chars=700,
+    allowed_domains=("a.cn", "b.org"),
+    language="zh",
+    country="CN",
+    freshness="week",
+)
 _SITED = "西湖 height (site:a.cn OR site:b.org)"
 
 
@@ -42,7 +50,14 @@ _CASES: dict[SearchProvider, _Case] = {
             "query": "西湖 height",
             "number_of_results": 0,
             "results": [
-                {"url": "https://b.org/", "title": "B", "content": "second", "engine": "x", "score": 0.5, "category": "general"},
+                {
+                    "url": "https://b.org/",
+                    "title": "B",
+                    "content": "second",
+                    "engine": "x",
+                    "score": 0.5,
+                    "category": "general",
+                },
                 {
                     "url": "https://a.cn/",
                     "title": "西湖",
@@ -56,7 +71,10 @@ _CASES: dict[SearchProvider, _Case] = {
             "answers": [],
             "unresponsive_engines": [["slow", "timeout"]],
         },
-        results=(Result("西湖", "https://a.cn/", "first", published="2026-11-01T00:00:00"), Result("B", "https://b.org/", "second")),
+        results=(
+            Result("西湖", "https://a.cn/", "first", published="2026-11-01T00:00:00"),
+            Result("B", "https://b.org/", "second"),
+        ),
     ),
     "tavily": _Case(
         path="/search",
@@ -91,7 +109,13 @@ _CASES: dict[SearchProvider, _Case] = {
     "brave": _Case(
         path="/res/v1/web/search",
         headers={"x-subscription-token": "key-of-brave"},
-        plain={"q": "西湖 height", "count": "10", "result_filter": "web", "text_decorations": "false", "country": "ALL"},
+        plain={
+            "q": "西湖 height",
+            "count": "10",
+            "result_filter": "web",
+            "text_decorations": "false",
+            "country": "ALL",
+        },
         full={
             "q": _SITED,
             "count": "3",
@@ -124,7 +148,9 @@ _CASES: dict[SearchProvider, _Case] = {
         full={"q": _SITED, "num": 3, "gl": "cn", "hl": "zh-cn", "tbs": "qdr:w"},
         answer={
             "searchParameters": {},
-            "organic": [{"title": "西湖", "link": "https://a.cn/", "snippet": "text", "position": 1, "date": "3 days ago"}],
+            "organic": [
+                {"title": "西湖", "link": "https://a.cn/", "snippet": "text", "position": 1, "date": "3 days ago"}
+            ],
         },
         results=(Result("西湖", "https://a.cn/", "text", published="3 days ago"),),
     ),
@@ -172,7 +198,15 @@ _CASES: dict[SearchProvider, _Case] = {
         },
         answer={
             "requestId": "r",
-            "results": [{"id": "1", "url": "https://a.cn/", "title": None, "publishedDate": "2026-11-01T00:00:00.000Z", "text": "text"}],
+            "results": [
+                {
+                    "id": "1",
+                    "url": "https://a.cn/",
+                    "title": None,
+                    "publishedDate": "2026-11-01T00:00:00.000Z",
+                    "text": "text",
+                }
+            ],
         },
         results=(Result("https://a.cn/", "https://a.cn/", "text", published="2026-11-01T00:00:00.000Z"),),
     ),
@@ -248,7 +282,9 @@ async def test_searxng_with_json_switched_off(site: Site, engines: Engines, capl
 
 
 async def test_searxng_whose_engines_are_all_down_has_failed(site: Site, engines: Engines) -> None:
-    site.pages["/search"] = Answer.json({"results": [], "unresponsive_engines": [["google", "CAPTCHA"], ["bing", "timeout"]]})
+    site.pages["/search"] = Answer.json(
+        {"results": [], "unresponsive_engines": [["google", "CAPTCHA"], ["bing", "timeout"]]}
+    )
     with pytest.raises(SearchFailed, match="google: CAPTCHA; bing: timeout"):
         await engines({"searxng": site.origin}).search(_PLAIN)
 
@@ -272,5 +308,7 @@ async def test_brave_gets_no_more_than_it_takes(site: Site, engines: Engines) ->
 
 async def test_many_domains_do_not_fill_the_query(site: Site, engines: Engines) -> None:
     site.pages["*"] = Answer.json({})
-    await engines({"serper": site.origin}).search(Query(text="q", allowed_domains=tuple(f"d{i}.org" for i in range(30))))
+    await engines({"serper": site.origin}).search(
+        Query(text="q", allowed_domains=tuple(f"d{i}.org" for i in range(30)))
+    )
     assert _asked(site.visits[0])["q"] == "q"

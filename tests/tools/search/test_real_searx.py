@@ -33,7 +33,10 @@ def documents(sources: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     west_lake = {"url": "https://a.cn/xihu", "title": "西湖", "summary": "西湖位于浙江省杭州市。"}
     fuji = {"url": "https://b.org/fuji", "title": "Mount Fuji", "summary": "3776 m"}
     sources.reset()
-    sources.pages |= {"/one": Answer.json({"documents": [fuji, west_lake]}), "/two": Answer.json({"documents": [west_lake]})}
+    sources.pages |= {
+        "/one": Answer.json({"documents": [fuji, west_lake]}),
+        "/two": Answer.json({"documents": [west_lake]}),
+    }
 
 
 async def test_results_of_all_engines(searx: Searx, sources: Site) -> None:
@@ -47,7 +50,9 @@ async def test_results_of_all_engines(searx: Searx, sources: Site) -> None:
 
 async def test_domains_and_freshness(searx: Searx, sources: Site) -> None:
     tool = build(searxng_url=searx.url)
-    outcome = await (await open_session(tool, {"filters": {"allowed_domains": ["b.org"]}})).run(call_of({"queries": ["mountain"]}))
+    outcome = await (await open_session(tool, {"filters": {"allowed_domains": ["b.org"]}})).run(
+        call_of({"queries": ["mountain"]})
+    )
     assert urls_of(outcome) == ["https://b.org/fuji"]
     assert {query_of(visit) for visit in sources.visits} == {"mountain site:b.org"}
     outcome = await (await open_session(tool, {"freshness": "week"})).run(call_of({"queries": ["mountain"]}))
