@@ -127,13 +127,7 @@ class Responses:
             record = await self._ports.store.get(project, found, self._now())
         if record is None and await self._elsewhere.has(project, found):
             return self._elsewhere.follow(project, found, after)
-        record = record or await self._ended(principal, found, response_id)
-        if record.cuts is None and decode(record.response).background:
-            raise _not_streamed()
-        frames = replay(record.response, record.cuts)
-        if after >= len(frames):
-            raise _beyond(after, len(frames) - 1)
-        return _once(frames[after + 1 :])
+        return _replayed(record or await self._ended(principal, found, response_id), after)
 
     async def _ended(self, principal: Principal, found: str, response_id: str) -> ResponseRecord:
         """The record of a response that has ended while others were asked for it. Raises NotFound."""
@@ -160,17 +154,19 @@ class Responses:
         found = ids.normalize_response_id(response_id)
         run = self._runs.find(principal.project_id, found) if found is not None else None
         if run is not None and run.known and not run.settled:
-            before = await self._chain(principal, run.previous_id) if run.previous_id is not None else ()
-            return [*before, run.turn_so_far()]
+            return [*await self._before(principal, run), run.turn_so_far()]
         pending = await self._reader.state(principal.project_id, found) if found is not None else None
         if pending is not None:
             run = await stored_run(self._ports, pending.run)
-            before = await self._chain(principal, run.previous_id) if run.previous_id is not None else ()
-            return [*before, run.turn_so_far()]
+            return [*await self._before(principal, run), run.turn_so_far()]
         turns = await self._chain(principal, found) if found is not None else ()
         if not turns:
             raise not_found(response_id)
         return turns
+
+    async def _before(self, principal: Principal, run: Run) -> Sequence[Turn]:
+        previous_id = run.identity.previous_id
+        return await self._chain(principal, previous_id) if previous_id is not None else ()
 
     async def _chain(self, principal: Principal, found: str) -> Sequence[Turn]:
         """The turns up to a stored response; only its own if an earlier one was deleted, none if it does not exist."""
@@ -234,6 +230,16 @@ def _not_streamed() -> InvalidRequest:
 def _beyond(after: int, last: int) -> InvalidRequest:
     message = f"Invalid 'starting_after': the last event of this response has the number {last}, but got {after}."
     return InvalidRequest(message, code="invalid_value", param="starting_after")
+
+
+def _replayed(record: ResponseRecord, after: int) -> AsyncGenerator[Sequence[bytes], None]:
+    """The frames of a stored response. Raises InvalidRequest."""
+    if record.cuts is None and decode(record.response).background:
+        raise _not_streamed()
+    frames = replay(record.response, record.cuts)
+    if after >= len(frames):
+        raise _beyond(after, len(frames) - 1)
+    return _once(frames[after + 1 :])
 
 
 async def _once(frames: Sequence[bytes]) -> AsyncGenerator[Sequence[bytes], None]:

@@ -174,12 +174,7 @@ class Ingestion:
 
     async def _ingest(self, job: Job) -> tuple[int, str | None]:
         """Bytes of the passages and their vectors, and which content of the file is missing from its text."""
-        if job.attempts > _ATTEMPTS:  # every process that tried has crashed
-            raise _Refused("server_error", "The file could not be processed.")
-        pipeline = self._pipeline
-        record = await pipeline.files.get(job.project_id, job.file_id, self._now())
-        if record is None:
-            raise _Refused("invalid_file", "The file has been deleted.")
+        pipeline, record = self._pipeline, await self._record(job)
         passages, unread = await self._passages(record, job)
         model = (await pipeline.index.models([job.vector_store_id])).get(job.vector_store_id)
         used = 0
@@ -200,6 +195,14 @@ class Ingestion:
             except InvalidRequest as error:
                 raise _Refused("server_error", error.message) from error
         return used, unread
+
+    async def _record(self, job: Job) -> FileRecord:
+        if job.attempts > _ATTEMPTS:  # every process that tried has crashed
+            raise _Refused("server_error", "The file could not be processed.")
+        record = await self._pipeline.files.get(job.project_id, job.file_id, self._now())
+        if record is None:
+            raise _Refused("invalid_file", "The file has been deleted.")
+        return record
 
     async def _passages(self, record: FileRecord, job: Job) -> tuple[Sequence[Passage], str | None]:
         if record.size > self._read_bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.engine.request.admission import admit
-from app.engine.runs.accepted import Accepted
+from app.engine.runs.origin import Origin
 from app.engine.runs.ports import Ports
 from app.engine.runs.progress import Progress
 from app.engine.runs.run import Run
@@ -13,7 +13,7 @@ from app.stores.ports.runs import StoredRun
 
 
 async def admitted_run(
-    ports: Ports, project_id: str, body: bytes, *, lenient: bool, accepted: Accepted | None = None
+    ports: Ports, project_id: str, body: bytes, *, lenient: bool, origin: Origin | None = None
 ) -> Run:
     """The run of a request, which is not open yet. Raises ApiError and StoreUnavailable."""
     admitted = admit(body, ports.policy.limits, ports.catalog, lenient=lenient)
@@ -22,7 +22,7 @@ async def admitted_run(
     if admitted.store and ports.store.doubtful:
         await ports.store.check()  # nobody should wait and pay for an answer that cannot be stored
     items = await ports.history.resolve(project_id, admitted.items, int(ports.clock()))
-    return Run(ports, project_id, admitted, tuple(items), accepted)
+    return Run(ports, project_id, admitted, tuple(items), origin)
 
 
 async def stored_run(ports: Ports, stored: StoredRun, done: Progress | None = None) -> Run:
@@ -30,5 +30,6 @@ async def stored_run(ports: Ports, stored: StoredRun, done: Progress | None = No
 
     Raises ApiError if its request is not accepted any more, and StoreUnavailable.
     """
-    accepted = Accepted(stored.id, decode(stored.seed), done)
-    return await admitted_run(ports, stored.project_id, stored.request, lenient=stored.lenient, accepted=accepted)
+    seed = decode(stored.seed)
+    origin = Origin(stored.id, seed.created_at, seed, done)
+    return await admitted_run(ports, stored.project_id, stored.request, lenient=stored.lenient, origin=origin)

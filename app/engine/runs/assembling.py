@@ -8,7 +8,23 @@ from app.engine.hosted.sessions import Hosted
 from app.engine.model.preparation import Prepared
 from app.engine.request.admission import Admitted
 from app.engine.runs.ports import Ports
+from app.engine.runs.progress import Progress
+from app.protocol.stream.assembler import Assembler
 from app.protocol.stream.options import Options
+from app.protocol.wire import ids
+from app.protocol.wire.response import Response
+
+
+def assembler(
+    run_id: str, seed: Response, how: Options, restored: Assembler | None, earlier: Progress | None
+) -> Assembler:
+    """A new assembler, or the `restored` one, which goes on from what `earlier` owners have done."""
+    new_id = partial(ids.new_id, run_id)
+    if restored is None:
+        return Assembler(seed, new_id, how)
+    done = earlier or Progress()
+    restored.go_on(new_id, how, done.usage, done.hosted_calls)
+    return restored
 
 
 def options(

@@ -21,10 +21,10 @@ from app.engine.runs.ports import Ports
 from app.engine.runs.progress import Progress, decode
 from app.engine.runs.run import Run
 from app.engine.runs.supervisor import Runs
-from app.engine.runs.takeover import Lost, Restored, Takeover, begin, shown, unreadable
+from app.engine.runs.takeover import Lost, shown, unreadable
 from app.engine.runs.tape import Recorder
+from app.engine.runs.work import Work
 from app.engine.upstreams.failures import STOPPED
-from app.protocol.stream.assembler import Assembler
 from app.protocol.wire.errors import ApiError, Unavailable
 from app.protocol.wire.response import Response, ResponseError, encode
 from app.stores.ports.errors import StoreUnavailable
@@ -42,9 +42,6 @@ _COUNT_SECONDS = 5.0
 _STOP_SECONDS = 5.0
 _SLOW_SECONDS = LEASE_SECONDS / 2
 """A store that takes longer to renew was away: others have not been able to renew either."""
-_MOST_CLAIMS = 4
-"""A run that has ended so many processes is not tried again."""
-_HOPELESS = ResponseError("server_error", "The response could not be generated: the servers that tried have stopped.")
 
 Rebuild = Callable[[StoredRun, Progress | None], Awaitable[Run]]
 """The run of a row, with what earlier owners have done, ready to be opened.
@@ -80,6 +77,7 @@ class BackgroundRuns:
         self._free = asyncio.Event()
         """There may be a place for one of them."""
         self._claiming = asyncio.Lock()
+        self.work = Work(ports)
         self.recorder = Recorder(ports.log)
         """Writes the streams of this process to the log."""
         self._unbroken_since: float | None = None
@@ -112,7 +110,7 @@ class BackgroundRuns:
         stored = StoredRun(
             id=run.id,
             project_id=run.project_id,
-            previous_id=run.previous_id,
+            previous_id=run.identity.previous_id,
             created_at=seed.created_at,
             lane=admitted.lane,
             streamed=admitted.stream,
@@ -215,7 +213,7 @@ class BackgroundRuns:
         finally:
             self._reserved -= 1
         held = self._hold(run, stored, 1)
-        self.drive(held, self._generate)
+        self.drive(held, self.work.generate)
 
     async def _create_waiting(self, stored: StoredRun) -> None:
         if await self._ports.runs.waiting() >= self._capacity.waiting:
@@ -286,54 +284,7 @@ class BackgroundRuns:
                 held.go_on()
             else:
                 return
-        await self.end(held)
-
-    async def end(self, held: Held) -> None:
-        """End a run that is not generated, with what its earlier owner has left; cancelled unless it has another
-        reason.
-        """
-        await self._end(held, held.run.interruption, await self._restore(held))
-
-    async def _restore(self, held: Held) -> Restored:
-        return await Takeover(self._ports.log).restore(held.stored, held.fence, held.tape, held.done)
-
-    async def _end(self, held: Held, why: ResponseError | None, restored: Restored) -> None:
-        if held.tape is not None and restored.begun and restored.assembler is None:
-            held.tape.lose()  # its events cannot be continued; readers get what is stored
-        elif held.tape is not None:
-            begin(held.tape, held.stored)
-        await held.run.end(why, restored.assembler)
-
-    async def _generate(self, held: Held) -> None:
-        """Generate the response, from its beginning or from where it is continued."""
-        run, tape = held.run, held.tape
-        if tape is not None:
-            begin(tape, held.stored)
-        await run.open()
-        await run.stream(tape.make_room if tape is not None else _discard)
-        run.remember()
-
-    async def _go_on(self, held: Held) -> None:
-        """Generate a run that had another owner, or end it where that is not possible."""
-        restored, metrics = await self._restore(held), self._ports.metrics
-        if held.fence > _MOST_CLAIMS or (restored.begun and not restored.may_go_on):
-            metrics.taken_over("ended")
-            await self._end(held, STOPPED if restored.begun else _HOPELESS, restored)
-        elif restored.assembler is not None:
-            metrics.taken_over("continued")
-            await self._continue(held, restored.assembler)
-        else:
-            metrics.taken_over("repeated")
-            await self._generate(held)
-
-    async def _continue(self, held: Held, shown: Assembler) -> None:
-        """Generate the rest of the response, with a new turn of the model."""
-        shown.close_item("incomplete")
-        frames = shown.take()
-        if held.tape is not None and frames:
-            held.tape.publish(frames)
-        held.run.go_on(shown)
-        await self._generate(held)
+        await self.work.end(held)
 
     async def _renew(self) -> None:
         if not self._held:
@@ -383,7 +334,7 @@ class BackgroundRuns:
                 _log.exception("background response %s could not be begun", claim.run.id)
                 continue
             if held is not None:
-                self.drive(held, self._generate if claim.fence == 1 else self._go_on)
+                self.drive(held, self.work.generate if claim.fence == 1 else self.work.go_on)
 
     def _may_take_over(self) -> bool:
         """After an outage of the store nobody has been able to renew: others get the time of a lease to do so."""
@@ -408,7 +359,3 @@ class BackgroundRuns:
 def queued(seed: Response) -> bytes:
     """The response while it waits, as JSON."""
     return encode(msgspec.structs.replace(seed, status="queued") if seed.background else seed)
-
-
-async def _discard(_frames: list[bytes]) -> None:
-    """A run that is not streamed has no readers."""

@@ -49,5 +49,5 @@ class Cancellation:
             return
         held = await self._background.take(claim)
         if held is not None:
-            self._background.drive(held, self._background.end)
+            self._background.drive(held, self._background.work.end)
             await held.ended(LEASE_SECONDS)

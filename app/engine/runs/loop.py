@@ -121,21 +121,18 @@ class Loop:
         allowed = calls[: rounds.calls_left] if rounds.offered else ()
         ran = await self._run_calls(allowed, spoken)
         output = assembler.output[spoken:]
-        if _is_clients_turn(output, unknown) or rounds.turns_left == 0 or (rounds.told and not unknown):
+        if _is_last(rounds, output, unknown):
             return None
-        tokens = bounds.tokens_left(assembler)
-        if tokens == 0:
+        left = rounds.after(len(ran), bounds.tokens_left(assembler))
+        if left.tokens_left == 0:
             assembler.finish_reason = "length"
             return None
-        calls_left = None if rounds.calls_left is None else rounds.calls_left - len(ran)
-        offered = rounds.turns_left > 1 and calls_left != 0
-        tools = _offered(prepared, hosted=offered)
+        tools = _offered(prepared, hosted=left.offered)
         not_run = [*_beyond_limit(calls[len(allowed) :]), *_corrections(unknown, tools, rounds.turns_left)]
         said = _said(output, ran, not_run, images=prepared.can.images)
-        self._prepared = _continued(prepared, said, tokens, tools)
+        self._prepared = _continued(prepared, said, left.tokens_left, tools)
         assembler.begin_turn()
-        told = not rounds.offered  # if the model calls a tool that is no longer offered, it is told once
-        return Rounds(rounds.turns_left - 1, calls_left, tokens, offered, told, (*rounds.said, *said))
+        return msgspec.structs.replace(left, said=(*rounds.said, *said))
 
     async def _run_calls(self, calls: Sequence[HostedCall], spoken: int) -> Sequence[FinishedCall]:
         """Run the calls in parallel; their items are emitted one after the other, in call order.
@@ -178,6 +175,10 @@ class Loop:
         """Before calls that must not be made twice: whoever takes over then knows that they may have been made."""
         if self._note is not None and not all(map(self._hosted.may_repeat, calls)):
             await self._note(msgspec.structs.replace(self._noted, repeatable=False))
+
+
+def _is_last(rounds: Rounds, output: Sequence[OutputItem], unknown: Sequence[RefusedCall]) -> bool:
+    return _is_clients_turn(output, unknown) or rounds.turns_left == 0 or (rounds.told and not unknown)
 
 
 def _is_clients_turn(output: Sequence[OutputItem], unknown: Sequence[RefusedCall]) -> bool:

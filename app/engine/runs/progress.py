@@ -29,6 +29,13 @@ class Rounds(msgspec.Struct, frozen=True, omit_defaults=True):
     said: tuple[Message, ...] = ()
     """Its turns of this response, with the results of its calls."""
 
+    def after(self, ran: int, tokens_left: int | None) -> Rounds:
+        """What is left after another turn that made so many calls."""
+        calls_left = None if self.calls_left is None else self.calls_left - ran
+        offered = self.turns_left > 1 and calls_left != 0
+        # if the model calls a tool that is no longer offered, it is told once
+        return Rounds(self.turns_left - 1, calls_left, tokens_left, offered, told=not self.offered)
+
 
 class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
     """The state of a run between two turns of the model, when no item is open."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 
 import msgspec
 
@@ -19,21 +17,18 @@ from app.engine.model.preparation import Preparation, Prepared, ProjectServices,
 from app.engine.request.admission import Admitted
 from app.engine.request.echo import begin
 from app.engine.request.thinking import Decision
-from app.engine.runs import storing
-from app.engine.runs.accepted import Accepted
+from app.engine.runs import assembling, storing
 from app.engine.runs.answering import Answering
-from app.engine.runs.assembling import options
 from app.engine.runs.followers import Audience, Followers
 from app.engine.runs.hosting import Hosting
 from app.engine.runs.opening import UpstreamRequests
+from app.engine.runs.origin import Origin
 from app.engine.runs.ports import Ports
-from app.engine.runs.progress import Note, Progress
-from app.engine.runs.storing import Identity
+from app.engine.runs.progress import Note
 from app.engine.upstreams import failures
 from app.engine.upstreams.routing import Started
 from app.protocol.stream.assembler import Assembler
 from app.protocol.stream.replay import catch_up
-from app.protocol.wire import ids
 from app.protocol.wire.response import Response, ResponseError, encode
 from app.protocol.wire.tokens import TokenUsage
 from app.providers.base import UpstreamError
@@ -79,29 +74,27 @@ class Run:
         project_id: str,
         admitted: Admitted,
         items: tuple[Item, ...],
-        accepted: Accepted | None = None,
+        origin: Origin | None = None,
     ) -> None:
-        """`accepted`: the run was accepted earlier, and goes on under its id."""
-        now = ports.clock() if accepted is None else accepted.seed.created_at
-        self.id = ids.response_id(int(now * 1000), os.urandom(10)) if accepted is None else accepted.id
+        """`origin` None: the request arrives now."""
+        origin = origin or Origin.new(ports.clock())
+        self.id = origin.id
         self.project_id = project_id
         self.admitted = admitted
         self.items = items
+        created_at = int(origin.began)
+        self.identity = storing.identity(origin.id, project_id, admitted, created_at, ports.policy.retention_seconds)
         self._ports = ports
-        self._began = now
-        self._progress = None if accepted is None else accepted.progress
+        self._progress = origin.progress
         """What earlier owners have done."""
-        hosted = self._host(admitted.tools.hosted) if admitted.tools.hosted else None
-        self._preparation = Preparation(
-            admitted, items, ProjectServices(project_id, ports.history, ports.sealer, ports.media), hosted
-        )
-        self._opening = UpstreamRequests(ports.router, self._preparation, admitted, int(now), self._progress)
-        self._answering = Answering(ports, self._opening, admitted.request)
-        self._seed = None if accepted is None else accepted.seed
+        self._seed = origin.seed
         """The response in `response.created`."""
+        self._preparation = self._prepare()
+        self._opening = UpstreamRequests(ports.router, self._preparation, admitted, created_at, self._progress)
+        self._answering = Answering(ports, self._opening, admitted.request)
         self._asked_before: list[TokenUsage] = []
         """Usage of tools' questions before the model was called."""
-        self._meter = ResponseMeter(ports.metrics, ports.clock, now, stream=admitted.stream)
+        self._meter = ResponseMeter(ports.metrics, ports.clock, origin.began, stream=admitted.stream)
         self.followers = Followers(project_id, self.id)
         self.audience: Audience = self.followers
         """Gets the frames, besides the client that waits for them."""
@@ -109,8 +102,7 @@ class Run:
         """Stores the record."""
 
     def accept(self) -> Response:
-        """Accept the request as far as it can be checked without its conversation and tools; returns the initial
-        response.
+        """Check the request as far as possible without its conversation and tools, and return the initial response.
 
         Raises ApiError.
         """
@@ -157,8 +149,7 @@ class Run:
         self._assemble()
 
     def begin(self) -> list[bytes]:
-        """The opening frames of a stream whose upstream has not answered yet; retry and failover remain possible after
-        them.
+        """The opening frames of a stream whose upstream has not answered yet; it can still be retried after them.
 
         Empty if they have been sent already, or the request has not been prepared for an upstream yet.
         """
@@ -170,6 +161,12 @@ class Run:
         if self.admitted.store:
             self.audience.publish(frames)
         return frames
+
+    def _prepare(self) -> Preparation:
+        entries = self.admitted.tools.hosted
+        hosted = self._host(entries) if entries else None
+        services = ProjectServices(self.project_id, self._ports.history, self._ports.sealer, self._ports.media)
+        return Preparation(self.admitted, self.items, services, hosted)
 
     def _assemble(self) -> None:
         """Create the assembler for the upstream that has accepted; the opening frames are not emitted twice."""
@@ -186,17 +183,14 @@ class Run:
             self._adopt(prepared)
         if self._seed is None:  # otherwise the client has seen it; another upstream must not change it
             self._seed = self._begin(self._opening.ready.decision, self._opening.ready.call.model)
-        how = options(self._ports, self.project_id, self.admitted, prepared, self._hosted)
-        assembler = self._restored or Assembler(self._seed, partial(ids.new_id, self.id), how)
-        if self._restored is not None:
-            earlier = self._progress or Progress()
-            assembler.go_on(partial(ids.new_id, self.id), how, earlier.usage, earlier.hosted_calls)
+        how = assembling.options(self._ports, self.project_id, self.admitted, prepared, self._hosted)
+        assembler = assembling.assembler(self.id, self._seed, how, self._restored, self._progress)
         for usage in self._asked_before:
             assembler.usage.add(usage)
         return assembler
 
     def _begin(self, decision: Decision, model: str) -> Response:
-        return begin(self.admitted, decision, model, self._ports.policy.id_prefix + self.id, int(self._began))
+        return begin(self.admitted, decision, model, self._ports.policy.id_prefix + self.id, self.identity.created_at)
 
     def _adopt(self, prepared: Prepared) -> None:
         """Take over the warnings and tools found in preparation, once."""
@@ -210,8 +204,7 @@ class Run:
             self.admitted = msgspec.structs.replace(self.admitted, tools=prepared.tools)
 
     async def stream(self, send: Send, send_last: Send | None = None) -> None:
-        """Send the stream, in batches of complete frames. Every path ends with the terminal event, after the record has
-        been stored.
+        """Send the stream, in batches of complete frames. The terminal event always comes, after the record is stored.
 
         `send_last` sends the batch with that event; None: as the others.
         Cancelling the task cancels the run: the upstream request is closed and the record is stored.
@@ -278,7 +271,7 @@ class Run:
         """
         assembler, prepared = self._assembler, self._opening.prepared
         if self.admitted.store and assembler is not None and prepared is not None:
-            storing.remember(self._ports.history, self._identity, prepared, assembler, self._hosted)
+            storing.remember(self._ports.history, self.identity, prepared, assembler, self._hosted)
 
     async def _generate(self, publish: Callable[[], Awaitable[None]]) -> None:
         """Generate the answer; every failure becomes part of the response."""
@@ -325,9 +318,8 @@ class Run:
         if not self.admitted.store:
             return
         try:
-            await self.save(
-                storing.record(self._identity, self._built, self._input, self._hosted, streamed=self.admitted.stream)
-            )
+            streamed = self.admitted.stream
+            await self.save(storing.record(self.identity, self._built, self._input, self._hosted, streamed=streamed))
             self.settled = True
         except (StoreUnavailable, RecordRefused) as error:
             _log.error("response %s could not be stored: %s", self.id, error)
@@ -367,12 +359,6 @@ class Run:
         return assembler.take()
 
     @property
-    def previous_id(self) -> str | None:
-        """The id of the response that it continues."""
-        previous = self.admitted.request.previous_response_id
-        return ids.normalize_response_id(previous) if previous else None
-
-    @property
     def known(self) -> bool:
         """Whether it has begun and others may read it."""
         return self.admitted.store and self._seed is not None
@@ -385,13 +371,6 @@ class Run:
     def so_far(self) -> Sequence[bytes]:
         """The frames so far, without the terminal event."""
         return catch_up(self._built)
-
-    @property
-    def _identity(self) -> Identity:
-        created = int(self._began)
-        return Identity(
-            self.id, self.project_id, self.previous_id, created, created + self._ports.policy.retention_seconds
-        )
 
     @property
     def _hosted(self) -> Hosted | None:

@@ -13,8 +13,10 @@ from app.engine.conversation.history import History, Recent
 from app.engine.conversation.items import Item
 from app.engine.hosted.sessions import Hosted
 from app.engine.model.preparation import Prepared
+from app.engine.request.admission import Admitted
 from app.protocol.stream.assembler import Assembler
 from app.protocol.stream.replay import encode_cuts
+from app.protocol.wire import ids
 from app.stores.ports.responses import ResponseRecord
 
 
@@ -22,10 +24,19 @@ class Identity(msgspec.Struct, frozen=True):
     """Which run it is. Times are Unix seconds."""
 
     id: str
+    """Of the response, without prefix."""
     project_id: str
     previous_id: str | None
+    """Of the response that it continues."""
     created_at: int
     expires_at: int
+
+
+def identity(run_id: str, project_id: str, admitted: Admitted, created_at: int, retention_seconds: int) -> Identity:
+    """The identity of the run of a request."""
+    named = admitted.request.previous_response_id
+    previous_id = ids.normalize_response_id(named) if named else None
+    return Identity(run_id, project_id, previous_id, created_at, created_at + retention_seconds)
 
 
 def record(

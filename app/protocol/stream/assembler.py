@@ -277,8 +277,8 @@ class Assembler:
         if not isinstance(writer, ReasoningWriter):
             self.close_item("completed")
             raw, seal = self._options.raw_reasoning, self._options.seal
-            writer = ReasoningWriter(self._out, self._next_id("reasoning"), len(self.output), raw=raw, seal=seal)
-            self._writer = writer
+            item_id, position = self._next_id("reasoning"), len(self.output)
+            self._writer = writer = ReasoningWriter(self._out, item_id, position, raw=raw, seal=seal)
         writer.write(text)
 
     def _open_call(self, delta: d.CallOpened) -> None:
@@ -357,13 +357,9 @@ class Assembler:
         call = self._calls.get(delta.index)
         if call is None:
             self._deferred.write(delta)
-        elif call.ignored or not delta.fragment:
-            return
-        elif call.writer is None:
-            call.fragments.append(delta.fragment)
-        else:
-            call.writer.write(delta.fragment)
-            call.late = call.writer is not self._writer
+        elif delta.fragment and not call.ignored:
+            call.write(delta.fragment)
+            call.late = call.writer is not None and call.writer is not self._writer
             if self._waiting:
                 self._write_waiting()
 
@@ -373,10 +369,8 @@ class Assembler:
         target = self._options.targets.get(call.name) or CallTarget(call.name)
         index = len(self.output)
         call_id = self._call_ids.claim(call.call_id) or self._new_id("call", index)
-        call.writer = call_writer(self._out, target, self._next_id(target.item_type), call_id, index)
-        self._writer = call.writer
-        for fragment in call.fragments:
-            call.writer.write(fragment)
+        self._writer = writer = call_writer(self._out, target, self._next_id(target.item_type), call_id, index)
+        call.begin(writer)
 
     def close_item(self, status: ItemStatus) -> None:
         """Close the open item, if there is one. Raises InvalidArguments."""

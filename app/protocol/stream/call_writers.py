@@ -125,6 +125,19 @@ class PendingCall(msgspec.Struct):
     late: bool = False
     """A fragment for it came after it was closed."""
 
+    def begin(self, writer: ClientCallWriter) -> None:
+        """Write it, beginning with the fragments that wait."""
+        self.writer = writer
+        for fragment in self.fragments:
+            writer.write(fragment)
+
+    def write(self, fragment: str) -> None:
+        """Write the fragment, or have it wait."""
+        if self.writer is None:
+            self.fragments.append(fragment)
+        else:
+            self.writer.write(fragment)
+
 
 class CallIds:
     """The upstream's call ids, as far as they are unique: many servers restart in each answer, or give all calls the
