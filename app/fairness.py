@@ -14,8 +14,9 @@ _FEW = 2
 
 
 class Busy(Exception):
-    """Too much of the project is waiting, or it has waited too long; the message is a sentence, `retry_after` in
-    seconds.
+    """Too much of the project is waiting, or it has waited too long.
+
+    The message is a sentence, `retry_after` in seconds.
     """
 
     retry_after = 5.0

@@ -118,8 +118,9 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
     def handle_late_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Before the server has its handlers the signal ends the process; a second one after they are removed changes
-        nothing.
+        """Before the server has its handlers the signal ends the process.
+
+        A second one after they are removed changes nothing.
         """
         if not self.should_exit:
             signal.signal(sig, signal.SIG_DFL)
@@ -135,8 +136,9 @@ class _Server(uvicorn.Server):
 
 
 def worker() -> ASGIApp:
-    """The application in one of several worker processes; called with the loop running and the server's signal handlers
-    installed.
+    """The application in one of several worker processes.
+
+    Called with the loop running and the server's signal handlers installed.
     """
     settings = load()
     log.configure(settings.log_level, settings.log_format)

@@ -13,8 +13,9 @@ _POLL_SECONDS = 0.5
 
 
 class Parent(Multiprocess):
-    """Starts the workers again when they die, until it is told to stop; a second stop signal reaches them, too, and
-    ends their drain.
+    """Starts the workers again when they die, until it is told to stop.
+
+    A second stop signal reaches them, too, and ends their drain.
     """
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:

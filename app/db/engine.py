@@ -247,8 +247,9 @@ def _failures() -> Generator[None]:
 
 
 def _is_refused(error: DBAPIError) -> bool:
-    """Whether it would recur on every retry; asyncpg reports a value that fits no column by a ValueError, without
-    asking the server.
+    """Whether it would recur on every retry.
+
+    Asyncpg reports a value that fits no column by a ValueError, without asking the server.
     """
     state = getattr(error.orig, "sqlstate", None)
     refused = isinstance(error, IntegrityError) or isinstance(getattr(error.orig, "__cause__", None), ValueError)

@@ -45,8 +45,9 @@ class PostgresSink:
     """Writes through one connection, opened when needed and replaced if lost."""
 
     def __init__(self, options: Mapping[str, Any], wait_seconds: float) -> None:
-        """`options` are keyword arguments of `asyncpg.connect`; `wait_seconds`: how long to wait for a server without a
-        free connection.
+        """`options` are keyword arguments of `asyncpg.connect`.
+
+        `wait_seconds`: how long to wait for a server without a free connection.
         """
         self._options = options
         self._wait = wait_seconds

@@ -45,8 +45,9 @@ def is_own(table: str) -> bool:
 
 
 def create(connection: Connection) -> str | None:
-    """Create the tables if they are missing, in the connection's transaction; if that is impossible, returns a sentence
-    that says why.
+    """Create the tables if they are missing, in the connection's transaction.
+
+    If that is impossible, returns a sentence that says why.
     """
     if connection.dialect.name == "sqlite":
         for statement in _SQLITE:

@@ -21,8 +21,9 @@ from sqlalchemy import (
 )
 
 REVISION = "0007"
-"""The migration that produces this schema; the serving process compares it with the database's without loading
-Alembic.
+"""The migration that produces this schema.
+
+The serving process compares it with the database's without loading Alembic.
 """
 
 metadata = MetaData(

@@ -52,8 +52,9 @@ def _show(content: Any) -> bool:
 
 
 def _close_up(content: Any) -> bool:
-    """Drop the repetition of rows without text, and of such cells at the end of a row; a sheet's last row repeats a
-    million times.
+    """Drop the repetition of rows without text, and of such cells at the end of a row.
+
+    A sheet's last row repeats a million times.
     """
     changed = False
     for row in content.iter(f"{_TABLE}table-row"):

@@ -113,8 +113,9 @@ def _detect(content: bytes, first: int) -> str | None:
 
 
 def _is_western(runs: list[bytes]) -> bool:
-    """Accented letters occur singly or in pairs between ASCII letters; other scripts write whole words in non-ASCII
-    bytes.
+    """Accented letters occur singly or in pairs between ASCII letters.
+
+    Other scripts write whole words in non-ASCII bytes.
     """
     letters = b"".join(runs).decode("cp1252", errors="replace")
     return max(map(len, runs)) <= _TOGETHER and len(runs) > _APART * len(letters) and _WESTERN.issuperset(letters)

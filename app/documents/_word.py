@@ -115,8 +115,9 @@ def _headings(styles: Any | None) -> frozenset[str]:
 
 
 def _mark_equations(body: Any, headings: frozenset[str]) -> None:
-    """The engine puts the equations of a paragraph before it, and drops those of headings; a mark keeps the position of
-    each.
+    """The engine puts the equations of a paragraph before it, and drops those of headings.
+
+    A mark keeps the position of each.
     """
     for equation in list(body.iter(f"{_MATH}oMath", f"{_STRICT_MATH}oMath")):
         paragraph = equation.getparent()

@@ -24,8 +24,9 @@ class MeasuredEventLog:
         await self._measure("append", self._log.append(project_id, response_id, batch))
 
     async def append_all(self, appends: Sequence[Append]) -> Sequence[Outcome]:
-        """Append a batch to each of several streams, timed as one operation; it has failed if the log did not take one
-        of them.
+        """Append a batch to each of several streams, timed as one operation.
+
+        It has failed if the log did not take one of them.
         """
         began = time.perf_counter()
         outcomes = await self._log.append_all(appends)

@@ -36,8 +36,9 @@ from app.eventlog.base import (
 )
 
 BLOCK_SECONDS = QUIET_SECONDS * 0.9
-"""How long a reader blocks in Redis; then it checks whether the run still exists, within what is left of
-`QUIET_SECONDS`.
+"""How long a reader blocks in Redis.
+
+Then it checks whether the run still exists, within what is left of `QUIET_SECONDS`.
 """
 
 TIMEOUT_SECONDS = 2.0
@@ -88,8 +89,9 @@ class RedisEventLog:
         await append_one(self, project_id, response_id, batch)
 
     async def append_all(self, appends: Sequence[Append]) -> Sequence[Outcome]:
-        """Add the batches, in one round trip; one more for those that are refused, and one if ended runs have their own
-        lifetime.
+        """Add the batches, in one round trip.
+
+        One more for those that are refused, and one if ended runs have their own lifetime.
         """
         entries = [_New.of(one) for one in appends]
         try:

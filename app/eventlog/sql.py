@@ -243,8 +243,9 @@ class SqlEventLog:
         return None if await self._take(append, there) else append.batch
 
     async def _take(self, append: Append, last: Sequence[RowMapping]) -> bool:
-        """Write the batch where the last row ends, or in its place if that is a seal; False if somebody else was
-        faster.
+        """Write the batch where the last row ends, or in its place if that is a seal.
+
+        False if somebody else was faster.
         """
         if not last or _content(last[-1]).frames:
             (error,) = await self._database.writer.insert_each([self._row(append)])

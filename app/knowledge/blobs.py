@@ -37,8 +37,9 @@ class StoredBlobs:
     """Content in a directory or a bucket. Nothing is opened or created before the first use."""
 
     def __init__(self, place: str, endpoint: str | None = None) -> None:
-        """`place` is a directory or `s3://bucket/prefix`; `endpoint` an S3-compatible server, whose keys are in the
-        AWS_ variables.
+        """`place` is a directory or `s3://bucket/prefix`.
+
+        `endpoint` an S3-compatible server, whose keys are in the AWS_ variables.
         """
         self._place = place
         self._endpoint = endpoint
@@ -171,8 +172,9 @@ def _is_old(file: Path, before: int) -> bool:
 
 @contextmanager
 def _failures() -> Generator[None]:
-    """Convert the storage's errors to the port's; the library's messages contain addresses and paths, which only go to
-    the log.
+    """Convert the storage's errors to the port's.
+
+    The library's messages contain addresses and paths, which only go to the log.
     """
     from obstore.exceptions import BaseError  # noqa: PLC0415 - see above
 

@@ -107,8 +107,9 @@ class HttpEmbedder:
         raise EmbeddingFailed(trouble)
 
     async def _try(self, body: bytes) -> tuple[float | None, bytes | str]:
-        """The response's bytes, or an error message; and how long to wait before the next attempt, None if there is no
-        use in one.
+        """The response's bytes, or an error message.
+
+        And how long to wait before the next attempt, None if there is no use in one.
         """
         import httpx  # noqa: PLC0415 - only used with an embeddings server
 

@@ -96,8 +96,9 @@ def _readable() -> Sequence[str]:
 
 
 def _became_nobody(readable: Sequence[str]) -> bool:
-    """Switch from root to another user if that user can read what is needed; otherwise only drop root's
-    capabilities.
+    """Switch from root to another user if that user can read what is needed.
+
+    Otherwise only drop root's capabilities.
     """
     if os.geteuid() != 0:
         return False

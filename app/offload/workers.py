@@ -34,8 +34,9 @@ _LONGEST_REFUSAL = 1000
 
 
 class OffloadFailed(Exception):
-    """The work took too long or too much memory, or crashed its process; the message is a clause that begins with "it"
-    or "the".
+    """The work took too long or too much memory, or crashed its process.
+
+    The message is a clause that begins with "it" or "the".
     """
 
 

@@ -29,8 +29,9 @@ class ImagePart(msgspec.Struct, frozen=True, tag="image", gc=False):
 
 
 class FilePart(msgspec.Struct, frozen=True, tag="file", gc=False):
-    """A document by URL, by content as a `data:` URI or base64, or by id; providers see only `data:` URIs with a
-    name.
+    """A document by URL, by content as a `data:` URI or base64, or by id.
+
+    Providers see only `data:` URIs with a name.
     """
 
     filename: str | None = None

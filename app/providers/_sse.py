@@ -82,8 +82,9 @@ class SSEDecoder:
         return payloads
 
     def end(self) -> list[bytes]:
-        """The event without its closing blank line, if any; the standard drops it, but servers that forget the line
-        mean it.
+        """The event without its closing blank line, if any.
+
+        The standard drops it, but servers that forget the line mean it.
         """
         return self.feed(b"\n\n")
 
@@ -130,8 +131,9 @@ class SSEDecoder:
         return _ERROR if name == b"event" else b"%b\n%b" % (_ERROR, told.strip())
 
     def whole(self, body: bytes) -> list[bytes]:
-        """The payloads of a body that was not declared as an event stream; some are one, all others are their only
-        payload.
+        """The payloads of a body that was not declared as an event stream.
+
+        Some are one, all others are their only payload.
         """
         return [*self.feed(body), *self.end()] if _is_events(body) else [body]
 

@@ -25,8 +25,9 @@ _SNAPSHOT = re.compile(r"(-(\d{4}-\d{2}-\d{2}|latest|preview|us))+$")
 
 
 class PriceTier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
-    """Prices per million tokens for requests with at most `up_to` input tokens; None: no upper bound, or no separate
-    price.
+    """Prices per million tokens for requests with at most `up_to` input tokens.
+
+    None: no upper bound, or no separate price.
     """
 
     up_to: int | None = None
@@ -74,8 +75,9 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return msgspec.structs.replace(self, **overrides.model_dump(exclude_none=True))
 
     def nearest_effort(self, effort: Effort) -> Effort:
-        """The weakest effort of the family that is no weaker than `effort`, or its strongest; `effort` itself if none
-        are listed.
+        """The weakest effort of the family that is no weaker than `effort`, or its strongest.
+
+        `effort` itself if none are listed.
         """
         if not self.efforts:
             return effort

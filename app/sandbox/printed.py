@@ -14,8 +14,9 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 def as_seen(data: bytes) -> str:
-    """Text without colours and without what a carriage return overwrote; other bytes and control characters as
-    `\\x00`.
+    """Text without colours and without what a carriage return overwrote.
+
+    Other bytes and control characters as `\\x00`.
     """
     text = data.decode("utf-8", "backslashreplace").replace("\r\n", "\n")
     text = _OVERWRITTEN.sub("", _ESCAPE.sub("", text)).replace("\r", "")

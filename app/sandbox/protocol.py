@@ -110,8 +110,9 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     logs: str
-    """Standard output and standard error in order, with the value of a last expression; the middle of long output is
-    omitted.
+    """Standard output and standard error in order, with the value of a last expression.
+
+    The middle of long output is omitted.
     """
     files: tuple[FileInfo, ...] = ()
     """Created or changed by this run."""

@@ -180,8 +180,9 @@ class Stage:
 
 
 def can_choose_users() -> bool:
-    """Whether this process may run others as any user, and give files to them; root may not if its capabilities were
-    removed.
+    """Whether this process may run others as any user, and give files to them.
+
+    Root may not if its capabilities were removed.
     """
     status = Path("/proc/self/status").read_text(encoding="ascii")
     capabilities = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))

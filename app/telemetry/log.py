@@ -70,8 +70,9 @@ class Handler(logging.StreamHandler[Any]):
         super().flush()
 
     def write_request(self, summary: RequestSummary) -> None:
-        """Buffer a request's line, since writing costs more than formatting; without a log record, which would double
-        the cost.
+        """Buffer a request's line, since writing costs more than formatting.
+
+        Without a log record, which would double the cost.
         """
         if self._repeats.due:
             self._tell_repeats()

@@ -47,8 +47,9 @@ def read(raw: msgspec.Raw, fields: InputItem, place: str) -> InputItem | MoreToo
 
 
 def _exact_arguments(kind: str, raw: msgspec.Raw) -> str | None:
-    """The arguments of an item that is exactly as the API describes it, at a quarter of the cost; None for any
-    other.
+    """The arguments of an item that is exactly as the API describes it, at a quarter of the cost.
+
+    None for any other.
     """
     decoder = _EXACT.get(kind)
     if decoder is None:

@@ -26,8 +26,9 @@ class Context(msgspec.Struct, frozen=True):
     cut: bool = False
     """Open calls in `tail` belong to a response that was cut off."""
     awaited: Mapping[str, Call] = {}
-    """Calls that wait for the client's approval, by the id of the approval request; with the arguments as the model
-    wrote them.
+    """Calls that wait for the client's approval, by the id of the approval request.
+
+    With the arguments as the model wrote them.
     """
     images: tuple[ImagePart, ...] = ()
     """Images that tools may refer to, oldest first."""

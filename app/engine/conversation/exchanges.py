@@ -81,8 +81,9 @@ _NOTE = "note:"
 
 
 def encode(exchanges: Exchanges) -> bytes | None:
-    """The stored form, one map (`app/stores/lineage.py` joins those of several turns); None if there is nothing to
-    store.
+    """The stored form, one map (`app/stores/lineage.py` joins those of several turns).
+
+    None if there is nothing to store.
     """
     notes = {_NOTE + tool: note for tool, note in exchanges.notes.items()}
     return msgspec.msgpack.encode({**exchanges.calls, **notes}) if exchanges.calls or notes else None

@@ -38,8 +38,9 @@ class MessageEncoder(Protocol):
     dialect: str
 
     def encode_messages(self, messages: Sequence[Message], *, reasoning: bool) -> bytes:
-        """The messages in the upstream's own JSON, comma-separated, without brackets; `reasoning` includes the
-        thinking.
+        """The messages in the upstream's own JSON, comma-separated, without brackets.
+
+        `reasoning` includes the thinking.
         """
         ...
 
@@ -66,8 +67,9 @@ class View(msgspec.Struct, frozen=True):
         )
 
     async def load_media(self, transcript: Transcript, items: Sequence[Item] = ()) -> None:
-        """Replace references to files and images with their content; without `items`, missing ones become a note for
-        the model.
+        """Replace references to files and images with their content.
+
+        Without `items`, missing ones become a note for the model.
         """
         messages = transcript.messages
         parts = [

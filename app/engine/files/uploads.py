@@ -161,8 +161,9 @@ def cut(found: Sequence[T], page: Page) -> Sequence[T]:
 
 
 def safe_name(name: str) -> str:
-    """The last part of a path, without characters that could mislead readers or file systems; at most 255 bytes,
-    keeping the extension.
+    """The last part of a path, without characters that could mislead readers or file systems.
+
+    At most 255 bytes, keeping the extension.
     """
     name = _UNSAFE.sub("", re.split(r"[/\\]", name)[-1]).strip()
     name = name.encode("utf-8", "replace").decode()

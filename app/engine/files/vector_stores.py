@@ -154,8 +154,9 @@ class VectorStores:
         return await self._found(project_id, best.values(), query.limit)
 
     async def purge(self, now: int, limit: int) -> int:
-        """Remove the files of expired stores, and delete empty stores marked as deleted; returns how many stores were
-        changed.
+        """Remove the files of expired stores, and delete empty stores marked as deleted.
+
+        Returns how many stores were changed.
         """
         touched = await self._ports.stores.expire(now, limit)
         if touched:

@@ -59,8 +59,9 @@ class Citations:
         return number
 
     def annotate(self, text: str) -> Sequence[Annotation]:
-        """The annotations of an answer, in the order of the text; new files created by code that no answer mentions
-        come last.
+        """The annotations of an answer, in the order of the text.
+
+        New files created by code that no answer mentions come last.
         """
         if not self._sources:
             return ()

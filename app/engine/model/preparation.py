@@ -343,8 +343,9 @@ def left_out_of(admitted: Admitted) -> tuple[str, ...]:
 
 
 async def _yield_to_others() -> None:
-    """Let other requests' tokens be sent between two steps of a large one; no state that they could change is used
-    across it.
+    """Let other requests' tokens be sent between two steps of a large one.
+
+    No state that they could change is used across it.
     """
     await asyncio.sleep(0)
 

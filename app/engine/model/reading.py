@@ -114,8 +114,9 @@ class Reader:
         return clean
 
     def flush(self) -> Sequence[Delta]:
-        """The held deltas at the end of the turn; calls found in the thinking if there was neither an answer nor a call
-        otherwise.
+        """The held deltas at the end of the turn.
+
+        Calls found in the thinking if there was neither an answer nor a call otherwise.
         """
         clean = self._release(ended=True)
         nothing_else = self._finish is not None and not (self._answered or self._called)

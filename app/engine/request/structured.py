@@ -72,8 +72,9 @@ class Validator:
 
 
 def extract_json(text: str) -> str | None:
-    """The one JSON value in an answer: the whole answer, or the value inside a Markdown fence or prose; None if there
-    is none.
+    """The one JSON value in an answer: the whole answer, or the value inside a Markdown fence or prose.
+
+    None if there is none.
     """
     text = text.strip()
     candidates = [text]
@@ -106,8 +107,9 @@ def last_object(text: str) -> str | None:
 
 
 def _objects(text: str) -> Sequence[str]:
-    """The outermost JSON objects in a text; none if one of them is malformed, since objects inside it were not meant on
-    their own.
+    """The outermost JSON objects in a text.
+
+    None if one of them is malformed, since objects inside it were not meant on their own.
     """
     objects: list[str] = []
     start = _OBJECT.search(text)

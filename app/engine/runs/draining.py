@@ -13,8 +13,9 @@ _log = logging.getLogger(__name__)
 
 
 class Drain:
-    """Lets running responses end by themselves for a while; what nobody has seen a word of is given to other processes
-    at once.
+    """Lets running responses end by themselves for a while.
+
+    What nobody has seen a word of is given to other processes at once.
     """
 
     def __init__(self, runs: Runs, background: BackgroundRuns, seconds: float) -> None:

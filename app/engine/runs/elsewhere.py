@@ -122,8 +122,9 @@ class Elsewhere:
         return False
 
     async def _stored(self, project_id: str, response_id: str, position: int) -> Sequence[bytes] | None:
-        """The frames from `position` on of a response that has ended, none if it has been deleted; None if it has not
-        ended.
+        """The frames from `position` on of a response that has ended, none if it has been deleted.
+
+        None if it has not ended.
         """
         record = await self._ports.store.get(project_id, response_id, int(self._ports.clock()))
         if record is not None:

@@ -93,8 +93,9 @@ class Followers:
                 self._tape = None
 
     def record(self, past: Past, recorder: Recorder) -> None:
-        """Write the stream to the log, for readers in other processes; once more from its beginning if it is written
-        already.
+        """Write the stream to the log, for readers in other processes.
+
+        Once more from its beginning if it is written already.
         """
         tape = self._open(past)
         self.recorded = True

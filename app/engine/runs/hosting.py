@@ -34,8 +34,9 @@ class Hosting:
         self._add_usage = add_usage
 
     def host(self, entries: Sequence[Entry], earlier: ToolsState) -> Hosted:
-        """The tools of these entries, not opened yet; `earlier`: what they have done for this response in another
-        process.
+        """The tools of these entries, not opened yet.
+
+        `earlier`: what they have done for this response in another process.
         """
         return Hosted(entries, self._ports.policy.limits, self._context, self._ports.metrics.tool_called, earlier)
 

@@ -86,8 +86,9 @@ class Tape:
         self.publish(frames, final=True)
 
     async def make_room(self, _frames: Sequence[bytes] = ()) -> None:
-        """Wait while the log is too far behind; not for one that does not answer, since no client should
-        wait for it.
+        """Wait while the log is too far behind.
+
+        Not for one that does not answer, since no client should wait for it.
         """
         while len(self.frames) - self.logged > _AHEAD and self.has_unlogged and not self.unreliable:
             await self._moved.wait()

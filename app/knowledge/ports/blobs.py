@@ -40,7 +40,8 @@ class Blobs(Protocol):
         ...
 
     async def sweep(self, before: int, limit: int) -> int:
-        """Discard up to `limit` contents that were staged before that time and abandoned (the process ended); returns
-        how many.
+        """Discard up to `limit` contents that were staged before that time and abandoned (the process ended).
+
+        Returns how many.
         """
         ...

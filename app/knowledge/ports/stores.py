@@ -105,8 +105,9 @@ class StoreRecords(Protocol):
         ...
 
     async def expire(self, now: int, limit: int) -> int:
-        """Schedule the removal of expired stores' files, and remove deleted and long-expired empty stores; returns how
-        many changed.
+        """Schedule the removal of expired stores' files, and remove deleted and long-expired empty stores.
+
+        Returns how many changed.
         """
         ...
 

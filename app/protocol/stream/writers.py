@@ -98,8 +98,9 @@ class Emitter:
         self.emit(e.InProgress, response=snapshot)
 
     def emit_end(self, response: Response, body: bytes) -> None:
-        """Emit the terminal event for the status; before a failure the error, flat and nested, since clients read
-        either.
+        """Emit the terminal event for the status.
+
+        Before a failure the error, flat and nested, since clients read either.
         """
         kind: Callable[..., e.Event] = e.Incomplete
         if response.status == "completed":

@@ -13,8 +13,9 @@ _PART = re.compile(r"[^.\[\]]+|\[[^\]]*\]")
 
 
 def allowed_values(kind: object, path: str) -> Sequence[str]:
-    """The values of the field at `path`, such as `reasoning.effort` or `include[0]`; empty if they are not an
-    enumeration.
+    """The values of the field at `path`, such as `reasoning.effort` or `include[0]`.
+
+    Empty if they are not an enumeration.
     """
     types = [*_alternatives(msgspec.inspect.type_info(kind))]
     for part in _PART.findall(path):

@@ -287,8 +287,9 @@ def _decode_below(body: bytes, frames: int) -> CreateResponse:
 
 
 def parse_items(body: bytes) -> tuple[InputItem, ...] | None:
-    """All items of `input` at once, at a third of the cost of one by one; None if one is invalid and has to be
-    found.
+    """All items of `input` at once, at a third of the cost of one by one.
+
+    None if one is invalid and has to be found.
     """
     try:
         return _items_decoder.decode(body).input

@@ -37,8 +37,9 @@ _FINISHES: dict[str, FinishReason] = {
 _UNFINISHED = "null"
 """DashScope's own protocol sends null as text."""
 _BROKEN_OFF = frozenset({"abort", "error", "network_error", "insufficient_system_resource"})
-"""The server aborted the request, as vLLM and SGLang do when they shut down; the last two are GLM's and DeepSeek's
-names.
+"""The server aborted the request, as vLLM and SGLang do when they shut down.
+
+The last two are GLM's and DeepSeek's names.
 """
 _SUCCESSES = frozenset({"stop", "tool_calls"})
 _NO_DETAILS, _NO_MESSAGE = Details(), Message()
@@ -139,8 +140,9 @@ class ChatDecoder:
             self._usage = usage
 
     def _read_odd(self, payload: bytes, out: list[Delta]) -> Chunk | None:
-        """What the typed decoder rejected; None if nothing more is to be done, as after the finish reason, where errors
-        are ignored.
+        """What the typed decoder rejected.
+
+        None if nothing more is to be done, as after the finish reason, where errors are ignored.
         """
         if payload.strip() == DONE:
             self.done = True

@@ -234,8 +234,9 @@ def _thinking(thinking: Thinking, dialect: Dialect, facts: ModelFacts) -> dict[s
 
 
 def think_by_template(thinking: Thinking, facts: ModelFacts) -> dict[str, Any]:
-    """The switches of Qwen's chat template, which vLLM, SGLang and llama.cpp pass on; it has neither effort nor
-    budget.
+    """The switches of Qwen's chat template, which vLLM, SGLang and llama.cpp pass on.
+
+    It has neither effort nor budget.
     """
     switches: dict[str, bool] = {}
     if thinking.enabled is not None:

@@ -91,8 +91,9 @@ def _function(tool: FunctionTool) -> dict[str, object]:
 
 
 def _thinking(thinking: Thinking) -> dict[str, object]:
-    """`enable_thinking`, which every model supports, and `reasoning.effort`, which overrides it; this API accepts no
-    budget.
+    """`enable_thinking`, which every model supports, and `reasoning.effort`, which overrides it.
+
+    This API accepts no budget.
     """
     effort = "none" if thinking.enabled is False else thinking.effort
     switch: dict[str, object] = {} if thinking.enabled is None else {"enable_thinking": thinking.enabled}

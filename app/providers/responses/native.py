@@ -53,8 +53,9 @@ _INPUTS: Mapping[type[HostedItem], Sequence[str]] = {
     ImageSearchCall: ("name", "arguments"),
     McpCall: ("name", "server_label"),
 }
-"""Fields that an item shows from the beginning and that never change, besides a search's action; the code and the
-arguments that are streamed are handled by the writer.
+"""Fields that an item shows from the beginning and that never change, besides a search's action.
+
+The code and the arguments that are streamed are handled by the writer.
 """
 
 

@@ -63,8 +63,9 @@ _NO_DETAILS = Details()
 
 
 class Billed(msgspec.Struct):
-    """Details of the usage and of each entry of its `x_details`; some entries use the Chat Completions name for the
-    input's.
+    """Details of the usage and of each entry of its `x_details`.
+
+    Some entries use the Chat Completions name for the input's.
     """
 
     input_tokens_details: Details | None = None
@@ -85,8 +86,9 @@ class Usage(Billed):
     x_details: tuple[Billed, ...] | None = None
 
     def counted(self) -> TokenUsage | None:
-        """The gateway's type: from the usage itself, otherwise the sum of its entries; None without counters: no input
-        is empty.
+        """The gateway's type: from the usage itself, otherwise the sum of its entries.
+
+        None without counters: no input is empty.
         """
         read = self.input_tokens or max(self.total_tokens - self.output_tokens, 0)
         if not read:

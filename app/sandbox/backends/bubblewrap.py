@@ -1,5 +1,6 @@
-"""Linux namespaces with bubblewrap: no network, and no processes or files except those mounted; then seccomp and
-resource limits.
+"""Linux namespaces with bubblewrap: no network, and no processes or files except those mounted.
+
+Then seccomp and resource limits.
 """
 
 from __future__ import annotations

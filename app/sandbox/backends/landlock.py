@@ -26,8 +26,9 @@ class Landlock:
     hides = False
 
     def __init__(self, newest: int | None = None) -> None:
-        """`newest`: the newest version of Landlock to use, for testing what older kernels enforce; None: the
-        kernel's.
+        """`newest`: the newest version of Landlock to use, for testing what older kernels enforce.
+
+        None: the kernel's.
         """
         self._newest = newest
 

@@ -1,5 +1,6 @@
-"""Values as a notebook displays them, limited to text and files; and a stand-in for the parts of `IPython` that code
-uses for that.
+"""Values as a notebook displays them, limited to text and files.
+
+And a stand-in for the parts of `IPython` that code uses for that.
 """
 
 from __future__ import annotations

@@ -113,8 +113,9 @@ def unused(directory: str, kind: str) -> str:
 
 
 def _offer_chinese() -> None:
-    """Add a font with Chinese after all requested fonts, however the code sets fonts; it also replaces missing font
-    files.
+    """Add a font with Chinese after all requested fonts, however the code sets fonts.
+
+    It also replaces missing font files.
     """
     from matplotlib.font_manager import fontManager  # noqa: PLC0415  # pyright: ignore - it is being imported anyway, and is untyped
 

@@ -87,8 +87,9 @@ _FORBIDDEN = {
     "adjtimex": (159, 171), "sethostname": (170, 161), "setdomainname": (171, 162), "seccomp": (317, 277),
 }  # fmt: skip
 _FALLEN_BACK_FROM = {"clone3": (435, 435), "openat2": (437, 437)}
-"""Their flags are in memory, which a filter cannot read; C libraries then use `clone` and `openat`, whose flags it can
-check.
+"""Their flags are in memory, which a filter cannot read.
+
+C libraries then use `clone` and `openat`, whose flags it can check.
 """
 _NEEDLESS = {
     "sync": (162, 81),

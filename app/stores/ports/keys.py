@@ -48,7 +48,8 @@ class KeyStore(Protocol):
         ...
 
     async def secret(self, name: str, fallback: bytes) -> bytes:
-        """The installation's secret with this name; if there is none yet, `fallback` (fresh random bytes)
-        becomes it.
+        """The installation's secret with this name.
+
+        If there is none yet, `fallback` (fresh random bytes) becomes it.
         """
         ...

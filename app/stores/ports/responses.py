@@ -32,8 +32,9 @@ class ResponseRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     input: bytes
     """This turn's input items as received, a JSON array; read with `protocol.stored_input`, which adds missing ids."""
     cuts: bytes | None = None
-    """Where a streamed response's deltas were cut (msgpack), so that its events can be replayed; None if it was not
-    streamed.
+    """Where a streamed response's deltas were cut (msgpack), so that its events can be replayed.
+
+    None if it was not streamed.
     """
     inherited: bytes | None = None
     """Items of expired ancestors (JSON array), moved here when those were purged."""
@@ -115,8 +116,9 @@ class ResponseStore(Protocol):
         ...
 
     async def delete(self, project_id: str, response_id: str, now: int) -> bool:
-        """Erase the content and leave a tombstone that outlives every descendant; False if there was nothing
-        to delete.
+        """Erase the content and leave a tombstone that outlives every descendant.
+
+        False if there was nothing to delete.
         """
         ...
 

@@ -73,8 +73,9 @@ def lens_providers(settings: Settings) -> Providers[Sample, FoundImage]:
 
 
 def presentable(found: Iterable[FoundImage]) -> list[FoundImage]:
-    """Those with an http(s) address, without duplicates, in order; with a title of one line, and without addresses of
-    other kinds.
+    """Those with an http(s) address, without duplicates, in order.
+
+    With a title of one line, and without addresses of other kinds.
     """
     images: dict[str, FoundImage] = {}
     for image in found:

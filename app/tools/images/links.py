@@ -34,8 +34,9 @@ _BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")
 async def working(
     fetcher: Fetcher, images: Sequence[FoundImage], wanted: int, *, seconds: float = 5.0
 ) -> list[FoundImage]:
-    """The first `wanted` images that load in `seconds` each, in order; fewer if there are no more, or after 15 seconds
-    in total.
+    """The first `wanted` images that load in `seconds` each, in order.
+
+    Fewer if there are no more, or after 15 seconds in total.
     """
     found: dict[int, FoundImage] = {}
     candidates = iter(enumerate(images))

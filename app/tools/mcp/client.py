@@ -213,8 +213,9 @@ async def _negotiate(session: ClientSession) -> Agreed:
 
 
 class _Dispatcher(JSONRPCDispatcher[Any]):
-    """Request ids that are unique on the server, whose session outlives this connection; and results that the SDK can
-    read.
+    """Request ids that are unique on the server, whose session outlives this connection.
+
+    And results that the SDK can read.
     """
 
     async def send_raw_request(

@@ -49,7 +49,8 @@ class Fetcher(Protocol):
         ...
 
     def on_behalf(self, project_id: str) -> Fetcher:
-        """The same for one project, which shares capacity fairly with others; without a project, all fetches share as
-        one.
+        """The same for one project, which shares capacity fairly with others.
+
+        Without a project, all fetches share as one.
         """
         ...

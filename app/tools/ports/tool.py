@@ -74,8 +74,9 @@ class ToolFailure(Exception):
 
 
 class Ask(Protocol):
-    """Asks the model that answers the request a question outside the conversation; its tokens count towards the
-    response.
+    """Asks the model that answers the request a question outside the conversation.
+
+    Its tokens count towards the response.
     """
 
     async def __call__(self, question: str, *, images: Sequence[ImagePart] = (), max_tokens: int = 1000) -> str:
@@ -162,8 +163,9 @@ class ToolRequest(msgspec.Struct, frozen=True):
     label: str = ""
     """Distinguishes entries of one type (an MCP server's label)."""
     native: msgspec.Raw | None = None
-    """The entry in the vendor's format, if it can be forwarded to the vendor's own tool; None: that does not support
-    its options.
+    """The entry in the vendor's format, if it can be forwarded to the vendor's own tool.
+
+    None: that does not support its options.
     """
 
 

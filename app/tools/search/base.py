@@ -67,8 +67,9 @@ class Result(msgspec.Struct, frozen=True):
 
 
 def sited(query: Query) -> str:
-    """The text with its domains as `site:` operators, for services without a parameter for them; many domains would
-    fill the query.
+    """The text with its domains as `site:` operators, for services without a parameter for them.
+
+    Many domains would fill the query.
     """
     if not 0 < len(query.allowed_domains) <= _SITES:
         return query.text
