@@ -69,6 +69,11 @@ Outcome = FencedOff | EventLogUnavailable | None
 class EventLog(Protocol):
     """Frames of live runs, by project and response id. Sequence numbers start at 0."""
 
+    @property
+    def patience_seconds(self) -> float:
+        """How long readers wait for a log that does not answer, before they get frames that are not in it."""
+        ...
+
     async def append(self, project_id: str, response_id: str, batch: Batch) -> None:
         """Add the next batch; it is in the log when this returns. Batches of one run are contiguous and arrive in
         order.

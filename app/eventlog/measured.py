@@ -19,6 +19,11 @@ class MeasuredEventLog:
         self._log = log
         self._note = note
 
+    @property
+    def patience_seconds(self) -> float:
+        """The log's value."""
+        return self._log.patience_seconds
+
     async def append(self, project_id: str, response_id: str, batch: Batch) -> None:
         """Append a batch, timed."""
         await self._measure("append", self._log.append(project_id, response_id, batch))

@@ -59,6 +59,9 @@ _Entry = tuple[bytes, dict[bytes, bytes]]
 class RedisEventLog:
     """The log of replicas that share a Redis. Entries expire if a run is silent for the lease, finished or not."""
 
+    patience_seconds = 1.0
+    """Redis is not needed for anything else: nobody should notice that it is away."""
+
     def __init__(
         self,
         url: str,

@@ -83,6 +83,11 @@ class SqlEventLog:
     It never raises LogLost: rows outlive the run.
     """
 
+    patience_seconds = 5.0
+    """Without the database no run can end, whoever waits. A busy one takes longer than Redis; what is shown without it
+    is lost if the run's owner dies. Less than a lease, for which the run is surely the owner's.
+    """
+
     def __init__(
         self,
         database: Database,

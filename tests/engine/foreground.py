@@ -63,6 +63,8 @@ class NoRuns:
 class NoLog:
     """A log that nobody writes."""
 
+    patience_seconds = 1.0
+
     async def append(self, project_id: str, response_id: str, batch: Batch) -> NoReturn:
         raise AssertionError("nothing here has background runs")
 

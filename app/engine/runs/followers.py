@@ -51,11 +51,6 @@ class FollowedTape(Tape):
         self.move(0)
         recorder.record(self)
 
-    def show_unlogged(self) -> None:
-        """The log does not answer. After the end it is not tried again: readers in other processes have the record."""
-        if self.ended:
-            self.lose()
-
 
 class Followers:
     """The readers of one foreground stream."""

@@ -26,8 +26,6 @@ _SPACING_SECONDS = 0.05
 one for each.
 """
 _RETRY_SECONDS = 0.5
-_LOG_SECONDS = 1.0
-"""How long readers wait for the log at most."""
 
 
 class Tape:
@@ -53,6 +51,8 @@ class Tape:
         """
         self.ended = False
         """The last frame is the terminal event."""
+        self.left = False
+        """The log did not answer at the end, and is not completed: readers in other processes have the record."""
         self.lost = False
         """Another process has taken over the run: nothing more is written, and what is written elsewhere is
         not here.
@@ -94,7 +94,7 @@ class Tape:
             await self._moved.wait()
 
     async def finished(self) -> None:
-        """Wait until everything is in the log."""
+        """Wait until everything is in the log, or nothing more will be."""
         while self.has_unlogged:
             await self._moved.wait()
 
@@ -127,7 +127,7 @@ class Tape:
     @property
     def full(self) -> bool:
         """No more is logged."""
-        return self.logged >= LOG_FRAMES or self._logged_bytes >= LOG_BYTES
+        return self.left or self.logged >= LOG_FRAMES or self._logged_bytes >= LOG_BYTES
 
     @property
     def unlogged(self) -> Batch:
@@ -141,8 +141,9 @@ class Tape:
         self._move()
 
     def show_unlogged(self) -> None:
-        """The log does not answer."""
+        """The log does not answer. The end does not wait for it: the run would take a place as long as that lasts."""
         self.unreliable = True
+        self.left = self.ended
         self._move()
 
     def lose(self) -> None:
@@ -211,7 +212,7 @@ class Recorder:
     async def _write(self, tapes: Sequence[Tape]) -> None:
         appends = [Append(tape.project_id, tape.run_id, tape.unlogged) for tape in tapes]
         try:
-            async with asyncio.timeout(_LOG_SECONDS):
+            async with asyncio.timeout(self._log.patience_seconds):
                 outcomes = await self._log.append_all(appends)
         except TimeoutError:
             outcomes = [EventLogUnavailable("timeout")] * len(appends)

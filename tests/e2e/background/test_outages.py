@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncGenerator, Generator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -99,6 +101,21 @@ async def test_redis_does_not_answer(clients: Clients, upstream: ScriptedUpstrea
             redis.resume()
     assert again == stream
     assert final(stream)["status"] == "completed"
+
+
+async def test_a_process_stops_though_redis_does_not_answer(
+    upstream: ScriptedUpstream, redis: Valkey, database: Postgres, tmp_path: Path
+) -> None:
+    settings = {"database_url": database.url(), "redis_url": redis.url}
+    with running_gateway(tmp_path, upstream.url, **settings) as gateway:
+        redis.pause()
+        try:
+            async with gateway.http() as http:
+                assert final((await http.post("/v1/responses", json=STREAMED)).content)["status"] == "completed"
+            gateway.process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(gateway.process.wait, 30) == 0
+        finally:
+            redis.resume()
 
 
 async def test_postgres_is_restarted(clients: Clients, upstream: ScriptedUpstream, database: Postgres) -> None:

@@ -7,16 +7,19 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 
+from app.db.engine import Database
+from app.db.migrate import upgrade_apart
 from app.engine.runs.tape import LOG_BYTES, LOG_FRAMES, Recorder, Tape
-from app.eventlog.base import Batch
+from app.eventlog.base import Batch, EventLog
 from app.eventlog.redis import RedisEventLog
-from tests.support.services import Valkey
+from app.eventlog.sql import SqlEventLog
+from tests.support.services import Postgres, Valkey
 
 _PROJECT = "project-a"
 
 
 async def test_the_frames_of_many_runs_are_in_the_log_when_they_are_seen(redis_url: str) -> None:
-    async with _recording(redis_url) as (recorder, log):
+    async with _redis(redis_url) as (recorder, log):
         tapes = [recorder.tape(_PROJECT, f"run-{number}", 1) for number in range(50)]
         for tape in tapes:
             tape.publish([b"0"])
@@ -31,7 +34,7 @@ async def test_the_frames_of_many_runs_are_in_the_log_when_they_are_seen(redis_u
 
 
 async def test_a_run_that_another_process_has_taken_over_is_lost_and_the_others_go_on(redis_url: str) -> None:
-    async with _recording(redis_url) as (recorder, log):
+    async with _redis(redis_url) as (recorder, log):
         mine, theirs = recorder.tape(_PROJECT, "mine", 1), recorder.tape(_PROJECT, "theirs", 1)
         await log.seal(_PROJECT, "theirs", 2)
         for tape in (mine, theirs):
@@ -44,7 +47,7 @@ async def test_a_run_that_another_process_has_taken_over_is_lost_and_the_others_
 
 async def test_readers_do_not_wait_for_a_log_that_is_gone_and_it_gets_everything_when_it_is_back() -> None:
     with Valkey() as server:
-        async with _recording(server.url) as (recorder, log):
+        async with _redis(server.url) as (recorder, log):
             tape, later = recorder.tape(_PROJECT, "run", 1), recorder.tape(_PROJECT, "later", 1)
             for one in (tape, later):
                 one.lease(time.monotonic() + 60)
@@ -54,18 +57,64 @@ async def test_readers_do_not_wait_for_a_log_that_is_gone_and_it_gets_everything
             tape.publish([b"1"])
             async with aclosing(tape.read(0)) as batches:
                 assert await anext(batches) == [b"1"]
-            later.publish([b"0"], final=True)
-            assert await _seen(later) == [b"0"]
+            later.publish([b"0"])
+            async with aclosing(later.read(-1)) as batches:
+                assert await anext(batches) == [b"0"]
             server.start()
-            tape.publish([b"2"], final=True)
+            tape.publish([b"2"])
             await tape.finished()
             await later.finished()
             assert await log.frames(_PROJECT, "run") == (b"0", b"1", b"2")
             assert await log.frames(_PROJECT, "later") == (b"0",)
 
 
+async def test_readers_wait_for_a_database_that_is_slow() -> None:
+    with Postgres() as server:
+        upgrade_apart(server.url())
+        database = Database(server.url())
+        async with _recording(SqlEventLog(database)) as recorder:
+            tape = recorder.tape(_PROJECT, "run", 1)
+            tape.lease(time.monotonic() + 60)
+            tape.publish([b"0"])
+            await tape.finished()
+            server.pause()
+            tape.publish([b"1"])
+            asyncio.get_running_loop().call_later(2, server.resume)
+            async with aclosing(tape.read(0)) as batches:
+                assert await anext(batches) == [b"1"]
+            assert tape.logged == 2
+        await database.aclose()
+
+
+async def test_a_run_that_ends_while_the_log_is_gone_does_not_wait_for_it() -> None:
+    with Valkey() as server:
+        async with _redis(server.url) as (recorder, _):
+            server.crash()
+            tape, later = recorder.tape(_PROJECT, "run", 1), recorder.tape(_PROJECT, "later", 1)
+            tape.publish([b"0", b"1"], final=True)
+            await tape.finished()
+            later.publish([b"0"] * 5000)
+            await later.make_room()
+            later.publish([b"1"], final=True)
+            await later.finished()
+            assert await _seen(tape) == [b"0", b"1"]
+            assert len(await _seen(later)) == 5001
+
+
+async def test_a_run_that_came_back_is_logged_whatever_its_earlier_tape_says(redis_url: str) -> None:
+    async with _redis(redis_url) as (recorder, log):
+        earlier, mine = recorder.tape(_PROJECT, "run", 1), recorder.tape(_PROJECT, "run", 2)
+        await log.seal(_PROJECT, "run", 2)
+        mine.publish([b"0"], final=True)
+        earlier.publish([b"old"])
+        await mine.finished()
+        await earlier.finished()
+        assert await log.frames(_PROJECT, "run") == (b"0",)
+        assert earlier.lost
+
+
 async def test_a_run_with_too_many_frames_for_the_log_goes_on_without_it(redis_url: str) -> None:
-    async with _recording(redis_url) as (recorder, log):
+    async with _redis(redis_url) as (recorder, log):
         tape = recorder.tape(_PROJECT, "run", 1)
         tape.publish([b"a"] * LOG_FRAMES)
         await tape.finished()
@@ -78,7 +127,7 @@ async def test_a_run_with_too_many_frames_for_the_log_goes_on_without_it(redis_u
 
 
 async def test_a_run_with_too_many_bytes_for_the_log_goes_on_without_it_even_elsewhere(redis_url: str) -> None:
-    async with _recording(redis_url) as (recorder, log):
+    async with _redis(redis_url) as (recorder, log):
         tape = recorder.tape(_PROJECT, "run", 2)
         await log.append(_PROJECT, "run", Batch(0, (b"there",)))
         tape.adopt([b"x" * LOG_BYTES])
@@ -94,8 +143,14 @@ async def _seen(tape: Tape, *, after: int = -1) -> list[bytes]:
 
 
 @asynccontextmanager
-async def _recording(redis_url: str) -> AsyncGenerator[tuple[Recorder, RedisEventLog]]:
-    log = RedisEventLog(redis_url)
+async def _redis(url: str) -> AsyncGenerator[tuple[Recorder, RedisEventLog]]:
+    log = RedisEventLog(url)
+    async with _recording(log) as recorder:
+        yield recorder, log
+
+
+@asynccontextmanager
+async def _recording(log: EventLog) -> AsyncGenerator[Recorder]:
     recorder = Recorder(log)
 
     async def record() -> None:
@@ -104,6 +159,6 @@ async def _recording(redis_url: str) -> AsyncGenerator[tuple[Recorder, RedisEven
 
     async with asyncio.TaskGroup() as group:
         recording = group.create_task(record())
-        yield recorder, log
+        yield recorder
         recording.cancel()
     await log.aclose()
