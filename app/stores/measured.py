@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from typing import TypeVar
 
 from app.stores.ports.errors import StoreUnavailable
-from app.stores.ports.responses import ResponseRecord, ResponseStore, Turn
+from app.stores.ports.responses import Lineage, ResponseRecord, ResponseStore, Turn
 from app.stores.ports.runs import Claim, Held, RunState, RunStore, StoredRun
 from app.telemetry.timing import Note, timed
 
@@ -40,6 +40,10 @@ class MeasuredStore:
     async def chain(self, project_id: str, response_id: str, now: int) -> Sequence[Turn] | None:
         """Get the turns of a conversation, timed."""
         return await self._measure("chain", self._store.chain(project_id, response_id, now))
+
+    async def lineage(self, project_id: str, response_id: str, now: int, newest: int) -> Lineage | None:
+        """Get the newest turns of a conversation, timed."""
+        return await self._measure("lineage", self._store.lineage(project_id, response_id, now, newest))
 
     async def continuable(self, project_id: str, response_id: str, now: int) -> bool:
         """Check whether a response can be continued, timed."""

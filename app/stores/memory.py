@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from msgspec.structs import replace
 
 from app.stores.lineage import concatenate, items_of, merged, purged_above
-from app.stores.ports.responses import AncestorDeleted, RecordRefused, ResponseRecord, Turn
+from app.stores.ports.responses import AncestorDeleted, Lineage, RecordRefused, ResponseRecord, Turn
 
 
 class MemoryResponseStore:
@@ -49,6 +49,11 @@ class MemoryResponseStore:
             turns.append(_turn(record))
             record = self._records.get(record.previous_id or "")
         return turns[::-1]
+
+    async def lineage(self, project_id: str, response_id: str, now: int, newest: int) -> Lineage | None:
+        """The chain in two parts."""
+        turns = await self.chain(project_id, response_id, now)
+        return None if turns is None else Lineage([turn.id for turn in turns[:-newest]], turns[-newest:])
 
     async def continuable(self, project_id: str, response_id: str, now: int) -> bool:
         """Whether `chain` would succeed."""

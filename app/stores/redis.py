@@ -16,7 +16,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from app.stores.ports.responses import ResponseRecord, ResponseStore, Turn
+from app.stores.ports.responses import Lineage, ResponseRecord, ResponseStore, Turn
 
 CONNECT_SECONDS = 1.0
 """To get a connection: many are opened at once at startup, when the process is busiest."""
@@ -99,6 +99,10 @@ class RedisCachedStore:
     async def chain(self, project_id: str, response_id: str, now: int) -> Sequence[Turn] | None:
         """From the store; one read there is as cheap as many here."""
         return await self._store.chain(project_id, response_id, now)
+
+    async def lineage(self, project_id: str, response_id: str, now: int, newest: int) -> Lineage | None:
+        """From the store."""
+        return await self._store.lineage(project_id, response_id, now, newest)
 
     async def continuable(self, project_id: str, response_id: str, now: int) -> bool:
         """From the store: a cache does not know about deletions further up."""

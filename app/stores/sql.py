@@ -14,6 +14,7 @@ from sqlalchemy import (
     ColumnElement,
     Integer,
     RowMapping,
+    and_,
     bindparam,
     delete,
     func,
@@ -30,7 +31,7 @@ from app.db.tables import event_batches, foreign_items, responses, runs
 from app.db.writer import DatabaseUnavailable, Row, RowRefused
 from app.stores.lineage import concatenate, items_of, merged, purged_above
 from app.stores.ports.errors import StoreUnavailable
-from app.stores.ports.responses import AncestorDeleted, RecordRefused, ResponseRecord, Turn
+from app.stores.ports.responses import AncestorDeleted, Lineage, RecordRefused, ResponseRecord, Turn
 
 # A longer id does not fit Postgres' index and is not worth one; such an item just cannot be referenced.
 _MAX_ITEM_ID = 512
@@ -68,6 +69,17 @@ def _chain_with(*columns: ColumnElement[Any]) -> CTE:
 
 _CHAIN = select(_chain_with(_r.input, _r.response, _r.inherited, _r.exchanges))
 _links = _chain_with()
+_turns = responses.alias("turns")
+_IS_NEW = _links.c.depth < bindparam("newest", type_=Integer)
+_LINEAGE = select(
+    _links.c.id,
+    _links.c.deleted_at,
+    _links.c.depth,
+    _turns.c.input,
+    _turns.c.response,
+    _turns.c.inherited,
+    _turns.c.exchanges,
+).join_from(_links, _turns, and_(_IS_NEW, _turns.c.id == _links.c.id), isouter=True)
 _CONTINUABLE = select(func.count().label("turns"), func.count(_links.c.deleted_at).label("tombstones")).select_from(
     _links
 )
@@ -172,12 +184,15 @@ class SqlResponseStore:
     async def chain(self, project_id: str, response_id: str, now: int) -> Sequence[Turn] | None:
         """The turns from the root to `response_id`, read from the tip upwards by one recursive query."""
         rows = await self._fetch(_CHAIN, {"wanted": response_id, "owner": project_id, "now": now})
-        turns: list[Turn] = []
-        for row in sorted(rows, key=itemgetter("depth"), reverse=True):
-            if row["deleted_at"] is not None:
-                raise AncestorDeleted(row["id"])
-            turns.append(Turn(row["id"], row["input"], row["response"], row["inherited"], row["exchanges"]))
-        return turns or None
+        return [_turn(row) for row in _root_first(rows)] or None
+
+    async def lineage(self, project_id: str, response_id: str, now: int, newest: int) -> Lineage | None:
+        """One recursive query of ids, joined with the content of the newest turns."""
+        wanted = {"wanted": response_id, "owner": project_id, "now": now, "newest": newest}
+        rows = _root_first(await self._fetch(_LINEAGE, wanted))
+        if not rows:
+            return None
+        return Lineage([row["id"] for row in rows[:-newest]], [_turn(row) for row in rows[-newest:]])
 
     async def continuable(self, project_id: str, response_id: str, now: int) -> bool:
         """Whether the chain can be read, from the ids alone."""
@@ -233,6 +248,19 @@ class SqlResponseStore:
         return bool((await connection.execute(select(func.pg_try_advisory_xact_lock(_PURGE_LOCK)))).scalar())
 
 
+def _root_first(rows: Sequence[RowMapping]) -> Sequence[RowMapping]:
+    """The rows of a chain in their order. Raises AncestorDeleted."""
+    ordered = sorted(rows, key=itemgetter("depth"), reverse=True)
+    for row in ordered:
+        if row["deleted_at"] is not None:
+            raise AncestorDeleted(row["id"])
+    return ordered
+
+
+def _turn(row: RowMapping) -> Turn:
+    return Turn(row["id"], row["input"], row["response"], row["inherited"], row["exchanges"])
+
+
 def rows_of(record: ResponseRecord) -> Sequence[Row]:
     """What is inserted for a record, parents first."""
     row = (
@@ -262,7 +290,7 @@ async def _bequeath(connection: AsyncConnection, going: Mapping[str, str | None]
     if not needed:
         return
     found = await connection.execute(_TURNS, {"ids": needed})
-    turns = {row.id: Turn(row.id, row.input, row.response, row.inherited, row.exchanges) for row in found}
+    turns = {row["id"]: _turn(row) for row in found.mappings()}
     adoptions: list[dict[str, Any]] = []
     for child in children:
         path, above = paths[child.id]

@@ -11,7 +11,7 @@ import pytest
 from app.db.engine import Database
 from app.protocol.wire.ids import item_id
 from app.stores.memory import MemoryResponseStore
-from app.stores.ports.responses import AncestorDeleted, RecordRefused, ResponseRecord, ResponseStore, Turn
+from app.stores.ports.responses import AncestorDeleted, Lineage, RecordRefused, ResponseRecord, ResponseStore, Turn
 from app.stores.redis import RedisCachedStore
 from app.stores.sql import SqlResponseStore
 from tests.stores.records import LIFE, PROJECT, turn
@@ -123,6 +123,19 @@ async def test_a_chain_is_read_from_the_root(store: ResponseStore) -> None:
     turns = await store.chain(PROJECT, chain[-1].id, now=50)
     assert turns == [Turn(record.id, record.input, record.response, None) for record in chain]
     assert await store.continuable(PROJECT, chain[-1].id, now=50)
+
+
+@pytest.mark.parametrize("newest", [1, 2, 3, 4])
+async def test_of_a_chain_the_newest_turns_are_read(store: ResponseStore, newest: int) -> None:
+    chain = await _save_chain(store, 3)
+    older, read = chain[:-newest], chain[-newest:]
+    assert await store.lineage(PROJECT, chain[-1].id, 50, newest) == Lineage(
+        [record.id for record in older], [Turn(record.id, record.input, record.response, None) for record in read]
+    )
+    assert await store.lineage("project-b", chain[-1].id, 50, newest) is None
+    await store.delete(PROJECT, chain[0].id, now=50)
+    with pytest.raises(AncestorDeleted):
+        await store.lineage(PROJECT, chain[-1].id, 50, newest)
 
 
 async def test_expired_ancestors_still_belong_to_a_living_tip(store: ResponseStore) -> None:

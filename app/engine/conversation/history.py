@@ -7,13 +7,13 @@ fifty costs the same as turn two, plus the bytes forwarded.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Protocol, TypeVar
 
 import msgspec
 
 from app.engine.conversation import records
-from app.engine.conversation.context import Context, last_user
+from app.engine.conversation.context import Context, last_user, weight
 from app.engine.conversation.function_names import upstream_name
 from app.engine.conversation.items import Item, MoreTools
 from app.engine.conversation.media import Media
@@ -28,6 +28,9 @@ from app.stores.ports.runs import RunStore
 
 _JOIN = b","
 _DELETIONS_KEPT = 10_000
+_NEWEST = 16
+"""How many turns may have been made by other processes since the one whose context is cached here."""
+_T = TypeVar("_T")
 _Key = tuple[str, str, str, tuple[bool, ...]]
 """Project, response, dialect, and the model properties that determine how a context is encoded."""
 
@@ -170,12 +173,38 @@ class History:
             if key in self._recent:
                 self._recent.move_to_end(key)
             return cached.context()
-        turns = await self._chain(view.project_id, response_id, previous_id, now)
-        transcript = view.transcript(Context())
+        before, turns = await self._missing(view, response_id, previous_id, now)
+        transcript = view.transcript(before)
         for turn in turns:
             records.replay(turn, transcript)
         await view.load_media(transcript)
-        return view.settle(transcript, frozenset(turn.id for turn in turns), b"")
+        context = view.settle(transcript, before.turns.union(turn.id for turn in turns), before.prefix)
+        if before.turns and not context.uploads:
+            self._put(key, Recent(context.turns, before.expires_at, _size(before, turns), lambda: context))
+        return context
+
+    async def _missing(
+        self, view: View, response_id: str | None, given: str, now: int
+    ) -> tuple[Context, Sequence[Turn]]:
+        """The context of one of the newest turns, if it is cached, and the turns after it. Raises InvalidRequest.
+
+        Where the requests of a conversation go from replica to replica, each has the context of an earlier turn. It
+        makes room for the one that is made of it.
+        """
+        project_id = view.project_id
+        if self._shared and self._recent:
+            lineage = await self._read(
+                lambda known: self._store.lineage(project_id, known, now, _NEWEST), project_id, response_id, given
+            )
+            turns = lineage.newest
+            for after in range(len(turns) - 1, 0, -1):
+                cached = self._recent.get(view.key(turns[after - 1].id))
+                if cached is not None:
+                    self._drop([view.key(turns[after - 1].id)])
+                    return cached.context(), turns[after:]
+            if not lineage.older:
+                return Context(), turns
+        return Context(), await self._chain(project_id, response_id, given, now)
 
     async def check(self, project_id: str, previous_id: str, now: int) -> None:
         """Check that a response can be continued. Raises InvalidRequest."""
@@ -185,12 +214,16 @@ class History:
 
     def remember(self, view: View, response_id: str, recent: Recent, *, after: str | None) -> None:
         """Cache a response that was just stored; its parent is seldom needed again."""
-        if not recent.turns.isdisjoint(self._deleted):
-            return
         if after is not None:
             parent = view.key(after)
             self._drop([parent] if parent in self._recent else [])
-        self._recent[view.key(response_id)] = recent
+        self._put(view.key(response_id), recent)
+
+    def _put(self, key: _Key, recent: Recent) -> None:
+        if not recent.turns.isdisjoint(self._deleted):
+            return
+        self._drop([key] if key in self._recent else [])
+        self._recent[key] = recent
         self._size += recent.size
         while self._size > self._capacity and self._recent:
             self._size -= self._recent.popitem(last=False)[1].size
@@ -235,8 +268,14 @@ class History:
         return Item(raw, parse_item(raw, item.place), item.place)
 
     async def _chain(self, project_id: str, response_id: str | None, given: str, now: int) -> Sequence[Turn]:
+        return await self._read(lambda known: self._store.chain(project_id, known, now), project_id, response_id, given)
+
+    async def _read(
+        self, read: Callable[[str], Awaitable[_T | None]], project_id: str, response_id: str | None, given: str
+    ) -> _T:
+        """What the store has of a chain. Raises InvalidRequest if it cannot be continued."""
         try:
-            turns = await self._store.chain(project_id, response_id, now) if response_id else None
+            found = await read(response_id) if response_id else None
         except AncestorDeleted as error:
             raise InvalidRequest(
                 f"Previous response with id '{given}' cannot be continued: "
@@ -244,24 +283,25 @@ class History:
                 code="previous_response_not_found",
                 param="previous_response_id",
             ) from error
-        if (
-            turns is None
-            and response_id
-            and self._runs is not None
-            and await self._runs.get(project_id, response_id) is not None
-        ):
+        if found is not None:
+            return found
+        if response_id and self._runs is not None and await self._runs.get(project_id, response_id) is not None:
             raise InvalidRequest(
                 f"Previous response with id '{given}' is still being generated; continue it when it has ended.",
                 code="response_in_progress",
                 param="previous_response_id",
             )
-        if turns is None:
-            raise InvalidRequest(
-                f"Previous response with id '{given}' not found.",
-                code="previous_response_not_found",
-                param="previous_response_id",
-            )
-        return turns
+        raise InvalidRequest(
+            f"Previous response with id '{given}' not found.",
+            code="previous_response_not_found",
+            param="previous_response_id",
+        )
+
+
+def _size(before: Context, turns: Sequence[Turn]) -> int:
+    """Approximate memory of the context after these turns, in bytes."""
+    added = sum(len(turn.input) + len(turn.response) + len(turn.exchanges or b"") for turn in turns)
+    return len(before.prefix) + sum(map(weight, before.tail)) + added
 
 
 def _kept(tools: Sequence[MoreTools]) -> Iterable[MoreTools]:

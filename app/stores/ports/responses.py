@@ -57,6 +57,15 @@ class Turn(msgspec.Struct, frozen=True):
     exchanges: bytes | None = None
 
 
+class Lineage(msgspec.Struct, frozen=True):
+    """A chain whose newest turns have been read."""
+
+    older: Sequence[str]
+    """Ids of the turns before `newest`, root first."""
+    newest: Sequence[Turn]
+    """Ends with the tip."""
+
+
 class AncestorDeleted(Exception):
     """A response further up the chain was deleted, so its descendants cannot be continued."""
 
@@ -98,6 +107,10 @@ class ResponseStore(Protocol):
         None if the tip is unknown, expired, deleted or another project's. Ancestors may have expired: only the tip's
         expiry counts. Raises AncestorDeleted if one was deleted.
         """
+        ...
+
+    async def lineage(self, project_id: str, response_id: str, now: int, newest: int) -> Lineage | None:
+        """As `chain`, but only the ids of all turns except the `newest`."""
         ...
 
     async def continuable(self, project_id: str, response_id: str, now: int) -> bool:

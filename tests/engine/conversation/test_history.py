@@ -138,6 +138,36 @@ async def test_a_cached_context_is_the_one_the_store_gives(length: int, *, prese
     assert [hit.known.has_id(call_id) for call_id in "cde"] == [length > 1, length > 2, length > 6]
 
 
+@pytest.mark.parametrize("preserves", [True, False])
+@pytest.mark.parametrize("length", range(2, len(TURNS) + 1))
+async def test_turns_that_another_process_has_made_are_added_to_a_cached_context(
+    length: int, *, preserves: bool
+) -> None:
+    for made in range(1, length):
+        here, there = Chat(shared=True, preserves=preserves), Chat(preserves=preserves)
+        there.store = here.store
+        there.history = History(here.store, 1_000_000, shared=True)
+        for number, (said, output) in enumerate(TURNS[:length]):
+            chat = here if number < made else there
+            await chat.turn(number, number - 1 if number else None, said, output)
+        found = await here.context(length - 1)
+        whole = await History(here.store, 0, shared=True).context(here.view, rid(length - 1), NOW)
+        assert msgspec.structs.replace(found, expires_at=0) == whole
+        assert await here.is_cached(length - 1)
+
+
+async def test_a_turn_costs_the_same_wherever_the_earlier_ones_were_made() -> None:
+    """Three replicas that take turns encode each turn once each, not the conversation for each turn."""
+    chats = [Chat(shared=True) for _ in range(3)]
+    for chat in chats:
+        chat.store = chats[0].store
+        chat.history = History(chat.store, 1_000_000, shared=True)
+    for number in range(60):
+        previous = number - 1 if number else None
+        await chats[number % 3].turn(number, previous, [user(f"q{number}")], answer(f"a{number}"))
+    assert all(100 <= chat.provider.encoded <= 130 for chat in chats)
+
+
 async def test_without_a_previous_response_there_is_nothing() -> None:
     assert await Chat().history.context(Chat().view, None, NOW) == Context()
 
@@ -190,6 +220,18 @@ async def test_a_foreign_and_an_expired_id_are_unknown_ids(*, remember: bool) ->
     for asked in (chat.context(0, view=chat.view_of("other")), chat.context(0, now=EXPIRY)):
         with pytest.raises(InvalidRequest, match="not found"):
             await asked
+
+
+async def test_a_deleted_turn_above_a_cached_context_breaks_the_chain() -> None:
+    here, there = Chat(shared=True), Chat()
+    there.store = here.store
+    there.history = History(here.store, 1_000_000, shared=True)
+    await here.turn(0, None, [user("root")], answer("r"))
+    await here.turn(1, 0, [user("here")], answer("h"))
+    await there.turn(2, 1, [user("there")], answer("t"))
+    assert await here.store.delete("p", rid(0), NOW)
+    with pytest.raises(InvalidRequest, match=f"'{rid(0)}', an earlier response"):
+        await here.context(2)
 
 
 @pytest.mark.parametrize("shared", [True, False])
