@@ -31,7 +31,7 @@ _POLL_SECONDS = 0.2
 _LOOKS = 4
 """After so many polls the store is asked, too: the response may have ended meanwhile."""
 _GONE_SECONDS = 5.0
-"""How long nothing may be heard of an owner, beyond the time for which it has confirmed."""
+"""How long nothing may be heard of an owner while the log answers, beyond the time for which it has confirmed."""
 
 
 class Elsewhere:
@@ -73,27 +73,21 @@ class Elsewhere:
 
         An `error` event if the response will never be complete. Ends early if it has been deleted.
         """
-        position, heard = after + 1, _now()
-        while _now() - heard < _GONE_SECONDS:
+        position, unheard = after + 1, None
+        while True:
             async with aclosing(read_until_silent(self._ports.log, project_id, response_id, position)) as batches:
                 async for frames in batches:
-                    position, heard = position + len(frames), _now()
+                    position, unheard = position + len(frames), None
                     yield frames
                     if is_end(frames):
                         return
-            try:
-                rest = await self._stored(project_id, response_id, position)
-            except StoreUnavailable:
-                heard = _now()  # whether it has ended is not known
-            else:
-                if rest is not None:
-                    if rest:
-                        yield rest
-                    return
-            if await self._is_alive(project_id, response_id):
-                heard = _now()
+            rest = await self._rest(project_id, response_id, position, gone=_is_over(unheard))
+            if rest is not None:
+                if rest:
+                    yield rest
+                return
+            unheard = None if await self._is_alive(project_id, response_id) else unheard or _now()
             await asyncio.sleep(_POLL_SECONDS)
-        yield [_interrupted(position)]
 
     async def forget(self, project_id: str, response_id: str) -> None:
         """Remove what is logged of a deleted response."""
@@ -121,15 +115,19 @@ class Elsewhere:
             await asyncio.sleep(_POLL_SECONDS)
         return False
 
-    async def _stored(self, project_id: str, response_id: str, position: int) -> Sequence[bytes] | None:
-        """The frames from `position` on of a response that has ended, none if it has been deleted.
+    async def _rest(self, project_id: str, response_id: str, position: int, *, gone: bool) -> Sequence[bytes] | None:
+        """The frames from `position` on of a response that has ended, none if it has been deleted; an error if its
+        owner is `gone`.
 
-        None if it has not ended.
+        None if it goes on, or if that is not known.
         """
-        record = await self._ports.store.get(project_id, response_id, int(self._ports.clock()))
-        if record is not None:
-            return replay(record.response, record.cuts)[position:]
-        return [] if await self._ports.store.has_ended(project_id, response_id) else None
+        try:
+            if await self._ports.store.has_ended(project_id, response_id):
+                record = await self._ports.store.get(project_id, response_id, int(self._ports.clock()))
+                return [] if record is None else replay(record.response, record.cuts)[position:]
+        except StoreUnavailable:
+            return None
+        return [_interrupted(position)] if gone else None
 
     async def _is_alive(self, project_id: str, response_id: str) -> bool:
         """Whether the owner has been heard of lately; while the log does not answer, as long as it may be alive."""
@@ -149,6 +147,11 @@ def _interrupted(position: int) -> bytes:
     message = "The server that generated this response has stopped; the rest of its events is lost."
     nested = NestedError("server_error", "server_error", message, None)
     return frame(ErrorEvent(sequence_number=position, code="server_error", message=message, param=None, error=nested))
+
+
+def _is_over(unheard: float | None) -> bool:
+    """Whether it is too long since nothing has been heard (loop time)."""
+    return unheard is not None and _now() - unheard >= _GONE_SECONDS
 
 
 def _now() -> float:

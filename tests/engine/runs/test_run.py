@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -14,10 +15,12 @@ from app.engine.conversation.sealing import Sealer
 from app.engine.metrics import Metrics
 from app.engine.model.formats import Formats
 from app.engine.model.upstream_traits import UpstreamTraits
+from app.engine.runs.elsewhere import Elsewhere
 from app.engine.runs.ports import Policy, Ports
 from app.engine.runs.run import Run
 from app.engine.runs.supervisor import Runs
 from app.engine.upstreams.routing import Route, Router
+from app.eventlog.base import EventLog, EventLogUnavailable
 from app.protocol.deltas import Text, TurnFinished
 from app.protocol.wire.errors import Conflict
 from app.settings import Limits
@@ -37,24 +40,51 @@ class GatedStore(MemoryResponseStore):
         super().__init__(retention_seconds=100)
         self.asked = asyncio.Event()
         self.let = asyncio.Event()
+        self.kept = asyncio.Event()
+        self.looks = 1
 
     async def save(self, record: ResponseRecord) -> None:
         """Wait, then keep."""
         self.asked.set()
         await self.let.wait()
         await super().save(record)
+        self.kept.set()
+
+    async def has_ended(self, project_id: str, response_id: str) -> bool:
+        """Whoever asks for the last of so many times is answered when the record has been kept, just now."""
+        self.looks -= 1
+        if not self.looks:
+            self.let.set()
+            await self.kept.wait()
+        return await super().has_ended(project_id, response_id)
+
+
+class LogThatComesBack(NoLog):
+    """Away for six seconds, of which each look takes three. Nobody has confirmed anything meanwhile, nor later."""
+
+    now = 0.0
+
+    async def read(self, project_id: str, response_id: str, after: int = -1) -> AsyncGenerator[tuple[bytes, ...]]:
+        self.now += 3
+        if self.now <= 6:
+            raise EventLogUnavailable("away")
+        yield ()
+
+    async def want(self, project_id: str, response_id: str) -> None:
+        if self.now <= 3:
+            raise EventLogUnavailable("away")
 
 
 class Stage:
     """One response whose record is not written yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: EventLog | None = None) -> None:
         self.store = GatedStore()
         provider = ScriptedProvider([[Text("Yes."), TurnFinished("stop")]])
-        ports = Ports(
+        self.ports = Ports(
             store=self.store,
             runs=NoRuns(),
-            log=NoLog(),
+            log=log or NoLog(),
             history=History(self.store, 1 << 20, shared=False),
             media=no_media(),
             router=Router([Route(provider)], {}, lambda _, __: None),
@@ -68,7 +98,7 @@ class Stage:
             policy=Policy(limits=Limits(), retention_seconds=100),
         )
         self.runs = Runs(10)
-        self.responses = foreground(ports, self.runs)
+        self.responses = foreground(self.ports, self.runs)
         self.sent: list[bytes] = []
 
     async def send(self, frames: list[bytes]) -> None:
@@ -132,3 +162,24 @@ async def test_others_go_first_between_the_steps_of_a_large_request(length: int,
         assert opening.send(None) is None  # a turn of the event loop, and not a wait for anything
     with pytest.raises(StopIteration):
         opening.send(None)
+
+
+async def test_a_reader_elsewhere_gets_a_record_that_is_written_while_it_looks_for_it() -> None:
+    stage = Stage()
+    assert await _read_elsewhere(stage) == stage.sent
+
+
+async def test_a_reader_elsewhere_waits_for_an_owner_that_could_not_confirm(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = LogThatComesBack()
+    monkeypatch.setattr("app.engine.runs.elsewhere._now", lambda: log.now)
+    stage = Stage(log)
+    stage.store.looks = 4
+    assert await _read_elsewhere(stage) == stage.sent
+
+
+async def _read_elsewhere(stage: Stage) -> list[bytes]:
+    run, streaming = await stage.start()
+    found = [frames async for frames in Elsewhere(stage.ports, alone=False).follow("p", run.id, -1)]
+    stage.store.let.set()
+    await streaming
+    return [frame for frames in found for frame in frames]
