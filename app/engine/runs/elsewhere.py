@@ -10,14 +10,12 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from app.engine.runs.logged import is_end, read_until_silent, snapshot
+from app.engine.runs.logged import is_end, lost, read_until_silent, snapshot
 from app.engine.runs.ports import Ports
 from app.eventlog.base import EventLogUnavailable
 from app.protocol.stream.replay import replay
 from app.protocol.wire import ids
 from app.protocol.wire.errors import Unavailable
-from app.protocol.wire.events import ErrorEvent, NestedError
-from app.protocol.wire.sse import frame
 from app.stores.ports.errors import StoreUnavailable
 
 _log = logging.getLogger(__name__)
@@ -144,9 +142,7 @@ def _unavailable() -> Unavailable:
 
 
 def _interrupted(position: int) -> bytes:
-    message = "The server that generated this response has stopped; the rest of its events is lost."
-    nested = NestedError("server_error", "server_error", message, None)
-    return frame(ErrorEvent(sequence_number=position, code="server_error", message=message, param=None, error=nested))
+    return lost(position, "The server that generated this response has stopped; the rest of its events is lost.")
 
 
 def _is_over(unheard: float | None) -> bool:

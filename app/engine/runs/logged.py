@@ -8,7 +8,9 @@ from contextlib import aclosing
 
 from app.eventlog.base import EventLog, EventLogUnavailable
 from app.protocol.stream.projection import fold, parse_frame
+from app.protocol.wire.events import ErrorEvent, NestedError
 from app.protocol.wire.response import encode
+from app.protocol.wire.sse import frame
 
 _log = logging.getLogger(__name__)
 _ENDS = tuple(b"event: response.%b\n" % name for name in (b"completed", b"incomplete", b"failed"))
@@ -23,6 +25,12 @@ def snapshot(frames: Sequence[bytes]) -> bytes | None:
     """The response after these frames, as JSON; None if there are none."""
     response = fold(event for frame in frames if (event := parse_frame(frame)))
     return None if response is None else encode(response)
+
+
+def lost(position: int, message: str) -> bytes:
+    """The `error` event that has the number of one that is lost."""
+    nested = NestedError("server_error", "server_error", message, None)
+    return frame(ErrorEvent(sequence_number=position, code="server_error", message=message, param=None, error=nested))
 
 
 async def read_until_silent(

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from app.engine.runs.background import BackgroundRuns, queued
-from app.engine.runs.logged import is_end, read_until_silent, snapshot
+from app.engine.runs.logged import is_end, lost, read_until_silent, snapshot
 from app.engine.runs.ports import Ports
 from app.engine.runs.takeover import opening
 from app.eventlog.base import EventLogUnavailable
@@ -56,7 +56,8 @@ class BackgroundReader:
         """The frames after number `after`, up to the terminal event, whoever generates the run meanwhile; outages are
         waited for.
 
-        Ends early only if the response was deleted. Raises ReaderMustLeave.
+        An `error` event if it has ended before: then what was shown was not kept. Ends early only if the response was
+        deleted. Raises ReaderMustLeave.
         """
         position = after + 1
         while True:
@@ -112,4 +113,8 @@ class BackgroundReader:
 
     async def _stored(self, project_id: str, run_id: str, position: int) -> Sequence[bytes]:
         record = await self._ports.store.get(project_id, run_id, int(self._ports.clock()))
-        return [] if record is None else replay(record.response, record.cuts)[position:]
+        if record is None:
+            return []
+        frames = replay(record.response, record.cuts)
+        last = f"The last event that was kept of this response has the number {len(frames) - 1}."
+        return frames[position:] or [lost(position, last)]

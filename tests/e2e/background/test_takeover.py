@@ -27,11 +27,13 @@ async def test_what_was_shown_is_ended_elsewhere(replicas: Replicas, upstream: S
             async with asyncio.timeout(15), asyncio.TaskGroup() as group:
                 follower = group.create_task(replay(second, response_id))
                 resumed = group.create_task(replay(second, response_id, starting_after=number))
+                beyond = group.create_task(replay(second, response_id, starting_after=number + 100))
                 here.process.kill()
         stored = (await second.get(f"/v1/responses/{response_id}")).json()
         replayed = await replay(second, response_id)
 
     assert follower.result() == replayed == seen + resumed.result()
+    assert [frame.split(b"\n", 1)[0] for frame in split(beyond.result())] == [b"event: error"]
     assert stored == final(replayed)
     assert (stored["status"], stored["error"]["code"]) == ("failed", "server_error")
     assert stored["output"][1]["content"][0]["text"] == "Half an answer"
