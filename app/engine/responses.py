@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 import msgspec
 
@@ -14,9 +15,9 @@ from app.engine.runs.cancelling import Cancellation
 from app.engine.runs.elsewhere import Elsewhere
 from app.engine.runs.ports import Ports
 from app.engine.runs.readers import BackgroundReader
+from app.engine.runs.replaying import BeyondEnd, replayed
 from app.engine.runs.run import Run
 from app.engine.runs.supervisor import Runs
-from app.protocol.stream.replay import replay
 from app.protocol.wire import ids
 from app.protocol.wire.errors import Conflict, InvalidRequest, NotFound
 from app.protocol.wire.paging import Page, UnknownCursor, window
@@ -127,7 +128,7 @@ class Responses:
             record = await self._ports.store.get(project, found, self._now())
         if record is None and await self._elsewhere.has(project, found):
             return self._elsewhere.follow(project, found, after)
-        return _replayed(record or await self._ended(principal, found, response_id), after)
+        return await _replay(record or await self._ended(principal, found, response_id), after)
 
     async def _ended(self, principal: Principal, found: str, response_id: str) -> ResponseRecord:
         """The record of a response that has ended while others were asked for it. Raises NotFound."""
@@ -232,19 +233,24 @@ def _beyond(after: int, last: int) -> InvalidRequest:
     return InvalidRequest(message, code="invalid_value", param="starting_after")
 
 
-def _replayed(record: ResponseRecord, after: int) -> AsyncGenerator[Sequence[bytes], None]:
-    """The frames of a stored response. Raises InvalidRequest."""
+async def _replay(record: ResponseRecord, after: int) -> AsyncGenerator[Sequence[bytes], None]:
+    """The frames of a stored response after number `after`. Raises InvalidRequest."""
     if record.cuts is None and decode(record.response).background:
         raise _not_streamed()
-    frames = replay(record.response, record.cuts)
-    if after >= len(frames):
-        raise _beyond(after, len(frames) - 1)
-    return _once(frames[after + 1 :])
+    batches = replayed(record, after + 1)
+    try:
+        return _continued(await anext(batches, ()), batches)
+    except BeyondEnd as error:
+        raise _beyond(after, error.last) from None
 
 
-async def _once(frames: Sequence[bytes]) -> AsyncGenerator[Sequence[bytes], None]:
-    if frames:
-        yield frames
+async def _continued(
+    first: Sequence[bytes], rest: AsyncGenerator[Sequence[bytes], None]
+) -> AsyncGenerator[Sequence[bytes], None]:
+    async with aclosing(rest):
+        yield first
+        async for frames in rest:
+            yield frames
 
 
 def _page(items: list[msgspec.Raw], page: Page) -> ItemPage:

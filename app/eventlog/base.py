@@ -17,6 +17,11 @@ import msgspec
 QUIET_SECONDS = 1.0
 """The longest that a reader waits for new frames before it is told that there are none."""
 
+FIRST_READ = 4
+"""How many batches a reader gets at first."""
+_READ_FRAMES = 256
+"""About how many frames a reader gets at once: one that is not read itself holds no more."""
+
 WANTED_SECONDS = 3.0
 CONFIRMED_SECONDS = 5.0
 MOST_WANTED = 1000
@@ -99,7 +104,7 @@ class EventLog(Protocol):
 
     def read(self, project_id: str, response_id: str, after: int = -1) -> AsyncGenerator[tuple[bytes, ...]]:
         """Frames with a sequence number above `after`: those logged, then new ones until the final batch. No gaps, no
-        duplicates.
+        duplicates. A few batches at a time.
 
         While there is nothing new it yields an empty tuple at least every `QUIET_SECONDS`: the rest may be in the store
         by now. Ends at once if the run is unknown. Ends without a final batch if the run's owner disappeared (its
@@ -159,3 +164,8 @@ def joined(batches: Iterable[tuple[int, Sequence[bytes]]], position: int) -> tup
         if first <= wanted:
             fresh += frames[wanted - first :]
     return tuple(fresh)
+
+
+def next_read(batches: int, frames: int) -> int:
+    """How many batches to read next, after so many had so many frames."""
+    return min(max(_READ_FRAMES * batches // max(frames, 1), 1), _READ_FRAMES)

@@ -22,6 +22,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from app.eventlog.base import (
     CONFIRMED_SECONDS,
+    FIRST_READ,
     MOST_WANTED,
     QUIET_SECONDS,
     WANTED_SECONDS,
@@ -33,6 +34,7 @@ from app.eventlog.base import (
     Outcome,
     append_one,
     joined,
+    next_read,
 )
 
 BLOCK_SECONDS = QUIET_SECONDS * 0.9
@@ -117,18 +119,17 @@ class RedisEventLog:
             raise outcome
 
     async def read(self, project_id: str, response_id: str, after: int = -1) -> AsyncGenerator[tuple[bytes, ...]]:
-        """Frames above `after`, as many at a time as there are."""
+        """Frames above `after`, of some entries at a time."""
         key = _key(project_id, response_id)
         position = after + 1
         # what the first owner wrote before `position` is not read; of later ones, all is
-        newest = f"1-{position}".encode()
+        newest, size = f"1-{position}".encode(), FIRST_READ
         while not await self._is_over(key, position):
-            while entries := await self._next(key, newest):
-                newest = entries[-1][0]
-                fresh = joined(_batches(entries), position)
-                position += len(fresh)
-                yield fresh
-                if any(b"final" in fields for _, fields in entries):
+            while (read := await self._next(key, newest, position, size)) is not None:
+                newest, size = read.newest, read.next_size
+                position += len(read.frames)
+                yield read.frames
+                if read.final:
                     return
             yield ()
 
@@ -241,11 +242,16 @@ class RedisEventLog:
             entries = cast("Sequence[_Entry]", await self._reading.xrevrange(key, count=1))
         return self._closed or not entries or (b"final" in entries[0][1] and _id(entries[0])[1] <= position)
 
-    async def _next(self, key: str, newest: bytes) -> Sequence[_Entry]:
-        """The entries after the `newest` known one; blocks for a while, then returns none."""
+    async def _next(self, key: str, newest: bytes, position: int, size: int) -> _Read | None:
+        """At most `size` entries after the `newest` known one; blocks for a while, then returns None."""
         async with _limited(BLOCK_SECONDS + TIMEOUT_SECONDS):
-            streams = await self._reading.xread({key: newest}, block=int(BLOCK_SECONDS * 1000))
-        return cast("Sequence[tuple[bytes, Sequence[_Entry]]]", streams)[0][1] if streams else ()
+            streams = await self._reading.xread({key: newest}, count=size, block=int(BLOCK_SECONDS * 1000))
+        if not streams:
+            return None
+        entries = cast("Sequence[tuple[bytes, Sequence[_Entry]]]", streams)[0][1]
+        frames = joined(_batches(entries), position)
+        final = any(b"final" in fields for _, fields in entries)
+        return _Read(entries[-1][0], frames, final, next_read(len(entries), len(frames)))
 
 
 def _connect(url: str, pool: type[ConnectionPool], seconds: float, **limits: float) -> Redis:
@@ -258,6 +264,18 @@ def _connect(url: str, pool: type[ConnectionPool], seconds: float, **limits: flo
         **limits,
     )
     return Redis.from_pool(connections)
+
+
+class _Read(NamedTuple):
+    """What a reader has got at once."""
+
+    newest: bytes
+    """Id of the last entry."""
+    frames: tuple[bytes, ...]
+    final: bool
+    """They are the last ones."""
+    next_size: int
+    """How many entries to read next."""
 
 
 class _New(NamedTuple):

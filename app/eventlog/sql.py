@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import msgspec
-from sqlalchemy import Executable, RowMapping, Select, Table, bindparam, delete, func, select, update
+from sqlalchemy import Executable, Integer, RowMapping, Select, Table, bindparam, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.db.clock import now_ms
@@ -25,6 +25,7 @@ from app.db.tables import event_batches, wanted_streams
 from app.db.writer import DatabaseUnavailable, Row, RowRefused
 from app.eventlog.base import (
     CONFIRMED_SECONDS,
+    FIRST_READ,
     MOST_WANTED,
     QUIET_SECONDS,
     WANTED_SECONDS,
@@ -35,6 +36,7 @@ from app.eventlog.base import (
     Outcome,
     append_one,
     joined,
+    next_read,
 )
 
 _e = event_batches.c
@@ -46,6 +48,7 @@ _BATCHES = (
     .where(*_OF_RUN, _e.first_sequence >= bindparam("start"))
     .order_by(_e.first_sequence)
 )
+_NEXT = _BATCHES.limit(bindparam("size", type_=Integer))
 _REPLACE = (
     update(event_batches)
     .where(*_OF_RUN, _e.first_sequence == bindparam("first"), _e.frames == bindparam("seal"))
@@ -135,24 +138,28 @@ class SqlEventLog:
                     return
 
     async def read(self, project_id: str, response_id: str, after: int = -1) -> AsyncGenerator[tuple[bytes, ...]]:
-        """Frames above `after`, as many at a time as there are."""
+        """Frames above `after`, of some rows at a time."""
         run: dict[str, Any] = {"run": response_id, "owner": project_id}
         position = after + 1
         start = await self._number(_START, {**run, "wanted": position})
-        newest, told = 0, time.monotonic()
+        size, newest, told = FIRST_READ, 0, time.monotonic()
         while start is not None and not self._closed:
             with _log_errors():
-                rows = await self._database.fetch(_BATCHES, {**run, "start": start})
+                rows = await self._database.fetch(_NEXT, {**run, "start": start, "size": size})
             fresh = joined(_batches(rows), position)
             position += len(fresh)
             if rows:
                 start, newest = min(position, _end(rows[-1])), rows[-1]["expires_at"]
+            final, more = any(row["final"] for row in rows), len(rows) == size and len(fresh) > 0
+            size = next_read(len(rows), len(fresh)) if rows else size
+            del rows  # a reader may be slow
             if fresh or time.monotonic() - told > QUIET_SECONDS - self._poll:
                 yield fresh
                 told = time.monotonic()
-            if any(row["final"] for row in rows) or not (fresh or self._is_owned(newest)):
+            if final or not (fresh or self._is_owned(newest)):
                 return
-            await asyncio.sleep(self._poll)
+            if not more:
+                await asyncio.sleep(self._poll)
 
     async def frames(self, project_id: str, response_id: str) -> Sequence[bytes]:
         """The frames of all rows."""

@@ -157,12 +157,6 @@ async def test_another_project_cannot_tell_that_a_file_exists(
         assert (await nobody.get(f"/v1/files/{made.id}")).status_code == 401
 
 
-def _memory(gateway: Gateway, kind: str) -> int:
-    """Bytes, now (VmRSS) or at most until now (VmHWM)."""
-    lines = Path(f"/proc/{gateway.process.pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(kind))
-
-
 async def _undeclared(size: int) -> AsyncIterator[bytes]:
     """A form that does not say how large it is."""
     yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="huge"\r\n\r\n'
@@ -176,13 +170,13 @@ async def test_huge_uploads_are_refused_with_flat_memory(upstream: ScriptedUpstr
     with running_gateway(tmp_path, upstream.url, limits__file_bytes=str(64 * MIB)) as gateway:
         async with gateway.http() as http, gateway.client() as client:
             await client.files.create(file=("small", bytes(MIB)), purpose="user_data")
-            before = _memory(gateway, "VmRSS")
+            before = gateway.memory()
             large = await client.files.create(file=("large", io.BytesIO(bytes(64 * MIB))), purpose="user_data")
             with pytest.raises(openai.APIStatusError) as declared:
                 await client.files.create(file=("huge", io.BytesIO(bytes(65 * MIB))), purpose="user_data")
             headers = {"content-type": "multipart/form-data; boundary=b"}
             refused = await http.post("/v1/files", content=_undeclared(96 * MIB), headers=headers)
-            peak = _memory(gateway, "VmHWM")
+            peak = gateway.memory("VmHWM")
 
             assert (declared.value.status_code, refused.status_code) == (413, 413)
             assert refused.json()["error"]["code"] == "file_too_large"

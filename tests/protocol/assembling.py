@@ -14,6 +14,7 @@ from app.protocol.recovery.arguments import InvalidArguments
 from app.protocol.recovery.client_tools import CLIENT_TOOLS, CallTarget
 from app.protocol.stream.assembler import Assembler
 from app.protocol.stream.options import Options
+from app.protocol.stream.replay import replay
 from app.protocol.stream.writers import Cut
 from app.protocol.wire import hosted as h
 from app.protocol.wire import ids
@@ -303,3 +304,8 @@ def options() -> st.SearchStrategy[dict[str, Any]]:
             "background": st.booleans(),
         }
     )
+
+
+def replayed(body: bytes, cuts: bytes | None) -> list[bytes]:
+    """All frames of a stored response."""
+    return [frame for frames in replay(body, cuts) for frame in frames]

@@ -14,6 +14,7 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import msgspec
@@ -54,6 +55,11 @@ class Gateway(msgspec.Struct, frozen=True):
         return httpx.AsyncClient(
             base_url=self.base_url, headers={"authorization": f"Bearer {self.key}"}, timeout=PATIENCE, verify=_NO_TLS
         )
+
+    def memory(self, kind: Literal["VmRSS", "VmHWM"] = "VmRSS") -> int:
+        """Bytes, now (VmRSS) or at most until now (VmHWM)."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(kind))
 
     def log(self, start: int = 0) -> str:
         """The gateway's log from byte `start` on.

@@ -10,10 +10,9 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from app.engine.runs.logged import is_end, lost, read_until_silent, snapshot
+from app.engine.runs.logged import is_end, lost, read_until_silent, rest_of, snapshot
 from app.engine.runs.ports import Ports
 from app.eventlog.base import EventLogUnavailable
-from app.protocol.stream.replay import replay
 from app.protocol.wire import ids
 from app.protocol.wire.errors import Unavailable
 from app.stores.ports.errors import StoreUnavailable
@@ -30,6 +29,7 @@ _LOOKS = 4
 """After so many polls the store is asked, too: the response may have ended meanwhile."""
 _GONE_SECONDS = 5.0
 """How long nothing may be heard of an owner while the log answers, beyond the time for which it has confirmed."""
+_STOPPED = "The server that generated this response has stopped; the rest of its events is lost."
 
 
 class Elsewhere:
@@ -79,13 +79,18 @@ class Elsewhere:
                     yield frames
                     if is_end(frames):
                         return
-            rest = await self._rest(project_id, response_id, position, gone=_is_over(unheard))
-            if rest is not None:
-                if rest:
-                    yield rest
+            if await self._has_ended(project_id, response_id):
+                break
+            if _is_over(unheard):
+                yield [lost(position, _STOPPED)]
                 return
             unheard = None if await self._is_alive(project_id, response_id) else unheard or _now()
             await asyncio.sleep(_POLL_SECONDS)
+        record = await self._ports.store.get(project_id, response_id, int(self._ports.clock()))
+        if record is not None:
+            async with aclosing(rest_of(record, position)) as batches:
+                async for frames in batches:
+                    yield frames
 
     async def forget(self, project_id: str, response_id: str) -> None:
         """Remove what is logged of a deleted response."""
@@ -113,19 +118,12 @@ class Elsewhere:
             await asyncio.sleep(_POLL_SECONDS)
         return False
 
-    async def _rest(self, project_id: str, response_id: str, position: int, *, gone: bool) -> Sequence[bytes] | None:
-        """The frames from `position` on of a response that has ended, none if it has been deleted; an error if its
-        owner is `gone`.
-
-        None if it goes on, or if that is not known.
-        """
+    async def _has_ended(self, project_id: str, response_id: str) -> bool:
+        """False also if that is not known."""
         try:
-            if await self._ports.store.has_ended(project_id, response_id):
-                record = await self._ports.store.get(project_id, response_id, int(self._ports.clock()))
-                return [] if record is None else replay(record.response, record.cuts)[position:]
+            return await self._ports.store.has_ended(project_id, response_id)
         except StoreUnavailable:
-            return None
-        return [_interrupted(position)] if gone else None
+            return False
 
     async def _is_alive(self, project_id: str, response_id: str) -> bool:
         """Whether the owner has been heard of lately; while the log does not answer, as long as it may be alive."""
@@ -139,10 +137,6 @@ class Elsewhere:
 def _unavailable() -> Unavailable:
     message = "Whether another server is generating this response cannot be determined at the moment. Try again."
     return Unavailable(message, code="event_log_unavailable", retry_after=1.0)
-
-
-def _interrupted(position: int) -> bytes:
-    return lost(position, "The server that generated this response has stopped; the rest of its events is lost.")
 
 
 def _is_over(unheard: float | None) -> bool:

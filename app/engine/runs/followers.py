@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Protocol
 
-from app.engine.runs.tape import Recorder, Tape
+from app.engine.runs.tape import ENTRY_FRAMES, Recorder, Tape
 
 Past = Callable[[], Sequence[bytes]]
 """The frames that the client has been sent so far, without the terminal event."""
@@ -33,6 +33,7 @@ class FollowedTape(Tape):
     def __init__(self, project_id: str, run_id: str, frames: Sequence[bytes], *, ended: bool) -> None:
         super().__init__(project_id, run_id, 1, _no_log)
         self.frames = list(frames)
+        self.ends = list(range(ENTRY_FRAMES, len(frames), ENTRY_FRAMES))  # nobody goes on with it: any place will do
         self.ended = ended
 
     @property

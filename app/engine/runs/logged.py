@@ -6,11 +6,13 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
+from app.engine.runs.replaying import BeyondEnd, replayed
 from app.eventlog.base import EventLog, EventLogUnavailable
 from app.protocol.stream.projection import fold, parse_frame
 from app.protocol.wire.events import ErrorEvent, NestedError
 from app.protocol.wire.response import encode
 from app.protocol.wire.sse import frame
+from app.stores.ports.responses import ResponseRecord
 
 _log = logging.getLogger(__name__)
 _ENDS = tuple(b"event: response.%b\n" % name for name in (b"completed", b"incomplete", b"failed"))
@@ -47,3 +49,13 @@ async def read_until_silent(
                 yield frames
     except EventLogUnavailable as error:
         _log.warning("response %s is followed when the event log answers: %s", run_id, error)
+
+
+async def rest_of(record: ResponseRecord, position: int) -> AsyncGenerator[Sequence[bytes], None]:
+    """The frames of a stored response from `position` on; an `error` event if what was shown was not all kept."""
+    try:
+        async with aclosing(replayed(record, position)) as batches:
+            async for frames in batches:
+                yield frames
+    except BeyondEnd as error:
+        yield [lost(position, f"The last event that was kept of this response has the number {error.last}.")]

@@ -8,11 +8,10 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from app.engine.runs.background import BackgroundRuns, queued
-from app.engine.runs.logged import is_end, lost, read_until_silent, snapshot
+from app.engine.runs.logged import is_end, read_until_silent, rest_of, snapshot
 from app.engine.runs.ports import Ports
 from app.engine.runs.takeover import opening
 from app.eventlog.base import EventLogUnavailable
-from app.protocol.stream.replay import replay
 from app.protocol.wire.response import decode
 from app.stores.ports.errors import StoreUnavailable
 from app.stores.ports.runs import RunState
@@ -71,14 +70,16 @@ class BackgroundReader:
                         self._check_stay(project_id, run_id)
                 self._check_stay(project_id, run_id)
                 if await self.state(project_id, run_id) is None:
-                    rest = await self._stored(project_id, run_id, position)
-                    if rest:
-                        yield rest
-                    return
+                    record = await self._ports.store.get(project_id, run_id, int(self._ports.clock()))
+                    break
             except StoreUnavailable as error:
                 _log.warning("the readers of response %s wait for the database: %s", run_id, error)
                 await asyncio.sleep(_STORE_SECONDS)
             await asyncio.sleep(_POLL_SECONDS)
+        if record is not None:
+            async with aclosing(rest_of(record, position)) as batches:
+                async for frames in batches:
+                    yield frames
 
     def _check_stay(self, project_id: str, run_id: str) -> None:
         """Raises ReaderMustLeave if this process stops and has no part in the run."""
@@ -110,11 +111,3 @@ class BackgroundReader:
         except EventLogUnavailable:
             return None
         return snapshot(frames)
-
-    async def _stored(self, project_id: str, run_id: str, position: int) -> Sequence[bytes]:
-        record = await self._ports.store.get(project_id, run_id, int(self._ports.clock()))
-        if record is None:
-            return []
-        frames = replay(record.response, record.cuts)
-        last = f"The last event that was kept of this response has the number {len(frames) - 1}."
-        return frames[position:] or [lost(position, last)]

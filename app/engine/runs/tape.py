@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from bisect import bisect_right
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 from app.eventlog.base import Append, Batch, EventLog, EventLogUnavailable, FencedOff, LogLost, Outcome
@@ -21,6 +22,10 @@ the record.
 
 If its owner dies, it ends with what is in the log.
 """
+ENTRY_FRAMES = 128
+"""Frames that are logged at once, about: readers get whole entries."""
+_READ = 128
+"""Frames that a reader gets at once, at most: one that does not read any more has no more waiting for it."""
 _SPACING_SECONDS = 0.05
 """Between two writes to the log under load: one write for what all runs have said since the last one costs less than
 one for each.
@@ -58,6 +63,8 @@ class Tape:
         not here.
         """
         self._logged_bytes = 0
+        self.ends: list[int] = []
+        """Where what is logged at once ends, at the latest: between two calls of `publish`."""
         self._changed = changed
         self._moved = asyncio.Event()
 
@@ -76,6 +83,8 @@ class Tape:
         """Add whole frames."""
         if not self.lost:
             self.frames += frames
+            if len(self.frames) - (self.ends[-1] if self.ends else 0) >= ENTRY_FRAMES:
+                self.ends.append(len(self.frames))
             self.ended = final
             self._changed(self)
             if self.unreliable or self.full:
@@ -112,8 +121,11 @@ class Tape:
         while True:
             visible = self.visible
             if position < visible:
-                frames, position = self.frames[position:visible], visible
+                until = min(visible, position + _READ)
+                frames, position = self.frames[position:until], until
                 yield frames
+                if until < visible:
+                    await asyncio.sleep(0)  # the others' turn
             elif self.lost or (self.ended and visible == len(self.frames)):
                 return
             else:
@@ -132,7 +144,10 @@ class Tape:
     @property
     def unlogged(self) -> Batch:
         """What is to be logged next."""
-        return Batch(self.logged, tuple(self.frames[self.logged :]), self.ended, self.fence)
+        place = bisect_right(self.ends, self.logged)
+        end = self.ends[place] if place < len(self.ends) else len(self.frames)
+        final = self.ended and end == len(self.frames)
+        return Batch(self.logged, tuple(self.frames[self.logged : end]), final, self.fence)
 
     def move(self, logged: int) -> None:
         """The log has been written so far."""
@@ -196,7 +211,7 @@ class Recorder:
         """The tape has something to log."""
         self._waiting.add(tape)
         self._news.set()
-        if tape.ended or tape.logged == 0:
+        if tape.ended or tape.logged == 0 or len(tape.frames) - tape.logged >= ENTRY_FRAMES:
             self._urgent.set()
         if self._silent:
             tape.show_unlogged()
@@ -226,6 +241,8 @@ class Recorder:
     def _settle(self, tape: Tape, batch: Batch, outcome: Outcome) -> None:
         if outcome is None:
             tape.move(batch.first + len(batch.frames))
+            if tape.has_unlogged:
+                self.record(tape)
         elif isinstance(outcome, FencedOff):
             _log.warning("response %s is written by another process: %s", tape.run_id, outcome)
             tape.lose()

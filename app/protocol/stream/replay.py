@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import islice
 
 import msgspec
 
@@ -33,6 +34,9 @@ from app.protocol.wire.items import (
 )
 from app.protocol.wire.response import Response, decode, seed
 
+_DELTAS = 128
+"""In a batch, at most."""
+
 _cuts_encoder = msgspec.msgpack.Encoder()
 _cuts_decoder = msgspec.msgpack.Decoder(list[list[int | tuple[int, int]]])
 
@@ -42,15 +46,18 @@ def encode_cuts(cuts: Sequence[Sequence[Cut]]) -> bytes:
     return _cuts_encoder.encode(cuts)
 
 
-def replay(body: bytes, cuts: bytes | None) -> list[bytes]:
-    """Every frame of a stored response, from `response.created` to the terminal event.
+def replay(body: bytes, cuts: bytes | None) -> Iterator[list[bytes]]:
+    """Every frame of a stored response, from `response.created` to the terminal event, in batches.
 
+    A batch is made when it is asked for: together they are many times as large as the response.
     Cuts that cannot be read, or are not those of its texts, are ignored: then its deltas are whole fields.
     """
     response = decode(body)
-    assembler = emit_again(seed(response), response.output, _decoded(cuts), open_last=False)
+    assembler = _assembler(seed(response), response.output)
+    for _ in _emit(assembler, response.output, _decoded(cuts), open_last=False):
+        yield assembler.take()
     assembler.emit_end(response, body)
-    return assembler.take()
+    yield assembler.take()
 
 
 def catch_up(assembler: Assembler) -> list[bytes]:
@@ -72,18 +79,39 @@ def emit_again(
 
     Raises InvalidArguments.
     """
-    assembler = Assembler(response, lambda _prefix, position: output[position].id, _options(output))
+    assembler = _assembler(response, output)
+    for _ in _emit(assembler, output, cuts, open_last=open_last, running=running):
+        pass
+    return assembler
+
+
+def _assembler(response: Response, output: Sequence[OutputItem]) -> Assembler:
+    return Assembler(response, lambda _prefix, position: output[position].id, _options(output))
+
+
+def _emit(
+    assembler: Assembler,
+    output: Sequence[OutputItem],
+    cuts: Sequence[Sequence[Cut]],
+    *,
+    open_last: bool,
+    running: bool = False,
+) -> Iterator[None]:
+    """Emit the items in steps, each with few enough frames to be a batch."""
     assembler.start()
     remaining = iter(cuts)
     for position, item in enumerate(output):
         ended = not open_last or position < len(output) - 1
         if isinstance(item, HostedItem):
             assembler.show_hosted(item, _argument_pieces(item, remaining), running=running, ended=ended)
+            yield
             continue
-        assembler.receive(list(_deltas(item, position, remaining)))
+        deltas = _deltas(item, position, remaining)
+        while some := list(islice(deltas, _DELTAS)):
+            assembler.receive(some)
+            yield
         if ended:
             assembler.close_item(getattr(item, "status", "completed"))
-    return assembler
 
 
 def _decoded(cuts: bytes | None) -> Sequence[Sequence[Cut]]:

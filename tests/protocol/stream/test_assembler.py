@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from app.protocol import deltas as d
 from app.protocol.recovery.arguments import InvalidArguments
 from app.protocol.stream.projection import fold, parse_frame
-from app.protocol.stream.replay import catch_up, encode_cuts, replay
+from app.protocol.stream.replay import catch_up, encode_cuts
 from app.protocol.wire.items import (
     CustomToolCallItem,
     FunctionCallItem,
@@ -26,7 +26,17 @@ from app.protocol.wire.items import (
 )
 from app.protocol.wire.response import InputTokensDetails, OutputTokensDetails, ResponseError, Usage
 from app.protocol.wire.tokens import Logprob, TokenLogprob
-from tests.protocol.assembling import RESPONSE_ID, Assembled, Script, assemble, new_assembler, options, run, scripts
+from tests.protocol.assembling import (
+    RESPONSE_ID,
+    Assembled,
+    Script,
+    assemble,
+    new_assembler,
+    options,
+    replayed,
+    run,
+    scripts,
+)
 from tests.support.judge import judge
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -93,7 +103,7 @@ def test_every_stream_is_legal_and_adds_up_to_the_response(script: Script, how: 
 @given(scripts(), options())
 def test_a_stored_stream_replays_byte_for_byte(script: Script, how: dict[str, Any]) -> None:
     made = assemble(script, **how)
-    assert replay(made.body, encode_cuts(made.cuts)) == made.frames
+    assert replayed(made.body, encode_cuts(made.cuts)) == made.frames
 
 
 @settings(max_examples=50)
@@ -113,7 +123,7 @@ def test_whoever_comes_late_gets_the_frames_so_far_at_every_moment(script: Scrip
 def test_a_plain_answer_is_the_streamed_one(script: Script, how: dict[str, Any]) -> None:
     made, plain = assemble(script, **how), assemble(script, **how, quiet=True)
     assert plain.body == made.body
-    judge(b"".join(replay(plain.body, None)))
+    judge(b"".join(replayed(plain.body, None)))
 
 
 @settings(max_examples=50)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from app.protocol import deltas as d
-from app.protocol.stream.replay import catch_up, encode_cuts, replay
-from tests.protocol.assembling import Assembled, assemble, new_assembler
+from app.protocol.stream.replay import catch_up, encode_cuts
+from tests.protocol.assembling import Assembled, assemble, new_assembler, replayed
 from tests.support.judge import judge
 
 Json = dict[str, Any]
@@ -155,7 +155,7 @@ def test_a_call_that_was_cut_says_nothing_that_could_be_run(tool: str, status: s
 def test_a_stored_stream_comes_back_byte_for_byte(tool: str, arguments: str, finish: str) -> None:
     shown = made(tool, arguments, finish=finish)
     if shown.response.status != "failed":
-        assert replay(shown.body, encode_cuts(shown.cuts)) == replay(shown.body, None) == shown.frames
+        assert replayed(shown.body, encode_cuts(shown.cuts)) == replayed(shown.body, None) == shown.frames
     assert made(tool, arguments, finish=finish, quiet=True).body == shown.body
 
 

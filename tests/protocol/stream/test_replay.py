@@ -10,11 +10,11 @@ import pytest
 from app.protocol import deltas as d
 from app.protocol.stream.assembler import Assembler
 from app.protocol.stream.options import Options
-from app.protocol.stream.replay import catch_up, encode_cuts, replay
+from app.protocol.stream.replay import catch_up, encode_cuts
 from app.protocol.wire.items import FunctionCallItem
 from app.protocol.wire.response import Response, encode
 from app.protocol.wire.tokens import TokenLogprob
-from tests.protocol.assembling import Script, assemble
+from tests.protocol.assembling import Script, assemble, replayed
 from tests.support.judge import judge
 
 STOP = d.TurnFinished("stop")
@@ -39,7 +39,7 @@ def test_a_plain_answer_replays_with_one_delta_a_field() -> None:
         ],
         quiet=True,
     )
-    judged = judge(b"".join(replay(made.body, None)))
+    judged = judge(b"".join(replayed(made.body, None)))
     assert judged.response == made.response
     assert [event["delta"] for event in judged.events if event["type"].endswith(".delta")] == [
         "ab",
@@ -55,19 +55,19 @@ def test_a_plain_answer_replays_with_one_delta_a_field() -> None:
 )
 def test_cuts_of_something_else_are_ignored(cuts: bytes) -> None:
     made = assemble([d.Text("a"), d.Text("bc"), STOP])
-    judged = judge(b"".join(replay(made.body, cuts)))
+    judged = judge(b"".join(replayed(made.body, cuts)))
     assert judged.response == made.response
     assert [event["delta"] for event in judged.events if event["type"].endswith(".delta")] == ["abc"]
 
 
 def test_log_probabilities_of_an_empty_text_replay() -> None:
     made = assemble([d.Refusal("n"), d.Text("", (TokenLogprob("a", -1.0),)), STOP], quiet=True)
-    assert judge(b"".join(replay(made.body, None))).response == made.response
+    assert judge(b"".join(replayed(made.body, None))).response == made.response
 
 
 def test_a_call_cut_off_before_its_first_argument_replays_without_a_delta() -> None:
     made = assemble([d.CallOpened(0, "c", "f"), d.TurnFinished("length")])
-    assert replay(made.body, encode_cuts(made.cuts)) == replay(made.body, None) == made.frames
+    assert replayed(made.body, encode_cuts(made.cuts)) == replayed(made.body, None) == made.frames
 
 
 def test_calls_of_one_id_keep_their_names() -> None:
@@ -75,7 +75,7 @@ def test_calls_of_one_id_keep_their_names() -> None:
     made = assemble([d.CallOpened(0, "c", "f"), d.CallOpened(1, "c", "tools__g"), d.TurnFinished("tool_calls")])
     calls = [item for item in made.response.output if isinstance(item, FunctionCallItem)]
     assert [call.name for call in calls] == ["f", "g"]
-    assert replay(made.body, encode_cuts(made.cuts)) == made.frames
+    assert replayed(made.body, encode_cuts(made.cuts)) == made.frames
 
 
 @pytest.mark.parametrize("script", [Script((d.Text("a"), STOP)), Script((d.Text("a"),), "fail"), Script((), "cancel")])
@@ -84,7 +84,7 @@ def test_a_background_response_replays_from_the_queue(script: Script) -> None:
     judged = judge(b"".join(made.frames))
     assert judged.types[:3] == ["response.created", "response.queued", "response.in_progress"]
     assert [event["response"]["status"] for event in judged.events[:3]] == ["queued", "queued", "in_progress"]
-    assert replay(made.body, encode_cuts(made.cuts)) == replay(made.body, None) == made.frames
+    assert replayed(made.body, encode_cuts(made.cuts)) == replayed(made.body, None) == made.frames
 
 
 @pytest.mark.parametrize("status", ["completed", "failed", "incomplete", "cancelled"])
@@ -100,7 +100,7 @@ def test_the_end_is_the_stored_body(status: str) -> None:
         body = encode(msgspec.structs.replace(assembled.response, status="cancelled", completed_at=None))
     else:
         body = script.body
-    frames = replay(body, None)
+    frames = replayed(body, None)
     assert body in frames[-1]
     assert judge(b"".join(frames)).response.status == status
 

@@ -15,7 +15,7 @@ from app.protocol import deltas as d
 from app.protocol.stream.assembler import Assembler
 from app.protocol.stream.phases import SPECS
 from app.protocol.stream.projection import fold, parse_frame
-from app.protocol.stream.replay import encode_cuts, replay
+from app.protocol.stream.replay import encode_cuts
 from app.protocol.stream.restore import NotRestorable, restore
 from app.protocol.stream.usage import UsageCounter
 from app.protocol.wire import hosted as h
@@ -40,6 +40,7 @@ from tests.protocol.assembling import (
     new_id,
     new_options,
     options,
+    replayed,
     run,
     run_on,
     scripts,
@@ -87,7 +88,7 @@ def end(frames: Sequence[bytes], how: str) -> tuple[list[bytes], Sequence[Output
     assert judged.response == assembler.response
     assert judged.response.status == how
     assert fold(event for frame in whole if (event := parse_frame(frame))) == assembler.response
-    assert replay(assembler.body, encode_cuts(assembler.cuts)) == whole
+    assert replayed(assembler.body, encode_cuts(assembler.cuts)) == whole
     before = fold(event for frame in frames if (event := parse_frame(frame)))
     assert before is not None
     assert assembler.response.output[: len(before.output)] == before.output
@@ -137,7 +138,7 @@ def test_it_goes_on_with_another_turn(script: Script, how: dict[str, Any], again
         rest = run_on(again, assembler)
         whole = [*seen, *rest.frames]
         assert judge(b"".join(whole)).response == rest.response
-        assert replay(rest.body, encode_cuts(rest.cuts)) == whole
+        assert replayed(rest.body, encode_cuts(rest.cuts)) == whole
         assert [item.id for item in rest.response.output[: len(items)]] == [item.id for item in items]
 
 
