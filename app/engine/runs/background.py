@@ -83,6 +83,8 @@ class BackgroundRuns:
         self._unbroken_since: float | None = None
         """Loop time since which the store has answered every time; others' leases mean nothing before."""
         self.draining = False
+        self._over = False
+        """What has not ended yet is not waited for."""
 
     def __len__(self) -> int:
         """How many run here."""
@@ -180,7 +182,8 @@ class BackgroundRuns:
         return held.repeatable and not held.run.settling and not shown(held.stored, held.tape)
 
     def interrupt(self, why: ResponseError) -> None:
-        """End all runs as failed."""
+        """End all runs as failed; what cannot be stored soon is left to other processes."""
+        self._over = True
         for held in list(self._held.values()):
             held.stop(why)
 
@@ -190,10 +193,14 @@ class BackgroundRuns:
         await self.drain()
         if not waits:
             self.interrupt(STOPPED)
-        for held in list(self._held.values()):
-            while not await held.ended(_STOP_SECONDS):
-                if held.stopped:
-                    held.lose()
+        left = list(self._held.values())
+        for held in left:
+            while not (self._over or await held.ended(_STOP_SECONDS)):
+                pass
+        for held in left:
+            if not await held.ended(_STOP_SECONDS):
+                for one in left:
+                    one.lose()
 
     def _has_room(self, lane: int) -> bool:
         return not self.draining and len(self._held) + self._reserved < self._most(lane)

@@ -118,6 +118,24 @@ async def test_a_process_stops_though_redis_does_not_answer(
             redis.resume()
 
 
+async def test_a_process_stops_though_postgres_does_not_answer(
+    upstream: ScriptedUpstream, redis: Valkey, database: Postgres, tmp_path: Path
+) -> None:
+    gate = Gate()
+    upstream.script(_reply(gate))
+    settings = {"database_url": database.url(), "redis_url": redis.url, "drain_seconds": "1"}
+    with running_gateway(tmp_path, upstream.url, **settings) as gateway:
+        async with gateway.http() as http, http.stream("POST", "/v1/responses", json=STREAMED) as answer:
+            await Frames(answer).until("response.output_text.delta")
+            database.pause()
+            try:
+                gate.open()
+                gateway.process.send_signal(signal.SIGTERM)
+                assert await asyncio.to_thread(gateway.process.wait, 60) == 0
+            finally:
+                database.resume()
+
+
 async def test_postgres_is_restarted(clients: Clients, upstream: ScriptedUpstream, database: Postgres) -> None:
     gate = Gate()
     upstream.script(_reply(gate))
