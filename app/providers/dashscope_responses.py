@@ -15,7 +15,7 @@ from app.protocol.deltas import Delta
 from app.protocol.messages import Message
 from app.providers.base import Capabilities, ModelCall, Thinking, UpstreamModel
 from app.providers.errors import error_from_reply
-from app.providers.facts import FactsLookup, effort_of
+from app.providers.facts import FactsLookup, ModelFacts, effort_of
 from app.providers.http.upstream import (
     ANSWER_LIMIT,
     ERROR_LIMIT,
@@ -44,27 +44,15 @@ class ResponsesProvider:
         self._facts = facts
         self._fetches_urls = upstream.fetches_urls is not False
         self._client = client_for(upstream)
+        self._can: dict[ModelFacts, Capabilities] = {}
 
     def capabilities(self, model: str) -> Capabilities:
         """The combination of what this API and the model can do."""
         facts = self._facts(model)
-        return Capabilities(
-            # `required` is only accepted with one function: a named one is forced by offering it alone, "any of
-            # several" cannot be forced.
-            forced_calls=frozenset({"named"}),
-            forced_calls_while_thinking=False,
-            formats=frozenset(),
-            sampling=frozenset({"temperature", "top_p", "max_output_tokens"}),
-            images=facts.images is not False,
-            image_urls=self._fetches_urls,
-            thinks=facts.thinks,
-            can_think=facts.can_think,
-            can_stop_thinking=facts.can_stop_thinking,
-            preserves_thinking=facts.preserves_thinking,
-            native_tools=frozenset(facts.native_tools),
-            context_window=facts.context_window,
-            max_output_tokens=facts.max_output_tokens,
-        )
+        can = self._can.get(facts)
+        if can is None:  # every cached conversation keeps one
+            can = self._can[facts] = _capabilities(facts, image_urls=self._fetches_urls)
+        return can
 
     def encode_messages(self, messages: Sequence[Message], *, reasoning: bool) -> bytes:
         """The messages as input items of the Responses API, comma-separated, without brackets."""
@@ -106,3 +94,23 @@ class ResponsesProvider:
 
 
 PROVIDER = ProviderSpec(DIALECT, ResponsesProvider)
+
+
+def _capabilities(facts: ModelFacts, *, image_urls: bool) -> Capabilities:
+    return Capabilities(
+        # `required` is only accepted with one function: a named one is forced by offering it alone, "any of
+        # several" cannot be forced.
+        forced_calls=frozenset({"named"}),
+        forced_calls_while_thinking=False,
+        formats=frozenset(),
+        sampling=frozenset({"temperature", "top_p", "max_output_tokens"}),
+        images=facts.images is not False,
+        image_urls=image_urls,
+        thinks=facts.thinks,
+        can_think=facts.can_think,
+        can_stop_thinking=facts.can_stop_thinking,
+        preserves_thinking=facts.preserves_thinking,
+        native_tools=frozenset(facts.native_tools),
+        context_window=facts.context_window,
+        max_output_tokens=facts.max_output_tokens,
+    )

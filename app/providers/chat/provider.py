@@ -43,10 +43,15 @@ class ChatProvider:
         self._facts = facts
         self._fetches_urls = dialect.image_urls if upstream.fetches_urls is None else upstream.fetches_urls
         self._client = client_for(upstream)
+        self._can: dict[ModelFacts, Capabilities] = {}
 
     def capabilities(self, model: str) -> Capabilities:
         """The combination of what the dialect and the model can do."""
-        return _capabilities(self._dialect, self._facts(model), image_urls=self._fetches_urls)
+        facts = self._facts(model)
+        can = self._can.get(facts)
+        if can is None:  # every cached conversation keeps one
+            can = self._can[facts] = _capabilities(self._dialect, facts, image_urls=self._fetches_urls)
+        return can
 
     def encode_messages(self, messages: Sequence[Message], *, reasoning: bool) -> bytes:
         """Chat Completions messages as JSON, comma-separated, without brackets.
