@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import re
 from collections.abc import Sequence
+from sys import getsizeof
 
 import msgspec
 
@@ -170,7 +171,7 @@ class _Pages:
         text = _Text(
             page.url, " ".join(article.title.split())[:300] or page.url, beginning(article.text.strip(), _KEPT_BYTES)
         )
-        self._recent.put(url, text, len(text.text.encode()))
+        self._recent.put(url, text, getsizeof(text.text))
         return text
 
 

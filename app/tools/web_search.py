@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from sys import getsizeof
 from typing import Any, cast
 
 import msgspec
@@ -42,7 +43,7 @@ from app.tools.search.results import is_allowed, merged, tidied
 
 _SEARCH = "web_search"
 _OPEN = "web_search_open"
-_RECENT_BYTES = 8 * 1024 * 1024
+_RECENT_BYTES = 2 * 1024 * 1024
 _RECENT_SECONDS = 300.0
 """Search results are public, so tenants share the cache."""
 _PAGE_SECONDS = 20.0
@@ -95,7 +96,7 @@ class _WebSearch:
             return known
         results = tidied(await self._providers.search(query), query)
         if results:  # empty results are not cached
-            self._recent.put(key, results, len(key) + len(msgspec.json.encode(results)))
+            self._recent.put(key, results, _memory(key, results))
         return results
 
     async def aclose(self) -> None:
@@ -103,6 +104,11 @@ class _WebSearch:
 
     async def _open(self, options: Options, context: ToolContext) -> ToolSession:
         return _Session(self, options, context)
+
+
+def _memory(key: str, results: Sequence[Result]) -> int:
+    """Bytes that a search takes: a single character beyond the BMP makes a text four times as large."""
+    return getsizeof(key) + sum(getsizeof(one) + sum(map(getsizeof, msgspec.structs.astuple(one))) for one in results)
 
 
 class _Session:

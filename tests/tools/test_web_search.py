@@ -206,6 +206,16 @@ async def test_what_was_asked_a_moment_ago_is_not_asked_again(site: Site, tool: 
     assert len(site.visits) == 4
 
 
+async def test_what_was_asked_takes_a_bounded_amount_of_memory(site: Site, tool: Tool) -> None:
+    """One rocket in a text of 1,000 characters, and each takes four bytes: 2 MiB are full after 52 searches."""
+    page = {"url": "https://a.org/", "title": "A", "content": f"\N{ROCKET}{'a' * 999}"}
+    site.pages["/search"] = Answer.json({"results": [page] * 10})
+    session = await open_session(tool, {"search_context_size": "high"})
+    for number in (*range(60), *reversed(range(60))):
+        await session.run(call_of({"queries": [f"q{number}"]}))
+    assert 60 + 8 <= len(site.visits) <= 60 + 15
+
+
 async def test_a_page_is_opened(site: Site, tool: Tool) -> None:
     site.pages["/story"] = Answer.html(f"<p>{'The lake is 9.8 metres deep at its deepest. ' * 5}</p>", title="The lake")
     cite = Sources()
