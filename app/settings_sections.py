@@ -179,7 +179,7 @@ class Limits(_Section):
         default=64 * 1024 * 1024, ge=1024, description="Maximum size of a file copied into or out of a sandbox."
     )
     context_cache_bytes: int = Field(
-        default=16 * 1024 * 1024,
+        default=8 * 1024 * 1024,
         ge=0,
         description="Memory for caching the encoded contexts of recent conversations; the least recently used are "
         "evicted.",

@@ -188,7 +188,7 @@ class Engine:
         self.metrics = Metrics()
         self.store = MemoryResponseStore(retention_seconds=1000)
         self.runs = Runs(10)
-        self._limits = Limits(**(limits or {}))
+        self._limits = Limits(**{"context_cache_bytes": 1 << 20, **(limits or {})})
         self._catalog = offered or catalog(*tools)
         self.restart()
 
@@ -201,7 +201,7 @@ class Engine:
             store=self.store,
             runs=NoRuns(),
             log=NoLog(),
-            history=History(self.store, 1 << 20, shared=False),
+            history=History(self.store, self._limits.context_cache_bytes, shared=False),
             media=no_media(),
             router=Router([Route(self.provider)], {}, lambda _, __: None),
             sealer=Sealer(b"s" * 32),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from sys import getsizeof
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -31,6 +32,9 @@ _DELETIONS_KEPT = 10_000
 _NEWEST = 16
 """How many turns may have been made by other processes since the one whose context is cached here."""
 _T = TypeVar("_T")
+_ENTRY_BYTES = 3000
+"""Memory of a cached context beside its texts: some fifty objects."""
+_ID_BYTES = 88
 _Key = tuple[str, str, str, tuple[bool, ...]]
 """Project, response, dialect, and the model properties that determine how a context is encoded."""
 
@@ -127,10 +131,11 @@ class Recent:
     __slots__ = ("_context", "_make", "expires_at", "size", "turns")
 
     def __init__(self, turns: frozenset[str], expires_at: int, size: int, make: Callable[[], Context]) -> None:
+        """`size`: approximate memory of the texts that `make` refers to, in bytes."""
         self.turns = turns
         self.expires_at = expires_at
-        self.size = size
-        """Approximate memory in bytes."""
+        self.size = _ENTRY_BYTES + getsizeof(turns) + _ID_BYTES * len(turns) + size
+        """Approximate memory of everything, in bytes."""
         self._make: Callable[[], Context] | None = make
         self._context = Context()
 

@@ -6,9 +6,12 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from sys import getsizeof
 
 from app.engine.conversation.open_calls import MALFORMED_NOTE
 from app.protocol.messages import Assistant, Call, Message, ToolResult
+
+_HASH_BYTES = 32
 
 
 class KnownCalls:
@@ -51,6 +54,11 @@ class KnownCalls:
         while layers and len(layers[-1]) <= 2 * len(added):
             added |= layers.pop()
         return KnownCalls((*layers, frozenset(added)))
+
+    @property
+    def weight(self) -> int:
+        """Approximate memory in bytes."""
+        return sum(getsizeof(layer) + _HASH_BYTES * len(layer) for layer in self._layers)
 
     def _all(self) -> frozenset[int]:
         return frozenset(value for layer in self._layers for value in layer)

@@ -184,7 +184,8 @@ class Transcript:
         """Approximate memory in bytes."""
         beside = (
             sum(map(part_weight, self.images))
-            + sum(map(getsizeof, self.notes.values()))
+            + sum(map(getsizeof, (*self.system, *self.notes.values())))
+            + self.known.weight
             + sum(one.weight for one in self.tools)
         )
         return sum(map(weight, self.messages)) + beside

@@ -248,7 +248,7 @@ async def test_a_deleted_ancestor_breaks_the_chain_and_is_named(*, shared: bool)
 
 
 async def test_the_cache_is_bounded_and_keeps_what_was_used_last() -> None:
-    chat = Chat(cache=3000)
+    chat = Chat(cache=10_000)
     for number in range(3):
         await chat.turn(number, None, [user("x" * 600)], answer("y"))
         await chat.context(0)
@@ -256,7 +256,7 @@ async def test_the_cache_is_bounded_and_keeps_what_was_used_last() -> None:
 
 
 async def test_a_context_larger_than_the_cache_is_not_kept_and_leaves_no_trace() -> None:
-    chat = Chat(cache=2000)
+    chat = Chat(cache=6000)
     await chat.turn(0, None, [user("x" * 5000)], answer("y"))
     await chat.turn(1, None, [user("x")], answer("y"))
     assert [await chat.is_cached(number) for number in range(2)] == [False, True]

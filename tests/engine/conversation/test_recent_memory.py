@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import tracemalloc
 import weakref
 from collections.abc import Iterator, Sequence
 
@@ -73,3 +74,34 @@ async def test_what_the_model_read_counts_against_the_limit(text: str, kept: int
         await engine.plain(input="And?", previous_response_id=response_id)
     found = 20 - len(read)
     assert (found == kept) if text == "short" else 1 <= found <= kept
+
+
+@pytest.mark.parametrize("turns", [1, 12], ids=["many conversations", "long conversations"])
+async def test_the_limit_is_that_of_the_memory_which_the_cache_really_takes(turns: int) -> None:
+    """Twice the same, with and without the cache: all else that is in memory is the same.
+
+    It shares answers with the store of these tests, so not all that it keeps is its own.
+    """
+    limit = 1 << 16
+    grown = [await _grown(turns, {"context_cache_bytes": most}) for most in (0, limit)]
+    assert limit * 0.5 < grown[1] - grown[0] < limit
+
+
+async def _grown(turns: int, limits: Json) -> int:
+    """How many bytes of memory are kept of 240 answers, in conversations of so many turns."""
+    engine = Engine(*[say("Done.")] * 240, limits=limits)
+    await _converse(engine, 12)
+    gc.collect()
+    tracemalloc.start()
+    for _ in range(228 // turns):
+        await _converse(engine, turns)
+    gc.collect()
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return kept
+
+
+async def _converse(engine: Engine, turns: int) -> None:
+    before: Json = {}
+    for _ in range(turns):
+        before = {"previous_response_id": (await engine.plain(input="And?", **before))["id"]}
