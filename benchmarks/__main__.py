@@ -22,14 +22,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from benchmarks import databases, file_search, servers, stall, table, tool_loop
+from benchmarks import databases, file_search, open_streams, servers, stall, table, tool_loop
 from benchmarks.cases import CASES, MODELS, NEED_STORE, LoadFailed, Measurement, Subject
 from benchmarks.processes import NotReady, Running
 from benchmarks.servers import HERE, Server
 
 OURS = ("nostore", "sqlite", "postgres")
 GATEWAYS = ("nginx", *OURS, "litellm")
-ALONE = ("startup", "memory")
+ALONE = ("startup", "memory", "open")
 APART = "files"
 LOOP = {"tools": tool_loop.measure_rounds, "crowd": tool_loop.measure_crowd}
 ALL_CASES = (*CASES, "stall", *ALONE, "chain", *LOOP, APART)
@@ -78,13 +78,18 @@ class Session:
         return servers.gateway(kind, self.direct, self.folder, database, checkout)
 
     def _alone(self, chosen: Sequence[Server]) -> None:
+        cases = set(self.options.cases)
         for number in range(self.options.rounds):
             for server in chosen:
-                with ExitStack() as stack:
-                    if subject := self._start(stack, server):
-                        self._keep(
-                            lambda s=subject, n=number: s.measure_alone(n, streams="memory" in self.options.cases)
-                        )
+                if not cases.isdisjoint(("startup", "memory")):
+                    self._in_fresh_process(server, lambda s, n=number: s.measure_alone(n, streams="memory" in cases))
+                if "open" in cases:
+                    self._in_fresh_process(server, lambda s, n=number: open_streams.measure(s, n))
+
+    def _in_fresh_process(self, server: Server, measure: Callable[[Subject], Measurement]) -> None:
+        with ExitStack() as stack:
+            if subject := self._start(stack, server):
+                self._keep(lambda: measure(subject))
 
     def _together(self, stack: ExitStack, direct: Subject, chosen: Sequence[Server]) -> None:
         subjects = [subject for server in chosen if (subject := self._start(stack, server))]

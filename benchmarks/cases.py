@@ -59,7 +59,9 @@ CASES = {
 }
 NEED_STORE = ("b100", "resume", "queue")
 """Only what is stored can be generated in the background, or resumed."""
-MODELS = sorted({case.model for case in CASES.values()})
+SLOW = "sim-t30-p1000"
+"""A token a second for half a minute."""
+MODELS = sorted({SLOW, *(case.model for case in CASES.values())})
 
 
 @dataclass(frozen=True)

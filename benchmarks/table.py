@@ -177,6 +177,8 @@ _TABLES = {
     "Memory, start, conversations": [
         _plain("ready after, s", "alone", ["ready"], 2),
         _plain("idle / 400 streams, MiB", "alone", ["idle", "loaded"], 0),
+        _plain("open: MiB before / with 2,000 streams", "open", ["before", "most"], 0),
+        _plain("open: KiB a stream", "open", ["each"], 1),
         _plain("conversation: turns 2-4 / 48-50, ms a request", "chain", ["early", "late"], 3),
         Column("late / early, beyond the bytes", "chain", lambda f, server: _number(f.chain_ratio(server), 2)),
     ],
