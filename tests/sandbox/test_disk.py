@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from app.sandbox import trees
-from app.sandbox.limits import MEBIBYTE
-from app.sandbox.stage import Stage
 from app.tools.sandbox.client import SandboxRefused, SandboxUnavailable
+from sandbox import trees
+from sandbox.limits import MEBIBYTE
+from sandbox.stage import Stage
 from tests.sandbox.conftest import Services
 from tests.sandbox.running import ROOT, Box, can_have_rights, end, running_sandbox
 
@@ -144,7 +144,7 @@ def test_an_ordinary_user_removes_what_it_may_not_read() -> None:
 ORDINARY = """
 import os, tempfile
 from pathlib import Path
-from app.sandbox import trees
+from sandbox import trees
 
 root = Path(tempfile.mkdtemp(prefix="sandbox-test-"))
 root.chmod(0o777)
@@ -172,7 +172,7 @@ os.rmdir(root) if os.access(root.parent, os.W_OK) else None
 
 
 TWO_STAGES = """
-from app.sandbox.stage import Stage
+from sandbox.stage import Stage
 first = Stage()
 second = Stage()
 print(first.root.exists(), second.root.exists())

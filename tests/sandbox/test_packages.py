@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from app.sandbox.inside.packages import FONT_PACKAGE, MODULES, PACKAGES, SMALL
+from sandbox.inside.packages import FONT_PACKAGE, MODULES, PACKAGES, SMALL
 from tests.sandbox.running import ROOT, Box, RunningSandbox
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -23,10 +23,10 @@ ELSEWHERE = """
 import asyncio, sys
 from pathlib import Path
 sys.prefix = sys.argv[1]
-from app.sandbox.backends.landlock import BACKEND
-from app.sandbox.limits import Limits
-from app.sandbox.session import Session, Workplace
-from app.sandbox.stage import Stage
+from sandbox.backends.landlock import BACKEND
+from sandbox.limits import Limits
+from sandbox.session import Session, Workplace
+from sandbox.stage import Stage
 
 async def main(stage):
     session = Session("cntr_" + "0" * 32, "", "", Workplace(stage, BACKEND), Limits())

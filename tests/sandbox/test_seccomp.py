@@ -9,7 +9,7 @@ import struct
 
 import pytest
 
-from app.sandbox.inside import seccomp
+from sandbox.inside import seccomp
 
 PID = 4711
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}

@@ -10,8 +10,8 @@ from contextlib import aclosing, suppress
 
 import pytest
 
-from app.sandbox.limits import MEBIBYTE
 from app.tools.sandbox.client import NotThere, SandboxRefused, SandboxUnavailable
+from sandbox.limits import MEBIBYTE
 from tests.sandbox.running import Box, RunningSandbox, until_gone
 
 

@@ -12,10 +12,10 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.sandbox.inside.packages import SMALL
-from app.sandbox.protocol import NewSession
 from app.tools.sandbox.client import Sandbox
 from app.tools.sandbox.service import RemoteService
+from sandbox.inside.packages import SMALL
+from sandbox.protocol import NewSession
 from tests.sandbox.running import ROOT
 
 TOKEN = "a-token-for-one-test-only"
@@ -49,7 +49,7 @@ def serving(path: Path) -> Generator[int]:
     """A service that is set by its environment; yields the mode of its socket."""
     settings = {"SANDBOX_TOKEN": TOKEN, "SANDBOX_LISTEN": f"unix:{path}"}
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "app.sandbox"],
+        [sys.executable, "-P", "-m", "sandbox"],
         env={name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         | settings
         | {"PYTHONPATH": str(ROOT)},

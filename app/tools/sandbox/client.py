@@ -1,4 +1,4 @@
-"""The client of the sandbox service; the protocol is in `app/sandbox/protocol.py`."""
+"""The client of the sandbox service; the protocol is in `sandbox/protocol.py`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from app.sandbox.protocol import OWNER_HEADER, FileInfo, Health, NewSession, Problem, RunCode, RunResult, SessionInfo
+from sandbox.protocol import OWNER_HEADER, FileInfo, Health, NewSession, Problem, RunCode, RunResult, SessionInfo
 
 if TYPE_CHECKING:
     import httpx

@@ -8,10 +8,10 @@ from contextlib import aclosing, contextmanager
 from typing import Final
 
 from app.protocol.wire.errors import InvalidRequest, NotFound, PayloadTooLarge, RateLimited, Unavailable
-from app.sandbox.protocol import FileInfo, NewSession, SessionInfo
 from app.tools.ports.containers import Container, ContainerEntry, NewContainer
 from app.tools.ports.files import FileContent, Files
 from app.tools.sandbox.client import NotThere, Sandbox, SandboxBusy, SandboxRefused, SandboxUnavailable
+from sandbox.protocol import FileInfo, NewSession, SessionInfo
 
 MEMORY_LIMITS: Final = {"1g": 1024**3, "4g": 4 * 1024**3}
 IDLE_MINUTES: Final = 20

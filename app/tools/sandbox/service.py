@@ -11,15 +11,14 @@ import ssl
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
-import app
-from app.sandbox.backends import Name
-from app.sandbox.limits import MEBIBYTE, Limits
 from app.tools.sandbox.client import SandboxUnavailable
 from app.tools.sandbox.shared import Address, SharedDirectory, shared_directory
+from sandbox import protocol
+from sandbox.protocol import BackendName, Config, Limits, StartReport
 
 if TYPE_CHECKING:
     import httpx
@@ -29,7 +28,7 @@ _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
 _LOOK_SECONDS = 0.1
 """How soon a service is found that another worker is starting."""
-_MEMORY_BYTES = 4096 * MEBIBYTE
+_MEMORY_BYTES = 4 * 1024**3
 """The largest container that can be requested."""
 _NOTHING_HOLDS = (
     "No sandbox works on the gateway's machine; its log says why, and GATEWAY_SANDBOX can name a service elsewhere."
@@ -71,8 +70,8 @@ class LocalService:
     several workers, the first one that needs it starts it, for all of them.
     """
 
-    def __init__(self, backend: Name | None, seconds: float) -> None:
-        self._backend = backend
+    def __init__(self, backend: BackendName | None, seconds: float) -> None:
+        self._backend: BackendName | None = backend
         self._seconds = seconds
         self._lock = asyncio.Lock()
         self._directory: Path | None = None
@@ -133,37 +132,32 @@ class LocalService:
         """Start the child, which keeps the file descriptors `held`, and publish its address for other workers."""
         self._directory = Path(tempfile.mkdtemp(prefix="gateway-sandbox-"))
         path, token = self._directory / "socket", secrets.token_urlsafe(32)
-        config = {
-            "token": token,
-            "listen": f"unix:{path}",
-            "backend": self._backend,
-            "limits": Limits(memory_bytes=_MEMORY_BYTES, seconds=self._seconds, cpu_seconds=int(self._seconds) + 1),
-        }
+        limits = Limits(memory_bytes=_MEMORY_BYTES, seconds=self._seconds, cpu_seconds=int(self._seconds) + 1)
+        config = Config(token=token, listen=f"unix:{path}", backend=self._backend, limits=limits)
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         self._process = process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",
             "-m",
-            "app.sandbox",
+            "sandbox",
             "--child",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            env=environment | {"PYTHONPATH": str(Path(app.__file__).parents[1])},
+            env=environment | {"PYTHONPATH": str(Path(protocol.__file__).parents[1])},
             pass_fds=held,
             start_new_session=True,  # a Ctrl-C is for the gateway, which then shuts it down
         )
-        ready = await self._greet(process, msgspec.json.encode(config))
-        if "backend" not in ready:
-            why = ready.get("refused")
-            _log.error("the sandbox service does not start: %s", why or "no message")
+        report = await self._greet(process, config)
+        if report.backend is None:
+            _log.error("the sandbox service does not start: %s", report.refused or "no message")
             # it will refuse again; anything else is worth another attempt
-            self._refusal = _NOTHING_HOLDS if why else None
+            self._refusal = _NOTHING_HOLDS if report.refused else None
             raise SandboxUnavailable(self._refusal or "The sandbox service does not start.")
         if shared is not None:
             shared.announce(Address(str(path), token))
         return _client(token, _ANY_URL, socket=str(path))
 
-    async def _greet(self, process: asyncio.subprocess.Process, config: bytes) -> dict[str, Any]:
+    async def _greet(self, process: asyncio.subprocess.Process, config: Config) -> StartReport:
         """Its startup report.
 
         It gets the token on its standard input, which stays open: when that closes, the service ends.
@@ -173,11 +167,11 @@ class LocalService:
             raise TypeError("a process with pipes has them")
         try:
             async with asyncio.timeout(_START_SECONDS):
-                stdin.write(config + b"\n")
+                stdin.write(msgspec.json.encode(config) + b"\n")
                 await stdin.drain()
-                return msgspec.json.decode(await stdout.readline(), type=dict[str, Any])
+                return msgspec.json.decode(await stdout.readline(), type=StartReport)
         except (TimeoutError, OSError, msgspec.MsgspecError):
-            return {}
+            return StartReport()
 
     async def _end(self) -> None:
         process, client, directory = self._process, self._client, self._directory

@@ -17,12 +17,12 @@ from app.api.containers import routes as containers
 from app.api.dependencies import Services
 from app.engine.accounts.access import Access
 from app.protocol.wire.errors import NotFound
-from app.sandbox.protocol import NewSession
 from app.settings import Settings
 from app.tools.code_interpreter import TOOL, CodeInterpreter, containers_of
 from app.tools.fetch.fetcher import GuardedFetcher
 from app.tools.ports.files import FileContent, FileHit, FileQuery
 from app.tools.ports.tool import ToolServices
+from sandbox.protocol import NewSession
 from tests.support.gateway import ADMIN_KEY
 
 # One loop, so that the sandbox service is started once.

@@ -315,7 +315,7 @@ def _is_alive(pid: int) -> bool:
 def _sandbox_of(gateway: Gateway) -> int:
     """The process of the sandbox service."""
     lines = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in descendants(gateway.process.pid)}
-    return next(pid for pid, line in lines.items() if b"app.sandbox\0--child" in line)
+    return next(pid for pid, line in lines.items() if b"\0sandbox\0--child" in line)
 
 
 async def test_what_is_not_set_up_is_named(upstream: ScriptedUpstream, tmp_path: Path) -> None:

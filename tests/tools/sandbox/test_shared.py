@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from app.sandbox.protocol import NewSession
 from app.tools.sandbox.client import NotThere, Sandbox
 from app.tools.sandbox.containers import new_container_id
 from app.tools.sandbox.service import LocalService
 from app.tools.sandbox.shared import DIRECTORY_VARIABLE
+from sandbox.protocol import NewSession
 
 ONE, TWO = new_container_id(), new_container_id()
 WANTED = NewSession(name="", memory_bytes=1024**3, idle_seconds=60)
