@@ -36,7 +36,7 @@ from app.engine.conversation.history import History
 from app.engine.conversation.media import Media
 from app.engine.conversation.sealing import Sealer
 from app.engine.files.ingestion import Ingestion
-from app.engine.hosted.catalog import Catalog, Price
+from app.engine.hosted.catalog import Catalog
 from app.engine.metrics import Metrics
 from app.engine.model.formats import Formats
 from app.engine.model.upstream_traits import UpstreamTraits
@@ -64,7 +64,7 @@ from app.tools.code_interpreter import containers_of
 from app.tools.fetch.fetcher import GuardedFetcher
 from app.tools.ports.containers import Containers
 from app.tools.ports.files import Files
-from app.tools.ports.tool import Missing, Tool, ToolServices, ToolSpec
+from app.tools.ports.tool import Missing, Price, Tool, ToolServices, ToolSpec
 
 _GC_YOUNG = 10_000
 """Allocations before the youngest generation is collected; the interpreter's default is 700."""
@@ -162,9 +162,7 @@ async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
         catalog=_catalog(settings, tools_here, stack),
         policy=_policy(settings),
     )
-    return _serve(
-        settings, ports, _access(settings, keys, stack), files, containers_of(tools_here["code_interpreter"]), stack
-    )
+    return _serve(settings, ports, _access(settings, keys, stack), files, containers_of(tools_here.values()), stack)
 
 
 def _database(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> Database:

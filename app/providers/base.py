@@ -88,6 +88,15 @@ class ModelCall(msgspec.Struct, frozen=True, kw_only=True):
     prompt_cache_key: str | None = None
 
 
+class NativeConditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The conditions under which an upstream runs its own tool."""
+
+    together_with: str | None = None
+    """The type of another of its tools, which has to run there, too."""
+    thinking: bool = False
+    """Only while the model thinks."""
+
+
 class Capabilities(msgspec.Struct, frozen=True):
     """What one model can do on one upstream; derived from the dialect and `models.toml`."""
 
@@ -111,7 +120,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     """The family expects the thinking of earlier turns in the context, not only that of the current tool loop."""
     reasoning_field: bool = True
     """The upstream always separates thinking from the answer. False: it may arrive as `<think>` text."""
-    native_tools: frozenset[str] = frozenset()
+    native_tools: Mapping[str, NativeConditions] = {}
     """Built-in tools, by type, that the upstream runs itself for this model."""
     context_window: int | None = None
     max_output_tokens: int | None = None

@@ -13,9 +13,9 @@ import msgspec
 
 from app.protocol.deltas import Delta
 from app.protocol.messages import Message
-from app.providers.base import Capabilities, ModelCall, Thinking, UpstreamModel
+from app.providers.base import Capabilities, ModelCall, NativeConditions, Thinking, UpstreamModel
 from app.providers.errors import error_from_reply
-from app.providers.facts import FactsLookup, ModelFacts, effort_of
+from app.providers.facts import FactsLookup, ModelFacts, effort_of, native_conditions
 from app.providers.http.upstream import (
     ANSWER_LIMIT,
     ERROR_LIMIT,
@@ -97,6 +97,7 @@ PROVIDER = ProviderSpec(DIALECT, ResponsesProvider)
 
 
 def _capabilities(facts: ModelFacts, *, image_urls: bool) -> Capabilities:
+    conditions = native_conditions()
     return Capabilities(
         # `required` is only accepted with one function: a named one is forced by offering it alone, "any of
         # several" cannot be forced.
@@ -110,7 +111,7 @@ def _capabilities(facts: ModelFacts, *, image_urls: bool) -> Capabilities:
         can_think=facts.can_think,
         can_stop_thinking=facts.can_stop_thinking,
         preserves_thinking=facts.preserves_thinking,
-        native_tools=frozenset(facts.native_tools),
+        native_tools={tool: conditions.get(tool, NativeConditions()) for tool in facts.native_tools},
         context_window=facts.context_window,
         max_output_tokens=facts.max_output_tokens,
     )

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from app.providers.base import Effort, Thinking
+from app.providers.base import Effort, NativeConditions, Thinking
 from app.settings import ModelFacts as Overrides
 from app.settings import NativeTool
 
@@ -109,6 +109,7 @@ class _Catalogue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     budgets: dict[Effort, int]
     prices: PriceList
     native_calls: CallPrices
+    native_conditions: dict[NativeTool, NativeConditions]
     models: dict[str, ModelFacts]
     families: tuple[_Family, ...]
 
@@ -130,6 +131,11 @@ def price_list() -> PriceList:
 def call_prices() -> CallPrices:
     """For the tools in `ModelFacts.native_tools`."""
     return _catalogue().native_calls
+
+
+def native_conditions() -> Mapping[NativeTool, NativeConditions]:
+    """For the tools in `ModelFacts.native_tools`; the vendor runs the others under any."""
+    return _catalogue().native_conditions
 
 
 @lru_cache(maxsize=1024)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, Literal, cast
 
@@ -24,6 +24,7 @@ from app.tools.ports.containers import Containers, NewContainer
 from app.tools.ports.tool import (
     ContainerFile,
     Missing,
+    Price,
     Tool,
     ToolContext,
     ToolFailure,
@@ -269,9 +270,9 @@ async def _details(tool: Tool) -> Mapping[str, object]:
     return {"sandbox": found if isinstance(found, Confinement) else {"backend": None, "summary": found}}
 
 
-def containers_of(tool: Tool | Missing | None) -> Containers | None:
-    """The implementation of `/v1/containers`, if this tool runs here."""
-    return tool.containers if isinstance(tool, CodeInterpreter) else None
+def containers_of(tools: Iterable[Tool | Missing]) -> Containers | None:
+    """The implementation of `/v1/containers`, if this tool is among them."""
+    return next((tool.containers for tool in tools if isinstance(tool, CodeInterpreter)), None)
 
 
 def _check(container: _Auto, place: str) -> None:
@@ -316,4 +317,5 @@ TOOL = ToolSpec(
     details=_details,
     description="Runs Python, with packages for data and charts, in a sandbox without network; files and plots it "
     "makes can be downloaded.",
+    price=Price(0.0, note="runs on your own machine"),
 )

@@ -21,6 +21,7 @@ from app.tools.ports.files import FileHit, FileQuery, Files
 from app.tools.ports.tool import (
     FileCitation,
     Missing,
+    Price,
     ToolContext,
     ToolFailure,
     ToolOutcome,
@@ -258,4 +259,5 @@ TOOL = ToolSpec(
     build=_build,
     example=msgspec.Raw(b'{"type":"file_search","vector_store_ids":["vs_..."]}'),
     description="Searches the user's uploaded files, by meaning and by words, and cites them.",
+    price=Price(0.0, note="runs on your own machine; an embeddings server may charge"),
 )

@@ -25,6 +25,7 @@ from app.tools.images.showing import HOW_TO_SHOW, as_arguments, as_list, as_outp
 from app.tools.ports.fetcher import Fetcher, FetchRefused
 from app.tools.ports.tool import (
     Missing,
+    Price,
     ToolContext,
     ToolFailure,
     ToolOutcome,
@@ -259,4 +260,5 @@ TOOL = ToolSpec(
     build=_build,
     example=_ENTRY,
     description="Finds images on the web that look like one of the conversation's.",
+    price=Price(0.0, note="SearXNG; keyed providers charge by their own list"),
 )

@@ -25,6 +25,7 @@ from app.tools.fetch import page_text
 from app.tools.fetch.cache import Recent
 from app.tools.ports.fetcher import Fetcher, FetchRefused
 from app.tools.ports.tool import (
+    Price,
     ToolContext,
     ToolFailure,
     ToolOutcome,
@@ -351,4 +352,5 @@ TOOL = ToolSpec(
     build=_WebExtractor,
     example=_ENTRY,
     description="Reads web pages, PDF and office documents at given addresses and extracts what serves a goal.",
+    price=Price(0.0, note="the tokens of the extract count towards the response"),
 )

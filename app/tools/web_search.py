@@ -26,6 +26,7 @@ from app.tools.fetch.cache import Recent
 from app.tools.ports.fetcher import FetchRefused
 from app.tools.ports.tool import (
     Missing,
+    Price,
     Tool,
     ToolContext,
     ToolFailure,
@@ -247,4 +248,5 @@ TOOL = ToolSpec(
     build=_build,
     example=msgspec.Raw(b'{"type":"web_search"}'),
     description="Searches the web and reads pages; the answer cites its sources.",
+    price=Price(0.0, note="SearXNG; keyed providers charge by their own list"),
 )

@@ -19,6 +19,7 @@ from app.tools.images.showing import HOW_TO_SHOW, as_arguments, as_list, as_outp
 from app.tools.ports.fetcher import Fetcher
 from app.tools.ports.tool import (
     Missing,
+    Price,
     ToolContext,
     ToolFailure,
     ToolOutcome,
@@ -152,4 +153,5 @@ TOOL = ToolSpec(
     build=_build,
     example=_ENTRY,
     description="Finds images on the web by words, and drops those that cannot be loaded.",
+    price=Price(0.0, note="SearXNG; keyed providers charge by their own list"),
 )

@@ -22,6 +22,7 @@ from app.protocol.recovery.arguments import sendable
 from app.protocol.wire.errors import InvalidRequest
 from app.protocol.wire.hosted import HOSTED_TYPES as _RUN_HERE
 from app.protocol.wire.requests import InputItem
+from app.tools.ports.mcp_names import MCP
 
 APPROVAL = "mcp_approval_response"
 LISTING = "mcp_list_tools"
@@ -132,7 +133,7 @@ def listings(items: Iterable[tuple[msgspec.Raw, InputItem]]) -> dict[str, str]:
         if fields.type == LISTING:
             listing = _read(lambda raw=raw: _listing_decoder.decode(raw), "input")
             if isinstance(listing.server_label, str) and listing.tools and listing.error is None:
-                found[f"mcp:{listing.server_label}"] = bytes(raw).decode()
+                found[f"{MCP}:{listing.server_label}"] = bytes(raw).decode()
     return found
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 import msgspec
 
 from app.protocol.wire.errors import InvalidRequest
 from app.settings import ToolMode, ToolSettings
-from app.tools.ports.tool import Missing, Tool, ToolRequest, ToolSpec
+from app.tools.ports.tool import Missing, Price, Tool, ToolRequest, ToolSpec
 
-_PRICES = Path(__file__).with_name("prices.toml")
 _USUAL = ToolSettings()
 
 
@@ -39,15 +36,6 @@ class Entry(msgspec.Struct, frozen=True):
     def echo(self) -> msgspec.Raw:
         """The entry as the response shows it."""
         return self.request.echo if self.request is not None else self.raw
-
-
-class Price(msgspec.Struct, frozen=True):
-    """The price of one call."""
-
-    amount: float
-    currency: str
-    note: str = ""
-    """Source and date of the price."""
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,7 +73,6 @@ class Catalog:
         self._types = {alias: spec.type for spec in specs for alias in (spec.type, *spec.aliases)}
         self._built = built
         self._settings = settings
-        self._prices = _read_prices()
         self._native_prices = native_prices or {}
 
     def serves(self, tool_type: str) -> bool:
@@ -132,7 +119,7 @@ class Catalog:
         settings = self._settings.get(tool_type)
         if settings is not None and settings.price is not None:
             return Price(settings.price, settings.currency, "setting")
-        return self._prices.get(tool_type)
+        return self._specs[tool_type].price
 
     async def aclose(self) -> None:
         """Release the tools' resources."""
@@ -168,8 +155,3 @@ def unavailable(entry: Entry) -> InvalidRequest:
         why = f"the setting is {missing.setting}. {missing.reason}"
     message = f"The tool '{entry.alias}' is not available here: {why}"
     return InvalidRequest(message, code="unsupported_tool", param=f"{entry.place}.type")
-
-
-def _read_prices() -> Mapping[str, Price]:
-    table = tomllib.loads(_PRICES.read_text(encoding="utf-8"))
-    return {name: msgspec.convert(price, Price) for name, price in table.items()}

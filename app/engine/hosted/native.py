@@ -1,8 +1,7 @@
 """Selects the built-in tools that the upstream runs itself, as Qwen's vendor does in its Responses API.
 
-The vendor restricts them there, so `auto` runs a tool here if a restriction would be violated (the vendor's
-documentation of `POST /responses`): web_extractor only together with web_search, code_interpreter only with thinking,
-and calls cannot be forced.
+Upstreams restrict them: some run only under conditions (`Capabilities.native_tools`), and calls can be neither forced
+nor limited. `auto` runs a tool here if a restriction would be violated.
 """
 
 from __future__ import annotations
@@ -66,8 +65,9 @@ def _obstacle(entry: Entry, where: UpstreamConditions, kinds: set[str]) -> str |
         return "a call cannot be forced there ('tool_choice')"
     if where.limited:
         return "calls cannot be limited there ('max_tool_calls')"
-    if entry.type == "web_extractor" and "web_search" not in kinds:
-        return "it runs there only together with web_search"
-    if entry.type == "code_interpreter" and not where.thinks:
+    conditions = where.can.native_tools[entry.type]
+    if conditions.together_with is not None and conditions.together_with not in kinds:
+        return f"it runs there only together with {conditions.together_with}"
+    if conditions.thinking and not where.thinks:
         return "it runs there only while the model thinks (enable_thinking)"
     return None

@@ -15,7 +15,7 @@ from app.protocol.wire.errors import InvalidRequest
 from app.protocol.wire.mistakes import unknown_parameter
 from app.protocol.wire.requests import Json, given, parse_entry
 from app.providers.base import ForcedCall
-from app.tools.ports.mcp_names import mcp_function
+from app.tools.ports.mcp_names import MCP, mcp_function
 
 _OF_CLIENT = frozenset({"function", "custom", *CLIENT_TOOLS})
 """Types of tools that the client runs."""
@@ -49,7 +49,7 @@ _MODES = ("auto", "none", "required")
 _KEYS: dict[str, tuple[str, ...]] = {
     "function": ("name", "namespace", "description", "parameters", "strict"),
     "custom": ("name", "namespace", "description", "format"),
-    "mcp": ("server_label", "name"),
+    MCP: ("server_label", "name"),
     "allowed_tools": ("mode", "tools"),
 }
 """The members of an object besides `type`; other types have none."""

@@ -31,8 +31,8 @@ from app.shortening import beginning
 from app.tools.fetch.fetcher import guarded_transport
 from app.tools.mcp import entry, listing
 from app.tools.mcp.answer import Answer, McpFailure
-from app.tools.ports.mcp_names import is_of_mcp_server
-from app.tools.ports.tool import ToolContext, ToolOutcome, ToolRequest, ToolServices, ToolSession, ToolSpec
+from app.tools.ports.mcp_names import MCP, is_of_mcp_server
+from app.tools.ports.tool import Price, ToolContext, ToolOutcome, ToolRequest, ToolServices, ToolSession, ToolSpec
 
 if TYPE_CHECKING:
     import httpx2
@@ -208,11 +208,12 @@ def _build(services: ToolServices) -> RemoteServers:
 
 
 TOOL = ToolSpec(
-    type="mcp",
+    type=MCP,
     build=_build,
     example=msgspec.Raw(
         b'{"type":"mcp","server_label":"deepwiki","server_url":"https://mcp.deepwiki.com/mcp","require_approval":"never",'
         b'"allowed_tools":["ask_question","read_wiki_structure"]}'
     ),
     description="Calls the tools of a remote MCP server, over streamable HTTP or SSE.",
+    price=Price(0.0, note="the server may charge"),
 )

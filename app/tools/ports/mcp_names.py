@@ -1,10 +1,12 @@
-"""The functions that stand for the tools of MCP servers."""
+"""What MCP is called: the type of its entries, and the functions that stand for the tools of a server."""
 
 from __future__ import annotations
 
 import re
 import zlib
 
+MCP = "mcp"
+"""The `type` of an entry of `tools`."""
 _FUNCTION_NAME = 64
 
 

@@ -193,6 +193,15 @@ class Missing(msgspec.Struct, frozen=True):
     """A sentence that says what to do."""
 
 
+class Price(msgspec.Struct, frozen=True):
+    """The price of one call."""
+
+    amount: float
+    currency: str = "USD"
+    note: str = ""
+    """Source and date of the price, or what is not in it."""
+
+
 class ToolSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What a tool's module exports as `TOOL`."""
 
@@ -206,6 +215,8 @@ class ToolSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A complete, working entry of `tools`, for `GET /v1/tools`."""
     description: str
     """One sentence for people."""
+    price: Price | None = None
+    """Only what the back end charges for a call that runs here, by list price; the settings can replace it."""
     details: Callable[[Tool], Awaitable[Mapping[str, object]]] | None = None
     """More for `GET /v1/tools`, for a tool that runs here; it never fails, and takes seconds at most."""
 

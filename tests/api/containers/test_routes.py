@@ -66,7 +66,7 @@ async def tool() -> AsyncGenerator[CodeInterpreter]:
 def application(tool: CodeInterpreter | None) -> FastAPI:
     """The routes alone; what they do not use is not there."""
     access = Access(cast("Any", Keys()), admin_key=ADMIN_KEY, required=True)
-    used = {"access": access, "containers": containers_of(tool), "body_bytes": 1 << 20}
+    used = {"access": access, "containers": containers_of([] if tool is None else [tool]), "body_bytes": 1 << 20}
     services: dict[str, Any] = {name: used.get(name) for name in Services.__struct_fields__}
     app = FastAPI()
     app.include_router(containers.router)

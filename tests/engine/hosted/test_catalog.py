@@ -10,13 +10,10 @@ import msgspec
 import pytest
 
 from app.discovery import constants
-from app.engine.conversation.function_names import upstream_name
-from app.engine.hosted.catalog import Catalog, Price
+from app.engine.hosted.catalog import Catalog
 from app.protocol.wire.errors import InvalidRequest
-from app.settings import Settings
-from app.tools.ports.tool import Missing, ToolServices, ToolSpec
+from app.tools.ports.tool import Missing, ToolSpec
 from tests.engine.hosting import Engine, ScriptedTool, calls, catalog, say
-from tests.engine.scripted import NoWeb
 
 ECHO = {"type": "x_echo"}
 MISSING = Missing("GATEWAY_ECHO_URL", "Set it to an echo.")
@@ -101,15 +98,12 @@ def test_every_tool_is_listed_with_an_example_and_what_is_missing() -> None:
     assert (off.available, off.mode) == (False, "off")
 
 
-def test_prices_are_data_of_tools_that_exist() -> None:
-    specs = list(constants("app.tools", "TOOL", ToolSpec).values())
-    shipped = Catalog(specs, {}, {})
-    priced = {spec.type: price for spec in specs if (price := shipped.price(spec.type)) is not None}
-    assert priced
-    assert all(
-        isinstance(price, Price) and price.amount >= 0 and re.fullmatch("[A-Z]{3}", price.currency)
-        for price in priced.values()
-    )
+@pytest.mark.parametrize("spec", constants("app.tools", "TOOL", ToolSpec).values(), ids=lambda spec: spec.type)
+def test_every_tool_has_a_price(spec: ToolSpec) -> None:
+    price = Catalog([spec], {}, {}).price(spec.type)
+    assert price is not None
+    assert price.amount >= 0
+    assert re.fullmatch("[A-Z]{3}", price.currency)
 
 
 async def test_closing_frees_what_the_tools_hold() -> None:
@@ -148,7 +142,7 @@ async def test_a_tool_twice_is_refused_but_not_under_two_labels() -> None:
     assert len(tool.contexts) == 2
 
 
-@pytest.mark.parametrize("name", ["web_search", "code_interpreter", "knowledge_search", "mcp__a__b", "search"])
+@pytest.mark.parametrize("name", ["web_search", "file_search", "knowledge_search", "mcp__a__b", "tool__new", "search"])
 async def test_a_function_named_like_a_built_in_tool_goes_by_another_name_and_back(name: str) -> None:
     tool = ScriptedTool("x_tool", name)
     engine = Engine(calls((name, "built-in"), (f"fn_{name}", {})), tools=[tool])
@@ -157,13 +151,3 @@ async def test_a_function_named_like_a_built_in_tool_goes_by_another_name_and_ba
     assert (hosted["type"], hosted["arguments"]) == ("x_tool_call", "built-in")
     assert (function["type"], function["name"]) == ("function_call", name)
     assert {offered.name for offered in engine.provider.calls[0].tools} == {name, f"fn_{name}"}
-
-
-@pytest.mark.parametrize("spec", constants("app.tools", "TOOL", ToolSpec).values(), ids=lambda spec: spec.type)
-async def test_no_function_of_a_client_can_take_a_tools_name(spec: ToolSpec) -> None:
-    """A new tool has to reserve the names of its functions (`toolset._RESERVED`)."""
-    settings = Settings.model_validate({"searxng_url": "http://127.0.0.1:9", "serper_api_key": "k"})
-    tool = spec.build(ToolServices(settings=settings, fetcher=NoWeb(), files=None))
-    names = () if isinstance(tool, Missing) else tool.configure(spec.example, "tools[0]").names
-    for name in (spec.type, *names):
-        assert upstream_name(name, None) != name

@@ -15,14 +15,20 @@ from app.engine.hosted.native import UpstreamConditions, native_entries
 from app.protocol.deltas import NativeItem, Text, TurnFinished
 from app.protocol.wire import hosted as h
 from app.protocol.wire.errors import InvalidRequest
-from app.providers.base import Capabilities
+from app.providers.base import Capabilities, NativeConditions
 from app.settings import ToolMode
 from app.tools.ports.tool import Missing, ToolRequest
 from tests.engine.hosting import USAGE, Engine, ScriptedTool, calls, catalog, say, texts
 
 RAW = msgspec.Raw(b'{"type":"web_search"}')
 HERE = Capabilities()
-VENDOR = Capabilities(native_tools=frozenset({"web_search", "web_extractor", "code_interpreter"}))
+VENDOR = Capabilities(
+    native_tools={
+        "web_search": NativeConditions(),
+        "web_extractor": NativeConditions(together_with="web_search"),
+        "code_interpreter": NativeConditions(thinking=True),
+    }
+)
 
 
 async def _never(_context: object) -> Any:
