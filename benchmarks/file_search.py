@@ -29,7 +29,9 @@ from app.db.engine import Database
 from app.db.migrate import upgrade_apart
 from app.knowledge.index_postgres import PostgresIndex
 from app.knowledge.index_sqlite import SqliteIndex
-from app.knowledge.ports.passages import Passage, PassageIndex, Search, Vectors
+from app.knowledge.passages import SqlPassages
+from app.knowledge.ports.passages import Passage, Search, Vectors
+from tests.knowledge.indexes import taken
 from tests.support.services import Postgres
 
 PASSAGES = 100_000
@@ -101,11 +103,11 @@ async def _load(url: str, passages: int) -> None:
     database = Database(url)
     index = _index(database)
     for first in range(0, passages, _A_FILE):
-        await index.replace("vs_bench", f"file-{first}", f"{first}.txt", {}, one_file(first))
+        await index.replace(await taken(index, "vs_bench", f"file-{first}"), f"{first}.txt", one_file(first))
     await database.aclose()
 
 
-def _index(database: Database) -> PassageIndex:
+def _index(database: Database) -> SqlPassages:
     return SqliteIndex(database, memory=_MEMORY) if database.embedded else PostgresIndex(database)
 
 

@@ -22,10 +22,12 @@ from app.db.migrate import upgrade_apart
 from app.knowledge.chunking import passages
 from app.knowledge.embed_local import MODELS, LocalEmbedder
 from app.knowledge.index_sqlite import SqliteIndex
-from app.knowledge.ports.passages import Hit, Passage, PassageIndex, Search, Vectors
+from app.knowledge.passages import SqlPassages
+from app.knowledge.ports.passages import Hit, Passage, Search, Vectors
 from app.offload.protocol import Limits
 from app.offload.workers import Workers
 from benchmarks.embedding import cost
+from tests.knowledge.indexes import taken
 
 _SET = Path(__file__).with_suffix(".toml")
 _MEMORY = 64 * 1024 * 1024
@@ -79,7 +81,7 @@ def load() -> RetrievalSet:
 class Bench:
     """Passages in stores, and questions with their vectors."""
 
-    def __init__(self, index: PassageIndex, known: RetrievalSet, model: str) -> None:
+    def __init__(self, index: SqlPassages, known: RetrievalSet, model: str) -> None:
         self._index = index
         self._set = known
         self._embedder = LocalEmbedder(model)
@@ -91,7 +93,8 @@ class Bench:
             for language in languages:
                 for number, topic in enumerate(self._set.topics):
                     text: str = getattr(topic, language)
-                    await self._index.replace(store, f"{language}-{number}", str(number), {}, self._batch(text))
+                    job = await taken(self._index, store, f"{language}-{number}")
+                    await self._index.replace(job, str(number), self._batch(text))
 
     async def answered(self, store: str, language: str, way: str) -> Found:
         """Ask for every topic."""

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import msgspec
-from sqlalchemy import Insert, RowMapping, Update, delete, insert, literal, select, update
+from sqlalchemy import ColumnElement, Insert, RowMapping, and_, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import Database
@@ -17,8 +17,10 @@ from app.db.searching import POSITION_BITS, SEGMENT
 from app.db.tables import passage_files, passage_stores, passages
 from app.knowledge._database import database_errors, fetch
 from app.knowledge.ports.errors import KnowledgeUnavailable
+from app.knowledge.ports.jobs import Job, JobLost
 from app.knowledge.ports.passages import Attributes, Hit, Passage, Search, Vectors
 from app.knowledge.ranking import choose, fuse
+from app.knowledge.records_jobs import fence
 from app.knowledge.relevance import FITTING, SCALES, Relevance
 from app.knowledge.scope import Scope, Version, belongs, marked
 from app.knowledge.word_search import WordSearch
@@ -28,7 +30,6 @@ from app.offload.workers import OffloadFailed, Workers
 from app.protocol.wire.errors import InvalidRequest
 from app.protocol.wire.filters import fits
 
-STATES = ("draft", "ready", "gone")
 FLOAT = 4
 """Bytes per number in `Vectors`."""
 
@@ -50,65 +51,50 @@ class SqlPassages(ABC):
         self._database = database
         self._words = words
 
-    async def replace(
-        self,
-        vector_store_id: str,
-        file_id: str,
-        filename: str,
-        attributes: Attributes,
-        batches: AsyncIterator[tuple[Sequence[Passage], Vectors]],
-    ) -> None:
+    async def replace(self, job: Job, filename: str, batches: AsyncIterator[tuple[Sequence[Passage], Vectors]]) -> None:
         """Store a file's passages and vectors as a draft, then publish them, replacing the earlier ones in one
         transaction.
+
+        Who began a draft and lost the job cannot add to it: the next worker makes it `gone` before anything else.
         """
         await self._require()
-        await self._erase_all(await self._versions(vector_store_id, file_id, ("draft", "gone")))
-        row = {
-            "file_id": file_id,
-            "filename": filename,
-            "attributes": msgspec.json.encode(attributes),
-            "state": "draft",
-            "size": 0,
-        }
+        async with self._held(job) as connection:
+            abandoned = await _hide(connection, job, "draft")
+        await self._erase_all(abandoned)
         draft: Version | None = None
         size = 0
         async for texts, vectors in _segments(batches):
             if draft is None:
-                store = await self._store(vector_store_id, vectors)
-                draft = Version(await self._insert(insert(passage_files).values(store_id=store, **row)), store)
+                draft = await self._begin(job, filename, await self._store(job.vector_store_id, vectors))
             await self._add(draft, size, texts, vectors)
             size += len(texts)
-        earlier = await self._versions(vector_store_id, file_id, ("ready",))
-        async with self._transaction() as connection:
+        async with self._held(job) as connection:
+            earlier = await _hide(connection, job, "ready")
             if draft is not None:
                 await _change_draft(connection, draft, state="ready")
-            await connection.execute(_among(earlier).values(state="gone"))
         await self._erase_all(earlier)
 
     async def describe(self, vector_store_id: str, file_id: str, attributes: Attributes) -> None:
         """Replace the attributes of a file's passages."""
-        versions = await self._versions(vector_store_id, file_id)
+        changed = update(passage_files).where(_of_file(vector_store_id, file_id))
         async with self._transaction() as connection:
-            await connection.execute(_among(versions).values(attributes=msgspec.json.encode(attributes)))
+            await connection.execute(changed.values(attributes=msgspec.json.encode(attributes)))
 
-    async def remove(self, vector_store_id: str, file_id: str | None) -> None:
+    async def remove(self, job: Job) -> None:
         """Hide the passages at once, then delete their rows."""
-        versions = await self._versions(vector_store_id, file_id)
-        if versions:
+        async with self._held(job) as connection:
+            gone = await _hide(connection, job, "draft", "ready")
+        if gone:
             await self._require()
-        async with self._transaction() as connection:
-            await connection.execute(_among(versions).values(state="gone"))
-        await self._erase_all(versions)
-        if file_id is None:
-            async with self._transaction() as connection:
-                await connection.execute(
-                    delete(passage_stores).where(passage_stores.c.vector_store_id == vector_store_id)
-                )
+        await self._erase_all(gone)
 
     async def passages(self, vector_store_id: str, file_id: str) -> Sequence[Passage]:
         """The passages of a file, in order."""
+        ready = select(passage_files.c.id, passage_files.c.store_id).where(
+            _of_file(vector_store_id, file_id), passage_files.c.state == "ready"
+        )
         found: list[Passage] = []
-        for version in await self._versions(vector_store_id, file_id, ("ready",)):
+        for version in map(_version, await fetch(self._database, ready)):
             rows = await fetch(self._database, select(passages).where(belongs(version)).order_by(passages.c.number))
             found += [Passage(row["number"] & (1 << POSITION_BITS) - 1, row["text"]) for row in rows]
         return found
@@ -200,7 +186,8 @@ class SqlPassages(ABC):
         if not rows:
             values = {"vector_store_id": vector_store_id, "model": vectors.model, "dimensions": vectors.dimensions}
             try:
-                return await self._insert(insert(passage_stores).values(values))
+                async with self._transaction() as connection:
+                    return await _insert(connection, insert(passage_stores).values(values))
             except KnowledgeUnavailable:  # perhaps another file of the store was faster
                 rows = await fetch(self._database, statement)
                 if not rows:
@@ -208,9 +195,18 @@ class SqlPassages(ABC):
         _same_model(rows[0]["model"], vectors)
         return rows[0]["id"]
 
-    async def _insert(self, statement: Insert) -> int:
-        async with self._transaction() as connection:
-            return (await connection.execute(statement.returning(statement.table.c.id))).scalar_one()
+    async def _begin(self, job: Job, filename: str, store: int) -> Version:
+        """A draft without passages."""
+        values = {
+            "store_id": store,
+            "file_id": job.file_id,
+            "filename": filename,
+            "attributes": job.attributes,
+            "state": "draft",
+            "size": 0,
+        }
+        async with self._held(job) as connection:
+            return Version(await _insert(connection, insert(passage_files).values(values)), store)
 
     async def _add(self, draft: Version, position: int, texts: Sequence[str], vectors: Vectors) -> None:
         words = [f"{marked(draft.store)} {found}" for found in await words_apart(texts)]
@@ -222,21 +218,16 @@ class SqlPassages(ABC):
             )
             await self._index(connection, first, words, vectors)
 
-    async def _versions(
-        self, vector_store_id: str, file_id: str | None, states: Sequence[str] = STATES
-    ) -> list[Version]:
-        statement = (
-            select(passage_files.c.id, passage_files.c.store_id)
-            .join_from(passage_files, passage_stores, passage_stores.c.id == passage_files.c.store_id)
-            .where(passage_stores.c.vector_store_id == vector_store_id, passage_files.c.state.in_(states))
-        )
-        if file_id is not None:
-            statement = statement.where(passage_files.c.file_id == file_id)
-        return [Version(row["id"], row["store_id"]) for row in await fetch(self._database, statement)]
-
     async def _erase_all(self, versions: Sequence[Version]) -> None:
         for version in versions:
             await self._erase(version)
+
+    @asynccontextmanager
+    async def _held(self, job: Job) -> AsyncGenerator[AsyncConnection]:
+        """A transaction in which the job stays the worker's. Raises JobLost and KnowledgeUnavailable."""
+        async with self._transaction() as connection:
+            await fence(connection, job)
+            yield connection
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncGenerator[AsyncConnection]:
@@ -274,15 +265,35 @@ async def _segments(
         yield texts, Vectors(vectors.model, vectors.dimensions, bytes(data))
 
 
-def _among(versions: Sequence[Version]) -> Update:
-    return update(passage_files).where(passage_files.c.id.in_([version.id for version in versions]))
+async def _insert(connection: AsyncConnection, statement: Insert) -> int:
+    return (await connection.execute(statement.returning(statement.table.c.id))).scalar_one()
+
+
+async def _hide(connection: AsyncConnection, job: Job, *states: str) -> Sequence[Version]:
+    """Versions of the file in these states are gone; returns all that are, and whose rows can be deleted."""
+    found = await connection.execute(
+        update(passage_files)
+        .where(_of_file(job.vector_store_id, job.file_id), passage_files.c.state.in_((*states, "gone")))
+        .values(state="gone")
+        .returning(passage_files.c.id, passage_files.c.store_id)
+    )
+    return [_version(row) for row in found.mappings()]
 
 
 async def _change_draft(connection: AsyncConnection, draft: Version, **values: object) -> None:
-    """Raises KnowledgeUnavailable if another worker has begun to ingest the file, or to remove it."""
-    changed = await connection.execute(_among([draft]).where(passage_files.c.state == "draft").values(**values))
-    if changed.rowcount == 0:
-        raise KnowledgeUnavailable("the file is being ingested or removed by another worker")
+    """Raises JobLost if the next worker has discarded the draft."""
+    is_draft = (passage_files.c.id == draft.id, passage_files.c.state == "draft")
+    if (await connection.execute(update(passage_files).where(*is_draft).values(**values))).rowcount == 0:
+        raise JobLost
+
+
+def _of_file(vector_store_id: str, file_id: str) -> ColumnElement[bool]:
+    store = select(passage_stores.c.id).where(passage_stores.c.vector_store_id == vector_store_id)
+    return and_(passage_files.c.store_id == store.scalar_subquery(), passage_files.c.file_id == file_id)
+
+
+def _version(row: RowMapping) -> Version:
+    return Version(row["id"], row["store_id"])
 
 
 def _same_model(model: str, vectors: Vectors) -> None:

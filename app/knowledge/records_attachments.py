@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Insert, RowMapping, bindparam, func, insert, or_, select, update
+from sqlalchemy import Insert, RowMapping, bindparam, case, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -43,17 +43,17 @@ _COMPLETED = select(_a.vector_store_id, _a.file_id).where(
     _a.vector_store_id.in_(bindparam("stores", expanding=True)),
     _a.file_id.in_(bindparam("files", expanding=True)),
 )
-# A worker that is ingesting the file has read the old attributes: it loses the job, which is done again.
-_DESCRIBE = (
-    update(vector_store_files).where(*_FILE).values(attributes=bindparam("new_attributes"), owner=None, attempts=0)
+# A change takes the job from its worker, which then cannot change the index any more; another may begin at once.
+_NEW_JOB: dict[str, Any] = {"owner": None, "due_at": 0}
+_DESCRIBE = (  # a worker that is ingesting the file has read the old attributes
+    update(vector_store_files)
+    .where(*_FILE)
+    .values(attributes=bindparam("new_attributes"), owner=None, attempts=0, due_at=case((_a.due_at.is_not(None), 0)))
 )
-
-# A job is not taken from its worker: `due_at` stays while it works; it then finds that the job is no longer its own.
-_LET_GO = {"owner": None, "due_at": func.coalesce(_a.due_at, 0)}
-_DETACH = update(vector_store_files).where(*_FILE).values(status="removed", **_LET_GO)
+_DETACH = update(vector_store_files).where(*_FILE).values(status="removed", **_NEW_JOB)
 _IN_BATCH = (*_THERE, _a.batch_id == bindparam("batch"))
 _CANCEL_FILES = (
-    update(vector_store_files).where(*_IN_BATCH, _a.status == "in_progress").values(status="cancelled", **_LET_GO)
+    update(vector_store_files).where(*_IN_BATCH, _a.status == "in_progress").values(status="cancelled", **_NEW_JOB)
 )
 _OWN_BATCH = (
     _b.id == bindparam("batch"),
@@ -199,19 +199,15 @@ async def _check_files(connection: AsyncConnection, attachments: Sequence[Attach
 
 
 def _upsert(new: sqlite.Insert | postgresql.Insert) -> Insert:
-    """Ingest an existing file again.
-
-    A worker still ingesting it loses the job, but its lease keeps others off until it ends.
-    """
-    fresh = ("batch_id", "created_at", "status", "attributes", "chunk_size", "chunk_overlap", "attempts", "owner")
+    """Ingest an existing file again."""
+    fresh = ("batch_id", "created_at", "status", "attributes", "chunk_size", "chunk_overlap", "attempts", *_NEW_JOB)
     changed: dict[str, Any] = {name: new.excluded[name] for name in fresh}
-    changed["due_at"] = func.coalesce(_a.due_at, 0)
     return new.on_conflict_do_update(index_elements=["vector_store_id", "file_id"], set_=changed)
 
 
 def _row(attachment: Attachment) -> dict[str, Any]:
     values = {name: getattr(attachment, name) for name in attachment.__struct_fields__}
-    return {**values, "attempts": 0, "owner": None, "due_at": 0}
+    return {**values, "attempts": 0, **_NEW_JOB}
 
 
 def _record(row: RowMapping) -> Attachment:

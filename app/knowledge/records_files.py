@@ -36,7 +36,7 @@ _a = vector_store_files.c
 _DETACH = (
     update(vector_store_files)
     .where(_a.file_id == bindparam("wanted"), _a.project_id == bindparam("project"))
-    .values(status="removed", owner=None, due_at=func.coalesce(_a.due_at, 0))
+    .values(status="removed", owner=None, due_at=0)
 )
 
 

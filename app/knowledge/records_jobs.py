@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from sqlalchemy import bindparam, delete, func, select, tuple_, update
+from sqlalchemy import bindparam, delete, func, literal, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import Database
 from app.db.tables import vector_store_files
 from app.knowledge._database import database_errors, fetch
-from app.knowledge.jobs import Job
+from app.knowledge.ports.jobs import Job, JobLost
 from app.knowledge.ports.stores import LastError
 
 _a = vector_store_files.c
@@ -54,6 +55,7 @@ _CLAIM = (
     )
 )
 _HELD = (_a.vector_store_id == bindparam("store"), _a.file_id == bindparam("file"), _a.owner == bindparam("holder"))
+_IS_HELD = select(literal(1)).where(*_HELD).with_for_update(read=True)
 _RENEW = update(vector_store_files).where(*_HELD).values(due_at=bindparam("until"))
 _DONE: dict[str, Any] = {"owner": None, "due_at": None}
 _COMPLETE = (
@@ -125,7 +127,16 @@ class SqlJobs:
         await self._change(_REMOVED if job.kind == "remove" else _EMPTIED, job)
 
     async def _change(self, statement: Any, job: Job, **values: object) -> bool:
-        held = {"store": job.vector_store_id, "file": job.file_id, "holder": job.owner}
         with database_errors():
             async with self._database.transaction() as connection:
-                return (await connection.execute(statement, {**held, **values})).rowcount > 0
+                return (await connection.execute(statement, {**_holder(job), **values})).rowcount > 0
+
+
+async def fence(connection: AsyncConnection, job: Job) -> None:
+    """Until the end of the transaction the job can be neither lost nor taken over. Raises JobLost if it was before."""
+    if (await connection.execute(_IS_HELD, _holder(job))).first() is None:
+        raise JobLost
+
+
+def _holder(job: Job) -> dict[str, str]:
+    return {"store": job.vector_store_id, "file": job.file_id, "holder": job.owner}

@@ -60,7 +60,7 @@ _BURY = update(vector_stores).where(*_OWN).values(deleted_at=bindparam("now"))
 _EMPTY = (
     update(vector_store_files)
     .where(_a.vector_store_id.in_(bindparam("stores", expanding=True)), _a.status != "removed")
-    .values(status="removed", owner=None, due_at=func.coalesce(_a.due_at, 0))
+    .values(status="removed", owner=None, due_at=0)
 )
 _full = exists().where(_a.vector_store_id == _s.id)
 _STILL_FULL = (

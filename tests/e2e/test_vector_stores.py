@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sqlite3
-import threading
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 import httpx
 import openai
 import pytest
 
+from tests.support.embeddings import serving_embeddings
 from tests.support.gateway import Gateway, running_gateway
 from tests.support.upstream import ScriptedUpstream
 
@@ -229,58 +226,10 @@ async def test_another_project_cannot_tell(
     assert (await client.vector_stores.retrieve(store)).name == ""
 
 
-class EmbeddingServer(ThreadingHTTPServer):
-    """Knows two words; its answers wait until it is open."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Embeddings)
-        self.open = threading.Event()
-        self.asked = threading.Event()
-
-
-class _Embeddings(BaseHTTPRequestHandler):
-    server: EmbeddingServer  # type: ignore[assignment] - the class above
-
-    def do_POST(self) -> None:
-        texts = json.loads(self.rfile.read(int(self.headers["content-length"])))["input"]
-        self.server.asked.set()
-        self.server.open.wait(60)
-        vectors = [[float("whale" in text), 1.0] for text in ([texts] if isinstance(texts, str) else texts)]
-        data = [{"object": "embedding", "index": number, "embedding": vector} for number, vector in enumerate(vectors)]
-        body = json.dumps(
-            {"object": "list", "data": data, "model": "words", "usage": {"prompt_tokens": 1, "total_tokens": 1}}
-        ).encode()
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
-
-
-@contextmanager
-def _embeddings() -> Generator[EmbeddingServer]:
-    server = EmbeddingServer()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.open.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 @pytest.mark.parametrize("end", ["killed", "asked to stop"])
 async def test_ingestion_survives_its_process(upstream: ScriptedUpstream, tmp_path: Path, end: str) -> None:
-    with _embeddings() as embeddings:
-        settings = {"embeddings_base_url": f"http://127.0.0.1:{embeddings.server_port}/v1", "embeddings_model": "words"}
-        with running_gateway(tmp_path, upstream.url, **settings) as first:
+    with serving_embeddings() as embeddings:
+        with running_gateway(tmp_path, upstream.url, **embeddings.settings) as first:
             async with first.client() as client:
                 file = await client.files.create(file=("whales.md", WHALES.encode()), purpose="assistants")
                 store = (await client.vector_stores.create(file_ids=[file.id])).id
@@ -295,7 +244,7 @@ async def test_ingestion_survives_its_process(upstream: ScriptedUpstream, tmp_pa
             _let_leases_end(tmp_path / "gateway.db")
         embeddings.open.set()
 
-        with running_gateway(tmp_path, upstream.url, **settings) as second:
+        with running_gateway(tmp_path, upstream.url, **embeddings.settings) as second:
             async with second.client() as client:
                 done = await client.vector_stores.files.poll(file.id, vector_store_id=store, max_wait_seconds=20)
                 assert (done.status, done.last_error) == ("completed", None)

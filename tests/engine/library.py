@@ -19,10 +19,11 @@ from app.fairness import Busy
 from app.knowledge.blobs import StoredBlobs
 from app.knowledge.ports.embedder import EmbeddingFailed
 from app.knowledge.ports.files import FileRecord
+from app.knowledge.ports.jobs import Job
 from app.knowledge.ports.passages import Attributes, Hit, Passage, Search, Vectors
 from app.knowledge.records_attachments import SqlAttachments
 from app.knowledge.records_files import SqlFileRecords
-from app.knowledge.records_jobs import SqlJobs
+from app.knowledge.records_jobs import SqlJobs, fence
 from app.knowledge.records_stores import SqlStoreRecords
 from app.protocol.wire.errors import InvalidRequest
 from app.protocol.wire.filters import fits
@@ -46,24 +47,21 @@ class Clock:
 class MemoryIndex:
     """The passages of files; a search finds those that have a word of the query."""
 
-    def __init__(self) -> None:
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self.files: dict[tuple[str, str], tuple[str, Attributes, list[Passage]]] = {}
         self.replaced = 0
         self.model_of: dict[str, str] = {}
         """Of stores whose vectors are of another model than "words"."""
 
-    async def replace(
-        self,
-        vector_store_id: str,
-        file_id: str,
-        filename: str,
-        attributes: Attributes,
-        batches: AsyncIterator[tuple[Sequence[Passage], Vectors]],
-    ) -> None:
+    async def replace(self, job: Job, filename: str, batches: AsyncIterator[tuple[Sequence[Passage], Vectors]]) -> None:
         passages = [passage async for some, _ in batches for passage in some]
         if any("another model" in passage.text for passage in passages):
             raise InvalidRequest("The store holds vectors of another model.")
-        self.files[vector_store_id, file_id] = (filename, attributes, passages)
+        attributes = msgspec.json.decode(job.attributes, type=Attributes)
+        async with self._database.transaction() as connection:
+            await fence(connection, job)
+            self.files[job.vector_store_id, job.file_id] = (filename, attributes, passages)
         self.replaced += 1
 
     async def describe(self, vector_store_id: str, file_id: str, attributes: Attributes) -> None:
@@ -71,9 +69,10 @@ class MemoryIndex:
             filename, _, passages = self.files[vector_store_id, file_id]
             self.files[vector_store_id, file_id] = (filename, attributes, passages)
 
-    async def remove(self, vector_store_id: str, file_id: str | None) -> None:
-        for place in [place for place in self.files if place[0] == vector_store_id and file_id in (None, place[1])]:
-            del self.files[place]
+    async def remove(self, job: Job) -> None:
+        async with self._database.transaction() as connection:
+            await fence(connection, job)
+            self.files.pop((job.vector_store_id, job.file_id), None)
 
     async def passages(self, vector_store_id: str, file_id: str) -> Sequence[Passage]:
         return self.files[vector_store_id, file_id][2]
@@ -158,7 +157,7 @@ class Library(msgspec.Struct, frozen=True):
 def build(database: Database, directory: Path, *, shared: Library | None = None) -> Library:
     """A replica; `shared` is another one, whose index and time it has in common."""
     clock = shared.clock if shared else Clock()
-    index = shared.index if shared else MemoryIndex()
+    index = shared.index if shared else MemoryIndex(database)
     embedder = Embedder()
     blobs = StoredBlobs(str(directory))
     records, attachments = SqlFileRecords(database), SqlAttachments(database)

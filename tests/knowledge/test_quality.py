@@ -9,9 +9,10 @@ import pytest_asyncio
 from app.db.engine import Database
 from app.knowledge.chunking import passages
 from app.knowledge.embed_local import LocalEmbedder
-from app.knowledge.ports.passages import Hit, Passage, PassageIndex, Search, Vectors
+from app.knowledge.passages import SqlPassages
+from app.knowledge.ports.passages import Hit, Passage, Search, Vectors
 from app.knowledge.relevance import FITTING
-from tests.knowledge.indexes import index_of
+from tests.knowledge.indexes import index_of, taken
 
 LIBRARY = {
     "leave.md": "# Annual leave\n\nEvery employee has 28 days of paid holiday a year. Requests go to the team lead two "
@@ -65,25 +66,25 @@ async def embedded() -> dict[str, tuple[Sequence[Passage], Vectors]]:
 
 
 @pytest_asyncio.fixture
-async def index(database: Database, embedded: dict[str, tuple[Sequence[Passage], Vectors]]) -> PassageIndex:
+async def index(database: Database, embedded: dict[str, tuple[Sequence[Passage], Vectors]]) -> SqlPassages:
     found = index_of(database)
 
     async def one(name: str) -> AsyncIterator[tuple[Sequence[Passage], Vectors]]:
         yield embedded[name]
 
     for name in LIBRARY:
-        await found.replace("vs_a", f"file_{name}", name, {}, one(name))
+        await found.replace(await taken(found, "vs_a", f"file_{name}"), name, one(name))
     return found
 
 
-async def asking(index: PassageIndex, question: str, threshold: float = 0.0) -> Sequence[Hit]:
+async def asking(index: SqlPassages, question: str, threshold: float = 0.0) -> Sequence[Hit]:
     vector = await LocalEmbedder().query(question)
     return await index.search(
         Search(vector_store_ids=("vs_a",), text=question, vector=vector, limit=3, score_threshold=threshold)
     )
 
 
-async def test_the_right_file_comes_first(index: PassageIndex) -> None:
+async def test_the_right_file_comes_first(index: SqlPassages) -> None:
     wrong: list[str] = []
     for question, expected in QUESTIONS:
         found = await asking(index, question)
@@ -92,14 +93,14 @@ async def test_the_right_file_comes_first(index: PassageIndex) -> None:
     assert not wrong
 
 
-async def test_what_nothing_answers_is_said_to_fit_hardly(index: PassageIndex) -> None:
+async def test_what_nothing_answers_is_said_to_fit_hardly(index: SqlPassages) -> None:
     found = [hit for question in NOT_THERE for hit in await asking(index, question)]
     assert len(found) == 3 * len(NOT_THERE)
     assert not any(hit.fits for hit in found)
     assert all(hit.score < FITTING for hit in found)
 
 
-async def test_a_threshold_leaves_what_fits(index: PassageIndex) -> None:
+async def test_a_threshold_leaves_what_fits(index: SqlPassages) -> None:
     found = await asking(index, "What is error E-471?", 0.5)
     assert found[0].filename == "boiler.md"
     assert len(found) < 3

@@ -2,8 +2,8 @@
 
 Projects take turns, and none gets all the workers of a process: a thousand files of one project do not delay the one
 file of another. A job is held by a lease that is renewed while it is processed; if a process dies, others take over its
-jobs. A process that loses the lease (the file was removed, changed or cancelled meanwhile) stops, and the new work
-begins when the lease has expired.
+jobs. A process that has lost a job (the file was removed, changed or cancelled, or another took over while this one was
+stopped) changes nothing any more: the index asks whose the job is in the transaction that changes it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import msgspec
 
 from app.documents.base import UnreadableDocument, note
 from app.fairness import Busy, Turns
-from app.knowledge.jobs import Job, Jobs
 from app.knowledge.ports.blobs import Blobs
 from app.knowledge.ports.embedder import Embedder, EmbeddingFailed
 from app.knowledge.ports.errors import KnowledgeUnavailable
 from app.knowledge.ports.files import FileRecord, FileRecords
-from app.knowledge.ports.passages import Attributes, Passage, PassageIndex, Split, Vectors
+from app.knowledge.ports.jobs import Job, JobLost, Jobs
+from app.knowledge.ports.passages import Passage, PassageIndex, Split, Vectors
 from app.knowledge.ports.stores import LastError
 from app.protocol.wire.errors import ApiError, InvalidRequest
 
@@ -37,7 +37,6 @@ _ATTEMPTS = 4
 _PAUSES = (2, 10, 30)
 """Seconds before the second, third and fourth attempt."""
 _PASSAGES_AT_ONCE = 64
-_decode = msgspec.json.Decoder(Attributes).decode
 
 
 class ReadText(Protocol):
@@ -58,10 +57,6 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     split: Split
     embedder: Embedder
     index: PassageIndex
-
-
-class _LeaseLost(Exception):
-    """This process no longer holds the job."""
 
 
 class _Refused(Exception):
@@ -129,7 +124,7 @@ class Ingestion:
                 renewal = group.create_task(self._renew(job))
                 await self._do(job)
                 renewal.cancel()
-        except* _LeaseLost:
+        except* JobLost:
             _log.info("file %s of %s changed while it was being ingested", job.file_id, job.vector_store_id)
 
     async def _claim(self) -> Job | None:
@@ -154,7 +149,7 @@ class Ingestion:
                 _log.warning("a lease could not be renewed: %s", error)
                 continue
             if not held:
-                raise _LeaseLost
+                raise JobLost
 
     async def _do(self, job: Job) -> None:
         pipeline = self._pipeline
@@ -162,13 +157,15 @@ class Ingestion:
             if job.kind == "ingest":
                 await pipeline.jobs.complete(job, *await self._ingest(job))
             else:
-                await pipeline.index.remove(job.vector_store_id, job.file_id)
+                await pipeline.index.remove(job)
                 await pipeline.jobs.settle(job)
         except Busy as busy:
             await pipeline.jobs.release(job, self._now() + ceil(busy.retry_after))
         except _Refused as refusal:
-            await pipeline.index.remove(job.vector_store_id, job.file_id)
+            await pipeline.index.remove(job)
             await pipeline.jobs.fail(job, refusal.code, str(refusal))
+        except JobLost:
+            raise
         except Exception as error:  # noqa: BLE001 - no error may lose the job or stop the others
             await self._try_later(job, error)
 
@@ -189,9 +186,7 @@ class Ingestion:
 
         async with aclosing(batches()) as embedded:
             try:
-                await pipeline.index.replace(
-                    job.vector_store_id, job.file_id, record.filename, _decode(job.attributes), embedded
-                )
+                await pipeline.index.replace(job, record.filename, embedded)
             except InvalidRequest as error:
                 raise _Refused("server_error", error.message) from error
         return used, unread

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from app.knowledge.ports.jobs import Job
 from app.protocol.wire.filters import Filter
 
 Attributes = dict[str, str | float | bool]
@@ -73,19 +74,12 @@ class PassageIndex(Protocol):
     pgvector).
     """
 
-    async def replace(
-        self,
-        vector_store_id: str,
-        file_id: str,
-        filename: str,
-        attributes: Attributes,
-        batches: AsyncIterator[tuple[Sequence[Passage], Vectors]],
-    ) -> None:
-        """Make these the file's passages in this store, replacing all earlier ones. `Passage.position` counts from 0
-        over all batches.
+    async def replace(self, job: Job, filename: str, batches: AsyncIterator[tuple[Sequence[Passage], Vectors]]) -> None:
+        """Make these the passages of the job's file, replacing all earlier ones, with the job's attributes.
+        `Passage.position` counts from 0 over all batches.
 
         They are written as they arrive and become searchable only when complete; if `batches` raises, the earlier ones
-        stay. Raises InvalidRequest if the store has vectors of another model.
+        stay. Raises JobLost, and then changes nothing; InvalidRequest if the store has vectors of another model.
         """
         ...
 
@@ -93,8 +87,8 @@ class PassageIndex(Protocol):
         """Change the attributes of a file's passages."""
         ...
 
-    async def remove(self, vector_store_id: str, file_id: str | None) -> None:
-        """Delete a file's passages, or with None the whole store's."""
+    async def remove(self, job: Job) -> None:
+        """Delete the passages of the job's file. Raises JobLost, and then changes nothing."""
         ...
 
     async def passages(self, vector_store_id: str, file_id: str) -> Sequence[Passage]:

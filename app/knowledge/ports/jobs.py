@@ -24,6 +24,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     chunk_overlap: int
 
 
+class JobLost(Exception):
+    """The job is no longer the worker's: the file was removed, changed or cancelled, or another has taken over."""
+
+
 class Jobs(Protocol):
     """The queue, shared by all replicas. A job whose worker died is due again after its lease."""
 
