@@ -9,11 +9,12 @@ from contextlib import AsyncExitStack
 from app.api.dependencies import FileServices
 from app.db.engine import Database
 from app.documents import reading
-from app.engine.files.ingestion import Ingestion, Pipeline
+from app.engine.files.ingestion import LEASE_SECONDS, Ingestion, Pipeline
 from app.engine.files.store_files import StoreFiles
 from app.engine.files.uploads import UploadedFiles
 from app.engine.files.vector_stores import StorePorts, VectorStores
 from app.engine.runs.supervisor import Runs
+from app.jobs.outages import Outages
 from app.knowledge import chunking
 from app.knowledge.blobs import StoredBlobs
 from app.knowledge.ports.embedder import Embedder
@@ -32,8 +33,13 @@ _INGESTIONS = 4
 _USUAL_EMBEDDINGS = "text-embedding-v4"
 
 
-def build(settings: Settings, database: Database, stack: AsyncExitStack) -> tuple[FileServices, Ingestion] | None:
-    """The use cases of files and vector stores, and the worker that ingests files; None: files are disabled."""
+def build(
+    settings: Settings, database: Database, stack: AsyncExitStack, *, alone: bool
+) -> tuple[FileServices, Ingestion] | None:
+    """The use cases of files and vector stores, and the worker that ingests files; None: files are disabled.
+
+    `alone`: no other process uses the database.
+    """
     if settings.files_dir == "off":
         return None
     blobs = StoredBlobs(settings.files_dir, settings.files_s3_endpoint)
@@ -50,7 +56,13 @@ def build(settings: Settings, database: Database, stack: AsyncExitStack) -> tupl
         embedder=embedder,
         index=index,
     )
-    ingestion = Ingestion(pipeline, read_bytes=limits.container_file_bytes, clock=time.time, at_once=_INGESTIONS)
+    ingestion = Ingestion(
+        pipeline,
+        Outages(LEASE_SECONDS, alone=alone),
+        read_bytes=limits.container_file_bytes,
+        clock=time.time,
+        at_once=_INGESTIONS,
+    )
     uploaded = UploadedFiles(
         records, blobs, upload_bytes=limits.file_bytes, read_bytes=limits.container_file_bytes, clock=time.time
     )

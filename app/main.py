@@ -140,7 +140,7 @@ async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
     _limit_reading(settings.limits)
     keys = SqlKeyStore(database)
     store = MeasuredStore(_store(settings, database, metrics, stack), metrics.stored)
-    files = file_services.build(settings, database, stack)
+    files = file_services.build(settings, database, stack, alone=_alone(settings))
     stored = files[0].vector_stores if files else None
     tools_here = _tools(settings, stored, stack)
     router = await _router(settings, metrics, stack)

@@ -20,7 +20,7 @@ from sqlalchemy import (
     Text,
 )
 
-REVISION = "0007"
+REVISION = "0008"
 """The migration that produces this schema.
 
 The serving process compares it with the database's without loading Alembic.
@@ -119,8 +119,8 @@ wanted_streams = Table(
 )
 
 # Background runs from acceptance to settlement, which moves them to `responses`. `due_at` is in milliseconds of the
-# database's own clock: the end of the owner's lease, 0 if the run is waiting (`owner` null). `fence` grows with every
-# change of owner.
+# database's own clock: the end of the owner's lease, in the past if the run is waiting (`owner` null). `fence` grows
+# with every change of owner. See `app/jobs/leases.py`.
 runs = Table(
     "runs",
     metadata,
@@ -184,8 +184,9 @@ file_batches = Table(
 )
 
 # A file in a vector store and its job, which `status` names: in_progress is to be ingested, cancelled is to lose its
-# passages, removed is to be deleted. `due_at` is the time from which any worker may take it (null: nothing to do); the
-# worker moves it.
+# passages, removed is to be deleted. `owner` names a claim, not a process. `due_at` is in milliseconds
+# of the database's own clock: the end of the claim's lease, or when the job is due (null: there is none). See
+# `app/jobs/leases.py`.
 vector_store_files = Table(
     "vector_store_files",
     metadata,

@@ -1,18 +1,17 @@
-"""Jobs for files in vector stores, in SQLite or Postgres: the rows of the files are the queue.
-
-Taking a job moves its `due_at` to the end of the lease: if the worker dies, the job becomes due again.
-"""
+"""Jobs for files in vector stores, in SQLite or Postgres: the rows of the files are the queue."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
+from uuid import uuid4
 
-from sqlalchemy import bindparam, delete, func, literal, select, tuple_, update
+from sqlalchemy import bindparam, delete, func, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import Database
 from app.db.tables import vector_store_files
+from app.jobs.leases import Leases, lease, milliseconds
 from app.knowledge._database import database_errors, fetch
 from app.knowledge.ports.jobs import Job, JobLost
 from app.knowledge.ports.stores import LastError
@@ -23,40 +22,30 @@ _KINDS: Mapping[str, Literal["ingest", "empty", "remove"]] = {
     "cancelled": "empty",
     "removed": "remove",
 }
-_KEY = tuple_(_a.vector_store_id, _a.file_id)
-_queue = vector_store_files.alias("queue").c
-_DUE = (
+_leases = Leases(vector_store_files)
+_queue = _leases.queue
+_NEXT = (
     select(_queue.vector_store_id, _queue.file_id)
-    .where(_queue.due_at <= bindparam("now"), _queue.project_id == bindparam("project"))
+    .where(_queue.project_id == bindparam("project"), *_leases.is_due)
     .order_by(_queue.due_at, _queue.created_at, _queue.file_id)
     .limit(1)
-    .with_for_update(skip_locked=True)  # SQLite has no row locks and needs none: it has one writer
-    .cte("due")  # Postgres may evaluate a plain subquery several times, locking another row each time
 )
 _WAITING = (
-    select(_queue.project_id)
-    .where(_queue.due_at <= bindparam("now"))
-    .group_by(_queue.project_id)
-    .order_by(func.min(_queue.due_at))
+    select(_queue.project_id).where(*_leases.is_due).group_by(_queue.project_id).order_by(func.min(_queue.due_at))
 )
-_CLAIM = (
-    update(vector_store_files)
-    .where(_KEY.in_(select(_DUE.c.vector_store_id, _DUE.c.file_id)))
-    .values(owner=bindparam("new_owner"), due_at=bindparam("until"), attempts=_a.attempts + 1)
-    .returning(
-        _a.status,
-        _a.vector_store_id,
-        _a.file_id,
-        _a.project_id,
-        _a.attempts,
-        _a.attributes,
-        _a.chunk_size,
-        _a.chunk_overlap,
-    )
+_CLAIM = _leases.claim(_NEXT, attempts=_a.attempts + 1).returning(
+    _a.status,
+    _a.vector_store_id,
+    _a.file_id,
+    _a.project_id,
+    _a.attempts,
+    _a.attributes,
+    _a.chunk_size,
+    _a.chunk_overlap,
 )
 _HELD = (_a.vector_store_id == bindparam("store"), _a.file_id == bindparam("file"), _a.owner == bindparam("holder"))
 _IS_HELD = select(literal(1)).where(*_HELD).with_for_update(read=True)
-_RENEW = update(vector_store_files).where(*_HELD).values(due_at=bindparam("until"))
+_RENEW = _leases.renew(*_HELD)
 _DONE: dict[str, Any] = {"owner": None, "due_at": None}
 _COMPLETE = (
     update(vector_store_files)
@@ -70,10 +59,8 @@ _FAIL = (
     .where(*_HELD)
     .values(status="failed", usage_bytes=0, error_code=bindparam("code"), error_message=bindparam("message"), **_DONE)
 )
-_POSTPONE = update(vector_store_files).where(*_HELD).values(owner=None, due_at=bindparam("until"))
-_RELEASE = (
-    update(vector_store_files).where(*_HELD).values(owner=None, due_at=bindparam("until"), attempts=_a.attempts - 1)
-)
+_POSTPONE = _leases.release(*_HELD)
+_RELEASE = _leases.release(*_HELD, attempts=_a.attempts - 1)
 _EMPTIED = update(vector_store_files).where(*_HELD).values(usage_bytes=0, **_DONE)
 _REMOVED = delete(vector_store_files).where(*_HELD)
 
@@ -84,16 +71,17 @@ class SqlJobs:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def waiting(self, now: int) -> Sequence[str]:
+    async def waiting(self, *, takeover: bool) -> Sequence[str]:
         """Projects that have jobs due, longest due first.
 
         Read without a lock: idle processes must not compete for SQLite's.
         """
-        return [row["project_id"] for row in await fetch(self._database, _WAITING, {"now": now})]
+        return [row["project_id"] for row in await fetch(self._database, _WAITING, {"takeover": takeover})]
 
-    async def claim(self, owner: str, now: int, until: int, project_id: str) -> Job | None:
+    async def claim(self, project_id: str, lease_seconds: float, *, takeover: bool) -> Job | None:
         """Take the project's job that has waited longest."""
-        values = {"now": now, "until": until, "new_owner": owner, "project": project_id}
+        owner = uuid4().hex
+        values = {"project": project_id, "takeover": takeover, **lease(owner, lease_seconds)}
         with database_errors():
             async with self._database.transaction() as connection:
                 row = (await connection.execute(_CLAIM, values)).mappings().first()
@@ -102,9 +90,9 @@ class SqlJobs:
         found = dict(row)
         return Job(kind=_KINDS[found.pop("status")], owner=owner, **found)
 
-    async def renew(self, job: Job, until: int) -> bool:
+    async def renew(self, job: Job, lease_seconds: float) -> bool:
         """Extend the lease."""
-        return await self._change(_RENEW, job, until=until)
+        return await self._change(_RENEW, job, lease=milliseconds(lease_seconds))
 
     async def complete(self, job: Job, usage_bytes: int, note: str | None) -> bool:
         """The file is ingested."""
@@ -114,13 +102,13 @@ class SqlJobs:
         """The file will not be ingested."""
         await self._change(_FAIL, job, code=code, message=message)
 
-    async def postpone(self, job: Job, due: int) -> None:
+    async def postpone(self, job: Job, pause_seconds: float) -> None:
         """Return it for a later retry."""
-        await self._change(_POSTPONE, job, until=due)
+        await self._change(_POSTPONE, job, pause=milliseconds(pause_seconds))
 
-    async def release(self, job: Job, due: int = 0) -> None:
+    async def release(self, job: Job, pause_seconds: float = 0.0) -> None:
         """Return it, not counted as an attempt."""
-        await self._change(_RELEASE, job, until=due)
+        await self._change(_RELEASE, job, pause=milliseconds(pause_seconds))
 
     async def settle(self, job: Job) -> None:
         """A cancelled file stays in the list, a removed one is deleted."""

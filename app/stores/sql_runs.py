@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
-    Boolean,
     RowMapping,
     and_,
     bindparam,
@@ -30,6 +28,7 @@ from app.db.clock import now_ms
 from app.db.engine import Database
 from app.db.tables import responses, runs
 from app.db.writer import Change
+from app.jobs.leases import Leases, lease, milliseconds
 from app.stores.ports.responses import RecordRefused, ResponseRecord
 from app.stores.ports.runs import Claim, Held, RunState, StoredRun
 from app.stores.sql import rows_of, store_errors
@@ -39,41 +38,30 @@ _LONGEST_MS = {1: 2 * 3_600_000, 2: 8 * 3_600_000}
 _r = runs.c
 _RUN = (_r.id, _r.project_id, _r.previous_id, _r.created_at, _r.lane, _r.streamed, _r.lenient, _r.request, _r.seed)
 _STATE = (*_RUN, _r.owner, _r.fence, _r.cancelled, (_r.due_at - now_ms()).label("left"))
-_UNTIL = now_ms() + bindparam("lease", type_=BigInteger)
-_OWNED: dict[str, Any] = {"owner": bindparam("new_owner"), "due_at": _UNTIL}
+_leases = Leases(runs)
 
 _INSERTS = {"sqlite": sqlite.insert(runs), "postgresql": postgresql.insert(runs)}
 _CREATE, _CREATE_OWNED = (
     {dialect: insert.values(cancelled=False, **values).on_conflict_do_nothing() for dialect, insert in _INSERTS.items()}
-    for values in ({"fence": 0, "owner": None, "due_at": 0}, {"fence": 1, **_OWNED})
+    for values in ({"fence": 0, "owner": None, "due_at": 0}, {"fence": 1, **_leases.owned})
 )
 
-_queue = runs.alias("queue").c
+_queue = _leases.queue
 
 # A run that may wait two or eight hours is due as soon as possible when a quarter of that time is left.
 _WAITED = now_ms() - _queue.created_at * 1000
 _IS_URGENT = or_(*(and_(_queue.lane == lane, longest * 3 // 4 <= _WAITED) for lane, longest in _LONGEST_MS.items()))
 _LANE = case((_IS_URGENT, 0), else_=_queue.lane)
 
-# `due_at` of waiting runs is 0, so this is one range of the index either way.
-_DUE = (
-    or_(bindparam("lanes") >= _LANE, _queue.due_at > 0),  # what has begun goes on, whatever its lane
-    _queue.due_at <= case((bindparam("takeover", type_=Boolean), now_ms()), else_=0),
-)
+# What has begun goes on, whatever its lane.
+_DUE = (or_(bindparam("lanes") >= _LANE, _queue.owner.is_not(None)), *_leases.is_due)
 _LOOK = select(literal(1)).where(*_DUE).limit(1)
-_NEXT = (
-    select(_queue.id)
-    .where(*_DUE)
-    .order_by(_LANE, _queue.created_at, _queue.id)
-    .limit(bindparam("most"))
-    .with_for_update(skip_locked=True)  # SQLite has no row locks and needs none: it has one writer
-    .cte("next")  # Postgres may evaluate a plain subquery several times, locking other rows each time
-)
-_TAKE = update(runs).values(fence=_r.fence + 1, **_OWNED).returning(*_RUN, _r.fence, _r.progress)
-_CLAIM = _TAKE.where(_r.id.in_(select(_NEXT.c.id)))
-_SEIZE = _TAKE.where(_r.id == bindparam("wanted"), _r.fence == bindparam("known"))
+_NEXT = select(_queue.id).where(*_DUE).order_by(_LANE, _queue.created_at, _queue.id).limit(bindparam("most"))
+_FENCED = (_r.id == bindparam("wanted"), _r.fence == bindparam("known"))
+_CLAIMED = (*_RUN, _r.fence, _r.progress)
+_CLAIM = _leases.claim(_NEXT, fence=_r.fence + 1).returning(*_CLAIMED)
+_SEIZE = _leases.take(*_FENCED, fence=_r.fence + 1).returning(*_CLAIMED)
 
-_HELD = _r.owner == bindparam("holder")
 _held = runs.alias("held").c
 _MINE = (
     select(_held.id)
@@ -82,18 +70,9 @@ _MINE = (
     .with_for_update()
     .cte("mine")
 )
-_NOTE = (
-    update(runs)
-    .where(_r.id == bindparam("wanted"), _r.fence == bindparam("known"), _r.owner.is_not(None))
-    .values(progress=bindparam("noted"))
-    .returning(_r.id)
-)
-_RENEW = (
-    update(runs).where(_r.id.in_(select(_MINE.c.id))).values(due_at=_UNTIL).returning(_r.id, _r.fence, _r.cancelled)
-)
-_RELEASE = (
-    update(runs).where(_r.id == bindparam("wanted"), _r.fence == bindparam("known"), _HELD).values(owner=None, due_at=0)
-)
+_NOTE = update(runs).where(*_FENCED, _r.owner.is_not(None)).values(progress=bindparam("noted")).returning(_r.id)
+_RENEW = _leases.renew(_r.id.in_(select(_MINE.c.id))).returning(_r.id, _r.fence, _r.cancelled)
+_RELEASE = _leases.release(*_FENCED, _r.owner == bindparam("holder"))
 
 _THIS = (_r.id == bindparam("wanted"), _r.project_id == bindparam("project"))
 _GET = select(*_STATE).where(*_THIS)
@@ -122,7 +101,7 @@ class SqlRunStore:
         statement = _CREATE[self._database.dialect]
         if owner is not None:
             statement = _CREATE_OWNED[self._database.dialect]
-            row |= _lease(owner, lease_seconds)
+            row |= lease(owner, lease_seconds)
         with store_errors():
             created = await self._database.writer.change(Change(run.id, statement, row))
         if not (created or await self._has(run, owner)):
@@ -141,7 +120,7 @@ class SqlRunStore:
         if most <= 0 or not await self._fetch(_LOOK, due):
             return ()
         due["takeover"] = takeover and time.monotonic() - began < lease_seconds / 2
-        rows = await self._change(_CLAIM, {**due, **_lease(owner, lease_seconds), "most": most})
+        rows = await self._change(_CLAIM, {**due, **lease(owner, lease_seconds), "most": most})
         claims = [_claim(row) for row in rows]
         return sorted(claims, key=lambda claim: (claim.run.lane, claim.run.created_at, claim.run.id))
 
@@ -149,7 +128,7 @@ class SqlRunStore:
         """Extend the leases with one statement."""
         if not ids:
             return {}
-        rows = await self._fetch(_RENEW, {"ids": list(ids), "holder": owner, "lease": _milliseconds(lease_seconds)})
+        rows = await self._fetch(_RENEW, {"ids": list(ids), "holder": owner, "lease": milliseconds(lease_seconds)})
         return {row["id"]: Held(row["fence"], row["cancelled"]) for row in rows}
 
     async def request_cancel(self, project_id: str, run_id: str) -> RunState | None:
@@ -159,15 +138,15 @@ class SqlRunStore:
 
     async def seize(self, run_id: str, fence: int, owner: str, lease_seconds: float) -> Claim | None:
         """Claim this one, if the fence is still that."""
-        rows = await self._change(_SEIZE, {"wanted": run_id, "known": fence, **_lease(owner, lease_seconds)})
+        rows = await self._change(_SEIZE, {"wanted": run_id, "known": fence, **lease(owner, lease_seconds)})
         return _claim(rows[0]) if rows else None
 
     async def release(self, owner: str, run_id: str, fence: int) -> bool:
         """Make it waiting again."""
         with store_errors():
             async with self._database.transaction() as connection:
-                done = await connection.execute(_RELEASE, {"wanted": run_id, "known": fence, "holder": owner})
-                return done.rowcount > 0
+                held = {"wanted": run_id, "known": fence, "holder": owner}
+                return (await connection.execute(_RELEASE, {**held, "pause": 0})).rowcount > 0
 
     async def note(self, run_id: str, fence: int, progress: bytes) -> bool:
         """Replace what was noted before."""
@@ -208,14 +187,6 @@ class SqlRunStore:
         with store_errors():
             async with self._database.transaction() as connection:
                 return (await connection.execute(statement, parameters)).mappings().all()
-
-
-def _milliseconds(seconds: float) -> int:
-    return int(seconds * 1000)
-
-
-def _lease(owner: str, seconds: float) -> dict[str, Any]:
-    return {"new_owner": owner, "lease": _milliseconds(seconds)}
 
 
 def _run(row: RowMapping) -> StoredRun:

@@ -254,7 +254,7 @@ async def test_ingestion_survives_its_process(upstream: ScriptedUpstream, tmp_pa
 def _let_leases_end(path: Path) -> None:
     """Half a minute passes, as far as the database can tell."""
     with sqlite3.connect(path) as database:
-        moved = database.execute("UPDATE vector_store_files SET due_at = due_at - 40 WHERE owner IS NOT NULL")
+        moved = database.execute("UPDATE vector_store_files SET due_at = due_at - 40000 WHERE owner IS NOT NULL")
         assert moved.rowcount == 1
     database.close()
 

@@ -16,6 +16,7 @@ from app.engine.files.store_files import StoreFiles
 from app.engine.files.uploads import NewFile, UploadedFiles
 from app.engine.files.vector_stores import StorePorts, VectorStores
 from app.fairness import Busy
+from app.jobs.outages import Outages
 from app.knowledge.blobs import StoredBlobs
 from app.knowledge.ports.embedder import EmbeddingFailed
 from app.knowledge.ports.files import FileRecord
@@ -170,7 +171,7 @@ def build(database: Database, directory: Path, *, shared: Library | None = None)
         embedder=embedder,
         index=index,
     )
-    ingestion = Ingestion(pipeline, read_bytes=READ_BYTES, clock=clock, lease_seconds=LEASE)
+    ingestion = Ingestion(pipeline, Outages(LEASE, alone=False, clock=clock), read_bytes=READ_BYTES, clock=clock)
     files = UploadedFiles(records, blobs, upload_bytes=1_000_000, read_bytes=READ_BYTES, clock=clock)
     store_files = StoreFiles(attachments, index, clock, ingestion.wake)
     ports = StorePorts(stores=SqlStoreRecords(database), attachments=attachments, index=index, embedder=embedder)

@@ -10,15 +10,25 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from sqlalchemy import select, text
 
 from app.db.engine import Database
 from app.db.migrate import MigrationFailed, upgrade_apart
-from app.db.tables import REVISION, metadata
+from app.db.tables import REVISION, metadata, vector_store_files
 from app.stores.sql import SqlResponseStore
 from app.stores.sql_runs import SqlRunStore
 from tests.stores.records import LEASE, LIFE, PROJECT, run, turn
 
 ROOT = Path(__file__).parents[2]
+_STORE = text(
+    "INSERT INTO vector_stores (id, project_id, created_at, name, metadata, last_active_at) "
+    "VALUES ('vs', 'p', 0, '', '', 0)"
+)
+_JOB = text(
+    "INSERT INTO vector_store_files (vector_store_id, file_id, project_id, created_at, status, attributes, chunk_size, "
+    "chunk_overlap, usage_bytes, attempts, due_at) "
+    "VALUES ('vs', :file, 'p', 0, 'in_progress', '', 800, 400, 0, 0, :due)"
+)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -78,6 +88,27 @@ async def test_a_database_that_is_in_use_keeps_its_responses(database_url: str) 
     assert await responses.get(PROJECT, before.id, now=1) == msgspec.structs.replace(before, foreign_item_ids=())
     assert await responses.locate_item(PROJECT, "item", now=1) == before.id
     await database.aclose()
+
+
+async def test_jobs_of_files_are_due_as_they_were(database_url: str) -> None:
+    """Also on the way back; times become milliseconds."""
+    _alembic(database_url, "downgrade", "0007")
+    database = Database(database_url)
+    before = {"held": 1_790_000_000, "changed": 0, "done": None}
+    async with database.transaction() as connection:
+        await connection.execute(_STORE)
+        for file, due in before.items():
+            await connection.execute(_JOB, {"file": file, "due": due})
+    upgrade_apart(database_url)
+    assert await _due(database) == {"held": 1_790_000_000_000, "changed": 0, "done": None}
+    _alembic(database_url, "downgrade", "0007")
+    assert await _due(database) == before
+    await database.aclose()
+
+
+async def _due(database: Database) -> dict[str, int | None]:
+    rows = await database.fetch(select(vector_store_files.c.file_id, vector_store_files.c.due_at))
+    return {row["file_id"]: row["due_at"] for row in rows}
 
 
 async def test_replicas_that_start_together_migrate_once(empty_url: str) -> None:

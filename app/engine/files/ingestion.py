@@ -12,14 +12,13 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
-from math import ceil
 from typing import Protocol
-from uuid import uuid4
 
 import msgspec
 
 from app.documents.base import UnreadableDocument, note
 from app.fairness import Busy, Turns
+from app.jobs.outages import Outages
 from app.knowledge.ports.blobs import Blobs
 from app.knowledge.ports.embedder import Embedder, EmbeddingFailed
 from app.knowledge.ports.errors import KnowledgeUnavailable
@@ -30,7 +29,7 @@ from app.knowledge.ports.stores import LastError
 from app.protocol.wire.errors import ApiError, InvalidRequest
 
 _log = logging.getLogger(__name__)
-_LEASE_SECONDS = 30
+LEASE_SECONDS = 30.0
 _POLL_SECONDS = 5.0
 """How often jobs created or abandoned by other processes are looked for; this process's own begin at once."""
 _ATTEMPTS = 4
@@ -73,11 +72,11 @@ class Ingestion:
     def __init__(
         self,
         pipeline: Pipeline,
+        outages: Outages,
         *,
         read_bytes: int,
         clock: Callable[[], float],
         at_once: int = 4,
-        lease_seconds: int = _LEASE_SECONDS,
     ) -> None:
         """`read_bytes`: larger files are not ingested, since a document is read as a whole.
 
@@ -86,7 +85,7 @@ class Ingestion:
         self._pipeline = pipeline
         self._read_bytes = read_bytes
         self._clock = clock
-        self._lease = lease_seconds
+        self._outages = outages
         self._turns = Turns(at_once)
         self._choosing = asyncio.Lock()
         self._new = asyncio.Event()
@@ -130,10 +129,12 @@ class Ingestion:
     async def _claim(self) -> Job | None:
         """A job of the project whose turn it is, with its slot taken."""
         async with self._choosing:
-            now = self._now()
-            waiting = dict.fromkeys(await self._pipeline.jobs.waiting(now))
+            jobs, outages = self._pipeline.jobs, self._outages
+            with outages.watch():
+                waiting = dict.fromkeys(await jobs.waiting(takeover=outages.may_take_over))
             while (project := self._turns.next(waiting)) is not None:
-                job = await self._pipeline.jobs.claim(uuid4().hex, now, now + self._lease, project)
+                with outages.watch():
+                    job = await jobs.claim(project, outages.lease_seconds, takeover=outages.may_take_over)
                 if job is not None:
                     self._turns.take(project)
                     return job
@@ -141,10 +142,13 @@ class Ingestion:
         return None
 
     async def _renew(self, job: Job) -> None:
+        """Until the job is lost. While the database is away it may be ours: others wait until we can renew."""
+        lease_seconds = self._outages.lease_seconds
         while True:
-            await asyncio.sleep(self._lease / 3)
+            await asyncio.sleep(lease_seconds / 3)
             try:
-                held = await self._pipeline.jobs.renew(job, self._now() + self._lease)
+                with self._outages.watch():
+                    held = await self._pipeline.jobs.renew(job, lease_seconds)
             except KnowledgeUnavailable as error:
                 _log.warning("a lease could not be renewed: %s", error)
                 continue
@@ -160,7 +164,7 @@ class Ingestion:
                 await pipeline.index.remove(job)
                 await pipeline.jobs.settle(job)
         except Busy as busy:
-            await pipeline.jobs.release(job, self._now() + ceil(busy.retry_after))
+            await pipeline.jobs.release(job, busy.retry_after)
         except _Refused as refusal:
             await pipeline.index.remove(job)
             await pipeline.jobs.fail(job, refusal.code, str(refusal))
@@ -194,7 +198,7 @@ class Ingestion:
     async def _record(self, job: Job) -> FileRecord:
         if job.attempts > _ATTEMPTS:  # every process that tried has crashed
             raise _Refused("server_error", "The file could not be processed.")
-        record = await self._pipeline.files.get(job.project_id, job.file_id, self._now())
+        record = await self._pipeline.files.get(job.project_id, job.file_id, int(self._clock()))
         if record is None:
             raise _Refused("invalid_file", "The file has been deleted.")
         return record
@@ -238,10 +242,7 @@ class Ingestion:
             )
             return
         pause = _PAUSES[min(job.attempts, len(_PAUSES)) - 1]
-        await self._pipeline.jobs.postpone(job, self._now() + pause)
-
-    def _now(self) -> int:
-        return int(self._clock())
+        await self._pipeline.jobs.postpone(job, pause)
 
 
 def _unexpected(error: Exception) -> bool:

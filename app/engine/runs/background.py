@@ -25,6 +25,7 @@ from app.engine.runs.takeover import Lost, shown, unreadable
 from app.engine.runs.tape import Recorder
 from app.engine.runs.work import Work
 from app.engine.upstreams.failures import STOPPED
+from app.jobs.outages import Outages
 from app.protocol.wire.errors import ApiError, Unavailable
 from app.protocol.wire.response import Response, ResponseError, encode
 from app.stores.ports.errors import StoreUnavailable
@@ -40,8 +41,6 @@ _CLAIM_SECONDS = 0.05
 """Between two claims for places that have become free: together they cost less than one by one."""
 _COUNT_SECONDS = 5.0
 _STOP_SECONDS = 5.0
-_SLOW_SECONDS = LEASE_SECONDS / 2
-"""A store that takes longer to renew was away: others have not been able to renew either."""
 
 Rebuild = Callable[[StoredRun, Progress | None], Awaitable[Run]]
 """The run of a row, with what earlier owners have done, ready to be opened.
@@ -68,7 +67,7 @@ class BackgroundRuns:
         self._runs = runs
         self._rebuild = rebuild
         self._capacity = capacity
-        self._alone = alone
+        self._outages = Outages(LEASE_SECONDS, alone=alone)
         self._owner = uuid4().hex
         self._held: dict[str, Held] = {}
         self._reserved = 0
@@ -80,8 +79,6 @@ class BackgroundRuns:
         self.work = Work(ports)
         self.recorder = Recorder(ports.log)
         """Writes the streams of this process to the log."""
-        self._unbroken_since: float | None = None
-        """Loop time since which the store has answered every time; others' leases mean nothing before."""
         self.draining = False
         self._over = False
         """What has not ended yet is not waited for."""
@@ -132,18 +129,8 @@ class BackgroundRuns:
 
     async def beat(self) -> None:
         """Renew the leases, then claim what is due. Raises StoreUnavailable."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        try:
-            await self._renew()
-            if loop.time() - began > _SLOW_SECONDS:
-                self._unbroken_since = None
-            await self._claim()
-        except StoreUnavailable:
-            self._unbroken_since = None
-            raise
-        if self._unbroken_since is None:
-            self._unbroken_since = loop.time()
+        await self._renew()
+        await self._claim()
 
     async def count_waiting(self) -> None:
         """Update the gauge of waiting runs."""
@@ -298,7 +285,8 @@ class BackgroundRuns:
             return
         until = time.monotonic() + LEASE_SECONDS
         asked = dict(self._held)  # what is accepted meanwhile is not in the answer
-        renewed = await self._ports.runs.renew(self._owner, list(asked), LEASE_SECONDS)
+        with self._outages.watch():
+            renewed = await self._ports.runs.renew(self._owner, list(asked), LEASE_SECONDS)
         for run_id, held in asked.items():
             mine = renewed.get(run_id)
             if mine is None or mine.fence != held.fence:
@@ -325,9 +313,10 @@ class BackgroundRuns:
                     await self._claim_some(most, lanes=lanes)
 
     async def _claim_some(self, most: int, *, lanes: int) -> None:
-        claims = await self._ports.runs.claim(
-            self._owner, LEASE_SECONDS, most, lanes=lanes, takeover=self._may_take_over()
-        )
+        with self._outages.watch():
+            claims = await self._ports.runs.claim(
+                self._owner, LEASE_SECONDS, most, lanes=lanes, takeover=self._outages.may_take_over
+            )
         if len(claims) < most:
             self._queued -= set(range(lanes + 1))
         else:
@@ -342,11 +331,6 @@ class BackgroundRuns:
                 continue
             if held is not None:
                 self.drive(held, self.work.generate if claim.fence == 1 else self.work.go_on)
-
-    def _may_take_over(self) -> bool:
-        """After an outage of the store nobody has been able to renew: others get the time of a lease to do so."""
-        since = self._unbroken_since
-        return self._alone or (since is not None and asyncio.get_running_loop().time() - since >= LEASE_SECONDS)
 
     async def _give_back(self, held: Held) -> None:
         """The run is ours, but an earlier owner wrote its events once more before we did: begin again, with what there

@@ -11,13 +11,14 @@ from app.knowledge.ports.stores import LastError
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A task for a file in a store, which only the holder of `owner` may do, until its lease ends."""
+    """A task for a file in a store, as it was claimed. It belongs to the claim for the time of a lease."""
 
     kind: Literal["ingest", "empty", "remove"]  # `empty`: delete the passages; `remove`: and the attachment, too
     vector_store_id: str
     file_id: str
     project_id: str
     owner: str
+    """Names the claim, no other."""
     attempts: int  # including this one
     attributes: bytes
     chunk_size: int
@@ -29,17 +30,21 @@ class JobLost(Exception):
 
 
 class Jobs(Protocol):
-    """The queue, shared by all replicas. A job whose worker died is due again after its lease."""
+    """The queue, shared by all replicas. Leases are measured by the clock of the database.
 
-    async def waiting(self, now: int) -> Sequence[str]:
+    With `takeover` jobs whose lease is over are due, too. What is written for a job that is no longer ours has no
+    effect.
+    """
+
+    async def waiting(self, *, takeover: bool) -> Sequence[str]:
         """The projects that have jobs due, longest due first."""
         ...
 
-    async def claim(self, owner: str, now: int, until: int, project_id: str) -> Job | None:
-        """The project's job that has been due longest, reserved until that time. `owner` is new for every claim."""
+    async def claim(self, project_id: str, lease_seconds: float, *, takeover: bool) -> Job | None:
+        """The project's job that has been due longest."""
         ...
 
-    async def renew(self, job: Job, until: int) -> bool:
+    async def renew(self, job: Job, lease_seconds: float) -> bool:
         """Extend the lease; False if the job is no longer ours (the file was removed, added again, cancelled)."""
         ...
 
@@ -54,12 +59,12 @@ class Jobs(Protocol):
         """It will not be retried."""
         ...
 
-    async def postpone(self, job: Job, due: int) -> None:
-        """Retry from that time on."""
+    async def postpone(self, job: Job, pause_seconds: float) -> None:
+        """Return it for a retry after a pause."""
         ...
 
-    async def release(self, job: Job, due: int = 0) -> None:
-        """Return it, not counted as an attempt, to be done from that time on."""
+    async def release(self, job: Job, pause_seconds: float = 0.0) -> None:
+        """Return it, not counted as an attempt, to be done after a pause."""
         ...
 
     async def settle(self, job: Job) -> None:

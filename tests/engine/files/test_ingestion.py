@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import select
+from sqlalchemy import RowMapping, bindparam, select, update
 
+from app.db.clock import now_ms
 from app.db.engine import Database
 from app.db.tables import vector_store_files
+from app.db.writer import DatabaseUnavailable
 from app.documents import reading
 from app.engine.files.store_files import Chunking, NewStoreFile
 from app.engine.files.vector_stores import NewStore
+from app.knowledge.ports.errors import KnowledgeUnavailable
 from app.knowledge.ports.files import FileRecord
 from app.knowledge.ports.stores import Attachment
 from app.offload.protocol import Limits
@@ -46,11 +51,21 @@ async def _stored(library: Library, *files: FileRecord, project: str = PROJECT) 
     return (await library.stores.create(project, new)).record.id
 
 
-async def _renewed(library: Library, database: Database) -> None:
-    """The worker has moved its lease on, counted from now."""
-    wanted = int(library.clock()) + LEASE
+_LEFT = select((vector_store_files.c.due_at - now_ms()).label("left"))
+_EARLIER = update(vector_store_files).values(due_at=vector_store_files.c.due_at - bindparam("passed"))
+
+
+async def _later(library: Library, database: Database, seconds: float = LEASE + 1) -> None:
+    """Time passes, also as far as the database can tell."""
+    library.clock.now += seconds
+    async with database.transaction() as connection:
+        await connection.execute(_EARLIER, {"passed": int(seconds * 1000)})
+
+
+async def _renewed(database: Database) -> None:
+    """The worker has moved its lease on."""
     async with asyncio.timeout(10):
-        while (await database.fetch(select(vector_store_files.c.due_at)))[0]["due_at"] < wanted:  # noqa: ASYNC110 - the database signals nothing
+        while (await database.fetch(_LEFT))[0]["left"] < LEASE * 500:  # noqa: ASYNC110 - the database signals nothing
             await asyncio.sleep(0.02)  # between two looks; nothing depends on its length
 
 
@@ -61,6 +76,18 @@ async def _killed(library: Library) -> None:
         await library.ingestion.work()
     assert ended.group_contains(Killed)
     library.embedder.deadly = False
+
+
+async def _away(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database is away when this worker looks for jobs."""
+
+    async def fail(*_: Any) -> Sequence[RowMapping]:
+        raise DatabaseUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "fetch", fail)
+        with pytest.raises(KnowledgeUnavailable):
+            await library.ingestion.work()
 
 
 async def _shown(library: Library, store: str, file: FileRecord) -> Attachment:
@@ -107,7 +134,7 @@ async def test_what_is_not_in_a_files_text_is_in_its_status(library: Library) ->
     ]
 
 
-async def test_what_may_pass_is_tried_again_and_then_given_up(library: Library) -> None:
+async def test_what_may_pass_is_tried_again_and_then_given_up(library: Library, database: Database) -> None:
     library.embedder.failing = True
     file = await library.upload(b"whales")
     store = await _stored(library, file)
@@ -115,7 +142,7 @@ async def test_what_may_pass_is_tried_again_and_then_given_up(library: Library) 
         assert await library.ingestion.work() == 1
         assert await library.ingestion.work() == 0  # not at once
         assert (await _shown(library, store, file)).status == "in_progress"
-        library.clock.now += 60
+        await _later(library, database, 60)
     assert await library.ingestion.work() == 1
 
     shown = await _shown(library, store, file)
@@ -142,15 +169,65 @@ async def test_two_workers_never_do_the_same(library: Library, replica: Library)
     assert library.index.replaced == 6
 
 
-async def test_the_job_of_a_dead_worker_is_taken_over_after_its_lease(library: Library, replica: Library) -> None:
+async def test_the_job_of_a_dead_worker_is_taken_over_after_its_lease(
+    library: Library, replica: Library, database: Database
+) -> None:
     file = await library.upload(b"whales")
     store = await _stored(library, file)
     await _killed(library)
 
     assert await replica.ingestion.work() == 0
-    library.clock.now += LEASE + 1
+    await _later(library, database)
     assert await replica.ingestion.work() == 1
     assert (await _shown(library, store, file)).status == "completed"
+
+
+async def test_nothing_is_taken_over_right_after_an_outage_of_the_database(
+    library: Library, replica: Library, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody could renew meanwhile, so that the leases of healthy workers are over, too."""
+    file = await library.upload(b"whales")
+    store = await _stored(library, file)
+    await replica.ingestion.work()
+    await _later(library, database)  # it has seen the database for the time of a lease
+    await library.store_files.add(PROJECT, store, NewStoreFile(file.id, {}, Chunking()))
+    library.embedder.open.clear()
+    async with asyncio.TaskGroup() as group:
+        slow = group.create_task(library.ingestion.work())
+        await library.embedder.asked.wait()
+        await _away(replica, monkeypatch)
+        await _later(library, database)
+        for _ in range(2):
+            assert await replica.ingestion.work() == 0
+        library.embedder.open.set()
+    assert slow.result() == 1
+    assert (await _shown(library, store, file)).status == "completed"
+
+    await library.store_files.add(PROJECT, store, NewStoreFile(file.id, {}, Chunking()))
+    await _killed(library)
+    await _later(library, database)
+    assert await replica.ingestion.work() == 1
+
+
+async def test_a_slow_answer_is_an_outage(
+    library: Library, replica: Library, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database that was stopped for a while answers in the end, but nobody could renew meanwhile."""
+    await replica.ingestion.work()
+    await _later(library, database)
+    await _stored(library, await library.upload(b"whales"))
+    await _killed(library)
+    fetch = database.fetch
+
+    async def slow(*query: Any) -> Sequence[RowMapping]:
+        monkeypatch.undo()
+        await _later(library, database)
+        return await fetch(*query)
+
+    monkeypatch.setattr(database, "fetch", slow)
+    assert await replica.ingestion.work() == 0
+    await _later(library, database)
+    assert await replica.ingestion.work() == 1
 
 
 async def test_a_worker_that_is_asked_to_stop_gives_its_job_back(library: Library, replica: Library) -> None:
@@ -178,8 +255,8 @@ async def test_a_lease_is_renewed_while_the_work_takes_long(
         slow = group.create_task(library.ingestion.work())
         await library.embedder.asked.wait()
         for _ in range(3):
-            library.clock.now += LEASE - 1
-            await _renewed(library, database)
+            await _later(library, database, LEASE - 1)
+            await _renewed(database)
             assert await replica.ingestion.work() == 0
         library.embedder.open.set()
     assert slow.result() == 1
@@ -213,12 +290,12 @@ async def test_a_removed_file_is_gone_though_its_worker_was_done_in_the_same_mom
     assert await library.stores.search(PROJECT, FileQuery(vector_store_ids=(store,), queries=("whales",))) == []
 
 
-async def test_a_file_that_kills_every_worker_is_given_up(library: Library) -> None:
+async def test_a_file_that_kills_every_worker_is_given_up(library: Library, database: Database) -> None:
     file = await library.upload(b"poison")
     store = await _stored(library, file)
     for _ in range(4):
         await _killed(library)
-        library.clock.now += LEASE + 1
+        await _later(library, database)
     assert await library.ingestion.work() == 1
     assert (await _shown(library, store, file)).error_code == "server_error"
     assert library.embedder.calls == 4
@@ -281,7 +358,7 @@ async def test_projects_take_turns_where_jobs_are_done_one_by_one(library: Libra
 
 
 async def test_a_job_that_may_not_be_read_now_waits_and_is_not_counted(
-    library: Library, monkeypatch: pytest.MonkeyPatch
+    library: Library, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = await library.upload(b"whales")
     store = await _stored(library, file)
@@ -292,6 +369,6 @@ async def test_a_job_that_may_not_be_read_now_waits_and_is_not_counted(
         for _ in range(6):  # more often than a job is tried
             assert await library.ingestion.work() == 1
             assert await library.ingestion.work() == 0
-            library.clock.now += 60
+            await _later(library, database, 60)
     assert await library.ingestion.work() == 1
     assert (await _shown(library, store, file)).status == "completed"
