@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from app.eventlog.base import EventLog
+import pytest
+
+from app.eventlog.base import FIRST_READ, EventLog
 from tests.eventlog.logs import PROJECT, RUN, batch, frames, read
 from tests.support.processes import PATIENCE
 
@@ -22,6 +24,18 @@ async def test_a_late_reader_gets_everything(log: EventLog) -> None:
     await log.append(PROJECT, RUN, batch(4, 2, final=True))
     assert await log.exists(PROJECT, RUN)
     assert await read(log) == frames(0, 6)
+
+
+@pytest.mark.parametrize(("count", "size"), [(200, 2), (20, 128)])
+async def test_a_reader_gets_a_long_log_in_parts(log: EventLog, count: int, size: int) -> None:
+    """Of batches that are small or large, so that one that is slow holds little."""
+    batches = [batch(number * size, size, final=number == count - 1) for number in range(count)]
+    for one in batches:
+        await log.append(PROJECT, RUN, one)
+    async with aclosing(log.read(PROJECT, RUN)) as reading:
+        parts = [part async for part in reading]
+    assert [frame for part in parts for frame in part] == frames(0, count * size)
+    assert max(map(len, parts)) <= max(256, FIRST_READ * size)
 
 
 async def test_another_projects_run_is_unknown(log: EventLog) -> None:

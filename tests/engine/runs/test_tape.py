@@ -6,6 +6,9 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+from redis.asyncio import Redis
 
 from app.db.engine import Database
 from app.db.migrate import upgrade_apart
@@ -31,6 +34,20 @@ async def test_the_frames_of_many_runs_are_in_the_log_when_they_are_seen(redis_u
                     seen += len(frames)
                     assert (await log.frames(_PROJECT, tape.run_id))[:seen] == (b"0", b"1", b"2")[:seen]
             assert seen == 3
+
+
+async def test_a_long_answer_is_logged_in_parts_that_end_between_two_batches(redis_url: str) -> None:
+    """Readers get whole parts, and a successor goes on behind a whole batch."""
+    async with _redis(redis_url) as (recorder, log):
+        tape = recorder.tape(_PROJECT, "long", 1)
+        for number in range(10):
+            tape.publish([b"%d" % number] * 50)
+        tape.publish([b"end"], final=True)
+        await tape.finished()
+        assert await log.frames(_PROJECT, "long") == tuple(tape.frames)
+        async with Redis.from_url(redis_url) as redis:  # pyright: ignore[reportUnknownMemberType] - its options are not annotated
+            entries: Any = await redis.xrange(f"gw:frames:{_PROJECT}:long")
+    assert [int(name.split(b"-")[1]) for name, _ in entries] == [150, 300, 450, 501]
 
 
 async def test_a_run_that_another_process_has_taken_over_is_lost_and_the_others_go_on(redis_url: str) -> None:
