@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
-from app.engine.runs.logged import is_end, lost, read_until_silent, rest_of, snapshot
+from app.engine.runs.logged import is_end, lost, read_until_silent, snapshot
 from app.engine.runs.ports import Ports
+from app.engine.runs.replaying import BeyondEnd, replayed
 from app.eventlog.base import EventLogUnavailable
 from app.protocol.wire import ids
 from app.protocol.wire.errors import Unavailable
@@ -88,9 +89,10 @@ class Elsewhere:
             await asyncio.sleep(_POLL_SECONDS)
         record = await self._ports.store.get(project_id, response_id, int(self._ports.clock()))
         if record is not None:
-            async with aclosing(rest_of(record, position)) as batches:
-                async for frames in batches:
-                    yield frames
+            with suppress(BeyondEnd):  # as in the process that generates it
+                async with aclosing(replayed(record, position)) as batches:
+                    async for frames in batches:
+                        yield frames
 
     async def forget(self, project_id: str, response_id: str) -> None:
         """Remove what is logged of a deleted response."""
