@@ -20,7 +20,7 @@ from tests.support.upstream import ScriptedUpstream
 
 _READERS = 40
 _WORDS = 8_000
-_EACH = 512 << 10
+_EACH = 1 << 20
 """Bytes that one may cost: what a connection holds, and one batch. With the whole stream one would cost 4.5 MB."""
 
 
