@@ -77,6 +77,22 @@ class _Fenced(msgspec.Struct, frozen=True):
     frames: tuple[bytes, ...]
 
 
+class _Read(msgspec.Struct, frozen=True):
+    """What a reader has got at once."""
+
+    start: int
+    """From which row to read on, by the number of its first frame."""
+    next_size: int
+    """How many rows to read next."""
+    frames: tuple[bytes, ...] = ()
+    final: bool = False
+    """They are the last ones."""
+    more: bool = False
+    """There may be more at once."""
+    expires_at: int = 0
+    """Of the last row; 0: there was none."""
+
+
 _CONTENT = msgspec.msgpack.Decoder(tuple[bytes, ...] | _Fenced)
 
 
@@ -144,21 +160,15 @@ class SqlEventLog:
         start = await self._number(_START, {**run, "wanted": position})
         size, newest, told = FIRST_READ, 0, time.monotonic()
         while start is not None and not self._closed:
-            with _log_errors():
-                rows = await self._database.fetch(_NEXT, {**run, "start": start, "size": size})
-            fresh = joined(_batches(rows), position)
-            position += len(fresh)
-            if rows:
-                start, newest = min(position, _end(rows[-1])), rows[-1]["expires_at"]
-            final, more = any(row["final"] for row in rows), len(rows) == size and len(fresh) > 0
-            size = next_read(len(rows), len(fresh)) if rows else size
-            del rows  # a reader may be slow
-            if fresh or time.monotonic() - told > QUIET_SECONDS - self._poll:
-                yield fresh
+            read = await self._next({**run, "start": start, "size": size}, position)
+            start, size, newest = read.start, read.next_size, read.expires_at or newest
+            position += len(read.frames)
+            if read.frames or time.monotonic() - told > QUIET_SECONDS - self._poll:
+                yield read.frames
                 told = time.monotonic()
-            if final or not (fresh or self._is_owned(newest)):
+            if read.final or not (read.frames or self._is_owned(newest)):
                 return
-            if not more:
+            if not read.more:
                 await asyncio.sleep(self._poll)
 
     async def frames(self, project_id: str, response_id: str) -> Sequence[bytes]:
@@ -204,6 +214,22 @@ class SqlEventLog:
         """By its row."""
         with _log_errors():
             return bool(await self._database.fetch(_CONFIRMED, {"run": response_id, "owner": project_id}))
+
+    async def _next(self, which: dict[str, Any], position: int) -> _Read:
+        """Some rows, and the frames from `position` on that are in them."""
+        with _log_errors():
+            rows = await self._database.fetch(_NEXT, which)
+        if not rows:
+            return _Read(which["start"], which["size"])
+        frames = joined(_batches(rows), position)
+        return _Read(
+            start=min(position + len(frames), _end(rows[-1])),
+            next_size=next_read(len(rows), len(frames)),
+            frames=frames,
+            final=any(row["final"] for row in rows),
+            more=len(rows) == which["size"] and len(frames) > 0,
+            expires_at=rows[-1]["expires_at"],
+        )
 
     async def _change(self, statement: Executable, parameters: Sequence[dict[str, Any]]) -> None:
         with _log_errors():
