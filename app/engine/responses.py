@@ -240,7 +240,7 @@ async def _replay(record: ResponseRecord, after: int) -> AsyncGenerator[Sequence
     batches = replayed(record, after + 1)
     try:
         return _continued(await anext(batches), batches)
-    except StopAsyncIteration:  # without `anext`'s default: with it CPython 3.11 loses the other exception
+    except StopAsyncIteration:
         return batches
     except BeyondEnd as error:
         raise _beyond(after, error.last) from None

@@ -80,14 +80,17 @@ class Elsewhere:
                     yield frames
                     if is_end(frames):
                         return
-            if await self._has_ended(project_id, response_id):
-                break
-            if _is_over(unheard):
-                yield [lost(position, _STOPPED)]
-                return
+            try:
+                if await self._ports.store.has_ended(project_id, response_id):
+                    record = await self._ports.store.get(project_id, response_id, int(self._ports.clock()))
+                    break
+                if _is_over(unheard):
+                    yield [lost(position, _STOPPED)]
+                    return
+            except StoreUnavailable as error:
+                _log.warning("the readers of response %s wait for the database: %s", response_id, error)
             unheard = None if await self._is_alive(project_id, response_id) else unheard or _now()
             await asyncio.sleep(_POLL_SECONDS)
-        record = await self._ports.store.get(project_id, response_id, int(self._ports.clock()))
         if record is not None:
             with suppress(BeyondEnd):  # as in the process that generates it
                 async with aclosing(replayed(record, position)) as batches:
@@ -119,13 +122,6 @@ class Elsewhere:
                 return False
             await asyncio.sleep(_POLL_SECONDS)
         return False
-
-    async def _has_ended(self, project_id: str, response_id: str) -> bool:
-        """False also if that is not known."""
-        try:
-            return await self._ports.store.has_ended(project_id, response_id)
-        except StoreUnavailable:
-            return False
 
     async def _is_alive(self, project_id: str, response_id: str) -> bool:
         """Whether the owner has been heard of lately; while the log does not answer, as long as it may be alive."""

@@ -1,4 +1,4 @@
-"""What readers of runs in other processes do with the event log, for background and foreground runs alike."""
+"""What readers of runs in other processes have in common, for background and foreground runs alike."""
 
 from __future__ import annotations
 
