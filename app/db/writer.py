@@ -122,11 +122,20 @@ class GroupWriter:
         await self._gather(_Waiting(rows))
 
     async def insert_each(self, rows: Sequence[Row]) -> Sequence[BaseException | None]:
-        """Insert rows that do not belong together, in one group; the outcome of each:
+        """Insert rows that do not belong together; the outcome of each: None, or what `insert` would have raised.
 
-        None, or what `insert` would have raised.
+        All at once, and one by one only if the database refuses any of them.
         """
-        outcomes = await asyncio.gather(*(self._gather(_Waiting((row,))) for row in rows), return_exceptions=True)
+        try:
+            await self.insert(*rows)
+        except DatabaseUnavailable as error:
+            return [error] * len(rows)
+        except RowRefused as refusal:
+            if len(rows) == 1:
+                return [refusal]
+        else:
+            return [None] * len(rows)
+        outcomes = await asyncio.gather(*(self.insert(row) for row in rows), return_exceptions=True)
         return [outcome if isinstance(outcome, BaseException) else None for outcome in outcomes]
 
     async def change(self, change: Change) -> bool:

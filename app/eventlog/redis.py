@@ -79,11 +79,9 @@ class RedisEventLog:
         """
         self._lease_ms = math.ceil(lease_seconds * 1000)
         self._ended_ms = self._lease_ms if ended_seconds is None else math.ceil(ended_seconds * 1000)
-        self._writing = _connect(
-            url, BlockingConnectionPool, TIMEOUT_SECONDS, max_connections=connections, timeout=TIMEOUT_SECONDS
-        )
+        self._writing = _connect(url, BlockingConnectionPool, max_connections=connections, timeout=TIMEOUT_SECONDS)
         # Blocking reads need their own connections.
-        self._reading = _connect(url, ConnectionPool, BLOCK_SECONDS + TIMEOUT_SECONDS)
+        self._reading = _connect(url, ConnectionPool)
         self._closed = False
         self._renewed: set[str] = set()
         """Streams whose lease need not be renewed until `_renewed_until`."""
@@ -199,7 +197,10 @@ class RedisEventLog:
             pipeline.execute_command("XADD", new.key, *(() if new.creates else (b"NOMKSTREAM",)), new.id, *new.fields)
         self._renew(pipeline, entries)
         replies = await pipeline.execute(raise_on_error=False)
-        return [await self._outcome(new, reply) for new, reply in zip(entries, replies, strict=False)]
+        return [
+            None if isinstance(reply, bytes) else await self._outcome(new, reply)
+            for new, reply in zip(entries, replies, strict=False)
+        ]
 
     def _renew(self, pipeline: Any, entries: Sequence[_New]) -> None:
         """Renew the lease of a stream that may be new, and of others a few times in its course: a command each time
@@ -223,9 +224,9 @@ class RedisEventLog:
             await pipeline.execute()
 
     async def _outcome(self, new: _New, reply: object) -> Outcome:
-        """What became of an entry. One that Redis refuses may be there already, or behind one of another owner."""
-        if not isinstance(reply, Exception):
-            return None if reply is not None else LogLost(f"{new.key} is gone")
+        """What became of an entry that was not added: Redis may have it already, or one of a later owner."""
+        if reply is None:
+            return LogLost(f"{new.key} is gone")
         if not _is_refused(reply):
             return EventLogUnavailable(f"{type(reply).__name__}: {reply}")
         pipeline: Any = self._writing.pipeline(transaction=False)
@@ -254,11 +255,12 @@ class RedisEventLog:
         return _Read(entries[-1][0], frames, final, next_read(len(entries), len(frames)))
 
 
-def _connect(url: str, pool: type[ConnectionPool], seconds: float, **limits: float) -> Redis:
+def _connect(url: str, pool: type[ConnectionPool], **limits: float) -> Redis:
+    """Connections without a time limit for each reply, which would cost as much as the reply: whole calls have one."""
     connections = pool.from_url(  # pyright: ignore[reportUnknownMemberType] - its options are not annotated
         url,
         protocol=2,
-        socket_timeout=seconds,
+        socket_timeout=None,
         socket_connect_timeout=TIMEOUT_SECONDS,
         retry=Retry(ExponentialBackoff(cap=1, base=0.05), RETRIES),
         **limits,
@@ -330,7 +332,7 @@ def _batches(entries: Iterable[_Entry]) -> Iterable[tuple[int, tuple[bytes, ...]
             yield _id(entry)[1] - len(frames), frames
 
 
-def _is_refused(error: Exception) -> bool:
+def _is_refused(error: object) -> bool:
     return isinstance(error, ResponseError) and "equal or smaller" in str(error)
 
 

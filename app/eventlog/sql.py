@@ -139,7 +139,7 @@ class SqlEventLog:
     async def append_all(self, appends: Sequence[Append]) -> Sequence[Outcome]:
         """One group of the writer; more statements only for those that are refused."""
         errors = await self._database.writer.insert_each([self._row(one) for one in appends])
-        return [await self._outcome(one, error) for one, error in zip(appends, errors, strict=True)]
+        return [error and await self._outcome(one, error) for one, error in zip(appends, errors, strict=True)]
 
     async def seal(self, project_id: str, response_id: str, fence: int) -> None:
         """Take the place at the end with an empty row, which the new owner's first append replaces."""
@@ -250,11 +250,12 @@ class SqlEventLog:
     def _expiry(self) -> int:
         return int(self._clock() + self._lifetime)
 
-    async def _outcome(self, append: Append, error: BaseException | None) -> Outcome:
+    async def _outcome(self, append: Append, refused: BaseException) -> Outcome:
         """The outcome of an append with this error.
 
         What its owner has appended before is not refused: only the rest is inserted.
         """
+        error: BaseException | None = refused
         try:
             with _log_errors():
                 while error is not None:

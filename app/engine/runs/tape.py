@@ -173,8 +173,8 @@ class Tape:
         self.logged = logged
 
     def _move(self) -> None:
-        moved, self._moved = self._moved, asyncio.Event()
-        moved.set()
+        self._moved.set()  # wakes all that wait now
+        self._moved.clear()
 
 
 class Recorder:
