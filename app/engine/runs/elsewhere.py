@@ -8,11 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 
-from app.engine.runs.logged import is_end, lost, read_until_silent, snapshot
+from app.engine.runs.logged import is_end, lost, read_until_silent, rest_of, snapshot
 from app.engine.runs.ports import Ports
-from app.engine.runs.replaying import BeyondEnd, replayed
 from app.eventlog.base import EventLogUnavailable
 from app.protocol.wire import ids
 from app.protocol.wire.errors import Unavailable
@@ -70,7 +69,7 @@ class Elsewhere:
     async def follow(self, project_id: str, response_id: str, after: int) -> AsyncGenerator[Sequence[bytes], None]:
         """The frames after number `after`, from the log while it has them, and from the record after the end.
 
-        An `error` event if the response will never be complete. Ends early if it has been deleted.
+        An `error` event if the response will never be complete, or ends before. Ends early if it has been deleted.
         """
         position, unheard = after + 1, None
         while True:
@@ -92,10 +91,9 @@ class Elsewhere:
             unheard = None if await self._is_alive(project_id, response_id) else unheard or _now()
             await asyncio.sleep(_POLL_SECONDS)
         if record is not None:
-            with suppress(BeyondEnd):  # as in the process that generates it
-                async with aclosing(replayed(record, position)) as batches:
-                    async for frames in batches:
-                        yield frames
+            async with aclosing(rest_of(record, position)) as batches:
+                async for frames in batches:
+                    yield frames
 
     async def forget(self, project_id: str, response_id: str) -> None:
         """Remove what is logged of a deleted response."""

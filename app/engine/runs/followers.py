@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Protocol
 
+from app.engine.runs.logged import beyond_end
 from app.engine.runs.tape import ENTRY_FRAMES, Recorder, Tape
 
 Past = Callable[[], Sequence[bytes]]
@@ -76,13 +77,18 @@ class Followers:
         self.publish(frames, final=True)
 
     async def follow(self, past: Past, after: int) -> AsyncGenerator[Sequence[bytes], None]:
-        """The frames after number `after`, then each batch as it comes, up to the terminal event."""
+        """The frames after number `after`, then each batch as it comes, up to the terminal event.
+
+        An `error` event if that comes before.
+        """
         tape = self._open(past)
         self._readers += 1
         try:
             async with aclosing(tape.read(after)) as batches:
                 async for frames in batches:
                     yield frames
+            if after >= len(tape.frames):
+                yield [beyond_end(after + 1, len(tape.frames) - 1)]
         finally:
             self._readers -= 1
             if not self._readers and not self.recorded:

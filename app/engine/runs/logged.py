@@ -35,6 +35,11 @@ def lost(position: int, message: str) -> bytes:
     return frame(ErrorEvent(sequence_number=position, code="server_error", message=message, param=None, error=nested))
 
 
+def beyond_end(position: int, last: int) -> bytes:
+    """The `error` event for a reader that waited for one beyond the last: then what was shown was not all kept."""
+    return lost(position, f"The last event that was kept of this response has the number {last}.")
+
+
 async def read_until_silent(
     log: EventLog, project_id: str, run_id: str, position: int
 ) -> AsyncGenerator[Sequence[bytes], None]:
@@ -52,10 +57,10 @@ async def read_until_silent(
 
 
 async def rest_of(record: ResponseRecord, position: int) -> AsyncGenerator[Sequence[bytes], None]:
-    """The frames of a stored response from `position` on; an `error` event if what was shown was not all kept."""
+    """The frames of a stored response from `position` on; an `error` event if there are none so late."""
     try:
         async with aclosing(replayed(record, position)) as batches:
             async for frames in batches:
                 yield frames
     except BeyondEnd as error:
-        yield [lost(position, f"The last event that was kept of this response has the number {error.last}.")]
+        yield [beyond_end(position, error.last)]
