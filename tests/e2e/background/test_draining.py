@@ -60,14 +60,17 @@ async def _open(gateway: Gateway, upstream: ScriptedUpstream) -> AsyncGenerator[
             frames, others = Frames(answer), Frames(background)
             opened.stream = await frames.until("response.output_text.delta")
             opened.background = await others.until("response.output_text.delta")
-            following = group.create_task(replay(http, id_in(opened.background)))
-            for gate in gates.values():
-                await gate.reached(20)
-            yield opened
-            async with asyncio.timeout(20):
-                opened.stream += await frames.rest()
-                opened.background += await others.rest()
-                opened.plain, opened.followed = await asking, await following
+            async with http.stream("GET", f"/v1/responses/{id_in(opened.background)}?stream=true") as read:
+                following = Frames(read)
+                opened.followed = await following.take()  # a server that stops accepts no more connections
+                for gate in gates.values():
+                    await gate.reached(20)
+                yield opened
+                async with asyncio.timeout(20):
+                    opened.stream += await frames.rest()
+                    opened.background += await others.rest()
+                    opened.followed += await following.rest()
+                    opened.plain = await asking
 
 
 async def _exit(gateway: Gateway) -> int:
