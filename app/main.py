@@ -35,6 +35,7 @@ from app.engine.accounts.access import Access
 from app.engine.conversation.history import History
 from app.engine.conversation.media import Media
 from app.engine.conversation.sealing import Sealer
+from app.engine.counting import Counting
 from app.engine.files.ingestion import Ingestion
 from app.engine.hosted.catalog import Catalog
 from app.engine.metrics import Metrics
@@ -222,13 +223,10 @@ def _serve(
         file_services.start(runs, *files)
     background = _background_runs(runs, ports, settings, stack)
     service = Responses(ports, runs, background, alone=_alone(settings))
-    continuation = Continuation(settings.on_disconnect == "continue", settings.resumable_streams)
-    policy = EndpointPolicy(
-        settings.limits.body_bytes, settings.done_marker, settings.lenient_user_agents, continuation
-    )
-    create = CreateResponse(service, access, runs, metrics, heartbeats, policy)
+    create = CreateResponse(service, access, runs, metrics, heartbeats, _endpoint_policy(settings))
     services = Services(
         responses=service,
+        counting=Counting(ports),
         access=access,
         router=ports.router,
         metrics=metrics,
@@ -237,10 +235,16 @@ def _serve(
         heartbeat_seconds=heartbeats.longest,
         done_marker=settings.done_marker,
         body_bytes=settings.limits.body_bytes,
+        lenient_user_agents=settings.lenient_user_agents,
         files=files[0] if files else None,
         containers=containers,
     )
     return create, services, Drain(runs, background, settings.drain_seconds)
+
+
+def _endpoint_policy(settings: Settings) -> EndpointPolicy:
+    continuation = Continuation(settings.on_disconnect == "continue", settings.resumable_streams)
+    return EndpointPolicy(settings.limits.body_bytes, settings.done_marker, settings.lenient_user_agents, continuation)
 
 
 def _background_runs(runs: Runs, ports: Ports, settings: Settings, stack: AsyncExitStack) -> BackgroundRuns:

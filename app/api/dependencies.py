@@ -10,6 +10,7 @@ from fastapi.security import HTTPBearer
 
 from app.engine.accounts.access import Access
 from app.engine.accounts.access import Principal as Caller
+from app.engine.counting import Counting
 from app.engine.files.store_files import StoreFiles
 from app.engine.files.uploads import UploadedFiles
 from app.engine.files.vector_stores import VectorStores
@@ -40,6 +41,7 @@ class Services(msgspec.Struct, frozen=True):
     """The services of the routes; the composition root stores them in `app.state.services`."""
 
     responses: Responses
+    counting: Counting
     access: Access
     router: Router
     metrics: Metrics
@@ -49,6 +51,7 @@ class Services(msgspec.Struct, frozen=True):
     done_marker: bool
     body_bytes: int
     """Maximum size of a request body; uploads have their own limit."""
+    lenient_user_agents: tuple[str, ...]
     files: FileServices | None = None
     """None: files are disabled."""
     containers: Containers | None = None

@@ -57,6 +57,16 @@ class ResponseDeleted(BaseModel):
     deleted: Literal[True] = True
 
 
+class InputTokenCount(BaseModel):
+    """How many tokens the model would read."""
+
+    object: Literal["response.input_tokens"] = "response.input_tokens"
+    input_tokens: int
+    x_estimated: Literal[True] | None = Field(
+        default=None, description="No tokenizer of the model has counted all of it."
+    )
+
+
 class InputItemList(ObjectList):
     """A page of items."""
 
@@ -95,6 +105,9 @@ class Health(BaseModel):
 
     status: Literal["ok", "ready"]
 
+
+REQUEST: dict[str, Any] = {"requestBody": {"required": True, "content": _json("CreateResponse")}}
+"""The body of `POST /v1/responses`, for routes that parse it themselves."""
 
 # By reference: a model would be processed again for every error of every route, a tenth of the startup time.
 _ERRORS: dict[int | str, dict[str, Any]] = {

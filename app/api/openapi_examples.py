@@ -12,6 +12,7 @@ def examples(model: str) -> Mapping[str, Mapping[str, Any]]:
     """By operation; `model` is an available model."""
     return {
         "create_response": {"model": model, "input": "Say hello in one sentence.", "stream": False},
+        "count_input_tokens": {"model": model, "input": "Say hello in one sentence."},
         "create_vector_store": {
             "name": "Manuals",
             "metadata": {"team": "support"},

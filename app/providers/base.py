@@ -97,6 +97,18 @@ class NativeConditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Only while the model thinks."""
 
 
+class TokenFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
+    """How a model family turns its input into tokens."""
+
+    vocabulary: Literal["qwen", "qwen3.5"]
+    image_side: int
+    """The pixels of the square that is one token."""
+    image_tokens: int
+    """The most for one image; larger ones are scaled down."""
+    system: int = 0
+    """Tokens of the system message that the template writes if there is none."""
+
+
 class Capabilities(msgspec.Struct, frozen=True):
     """What one model can do on one upstream; derived from the dialect and `models.toml`."""
 
@@ -124,6 +136,8 @@ class Capabilities(msgspec.Struct, frozen=True):
     """Built-in tools, by type, that the upstream runs itself for this model."""
     context_window: int | None = None
     max_output_tokens: int | None = None
+    tokens: TokenFacts | None = None
+    """None: unknown."""
 
 
 class UpstreamModel(msgspec.Struct, frozen=True):
@@ -152,6 +166,13 @@ class Provider(Protocol):
         """Run one turn. Each batch is the result of one read of the socket; closing the iterator closes the request.
 
         Raises UpstreamError (also for an error inside a 200 stream) and UpstreamProtocolError.
+        """
+        ...
+
+    async def count_tokens(self, call: ModelCall) -> int | None:
+        """The tokens of the call's input by the upstream's own tokenizer, without images; None: it offers none.
+
+        Raises UpstreamError.
         """
         ...
 

@@ -84,6 +84,10 @@ class ResponsesProvider:
         finally:
             reply.close()
 
+    async def count_tokens(self, call: ModelCall) -> int | None:
+        """It has no tokenizer endpoint."""
+        return None
+
     async def models(self) -> Sequence[UpstreamModel]:
         """The models listed by the server. Raises UpstreamError."""
         return await list_models(self._client)
@@ -114,4 +118,5 @@ def _capabilities(facts: ModelFacts, *, image_urls: bool) -> Capabilities:
         native_tools={tool: conditions.get(tool, NativeConditions()) for tool in facts.native_tools},
         context_window=facts.context_window,
         max_output_tokens=facts.max_output_tokens,
+        tokens=facts.tokens,
     )

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from app.providers.base import Effort, NativeConditions, Thinking
+from app.providers.base import Effort, NativeConditions, Thinking, TokenFacts
 from app.settings import ModelFacts as Overrides
 from app.settings import NativeTool
 
@@ -54,6 +54,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     json_schema: bool = False
     native_tools: tuple[NativeTool, ...] = ()
     tiers: tuple[PriceTier, ...] = ()
+    tokens: TokenFacts | None = None
 
     @property
     def thinks(self) -> bool | None:
@@ -105,6 +106,10 @@ class _Family(ModelFacts, frozen=True, kw_only=True, forbid_unknown_fields=True)
     pattern: str
 
 
+class _Tokens(TokenFacts, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pattern: str
+
+
 class _Catalogue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     budgets: dict[Effort, int]
     prices: PriceList
@@ -112,6 +117,7 @@ class _Catalogue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     native_conditions: dict[NativeTool, NativeConditions]
     models: dict[str, ModelFacts]
     families: tuple[_Family, ...]
+    tokens: tuple[_Tokens, ...]
 
 
 FactsLookup = Callable[[str], ModelFacts]
@@ -146,12 +152,20 @@ def facts(model: str) -> ModelFacts:
     Accepts names as servers use them: `qwen-plus-2025-07-28`, `Qwen/Qwen3-8B-AWQ`, `qwen3:8b`, `/models/Qwen3-8B.gguf`.
     """
     name = _SEPARATOR.sub("-", model.rsplit("/", 1)[-1].lower().removesuffix(".gguf"))
+    return msgspec.structs.replace(_facts(name), tokens=_tokens(name))
+
+
+def _facts(name: str) -> ModelFacts:
     catalogue = _catalogue()
     for known in (name, _SNAPSHOT.sub("", name)):
         if known in catalogue.models:
             return catalogue.models[known]
     family = next((family for family in catalogue.families if fits(family.pattern, name)), None)
     return ModelFacts() if family is None else ModelFacts(**_described(family))
+
+
+def _tokens(name: str) -> TokenFacts | None:
+    return next((tokens for tokens in _catalogue().tokens if fits(tokens.pattern, name)), None)
 
 
 def fits(pattern: str, name: str) -> bool:

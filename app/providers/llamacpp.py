@@ -12,5 +12,6 @@ PROVIDER = provider_spec(
         reasoning_field="reasoning_content",
         sampling={**COMMON_SAMPLING, "top_k": "top_k", "min_p": "min_p", "repetition_penalty": "repeat_penalty"},
         forced_calls=frozenset({"required"}),  # a named function silently becomes "auto"
+        tokenizer="of text",
     )
 )

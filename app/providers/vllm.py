@@ -13,5 +13,6 @@ PROVIDER = provider_spec(
         sampling={**COMMON_SAMPLING, "top_k": "top_k", "min_p": "min_p", "repetition_penalty": "repetition_penalty"},
         strict_tools=True,
         identifiers=frozenset({"user"}),
+        tokenizer="of messages",
     )
 )

@@ -331,7 +331,6 @@ METHODS: Mapping[str, tuple[str, str]] = {
     "models.delete": ("DELETE", "/v1/models/qwen3-8b"),
     "responses.compact": ("POST", "/v1/responses/compact"),
     "responses.connect": ("GET", "/v1/responses"),
-    "responses.input_tokens.count": ("POST", "/v1/responses/input_tokens"),
 }
 
 

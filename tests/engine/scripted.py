@@ -68,6 +68,10 @@ class ScriptedProvider:
         finally:
             self.closed += 1
 
+    async def count_tokens(self, call: ModelCall) -> int | None:
+        """It has no tokenizer."""
+        return None
+
     async def models(self) -> Sequence[UpstreamModel]:
         """What it lists."""
         if isinstance(self.listed, UpstreamError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 OPERATION_IDS = {
     "POST /v1/responses": "create_response",
+    "POST /v1/responses/input_tokens": "count_input_tokens",
     "GET /v1/responses/{response_id}": "get_response",
     "DELETE /v1/responses/{response_id}": "delete_response",
     "GET /v1/responses/{response_id}/input_items": "list_input_items",

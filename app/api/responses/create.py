@@ -10,14 +10,14 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import aclosing
-from fnmatch import fnmatchcase
-from functools import lru_cache, partial
+from functools import partial
 
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
 from app.api import bodies, characters, encodings, errors
 from app.api.responses.continuation import Continuation
+from app.api.responses.lenience import is_lenient
 from app.api.responses.streaming import HEADERS, Heartbeats, StreamWriter
 from app.engine.accounts.access import Access
 from app.engine.metrics import Metrics
@@ -182,7 +182,7 @@ class CreateResponse:
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _is_lenient(self, headers: dict[bytes, bytes]) -> bool:
-        return _matches(headers.get(b"user-agent", b""), self._policy.lenient_user_agents)
+        return is_lenient(headers.get(b"user-agent", b""), self._policy.lenient_user_agents)
 
 
 class _Reply:
@@ -225,11 +225,6 @@ class _Reply:
 async def _hung_up(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-@lru_cache(maxsize=256)
-def _matches(agent: bytes, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(agent.decode("latin-1").lower(), pattern.lower()) for pattern in patterns)
 
 
 def _too_large(limit: int) -> PayloadTooLarge:

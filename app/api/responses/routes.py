@@ -17,8 +17,17 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.bodies import CheckedRoute
 from app.api.dependencies import ID, Principal, ServicesDep
-from app.api.openapi import EVENTS, InputItemList, ResponseDeleted, ResponseObject, failures
+from app.api.openapi import (
+    EVENTS,
+    REQUEST,
+    InputItemList,
+    InputTokenCount,
+    ResponseDeleted,
+    ResponseObject,
+    failures,
+)
 from app.api.paging import TwoWayPageQuery
+from app.api.responses.lenience import is_lenient
 from app.api.responses.listing import shown
 from app.engine.runs.readers import ReaderMustLeave
 from app.protocol.wire.errors import InvalidRequest
@@ -26,7 +35,7 @@ from app.protocol.wire.sse import DONE
 
 # a stopping server lets streams end by themselves, or ends them with a terminal event
 AppStatus.disable_automatic_graceful_drain()
-router = APIRouter(tags=["Responses"], responses=failures(404, 409), route_class=CheckedRoute)
+router = APIRouter(tags=["Responses"], responses=failures(404, 409, 413, 415), route_class=CheckedRoute)
 
 ResponseId = Annotated[str, Path(pattern=ID, description="The response's id: its UUID, with or without `resp_`.")]
 
@@ -82,8 +91,20 @@ async def get_response(
     )
 
 
+@router.post(
+    "/v1/responses/input_tokens",
+    response_model=InputTokenCount,
+    summary="Count input tokens",
+    openapi_extra=REQUEST,
+)
+async def count_input_tokens(request: Request, principal: Principal, services: ServicesDep) -> Response:
+    """How many tokens the model would read of this request: a body of `POST /v1/responses`, which may lack `input`."""
+    lenient = is_lenient(request.headers.get("user-agent", "").encode("latin-1"), services.lenient_user_agents)
+    counted = await services.counting.count(principal, await request.body(), lenient=lenient)
+    return Response(msgspec.json.encode(counted), media_type="application/json")
+
+
 @router.post("/v1/responses/compact", include_in_schema=False)
-@router.post("/v1/responses/input_tokens", include_in_schema=False)
 async def refuse(request: Request, _principal: Principal) -> Response:
     """A method of the SDK that this gateway does not support; always a 400."""
     raise InvalidRequest(f"POST {request.url.path} is not served by this gateway.", code="unsupported_endpoint")

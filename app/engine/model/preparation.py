@@ -26,7 +26,7 @@ from app.engine.request import thinking
 from app.engine.request.admission import Admitted
 from app.engine.request.thinking import Decision
 from app.engine.request.toolset import Toolset
-from app.protocol.messages import FunctionTool
+from app.protocol.messages import FunctionTool, ToolResult
 from app.protocol.recovery.names import resolve
 from app.protocol.recovery.thinking import Unopened
 from app.protocol.wire import ids
@@ -168,10 +168,13 @@ class Preparation:
         check_sampling(self._requested.sampling, can, provider.dialect)
         return thinking.decide(self._requested.request, can, excluded=_excludes_thinking(self._requested, can))
 
-    async def prepare(self, provider: Provider, model: str, now: int, host: Host | None = None) -> Prepared:
+    async def prepare(
+        self, provider: Provider, model: str, now: int, host: Host | None = None, *, runs_approved: bool = True
+    ) -> Prepared:
         """The request for `provider`, which knows the model as `model`. Raises InvalidRequest.
 
-        `host` provides built-in tools that the conversation adds.
+        `host` provides built-in tools that the conversation adds. `runs_approved`: calls that the client has approved
+        are run first, since the model reads their results; otherwise those are empty.
         """
         can, requested = provider.capabilities(model), self._requested
         check_sampling(requested.sampling, can, provider.dialect)
@@ -179,9 +182,8 @@ class Preparation:
         context, items, transcript = await self._conversation(view, now)
         admitted = self._admitted = self._with_tools(transcript, host)
         decision = thinking.decide(admitted.request, can, excluded=_excludes_thinking(admitted, can))
-        offer, resumed = _NO_TOOLS, ()
-        if self.hosted is not None or transcript.approved:
-            offer, resumed = await self._open_tools(transcript, can, thinks=decision.enabled is True)
+        offer = await self._offer(transcript, can, thinks=decision.enabled is True)
+        resumed = await self._resume(transcript, run=runs_approved)
         transcript.close()
         await view.load_media(transcript, items)
         if requested.large:
@@ -273,23 +275,22 @@ class Preparation:
         )
         return call, checks
 
-    async def _open_tools(
-        self, transcript: Transcript, can: Capabilities, *, thinks: bool
-    ) -> tuple[OfferedTools, Sequence[FinishedCall]]:
-        """What the built-in tools offer, and the results of the calls that the client has approved."""
-        offer = _NO_TOOLS
-        if self.hosted is not None:
-            offer = await self._offer(self.hosted, transcript, can, thinks=thinks)
-        return offer, await self._resume(transcript) if transcript.approved else ()
-
-    async def _offer(self, hosted: Hosted, transcript: Transcript, can: Capabilities, *, thinks: bool) -> OfferedTools:
+    async def _offer(self, transcript: Transcript, can: Capabilities, *, thinks: bool) -> OfferedTools:
+        """What the built-in tools offer."""
+        if self.hosted is None:
+            return _NO_TOOLS
         limited = self._admitted.request.max_tool_calls is not None
         where = UpstreamConditions(can, thinks, self._admitted.tools.forced is not None, limited)
         transcript.images = await self._media.images(self._project_id, transcript.images)
-        return await hosted.offer(where, transcript.notes, transcript.images)
+        return await self.hosted.offer(where, transcript.notes, transcript.images)
 
-    async def _resume(self, transcript: Transcript) -> Sequence[FinishedCall]:
-        """Run the calls that the client has approved."""
+    async def _resume(self, transcript: Transcript, *, run: bool) -> Sequence[FinishedCall]:
+        """Run the calls that the client has approved, or give them empty results."""
+        if not run:
+            for call in transcript.approved:
+                transcript.answer(ToolResult(call.call_id, ""))
+        if not (run and transcript.approved):
+            return ()
         if self.hosted is None:
             raise missing_server()
         ran = await self.hosted.resume(transcript.approved)

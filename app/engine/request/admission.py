@@ -85,11 +85,11 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     """Each step takes so long that the tokens of other requests are sent first."""
 
 
-def admit(body: bytes, limits: Limits, catalog: Catalog, *, lenient: bool) -> Admitted:
+def admit(body: bytes, limits: Limits, catalog: Catalog, *, lenient: bool, answers: bool = True) -> Admitted:
     """Check the body of a request, except the schema of its format. Raises InvalidRequest with the parameter.
 
     `lenient`: the client is known to send tools that nobody asked for; those not served are left out instead of
-    refused.
+    refused. `answers`: the model is to answer, for which there must be an input.
     """
     request = parse(body)
     if not request.model:
@@ -104,7 +104,7 @@ def admit(body: bytes, limits: Limits, catalog: Catalog, *, lenient: bool) -> Ad
     _check_ranges(request)
     _check_metadata(request.metadata or {})
     include = request.include or ()
-    items = _items(request, body, limits)
+    items = _items(request, body, limits) if answers or request.input is not None else ()
     build = partial(_toolset, request, catalog, limits.tools, lenient=lenient)
     return Admitted(
         request=request,

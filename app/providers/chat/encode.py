@@ -75,6 +75,10 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """`insufficient_quota` is a limit that resets, not an exhausted balance."""
     identifiers: frozenset[Literal["user", "prompt_cache_key"]] = frozenset()
     """Which of these it accepts."""
+    tokenizer: Literal["of messages", "of text"] | None = None
+    """What its `/tokenize` takes, beside the API's own paths; a server that takes text renders it by
+    `/apply-template`.
+    """
 
 
 # --- Messages

@@ -11,6 +11,7 @@ from app.protocol.messages import Message
 from app.providers.base import Capabilities, ModelCall, UpstreamError, UpstreamModel
 from app.providers.chat.decode import ChatDecoder
 from app.providers.chat.encode import Dialect, encode_call, encode_messages
+from app.providers.chat.tokenizer import TokenizerClient
 from app.providers.errors import error_from_reply
 from app.providers.facts import FactsLookup, ModelFacts
 from app.providers.http.client import UpstreamReply
@@ -43,6 +44,7 @@ class ChatProvider:
         self._facts = facts
         self._fetches_urls = dialect.image_urls if upstream.fetches_urls is None else upstream.fetches_urls
         self._client = client_for(upstream)
+        self._tokenizer = None if dialect.tokenizer is None else TokenizerClient(upstream, dialect.tokenizer)
         self._can: dict[ModelFacts, Capabilities] = {}
 
     def capabilities(self, model: str) -> Capabilities:
@@ -114,6 +116,12 @@ class ChatProvider:
             raise decoder.failure
         return last
 
+    async def count_tokens(self, call: ModelCall) -> int | None:
+        """The tokens of the very request that `stream` would send, without images."""
+        if self._tokenizer is None:
+            return None
+        return await self._tokenizer.count(encode_call(call, self._dialect, self._facts(call.model), stream=False))
+
     async def models(self) -> Sequence[UpstreamModel]:
         """The models listed by the server. Raises UpstreamError."""
         return await list_models(self._client)
@@ -121,6 +129,8 @@ class ChatProvider:
     async def aclose(self) -> None:
         """Close the HTTP connections."""
         await self._client.aclose()
+        if self._tokenizer is not None:
+            await self._tokenizer.aclose()
 
 
 def provider_spec(dialect: Dialect) -> ProviderSpec:
@@ -145,4 +155,5 @@ def _capabilities(dialect: Dialect, facts: ModelFacts, *, image_urls: bool) -> C
         reasoning_field=dialect.separates_thinking,
         context_window=facts.context_window,
         max_output_tokens=facts.max_output_tokens,
+        tokens=facts.tokens,
     )

@@ -57,11 +57,15 @@ class DemoProvider:
 
     async def stream(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta]]:
         """Answer, piece by piece. Raises UpstreamError 400 for a schema it cannot follow."""
-        context = b",".join(part for part in (call.prefix, self.encode_messages(call.messages, reasoning=True)) if part)
+        context = self._context(call)
         answer = reply(call, _decode_messages(b"[%b]" % context))
         for delta in _limited(answer, call.sampling.max_output_tokens, _read(call, context)):
             await asyncio.sleep(self._pause)
             yield (delta,)
+
+    async def count_tokens(self, call: ModelCall) -> int | None:
+        """As its usage says."""
+        return _read(call, self._context(call))
 
     async def models(self) -> Sequence[UpstreamModel]:
         """One."""
@@ -69,6 +73,10 @@ class DemoProvider:
 
     async def aclose(self) -> None:
         """Nothing to close."""
+
+    def _context(self, call: ModelCall) -> bytes:
+        """The conversation, comma-separated."""
+        return b",".join(part for part in (call.prefix, self.encode_messages(call.messages, reasoning=True)) if part)
 
 
 def _without_reasoning(message: Message) -> Message:

@@ -89,19 +89,22 @@ async def test_a_stream_holds_against_the_judge(
 
 
 async def test_the_approval_round_trip(gateway: Gateway, upstream: ScriptedUpstream, server: McpServer) -> None:
-    upstream.script(adding(a=1, b=2), Reply.say("It is 3."))
+    upstream.script(adding(a=1, b=2))
     asking = entry(server, require_approval="always")
     async with gateway.client() as client:
         first = await client.responses.create(model=MODEL, input="1 + 2?", tools=[asking])
         request = first.output[-1]
         assert isinstance(request, McpApprovalRequest)
         assert (request.name, json.loads(request.arguments)) == ("add", {"a": 1, "b": 2})
+        approval: Any = [{"type": "mcp_approval_response", "approve": True, "approval_request_id": request.id}]
+        upstream.script(Reply.json({"count": 99, "tokens": []}), Reply.say("It is 3."))
+        counted = await client.responses.input_tokens.count(
+            model=MODEL, previous_response_id=first.id, tools=[asking], input=approval
+        )
+        assert counted.input_tokens == 99
         assert "tools/call" not in server.methods
         second = await client.responses.create(
-            model=MODEL,
-            previous_response_id=first.id,
-            tools=[asking],
-            input=[{"type": "mcp_approval_response", "approve": True, "approval_request_id": request.id}],
+            model=MODEL, previous_response_id=first.id, tools=[asking], input=approval
         )
     call, _ = second.output
     assert isinstance(call, McpCall)
