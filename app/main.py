@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from app import __version__, discovery, file_services, upstreams
 from app.api import errors, health, models, openapi, tools
 from app.api.containers import routes as containers
+from app.api.conversations import routes as conversations
 from app.api.dependencies import FileServices, Services
 from app.api.files import routes as files
 from app.api.gateway import BrowserGateway, Gateway
@@ -33,8 +34,10 @@ from app.db.engine import Database, Pool
 from app.documents import reading
 from app.engine.accounts.access import Access
 from app.engine.conversation.history import History
+from app.engine.conversation.locks import BEAT_SECONDS, ConversationLocks
 from app.engine.conversation.media import Media
 from app.engine.conversation.sealing import Sealer
+from app.engine.conversations import Conversations
 from app.engine.counting import Counting
 from app.engine.files.ingestion import Ingestion
 from app.engine.hosted.catalog import Catalog
@@ -58,6 +61,7 @@ from app.stores.keys import SqlKeyStore
 from app.stores.measured import MeasuredRuns, MeasuredStore
 from app.stores.ports.responses import ResponseStore
 from app.stores.sql import SqlResponseStore
+from app.stores.sql_conversations import SqlConversationStore
 from app.stores.sql_runs import SqlRunStore
 from app.telemetry.metrics import Gauge
 from app.telemetry.table import table
@@ -107,7 +111,9 @@ def create_app(settings: Settings | None = None) -> Gateway:
         redirect_slashes=False,
         generate_unique_id_function=openapi.operation_id,
     )
-    routers = [part.router for part in (responses, models, tools, files, vector_stores, containers, health)]
+    routers = [
+        part.router for part in (responses, conversations, models, tools, files, vector_stores, containers, health)
+    ]
     for router in routers:
         app.include_router(router)
     errors.install(app)
@@ -145,6 +151,7 @@ async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
     stored = files[0].vector_stores if files else None
     tools_here = _tools(settings, stored, stack)
     router = await _router(settings, metrics, stack)
+    conversations = _conversations(settings, database)
     stored_runs = MeasuredRuns(SqlRunStore(database), metrics.stored)
     ports = Ports(
         store=store,
@@ -154,11 +161,13 @@ async def _compose(settings: Settings, metrics: Metrics, stack: AsyncExitStack) 
         # URLs in a request are fetched on the user's behalf, not by a crawler: robots.txt does not apply.
         media=Media(_fetcher(settings, stack, robots=False), stored, settings.limits),
         router=router,
-        sealer=Sealer(await keys.secret("sealing", os.urandom(32))),
+        sealer=await _sealer(keys),
         validator=Validator(),
         traits=UpstreamTraits(),
         formats=Formats(),
         metrics=metrics,
+        conversations=conversations,
+        locks=ConversationLocks(conversations),
         clock=time.time,
         catalog=_catalog(settings, tools_here, stack),
         policy=_policy(settings),
@@ -172,6 +181,10 @@ def _database(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> Da
     stack.push_async_callback(database.aclose)
     _watch_database(database, metrics, settings)
     return database
+
+
+async def _sealer(keys: SqlKeyStore) -> Sealer:
+    return Sealer(await keys.secret("sealing", os.urandom(32)))
 
 
 def _limit_reading(limits: Limits) -> None:
@@ -227,6 +240,7 @@ def _serve(
     services = Services(
         responses=service,
         counting=Counting(ports),
+        conversations=Conversations(ports),
         access=access,
         router=ports.router,
         metrics=metrics,
@@ -321,6 +335,12 @@ def _store(settings: Settings, database: Database, metrics: Metrics, stack: Asyn
     return cached
 
 
+def _conversations(settings: Settings, database: Database) -> SqlConversationStore:
+    days = settings.conversation_days
+    lifetime = None if days is None else int(days * 86400)
+    return SqlConversationStore(database, most_items=settings.limits.conversation_items, lifetime_seconds=lifetime)
+
+
 def _alone(settings: Settings) -> bool:
     """Whether no other process uses the same store."""
     return settings.workers == 1 and settings.database_url.startswith("sqlite")
@@ -350,12 +370,15 @@ def _start_background(runs: Runs, ports: Ports, access: Access, heartbeats: Hear
         while removed := await ports.store.purge(int(time.time()), _PURGE_BATCH):
             ports.metrics.purged(removed)
             await asyncio.sleep(_PURGE_PAUSE)
+        while await ports.conversations.purge(int(time.time()), _PURGE_BATCH):  # noqa: ASYNC110 - nobody would set an event
+            await asyncio.sleep(_PURGE_PAUSE)
         expired = await ports.store.count_expired(int(time.time()))
 
     async def sample() -> None:
         ports.metrics.registry.sample()
 
     runs.every(min(_PURGE_SECONDS, max(1.0, ports.policy.retention_seconds)), purge)
+    runs.every(BEAT_SECONDS, ports.locks.renew)
     runs.every(_USAGE_SECONDS, access.flush)
     runs.every(_MODELS_SECONDS, ports.router.refresh)
     if settings.workers > 1:

@@ -127,6 +127,12 @@ class Settings(BaseSettings):
     )
 
     retention_days: float = Field(default=7, gt=0, le=3650, description="Days after which a stored response expires.")
+    conversation_days: float | None = Field(
+        default=None,
+        gt=0,
+        le=36500,
+        description="Days after which a conversation that is not used expires; not set: it stays until it is deleted.",
+    )
     event_log: Literal["auto", "database", "redis"] = Field(
         default="auto",
         description="Where the events of background streams, and of streams that are followed on other replicas, are "

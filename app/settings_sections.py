@@ -123,6 +123,14 @@ class Limits(_Section):
         default=32 * 1024 * 1024, ge=1024, description="Maximum size of a request body; larger ones get 413."
     )
     input_items: int = Field(default=10_000, ge=1, description="Maximum number of items in `input`.")
+    conversation_items: int = Field(
+        default=20_000, ge=1, description="Items that a conversation can get in its life, deleted ones included."
+    )
+    conversation_bytes: int = Field(
+        default=64 * 1024 * 1024,
+        ge=1024,
+        description="Size up to which a conversation can be continued by a response.",
+    )
     tools: int = Field(default=256, ge=1, description="Maximum number of tools in a request.")
     concurrent_responses: int = Field(
         default=2000, ge=1, description="Responses generated at once in one process; further requests get 503."

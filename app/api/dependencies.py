@@ -10,6 +10,7 @@ from fastapi.security import HTTPBearer
 
 from app.engine.accounts.access import Access
 from app.engine.accounts.access import Principal as Caller
+from app.engine.conversations import Conversations
 from app.engine.counting import Counting
 from app.engine.files.store_files import StoreFiles
 from app.engine.files.uploads import UploadedFiles
@@ -42,6 +43,7 @@ class Services(msgspec.Struct, frozen=True):
 
     responses: Responses
     counting: Counting
+    conversations: Conversations
     access: Access
     router: Router
     metrics: Metrics

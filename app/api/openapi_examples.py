@@ -13,6 +13,12 @@ def examples(model: str) -> Mapping[str, Mapping[str, Any]]:
     return {
         "create_response": {"model": model, "input": "Say hello in one sentence.", "stream": False},
         "count_input_tokens": {"model": model, "input": "Say hello in one sentence."},
+        "create_conversation": {
+            "items": [{"role": "user", "content": "My name is Ada."}],
+            "metadata": {"topic": "demo"},
+        },
+        "update_conversation": {"metadata": {"topic": "names"}},
+        "create_conversation_items": {"items": [{"role": "user", "content": "I like short answers."}]},
         "create_vector_store": {
             "name": "Manuals",
             "metadata": {"team": "support"},

@@ -29,7 +29,6 @@ _INSTEAD: Mapping[str, str] = {
     "chat": "This server implements the Responses API: POST {root}/v1/responses, with 'input' in place of 'messages'.",
     "completions": "This server implements the Responses API: POST {root}/v1/responses, with 'input' in place of "
     "'prompt'.",
-    "conversations": "Continue a response with 'previous_response_id'.",
     "deployments": "The URL must not contain a deployment: POST {root}/v1/responses, with the model's name in 'model'.",
     "embeddings": f"{_UPSTREAM} To search files, POST {{root}}/v1/vector_stores.",
     "fine_tuning": _UPSTREAM,

@@ -20,7 +20,7 @@ from sqlalchemy import (
     Text,
 )
 
-REVISION = "0008"
+REVISION = "0009"
 """The migration that produces this schema.
 
 The serving process compares it with the database's without loading Alembic.
@@ -139,6 +139,42 @@ runs = Table(
     Column("seed", LargeBinary, nullable=False),
     Column("progress", LargeBinary),
     Index(None, "lane", "due_at"),
+)
+
+# `next_position` is where the next item goes: positions grow, and those of removed items stay empty. `expires_at` null:
+# never.
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, index=True),
+    Column("metadata", LargeBinary, nullable=False),
+    Column("next_position", BigInteger, nullable=False),
+)
+
+# No foreign key: a turn is written together with turns of other conversations, which must not wait for a deletion.
+conversation_items = Table(
+    "conversation_items",
+    metadata,
+    Column("conversation_id", Text, primary_key=True),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("project_id", Text, nullable=False),
+    Column("item_id", Text, nullable=False),
+    Column("item", LargeBinary, nullable=False),
+    Column("exchange", LargeBinary),
+    Index(None, "conversation_id", "item_id"),
+)
+
+# The response that adds the next turn to a conversation. `due_at` is the end of its lease, in milliseconds of the
+# database's own clock; a response that has a row in `runs` has the lock until its end.
+conversation_locks = Table(
+    "conversation_locks",
+    metadata,
+    Column("conversation_id", Text, primary_key=True),
+    Column("response_id", String(36), nullable=False, index=True),
+    Column("due_at", BigInteger, nullable=False),
 )
 
 # `published` is false from the end of the upload until the content is in place: the row already reserves the content.

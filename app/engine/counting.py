@@ -14,7 +14,9 @@ from app.engine.model.preparation import Preparation, Prepared, ProjectServices
 from app.engine.model.prompt import prompt_of
 from app.engine.model.tokenizing import count_images, count_text
 from app.engine.request.admission import admit
+from app.engine.runs.conversing import Conversing
 from app.engine.runs.hosting import Hosting
+from app.engine.runs.origin import Origin
 from app.engine.runs.ports import Ports
 from app.engine.upstreams import failures
 from app.protocol.wire.tokens import TokenUsage
@@ -53,7 +55,9 @@ class Counting:
         def host(entries: Sequence[Entry]) -> Hosted:
             return hosting.host(entries, ToolsState())
 
-        services = ProjectServices(project_id, ports.history, ports.sealer, ports.media)
+        conversing = Conversing(ports, project_id, admitted, Origin("", now))
+        await conversing.check()
+        services = ProjectServices(project_id, conversing, ports.sealer, ports.media)
         entries = admitted.tools.hosted
         preparation = Preparation(admitted, items, services, host(entries) if entries else None)
         target = ports.router.target(admitted.model)

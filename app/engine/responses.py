@@ -53,7 +53,15 @@ class Responses:
         previous = run.admitted.request.previous_response_id
         if previous is not None:
             await self._ports.history.check(run.project_id, previous, self._now())
-        return await self._background.accept(run, body, lenient=lenient)
+        await run.conversation.begin()
+        run.conversation.hand_over()
+        try:
+            queued = await self._background.accept(run, body, lenient=lenient)
+        except BaseException:
+            await run.conversation.release()
+            raise
+        await run.conversation.handed_over()
+        return queued
 
     def events(self, run: Run) -> AsyncGenerator[Sequence[bytes], None]:
         """The stream of a background run."""

@@ -35,7 +35,7 @@ class MemoryResponseStore:
         record = self._records.get(response_id)
         if record is None or record.project_id != project_id or record.expires_at <= now or record.id in self._deleted:
             return None
-        return replace(record, foreign_item_ids=())
+        return replace(record, foreign_item_ids=(), turn=None)
 
     async def chain(self, project_id: str, response_id: str, now: int) -> Sequence[Turn] | None:
         """The turns from the root to `response_id`."""

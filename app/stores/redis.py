@@ -82,7 +82,7 @@ class RedisCachedStore:
         await self._store.save(record)
         seconds = min(record.expires_at - record.created_at, CACHE_SECONDS)
         if seconds > 0:
-            cached = msgspec.msgpack.encode(msgspec.structs.replace(record, foreign_item_ids=()))
+            cached = msgspec.msgpack.encode(msgspec.structs.replace(record, foreign_item_ids=(), turn=None))
             await self._ask(lambda: self._redis.set(_key(record.project_id, record.id), cached, ex=seconds))
 
     async def get(self, project_id: str, response_id: str, now: int) -> ResponseRecord | None:

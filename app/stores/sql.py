@@ -28,10 +28,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import Database
 from app.db.tables import event_batches, foreign_items, responses, runs
-from app.db.writer import DatabaseUnavailable, Row, RowRefused
+from app.db.writer import Change, DatabaseUnavailable, Row, RowRefused
 from app.stores.lineage import concatenate, items_of, merged, purged_above
 from app.stores.ports.errors import StoreUnavailable
 from app.stores.ports.responses import AncestorDeleted, Lineage, RecordRefused, ResponseRecord, Turn
+from app.stores.turns import UNLOCK, rows_of_turn
 
 # A longer id does not fit Postgres' index and is not worth one; such an item just cannot be referenced.
 _MAX_ITEM_ID = 512
@@ -85,6 +86,7 @@ _CONTINUABLE = select(func.count().label("turns"), func.count(_links.c.deleted_a
 )
 
 _ENDED = select(_r.id).where(*_OWN)
+_STORED = select(_r.id).where(*_OWN, _r.status == bindparam("status"), _r.response == bindparam("body"))
 
 _LOCATE = (
     select(_r.id)
@@ -172,9 +174,21 @@ class SqlResponseStore:
             await self._database.check_write()
 
     async def save(self, record: ResponseRecord) -> None:
-        """Store the record: one row, and one for each id that its client chose."""
+        """Store the record: one row, and one for each id that its client chose; with its turn in its conversation."""
         with store_errors():
-            await self._database.writer.insert(*rows_of(record))
+            turn = await rows_of_turn(self._database, record)
+            if record.turn is None or turn is None:
+                await self._database.writer.insert(*rows_of(record))
+                return
+            key, lock = record.turn.conversation_id, {"locked": record.turn.conversation_id, "by": record.id}
+            made = await self._database.writer.change(Change(key, UNLOCK, lock, (*rows_of(record), *turn)))
+        if not (made or await self.has(record)):
+            raise RecordRefused(f"response {record.id} has lost the lock of its conversation")
+
+    async def has(self, record: ResponseRecord) -> bool:
+        """Whether this very record is stored: an earlier try may have succeeded before its connection was lost."""
+        this = {"wanted": record.id, "owner": record.project_id}
+        return bool(await self._fetch(_STORED, {**this, "status": record.status, "body": record.response}))
 
     async def get(self, project_id: str, response_id: str, now: int) -> ResponseRecord | None:
         """The record, if this project has it."""

@@ -32,6 +32,7 @@ from app.jobs.leases import Leases, lease, milliseconds
 from app.stores.ports.responses import RecordRefused, ResponseRecord
 from app.stores.ports.runs import Claim, Held, RunState, StoredRun
 from app.stores.sql import rows_of, store_errors
+from app.stores.turns import rows_of_turn
 
 _LONGEST_MS = {1: 2 * 3_600_000, 2: 8 * 3_600_000}
 """How long the runs of a lane may wait."""
@@ -153,10 +154,14 @@ class SqlRunStore:
         return bool(await self._fetch(_NOTE, {"wanted": run_id, "known": fence, "noted": progress}))
 
     async def settle(self, record: ResponseRecord, fence: int) -> bool:
-        """Delete the run and insert its record, in one transaction with whatever else waits to be written."""
+        """Delete the run and insert its record, in one transaction with whatever else waits to be written.
+
+        Without the run's row the lock of its conversation is over, too.
+        """
         this = {"wanted": record.id, "project": record.project_id, "known": fence}
         with store_errors():
-            settled = await self._database.writer.change(Change(record.id, _END, this, rows_of(record)))
+            turn = await rows_of_turn(self._database, record) or ()
+            settled = await self._database.writer.change(Change(record.id, _END, this, (*rows_of(record), *turn)))
         return settled or await self._is_settled(record)
 
     async def get(self, project_id: str, run_id: str) -> RunState | None:

@@ -13,6 +13,8 @@ import pytest
 from openai.resources.containers import Containers
 from openai.resources.containers.files import Content
 from openai.resources.containers.files import Files as ContainerFiles
+from openai.resources.conversations import Conversations
+from openai.resources.conversations import Items as ConversationItems
 from openai.resources.files import Files
 from openai.resources.models import Models
 from openai.resources.responses import InputItems, InputTokens, Responses
@@ -71,6 +73,8 @@ def _types(union: Any) -> set[str]:
 
 
 RESOURCES: Mapping[str, type] = {
+    "conversations": Conversations,
+    "conversations.items": ConversationItems,
     "responses": Responses,
     "responses.input_items": InputItems,
     "responses.input_tokens": InputTokens,
@@ -240,7 +244,8 @@ PREREQUISITES: Mapping[str, Json] = {"background_options": {"background": True}}
 async def test_parameters_that_are_served_are_accepted(gateway: Gateway) -> None:
     async with gateway.http() as http:
         first = (await http.post("/v1/responses", json={"model": "qwen3-8b", "input": "Hi"})).json()
-        accepted = {**ACCEPTED, "previous_response_id": first["id"]}
+        conversation = (await http.post("/v1/conversations")).json()
+        accepted = {**ACCEPTED, "previous_response_id": first["id"], "conversation": conversation["id"]}
         assert served("Request parameters") == accepted.keys()
         for name, value in accepted.items():
             body = {"model": "qwen3-8b", "input": "Hi", name: value, **PREREQUISITES.get(name, {})}
@@ -320,7 +325,6 @@ async def test_items_that_are_served_are_accepted(gateway: Gateway) -> None:
 REFUSED: Mapping[str, Any] = {
     "access_programs": [],
     "context_management": [{"type": "compaction"}],
-    "conversation": "conv_1",
     "image": {},
     "moderation": {"model": "m"},
     "prompt": {"id": "pmpt_1"},

@@ -46,6 +46,17 @@ async def test_the_upstream_counts_the_very_request(client: openai.AsyncOpenAI, 
     assert [message["role"] for message in question.body["messages"]] == ["system", "user", "assistant", "user"]
 
 
+async def test_conversations_count(client: openai.AsyncOpenAI, upstream: ScriptedUpstream) -> None:
+    conversation = await client.conversations.create(items=[{"role": "user", "content": _FRANCE}])
+    upstream.script(Reply.json({"count": 40, "tokens": []}))
+    counted = await client.responses.input_tokens.count(model="qwen3-8b", input="And?", conversation=conversation.id)
+    assert counted.input_tokens == 40
+    assert [message["content"] for message in upstream.requests[-1].body["messages"]] == [_FRANCE, "And?"]
+    assert len((await client.conversations.items.list(conversation.id)).data) == 1, "nothing is added"
+    with pytest.raises(openai.NotFoundError, match="conv_unknown"):
+        await client.responses.input_tokens.count(model="qwen3-8b", input="And?", conversation="conv_unknown")
+
+
 async def test_a_server_that_counts_text_renders_it_first(dialects: Gateway, upstream: ScriptedUpstream) -> None:
     upstream.script(Reply.json({"prompt": "<|im_start|>user\nHi"}), Reply.json({"tokens": [5, {"id": 6}, 7]}))
     counted = await _count(dialects, model="llamacpp/qwen3-8b", tools=[function("f")])

@@ -165,4 +165,10 @@ async def _objects(http: httpx.AsyncClient) -> dict[str, str]:
     ).json()
     store = (await http.post("/v1/vector_stores", json={"file_ids": [file["id"]]})).json()
     container = (await http.post("/v1/containers", json={"name": "mine"})).json()
-    return {"file_id": file["id"], "vector_store_id": store["id"], "container_id": container["id"]}
+    conversation = (await http.post("/v1/conversations")).json()
+    return {
+        "file_id": file["id"],
+        "vector_store_id": store["id"],
+        "container_id": container["id"],
+        "conversation_id": conversation["id"],
+    }

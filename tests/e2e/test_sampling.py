@@ -298,7 +298,6 @@ async def test_labels_that_are_none_are_refused(
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("conversation", "conv_1"),
         ("prompt", {"id": "pmpt_1"}),
         ("moderation", {"model": "m"}),
         ("image", {}),

@@ -94,7 +94,6 @@ async def test_what_speaks_another_api_is_told_which_this_is(gateway: Gateway) -
         ("/v1/embeddings", "Send this request to the model server directly"),
         ("/v1/assistants/asst_1", "previous_response_id"),
         ("/v1/threads/thread_1/runs", "previous_response_id"),
-        ("/v1/conversations", "previous_response_id"),
         ("/v1/batches", "POST /v1/responses"),
         ("/v1/uploads", "POST /v1/files"),
         ("/v1/realtime/sessions", "'stream': true"),

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from functools import partial
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from app.engine.responses import Responses
 from app.engine.runs.admitting import stored_run
@@ -14,6 +14,7 @@ from app.engine.runs.background import BackgroundRuns, Capacity
 from app.engine.runs.ports import Ports
 from app.engine.runs.supervisor import Runs
 from app.eventlog.base import Append, Batch, Outcome
+from app.stores.ports.conversations import ConversationStore
 from app.stores.ports.responses import ResponseRecord
 from app.stores.ports.runs import Claim, Held, RunState, StoredRun
 
@@ -22,6 +23,10 @@ def foreground(ports: Ports, runs: Runs) -> Responses:
     """The use cases of a process that is alone and has no background runs."""
     background = BackgroundRuns(ports, runs, partial(stored_run, ports), Capacity(0, 0), alone=True)
     return Responses(ports, runs, background, alone=True)
+
+
+NO_CONVERSATIONS = cast("ConversationStore", None)
+"""No request names one."""
 
 
 class NoRuns:

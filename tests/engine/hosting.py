@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from app.engine.accounts.access import Principal
 from app.engine.conversation.history import History
+from app.engine.conversation.locks import ConversationLocks
 from app.engine.conversation.sealing import Sealer
 from app.engine.hosted.catalog import Catalog
 from app.engine.metrics import Metrics
@@ -31,7 +32,7 @@ from app.settings import Limits, ToolSettings
 from app.stores.memory import MemoryResponseStore
 from app.tools.ports.mcp_names import mcp_function
 from app.tools.ports.tool import Missing, Tool, ToolContext, ToolOutcome, ToolRequest, ToolSpec
-from tests.engine.foreground import NoLog, NoRuns, foreground
+from tests.engine.foreground import NO_CONVERSATIONS, NoLog, NoRuns, foreground
 from tests.engine.scripted import VALIDATOR, ScriptedProvider, Turn, no_media
 from tests.support.judge import Judged, judge
 
@@ -200,6 +201,8 @@ class Engine:
         ports = Ports(
             store=self.store,
             runs=NoRuns(),
+            conversations=NO_CONVERSATIONS,
+            locks=ConversationLocks(NO_CONVERSATIONS),
             log=NoLog(),
             history=History(self.store, self._limits.context_cache_bytes, shared=False),
             media=no_media(),

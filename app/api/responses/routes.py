@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.bodies import CheckedRoute
 from app.api.dependencies import ID, Principal, ServicesDep
+from app.api.items import shown
 from app.api.openapi import (
     EVENTS,
     REQUEST,
@@ -28,7 +29,6 @@ from app.api.openapi import (
 )
 from app.api.paging import TwoWayPageQuery
 from app.api.responses.lenience import is_lenient
-from app.api.responses.listing import shown
 from app.engine.runs.readers import ReaderMustLeave
 from app.protocol.wire.errors import InvalidRequest
 from app.protocol.wire.sse import DONE

@@ -9,6 +9,7 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from app.api.dependencies import ID
+from app.api.metadata import Key, Metadata, Value
 from app.api.paging import ObjectList, TwoWayPageQuery
 from app.engine.files.store_files import Batch, Chunking, NewStoreFile
 from app.engine.files.vector_stores import Store
@@ -22,11 +23,8 @@ _QUERY = 4096
 _QUERIES = 16
 
 Text = Annotated[str, StringConstraints(max_length=256)]
-_Key = Annotated[str, StringConstraints(min_length=1, max_length=64)]
-_Value = Annotated[str, StringConstraints(max_length=512)]
 _Number = Annotated[float, Field(allow_inf_nan=False)]
-Metadata = Annotated[dict[_Key, _Value], Field(max_length=16)]
-AttributeMap = Annotated[dict[_Key, _Value | _Number | bool], Field(max_length=16)]
+AttributeMap = Annotated[dict[Key, Value | _Number | bool], Field(max_length=16)]
 FileIdText = Annotated[str, StringConstraints(pattern=ID)]
 Status = Literal["in_progress", "completed", "failed", "cancelled"]
 

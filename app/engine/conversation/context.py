@@ -17,6 +17,8 @@ class Context(msgspec.Struct, frozen=True):
 
     turns: frozenset[str] = frozenset()
     """Ids of its responses."""
+    item_ids: frozenset[str] = frozenset()
+    """Ids of its items, if they are those of a conversation."""
     system: tuple[str, ...] = ()
     prefix: bytes = b""
     tail: tuple[Message, ...] = ()

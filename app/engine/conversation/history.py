@@ -125,6 +125,14 @@ def join(*encoded: bytes) -> bytes:
     return _JOIN.join(part for part in encoded if part)
 
 
+class Earlier(Protocol):
+    """What came before a request."""
+
+    async def context(self, view: View, previous_id: str | None, now: int) -> Context:
+        """The conversation that the request continues. `previous_id`: the response that it names. Raises ApiError."""
+        ...
+
+
 class Recent:
     """A response that may be continued soon. Its context is built only then: most responses are never continued."""
 
@@ -179,6 +187,7 @@ class History:
                 self._recent.move_to_end(key)
             return cached.context()
         before, turns = await self._missing(view, response_id, previous_id, now)
+        _check_chain(turns)
         transcript = view.transcript(before)
         for turn in turns:
             records.replay(turn, transcript)
@@ -301,6 +310,17 @@ class History:
             code="previous_response_not_found",
             param="previous_response_id",
         )
+
+
+def _check_chain(turns: Sequence[Turn]) -> None:
+    """Raises InvalidRequest if the chain ends with a response of a conversation, whose items it does not have."""
+    belongs_to = records.conversation_of(turns[-1].response) if turns else None
+    if belongs_to is not None:
+        message = (
+            f"The response named by 'previous_response_id' belongs to conversation '{belongs_to}'; continue it with "
+            f"'conversation'."
+        )
+        raise InvalidRequest(message, code="invalid_value", param="previous_response_id")
 
 
 def _size(before: Context, turns: Sequence[Turn]) -> int:

@@ -19,6 +19,15 @@ class _Output(msgspec.Struct, frozen=True):
     status: str = "completed"
 
 
+class _Named(msgspec.Struct, frozen=True):
+    id: str
+
+
+class _Belonging(msgspec.Struct, frozen=True):
+    conversation: _Named | None = None
+
+
+_belonging = msgspec.json.Decoder(_Belonging)
 _output = msgspec.json.Decoder(_Output)
 _array = msgspec.json.Decoder(tuple[msgspec.Raw, ...])
 
@@ -40,7 +49,8 @@ def replay(turn: Turn, transcript: Transcript) -> None:
     exchanges = decode(turn.exchanges)
     transcript.resume()
     if turn.inherited:
-        _add_inherited(raws(turn.inherited), exchanges, transcript)
+        replay_items(raws(turn.inherited), exchanges, transcript)
+        transcript.resume()
     _add([(raw, parse_item(raw, "")) for raw in raws(turn.input)], exchanges, transcript)
     transcript.close_stored()
     continue_with(turn.response, exchanges, transcript)
@@ -60,7 +70,7 @@ def _add(items: Iterable[tuple[msgspec.Raw, InputItem]], exchanges: Exchanges, t
     transcript.notes.update(listings(found))
 
 
-def _add_inherited(items: Sequence[msgspec.Raw], exchanges: Exchanges, transcript: Transcript) -> None:
+def replay_items(items: Sequence[msgspec.Raw], exchanges: Exchanges, transcript: Transcript) -> None:
     """Add the items of several turns, which only ids distinguish: the id of an output item names its response."""
     before: ids.ItemLocation | None = None
     for raw in items:
@@ -73,7 +83,8 @@ def _add_inherited(items: Sequence[msgspec.Raw], exchanges: Exchanges, transcrip
                 transcript.close_stored()
         _add([(raw, fields)], exchanges, transcript)
         before = location
-    _end_turn(transcript)
+    transcript.notes.update(exchanges.notes)
+    transcript.end_turn(cut=False)
 
 
 def _end_turn(transcript: Transcript) -> None:
@@ -88,6 +99,12 @@ def _place(location: ids.ItemLocation | None) -> tuple[str, bool] | None:
 def output_raws(body: bytes) -> tuple[msgspec.Raw, ...]:
     """The response's output items as JSON."""
     return _output.decode(body).output
+
+
+def conversation_of(body: bytes) -> str | None:
+    """The id of the conversation that a response belongs to; None: none."""
+    named = _belonging.decode(body).conversation
+    return named and named.id
 
 
 def raws(array: bytes) -> tuple[msgspec.Raw, ...]:

@@ -11,7 +11,7 @@ import msgspec
 
 from app.engine.conversation.context import Context, last_user
 from app.engine.conversation.exchanges import LISTING, listings, said
-from app.engine.conversation.history import History, View, join
+from app.engine.conversation.history import Earlier, View, join
 from app.engine.conversation.items import Item
 from app.engine.conversation.media import Media
 from app.engine.conversation.sealing import Sealer
@@ -130,7 +130,7 @@ class ProjectServices(msgspec.Struct, frozen=True):
     """The project of the request, and its services."""
 
     project_id: str
-    history: History
+    history: Earlier
     sealer: Sealer
     media: Media
 
@@ -223,7 +223,8 @@ class Preparation:
 
     def _read(self, view: View, context: Context) -> tuple[Sequence[Item], Transcript]:
         """The request's items, without those already in the context, and the conversation with them."""
-        items = tuple(item for item in self._items if not _repeated(item, context)) if context.turns else self._items
+        continued = context.turns or context.item_ids
+        items = tuple(item for item in self._items if not _repeated(item, context)) if continued else self._items
         transcript = view.transcript(context)
         transcript.add(
             [(item.place, one) for item in items if (one := said(item.raw, item.fields, item.place)) is not None]
@@ -384,9 +385,9 @@ def _format_in_words(wanted: JsonSchema | JsonObject | None) -> str:
 
 
 def _repeated(item: Item, context: Context) -> bool:
-    """Whether the client sends an item again that the chain already contains."""
+    """Whether the client sends an item again that the chain or conversation already contains."""
     location = ids.locate(item.fields.id) if item.fields.id else None
-    return location is not None and location.response_id in context.turns
+    return location is not None and (location.response_id in context.turns or item.fields.id in context.item_ids)
 
 
 def estimated_size(call: ModelCall) -> int:

@@ -17,7 +17,16 @@ from app.engine.request import toolset
 from app.engine.request.toolset import Toolset
 from app.protocol.wire.errors import InvalidRequest
 from app.protocol.wire.mistakes import unknown_parameter
-from app.protocol.wire.requests import CreateResponse, InputItem, TextFormat, given, parse, parse_item, parse_items
+from app.protocol.wire.requests import (
+    CreateResponse,
+    InputItem,
+    TextFormat,
+    given,
+    parse,
+    parse_entry,
+    parse_item,
+    parse_items,
+)
 from app.providers.base import JsonObject, JsonSchema, Sampling
 from app.settings import Limits
 
@@ -34,7 +43,6 @@ _LARGE = 256 * 1024
 _BRING_TOOLS = frozenset({*client_history.BRING_TOOLS, "item_reference"})
 _LANES = {"soonest": 0, "2h": 1, "8h": 2}
 _NOT_SERVED: dict[str, str] = {
-    "conversation": "the Conversations API is not served; use 'previous_response_id'",
     "context_management": "server-side compaction is not served",
     "prompt": "prompt templates are not served; send 'instructions' and 'input'",
     "moderation": "moderation is not served",
@@ -69,6 +77,8 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     request: CreateResponse
     model: str
     items: tuple[Item, ...]
+    conversation: str | None
+    """The id of the conversation that is continued."""
     tools: Toolset
     tools_with: Callable[[Sequence[MoreTools]], Toolset]
     """The toolset with the tools that items of the conversation add."""
@@ -104,12 +114,14 @@ def admit(body: bytes, limits: Limits, catalog: Catalog, *, lenient: bool, answe
     _check_ranges(request)
     _check_metadata(request.metadata or {})
     include = request.include or ()
+    conversation = _conversation(request)
     items = _items(request, body, limits) if answers or request.input is not None else ()
     build = partial(_toolset, request, catalog, limits.tools, lenient=lenient)
     return Admitted(
         request=request,
         model=request.model,
         items=items,
+        conversation=conversation,
         tools=_first_toolset(build, request, items),
         tools_with=build,
         sampling=_sampling(request, wants_logprobs="message.output_text.logprobs" in include),
@@ -150,7 +162,8 @@ def _first_toolset(build: Callable[[], Toolset], request: CreateResponse, items:
     try:
         return build()
     except InvalidRequest as error:
-        known = request.previous_response_id is None and all(item.fields.type not in _BRING_TOOLS for item in items)
+        begins = request.previous_response_id is None and given(request.conversation) is None
+        known = begins and all(item.fields.type not in _BRING_TOOLS for item in items)
         if known or error.param != "tool_choice":
             raise
         return Toolset(unmet=error)
@@ -172,6 +185,27 @@ def _require(param: str, value: str | None, served: str) -> None:
     if value not in (None, served):
         message = f"Unsupported value: '{param}' '{value}'; only '{served}' is served."
         raise InvalidRequest(message, code="unsupported_value", param=param)
+
+
+class _Conversation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    id: str
+
+
+def _conversation(request: CreateResponse) -> str | None:
+    """The id, which may stand in an object. Raises InvalidRequest."""
+    wanted = given(request.conversation)
+    if wanted is None:
+        return None
+    is_text = bytes(wanted).startswith(b'"')
+    named = parse_entry(wanted, str if is_text else _Conversation, "conversation")
+    if request.previous_response_id is not None:
+        raise InvalidRequest(
+            "Mutually exclusive parameters: Ensure you are only providing one of: 'previous_response_id' or "
+            "'conversation'.",
+            code="mutually_exclusive_parameters",
+            param="conversation",
+        )
+    return named if isinstance(named, str) else named.id
 
 
 def _lane(request: CreateResponse) -> int:
@@ -243,8 +277,13 @@ def _items(request: CreateResponse, body: bytes, limits: Limits) -> tuple[Item, 
     _limit("input", len(given), limits.input_items)
     parsed = parse_items(body)
     if parsed is None:
-        parsed = tuple(_parse(raw, f"input[{i}]") for i, raw in enumerate(given))
-    return tuple(_item(raw, fields, i) for i, (raw, fields) in enumerate(zip(given, parsed, strict=True)))
+        return items_of(given, "input")
+    return tuple(_item(raw, fields, f"input[{i}]") for i, (raw, fields) in enumerate(zip(given, parsed, strict=True)))
+
+
+def items_of(raws: Sequence[msgspec.Raw], place: str) -> tuple[Item, ...]:
+    """Items in the list at that place of a request, each read by itself. Raises InvalidRequest."""
+    return tuple(_item(raw, _parse(raw, f"{place}[{i}]"), f"{place}[{i}]") for i, raw in enumerate(raws))
 
 
 class _Typed(msgspec.Struct, frozen=True):
@@ -262,10 +301,10 @@ def _parse(raw: msgspec.Raw, place: str) -> InputItem:
     return parse_item(raw, place)
 
 
-def _item(raw: msgspec.Raw, fields: InputItem, position: int) -> Item:
+def _item(raw: msgspec.Raw, fields: InputItem, place: str) -> Item:
     if fields.type is None and fields.role is None and fields.content is None and fields.id:
         fields = msgspec.structs.replace(fields, type="item_reference")
-    return Item(raw, fields, f"input[{position}]")
+    return Item(raw, fields, place)
 
 
 def _sampling(request: CreateResponse, *, wants_logprobs: bool) -> Sampling:

@@ -7,7 +7,7 @@ import msgspec
 from app.engine.request.admission import Admitted
 from app.engine.request.thinking import Decision
 from app.protocol.wire.requests import given
-from app.protocol.wire.response import ReasoningEcho, Response
+from app.protocol.wire.response import ConversationEcho, ReasoningEcho, Response
 
 _AUTO = msgspec.Raw(b'"auto"')
 _PLAIN_TEXT = msgspec.Raw(b'{"format":{"type":"text"}}')
@@ -32,6 +32,7 @@ def begin(admitted: Admitted, decision: Decision, model: str, response_id: str, 
         max_tool_calls=request.max_tool_calls,
         parallel_tool_calls=request.parallel_tool_calls is not False,
         previous_response_id=request.previous_response_id,
+        conversation=msgspec.UNSET if admitted.conversation is None else ConversationEcho(admitted.conversation),
         prompt_cache_key=request.prompt_cache_key,
         reasoning=ReasoningEcho(decision.effort, summary),
         enable_thinking=msgspec.UNSET if decision.enabled is None else decision.enabled,

@@ -16,6 +16,10 @@ from app.protocol.stream.assembler import Assembler
 from app.protocol.wire.requests import CreateResponse
 
 
+async def unpublished() -> None:
+    """Answers that are not streamed send no events."""
+
+
 class Answering:
     """Feeds the model's answer into the assembler: one turn, or several if built-in tools are offered."""
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from app.engine.conversation.history import History
+from app.engine.conversation.locks import ConversationLocks
 from app.engine.conversation.media import Media
 from app.engine.conversation.sealing import Sealer
 from app.engine.hosted.catalog import Catalog
@@ -17,6 +18,7 @@ from app.engine.request.structured import Validator
 from app.engine.upstreams.routing import Router
 from app.eventlog.base import EventLog
 from app.settings import Limits
+from app.stores.ports.conversations import ConversationStore
 from app.stores.ports.responses import ResponseStore
 from app.stores.ports.runs import RunStore
 
@@ -52,6 +54,9 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     traits: UpstreamTraits
     formats: Formats
     metrics: Metrics
+    conversations: ConversationStore
+    locks: ConversationLocks
+    """The locks of this process in conversations."""
     clock: Callable[[], float]
     """Unix time in seconds."""
     catalog: Catalog

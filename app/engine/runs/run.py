@@ -18,7 +18,8 @@ from app.engine.request.admission import Admitted
 from app.engine.request.echo import begin
 from app.engine.request.thinking import Decision
 from app.engine.runs import assembling, storing
-from app.engine.runs.answering import Answering
+from app.engine.runs.answering import Answering, unpublished
+from app.engine.runs.conversing import Conversing
 from app.engine.runs.followers import Audience, Followers
 from app.engine.runs.hosting import Hosting
 from app.engine.runs.opening import UpstreamRequests
@@ -39,10 +40,6 @@ _log = logging.getLogger(__name__)
 
 Send = Callable[[list[bytes]], Awaitable[None]]
 """Sends complete frames to the client."""
-
-
-async def _nothing() -> None:
-    """Answers that are not streamed send no events."""
 
 
 class Run:
@@ -89,6 +86,7 @@ class Run:
         """What earlier owners have done."""
         self._seed = origin.seed
         """The response in `response.created`."""
+        self.conversation = Conversing(ports, project_id, admitted, origin)
         self._preparation = self._prepare()
         self._opening = UpstreamRequests(ports.router, self._preparation, admitted, created_at, self._progress)
         self._answering = Answering(ports, self._opening, admitted.request)
@@ -127,6 +125,7 @@ class Run:
         the response.
         """
         try:
+            await self.conversation.begin()
             self._started = await self._opening.first(self._host)
         except asyncio.CancelledError:
             if not self._is_interrupted():
@@ -165,7 +164,7 @@ class Run:
     def _prepare(self) -> Preparation:
         entries = self.admitted.tools.hosted
         hosted = self._host(entries) if entries else None
-        services = ProjectServices(self.project_id, self._ports.history, self._ports.sealer, self._ports.media)
+        services = ProjectServices(self.project_id, self.conversation, self._ports.sealer, self._ports.media)
         return Preparation(self.admitted, self.items, services, hosted)
 
     def _assemble(self) -> None:
@@ -243,7 +242,7 @@ class Run:
 
     async def whole(self) -> bytes:
         """The complete answer as JSON, not streamed; the record is stored when this returns. Raises ApiError."""
-        await self._generate(_nothing)
+        await self._generate(unpublished)
         if self._response.error is None:
             await self._settle()
         self._meter.ended(self._response)
@@ -270,7 +269,8 @@ class Run:
         Called after the client has its answer; the work is deferred until there is a next turn.
         """
         assembler, prepared = self._assembler, self._opening.prepared
-        if self.admitted.store and assembler is not None and prepared is not None:
+        remembered = self.admitted.store and self.admitted.conversation is None
+        if remembered and assembler is not None and prepared is not None:
             storing.remember(self._ports.history, self.identity, prepared, assembler, self._hosted)
 
     async def _generate(self, publish: Callable[[], Awaitable[None]]) -> None:
@@ -298,7 +298,8 @@ class Run:
         return self._started
 
     async def aclose(self) -> None:
-        """Close the run's tools."""
+        """Close the run's tools, and release its conversation."""
+        await self.conversation.end(settled=self.settled)
         if self._hosted is not None:
             await self._hosted.aclose()
 
@@ -319,7 +320,8 @@ class Run:
             return
         try:
             streamed = self.admitted.stream
-            await self.save(storing.record(self.identity, self._built, self._input, self._hosted, streamed=streamed))
+            record = storing.record(self.identity, self._built, self._input, self._hosted, streamed=streamed)
+            await self.save(self.conversation.with_turn(record, self._hosted))
             self.settled = True
         except (StoreUnavailable, RecordRefused) as error:
             _log.error("response %s could not be stored: %s", self.id, error)

@@ -8,6 +8,7 @@ The tree:
     ├── NotFound            404
     ├── MethodNotAllowed    405
     ├── Conflict            409  never worth an automatic retry
+    │   └── Locked          409  but this one is
     ├── PayloadTooLarge     413
     ├── UnsupportedEncoding 415
     ├── Forbidden           403  a web page without access
@@ -107,6 +108,12 @@ class Conflict(ApiError):
     status = 409
     type: ErrorType = "invalid_request_error"
     retryable = False
+
+
+class Locked(Conflict):
+    """Another request has the object for itself; `retry_after` says when to try again."""
+
+    retryable = True
 
 
 class PayloadTooLarge(ApiError):

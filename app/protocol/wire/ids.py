@@ -85,6 +85,11 @@ def created_at(response_id: str) -> float:
     return int(response_id[:8] + response_id[9:13], 16) / 1000
 
 
+def conversation_id(now_ms: int, random: bytes) -> str:
+    """The id of a new conversation: `conv_` and 48 hex digits. Arguments as for `response_id`."""
+    return item_id("conv", response_id(now_ms, random), 0, output=False)
+
+
 def item_prefix(item_type: str) -> str:
     """The prefix of ids of items of this type; types without their own prefix share `item`."""
     return _PREFIXES.get(item_type, "item")

@@ -94,6 +94,12 @@ class ReasoningEcho(msgspec.Struct, frozen=True):
     summary: str | None = None
 
 
+class ConversationEcho(msgspec.Struct, frozen=True):
+    """The conversation that the response belongs to."""
+
+    id: str
+
+
 class Response(msgspec.Struct, frozen=True, kw_only=True):
     """A response in any state. Parameters missing in the request have the API's defaults."""
 
@@ -112,6 +118,8 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     output: tuple[OutputItem, ...] = ()
     parallel_tool_calls: bool = True
     previous_response_id: str | None = None
+    conversation: ConversationEcho | msgspec.UnsetType = msgspec.UNSET
+    """Present if the request named one."""
     prompt_cache_key: str | None = None
     reasoning: ReasoningEcho = ReasoningEcho()
     enable_thinking: bool | msgspec.UnsetType = msgspec.UNSET

@@ -6,7 +6,7 @@ rare, and not on every write.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -36,17 +36,22 @@ def join(items: Sequence[msgspec.Raw]) -> bytes:
     return b",".join(parts)
 
 
-def identified(array: bytes, response_id: str) -> tuple[msgspec.Raw, ...]:
-    """The items of a stored array, each with an id. An existing id wins; null and empty ones do not count.
+def _any(_item_id: str) -> bool:
+    return True
+
+
+def identified(array: bytes, response_id: str, keeps: Callable[[str], bool] = _any) -> tuple[msgspec.Raw, ...]:
+    """The items of a stored array, each with an id. An existing id wins; null and empty ones do not count, nor do those
+    that `keeps` rejects.
 
     In rows of earlier releases every item already has an id.
     """
-    return tuple([_identified(raw, response_id, position) for position, raw in enumerate(_array(array))])
+    return tuple([_identified(raw, response_id, position, keeps) for position, raw in enumerate(_array(array))])
 
 
-def _identified(raw: msgspec.Raw, response_id: str, position: int) -> msgspec.Raw:
+def _identified(raw: msgspec.Raw, response_id: str, position: int, keeps: Callable[[str], bool]) -> msgspec.Raw:
     named = _named(raw)
-    if named.id and isinstance(named.id, str):
+    if named.id and isinstance(named.id, str) and keeps(named.id):
         return raw
     item_id = ids.item_id(ids.item_prefix(named.type or "message"), response_id, position, output=False)
     members = _members(raw)

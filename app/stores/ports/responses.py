@@ -11,6 +11,8 @@ from typing import Protocol
 
 import msgspec
 
+from app.stores.ports.conversations import ConversationTurn
+
 
 class ResponseRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One stored turn. Times are integer Unix seconds."""
@@ -45,6 +47,8 @@ class ResponseRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     All other ids contain their location.
     """
+    turn: ConversationTurn | None = None
+    """What the response adds to its conversation; `get` does not read it."""
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -93,7 +97,8 @@ class ResponseStore(Protocol):
     async def save(self, record: ResponseRecord) -> None:
         """Store the record; durable when this returns.
 
-        Writes of concurrent callers share one transaction. Raises RecordRefused.
+        Writes of concurrent callers share one transaction. A turn is added to its conversation, if that still exists,
+        and the conversation's lock released. Raises RecordRefused, also if the response has lost that lock.
         """
         ...
 

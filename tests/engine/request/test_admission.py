@@ -59,7 +59,6 @@ def test_too_few_output_tokens_are_refused_in_the_words_of_the_api() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "conversation",
         "context_management",
         "prompt",
         "moderation",

@@ -11,6 +11,7 @@ import pytest
 
 from app.engine.accounts.access import Principal
 from app.engine.conversation.history import History
+from app.engine.conversation.locks import ConversationLocks
 from app.engine.conversation.sealing import Sealer
 from app.engine.metrics import Metrics
 from app.engine.model.formats import Formats
@@ -26,7 +27,7 @@ from app.protocol.wire.errors import Conflict
 from app.settings import Limits
 from app.stores.memory import MemoryResponseStore
 from app.stores.ports.responses import ResponseRecord
-from tests.engine.foreground import NoLog, NoRuns, foreground
+from tests.engine.foreground import NO_CONVERSATIONS, NoLog, NoRuns, foreground
 from tests.engine.scripted import NO_TOOLS, VALIDATOR, ScriptedProvider, no_media
 
 OWNER = Principal("p", "k")
@@ -84,6 +85,8 @@ class Stage:
         self.ports = Ports(
             store=self.store,
             runs=NoRuns(),
+            conversations=NO_CONVERSATIONS,
+            locks=ConversationLocks(NO_CONVERSATIONS),
             log=log or NoLog(),
             history=History(self.store, 1 << 20, shared=False),
             media=no_media(),

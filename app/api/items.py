@@ -21,7 +21,7 @@ _WITHOUT_STATUS = frozenset(
 def shown(raw: msgspec.Raw) -> dict[str, Any]:
     """The stored item with the API's defaults filled in (openai SDK type `ResponseItem`)."""
     item: dict[str, Any] = msgspec.json.decode(raw)
-    kind = item.setdefault("type", "message")
+    kind = item["type"] = item.get("type") or "message"
     if kind == "message":
         return _message(item)
     if kind == "reasoning":
