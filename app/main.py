@@ -6,7 +6,7 @@ import asyncio
 import gc
 import os
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence, Sized
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence, Sized
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
@@ -29,6 +29,8 @@ from app.api.responses.continuation import Continuation
 from app.api.responses.create import CreateResponse
 from app.api.responses.create import Policy as EndpointPolicy
 from app.api.responses.streaming import Heartbeats
+from app.api.responses.websocket import serving as websocket
+from app.api.responses.websocket.endpoint import WebSockets
 from app.api.vector_stores import routes as vector_stores
 from app.db.engine import Database, Pool
 from app.documents import reading
@@ -86,7 +88,8 @@ _SAMPLE_SECONDS = 2.0
 """Maximum age of other workers' gauges in a scrape."""
 
 FilesAndIngestion = tuple[FileServices, Ingestion] | None
-Served = tuple[ASGIApp, Services, Drain]
+Served = tuple[ASGIApp, ASGIApp | None, Services, Callable[[], None]]
+"""The endpoints of `/v1/responses` over HTTP and over WebSocket, what the others need, and what a stop signal calls."""
 
 
 def create_app(settings: Settings | None = None) -> Gateway:
@@ -97,9 +100,9 @@ def create_app(settings: Settings | None = None) -> Gateway:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         async with AsyncExitStack() as stack:
-            create, services, drain = await _compose(settings, metrics, stack)
+            create, websockets, services, drain = await _compose(settings, metrics, stack)
             app.state.services = services
-            gateway.serve(create, [model.id for model in services.router.models()], drain.begin)
+            gateway.serve(create, websockets, [model.id for model in services.router.models()], drain)
             _settle_garbage_collector()
             yield
 
@@ -236,7 +239,6 @@ def _serve(
         file_services.start(runs, *files)
     background = _background_runs(runs, ports, settings, stack)
     service = Responses(ports, runs, background, alone=_alone(settings))
-    create = CreateResponse(service, access, runs, metrics, heartbeats, _endpoint_policy(settings))
     services = Services(
         responses=service,
         counting=Counting(ports),
@@ -253,7 +255,18 @@ def _serve(
         files=files[0] if files else None,
         containers=containers,
     )
-    return create, services, Drain(runs, background, settings.drain_seconds)
+    endpoint = websocket.Services(service, access, runs, metrics, heartbeats, _endpoint_policy(settings))
+    return _served(settings, services, endpoint, Drain(runs, background, settings.drain_seconds).begin)
+
+
+def _served(settings: Settings, services: Services, endpoint: websocket.Services, drain: Callable[[], None]) -> Served:
+    create = CreateResponse(
+        endpoint.responses, endpoint.access, endpoint.runs, endpoint.metrics, endpoint.heartbeats, endpoint.policy
+    )
+    if not settings.websockets:
+        return create, None, services, drain
+    websockets = WebSockets(endpoint, settings.connections.websocket_seconds, drain)
+    return create, websockets, services, websockets.drain
 
 
 def _endpoint_policy(settings: Settings) -> EndpointPolicy:

@@ -94,7 +94,11 @@ def _config(settings: Settings, app: Gateway | None) -> uvicorn.Config:
         workers=settings.workers,
         loop="uvloop" if sys.platform != "win32" else "asyncio",
         http=limits.protocol(settings.connections),
-        ws="none",
+        ws="none",  # app/connections decides what becomes a WebSocket
+        ws_max_size=settings.connections.websocket_message_bytes,
+        ws_ping_interval=settings.connections.websocket_ping_seconds,
+        ws_ping_timeout=settings.connections.unread_seconds,
+        ws_per_message_deflate=False,
         lifespan="on",
         access_log=False,
         log_config=None,

@@ -149,6 +149,9 @@ class Settings(BaseSettings):
     reasoning_events: Literal["summary", "text"] = Field(
         default="summary", description="Stream reasoning as `reasoning_summary_text` or as `reasoning_text` events."
     )
+    websockets: bool = Field(
+        default=True, description="Serve `/v1/responses` over WebSocket, too; if false, clients get 426 and use HTTP."
+    )
     done_marker: bool = Field(default=False, description="End streams with `data: [DONE]`, after the terminal event.")
     estimate_usage: bool = Field(
         default=False, description="Estimate usage when the upstream reports none, and mark it (`usage.x_estimated`)."

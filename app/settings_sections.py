@@ -192,6 +192,12 @@ class Limits(_Section):
         description="Memory for caching the encoded contexts of recent conversations; the least recently used are "
         "evicted.",
     )
+    websocket_cache_bytes: int = Field(
+        default=64 * 1024 * 1024,
+        ge=0,
+        description="Memory for the responses with `store` false that their WebSocket can continue, of all "
+        "connections; the least recently used are evicted.",
+    )
     vector_cache_bytes: int = Field(
         default=256 * 1024 * 1024,
         ge=0,
@@ -223,4 +229,18 @@ class Connections(_Section):
     )
     idle_seconds: int = Field(
         default=5, ge=1, description="Keep-alive timeout: how long an idle connection stays open."
+    )
+    websocket_seconds: float = Field(
+        default=3600.0, gt=0, description="How long a WebSocket stays open; what runs then is still answered."
+    )
+    websocket_message_bytes: int = Field(
+        default=16 * 1024 * 1024,
+        ge=1024,
+        description="Maximum size of a client's WebSocket message; a larger one closes the connection with 1009.",
+    )
+    websocket_ping_seconds: float = Field(
+        default=20.0,
+        gt=0,
+        description="Interval of pings on a WebSocket; a client that does not answer one within "
+        "`unread_seconds` is disconnected.",
     )

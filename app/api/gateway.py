@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import RawHeaders, render
 from app.api.openness import Openness
+from app.api.responses.websocket.handshake import deny
 from app.engine.metrics import Metrics
 from app.protocol.wire.errors import ApiError, InvalidRequest
 from app.telemetry import log
@@ -43,6 +44,7 @@ _EXPOSED = (
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 _PARAMETER = re.compile(r"\{.*?\}")
 _OTHER = "other"
+_HANDSHAKE_ENDS = frozenset({"websocket.accept", "websocket.http.response.start"})
 
 
 def example_of(models: Sequence[str]) -> str:
@@ -68,6 +70,7 @@ class Gateway:
         self._root_path = root_path
         self._create_paths = _CREATE_ALIASES | {root_path + path for path in _CREATE_ALIASES}
         self._create = app
+        self._websockets: ASGIApp | None = None
         self._metrics = metrics
         self._openness = openness
         self.draining = False
@@ -76,11 +79,21 @@ class Gateway:
         self.models: Sequence[str] = ()
         """The models known at startup."""
 
-    def serve(self, create: ASGIApp, models: Sequence[str], drain: Callable[[], None]) -> None:
-        """The endpoint of `POST /v1/responses` is ready. `drain` is called at each stop signal."""
+    def serve(
+        self, create: ASGIApp, websockets: ASGIApp | None, models: Sequence[str], drain: Callable[[], None]
+    ) -> None:
+        """The endpoints of `/v1/responses` are ready, over HTTP and over WebSocket.
+
+        `drain` is called at each stop signal.
+        """
         self._create = create
+        self._websockets = websockets
         self._drain = drain
         self.models = models
+
+    def serves_websocket(self, url: bytes) -> bool:
+        """Whether a WebSocket may be opened at this URL."""
+        return self._websockets is not None and url.partition(b"?")[0].decode("latin-1") in self._create_paths
 
     def drain(self) -> None:
         """The process has received a stop signal."""
@@ -94,6 +107,9 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Dispatch."""
+        if scope["type"] == "websocket" and self._websockets is not None:
+            await self._upgrade(self._websockets, scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -114,6 +130,28 @@ class Gateway:
         finally:
             summary.end(began)
             log.write_request(summary, routine=summary.route in _ROUTINE and summary.status == _OK)
+
+    async def _upgrade(self, websockets: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a WebSocket. Its handshake is logged and counted when it is answered."""
+        began = time.perf_counter()
+        request_id, keys = _identified(scope)
+        summary = RequestSummary(request_id, "GET", _CREATE)
+        current.set(summary)
+        scope = {**scope, "method": "GET", "state": {**scope.get("state", {}), "request_id": request_id}}
+
+        async def send_and_note(message: Message) -> None:
+            if message["type"] in _HANDSHAKE_ENDS:
+                summary.status = message.get("status", 101)
+                self._metrics.answered(summary.route, summary.method, summary.status)
+                summary.end(began)
+                log.write_request(summary)
+            await send(message)
+
+        refusal = self._refusal(scope, keys) if keys > 1 or self._openness is not None else None
+        if refusal is not None:
+            await deny(refusal, request_id, send_and_note)
+        else:
+            await websockets(scope, receive, send_and_note)
 
     def refused(self, error: ApiError, state: Mapping[str, str] | None) -> tuple[int, RawHeaders, bytes]:
         """Status, headers and body for a request that the server reads no further.
@@ -171,7 +209,7 @@ class Gateway:
             await send(message)
 
         if path == _CREATE and _wants_websocket(scope):
-            await _refuse_websocket(send_with_id)
+            await _refuse_websocket(send_with_id, served=self._websockets is not None)
         else:
             await self._app(scope, receive, send_with_id)
 
@@ -282,14 +320,19 @@ def _wants_websocket(scope: Scope) -> bool:
     return any(name == b"upgrade" and value.lower() == b"websocket" for name, value in scope["headers"])
 
 
-async def _refuse_websocket(send: Send) -> None:
-    """426 is the only status after which Codex falls back to SSE immediately and silently."""
-    error = ApiError("WebSocket mode is not served; use HTTP with 'stream': true.", code="websocket_not_served")
+async def _refuse_websocket(send: Send, *, served: bool) -> None:
+    """426 is the only status after which Codex falls back to SSE immediately and silently.
+
+    `served`: only this handshake is not valid.
+    """
+    if served:
+        message = "The WebSocket handshake is not valid: send a GET with the headers of RFC 6455, version 13."
+        error = InvalidRequest(message, code="invalid_websocket_handshake")
+    else:
+        error = ApiError("WebSocket mode is not served; use HTTP with 'stream': true.", code="websocket_not_served")
     _, headers, body = render(error)
-    start: dict[str, Any] = {
-        "type": "http.response.start",
-        "status": 426,
-        "headers": [*headers, (b"upgrade", b"HTTP/1.1")],
-    }
+    upgrade = [(b"sec-websocket-version", b"13")] if served else [(b"upgrade", b"HTTP/1.1")]
+    status = error.status if served else 426
+    start: dict[str, Any] = {"type": "http.response.start", "status": status, "headers": [*headers, *upgrade]}
     await send(start)
     await send({"type": "http.response.body", "body": body})

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from app.api.errors import RawHeaders
 from app.api.gateway import Gateway
 from app.connections.output import ResponseOutput
+from app.connections.websockets import WebSocket, is_handshake
 from app.protocol.wire.errors import ApiError, InvalidRequest, MessageRefused, Unavailable
 from app.settings import Connections
 
@@ -91,6 +92,7 @@ class Connection(HttpToolsProtocol):
         self._keeps_alive = True
         self._deaf = False
         self._left = _UNREAD_BYTES
+        self._becomes_websocket = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Accept the connection, unless there are too many."""
@@ -132,6 +134,9 @@ class Connection(HttpToolsProtocol):
         if not self._in_head:
             return  # it is already served; its header was repeated for another parser
         self._check_head()
+        if self._asks_for_websocket():
+            self._becomes_websocket = True
+            return
         super().on_headers_complete()
         cycle = self.cycle
         self._keeps_alive, cycle.keep_alive = cycle.keep_alive, False
@@ -156,7 +161,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The body has arrived: the connection may be reused."""
-        if self.parser.should_upgrade() and _framing(self.headers):
+        if self._becomes_websocket or (self.parser.should_upgrade() and _framing(self.headers)):
             return  # the parser leaves the body to another protocol
         cycle = self.cycle
         self._output.unread = False
@@ -208,7 +213,7 @@ class Connection(HttpToolsProtocol):
 
     @property
     def _latest(self) -> RequestResponseCycle | None:
-        """The latest request."""
+        """The latest request, if there was one."""
         return self.cycle
 
     def _feed(self, piece: bytes | memoryview) -> None:
@@ -231,8 +236,29 @@ class Connection(HttpToolsProtocol):
             if not self._in_head:
                 self._check_framing(len(piece), self._body_bytes - before)
 
+    def _asks_for_websocket(self) -> bool:
+        """Whether the request is a valid handshake, and nothing is before it on the connection."""
+        before = self._latest
+        free = before is None or (before.response_complete and not self.pipeline)
+        return (
+            free
+            and self.parser.get_method() == b"GET"
+            and self._gateway.serves_websocket(self.url)
+            and is_handshake(self.headers)
+        )
+
+    def _become_websocket(self, *, early: bool) -> None:
+        """Hand the connection over. `early`: the client sends before it has an answer, which no correct one does."""
+        self._deaf = True
+        self.connections.discard(self)
+        if early:
+            self.transport.close()
+        else:
+            websocket = WebSocket(self._limits, self.config, self.server_state, self.app_state)
+            websocket.take_over(self.transport, self.url, self.headers)
+
     def _parse(self, piece: bytes | memoryview) -> None:
-        """Upgrades, which Java's client proposes in every first request, are ignored: the request is served as
+        """Other upgrades, which Java's client proposes in every first request, are ignored: the request is served as
         HTTP/1.1.
 
         The parser stops after the header of such a request; a new one continues from there.
@@ -242,6 +268,9 @@ class Connection(HttpToolsProtocol):
                 self.parser.feed_data(piece)
             except httptools.HttpParserUpgrade as stop:
                 piece = piece[stop.args[0] :]
+                if self._becomes_websocket:
+                    self._become_websocket(early=len(piece) > 0)
+                    return
                 self._renew_parser()
             else:
                 return

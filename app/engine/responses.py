@@ -9,6 +9,8 @@ import msgspec
 
 from app.engine.accounts.access import Principal
 from app.engine.conversation import records
+from app.engine.conversation.connection import ConnectionState, KeptResponses
+from app.engine.conversation.history import History
 from app.engine.runs.admitting import admitted_run, stored_run
 from app.engine.runs.background import BackgroundRuns
 from app.engine.runs.cancelling import Cancellation
@@ -40,13 +42,30 @@ class Responses:
         self._ports = ports
         self._elsewhere = Elsewhere(ports, alone=alone)
         self._runs = runs
+        self._kept = KeptResponses(ports.policy.limits.websocket_cache_bytes)
         self._background = background
         self._reader = BackgroundReader(ports, background)
         self._cancellation = Cancellation(ports, background)
 
-    async def create(self, principal: Principal, body: bytes, *, lenient: bool) -> Run:
-        """Check the request and create its run, which is not open yet. Raises ApiError and StoreUnavailable."""
-        return await admitted_run(self._ports, principal.project_id, body, lenient=lenient)
+    async def create(
+        self,
+        principal: Principal,
+        body: bytes,
+        *,
+        lenient: bool,
+        history: History | None = None,
+        warm_up: bool = False,
+    ) -> Run:
+        """Check the request and create its run, which is not open yet. Raises ApiError and StoreUnavailable.
+
+        `history`: of a connection, for what is not known elsewhere. `warm_up`: the model is not asked.
+        """
+        ports = self._ports if history is None else msgspec.structs.replace(self._ports, history=history)
+        return await admitted_run(ports, principal.project_id, body, lenient=lenient, warm_up=warm_up)
+
+    def connection(self) -> ConnectionState:
+        """The state of a new connection."""
+        return ConnectionState(self._ports.store, self._kept)
 
     async def start(self, run: Run, body: bytes, *, lenient: bool) -> bytes:
         """Start a background run of that body; returns the queued response. Raises ApiError and StoreUnavailable."""

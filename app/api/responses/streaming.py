@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import inf
+from typing import Protocol
 
 from starlette.types import Message, Send
 
@@ -90,6 +91,17 @@ class StreamWriter:
             self._begun = True
 
 
+class Stream(Protocol):
+    """What gets heartbeats."""
+
+    silent: float
+    """Seconds without a frame; minus infinity while one is being written."""
+
+    async def beat(self) -> None:
+        """Show that the stream is alive."""
+        ...
+
+
 class Heartbeats:
     """The open streams. One timer serves all, so that tokens need none."""
 
@@ -100,17 +112,17 @@ class Heartbeats:
         self.longest = interval - self.pause - self._patience
         """Seconds of silence after which the next check would come too late."""
         self._looked = inf
-        self._writers: set[StreamWriter] = set()
+        self._writers: set[Stream] = set()
 
     def __len__(self) -> int:
         """The number of open streams."""
         return len(self._writers)
 
-    def add(self, writer: StreamWriter) -> None:
+    def add(self, writer: Stream) -> None:
         """Send heartbeats to this stream from now on."""
         self._writers.add(writer)
 
-    def discard(self, writer: StreamWriter) -> None:
+    def discard(self, writer: Stream) -> None:
         """The stream has ended."""
         self._writers.discard(writer)
 
@@ -118,7 +130,7 @@ class Heartbeats:
         """Update the silence of all streams, and send the heartbeats that are due, concurrently."""
         now = asyncio.get_running_loop().time()
         passed, self._looked = max(now - self._looked, 0.0), now
-        due: list[StreamWriter] = []
+        due: list[Stream] = []
         for writer in self._writers:
             writer.silent += passed
             if writer.silent >= self.longest:
@@ -128,7 +140,7 @@ class Heartbeats:
                 for writer in due:
                     group.create_task(self._beat(writer))
 
-    async def _beat(self, writer: StreamWriter) -> None:
+    async def _beat(self, writer: Stream) -> None:
         if writer not in self._writers or writer.silent < self.longest:  # it has ended or sent something meanwhile
             return
         # A client that does not read needs no heartbeat, and must not delay those of others.

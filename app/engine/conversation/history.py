@@ -24,7 +24,7 @@ from app.protocol.wire import ids, stored_input
 from app.protocol.wire.errors import InvalidRequest
 from app.protocol.wire.requests import parse_item
 from app.providers.base import Capabilities
-from app.stores.ports.responses import AncestorDeleted, ResponseRecord, ResponseStore, Turn
+from app.stores.ports.responses import AncestorDeleted, Chains, ResponseRecord, Turn
 from app.stores.ports.runs import RunStore
 
 _JOIN = b","
@@ -157,7 +157,7 @@ class Recent:
 class History:
     """Contexts of stored chains."""
 
-    def __init__(self, store: ResponseStore, cache_bytes: int, *, shared: bool, runs: RunStore | None = None) -> None:
+    def __init__(self, store: Chains, cache_bytes: int, *, shared: bool, runs: RunStore | None = None) -> None:
         """`shared`: other processes use the same store, so a cached context is checked against it.
 
         `runs`: what is not stored yet.

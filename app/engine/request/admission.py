@@ -115,7 +115,7 @@ def admit(body: bytes, limits: Limits, catalog: Catalog, *, lenient: bool, answe
     _check_metadata(request.metadata or {})
     include = request.include or ()
     conversation = _conversation(request)
-    items = _items(request, body, limits) if answers or request.input is not None else ()
+    items = _items(request, body, limits) if answers or request.input else ()
     build = partial(_toolset, request, catalog, limits.tools, lenient=lenient)
     return Admitted(
         request=request,

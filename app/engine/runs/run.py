@@ -96,8 +96,8 @@ class Run:
         self.followers = Followers(project_id, self.id)
         self.audience: Audience = self.followers
         """Gets the frames, besides the client that waits for them."""
-        self.save = ports.store.save
-        """Stores the record."""
+        self.save = ports.store.save if admitted.store else None
+        """Stores the record; None: it is not kept."""
 
     def accept(self) -> Response:
         """Check the request as far as possible without its conversation and tools, and return the initial response.
@@ -269,7 +269,7 @@ class Run:
         Called after the client has its answer; the work is deferred until there is a next turn.
         """
         assembler, prepared = self._assembler, self._opening.prepared
-        remembered = self.admitted.store and self.admitted.conversation is None
+        remembered = self.save is not None and self.admitted.conversation is None
         if remembered and assembler is not None and prepared is not None:
             storing.remember(self._ports.history, self.identity, prepared, assembler, self._hosted)
 
@@ -316,7 +316,7 @@ class Run:
     async def _settle(self) -> None:
         """Store the record; if that fails the response fails, since it could not be continued."""
         self.settling = True
-        if not self.admitted.store:
+        if self.save is None:
             return
         try:
             streamed = self.admitted.stream

@@ -82,25 +82,8 @@ class RecordRefused(Exception):
     """The store will never accept this record: its id exists, or a value cannot be stored."""
 
 
-class ResponseStore(Protocol):
-    """Responses of all projects. Safe to call concurrently."""
-
-    @property
-    def doubtful(self) -> bool:
-        """Whether to `check` before starting work whose record might not be stored. Costs nothing to read."""
-        ...
-
-    async def check(self) -> None:
-        """Raises StoreUnavailable with the reason if no record could be stored now."""
-        ...
-
-    async def save(self, record: ResponseRecord) -> None:
-        """Store the record; durable when this returns.
-
-        Writes of concurrent callers share one transaction. A turn is added to its conversation, if that still exists,
-        and the conversation's lock released. Raises RecordRefused, also if the response has lost that lock.
-        """
-        ...
+class Chains(Protocol):
+    """Reads conversations."""
 
     async def get(self, project_id: str, response_id: str, now: int) -> ResponseRecord | None:
         """The record, or None if unknown, expired, deleted or another project's."""
@@ -125,12 +108,33 @@ class ResponseStore(Protocol):
         """
         ...
 
-    async def has_ended(self, project_id: str, response_id: str) -> bool:
-        """Whether there is a record of it, even an expired or deleted one: it is not being generated."""
-        ...
-
     async def locate_item(self, project_id: str, item_id: str, now: int) -> str | None:
         """The response whose input contains this client-chosen item id; the newest one, None if unknown."""
+        ...
+
+
+class ResponseStore(Chains, Protocol):
+    """Responses of all projects. Safe to call concurrently."""
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether to `check` before starting work whose record might not be stored. Costs nothing to read."""
+        ...
+
+    async def check(self) -> None:
+        """Raises StoreUnavailable with the reason if no record could be stored now."""
+        ...
+
+    async def save(self, record: ResponseRecord) -> None:
+        """Store the record; durable when this returns.
+
+        Writes of concurrent callers share one transaction. A turn is added to its conversation, if that still exists,
+        and the conversation's lock released. Raises RecordRefused, also if the response has lost that lock.
+        """
+        ...
+
+    async def has_ended(self, project_id: str, response_id: str) -> bool:
+        """Whether there is a record of it, even an expired or deleted one: it is not being generated."""
         ...
 
     async def delete(self, project_id: str, response_id: str, now: int) -> bool:
