@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Never
 
 import msgspec
 
@@ -140,7 +141,7 @@ class Conversations:
         return int(self._ports.clock())
 
 
-def _missing(conversation_id: str) -> Conversation:
+def _missing(conversation_id: str) -> Never:
     raise conversations.not_found(conversation_id, "conversation_id")
 
 

@@ -256,6 +256,19 @@ async def test_a_warm_up(gateway: Gateway, upstream: ScriptedUpstream, *, store:
     assert [message["content"] for message in sent(upstream)] == ["a", "b"]
 
 
+async def test_a_warm_up_in_a_conversation(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+    """It adds its input, and leaves the conversation unlocked."""
+    async with gateway.client() as client, socket(gateway, MODEL) as ws:
+        conversation = await client.conversations.create()
+        warm = await ws.answer(input="a", generate=False, conversation=conversation.id)
+        assert (warm["status"], upstream.requests) == ("completed", [])
+        assert (await ws.answer(input="b", conversation=conversation.id))["status"] == "completed"
+        unknown = await ws.error(input="a", generate=False, conversation="conv_unknown")
+
+    assert unknown["error"]["code"] == "conversation_not_found"
+    assert [message["content"] for message in sent(upstream)] == ["a", "b"]
+
+
 async def _orphan(ws: Socket, parent: str, lane: str | None = None) -> str:
     """Continue with the result of a call that nobody made; returns the error's code."""
     result = [{"type": "function_call_output", "call_id": "call_none", "output": "?"}]

@@ -12,6 +12,7 @@ class WarmUp(Run):
 
     async def open(self) -> None:
         """Check the request, and that what it continues is there. Raises ApiError."""
+        await self.conversation.begin()
         previous = self.admitted.request.previous_response_id
         if previous is not None:
             await self._ports.history.check(self.project_id, previous, self.identity.created_at)
