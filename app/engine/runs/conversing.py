@@ -54,22 +54,20 @@ class Conversing:
 
         Raises NotFound, Locked, InvalidRequest and StoreUnavailable.
         """
-        if self._id is None:
+        if self._id is None or not self._adds:
+            await self.check()
             return
         store, now = self._ports.conversations, int(self._ports.clock())
+        lease = 0.0 if self._stored else LEASE_SECONDS
         try:
-            if not self._adds:
-                found = await store.get(self._project_id, self._id, now) is not None
-            else:
-                lease = 0.0 if self._stored else LEASE_SECONDS
-                found = await store.lock(self._project_id, self._id, self._response_id, lease, now)
+            found = await store.lock(self._project_id, self._id, self._response_id, lease, now)
         except ConversationLocked:
             raise conversations.locked(self._id) from None
         except ConversationFull:
             raise conversations.full(self._id, "conversation") from None
         if not found:
             raise conversations.not_found(self._id, "conversation")
-        if self._adds and not self._stored:
+        if not self._stored:
             self._holds = True
             self._ports.locks.add(self._response_id)
 
